@@ -1,0 +1,296 @@
+//! Databases and plain files of a node, and how each is captured while the node may be running.
+//!
+//! [`discover`] finds the parts by looking; [`capture`] takes one image of all of them at a barrier;
+//! [`check`] opens a restored copy. Nothing here knows of vaults.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::ids::{RelPath, Time};
+
+/// What keeps a part's data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineKind {
+    /// RocksDB.
+    RocksDb,
+    /// SQLite 3.
+    Sqlite,
+    /// LevelDB, captured as files under its lock.
+    LevelDb,
+    /// LMDB, captured as files while nobody has it open.
+    Lmdb,
+    /// redb, captured as files under its lock.
+    Redb,
+    /// bbolt, captured as files under its lock.
+    Bbolt,
+    /// Badger, captured as files under its lock.
+    Badger,
+    /// Plain files.
+    Files,
+}
+
+/// How a part was made consistent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Consistency {
+    /// A checkpoint that the node made through its hook.
+    Checkpoint,
+    /// SQLite's own read transaction.
+    Sqlite,
+    /// Its lock was held, or nobody had it open, for as long as it was read.
+    Offline,
+    /// Each file by itself, and none changed while it was read.
+    Files,
+}
+
+/// What kind of instant all databases of a snapshot share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Barrier {
+    /// The node was stopped.
+    Frozen,
+    /// The node held its writes while its hooks ran.
+    Hook,
+    /// No database moved between the first and the last one that was taken: there is only one, or
+    /// the others were locked, or they were seen not to have changed.
+    Single,
+    /// Each database has an instant of its own.
+    None,
+}
+
+/// One database, or all the plain files, of a node directory.
+#[derive(Clone, Debug)]
+pub struct FoundPart {
+    /// The path inside the node directory, percent-encoded (`.` for the directory itself); `files`
+    /// for the plain files.
+    pub name: String,
+    /// What keeps its data.
+    pub engine: EngineKind,
+    /// The database's directory, or its main file; the root for plain files.
+    pub root: RelPath,
+    /// Its files and directories, sorted.
+    pub entries: Vec<RelPath>,
+    /// Regular files among the entries.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// What is wrong with a node directory, found by looking at it.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// The part or file.
+    pub entry: String,
+    /// In plain words.
+    pub problem: String,
+    /// The ways out.
+    pub hint: String,
+    /// The kind that a backup would fail with.
+    pub kind: crate::Kind,
+}
+
+/// A node directory, as found.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// The directory, absolute and without links.
+    pub dir: PathBuf,
+    /// Databases first, by path; plain files last.
+    pub parts: Vec<FoundPart>,
+    /// Why it can't be captured as it stands; empty where it can.
+    pub refusals: Vec<Refusal>,
+}
+
+/// What belongs to a node, beyond what lies in its directory.
+#[derive(Clone, Debug, Default)]
+pub struct DiscoverOptions {
+    /// Globs over paths inside the node directory that are left out.
+    pub exclude: Vec<String>,
+    /// Symbolic links (by their path inside the node directory) that lead out of it, with the
+    /// target that the caller agrees to: kept as links, although what they lead to is not captured.
+    pub include: Vec<(String, PathBuf)>,
+}
+
+/// A process that has a file of the node open.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct User {
+    /// Its process id.
+    pub pid: u32,
+    /// Its name, as the kernel gives it.
+    pub command: String,
+    /// One of the files that it has open.
+    pub file: RelPath,
+}
+
+/// Makes a checkpoint of one RocksDB in the directory given, which does not exist yet and whose
+/// parent does: what `Checkpoint::create_checkpoint` of any RocksDB binding does.
+pub type CheckpointHook =
+    Arc<dyn Fn(&Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> + Send + Sync>;
+
+/// How a capture goes about it.
+#[derive(Clone, Default)]
+pub struct CaptureOptions {
+    /// Checkpoint hooks, by part name.
+    pub hooks: Vec<(String, CheckpointHook)>,
+    /// Several databases without a common instant are accepted.
+    pub allow_no_barrier: bool,
+    /// How long a writer in rollback-journal mode may be kept waiting; `None`: 30 seconds.
+    pub block_max: Option<std::time::Duration>,
+}
+
+/// The type of a directory entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "type")]
+pub enum EntryType {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link, stored as a link.
+    Symlink {
+        /// Where it leads, percent-encoded bytes.
+        target: String,
+    },
+    /// A socket; recorded, never opened, not restored.
+    Socket,
+    /// A named pipe; recorded, never opened, not restored.
+    Fifo,
+    /// A device; recorded, never opened, not restored.
+    Device,
+}
+
+/// What the file system says of an entry besides its content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metadata {
+    /// Permission bits, with set-user-id, set-group-id and sticky.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Last modification, in nanoseconds since the Unix epoch.
+    pub mtime_ns: i64,
+    /// Extended attributes: name (percent-encoded) and value (hex).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub xattrs: Vec<(String, String)>,
+}
+
+/// How a file's content is cut into units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "units")]
+pub enum Units {
+    /// A page file: units of `bytes`, compared by position.
+    Pages {
+        /// The page size, 4 KiB at least.
+        bytes: u32,
+    },
+    /// Slices of 4 MiB, found again by their content.
+    Slices,
+}
+
+/// By what an unchanged file is known without reading it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its modification time in nanoseconds.
+    pub mtime_ns: i64,
+    /// Its inode.
+    pub inode: u64,
+    /// What the engine adds: database identity, change counter, state of the log.
+    pub engine: String,
+}
+
+/// One entry of a part, as captured.
+#[derive(Clone, Debug)]
+pub struct SourceEntry {
+    /// Where it stands in the node directory.
+    pub path: RelPath,
+    /// Its type.
+    pub kind: EntryType,
+    /// What the file system says of it.
+    pub meta: Metadata,
+    /// Bytes of content; 0 for all but regular files.
+    pub size: u64,
+    /// Holes: offset and length, sorted, not touching.
+    pub holes: Vec<(u64, u64)>,
+    /// How its content is cut.
+    pub units: Units,
+    /// By what it is known to be unchanged; `None` where it has to be read, also where its times
+    /// are too young to be trusted.
+    pub identity: Option<Identity>,
+}
+
+/// A piece of a file's content, in order.
+#[derive(Debug)]
+pub enum Piece<'a> {
+    /// Bytes.
+    Data(&'a [u8]),
+    /// So many zero bytes that the file does not store.
+    Hole(u64),
+}
+
+/// One part, held consistent from the barrier until it is finished or dropped.
+pub trait PartCapture: Send {
+    /// The part's name.
+    fn name(&self) -> &str;
+
+    /// What keeps its data.
+    fn engine(&self) -> EngineKind;
+
+    /// The version of the engine or of its format that wrote it, where it can be told.
+    fn engine_version(&self) -> Option<String>;
+
+    /// How it is made consistent.
+    fn consistency(&self) -> Consistency;
+
+    /// Its entries at the barrier, sorted by path; a directory before what is in it.
+    fn entries(&self) -> &[SourceEntry];
+
+    /// Hands the content of a regular file (by its place in [`PartCapture::entries`]) to `sink`,
+    /// exactly `size` bytes of it. A file that changed under the reader is a conflict.
+    fn stream(
+        &mut self,
+        entry: usize,
+        sink: &mut dyn FnMut(Piece<'_>) -> Result<()>,
+    ) -> Result<()>;
+
+    /// Ends the capture and gives up its locks: called after the last `stream`. An error means that
+    /// what was streamed is not consistent.
+    fn finish(self: Box<Self>) -> Result<Finished>;
+}
+
+/// What is known at the end of a part's capture.
+#[derive(Clone, Debug, Default)]
+pub struct Finished {
+    /// How long a writer of the node could have been kept waiting.
+    pub blocked: std::time::Duration,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// All parts of a node, behind one barrier.
+pub struct Captured {
+    /// In the order of [`Layout::parts`].
+    pub parts: Vec<Box<dyn PartCapture>>,
+    /// What kind of instant they share.
+    pub barrier: Barrier,
+    /// When the barrier was.
+    pub time: Time,
+    /// How long the node was stopped or held.
+    pub pause: std::time::Duration,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// How deep a restored database is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Opened read-only; sizes and page counts fit.
+    Open,
+    /// The engine's own check of all its data: every table read, `PRAGMA integrity_check`.
+    Full,
+}

@@ -1,0 +1,22 @@
+//! Disaster recovery for nodes whose state must never go back in time.
+//!
+//! A node keeps its truth in an embedded database. This library captures a consistent image of the
+//! node directory while the node runs, seals it into a vault, verifies it, and restores it in one
+//! atomic exchange.
+//!
+//! The way of the data: [`engine`] captures, [`vault`] seals and keeps, [`backup`] and [`restore`]
+//! are the scripts over them. Nothing here prints, reads the environment or exits, and every call
+//! blocks its thread: from asynchronous code, call it on a thread that may block.
+
+pub mod backup;
+pub mod control;
+pub mod engine;
+pub mod env;
+pub mod error;
+pub mod ids;
+pub mod restore;
+pub mod vault;
+
+pub use control::Control;
+pub use env::Env;
+pub use error::{Error, Kind, Result};
