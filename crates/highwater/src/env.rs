@@ -100,7 +100,11 @@ pub struct Env {
 impl Env {
     /// The operating system's clock and randomness; no fault.
     pub fn system() -> Env {
-        Env { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom), faults: Arc::new(NoFaults) }
+        Env {
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+            faults: Arc::new(NoFaults),
+        }
     }
 
     /// With another clock.

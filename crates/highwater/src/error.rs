@@ -164,10 +164,7 @@ impl Error {
     }
 
     /// With the error underneath.
-    pub fn source(
-        mut self,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Error {
+    pub fn source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
         self.inner.source = Some(source.into());
         self
     }

@@ -245,7 +245,8 @@ impl RelPath {
         if bytes.is_empty() {
             return Ok(RelPath::root());
         }
-        let plain = |name: &[u8]| !name.is_empty() && name != b"." && name != b".." && !name.contains(&0);
+        let plain =
+            |name: &[u8]| !name.is_empty() && name != b"." && name != b".." && !name.contains(&0);
         if !bytes.split(|&byte| byte == b'/').all(plain) {
             return Err(Error::corrupt("a path would leave its directory").entry(encode(bytes)));
         }

@@ -1,0 +1,137 @@
+//! One restore: plan, fetch into staging, verify, exchange, keep the old directory.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::control::Control;
+use crate::engine::EngineKind;
+use crate::env::Env;
+use crate::error::{Error, Result};
+use crate::ids::{NodeName, SnapshotId, Time};
+use crate::vault::{Selector, Vault};
+
+/// What a restore does besides the common.
+#[derive(Clone, Debug, Default)]
+pub struct RestoreOptions {
+    /// Which snapshot.
+    pub selector: Selector,
+    /// One part alone; the others stay as they are.
+    pub part: Option<String>,
+    /// A target that holds something is exchanged, and kept for `rollback`.
+    pub force: bool,
+    /// Owner and group of all that is restored, instead of the recorded ones.
+    pub owner: Option<(u32, u32)>,
+}
+
+/// How the target is exchanged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exchange {
+    /// The target does not exist, or is an empty directory: staging takes its place.
+    Create,
+    /// Directory against directory, in one step.
+    Whole,
+    /// The target is a mount point: entry against entry inside it, entry points withheld meanwhile.
+    Entries,
+}
+
+/// What a restore would do: data that prints.
+#[derive(Clone, Debug)]
+pub struct RestorePlan {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// Its node.
+    pub node: NodeName,
+    /// When its barrier was.
+    pub time: Time,
+    /// The node directory, absolute, links resolved.
+    pub target: PathBuf,
+    /// How the target is exchanged.
+    pub exchange: Exchange,
+    /// Where the files are staged.
+    pub staging: PathBuf,
+    /// Where the old directory is kept; `None` where there is none.
+    pub keep: Option<PathBuf>,
+    /// Name, engine, files and bytes of each part that is restored.
+    pub parts: Vec<(String, EngineKind, u64, u64)>,
+    /// Bytes that are written.
+    pub bytes: u64,
+    /// What the operator should know first.
+    pub warnings: Vec<String>,
+    /// Owner and group of all that is restored, instead of the recorded ones.
+    pub owner: Option<(u32, u32)>,
+    /// One part alone.
+    pub part: Option<String>,
+    /// `--force` was given.
+    pub force: bool,
+}
+
+/// What a restore did.
+#[derive(Clone, Debug)]
+pub struct RestoreReport {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// The node directory.
+    pub target: PathBuf,
+    /// Bytes written.
+    pub bytes: u64,
+    /// How long it all took.
+    pub duration: Duration,
+    /// Where the old directory is kept.
+    pub kept: Option<PathBuf>,
+    /// Databases whose entry points are withheld.
+    pub quarantined: u64,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// Which node an interrupted or undone restore left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// There was nothing to finish.
+    Nothing,
+    /// The node directory is the one from before the restore.
+    Old,
+    /// The node directory is the restored one.
+    New,
+}
+
+/// Plans a restore of `target`; changes nothing.
+pub fn plan(
+    vault: &Vault,
+    target: &Path,
+    options: &RestoreOptions,
+    env: &Env,
+) -> Result<RestorePlan> {
+    let _ = (vault, target, options, env);
+    Err(Error::bug("not yet"))
+}
+
+/// Carries a plan out.
+pub fn run(vault: &Vault, plan: &RestorePlan, control: &Control) -> Result<RestoreReport> {
+    let _ = (vault, plan, control);
+    Err(Error::bug("not yet"))
+}
+
+/// Restores a snapshot into a scratch directory below `scratch`, opens its databases, lets the
+/// engines check all their data, removes it again, and records the level in the vault.
+pub fn test(
+    vault: &Vault,
+    selector: &Selector,
+    scratch: &Path,
+    control: &Control,
+) -> Result<Vec<String>> {
+    let _ = (vault, selector, scratch, control);
+    Err(Error::bug("not yet"))
+}
+
+/// Undoes the last restore of `target`: the kept directory takes its place again.
+pub fn rollback(target: &Path, control: &Control) -> Result<Outcome> {
+    let _ = (target, control);
+    Err(Error::bug("not yet"))
+}
+
+/// Finishes an interrupted restore or rollback of `target`, one way or the other.
+pub fn recover(target: &Path, control: &Control) -> Result<Outcome> {
+    let _ = (target, control);
+    Err(Error::bug("not yet"))
+}

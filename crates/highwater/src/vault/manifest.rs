@@ -1,0 +1,170 @@
+//! What a snapshot is: the domain form of a manifest.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{Barrier, Consistency, EngineKind, EntryType, Identity, Metadata, Units};
+use crate::ids::{Epoch, NodeName, NodeUid, PackId, RelPath, RestoreId, Seq, SnapshotId, Time};
+
+/// A snapshot's sealed description.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The version of this document; 1.
+    pub version: u32,
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// Rises when prune rewrites the packs of a snapshot; 0 at first.
+    pub generation: u32,
+    /// The node's name in this vault.
+    pub node: NodeName,
+    /// The node itself.
+    pub uid: NodeUid,
+    /// Its place among the snapshots of the node.
+    pub seq: Seq,
+    /// The owner's epoch.
+    pub epoch: Epoch,
+    /// The snapshot that its unchanged units come from.
+    pub parent: Option<SnapshotId>,
+    /// When the barrier was, by the node's clock.
+    pub time: Time,
+    /// What kind of instant the databases share.
+    pub barrier: Barrier,
+    /// A restore without proof that it is current withholds the databases' entry points.
+    pub guarded: bool,
+    /// The version of Highwater that wrote it.
+    pub program: String,
+    /// Which restore had made the node directory, where one had.
+    pub restore: Option<RestoreId>,
+    /// The node's own schema version, where it told one.
+    pub schema: Option<String>,
+    /// The node's marks at the barrier.
+    pub marks: BTreeMap<String, Mark>,
+    /// The caller's tags.
+    pub tags: BTreeMap<String, String>,
+    /// The packs that the units are in; files name them by their place in this list.
+    pub packs: Vec<PackRef>,
+    /// The node directory's own metadata.
+    pub root: Metadata,
+    /// The parts, databases first.
+    pub parts: Vec<PartRecord>,
+    /// Bytes that were read from the node for this snapshot.
+    pub bytes_read: u64,
+    /// Bytes that were stored for this snapshot, manifest excepted.
+    pub bytes_stored: u64,
+}
+
+/// A named counter at the barrier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mark {
+    /// Its value.
+    pub value: u64,
+    /// Told on the command line, not captured at the barrier.
+    pub claimed: bool,
+}
+
+/// A pack that a snapshot needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackRef {
+    /// Its id.
+    pub id: PackId,
+    /// The object's size in bytes.
+    pub size: u64,
+}
+
+/// A part of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartRecord {
+    /// The path inside the node directory, percent-encoded; `files` for the plain files.
+    pub name: String,
+    /// What keeps its data.
+    pub engine: EngineKind,
+    /// The database's directory or main file; the root for plain files.
+    pub root: RelPath,
+    /// The engine's version, where it could be told.
+    pub engine_version: Option<String>,
+    /// How it was made consistent.
+    pub consistency: Consistency,
+    /// Its entries, sorted by path.
+    pub entries: Vec<EntryRecord>,
+}
+
+impl PartRecord {
+    /// Regular files.
+    pub fn files(&self) -> u64 {
+        self.entries.iter().filter(|entry| entry.kind == EntryType::File).count() as u64
+    }
+
+    /// Bytes of its files.
+    pub fn bytes(&self) -> u64 {
+        self.entries.iter().map(|entry| entry.size).sum()
+    }
+}
+
+/// An entry of a part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EntryRecord {
+    /// Where it stands in the node directory.
+    pub path: RelPath,
+    /// Its type.
+    pub kind: EntryType,
+    /// What the file system says of it.
+    pub meta: Metadata,
+    /// Bytes of content.
+    pub size: u64,
+    /// Holes: offset and length.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holes: Vec<(u64, u64)>,
+    /// How its content is cut.
+    pub units: Units,
+    /// By what it is known to be unchanged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
+    /// Where its content is; empty where it has none. A leaf for each GiB of content.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaves: Vec<Leaf>,
+}
+
+/// Where one GiB of a file's content is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Leaf {
+    /// BLAKE3 over the ids of its units, in order; hex.
+    pub content: String,
+    /// The packs that its runs name, as places in [`Manifest::packs`].
+    pub packs: Vec<u32>,
+    /// Its runs.
+    pub runs: Runs,
+}
+
+/// The runs of a leaf: here, or in a pack where they are long.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "lowercase")]
+pub enum Runs {
+    /// The encoded runs, base64.
+    Inline(String),
+    /// A unit of its own: place in the leaf's pack list, and unit.
+    Stored {
+        /// The place in [`Leaf::packs`].
+        pack: u32,
+        /// The unit in that pack.
+        unit: u32,
+    },
+}
+
+impl Manifest {
+    /// Bytes of all files.
+    pub fn bytes_total(&self) -> u64 {
+        self.parts.iter().map(PartRecord::bytes).sum()
+    }
+
+    /// Every entry, part by part.
+    pub fn entries(&self) -> impl Iterator<Item = &EntryRecord> {
+        self.parts.iter().flat_map(|part| &part.entries)
+    }
+}
