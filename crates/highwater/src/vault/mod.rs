@@ -14,6 +14,10 @@ use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::ids::{Epoch, NodeName, SlotId, SnapshotId, Time, VaultId, WriterId};
 
+mod document;
+mod header;
+mod keys;
+mod local;
 pub mod manifest;
 
 pub use manifest::Manifest;
