@@ -129,9 +129,9 @@ fn check_documents(
                     .entry(format!("snapshots/{}/…-{snapshot}", record.node)))
             }),
             "snapshots" => match SnapshotName::parse(name) {
-                Some(parsed) => report
-                    .judge(vault.manifest(&parsed))
-                    .map(|manifest| manifests.extend(manifest)),
+                Some(parsed) => {
+                    report.judge(vault.manifest(&parsed)).map(|manifest| manifests.extend(manifest))
+                }
                 None => Err(foreign(name)),
             },
             "packs" => Ok(()),
@@ -165,9 +165,9 @@ fn check_slot(vault: &Vault, name: &str) -> Result<()> {
 /// Whether a record is the last one of its node.
 fn is_newest(name: &str, objects: &[Listed]) -> bool {
     let Some((folder, _)) = name.rsplit_once('/') else { return false };
-    let siblings = objects.iter().filter(|listed| {
-        listed.name.rsplit_once('/').is_some_and(|(other, _)| other == folder)
-    });
+    let siblings = objects
+        .iter()
+        .filter(|listed| listed.name.rsplit_once('/').is_some_and(|(other, _)| other == folder));
     siblings.map(|listed| listed.name.as_str()).max() == Some(name)
 }
 
@@ -286,7 +286,8 @@ fn check_pack(vault: &Vault, pack: PackRef, control: &Control) -> Result<u64> {
                 .get_mut((range.start - start) as usize..(range.end - start) as usize)
                 .ok_or_else(wrong)?;
             open_frame(&open.key, number as u64, record, stored, &mut plain).ok_or_else(wrong)?;
-            for (place, unit) in (index.first_unit(number)..).take(record.units.into()).enumerate() {
+            for (place, unit) in (index.first_unit(number)..).take(record.units.into()).enumerate()
+            {
                 let id = vault.unit_keys().id(record.kind, &plain[unit_range(record, place)]);
                 if index.unit_id(unit) != Some(id) {
                     return Err(wrong());

@@ -49,7 +49,8 @@ impl Vault {
     }
 
     pub(crate) fn open_intent(&self, name: &str) -> Result<Intent> {
-        let intent: Intent = sealed::open(self, ObjectKind::Intent, name, &self.store().get(name)?)?;
+        let intent: Intent =
+            sealed::open(self, ObjectKind::Intent, name, &self.store().get(name)?)?;
         if intent.version != 1 || intent_name(intent.snapshot) != name {
             return Err(foreign(name));
         }

@@ -181,6 +181,7 @@ pub struct Actor {
 /// An open vault.
 pub struct Vault {
     store: Store,
+    local: Arc<LocalStore>,
     location: Location,
     header: Header,
     master: MasterKey,
@@ -199,12 +200,13 @@ impl Vault {
         env: &Env,
     ) -> Result<Created> {
         let Location::Local(path) = location;
-        let store = Store::new(Arc::new(LocalStore::create(path, env.clone())?))?;
+        let local = Arc::new(LocalStore::create(path, env)?);
+        let store = Store::new(local.clone())?;
         let master = MasterKey::generate()?;
         let id = VaultId::random(env)?;
         let traits = store.probe(env)?;
         let header = Header::new(id, env.now(), traits, &master)?;
-        let vault = Vault::assemble(store, location.clone(), header, master, env.clone());
+        let vault = Vault::assemble(store, local, location.clone(), header, master, env.clone());
         vault.add_slot(secret, "first")?;
         let recovery_words = match recovery {
             true => {
@@ -228,7 +230,8 @@ impl Vault {
     /// the header is damaged; input where a newer program made it.
     pub fn open(location: &Location, secret: &Secret, env: &Env) -> Result<Vault> {
         let Location::Local(path) = location;
-        let store = Store::new(Arc::new(LocalStore::open(path, env.clone())?))?;
+        let local = Arc::new(LocalStore::open(path, env)?);
+        let store = Store::new(local.clone())?;
         let bytes = store.get(header::NAME).map_err(|error| match error.kind() {
             crate::Kind::NotFound => Error::not_found("there is no vault here")
                 .entry(location.to_string())
@@ -249,7 +252,14 @@ impl Vault {
             let Some(master) = slot.unwrap(secret)? else { continue };
             slot.verify(&master)?;
             header.verify(&master)?;
-            return Ok(Vault::assemble(store, location.clone(), header, master, env.clone()));
+            return Ok(Vault::assemble(
+                store,
+                local,
+                location.clone(),
+                header,
+                master,
+                env.clone(),
+            ));
         }
         // A damaged slot may be the one that the secret opens: that must not look like a wrong key.
         Err(damage.unwrap_or_else(|| {
@@ -261,6 +271,7 @@ impl Vault {
 
     fn assemble(
         store: Store,
+        local: Arc<LocalStore>,
         location: Location,
         header: Header,
         master: MasterKey,
@@ -271,7 +282,7 @@ impl Vault {
             page: *master.derive(id.as_bytes(), &[b"hw1 page"]),
             slice: *master.derive(id.as_bytes(), &[b"hw1 slice"]),
         };
-        Vault { store, location, header, master, keys, env, packs: PackCache::default() }
+        Vault { store, local, location, header, master, keys, env, packs: PackCache::default() }
     }
 
     /// The vault's id.
@@ -343,8 +354,9 @@ impl Vault {
         &self.packs
     }
 
-    pub(crate) fn header(&self) -> &Header {
-        &self.header
+    /// Removes temporary files of writers that were killed.
+    pub(crate) fn collect_temporary(&self) -> Result<()> {
+        self.local.collect_leftovers()
     }
 
     pub(crate) fn env(&self) -> &Env {

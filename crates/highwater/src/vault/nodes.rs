@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::ids::{Epoch, NodeName, NodeUid, Seq, SnapshotId, Time, WriterId};
 
-use super::sealed;
 use super::manifest::Manifest;
 use super::seal::ObjectKind;
+use super::sealed;
 use super::snapshots::foreign;
 use super::{Actor, Ownership, Vault};
 

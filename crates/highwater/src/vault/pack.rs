@@ -196,8 +196,8 @@ pub(crate) fn seal_frame(key: &ObjectKey, number: u64, frame: PlainFrame) -> Res
     };
     let mut again = bytes.clone();
     let mut plain = Vec::new();
-    let same = open_frame(key, number, record, &mut again, &mut plain).is_some()
-        && plain == frame.bytes;
+    let same =
+        open_frame(key, number, record, &mut again, &mut plain).is_some() && plain == frame.bytes;
     if !same {
         return Err(Error::bug("a sealed frame opens to something else")
             .hint("the machine's memory or processor may be faulty"));

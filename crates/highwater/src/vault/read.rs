@@ -146,10 +146,10 @@ impl Vault {
     ) -> Result<LoadedLeaf> {
         let leaf = &entry.leaves[number];
         let damaged = |what: &str| Error::corrupt(what).entry(entry.path.to_string());
-        let packs = leaf_packs(manifest, leaf).ok_or_else(|| damaged("it names a pack that is not listed"))?;
-        let runs = self
-            .leaf_runs(entry, number, &packs)
-            .map_err(|error| match error.entry_name() {
+        let packs = leaf_packs(manifest, leaf)
+            .ok_or_else(|| damaged("it names a pack that is not listed"))?;
+        let runs =
+            self.leaf_runs(entry, number, &packs).map_err(|error| match error.entry_name() {
                 Some(_) => error,
                 None => error.entry(entry.path.to_string()),
             })?;

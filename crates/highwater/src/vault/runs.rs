@@ -28,7 +28,9 @@ pub(crate) fn push(runs: &mut Vec<Run>, at: Option<Place>) {
     if let Some(last) = runs.last_mut() {
         let next = match (last.at, at) {
             (None, None) => true,
-            (Some(a), Some(b)) => a.pack == b.pack && a.unit.checked_add(last.count) == Some(b.unit),
+            (Some(a), Some(b)) => {
+                a.pack == b.pack && a.unit.checked_add(last.count) == Some(b.unit)
+            }
             _ => false,
         };
         if next && last.count < u32::MAX {
@@ -65,7 +67,8 @@ pub(crate) fn decode(mut bytes: &[u8], units: u64, packs: usize) -> Result<Vec<R
     let mut covered = 0_u64;
     let mut expected = 0_i64;
     while !bytes.is_empty() {
-        let count = u32::try_from(take_varint(&mut bytes).ok_or_else(wrong)?).map_err(|_| wrong())?;
+        let count =
+            u32::try_from(take_varint(&mut bytes).ok_or_else(wrong)?).map_err(|_| wrong())?;
         let pack = take_varint(&mut bytes).ok_or_else(wrong)?;
         covered += u64::from(count);
         if count == 0 || covered > units || pack > packs as u64 {

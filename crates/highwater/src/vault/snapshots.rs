@@ -6,10 +6,10 @@
 use crate::error::{Error, Result};
 use crate::ids::{Epoch, NodeName, Seq, SnapshotId, encode};
 
-use super::sealed;
 use super::manifest::Manifest;
 use super::nodes::NodeRecord;
 use super::seal::ObjectKind;
+use super::sealed;
 use super::{Level, Selector, SnapshotInfo, Vault};
 
 /// The version of manifests that this program writes, and the newest that it reads.
@@ -29,6 +29,16 @@ impl SnapshotName {
     pub(crate) fn object(&self) -> String {
         let SnapshotName { node, epoch, seq, snapshot, generation } = self;
         format!("snapshots/{node}/{:08}-{:010}-{snapshot}.{generation}", epoch.0, seq.0)
+    }
+
+    pub(crate) fn of(manifest: &Manifest) -> SnapshotName {
+        SnapshotName {
+            node: manifest.node.clone(),
+            epoch: manifest.epoch,
+            seq: manifest.seq,
+            snapshot: manifest.snapshot,
+            generation: manifest.generation,
+        }
     }
 
     pub(crate) fn parse(object: &str) -> Option<SnapshotName> {
@@ -118,7 +128,8 @@ impl Vault {
                 .hint("give an id, four or more of its first digits, or `latest`"));
         }
         let prefix = prefix.to_ascii_lowercase();
-        let mut fitting = names.iter().filter(|name| name.snapshot.to_string().starts_with(&prefix));
+        let mut fitting =
+            names.iter().filter(|name| name.snapshot.to_string().starts_with(&prefix));
         let Some(first) = fitting.next() else {
             return Err(Error::not_found(format!("no snapshot {prefix} in the vault"))
                 .entry(prefix)
@@ -159,6 +170,24 @@ impl Vault {
         Err(if selector.require.is_some() { too_low() } else { nothing() })
     }
 
+    /// Commits a snapshot: with its manifest it becomes visible.
+    pub(crate) fn put_manifest(&self, manifest: &Manifest) -> Result<()> {
+        let object = SnapshotName::of(manifest).object();
+        let bytes = sealed::seal(self, ObjectKind::Manifest, &object, manifest)?;
+        if self.store().put_new(&object, bytes)? {
+            Ok(())
+        } else {
+            Err(Error::bug("two snapshots with one random id").entry(object))
+        }
+    }
+
+    /// Whether a manifest of the snapshot was put.
+    pub(crate) fn is_committed(&self, node: &NodeName, snapshot: SnapshotId) -> Result<bool> {
+        let listed = self.store().list(Some(&format!("snapshots/{node}")))?;
+        let mut names = listed.iter().filter_map(|listed| SnapshotName::parse(&listed.name));
+        Ok(names.any(|name| name.snapshot == snapshot))
+    }
+
     pub(crate) fn snapshot_info(&self, name: &SnapshotName) -> Result<SnapshotInfo> {
         let manifest = self.manifest(name)?;
         let restored = self
@@ -180,8 +209,7 @@ pub(crate) fn foreign(object: &str) -> Error {
 
 /// A manifest of a newer version has fields that this program doesn't know: that is no damage.
 fn newer_version(vault: &Vault, object: &str, bytes: &[u8]) -> Option<Error> {
-    let value: serde_json::Value =
-        sealed::open(vault, ObjectKind::Manifest, object, bytes).ok()?;
+    let value: serde_json::Value = sealed::open(vault, ObjectKind::Manifest, object, bytes).ok()?;
     let version = value.get("version")?.as_u64()?;
     (version > u64::from(MANIFEST_VERSION)).then(|| unknown_version(version, object))
 }
