@@ -21,7 +21,7 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use object_store::path::Path as Name;
 use object_store::{
-    CopyMode, CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult,
+    Attributes, CopyMode, CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult,
     MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload,
     PutResult, Result, UploadPart,
 };
@@ -55,7 +55,7 @@ impl LocalStore {
         };
         match DirBuilder::new().mode(0o700).create(&root) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if !is_empty(&root).map_err(failed)? {
+                if !(root.is_dir() && is_empty(&root).map_err(failed)?) {
                     return Err(crate::Error::conflict(format!("{name} exists and is not empty"))
                         .entry(&name)
                         .hint("choose a directory that is empty or does not exist"));
@@ -132,6 +132,7 @@ impl ObjectStore for LocalStore {
         payload: PutPayload,
         options: PutOptions,
     ) -> Result<PutResult> {
+        refuse_attributes(&options.attributes)?;
         let overwrite = match options.mode {
             PutMode::Overwrite => true,
             PutMode::Create => false,
@@ -143,11 +144,13 @@ impl ObjectStore for LocalStore {
         file.publish(location, &path, overwrite)
     }
 
+    /// A streamed put; it is create-only, for a large object is never written twice.
     async fn put_multipart_opts(
         &self,
         location: &Name,
-        _: PutMultipartOptions,
+        options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
+        refuse_attributes(&options.attributes)?;
         let path = self.directory.path_of(location)?;
         let file = Temporary::new(&self.directory)?;
         Ok(Box::new(Upload { location: location.clone(), path, file: Some(file) }))
@@ -548,6 +551,11 @@ fn generic(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error
 
 fn over(why: &'static str) -> Error {
     generic(io::Error::other(format!("the upload can't go on: {why}")))
+}
+
+/// A file has nowhere to keep them, and dropping them in silence would lose what was asked for.
+fn refuse_attributes(attributes: &Attributes) -> Result<()> {
+    if attributes.is_empty() { Ok(()) } else { Err(unsupported("an object with attributes")) }
 }
 
 fn unsupported(what: &'static str) -> Error {
