@@ -214,9 +214,10 @@ fn what_is_missing_is_not_found() {
 fn attributes_are_refused_rather_than_lost() {
     let place = Place::new();
     let attributes = Attributes::from_iter([(object_store::Attribute::ContentType, "text/plain")]);
-    let put = place.store.put_opts(&name("a"), "x".into(), attributes.clone().into());
+    let at = name("a");
+    let put = place.store.put_opts(&at, "x".into(), attributes.clone().into());
     assert!(matches!(block_on(put), Err(Error::NotSupported { .. })));
-    let put = place.store.put_multipart_opts(&name("a"), attributes.into());
+    let put = place.store.put_multipart_opts(&at, attributes.into());
     assert!(matches!(block_on(put), Err(Error::NotSupported { .. })));
 }
 
