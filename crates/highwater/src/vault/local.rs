@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write as _};
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{
     DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
@@ -25,16 +25,17 @@ use object_store::{
     MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload,
     PutResult, Result, UploadPart,
 };
-use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags};
-use rustix::io::Errno;
+use rustix::fs::OFlags;
 
-use crate::env::{Env, FaultPoint};
+use self::temporary::{Temporary, remove_if_dead};
+use crate::env::Env;
+
+mod temporary;
 
 const TEMPORARY: &str = ".tmp";
 const LOST_AND_FOUND: &str = "lost+found";
 const READ_WHOLE_MAX: u64 = 64 << 20;
 const READ_PIECE: u64 = 8 << 20;
-const TEMPORARY_TRIES_MAX: u32 = 16;
 
 /// A local directory as an object store.
 ///
@@ -120,7 +121,7 @@ impl fmt::Debug for LocalStore {
 
 impl fmt::Display for LocalStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.directory.root.display(), f)
+        self.directory.root.display().fmt(f)
     }
 }
 
@@ -206,7 +207,7 @@ impl ObjectStore for LocalStore {
         let path = self.directory.path_of(to)?;
         let (mut source, _) = self.directory.open(from)?;
         let mut file = Temporary::new(&self.directory)?;
-        io::copy(&mut source, &mut file.file).map_err(|error| failed(from.as_ref(), error))?;
+        file.copy(&mut source)?;
         file.publish(to, &path, options.mode == CopyMode::Overwrite)?;
         Ok(())
     }
@@ -368,108 +369,6 @@ impl Directory {
             }
         }
         Ok(())
-    }
-}
-
-/// A file in `.tmp/` that is not yet an object; dropping it removes it.
-#[derive(Debug)]
-struct Temporary {
-    directory: Arc<Directory>,
-    file: File,
-    path: PathBuf,
-    published: bool,
-}
-
-impl Temporary {
-    fn new(directory: &Arc<Directory>) -> Result<Temporary> {
-        let at = |error| failed(TEMPORARY, error);
-        directory.make_durable(&directory.temporary).map_err(at)?;
-        for _ in 0..TEMPORARY_TRIES_MAX {
-            let name = hex::encode(directory.env.random::<16>().map_err(generic)?);
-            let path = directory.temporary.join(name);
-            let mut options = OpenOptions::new();
-            let created = options.read(true).write(true).create_new(true).mode(0o600).open(&path);
-            let file = match created {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                created => created.map_err(at)?,
-            };
-            // Until it is locked, a collector may take it for a dead writer's.
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Err(Errno::WOULDBLOCK) => continue,
-                locked => locked.map_err(|error| at(error.into()))?,
-            }
-            if file.metadata().map_err(at)?.nlink() > 0 {
-                let directory = Arc::clone(directory);
-                return Ok(Temporary { directory, file, path, published: false });
-            }
-        }
-        Err(at(io::Error::other("no temporary file could be made")))
-    }
-
-    fn write(&mut self, payload: &PutPayload) -> Result<()> {
-        for bytes in payload {
-            self.file.write_all(bytes).map_err(|error| failed(TEMPORARY, error))?;
-        }
-        Ok(())
-    }
-
-    /// Gives the file its name, durably. A crash before the last sync leaves the object whole or
-    /// absent, and at most a second, temporary name for it.
-    fn publish(mut self, location: &Name, path: &Path, overwrite: bool) -> Result<PutResult> {
-        let at = |error: io::Error| failed(location.as_ref(), error);
-        let directory = Arc::clone(&self.directory);
-        directory.env.fault(FaultPoint::LocalPutSync).map_err(generic)?;
-        self.file.sync_all().map_err(at)?;
-        directory.env.fault(FaultPoint::LocalPutLink).map_err(generic)?;
-        let parent = path.parent().unwrap_or(&directory.root);
-        directory.make_durable(parent).map_err(at)?;
-        if overwrite {
-            fs::rename(&self.path, path).map_err(at)?;
-            self.published = true;
-        } else {
-            self.published = link_new(&self.path, path).map_err(|error| match error {
-                Errno::EXIST => Error::AlreadyExists {
-                    path: location.to_string(),
-                    source: Box::new(io::Error::from(error)),
-                },
-                error => at(error.into()),
-            })?;
-        }
-        sync_directory(parent).map_err(at)?;
-        let meta = meta_of(location.clone(), &self.file.metadata().map_err(at)?)?;
-        Ok(PutResult { e_tag: meta.e_tag, version: None, extensions: Default::default() })
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if !self.published {
-            // What can't be removed is a leftover, which the next collection finds.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// Gives a file its new name where that is free; tells whether the old name is gone.
-fn link_new(from: &Path, to: &Path) -> Result<bool, Errno> {
-    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // The file system does not know the flag (NFS).
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-            rustix::fs::linkat(CWD, from, CWD, to, rustix::fs::AtFlags::empty())?;
-            Ok(false)
-        }
-        renamed => renamed.map(|()| true),
-    }
-}
-
-fn remove_if_dead(path: &Path) -> io::Result<()> {
-    let file = OpenOptions::new().read(true).write(true).open(path)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Err(Errno::WOULDBLOCK) => Ok(()),
-        locked => {
-            locked?;
-            fs::remove_file(path)
-        }
     }
 }
 

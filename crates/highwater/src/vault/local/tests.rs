@@ -7,7 +7,7 @@ use object_store::{GetRange, ObjectStoreExt as _, UpdateVersion};
 
 use super::*;
 use crate::Kind;
-use crate::env::Faults;
+use crate::env::{FaultPoint, Faults};
 
 struct Place {
     directory: tempfile::TempDir,
