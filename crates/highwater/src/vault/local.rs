@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write as _};
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{
     DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
@@ -21,20 +21,21 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use object_store::path::Path as Name;
 use object_store::{
-    CopyMode, CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult,
+    Attributes, CopyMode, CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult,
     MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload,
     PutResult, Result, UploadPart,
 };
-use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags};
-use rustix::io::Errno;
+use rustix::fs::OFlags;
 
-use crate::env::{Env, FaultPoint};
+use self::temporary::{Temporary, remove_if_dead};
+use crate::env::Env;
+
+mod temporary;
 
 const TEMPORARY: &str = ".tmp";
 const LOST_AND_FOUND: &str = "lost+found";
 const READ_WHOLE_MAX: u64 = 64 << 20;
 const READ_PIECE: u64 = 8 << 20;
-const TEMPORARY_TRIES_MAX: u32 = 16;
 
 /// A local directory as an object store.
 ///
@@ -55,7 +56,7 @@ impl LocalStore {
         };
         match DirBuilder::new().mode(0o700).create(&root) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if !is_empty(&root).map_err(failed)? {
+                if !(root.is_dir() && is_empty(&root).map_err(failed)?) {
                     return Err(crate::Error::conflict(format!("{name} exists and is not empty"))
                         .entry(&name)
                         .hint("choose a directory that is empty or does not exist"));
@@ -120,7 +121,7 @@ impl fmt::Debug for LocalStore {
 
 impl fmt::Display for LocalStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.directory.root.display(), f)
+        self.directory.root.display().fmt(f)
     }
 }
 
@@ -132,6 +133,7 @@ impl ObjectStore for LocalStore {
         payload: PutPayload,
         options: PutOptions,
     ) -> Result<PutResult> {
+        refuse_attributes(&options.attributes)?;
         let overwrite = match options.mode {
             PutMode::Overwrite => true,
             PutMode::Create => false,
@@ -143,11 +145,13 @@ impl ObjectStore for LocalStore {
         file.publish(location, &path, overwrite)
     }
 
+    /// A streamed put; it is create-only, for a large object is never written twice.
     async fn put_multipart_opts(
         &self,
         location: &Name,
-        _: PutMultipartOptions,
+        options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
+        refuse_attributes(&options.attributes)?;
         let path = self.directory.path_of(location)?;
         let file = Temporary::new(&self.directory)?;
         Ok(Box::new(Upload { location: location.clone(), path, file: Some(file) }))
@@ -203,7 +207,7 @@ impl ObjectStore for LocalStore {
         let path = self.directory.path_of(to)?;
         let (mut source, _) = self.directory.open(from)?;
         let mut file = Temporary::new(&self.directory)?;
-        io::copy(&mut source, &mut file.file).map_err(|error| failed(from.as_ref(), error))?;
+        file.copy(&mut source)?;
         file.publish(to, &path, options.mode == CopyMode::Overwrite)?;
         Ok(())
     }
@@ -368,108 +372,6 @@ impl Directory {
     }
 }
 
-/// A file in `.tmp/` that is not yet an object; dropping it removes it.
-#[derive(Debug)]
-struct Temporary {
-    directory: Arc<Directory>,
-    file: File,
-    path: PathBuf,
-    published: bool,
-}
-
-impl Temporary {
-    fn new(directory: &Arc<Directory>) -> Result<Temporary> {
-        let at = |error| failed(TEMPORARY, error);
-        directory.make_durable(&directory.temporary).map_err(at)?;
-        for _ in 0..TEMPORARY_TRIES_MAX {
-            let name = hex::encode(directory.env.random::<16>().map_err(generic)?);
-            let path = directory.temporary.join(name);
-            let mut options = OpenOptions::new();
-            let created = options.read(true).write(true).create_new(true).mode(0o600).open(&path);
-            let file = match created {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                created => created.map_err(at)?,
-            };
-            // Until it is locked, a collector may take it for a dead writer's.
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Err(Errno::WOULDBLOCK) => continue,
-                locked => locked.map_err(|error| at(error.into()))?,
-            }
-            if file.metadata().map_err(at)?.nlink() > 0 {
-                let directory = Arc::clone(directory);
-                return Ok(Temporary { directory, file, path, published: false });
-            }
-        }
-        Err(at(io::Error::other("no temporary file could be made")))
-    }
-
-    fn write(&mut self, payload: &PutPayload) -> Result<()> {
-        for bytes in payload {
-            self.file.write_all(bytes).map_err(|error| failed(TEMPORARY, error))?;
-        }
-        Ok(())
-    }
-
-    /// Gives the file its name, durably. A crash before the last sync leaves the object whole or
-    /// absent, and at most a second, temporary name for it.
-    fn publish(mut self, location: &Name, path: &Path, overwrite: bool) -> Result<PutResult> {
-        let at = |error: io::Error| failed(location.as_ref(), error);
-        let directory = Arc::clone(&self.directory);
-        directory.env.fault(FaultPoint::LocalPutSync).map_err(generic)?;
-        self.file.sync_all().map_err(at)?;
-        directory.env.fault(FaultPoint::LocalPutLink).map_err(generic)?;
-        let parent = path.parent().unwrap_or(&directory.root);
-        directory.make_durable(parent).map_err(at)?;
-        if overwrite {
-            fs::rename(&self.path, path).map_err(at)?;
-            self.published = true;
-        } else {
-            self.published = link_new(&self.path, path).map_err(|error| match error {
-                Errno::EXIST => Error::AlreadyExists {
-                    path: location.to_string(),
-                    source: Box::new(io::Error::from(error)),
-                },
-                error => at(error.into()),
-            })?;
-        }
-        sync_directory(parent).map_err(at)?;
-        let meta = meta_of(location.clone(), &self.file.metadata().map_err(at)?)?;
-        Ok(PutResult { e_tag: meta.e_tag, version: None, extensions: Default::default() })
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if !self.published {
-            // What can't be removed is a leftover, which the next collection finds.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// Gives a file its new name where that is free; tells whether the old name is gone.
-fn link_new(from: &Path, to: &Path) -> Result<bool, Errno> {
-    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // The file system does not know the flag (NFS).
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-            rustix::fs::linkat(CWD, from, CWD, to, rustix::fs::AtFlags::empty())?;
-            Ok(false)
-        }
-        renamed => renamed.map(|()| true),
-    }
-}
-
-fn remove_if_dead(path: &Path) -> io::Result<()> {
-    let file = OpenOptions::new().read(true).write(true).open(path)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Err(Errno::WOULDBLOCK) => Ok(()),
-        locked => {
-            locked?;
-            fs::remove_file(path)
-        }
-    }
-}
-
 fn read_range(file: File, name: Name, range: Range<u64>) -> BoxStream<'static, Result<Bytes>> {
     let len = range.end - range.start;
     let piece = if len <= READ_WHOLE_MAX { len.max(1) } else { READ_PIECE };
@@ -548,6 +450,11 @@ fn generic(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error
 
 fn over(why: &'static str) -> Error {
     generic(io::Error::other(format!("the upload can't go on: {why}")))
+}
+
+/// A file has nowhere to keep them, and dropping them in silence would lose what was asked for.
+fn refuse_attributes(attributes: &Attributes) -> Result<()> {
+    if attributes.is_empty() { Ok(()) } else { Err(unsupported("an object with attributes")) }
 }
 
 fn unsupported(what: &'static str) -> Error {
