@@ -34,7 +34,7 @@ pub struct BackupOptions {
     /// Marks that the caller claims.
     pub marks: BTreeMap<String, u64>,
     /// The node's schema version.
-    pub schema: Option<String>,
+    pub schema: Option<u64>,
     /// What is left out, and links that may lead out.
     pub discover: DiscoverOptions,
     /// Hooks, barrier, bounds.

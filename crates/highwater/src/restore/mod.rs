@@ -21,6 +21,8 @@ pub struct RestoreOptions {
     pub force: bool,
     /// Owner and group of all that is restored, instead of the recorded ones.
     pub owner: Option<(u32, u32)>,
+    /// The schema version that the node's program knows: a newer snapshot is refused.
+    pub schema: Option<u64>,
 }
 
 /// How the target is exchanged.
