@@ -65,8 +65,9 @@ impl Rust {
             let before = at.checked_sub(1).map(|at| bytes[at]);
             let after = bytes.get(at + word.len()).copied();
             let inner = |byte: Option<u8>| byte.is_some_and(is_word);
-            !(inner(before) && is_word(word.as_bytes()[0]))
-                && !(inner(after) && is_word(word.as_bytes()[word.len() - 1]))
+            let (first, last) = (word.as_bytes()[0], word.as_bytes()[word.len() - 1]);
+            let longer = inner(before) && is_word(first) || inner(after) && is_word(last);
+            !longer
         })
     }
 
