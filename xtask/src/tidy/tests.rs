@@ -95,6 +95,8 @@ fn names_that_say_nothing_and_silent_modules_are_found() {
     assert_eq!(check("src/utils.rs", "//! Things.\n"), 1);
     assert_eq!(check("src/common/mod.rs", "//! Things.\n"), 1);
     assert_eq!(check("src/pack.rs", "use a;\n//! Late.\n"), 1);
+    assert_eq!(check("src/pack/tests.rs", "use super::*;\n"), 0);
+    assert_eq!(check("src/tests/scene.rs", "use super::*;\n"), 1);
 }
 
 /// A complete table in which the row of `B1` ends in `cell`.
