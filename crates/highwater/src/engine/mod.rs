@@ -3,6 +3,9 @@
 //! [`discover`] finds the parts by looking; [`capture`] takes one image of all of them at a barrier;
 //! [`check`] opens a restored copy. Nothing here knows of vaults.
 
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
