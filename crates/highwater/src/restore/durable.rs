@@ -58,8 +58,9 @@ pub(super) fn exchange(one: &Path, other: &Path) -> Result<()> {
         let what = format!("can't exchange {} and {}", one.display(), other.display());
         let found = Error::io(what, error);
         match error {
-            Errno::INVAL | Errno::NOSYS => found
-                .hint("this file system can't exchange two names in one step: use another one"),
+            Errno::INVAL | Errno::NOSYS => {
+                found.hint("this file system can't exchange two names in one step: use another one")
+            }
             Errno::XDEV => found.hint(
                 "the directory comes from the lower layer of an overlay file system, which can't \
                  rename it: keep the node directory on a volume",
@@ -168,7 +169,8 @@ pub(super) fn remove_tree(path: &Path) -> Result<()> {
 }
 
 fn remove_dir(path: &Path, found: &Statx) -> Result<()> {
-    let wrong = |error: std::io::Error| Error::io(format!("can't remove {}", path.display()), error);
+    let wrong =
+        |error: std::io::Error| Error::io(format!("can't remove {}", path.display()), error);
     if found.stx_mode & 0o700 != 0o700 {
         fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(wrong)?;
     }

@@ -48,7 +48,8 @@ pub(super) fn walk(
     visit: &mut dyn FnMut(&RelPath, &Statx, &Statx) -> Result<()>,
 ) -> Result<()> {
     let Some(top) = durable::stat(root)? else { return Ok(()) };
-    let skipped = [RelPath::from_bytes(b".highwater/restore")?, RelPath::from_bytes(b"lost+found")?];
+    let skipped =
+        [RelPath::from_bytes(b".highwater/restore")?, RelPath::from_bytes(b"lost+found")?];
     let mut open = vec![(RelPath::root(), top)];
     while let Some((dir, dir_stat)) = open.pop() {
         for name in durable::names(&dir.under(root))? {
@@ -144,7 +145,8 @@ pub(super) fn announce(dir: &WorkDir, journal: &mut Journal, named: &[RelPath]) 
         for path in paths {
             let inode = durable::inode(&path.under(root))?
                 .ok_or_else(|| Error::bug("an entry point is missing").entry(path.to_string()))?;
-            let placeholder = make_placeholder(&dir.withheld().join(journal.withheld.len().to_string()))?;
+            let placeholder =
+                make_placeholder(&dir.withheld().join(journal.withheld.len().to_string()))?;
             journal.withheld.push(Withheld { side, path, inode, placeholder });
         }
     }
@@ -162,8 +164,8 @@ pub(super) fn announce(dir: &WorkDir, journal: &mut Journal, named: &[RelPath]) 
             Some(inode) => Some(inode),
             None => durable::inode(&path.under(&incoming))?,
         };
-        let inode =
-            inode.ok_or_else(|| Error::conflict("a staged entry vanished").entry(path.to_string()))?;
+        let inode = inode
+            .ok_or_else(|| Error::conflict("a staged entry vanished").entry(path.to_string()))?;
         journal.entries.push(Entry { path, inode });
     }
     let holding = holding(journal, Side::Incoming);
@@ -186,7 +188,7 @@ fn holding(journal: &Journal, side: Side) -> impl Fn(&RelPath) -> bool + use<> {
 
 /// Makes what stands in the place of an entry point: a directory with a note in it, so that neither
 /// `unlink` nor `rmdir` nor a rename takes it away. Returns its inode.
-fn make_placeholder(path: &Path) -> Result<u64> {
+pub(super) fn make_placeholder(path: &Path) -> Result<u64> {
     durable::make_dir(path)?;
     durable::write_file(&path.join(NOTE), b"withheld by highwater: run `highwater recover`\n")?;
     durable::sync_dir(path)?;

@@ -121,8 +121,9 @@ fn carries(node: &Path, journal: &Journal) -> Result<bool> {
 /// entries. Each step looks first whether it is done, so that recovery starts here again.
 pub(super) fn finish(dir: &WorkDir, journal: &mut Journal, env: &Env) -> Result<Option<PathBuf>> {
     if journal.way == Way::Entries {
-        entries::forward(dir, journal, env)
-            .map_err(|error| standing(error, &dir.target, "can't be opened until it is recovered"))?;
+        entries::forward(dir, journal, env).map_err(|error| {
+            standing(error, &dir.target, "can't be opened until it is recovered")
+        })?;
     }
     let state = match journal.operation {
         Operation::Restore => "is the restored one, the old one is kept",

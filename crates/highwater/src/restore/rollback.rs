@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::journal::{Journal, Phase};
-use super::work::{Users, WorkDir, candidates, interrupted, locate, standing};
+use super::work::{Place, Users, WorkDir, candidates, interrupted, locate, standing};
 use super::{Exchange, Outcome, durable, entries, exchange};
 use crate::control::Control;
 use crate::error::{Error, Result};
@@ -13,16 +13,22 @@ use crate::error::{Error, Result};
 /// A rollback brings an older node back, so it is a restore: a kept node that could act on its state
 /// must be marked, or its entry points withheld, between the last look and the announcement.
 pub(super) fn rollback(target: &Path, control: &Control, users: Users) -> Result<Outcome> {
+    rollback_at(&locate(target)?, control, users)
+}
+
+pub(super) fn rollback_at(place: &Place, control: &Control, users: Users) -> Result<Outcome> {
     control.cancel.check()?;
-    let place = locate(target)?;
     for (path, _) in candidates(&place.target)?.1 {
         if Journal::read(&path.join("journal.json"))?.is_some() {
             return Err(interrupted(&place.target));
         }
     }
     let nothing = || {
-        Error::not_found(format!("no earlier node directory is kept for {}", place.target.display()))
-            .hint("restore a snapshot instead: `highwater snapshots` lists them")
+        Error::not_found(format!(
+            "no earlier node directory is kept for {}",
+            place.target.display()
+        ))
+        .hint("restore a snapshot instead: `highwater snapshots` lists them")
     };
     let dir = WorkDir::open(&place.target, &place.work)?.ok_or_else(nothing)?;
     dir.refuse_interrupted()?;
@@ -67,12 +73,7 @@ pub(super) fn recover(target: &Path, control: &Control, users: Users) -> Result<
 }
 
 /// Finishes or undoes the operation that a journal tells of.
-fn settle(
-    dir: &WorkDir,
-    mut journal: Journal,
-    control: &Control,
-    users: Users,
-) -> Result<Outcome> {
+fn settle(dir: &WorkDir, mut journal: Journal, control: &Control, users: Users) -> Result<Outcome> {
     let forward = match journal.phase {
         Phase::Staging => false,
         Phase::Exchange => exchange::exchanged(dir, &journal)?,

@@ -171,15 +171,21 @@ impl WorkDir {
     /// `None` where the work directory was removed meanwhile by who had the lock.
     fn lock(target: &Path, path: &Path) -> Result<Option<WorkDir>> {
         let name = path.join("lock");
-        let wrong = |error: std::io::Error| Error::io(format!("can't lock {}", name.display()), error);
+        let wrong =
+            |error: std::io::Error| Error::io(format!("can't lock {}", name.display()), error);
         let mut options = OpenOptions::new();
-        let file =
-            match options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&name)
-            {
-                Ok(file) => file,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(wrong(error)),
-            };
+        let file = match options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&name)
+        {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(wrong(error)),
+        };
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Err(busy(target)),
@@ -407,8 +413,11 @@ impl Work {
                 standing(error.source(second), &target, "is untouched")
             }
             Err(second) => standing(
-                Error::new(error.kind(), format!("{error}; and removing the staged files: {second}"))
-                    .source(error),
+                Error::new(
+                    error.kind(),
+                    format!("{error}; and removing the staged files: {second}"),
+                )
+                .source(error),
                 &target,
                 "is untouched",
             ),
