@@ -1,6 +1,6 @@
 //! Steps on the file system that are done when they return: renames, small files, removals.
 //!
-//! An inode's number tells where a file or directory stands, whatever name it has: every step of an
+//! An inode tells where a file or directory stands, whatever name it has: every step of an
 //! exchange is decided by it, so that recovery can repeat the step.
 
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -10,22 +10,38 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, RenameFlags, Statx, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
 /// What the file system says of `path`, links not followed; `None` where there is nothing.
 pub(super) fn stat(path: &Path) -> Result<Option<Statx>> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-    match rustix::fs::statx(CWD, path, flags, StatxFlags::BASIC_STATS) {
+    match rustix::fs::statx(CWD, path, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME) {
         Ok(found) => Ok(Some(found)),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
         Err(error) => Err(Error::io(format!("can't look at {}", path.display()), error)),
     }
 }
 
+/// By what a file or directory is known, whatever its name. The number alone is given to another
+/// one soon after it was removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Inode {
+    /// Its number in its file system.
+    pub(super) number: u64,
+    /// When it was made, in nanoseconds since the Unix epoch, where the file system tells.
+    pub(super) born_ns: Option<i64>,
+}
+
 /// The inode of `path`, links not followed; `None` where there is nothing.
-pub(super) fn inode(path: &Path) -> Result<Option<u64>> {
-    Ok(stat(path)?.map(|found| found.stx_ino))
+pub(super) fn inode(path: &Path) -> Result<Option<Inode>> {
+    Ok(stat(path)?.map(|found| {
+        let told = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::BTIME);
+        let born = found.stx_btime;
+        let nanos = born.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(born.tv_nsec.into());
+        Inode { number: found.stx_ino, born_ns: told.then_some(nanos) }
+    }))
 }
 
 /// Whether it is a directory.

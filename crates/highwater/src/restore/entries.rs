@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::Statx;
 
-use super::durable;
+use super::durable::{self, Inode};
 use super::journal::{Entry, Journal, Phase, Side, Withheld};
 use super::work::{INSIDE, OWN, WorkDir};
 use crate::env::{Env, FaultPoint};
@@ -188,7 +188,7 @@ fn holding(journal: &Journal, side: Side) -> impl Fn(&RelPath) -> bool + use<> {
 
 /// Makes what stands in the place of an entry point: a directory with a note in it, so that neither
 /// `unlink` nor `rmdir` nor a rename takes it away. Returns its inode.
-pub(super) fn make_placeholder(path: &Path) -> Result<u64> {
+pub(super) fn make_placeholder(path: &Path) -> Result<Inode> {
     durable::make_dir(path)?;
     durable::write_file(&path.join(NOTE), b"withheld by highwater: run `highwater recover`\n")?;
     durable::sync_dir(path)?;
@@ -213,7 +213,12 @@ pub(super) fn forward(dir: &WorkDir, journal: &mut Journal, env: &Env) -> Result
         journal.phase = Phase::Reveal;
         journal.write(&dir.journal())?;
     }
-    reveal(dir, journal, env)
+    if journal.phase == Phase::Reveal {
+        reveal(dir, journal, env)?;
+        journal.phase = Phase::Keep;
+        journal.write(&dir.journal())?;
+    }
+    Ok(())
 }
 
 fn withhold(dir: &WorkDir, journal: &Journal, env: &Env) -> Result<()> {
@@ -263,7 +268,7 @@ fn places(
 }
 
 /// Exchanges two names, unless it is done: each is given with the inode that it has before.
-fn trade(one: (&Path, u64), other: (&Path, u64)) -> Result<()> {
+fn trade(one: (&Path, Inode), other: (&Path, Inode)) -> Result<()> {
     let found = (durable::inode(one.0)?, durable::inode(other.0)?);
     if found == (Some(one.1), Some(other.1)) {
         return durable::exchange(one.0, other.0);

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Outcome, durable};
+use super::Outcome;
+use super::durable::{self, Inode};
 use crate::error::{Error, Result};
 use crate::ids::{RelPath, RestoreId, SnapshotId, Time};
 
@@ -38,6 +39,8 @@ pub(super) enum Phase {
     Entries,
     /// All entries are exchanged; entry points are being revealed.
     Reveal,
+    /// All entry points are revealed; what was exchanged out is being put aside.
+    Keep,
 }
 
 /// How two directories change places.
@@ -97,9 +100,9 @@ pub(super) struct Withheld {
     /// Its path on that side.
     pub(super) path: RelPath,
     /// Its inode.
-    pub(super) inode: u64,
+    pub(super) inode: Inode,
     /// The inode of what stands in its place.
-    pub(super) placeholder: u64,
+    pub(super) placeholder: Inode,
 }
 
 /// An entry of the incoming side, as it is when entry points are withheld.
@@ -108,7 +111,7 @@ pub(super) struct Entry {
     /// Its path: one name, or one below `.highwater`.
     pub(super) path: RelPath,
     /// Its inode.
-    pub(super) inode: u64,
+    pub(super) inode: Inode,
 }
 
 /// The journal.
@@ -131,9 +134,9 @@ pub(super) struct Journal {
     /// When the operation began.
     pub(super) time: Time,
     /// The inode of the incoming directory, from [`Phase::Exchange`] or [`Phase::Withhold`] on.
-    pub(super) staged: Option<u64>,
+    pub(super) staged: Option<Inode>,
     /// The inode of the node directory before; `None` where there was none.
-    pub(super) replaced: Option<u64>,
+    pub(super) replaced: Option<Inode>,
     /// What is withheld.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) withheld: Vec<Withheld>,
@@ -171,7 +174,7 @@ impl Journal {
     }
 
     /// Once done: the inode of the node directory.
-    pub(super) fn target_inode(&self) -> Option<u64> {
+    pub(super) fn target_inode(&self) -> Option<Inode> {
         match self.way {
             Way::Whole => self.staged,
             Way::Entries => self.replaced,
@@ -179,7 +182,7 @@ impl Journal {
     }
 
     /// Once done: the inode of the directory that is kept.
-    pub(super) fn kept_inode(&self) -> Option<u64> {
+    pub(super) fn kept_inode(&self) -> Option<Inode> {
         match self.way {
             Way::Whole => self.replaced,
             Way::Entries => self.staged,

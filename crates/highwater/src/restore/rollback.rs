@@ -83,6 +83,7 @@ fn settle(dir: &WorkDir, mut journal: Journal, control: &Control, users: Users) 
             })?;
             true
         }
+        Phase::Keep => true,
     };
     if forward {
         exchange::finish(dir, &mut journal, &control.env)?;

@@ -187,9 +187,14 @@ impl Bench {
 
     /// Recovers, cut off at each fault point in turn before it may end.
     fn recover_at_last(&self) -> Outcome {
-        (0..200)
-            .find_map(|at| self.recover(&crash_at(at)).ok())
-            .expect("a recovery that is cut off later each time ends")
+        let mut last = None;
+        for at in 0..200 {
+            match self.recover(&crash_at(at)) {
+                Ok(outcome) => return outcome,
+                Err(error) => last = Some(error),
+            }
+        }
+        panic!("{:?}: no recovery ends: {last:?}", self.case)
     }
 
     fn assert_holds(&self, who: &str, what: &str) {
@@ -525,6 +530,7 @@ fn a_journal_of_another_format_is_left_to_its_program() {
 fn a_journal_reads_as_it_was_written() {
     let (restore, snapshot) = (RestoreId::from_bytes(RESTORE), SnapshotId::from_bytes([2; 16]));
     let path = RelPath::from_bytes(b"name-\xFF/CURRENT").unwrap();
+    let inode = |number| durable::Inode { number, born_ns: Some(15) };
     let mut journal = Journal::restore(
         Way::Entries,
         restore,
@@ -532,14 +538,14 @@ fn a_journal_reads_as_it_was_written() {
         Time::from_nanos(1_800_000_000_000_000_000),
     );
     journal.phase = Phase::Withhold;
-    (journal.staged, journal.replaced) = (Some(10), Some(11));
+    (journal.staged, journal.replaced) = (Some(inode(10)), Some(inode(11)));
     journal.withheld.push(Withheld {
         side: Side::Incoming,
         path: path.clone(),
-        inode: 12,
-        placeholder: 13,
+        inode: inode(12),
+        placeholder: inode(13),
     });
-    journal.entries.push(Entry { path, inode: 14 });
+    journal.entries.push(Entry { path, inode: inode(14) });
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("journal.json");
     journal.write(&file).unwrap();

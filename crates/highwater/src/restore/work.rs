@@ -136,7 +136,7 @@ pub(super) struct WorkDir {
     pub(super) target: PathBuf,
     /// The work directory.
     pub(super) path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl WorkDir {
@@ -192,10 +192,10 @@ impl WorkDir {
             Err(error) => return Err(wrong(error.into())),
         }
         let inode = file.metadata().map_err(wrong)?.ino();
-        if durable::inode(&name)? != Some(inode) {
+        if durable::inode(&name)?.map(|inode| inode.number) != Some(inode) {
             return Ok(None);
         }
-        Ok(Some(WorkDir { target: target.to_path_buf(), path: path.to_path_buf(), _lock: file }))
+        Ok(Some(WorkDir { target: target.to_path_buf(), path: path.to_path_buf(), lock: file }))
     }
 
     pub(super) fn journal(&self) -> PathBuf {
@@ -276,6 +276,14 @@ impl WorkDir {
             ))
             .hint("stop the node first")),
         }
+    }
+}
+
+impl Drop for WorkDir {
+    /// A child that was forked meanwhile has the lock too, until it starts its program.
+    fn drop(&mut self) {
+        // Closing the file does the same, unless there is such a child.
+        let _ = rustix::fs::flock(&self.lock, FlockOperation::Unlock);
     }
 }
 
