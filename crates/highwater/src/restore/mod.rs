@@ -1,5 +1,14 @@
 //! One restore: plan, fetch into staging, verify, exchange, keep the old directory.
 
+mod durable;
+mod entries;
+mod exchange;
+mod journal;
+mod rollback;
+#[cfg(test)]
+mod tests;
+mod work;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -128,12 +137,10 @@ pub fn test(
 
 /// Undoes the last restore of `target`: the kept directory takes its place again.
 pub fn rollback(target: &Path, control: &Control) -> Result<Outcome> {
-    let _ = (target, control);
-    Err(Error::bug("not yet"))
+    rollback::rollback(target, control, crate::engine::users)
 }
 
 /// Finishes an interrupted restore or rollback of `target`, one way or the other.
 pub fn recover(target: &Path, control: &Control) -> Result<Outcome> {
-    let _ = (target, control);
-    Err(Error::bug("not yet"))
+    rollback::recover(target, control, crate::engine::users)
 }
