@@ -261,3 +261,29 @@ pub fn check(vault: &Vault, options: &CheckOptions, control: &Control) -> Result
     let _ = (vault, options, control);
     Err(Error::bug("not yet"))
 }
+
+impl Secret {
+    /// The key in a key file: 64 hex digits and a newline.
+    pub fn from_key_file(path: &std::path::Path) -> Result<Secret> {
+        let _ = path;
+        Err(Error::bug("not yet"))
+    }
+
+    /// The passphrase in a file.
+    pub fn from_passphrase_file(path: &std::path::Path) -> Result<Secret> {
+        let _ = path;
+        Err(Error::bug("not yet"))
+    }
+
+    /// The mnemonic in a file.
+    pub fn from_mnemonic_file(path: &std::path::Path) -> Result<Secret> {
+        let _ = path;
+        Err(Error::bug("not yet"))
+    }
+
+    /// Makes a key file with a new random key; one that exists is a conflict.
+    pub fn create_key_file(path: &std::path::Path) -> Result<Secret> {
+        let _ = path;
+        Err(Error::bug("not yet"))
+    }
+}

@@ -1,0 +1,99 @@
+//! From a file that the operator names to the secret that opens a slot.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use highwater::vault::{Location, Secret};
+use highwater::{Error, Kind, Result};
+
+use crate::cli::NewKeyArgs;
+use crate::places;
+
+/// Where a secret is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum KeySource {
+    /// 64 hex digits and a newline.
+    KeyFile(PathBuf),
+    /// A passphrase.
+    PassphraseFile(PathBuf),
+    /// The words of a BIP-39 mnemonic.
+    MnemonicFile(PathBuf),
+}
+
+impl KeySource {
+    /// What the flags of `key add` name; clap sees to it that they name one.
+    pub(crate) fn of_new(args: &NewKeyArgs) -> Result<KeySource> {
+        match (&args.new_key_file, &args.new_passphrase_file, &args.new_mnemonic_file) {
+            (Some(path), None, None) => Ok(KeySource::KeyFile(path.clone())),
+            (None, Some(path), None) => Ok(KeySource::PassphraseFile(path.clone())),
+            (None, None, Some(path)) => Ok(KeySource::MnemonicFile(path.clone())),
+            _ => Err(Error::input(
+                "give one of --new-key-file, --new-passphrase-file and --new-mnemonic-file",
+            )),
+        }
+    }
+
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            KeySource::KeyFile(path)
+            | KeySource::PassphraseFile(path)
+            | KeySource::MnemonicFile(path) => path,
+        }
+    }
+
+    /// The secret in it.
+    pub(crate) fn load(&self) -> Result<Secret> {
+        match self {
+            KeySource::KeyFile(path) => {
+                let secret = Secret::from_key_file(path)?;
+                check_mode(path)?;
+                Ok(secret)
+            }
+            KeySource::PassphraseFile(path) => Secret::from_passphrase_file(path),
+            KeySource::MnemonicFile(path) => Secret::from_mnemonic_file(path),
+        }
+    }
+
+    /// The secret in it, and whether its file was made just now: a key file that is missing is.
+    pub(crate) fn load_or_make(&self) -> Result<(Secret, bool)> {
+        match (self.load(), self) {
+            (Err(error), KeySource::KeyFile(path)) if error.kind() == Kind::NotFound => {
+                Ok((Secret::create_key_file(path)?, true))
+            }
+            (secret, _) => Ok((secret?, false)),
+        }
+    }
+
+    /// Refuses a secret inside the vault, where whoever holds the vault could open it.
+    pub(crate) fn refuse_inside_vault(&self, location: &Location) -> Result<()> {
+        let Location::Local(vault) = location;
+        self.refuse_inside(vault, "the vault", "who holds the vault could open it")
+    }
+
+    /// Refuses a secret inside the node directory, with which it would be lost.
+    pub(crate) fn refuse_inside_node(&self, dir: &Path) -> Result<()> {
+        self.refuse_inside(dir, "the node directory", "it would be lost with the node")
+    }
+
+    fn refuse_inside(&self, dir: &Path, what: &str, why: &str) -> Result<()> {
+        if !places::is_inside(self.path(), dir)? {
+            return Ok(());
+        }
+        Err(Error::input(format!("the key lies inside {what}: {why}"))
+            .hint("move it to a place of its own, and keep a copy on another machine")
+            .entry(places::text(self.path())))
+    }
+}
+
+/// A key file that others may read is no secret.
+fn check_mode(path: &Path) -> Result<()> {
+    let metadata = std::fs::metadata(path).map_err(|error| Error::io(path.display(), error))?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    Err(Error::denied(format!("the key file has mode {mode:04o}, so that others can get at it"))
+        .hint(format!("chmod 600 {}", path.display()))
+        .entry(places::text(path)))
+}
