@@ -9,24 +9,24 @@ use highwater::{Error, Kind, Result};
 use crate::cli::NewKeyArgs;
 use crate::places;
 
-/// Where a secret is.
+/// The file that a secret is in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum KeySource {
     /// 64 hex digits and a newline.
-    KeyFile(PathBuf),
+    Key(PathBuf),
     /// A passphrase.
-    PassphraseFile(PathBuf),
+    Passphrase(PathBuf),
     /// The words of a BIP-39 mnemonic.
-    MnemonicFile(PathBuf),
+    Mnemonic(PathBuf),
 }
 
 impl KeySource {
     /// What the flags of `key add` name; clap sees to it that they name one.
     pub(crate) fn of_new(args: &NewKeyArgs) -> Result<KeySource> {
         match (&args.new_key_file, &args.new_passphrase_file, &args.new_mnemonic_file) {
-            (Some(path), None, None) => Ok(KeySource::KeyFile(path.clone())),
-            (None, Some(path), None) => Ok(KeySource::PassphraseFile(path.clone())),
-            (None, None, Some(path)) => Ok(KeySource::MnemonicFile(path.clone())),
+            (Some(path), None, None) => Ok(KeySource::Key(path.clone())),
+            (None, Some(path), None) => Ok(KeySource::Passphrase(path.clone())),
+            (None, None, Some(path)) => Ok(KeySource::Mnemonic(path.clone())),
             _ => Err(Error::input(
                 "give one of --new-key-file, --new-passphrase-file and --new-mnemonic-file",
             )),
@@ -36,29 +36,27 @@ impl KeySource {
     /// The file.
     pub(crate) fn path(&self) -> &Path {
         match self {
-            KeySource::KeyFile(path)
-            | KeySource::PassphraseFile(path)
-            | KeySource::MnemonicFile(path) => path,
+            KeySource::Key(path) | KeySource::Passphrase(path) | KeySource::Mnemonic(path) => path,
         }
     }
 
     /// The secret in it.
     pub(crate) fn load(&self) -> Result<Secret> {
         match self {
-            KeySource::KeyFile(path) => {
+            KeySource::Key(path) => {
                 let secret = Secret::from_key_file(path)?;
                 check_mode(path)?;
                 Ok(secret)
             }
-            KeySource::PassphraseFile(path) => Secret::from_passphrase_file(path),
-            KeySource::MnemonicFile(path) => Secret::from_mnemonic_file(path),
+            KeySource::Passphrase(path) => Secret::from_passphrase_file(path),
+            KeySource::Mnemonic(path) => Secret::from_mnemonic_file(path),
         }
     }
 
     /// The secret in it, and whether its file was made just now: a key file that is missing is.
     pub(crate) fn load_or_make(&self) -> Result<(Secret, bool)> {
         match (self.load(), self) {
-            (Err(error), KeySource::KeyFile(path)) if error.kind() == Kind::NotFound => {
+            (Err(error), KeySource::Key(path)) if error.kind() == Kind::NotFound => {
                 Ok((Secret::create_key_file(path)?, true))
             }
             (secret, _) => Ok((secret?, false)),

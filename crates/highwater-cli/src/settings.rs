@@ -237,9 +237,9 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 fn one_key(files: [Option<PathBuf>; 3], named_by: &str) -> Result<Option<KeySource>> {
     let [key, passphrase, mnemonic] = files;
     let mut sources = [
-        key.map(KeySource::KeyFile),
-        passphrase.map(KeySource::PassphraseFile),
-        mnemonic.map(KeySource::MnemonicFile),
+        key.map(KeySource::Key),
+        passphrase.map(KeySource::Passphrase),
+        mnemonic.map(KeySource::Mnemonic),
     ]
     .into_iter()
     .flatten();

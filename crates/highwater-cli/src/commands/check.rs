@@ -1,7 +1,7 @@
 //! `check`: manifests and sizes, every byte, or a restore into a scratch directory.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 
 use highwater::ids::NodeName;
 use highwater::vault::{self, CheckOptions, CheckReport, Fault, Selector, Vault};
@@ -100,7 +100,7 @@ fn restore_test(
     context: &Context,
     vault: &Vault,
     selector: &Selector,
-    scratch: &PathBuf,
+    scratch: &Path,
     report: &mut CheckReport,
 ) -> Result<Vec<String>> {
     let error = match restore::test(vault, selector, scratch, &context.control) {

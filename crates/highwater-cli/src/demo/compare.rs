@@ -55,13 +55,14 @@ fn store(dir: &Path) -> Result<u64> {
 }
 
 fn ledger(dir: &Path, acknowledged: u64) -> Result<u64> {
-    let read = || -> rusqlite::Result<(i64, Vec<(i64, Vec<u8>)>)> {
+    let read = || {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(dir.join(node::LEDGER), flags)?;
-        let balance = connection.query_row("SELECT payments FROM balance", (), |row| row.get(0))?;
+        let balance: i64 =
+            connection.query_row("SELECT payments FROM balance", (), |row| row.get(0))?;
         let mut query = connection.prepare("SELECT id, body FROM payment ORDER BY id")?;
         let rows = query.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?;
-        Ok((balance, rows.collect::<rusqlite::Result<_>>()?))
+        Ok((balance, rows.collect::<Result<Vec<(i64, Vec<u8>)>, _>>()?))
     };
     let (balance, payments) = read().map_err(sqlite_error)?;
     for (row, (id, body)) in (1..).zip(&payments) {

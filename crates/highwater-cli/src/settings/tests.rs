@@ -29,17 +29,14 @@ fn a_flag_goes_before_the_environment_and_that_before_the_file() {
     assert_eq!(both.location(None).expect("one"), Location::Local("/env".into()));
     assert_eq!(
         both.key(&KeyArgs::default()).expect("one"),
-        KeySource::MnemonicFile("/env.words".into())
+        KeySource::Mnemonic("/env.words".into())
     );
-    assert_eq!(
-        both.key(&key_flag("/flag.key")).expect("one"),
-        KeySource::KeyFile("/flag.key".into())
-    );
+    assert_eq!(both.key(&key_flag("/flag.key")).expect("one"), KeySource::Key("/flag.key".into()));
 
     let file_alone = load(file, &[]).expect("settings");
     assert_eq!(file_alone.location(None).expect("one"), Location::Local("/file".into()));
     let key = file_alone.key(&KeyArgs::default()).expect("one");
-    assert_eq!(key, KeySource::KeyFile("/file.key".into()));
+    assert_eq!(key, KeySource::Key("/file.key".into()));
 }
 
 #[test]
@@ -72,7 +69,7 @@ fn a_path_in_the_file_is_meant_from_where_the_file_lies() {
     let settings = Settings::load(Some(&path), &environment(&[])).expect("settings");
     assert_eq!(settings.location(None).expect("one"), Location::Local(dir.path().join("vault")));
     let key = settings.key(&KeyArgs::default()).expect("one");
-    assert_eq!(key, KeySource::KeyFile(dir.path().join("keys/a")));
+    assert_eq!(key, KeySource::Key(dir.path().join("keys/a")));
 }
 
 #[test]
