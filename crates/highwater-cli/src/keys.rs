@@ -1,6 +1,5 @@
 //! From a file that the operator names to the secret that opens a slot.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use highwater::vault::{Location, Secret};
@@ -43,11 +42,7 @@ impl KeySource {
     /// The secret in it.
     pub(crate) fn load(&self) -> Result<Secret> {
         match self {
-            KeySource::Key(path) => {
-                let secret = Secret::from_key_file(path)?;
-                check_mode(path)?;
-                Ok(secret)
-            }
+            KeySource::Key(path) => Secret::from_key_file(path),
             KeySource::Passphrase(path) => Secret::from_passphrase_file(path),
             KeySource::Mnemonic(path) => Secret::from_mnemonic_file(path),
         }
@@ -82,16 +77,4 @@ impl KeySource {
             .hint("move it to a place of its own, and keep a copy on another machine")
             .entry(places::text(self.path())))
     }
-}
-
-/// A key file that others may read is no secret.
-fn check_mode(path: &Path) -> Result<()> {
-    let metadata = std::fs::metadata(path).map_err(|error| Error::io(path.display(), error))?;
-    let mode = metadata.permissions().mode() & 0o7777;
-    if mode & 0o077 == 0 {
-        return Ok(());
-    }
-    Err(Error::denied(format!("the key file has mode {mode:04o}, so that others can get at it"))
-        .hint(format!("chmod 600 {}", path.display()))
-        .entry(places::text(path)))
 }
