@@ -35,7 +35,7 @@ pub(super) fn run(vault: &Vault, plan: &RestorePlan, control: &Control) -> Resul
     refuse_users(&place.target)?;
     let restore = RestoreId::random(&control.env)?;
     let work = Work::begin(&place, restore, manifest.snapshot, &control.env)?;
-    let staged = stage(vault, &manifest, plan, restore, work.staging(), control);
+    let staged = stage(vault, &manifest, plan, restore, &work.staging(), control);
     let warnings = match staged {
         Ok(warnings) => warnings,
         Err(error) => {
@@ -109,9 +109,8 @@ fn keep_others(
         .flat_map(|found| found.entries.iter().filter_map(RelPath::parent))
         .collect();
     // A directory that other parts lie in stays, even if the part names it as well.
-    let replaced = |path: &RelPath| {
-        gone.contains(path) && !other_dirs.iter().any(|dir| dir.is_within(path))
-    };
+    let replaced =
+        |path: &RelPath| gone.contains(path) && !other_dirs.iter().any(|dir| dir.is_within(path));
     copy_others(target, staging, &replaced, control)
 }
 

@@ -1,10 +1,14 @@
 //! One restore: plan, fetch into staging, verify, exchange, keep the old directory.
 
+mod carry;
 mod durable;
 mod entries;
 mod exchange;
+mod fetch;
 mod journal;
+mod plan;
 mod rollback;
+mod stage;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -14,8 +18,7 @@ use std::time::Duration;
 
 use crate::control::Control;
 use crate::engine::EngineKind;
-use crate::env::Env;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ids::{NodeName, SnapshotId, Time};
 use crate::vault::{Selector, Vault};
 
@@ -107,20 +110,13 @@ pub enum Outcome {
 }
 
 /// Plans a restore of `target`; changes nothing.
-pub fn plan(
-    vault: &Vault,
-    target: &Path,
-    options: &RestoreOptions,
-    env: &Env,
-) -> Result<RestorePlan> {
-    let _ = (vault, target, options, env);
-    Err(Error::bug("not yet"))
+pub fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Result<RestorePlan> {
+    plan::plan(vault, target, options)
 }
 
 /// Carries a plan out.
 pub fn run(vault: &Vault, plan: &RestorePlan, control: &Control) -> Result<RestoreReport> {
-    let _ = (vault, plan, control);
-    Err(Error::bug("not yet"))
+    carry::run(vault, plan, control)
 }
 
 /// Restores a snapshot into a scratch directory below `scratch`, opens its databases, lets the
@@ -131,8 +127,7 @@ pub fn test(
     scratch: &Path,
     control: &Control,
 ) -> Result<Vec<String>> {
-    let _ = (vault, selector, scratch, control);
-    Err(Error::bug("not yet"))
+    carry::test(vault, selector, scratch, control).map(|(_, warnings)| warnings)
 }
 
 /// Undoes the last restore of `target`: the kept directory takes its place again.

@@ -38,7 +38,8 @@ pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Re
         );
     }
     let newest = vault.snapshot_names(Some(&manifest.node))?;
-    let younger = newest.iter().filter(|name| (name.epoch, name.seq) > (manifest.epoch, manifest.seq));
+    let younger =
+        newest.iter().filter(|name| (name.epoch, name.seq) > (manifest.epoch, manifest.seq));
     match younger.count() {
         0 => {}
         count => warnings.push(format!("{count} newer snapshots of the node are in the vault")),
@@ -62,7 +63,10 @@ pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Re
 }
 
 /// All parts of a snapshot, or the one that is named.
-pub(super) fn chosen<'a>(manifest: &'a Manifest, part: Option<&str>) -> Result<Vec<&'a PartRecord>> {
+pub(super) fn chosen<'a>(
+    manifest: &'a Manifest,
+    part: Option<&str>,
+) -> Result<Vec<&'a PartRecord>> {
     let Some(name) = part else { return Ok(manifest.parts.iter().collect()) };
     match manifest.parts.iter().find(|part| part.name == name) {
         Some(part) => Ok(vec![part]),
@@ -85,9 +89,9 @@ fn schema_warnings(manifest: &Manifest, known: Option<u64>) -> Result<Vec<String
         (Some(recorded), Some(known)) if recorded < known => Ok(vec![format!(
             "the snapshot has schema version {recorded}, older than the node's {known}: the node will migrate it"
         )]),
-        (None, Some(known)) => Ok(vec![format!(
-            "the snapshot tells no schema version; the node's is {known}"
-        )]),
+        (None, Some(known)) => {
+            Ok(vec![format!("the snapshot tells no schema version; the node's is {known}")])
+        }
         _ => Ok(Vec::new()),
     }
 }
@@ -106,7 +110,10 @@ impl fmt::Display for RestorePlan {
             Exchange::Create => writeln!(f, "then {target} becomes the restored directory")?,
             Exchange::Whole => writeln!(f, "then exchange {target} with it, in one step")?,
             Exchange::Entries => {
-                writeln!(f, "then exchange {target} with it entry by entry, since it is a mount point")?;
+                writeln!(
+                    f,
+                    "then exchange {target} with it entry by entry, since it is a mount point"
+                )?;
             }
         }
         match &self.keep {
