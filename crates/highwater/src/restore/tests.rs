@@ -491,6 +491,20 @@ fn what_can_be_no_node_directory_is_refused() {
 }
 
 #[test]
+fn a_work_directory_that_others_may_write_is_refused() {
+    let bench = Bench::new(CASES[2]);
+    let work = bench.place().work;
+    fs::create_dir(&work).unwrap();
+    fs::set_permissions(&work, Permissions::from_mode(0o777)).unwrap();
+    assert_eq!(bench.restore("new", &control()).unwrap_err().kind(), Kind::Denied);
+    assert_eq!(bench.recover(&control()).unwrap_err().kind(), Kind::Denied);
+    fs::remove_dir(&work).unwrap();
+    symlink(bench.home.path(), &work).unwrap();
+    assert_eq!(bench.restore("new", &control()).unwrap_err().kind(), Kind::Conflict);
+    bench.assert_holds("old", "refused");
+}
+
+#[test]
 fn locating_changes_nothing() {
     let bench = Bench::new(CASES[2]);
     let before = tree(bench.home.path());
