@@ -14,7 +14,7 @@ use super::{Exchange, durable, entries, exchange};
 use crate::control::Control;
 use crate::engine::User;
 use crate::env::{Env, FaultPoint};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::ids::{RelPath, RestoreId, SnapshotId};
 
 /// Highwater's own directory inside a node directory.
@@ -432,20 +432,8 @@ impl Work {
     /// [`Work::abandon`] because of `error`, which is returned.
     fn undo_after(self, error: Error) -> Error {
         let target = self.dir.target.clone();
-        match self.abandon() {
-            Ok(()) => error,
-            Err(second) if error.kind() == Kind::Interrupted => {
-                standing(error.source(second), &target, "is untouched")
-            }
-            Err(second) => standing(
-                Error::new(
-                    error.kind(),
-                    format!("{error}; and removing the staged files: {second}"),
-                )
-                .source(error),
-                &target,
-                "is untouched",
-            ),
-        }
+        let Err(second) = self.abandon() else { return error };
+        let message = format!("{error}; and the staged files can't be removed: {second}");
+        standing(Error::new(error.kind(), message).source(error), &target, "is untouched")
     }
 }
