@@ -132,7 +132,10 @@ pub(super) fn sync_dir(path: &Path) -> Result<()> {
 pub(super) fn make_dir(path: &Path) -> Result<()> {
     match fs::DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => match stat(path)? {
+            Some(found) if is_dir(&found) => Ok(()),
+            _ => Err(Error::conflict(format!("{} is not a directory", path.display()))),
+        },
         Err(error) => Err(Error::io(format!("can't make {}", path.display()), error)),
     }
 }

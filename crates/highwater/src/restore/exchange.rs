@@ -13,15 +13,14 @@ use crate::env::{Env, FaultPoint};
 use crate::error::{Error, Result};
 
 /// Fails where the file system of the work directory can't exchange two names in one step, before
-/// anything large is written to it.
+/// anything large is written to it. Leaves staging empty.
 pub(super) fn probe(dir: &WorkDir) -> Result<()> {
-    let (one, other) = (dir.path.join("probe.one"), dir.path.join("probe.other"));
+    let (one, other) = (dir.staging().join("one"), dir.staging().join("other"));
     durable::make_dir(&one)?;
     durable::make_dir(&other)?;
-    let attempt = durable::exchange(&one, &other);
-    durable::remove_empty(&one)?;
-    durable::remove_empty(&other)?;
-    attempt
+    durable::exchange(&one, &other)?;
+    durable::remove_tree(&one)?;
+    durable::remove_tree(&other)
 }
 
 /// A mount point inside either side would move with it, or be an obstacle half-way.

@@ -130,12 +130,17 @@ pub fn test(
     carry::test(vault, selector, scratch, control).map(|(_, warnings)| warnings)
 }
 
-/// Undoes the last restore of `target`: the kept directory takes its place again.
+/// Undoes the last restore of `target`: the kept directory takes its place again, and what stood
+/// there is kept, so that a second rollback undoes the first. Tells which node `target` holds.
+///
+/// Nothing kept: not found. The node runs, another operation runs, one was interrupted, or another
+/// hand replaced `target` since: a conflict.
 pub fn rollback(target: &Path, control: &Control) -> Result<Outcome> {
     rollback::rollback(target, control, crate::engine::users)
 }
 
-/// Finishes an interrupted restore or rollback of `target`, one way or the other.
+/// Finishes an interrupted restore or rollback of `target`, one way or the other: undone where the
+/// exchange had not begun, finished where it had. Tells which node `target` holds.
 pub fn recover(target: &Path, control: &Control) -> Result<Outcome> {
     rollback::recover(target, control, crate::engine::users)
 }

@@ -22,6 +22,11 @@ use crate::ids::{RelPath, RestoreId, SnapshotId, Time};
 const SQLITE: &[u8] = b"SQLite format 3\0";
 const RESTORE: [u8; 16] = [7; 16];
 
+/// In memory where that is possible: a crash is an error here, so that nothing needs a disk.
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 fn nobody(_: &Path) -> Result<Vec<User>> {
     Ok(Vec::new())
 }
@@ -117,7 +122,7 @@ fn expected(who: &str) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
     if who.is_empty() {
         return BTreeMap::new();
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     make_node(dir.path(), who);
     tree(dir.path())
 }
@@ -146,7 +151,7 @@ struct Bench {
 
 impl Bench {
     fn new(case: Case) -> Bench {
-        let home = tempfile::tempdir().unwrap();
+        let home = scratch();
         let bench = Bench { home, case };
         if case.exists {
             fs::create_dir(bench.target()).unwrap();
@@ -482,12 +487,26 @@ fn links_in_the_path_are_resolved() {
 #[test]
 fn what_can_be_no_node_directory_is_refused() {
     assert_eq!(locate(Path::new("/")).unwrap_err().kind(), Kind::Input);
-    let home = tempfile::tempdir().unwrap();
+    let home = scratch();
     let file = home.path().join("file");
     fs::write(&file, b"").unwrap();
     assert_eq!(locate(&file).unwrap_err().kind(), Kind::Input);
     assert_eq!(locate(&home.path().join("missing/node")).unwrap_err().kind(), Kind::NotFound);
     assert_eq!(rollback::recover(&file, &control(), nobody).unwrap(), Outcome::Nothing);
+}
+
+#[test]
+fn a_work_directory_that_others_may_write_is_refused() {
+    let bench = Bench::new(CASES[2]);
+    let work = bench.place().work;
+    fs::create_dir(&work).unwrap();
+    fs::set_permissions(&work, Permissions::from_mode(0o777)).unwrap();
+    assert_eq!(bench.restore("new", &control()).unwrap_err().kind(), Kind::Denied);
+    assert_eq!(bench.recover(&control()).unwrap_err().kind(), Kind::Denied);
+    fs::remove_dir(&work).unwrap();
+    symlink(bench.home.path(), &work).unwrap();
+    assert_eq!(bench.restore("new", &control()).unwrap_err().kind(), Kind::Conflict);
+    bench.assert_holds("old", "refused");
 }
 
 #[test]
@@ -546,7 +565,7 @@ fn a_journal_reads_as_it_was_written() {
         placeholder: inode(13),
     });
     journal.entries.push(Entry { path, inode: inode(14) });
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let file = dir.path().join("journal.json");
     journal.write(&file).unwrap();
     assert_eq!(Journal::read(&file).unwrap().unwrap(), journal);
@@ -557,7 +576,7 @@ fn a_journal_reads_as_it_was_written() {
 
 #[test]
 fn a_tree_goes_whatever_its_modes() {
-    let home = tempfile::tempdir().unwrap();
+    let home = scratch();
     let outside = home.path().join("outside");
     fs::write(&outside, b"stays").unwrap();
     let root = home.path().join("root");
@@ -574,7 +593,7 @@ fn a_tree_goes_whatever_its_modes() {
 #[cfg(feature = "sqlite")]
 #[test]
 fn sqlite_neither_opens_nor_creates_what_is_withheld() {
-    let home = tempfile::tempdir().unwrap();
+    let home = scratch();
     for suffix in ["", "-wal", "-journal"] {
         let main = home.path().join(format!("db{suffix}.sqlite"));
         let real = rusqlite::Connection::open(&main).unwrap();
@@ -598,7 +617,7 @@ fn sqlite_neither_opens_nor_creates_what_is_withheld() {
 #[cfg(feature = "rocksdb")]
 #[test]
 fn rocksdb_neither_opens_nor_creates_what_is_withheld() {
-    let home = tempfile::tempdir().unwrap();
+    let home = scratch();
     let mut options = rust_rocksdb::Options::default();
     options.create_if_missing(true);
     drop(rust_rocksdb::DB::open(&options, home.path()).unwrap());

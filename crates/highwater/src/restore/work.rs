@@ -14,7 +14,7 @@ use super::{Exchange, durable, entries, exchange};
 use crate::control::Control;
 use crate::engine::User;
 use crate::env::{Env, FaultPoint};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::ids::{RelPath, RestoreId, SnapshotId};
 
 /// Highwater's own directory inside a node directory.
@@ -149,6 +149,9 @@ impl WorkDir {
             durable::make_dir(path)?;
             if let Some(dir) = WorkDir::lock(target, path)? {
                 path.parent().map_or(Ok(()), durable::sync_dir)?;
+                if way == Way::Entries {
+                    durable::sync_dir(target)?;
+                }
                 return Ok(dir);
             }
         }
@@ -170,6 +173,7 @@ impl WorkDir {
 
     /// `None` where the work directory was removed meanwhile by who had the lock.
     fn lock(target: &Path, path: &Path) -> Result<Option<WorkDir>> {
+        refuse_foreign(path)?;
         let name = path.join("lock");
         let wrong =
             |error: std::io::Error| Error::io(format!("can't lock {}", name.display()), error);
@@ -277,6 +281,19 @@ impl WorkDir {
             .hint("stop the node first")),
         }
     }
+}
+
+/// Another user who may write in the directory above could have made the work directory first, and
+/// chosen what a journal makes of the node directory.
+fn refuse_foreign(path: &Path) -> Result<()> {
+    let above = path.parent().map_or(Ok(None), durable::stat)?;
+    let (Some(found), Some(above)) = (durable::stat(path)?, above) else { return Ok(()) };
+    let trusted = [rustix::process::geteuid().as_raw(), 0, above.stx_uid];
+    if durable::is_dir(&found) && trusted.contains(&found.stx_uid) && found.stx_mode & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(Error::denied(format!("other users may write {}", path.display()))
+        .hint("look who made it, and remove it if no restore of yours did"))
 }
 
 impl Drop for WorkDir {
@@ -415,20 +432,8 @@ impl Work {
     /// [`Work::abandon`] because of `error`, which is returned.
     fn undo_after(self, error: Error) -> Error {
         let target = self.dir.target.clone();
-        match self.abandon() {
-            Ok(()) => error,
-            Err(second) if error.kind() == Kind::Interrupted => {
-                standing(error.source(second), &target, "is untouched")
-            }
-            Err(second) => standing(
-                Error::new(
-                    error.kind(),
-                    format!("{error}; and removing the staged files: {second}"),
-                )
-                .source(error),
-                &target,
-                "is untouched",
-            ),
-        }
+        let Err(second) = self.abandon() else { return error };
+        let message = format!("{error}; and the staged files can't be removed: {second}");
+        standing(Error::new(error.kind(), message).source(error), &target, "is untouched")
     }
 }
