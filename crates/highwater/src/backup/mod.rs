@@ -124,10 +124,14 @@ pub fn run(
     });
     match made {
         Ok(made) => Ok(made.report(control.env.monotonic() - start)),
-        Err(error) => {
-            task.discard()?;
-            Err(error)
-        }
+        // What can't be removed now is collected by the next backup, which finds it by the intent.
+        Err(error) => Err(match task.discard() {
+            Ok(()) => error,
+            Err(_) if error.hint_text().is_none() => {
+                error.hint("what was stored already is collected by the next backup")
+            }
+            Err(_) => error,
+        }),
     }
 }
 
