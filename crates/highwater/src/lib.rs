@@ -14,6 +14,7 @@ pub mod engine;
 pub mod env;
 pub mod error;
 pub mod ids;
+mod node;
 pub mod restore;
 pub mod vault;
 
