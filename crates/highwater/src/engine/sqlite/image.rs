@@ -241,11 +241,12 @@ impl PartCapture for Image {
 
     fn finish(mut self: Box<Self>) -> Result<Finished> {
         self.check_blocked()?;
+        self.source.check_immutable(&self.env)?;
         let blocked = self.source.blocked(&self.env);
-        let wal = self.source.wal();
+        let blocks = self.source.blocks();
         self.source.release()?;
         let mut warnings = Vec::new();
-        if !wal {
+        if blocks {
             warnings.push(format!(
                 "{} is in rollback-journal mode: writers may have waited for up to {:.3} s; \
                  `PRAGMA journal_mode = WAL` avoids it",
