@@ -397,3 +397,6 @@ impl PartCapture for PlainFiles {
         Ok(Finished::default())
     }
 }
+
+#[cfg(test)]
+mod tests;
