@@ -165,7 +165,7 @@ pub(crate) struct BackupArgs {
     pub(crate) adopt: bool,
     /// The node's schema version, recorded
     #[arg(long, value_name = "VERSION")]
-    pub(crate) schema: Option<String>,
+    pub(crate) schema: Option<u64>,
 }
 
 #[derive(Args, Debug, Default)]
@@ -250,6 +250,9 @@ pub(crate) struct RestoreArgs {
     /// Replace a target that holds something; it is kept for `rollback`
     #[arg(long)]
     pub(crate) force: bool,
+    /// The schema version that the node's program knows: a newer snapshot is refused
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) schema: Option<u64>,
     /// Owner and group of all that is restored, as numbers
     #[arg(long, value_name = "UID:GID", value_parser = values::owner)]
     pub(crate) owner: Option<(u32, u32)>,

@@ -18,7 +18,7 @@ pub(crate) fn run(context: &Context, args: &BackupArgs) -> Result<Answer> {
         node: context.settings.node(args.node.as_ref()),
         tags: unique("--tag", &args.tag)?,
         marks: unique("--mark", &args.mark)?,
-        schema: args.schema.clone(),
+        schema: args.schema,
         discover: DiscoverOptions {
             exclude: args.files.exclude.clone(),
             include: args.files.include.clone(),

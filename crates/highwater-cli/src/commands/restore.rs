@@ -14,10 +14,15 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<Answer> {
     let mut selector = context.selector(&args.snapshot, args.node.as_ref())?;
     selector.before = args.before;
     selector.require = args.require;
-    let options =
-        RestoreOptions { selector, part: args.part.clone(), force: args.force, owner: args.owner };
+    let options = RestoreOptions {
+        selector,
+        part: args.part.clone(),
+        force: args.force,
+        owner: args.owner,
+        schema: args.schema,
+    };
     let vault = context.vault_for_node(&args.vault, &args.node_dir)?;
-    let plan = restore::plan(&vault, &args.node_dir, &options, context.env())?;
+    let plan = restore::plan(&vault, &args.node_dir, &options)?;
     if args.plan {
         let answer = Answer::new(plan_document(&plan), plan_human(&plan));
         return Ok(answer.warnings(plan.warnings));

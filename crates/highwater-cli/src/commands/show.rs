@@ -70,7 +70,7 @@ fn human(info: &SnapshotInfo) -> String {
         ("program", format!("highwater {}", manifest.program)),
     ];
     if let Some(schema) = &manifest.schema {
-        fields.push(("schema", schema.clone()));
+        fields.push(("schema", schema.to_string()));
     }
     if manifest.guarded {
         fields.push(("guarded", "a restore withholds the databases".to_owned()));

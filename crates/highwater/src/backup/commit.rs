@@ -130,7 +130,7 @@ pub(super) fn describe(
         guarded: options.guarded,
         program: env!("CARGO_PKG_VERSION").to_owned(),
         restore: task.identity.restore,
-        schema: options.schema.clone(),
+        schema: options.schema,
         marks: options.marks.iter().map(claimed).collect::<BTreeMap<_, _>>(),
         tags: options.tags.clone(),
         packs: table.packs,

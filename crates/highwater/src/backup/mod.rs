@@ -34,7 +34,7 @@ pub struct BackupOptions {
     /// Marks that the caller claims.
     pub marks: BTreeMap<String, u64>,
     /// The node's schema version.
-    pub schema: Option<String>,
+    pub schema: Option<u64>,
     /// What is left out, and links that may lead out.
     pub discover: DiscoverOptions,
     /// Hooks, barrier, bounds.
@@ -124,10 +124,14 @@ pub fn run(
     });
     match made {
         Ok(made) => Ok(made.report(control.env.monotonic() - start)),
-        Err(error) => {
-            task.discard()?;
-            Err(error)
-        }
+        // What can't be removed now is collected by the next backup, which finds it by the intent.
+        Err(error) => Err(match task.discard() {
+            Ok(()) => error,
+            Err(_) if error.hint_text().is_none() => {
+                error.hint("what was stored already is collected by the next backup")
+            }
+            Err(_) => error,
+        }),
     }
 }
 

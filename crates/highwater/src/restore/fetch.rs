@@ -56,8 +56,7 @@ pub(super) fn fetch<'a>(
 ) -> Result<()> {
     let (reads, queue) = bounded::<Read>(READS_MAX);
     let failure: Mutex<Option<Error>> = Mutex::new(None);
-    let workers =
-        std::thread::available_parallelism().map_or(2, usize::from).clamp(2, WORKERS_MAX);
+    let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, WORKERS_MAX);
     let planned = std::thread::scope(|scope| {
         for _ in 0..workers {
             let queue = queue.clone();
@@ -65,11 +64,10 @@ pub(super) fn fetch<'a>(
             scope.spawn(move || work(vault, &queue, failure, control));
         }
         drop(queue);
-        plan_reads(vault, manifest, entries, target, &reads, control)
-            .and_then(|()| {
-                drop(reads);
-                Ok(())
-            })
+        plan_reads(vault, manifest, entries, target, &reads, control).and_then(|()| {
+            drop(reads);
+            Ok(())
+        })
     });
     match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(error) => Err(error),
@@ -145,18 +143,11 @@ fn cut(
     Ok(reads)
 }
 
-fn work(
-    vault: &Vault,
-    queue: &Receiver<Read>,
-    failure: &Mutex<Option<Error>>,
-    control: &Control,
-) {
+fn work(vault: &Vault, queue: &Receiver<Read>, failure: &Mutex<Option<Error>>, control: &Control) {
     let mut plain = Vec::new();
     for read in queue {
-        let done = control
-            .cancel
-            .check()
-            .and_then(|()| carry_out(vault, &read, &mut plain, control));
+        let done =
+            control.cancel.check().and_then(|()| carry_out(vault, &read, &mut plain, control));
         if let Err(error) = done {
             failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
             return;

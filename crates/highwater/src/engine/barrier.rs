@@ -1,0 +1,155 @@
+//! The capture of all parts: databases first, in the order that gives them one instant where there
+//! can be one, plain files last.
+
+use std::time::Duration;
+
+use super::{
+    Barrier, CaptureOptions, Captured, EngineKind, FoundPart, Layout, PartCapture, Refusal, files,
+    others, rocksdb,
+};
+use crate::env::Env;
+use crate::error::{Error, Result};
+
+/// The error that a refusal makes of a backup.
+pub(super) fn refused(refusal: &Refusal) -> Error {
+    Error::new(refusal.kind, refusal.problem.clone())
+        .entry(refusal.entry.clone())
+        .hint(refusal.hint.clone())
+}
+
+/// Takes one image of all parts of `layout`.
+pub(super) fn capture(layout: &Layout, options: &CaptureOptions, env: &Env) -> Result<Captured> {
+    if let Some(refusal) = layout.refusals.first() {
+        return Err(refused(refusal));
+    }
+    hooks_fit(layout, options)?;
+    let databases = layout.parts.iter().filter(|part| part.engine != EngineKind::Files).count();
+    // Refused before a hook runs or a lock is taken, where it can be known.
+    let hooked = options.hooks.len();
+    let sqlite: Vec<&FoundPart> =
+        layout.parts.iter().filter(|part| part.engine == EngineKind::Sqlite).collect();
+    let mut barrier = common_instant(databases, hooked, sqlite.len(), Barrier::Single);
+    allowed(barrier, databases, options)?;
+
+    let mut slots: Vec<Option<Box<dyn PartCapture>>> = layout.parts.iter().map(|_| None).collect();
+    let mut pause = Duration::ZERO;
+    for (slot, part) in slots.iter_mut().zip(&layout.parts) {
+        match part.engine {
+            EngineKind::Sqlite | EngineKind::Files => continue,
+            EngineKind::RocksDb => {
+                let hook = options.hooks.iter().find(|(name, _)| *name == part.name);
+                let hook = hook.map(|(_, hook)| hook);
+                let (capture, held) = rocksdb::begin(&layout.dir, part, hook, env)?;
+                pause += held;
+                *slot = Some(capture);
+            }
+            _ => *slot = Some(others::begin(&layout.dir, part, env)?),
+        }
+    }
+    if !sqlite.is_empty() {
+        let (captures, instant) = begin_sqlite(layout, &sqlite, options, env)?;
+        barrier = common_instant(databases, hooked, sqlite.len(), instant);
+        allowed(barrier, databases, options)?;
+        let places = layout.parts.iter().zip(&mut slots);
+        let places = places.filter(|(part, _)| part.engine == EngineKind::Sqlite);
+        for ((_, slot), capture) in places.zip(captures) {
+            *slot = Some(capture);
+        }
+    }
+    let time = env.now();
+    for (slot, part) in slots.iter_mut().zip(&layout.parts) {
+        if part.engine == EngineKind::Files {
+            *slot = Some(files::begin(&layout.dir, part, env)?);
+        }
+    }
+    let parts: Option<Vec<_>> = slots.into_iter().collect();
+    let parts = parts.ok_or_else(|| Error::bug("a part was captured by no engine"))?;
+    let warnings = warnings(barrier, databases);
+    Ok(Captured { parts, barrier, time, pause, warnings })
+}
+
+/// The instant that all databases share, of which so many have a hook and so many are SQLite's,
+/// these with `sqlite_instant` among themselves. All others are locked and don't move.
+fn common_instant(
+    databases: usize,
+    hooked: usize,
+    sqlite: usize,
+    sqlite_instant: Barrier,
+) -> Barrier {
+    let moving = hooked + sqlite;
+    if databases <= 1 || moving == 0 || (hooked == 1 && sqlite == 0) {
+        Barrier::Single
+    } else if hooked == 0 {
+        if sqlite == 1 { Barrier::Single } else { sqlite_instant }
+    } else if sqlite == 0 {
+        Barrier::Hook
+    } else {
+        Barrier::None
+    }
+}
+
+fn allowed(barrier: Barrier, databases: usize, options: &CaptureOptions) -> Result<()> {
+    if barrier != Barrier::None || databases <= 1 || options.allow_no_barrier {
+        return Ok(());
+    }
+    Err(Error::conflict(format!(
+        "the {databases} databases of this node can't be captured at one instant"
+    ))
+    .hint("stop the node for the time of the backup, or accept an instant for each (--no-barrier)"))
+}
+
+fn warnings(barrier: Barrier, databases: usize) -> Vec<String> {
+    if barrier == Barrier::None && databases > 1 {
+        vec![format!("each of the {databases} databases was captured at an instant of its own")]
+    } else {
+        Vec::new()
+    }
+}
+
+/// A hook that fits no database would leave the one that it was meant for without.
+fn hooks_fit(layout: &Layout, options: &CaptureOptions) -> Result<()> {
+    for (index, (name, _)) in options.hooks.iter().enumerate() {
+        let twice = options.hooks[..index].iter().any(|(earlier, _)| earlier == name);
+        let known = layout
+            .parts
+            .iter()
+            .any(|part| part.name == *name && part.engine == EngineKind::RocksDb);
+        if !known || twice {
+            let problem = if twice { "has two checkpoint hooks" } else { "is no RocksDB here" };
+            let names: Vec<&str> = layout
+                .parts
+                .iter()
+                .filter(|part| part.engine == EngineKind::RocksDb)
+                .map(|part| part.name.as_str())
+                .collect();
+            return Err(Error::input(format!("{name} {problem}"))
+                .entry(name.clone())
+                .hint(format!("register one hook for each of: {}", names.join(", "))));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(feature = "sqlite")]
+fn begin_sqlite(
+    layout: &Layout,
+    parts: &[&FoundPart],
+    options: &CaptureOptions,
+    env: &Env,
+) -> Result<(Vec<Box<dyn PartCapture>>, Barrier)> {
+    super::sqlite::begin_all(&layout.dir, parts, options, env)
+}
+
+#[cfg(not(feature = "sqlite"))]
+fn begin_sqlite(
+    _: &Layout,
+    parts: &[&FoundPart],
+    _: &CaptureOptions,
+    _: &Env,
+) -> Result<(Vec<Box<dyn PartCapture>>, Barrier)> {
+    let name = parts.first().map_or("", |part| part.name.as_str());
+    Err(Error::input(format!("{name}: this build captures no SQLite databases")).entry(name))
+}
+
+#[cfg(test)]
+mod tests;

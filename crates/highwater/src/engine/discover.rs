@@ -1,0 +1,241 @@
+//! Finds the parts of a node directory: a walk that follows no link, then the recognition of
+//! databases by their files, then everything else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use globset::{GlobBuilder, GlobMatcher};
+
+#[cfg(not(feature = "sqlite"))]
+use super::Refusal;
+use super::{DiscoverOptions, EngineKind, FoundPart, Layout, rocksdb};
+#[cfg(not(feature = "sqlite"))]
+use crate::error::Kind;
+use crate::error::{Error, Result};
+use crate::ids::RelPath;
+
+mod links;
+mod sniff;
+
+/// Directories deeper than this are no node's.
+const DEPTH_MAX: usize = 64;
+
+/// Highwater's own directory in a node directory.
+const OWN_DIR: &str = ".highwater";
+/// How the names of its work directories begin.
+const WORK_PREFIX: &[u8] = b".highwater-";
+
+/// The name of the part that holds the plain files.
+const FILES: &str = "files";
+
+/// An entry, as walked over.
+struct Node {
+    kind: NodeKind,
+    size: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum NodeKind {
+    File,
+    Dir,
+    Link,
+    Other,
+}
+
+/// The entries of a node directory, and the names of each directory's regular files.
+struct Tree {
+    dir: PathBuf,
+    nodes: BTreeMap<RelPath, Node>,
+    files: BTreeMap<RelPath, BTreeSet<OsString>>,
+}
+
+impl Tree {
+    fn is_file(&self, path: &RelPath) -> bool {
+        self.nodes.get(path).is_some_and(|node| node.kind == NodeKind::File)
+    }
+
+    /// A part made of `entries`, sorted.
+    fn part(
+        &self,
+        name: String,
+        engine: EngineKind,
+        root: RelPath,
+        entries: Vec<RelPath>,
+    ) -> FoundPart {
+        let nodes = entries.iter().filter_map(|path| self.nodes.get(path));
+        let files: Vec<u64> =
+            nodes.filter(|node| node.kind == NodeKind::File).map(|node| node.size).collect();
+        FoundPart {
+            name,
+            engine,
+            root,
+            files: files.len() as u64,
+            bytes: files.iter().sum(),
+            entries,
+        }
+    }
+}
+
+/// Finds the parts of `dir`.
+pub(super) fn discover(dir: &Path, options: &DiscoverOptions) -> Result<Layout> {
+    let given = dir;
+    let dir = given.canonicalize().map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => {
+            Error::not_found(format!("there is no directory {}", given.display()))
+        }
+        _ => Error::io(format!("can't look at {}", given.display()), source),
+    })?;
+    if !dir.is_dir() {
+        return Err(Error::input(format!("{} is no directory", given.display())));
+    }
+    let mut globs = Globs::new(&options.exclude)?;
+    let mut tree = Tree { dir: dir.clone(), nodes: BTreeMap::new(), files: BTreeMap::new() };
+    walk(&mut tree, &RelPath::root(), 0, &mut globs)?;
+
+    let mut refusals = Vec::new();
+    let mut parts = sniff::databases(&tree)?;
+    // What belongs to a database never becomes a plain file, and no glob takes a single file out of
+    // one: a database without its log would restore without its last writes.
+    let claimed: BTreeSet<RelPath> =
+        parts.iter().flat_map(|part| part.entries.iter().cloned()).collect();
+    parts.retain(|part| !globs.excludes(&part.root));
+    let plain: Vec<RelPath> = tree
+        .nodes
+        .keys()
+        .filter(|path| !claimed.contains(*path) && !globs.excludes(path))
+        .cloned()
+        .collect();
+    globs.all_matched()?;
+    links::check(&tree, &plain, options, &mut refusals)?;
+    sniff::unknown_logs(&tree, &plain, &mut refusals)?;
+    for part in &parts {
+        if part.engine == EngineKind::RocksDb {
+            refusals.extend(rocksdb::refusals(&part.root.under(&dir), &part.name)?);
+        }
+        #[cfg(not(feature = "sqlite"))]
+        if part.engine == EngineKind::Sqlite {
+            refusals.push(Refusal {
+                entry: part.name.clone(),
+                problem: format!("{}: this build captures no SQLite databases", part.name),
+                hint: "use a build with the feature `sqlite`".to_owned(),
+                kind: Kind::Input,
+            });
+        }
+    }
+    parts.push(tree.part(FILES.to_owned(), EngineKind::Files, RelPath::root(), plain));
+    Ok(Layout { dir, parts, refusals })
+}
+
+fn walk(tree: &mut Tree, dir: &RelPath, depth: usize, globs: &mut Globs) -> Result<()> {
+    if depth > DEPTH_MAX {
+        return Err(Error::input(format!("{dir} lies more than {DEPTH_MAX} directories deep"))
+            .entry(dir.to_string()));
+    }
+    let path = dir.under(&tree.dir);
+    let failed = |source| Error::io("can't list it", source).entry(shown(dir));
+    tree.files.entry(dir.clone()).or_default();
+    for entry in fs::read_dir(&path).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let seen = match fs::symlink_metadata(entry.path()) {
+            Ok(seen) => seen,
+            // A running node removes files at any time.
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(source) => return Err(failed(source)),
+        };
+        let inner = dir.join(&entry.file_name());
+        let kind = match seen.file_type() {
+            kind if kind.is_file() => NodeKind::File,
+            kind if kind.is_dir() => NodeKind::Dir,
+            kind if kind.is_symlink() => NodeKind::Link,
+            _ => NodeKind::Other,
+        };
+        if kind == NodeKind::Dir && (is_own(&inner) || globs.excludes(&inner)) {
+            continue;
+        }
+        if kind == NodeKind::File {
+            tree.files.entry(dir.clone()).or_default().insert(entry.file_name());
+        }
+        let node = Node { kind, size: seen.len() };
+        tree.nodes.insert(inner.clone(), node);
+        if kind == NodeKind::Dir {
+            walk(tree, &inner, depth + 1, globs)?;
+        }
+    }
+    Ok(())
+}
+
+/// Highwater's own directories are part of no node.
+fn is_own(path: &RelPath) -> bool {
+    path.as_bytes() == OWN_DIR.as_bytes() || path.name().as_bytes().starts_with(WORK_PREFIX)
+}
+
+/// A path as parts and messages name it.
+fn shown(path: &RelPath) -> String {
+    if *path == RelPath::root() { ".".to_owned() } else { path.to_string() }
+}
+
+/// A database's name; the plain files keep theirs for themselves.
+fn part_name(root: &RelPath) -> String {
+    let name = shown(root);
+    if name == FILES { format!("./{name}") } else { name }
+}
+
+/// The globs of what is left out, and whether each has left something out.
+struct Globs {
+    globs: Vec<(String, GlobMatcher, bool)>,
+}
+
+impl Globs {
+    /// `*` stays within a name, `**` does not; a glob without a slash fits a name at any depth.
+    fn new(patterns: &[String]) -> Result<Globs> {
+        let mut globs = Vec::new();
+        for pattern in patterns {
+            let whole = match pattern.trim_end_matches('/') {
+                name if name.contains('/') => name.trim_start_matches('/').to_owned(),
+                name => format!("**/{name}"),
+            };
+            let glob = GlobBuilder::new(&whole).literal_separator(true).build();
+            let glob = glob.map_err(|source| {
+                Error::input(format!("`{pattern}` is no glob: {}", source.kind()))
+                    .entry(pattern.clone())
+            })?;
+            globs.push((pattern.clone(), glob.compile_matcher(), false));
+        }
+        Ok(Globs { globs })
+    }
+
+    /// Whether the entry, or a directory above it, is left out.
+    fn excludes(&mut self, path: &RelPath) -> bool {
+        let mut excluded = false;
+        for (_, glob, used) in &mut self.globs {
+            let mut above = Some(path.clone());
+            while let Some(path) = above.filter(|path| *path != RelPath::root()) {
+                if glob.is_match(path.as_path()) {
+                    *used = true;
+                    excluded = true;
+                }
+                above = path.parent();
+            }
+        }
+        excluded
+    }
+
+    fn all_matched(&self) -> Result<()> {
+        match self.globs.iter().find(|(_, _, used)| !used) {
+            None => Ok(()),
+            Some((pattern, _, _)) => {
+                Err(Error::input(format!("the glob `{pattern}` leaves nothing out"))
+                    .entry(pattern.clone())
+                    .hint(
+                        "globs fit paths inside the node directory; a database is left out whole",
+                    ))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+//! Symbolic links: those that stay inside the node directory are kept; one that leads out of it
+//! leads to something that no backup holds, so it needs the caller's word.
+
+use std::path::{Component, Path, PathBuf};
+
+use super::sniff;
+use super::{NodeKind, Tree};
+use crate::engine::{DiscoverOptions, Refusal};
+use crate::error::{Error, Kind, Result};
+use crate::ids::RelPath;
+
+/// Refuses the links among `plain` that lead out, those that the caller agrees to excepted.
+pub(super) fn check(
+    tree: &Tree,
+    plain: &[RelPath],
+    options: &DiscoverOptions,
+    refusals: &mut Vec<Refusal>,
+) -> Result<()> {
+    let mut agreed = Vec::new();
+    for (name, target) in &options.include {
+        agreed.push((name.parse::<RelPath>()?, target, false));
+    }
+    for link in plain {
+        if tree.nodes.get(link).is_none_or(|node| node.kind != NodeKind::Link) {
+            continue;
+        }
+        let path = link.under(&tree.dir);
+        let target = std::fs::read_link(&path)
+            .map_err(|source| Error::io("can't read the link", source).entry(link.to_string()))?;
+        let leads_to = leads_to(&path, &target);
+        if leads_to.starts_with(&tree.dir) {
+            continue;
+        }
+        let mut fits = false;
+        for (name, include, used) in &mut agreed {
+            let same = **include == target
+                || **include == leads_to
+                || include.canonicalize().is_ok_and(|include| include == leads_to);
+            if name == link && same {
+                (*used, fits) = (true, true);
+            }
+        }
+        if !fits {
+            refusals.push(refusal(link, &target, &leads_to)?);
+        }
+    }
+    match agreed.iter().find(|(_, _, used)| !used) {
+        None => Ok(()),
+        Some((name, target, _)) => Err(Error::input(format!(
+            "{name} is no link that leads out of the node directory to {}",
+            target.display()
+        ))
+        .entry(name.to_string())),
+    }
+}
+
+fn refusal(link: &RelPath, target: &Path, leads_to: &Path) -> Result<Refusal> {
+    let database = if leads_to.exists() { sniff::database_at(leads_to)? } else { None };
+    let what = if database.is_some() { "a database outside" } else { "a place outside" };
+    Ok(Refusal {
+        entry: link.to_string(),
+        problem: format!(
+            "{link} leads to {what} the node directory, {}, which the backup would not hold",
+            target.display()
+        ),
+        hint: format!(
+            "keep it inside the node directory, leave it out (--exclude), or agree to keep the \
+             link alone (--include {link}={})",
+            target.display()
+        ),
+        kind: Kind::Input,
+    })
+}
+
+/// Where a link leads; one that can't be followed (dangling, or a loop) by its text.
+fn leads_to(link: &Path, target: &Path) -> PathBuf {
+    if let Ok(found) = link.canonicalize() {
+        return found;
+    }
+    let mut path = link.parent().unwrap_or(link).to_path_buf();
+    for component in target.components() {
+        match component {
+            Component::ParentDir => {
+                path.pop();
+            }
+            Component::CurDir => {}
+            other => path.push(other),
+        }
+    }
+    path
+}

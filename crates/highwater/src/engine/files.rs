@@ -1,0 +1,399 @@
+//! Plain files, and the files of a database that somebody holds still: listed at the barrier, read
+//! afterwards, never torn.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Advice, Mode, OFlags};
+
+use super::metadata::{self, Found, Stamp};
+use super::{
+    Consistency, EngineKind, EntryType, Finished, FoundPart, Identity, PartCapture, Piece,
+    SourceEntry, Units,
+};
+use crate::env::Env;
+use crate::error::{Error, Result};
+use crate::ids::{RelPath, Time};
+
+/// How much is read at once.
+const READ_BYTES: usize = 1 << 20;
+
+/// A file up to this size is read into memory, and again where it changed meanwhile.
+const RETRY_BYTES_MAX: u64 = 4 << 20;
+
+/// How often a small file that changes is read before the capture gives up.
+const RETRIES_MAX: u32 = 5;
+
+/// A modification time younger than this proves nothing: the next write may carry the same one.
+const YOUNG_NS: i64 = 2_000_000_000;
+
+/// How far the files of a set can be trusted to stay as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stability {
+    /// The node may write: a file may grow, and nothing else.
+    Loose,
+    /// A lock is held, or they are ours: a change is a conflict.
+    Held,
+}
+
+/// Files as listed at the barrier.
+pub(super) struct FileSet {
+    entries: Vec<SourceEntry>,
+    sources: Vec<Source>,
+    stability: Stability,
+    env: Env,
+}
+
+struct Source {
+    path: PathBuf,
+    stamp: Stamp,
+}
+
+/// Where an entry is read, and how it is cut.
+pub(super) struct Listed {
+    /// Its path inside the node directory.
+    pub(super) path: RelPath,
+    /// Where it is read.
+    pub(super) source: PathBuf,
+    /// How it is cut.
+    pub(super) units: Units,
+    /// What the engine adds to its identity, where it is never written again under its name.
+    pub(super) immutable: Option<String>,
+}
+
+impl FileSet {
+    /// Lists entries, sorted by path; this is their barrier.
+    pub(super) fn list(
+        listed: impl IntoIterator<Item = Listed>,
+        stability: Stability,
+        env: &Env,
+    ) -> Result<FileSet> {
+        let mut set =
+            FileSet { entries: Vec::new(), sources: Vec::new(), stability, env: env.clone() };
+        for listed in listed {
+            let found = metadata::look(&listed.source).map_err(|source| {
+                vanished_or(&listed.path, &source)
+                    .unwrap_or_else(|| Error::io("can't look at it", source).entry(name(&listed)))
+            })?;
+            set.push(listed, found)?;
+        }
+        debug_assert!(set.entries.is_sorted_by(|a, b| a.path < b.path));
+        Ok(set)
+    }
+
+    /// Files that only this set has (a checkpoint's own) get mode and owner of `model`.
+    pub(super) fn owned_like(mut self, model: &Path) -> Result<FileSet> {
+        let model_meta = metadata::read(model)?;
+        let parent = model.parent().unwrap_or(model);
+        for (entry, source) in self.entries.iter_mut().zip(&self.sources) {
+            let original = parent.join(entry.path.name());
+            let linked = metadata::stamp(&original).is_ok_and(|stamp| stamp.id == source.stamp.id);
+            if entry.kind == EntryType::File && !linked {
+                entry.meta.mode = model_meta.mode;
+                entry.meta.uid = model_meta.uid;
+                entry.meta.gid = model_meta.gid;
+            }
+        }
+        Ok(self)
+    }
+
+    /// The entries.
+    pub(super) fn entries(&self) -> &[SourceEntry] {
+        &self.entries
+    }
+
+    /// Hands the content of one file to `sink`.
+    pub(super) fn stream(
+        &self,
+        index: usize,
+        sink: &mut dyn FnMut(Piece<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let (Some(entry), Some(source)) = (self.entries.get(index), self.sources.get(index)) else {
+            return Err(Error::bug("a capture was asked for an entry that it doesn't have"));
+        };
+        if entry.kind != EntryType::File || entry.size == 0 {
+            return Ok(());
+        }
+        let mut reader = Reader::open(entry, source)?;
+        match self.stability {
+            Stability::Held => reader.held(sink),
+            Stability::Loose if entry.size <= RETRY_BYTES_MAX && entry.holes.is_empty() => {
+                reader.small(self.env.now(), sink)
+            }
+            Stability::Loose => reader.large(self.env.now(), sink),
+        }
+    }
+
+    fn push(&mut self, listed: Listed, found: Found) -> Result<()> {
+        let file = found.kind == EntryType::File;
+        let size = if file { found.stamp.size } else { 0 };
+        let holes = if file { holes_of(&listed, &found)? } else { Vec::new() };
+        let old = found.stamp.mtime_ns <= self.env.now().as_nanos().saturating_sub(YOUNG_NS);
+        let identity = listed.immutable.filter(|_| file && old).map(|engine| Identity {
+            size,
+            mtime_ns: found.stamp.mtime_ns,
+            inode: found.stamp.id.1,
+            engine,
+        });
+        self.entries.push(SourceEntry {
+            path: listed.path,
+            kind: found.kind,
+            meta: found.meta,
+            size,
+            holes,
+            units: listed.units,
+            identity,
+        });
+        self.sources.push(Source { path: listed.source, stamp: found.stamp });
+        Ok(())
+    }
+}
+
+fn name(listed: &Listed) -> String {
+    listed.path.to_string()
+}
+
+/// A file is opened for its holes only where it stores less than it is long.
+fn holes_of(listed: &Listed, found: &Found) -> Result<Vec<(u64, u64)>> {
+    if found.stored >= found.stamp.size {
+        return Ok(Vec::new());
+    }
+    let file = open(&listed.source, &listed.path)?;
+    metadata::holes(&file, found.stamp.size)
+        .map_err(|source| Error::io("can't find its holes", source).entry(name(listed)))
+}
+
+fn open(path: &Path, entry: &RelPath) -> Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| {
+        let source = std::io::Error::from(errno);
+        vanished_or(entry, &source).unwrap_or_else(|| {
+            let error = Error::io("can't open it", source).entry(entry.to_string());
+            if error.kind() == crate::Kind::Denied {
+                error.hint("run as a user who may read it, or leave it out with an exclude glob")
+            } else {
+                error
+            }
+        })
+    })?;
+    Ok(File::from(file))
+}
+
+/// The conflict of an entry that was listed and is gone, or has become a link.
+fn vanished_or(entry: &RelPath, source: &std::io::Error) -> Option<Error> {
+    let link = source.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
+    (source.kind() == ErrorKind::NotFound || link).then(|| {
+        Error::conflict(format!("{entry} was removed or replaced during the capture"))
+            .entry(entry.to_string())
+            .hint("try again; if it never rests, leave it out with an exclude glob")
+    })
+}
+
+struct Reader<'a> {
+    file: File,
+    entry: &'a SourceEntry,
+    listed: Stamp,
+}
+
+impl<'a> Reader<'a> {
+    fn open(entry: &'a SourceEntry, source: &Source) -> Result<Reader<'a>> {
+        let file = open(&source.path, &entry.path)?;
+        let reader = Reader { file, entry, listed: source.stamp };
+        let now = reader.stamp()?;
+        if now.id != reader.listed.id || now.size < entry.size {
+            return Err(reader.changed());
+        }
+        // Advice only: a file system that ignores it reads as well.
+        let _ = rustix::fs::fadvise(&reader.file, 0, None, Advice::Sequential);
+        Ok(reader)
+    }
+
+    fn held(&mut self, sink: &mut dyn FnMut(Piece<'_>) -> Result<()>) -> Result<()> {
+        self.pass(&self.entry.holes, sink)?;
+        // Links to a table come and go with the database's own work, and change the file's ctime.
+        if self.stamp()?.same_content(&self.listed) { Ok(()) } else { Err(self.changed()) }
+    }
+
+    /// Reads into memory until nothing changed since the listing, or two passes agree.
+    fn small(&mut self, now: Time, sink: &mut dyn FnMut(Piece<'_>) -> Result<()>) -> Result<()> {
+        let mut before = None;
+        for _ in 0..RETRIES_MAX {
+            let mut content = Vec::new();
+            self.pass(&[], &mut |piece| {
+                if let Piece::Data(bytes) = piece {
+                    content.extend_from_slice(bytes);
+                }
+                Ok(())
+            })?;
+            if self.rested(now)? || before.as_ref() == Some(&content) {
+                return content.chunks(READ_BYTES).try_for_each(|bytes| sink(Piece::Data(bytes)));
+            }
+            before = Some(content);
+        }
+        Err(self.changed())
+    }
+
+    /// Streams in one pass. Where the file grew since it was listed, or may have changed without a
+    /// trace, what was streamed is compared with a second pass: growth leaves it as it was.
+    fn large(&mut self, now: Time, sink: &mut dyn FnMut(Piece<'_>) -> Result<()>) -> Result<()> {
+        let entry = self.entry;
+        let mut first = blake3::Hasher::new();
+        self.pass(&entry.holes, &mut |piece| {
+            hash(&mut first, &piece);
+            sink(piece)
+        })?;
+        if self.rested(now)? {
+            return Ok(());
+        }
+        let stamp = self.stamp()?;
+        if stamp != self.listed && stamp.size <= entry.size {
+            return Err(self.changed());
+        }
+        let mut second = blake3::Hasher::new();
+        // Holes are read this time: what was written into one since the listing is a change.
+        self.pass(&[], &mut |piece| {
+            hash(&mut second, &piece);
+            Ok(())
+        })?;
+        if first.finalize() == second.finalize() { Ok(()) } else { Err(self.changed()) }
+    }
+
+    /// Whether the file is as it was listed, and its times are old enough to prove it.
+    fn rested(&self, now: Time) -> Result<bool> {
+        let stamp = self.stamp()?;
+        let changed = stamp.mtime_ns.max(stamp.ctime_ns);
+        Ok(stamp == self.listed && changed <= now.as_nanos().saturating_sub(YOUNG_NS))
+    }
+
+    /// One pass over the bytes as listed, `holes` left out.
+    fn pass(
+        &mut self,
+        holes: &[(u64, u64)],
+        sink: &mut dyn FnMut(Piece<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let mut buffer = vec![0; READ_BYTES];
+        let mut position = 0;
+        for &(offset, length) in holes {
+            self.data(position, offset, &mut buffer, sink)?;
+            sink(Piece::Hole(length))?;
+            position = offset + length;
+        }
+        self.data(position, self.entry.size, &mut buffer, sink)
+    }
+
+    fn data(
+        &mut self,
+        start: u64,
+        end: u64,
+        buffer: &mut [u8],
+        sink: &mut dyn FnMut(Piece<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let mut position = start;
+        while position < end {
+            let most = usize::try_from(end - position).unwrap_or(usize::MAX).min(buffer.len());
+            let read = match self.file.read_at(&mut buffer[..most], position) {
+                Ok(0) => return Err(self.changed()),
+                Ok(read) => read,
+                Err(source) if source.kind() == ErrorKind::Interrupted => continue,
+                Err(source) => {
+                    return Err(Error::io("can't read it", source).entry(self.name()));
+                }
+            };
+            sink(Piece::Data(&buffer[..read]))?;
+            position += read as u64;
+        }
+        Ok(())
+    }
+
+    fn stamp(&self) -> Result<Stamp> {
+        let seen = self
+            .file
+            .metadata()
+            .map_err(|source| Error::io("can't look at it", source).entry(self.name()))?;
+        Ok(Stamp::of(&seen))
+    }
+
+    fn name(&self) -> String {
+        self.entry.path.to_string()
+    }
+
+    fn changed(&self) -> Error {
+        Error::conflict(format!(
+            "{} changed during the capture, other than by growing",
+            self.name()
+        ))
+        .entry(self.name())
+        .hint("try again; if it never rests, stop the node or leave it out with an exclude glob")
+    }
+}
+
+fn hash(hasher: &mut blake3::Hasher, piece: &Piece<'_>) {
+    match *piece {
+        Piece::Data(bytes) => {
+            hasher.update(bytes);
+        }
+        Piece::Hole(length) => {
+            let zeros = [0; 4096];
+            let mut left = length;
+            while left > 0 {
+                let most = usize::try_from(left).unwrap_or(usize::MAX).min(zeros.len());
+                hasher.update(&zeros[..most]);
+                left -= most as u64;
+            }
+        }
+    }
+}
+
+/// All plain files of a node.
+pub(super) struct PlainFiles {
+    name: String,
+    set: FileSet,
+}
+
+/// Lists the plain files: their barrier.
+pub(super) fn begin(dir: &Path, part: &FoundPart, env: &Env) -> Result<Box<dyn PartCapture>> {
+    let listed = part.entries.iter().map(|path| Listed {
+        path: path.clone(),
+        source: path.under(dir),
+        units: Units::Slices,
+        immutable: None,
+    });
+    let set = FileSet::list(listed, Stability::Loose, env)?;
+    Ok(Box::new(PlainFiles { name: part.name.clone(), set }))
+}
+
+impl PartCapture for PlainFiles {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn engine(&self) -> EngineKind {
+        EngineKind::Files
+    }
+
+    fn engine_version(&self) -> Option<String> {
+        None
+    }
+
+    fn consistency(&self) -> Consistency {
+        Consistency::Files
+    }
+
+    fn entries(&self) -> &[SourceEntry] {
+        self.set.entries()
+    }
+
+    fn stream(
+        &mut self,
+        entry: usize,
+        sink: &mut dyn FnMut(Piece<'_>) -> Result<()>,
+    ) -> Result<()> {
+        self.set.stream(entry, sink)
+    }
+
+    fn finish(self: Box<Self>) -> Result<Finished> {
+        Ok(Finished::default())
+    }
+}

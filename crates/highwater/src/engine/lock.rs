@@ -1,0 +1,106 @@
+//! A database's own lock, taken as its engine takes it, for as long as the database is read.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{Flock, FlockType};
+
+use super::process;
+use crate::error::{Error, Result};
+
+/// The ways out of a RocksDB in use.
+pub(super) const ROCKSDB_WAYS_OUT: &str =
+    "stop the node, or take the backup from inside it with a checkpoint hook";
+/// The ways out of any other database in use.
+pub(super) const WAYS_OUT: &str = "stop the node for the time of the backup";
+
+/// Between the look at the process's own descriptors and the lock no other capture of this process
+/// may open the same file: a record lock belongs to the process, so both would get it.
+static TAKING: Mutex<()> = Mutex::new(());
+
+/// Takes the record lock (`fcntl`) of RocksDB and LevelDB on `path`.
+///
+/// The file must not be opened again by this process while the lock is held: closing that
+/// descriptor would give the lock up.
+pub(super) fn record(path: &Path, db: &Path, name: &str, ways_out: &str) -> Result<OwnedFd> {
+    let _taking = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    not_ours(db, name)?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let mode = Mode::from_raw_mode(0o644);
+    let file = rustix::fs::open(path, flags, mode).map_err(|errno| {
+        Error::io(format!("can't open the lock of {name}"), errno)
+            .entry(name)
+            .hint("run as the user that the node runs as")
+    })?;
+    match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::AGAIN | Errno::ACCESS) => {
+            let holder = rustix::process::fcntl_getlk(&file, &Flock::from(FlockType::WriteLock));
+            let pid = holder.ok().flatten().and_then(|lock| lock.pid);
+            let holder = pid.and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok());
+            Err(in_use(name, &holder.map_or_else(|| user_names(db), named), ways_out))
+        }
+        Err(errno) => Err(Error::io(format!("can't take the lock of {name}"), errno).entry(name)),
+    }
+}
+
+/// Takes the whole-file lock (`flock`) of bbolt, redb and Badger on `path`.
+pub(super) fn whole(path: &Path, name: &str) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let failed =
+        |errno: Errno| Error::io(format!("can't take the lock of {name}"), errno).entry(name);
+    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(failed)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => Err(in_use(name, &user_names(path), WAYS_OUT)),
+        Err(errno) => Err(failed(errno)),
+    }
+}
+
+/// A conflict where any process, ours included, has a file at or below `path` open.
+pub(super) fn unused(path: &Path, name: &str) -> Result<()> {
+    not_ours(path, name)?;
+    let users = process::users(path)?;
+    if users.is_empty() { Ok(()) } else { Err(in_use(name, &process::names(&users), WAYS_OUT)) }
+}
+
+/// A conflict where this process itself has the database open.
+fn not_ours(db: &Path, name: &str) -> Result<()> {
+    let own = process::own_files()?;
+    let failed = |source| Error::io(format!("can't look at {name}"), source).entry(name);
+    let is_own = |path: &Path| match fs::symlink_metadata(path) {
+        Ok(seen) => Ok(own.contains(&(seen.dev(), seen.ino()))),
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(failed(source)),
+    };
+    let mut ours = is_own(db)?;
+    if db.is_dir() {
+        for entry in fs::read_dir(db).map_err(failed)? {
+            ours |= is_own(&entry.map_err(failed)?.path())?;
+        }
+    }
+    if !ours {
+        return Ok(());
+    }
+    Err(Error::conflict(format!("{name} is open in this very process"))
+        .entry(name)
+        .hint("register a checkpoint hook for it, or close it first"))
+}
+
+fn in_use(name: &str, users: &str, ways_out: &str) -> Error {
+    let by = if users.is_empty() { "another process" } else { users };
+    Error::conflict(format!("{name} is in use by {by}")).entry(name).hint(ways_out)
+}
+
+fn named(pid: u32) -> String {
+    format!("{} (pid {pid})", process::command(pid))
+}
+
+fn user_names(path: &Path) -> String {
+    process::users(path).map(|users| process::names(&users)).unwrap_or_default()
+}

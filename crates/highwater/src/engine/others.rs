@@ -1,0 +1,124 @@
+//! Engines that are captured as files while nobody writes: LevelDB, bbolt, redb and Badger under
+//! their lock, LMDB while nobody has it open.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use super::files::{FileSet, Listed, Stability};
+use super::metadata::{self, Stamp};
+use super::{
+    Consistency, EngineKind, Finished, FoundPart, PartCapture, Piece, SourceEntry, Units, lock,
+};
+use crate::env::Env;
+use crate::error::{Error, Result};
+use crate::ids::RelPath;
+
+/// The page size by which these page files are compared; theirs is this one or a multiple of it.
+const PAGE_BYTES: u32 = 4096;
+
+/// What an empty lock file of a database is called; it is recorded and never opened.
+const LOCK_NAMES: [&str; 2] = ["LOCK", "lock.mdb"];
+
+struct Offline {
+    name: String,
+    engine: EngineKind,
+    set: FileSet,
+    main: PathBuf,
+    stamps: Vec<(PathBuf, Stamp)>,
+    lock: Option<OwnedFd>,
+}
+
+/// Begins the capture of one database as files.
+pub(super) fn begin(dir: &Path, part: &FoundPart, env: &Env) -> Result<Box<dyn PartCapture>> {
+    let main = part.root.under(dir);
+    let lock = match part.engine {
+        EngineKind::LevelDb => {
+            Some(lock::record(&main.join("LOCK"), &main, &part.name, lock::WAYS_OUT)?)
+        }
+        EngineKind::Bbolt | EngineKind::Redb | EngineKind::Badger => {
+            lock::unused(&main, &part.name)?;
+            Some(lock::whole(&main, &part.name)?)
+        }
+        _ => {
+            lock::unused(&main, &part.name)?;
+            None
+        }
+    };
+    let paged = !matches!(part.engine, EngineKind::LevelDb | EngineKind::Badger);
+    let units = if paged { Units::Pages { bytes: PAGE_BYTES } } else { Units::Slices };
+    let listed = entries(dir, part)?.into_iter().map(|path| Listed {
+        source: path.under(dir),
+        path,
+        units,
+        immutable: None,
+    });
+    let set = FileSet::list(listed, Stability::Held, env)?;
+    let stamps = stamps(dir, part)?;
+    Ok(Box::new(Offline { name: part.name.clone(), engine: part.engine, set, main, stamps, lock }))
+}
+
+/// The part's entries; a LevelDB's lock only where it is empty, since to open it would give it up.
+fn entries(dir: &Path, part: &FoundPart) -> Result<Vec<RelPath>> {
+    let mut entries = Vec::new();
+    for path in &part.entries {
+        let lock = path.name() == "LOCK" && part.engine == EngineKind::LevelDb;
+        if !lock || metadata::stamp(&path.under(dir))?.size == 0 {
+            entries.push(path.clone());
+        }
+    }
+    Ok(entries)
+}
+
+fn stamps(dir: &Path, part: &FoundPart) -> Result<Vec<(PathBuf, Stamp)>> {
+    let data = part.entries.iter().filter(|path| {
+        **path != part.root || !matches!(part.engine, EngineKind::LevelDb | EngineKind::Badger)
+    });
+    let data = data.filter(|path| !LOCK_NAMES.iter().any(|lock| path.name() == *lock));
+    data.map(|path| path.under(dir))
+        .map(|path| Ok((path.clone(), metadata::stamp(&path)?)))
+        .collect()
+}
+
+impl PartCapture for Offline {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn engine(&self) -> EngineKind {
+        self.engine
+    }
+
+    fn engine_version(&self) -> Option<String> {
+        None
+    }
+
+    fn consistency(&self) -> Consistency {
+        Consistency::Offline
+    }
+
+    fn entries(&self) -> &[SourceEntry] {
+        self.set.entries()
+    }
+
+    fn stream(
+        &mut self,
+        entry: usize,
+        sink: &mut dyn FnMut(Piece<'_>) -> Result<()>,
+    ) -> Result<()> {
+        self.set.stream(entry, sink)
+    }
+
+    fn finish(self: Box<Self>) -> Result<Finished> {
+        if self.lock.is_none() {
+            lock::unused(&self.main, &self.name)?;
+        }
+        for (path, before) in &self.stamps {
+            if *before != metadata::stamp(path)? {
+                return Err(Error::conflict(format!("{} changed during the capture", self.name))
+                    .entry(self.name)
+                    .hint(lock::WAYS_OUT));
+            }
+        }
+        Ok(Finished::default())
+    }
+}

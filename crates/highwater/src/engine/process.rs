@@ -1,0 +1,127 @@
+//! Who has which file open, read from `/proc` without opening any of the files.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use super::User;
+use crate::error::{Error, Result};
+use crate::ids::RelPath;
+
+/// A file, whatever it is called: device and inode.
+pub(super) type FileId = (u64, u64);
+
+/// The files that this process has open, by device and inode.
+///
+/// Closing any descriptor of a file drops every POSIX lock that the process holds on it, so such a
+/// file must not be opened here: another process would take the node's database for abandoned.
+pub(super) fn own_files() -> Result<BTreeSet<FileId>> {
+    let descriptors = fs::read_dir("/proc/self/fd")
+        .map_err(|source| Error::io("can't list the process's own descriptors", source))?;
+    let mut files = BTreeSet::new();
+    for descriptor in descriptors {
+        let descriptor = descriptor
+            .map_err(|source| Error::io("can't list the process's own descriptors", source))?;
+        // The listing's own descriptor is gone by now, as may be one of another thread.
+        if let Ok(found) = fs::metadata(descriptor.path())
+            && found.is_file()
+        {
+            files.insert((found.dev(), found.ino()));
+        }
+    }
+    Ok(files)
+}
+
+/// Whether this process has the file at `path` open.
+pub(super) fn is_own(path: &Path) -> Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(found) => Ok(own_files()?.contains(&(found.dev(), found.ino()))),
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(Error::io(format!("can't look at {}", path.display()), source)),
+    }
+}
+
+/// The other processes that have a file at or below `dir` open, as far as this user may see them.
+pub(super) fn users(dir: &Path) -> Result<Vec<User>> {
+    let dir =
+        dir.canonicalize().map_err(|source| Error::io(format!("{}", dir.display()), source))?;
+    let processes =
+        fs::read_dir("/proc").map_err(|source| Error::io("can't list processes", source))?;
+    let own = std::process::id();
+    let mut users = BTreeSet::new();
+    for process in processes {
+        let process = process.map_err(|source| Error::io("can't list processes", source))?;
+        let name = process.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        if pid == own {
+            continue;
+        }
+        // A process that ended meanwhile, or that this user may not look into, shows no files.
+        if let Some(file) = first_file_below(&process.path(), &dir) {
+            users.insert(User { pid, command: command(pid), file });
+        }
+    }
+    Ok(users.into_iter().collect())
+}
+
+/// The name of a process, as the kernel gives it; `?` once it has ended.
+pub(super) fn command(pid: u32) -> String {
+    match fs::read(format!("/proc/{pid}/comm")) {
+        Ok(name) => crate::ids::encode(name.trim_ascii_end()),
+        Err(_) => "?".to_owned(),
+    }
+}
+
+/// Users as a few words: `rocksnode (pid 812), ldb (pid 9)`.
+pub(super) fn names(users: &[User]) -> String {
+    let names: BTreeSet<String> =
+        users.iter().map(|user| format!("{} (pid {})", user.command, user.pid)).collect();
+    names.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+fn first_file_below(process: &Path, dir: &Path) -> Option<RelPath> {
+    let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten();
+    let open = descriptors.filter_map(|descriptor| fs::read_link(descriptor.ok()?.path()).ok());
+    // A directory that is somebody's working directory is no descriptor; one that is being listed is
+    // no open file either.
+    let mut files = open.filter(|path| !path.is_dir());
+    files
+        .find_map(|path| below(&path, dir))
+        .or_else(|| mappings(process).iter().find_map(|path| below(path, dir)))
+}
+
+fn below(path: &Path, dir: &Path) -> Option<RelPath> {
+    let inner = path.strip_prefix(dir).ok()?;
+    let name = inner.as_os_str().as_bytes();
+    RelPath::from_bytes(name.strip_suffix(b" (deleted)").unwrap_or(name)).ok()
+}
+
+/// The files that a process has mapped: the sixth field of each line of its `maps`, in which the
+/// kernel writes a newline of a name as `\012`.
+fn mappings(process: &Path) -> Vec<PathBuf> {
+    let maps = fs::read(process.join("maps")).unwrap_or_default();
+    let mut files = Vec::new();
+    for line in maps.split(|&byte| byte == b'\n') {
+        let Some(start) = line.iter().position(|&byte| byte == b'/') else { continue };
+        let name = unescaped(&line[start..]);
+        files.push(PathBuf::from(std::ffi::OsStr::from_bytes(&name)));
+    }
+    files
+}
+
+fn unescaped(name: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(name.len());
+    let mut rest = name;
+    while let [first, tail @ ..] = rest {
+        if let Some(tail) = rest.strip_prefix(b"\\012") {
+            bytes.push(b'\n');
+            rest = tail;
+            continue;
+        }
+        bytes.push(*first);
+        rest = tail;
+    }
+    bytes
+}

@@ -1,0 +1,450 @@
+//! RocksDB: captured from a checkpoint that the node's hook makes, or offline under the database's
+//! own lock. Nothing here opens a database; its files are only read.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::files::{FileSet, Listed, Stability};
+use super::metadata::{self, Stamp};
+use super::{
+    CheckpointHook, Consistency, EngineKind, Finished, FoundPart, PartCapture, Piece, Refusal,
+    SourceEntry, Units, lock,
+};
+use crate::env::Env;
+use crate::error::{Error, Kind, Result};
+use crate::ids::RelPath;
+
+pub(super) mod check;
+#[cfg(feature = "rocksdb")]
+mod open;
+pub(super) mod version;
+mod work;
+
+use version::Version;
+use work::WorkDir;
+
+/// How often a database in use is looked at again, where its MANIFEST named a table that a
+/// compaction had meanwhile removed.
+const LOOKS_MAX: u32 = 4;
+
+/// What a file of a RocksDB directory is, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FileName {
+    /// `CURRENT`.
+    Current,
+    /// `MANIFEST-000005`.
+    Manifest,
+    /// `OPTIONS-000007`.
+    Options,
+    /// `IDENTITY`.
+    Identity,
+    /// `LOCK`.
+    Lock,
+    /// `LOG`, `LOG.old.1700000000`.
+    Info,
+    /// `000012.sst`.
+    Table(u64),
+    /// `000013.blob`.
+    Blob(u64),
+    /// `000014.log`.
+    Log,
+    /// `000015.dbtmp`: half-written, of no use.
+    Temporary,
+}
+
+impl FileName {
+    /// The role of a file, or `None` where RocksDB knows no such file.
+    pub(super) fn of(name: &std::ffi::OsStr) -> Option<FileName> {
+        let name = name.to_str()?;
+        let number = |digits: &str| {
+            let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+            plain.then(|| digits.parse::<u64>().ok()).flatten()
+        };
+        match name {
+            "CURRENT" => return Some(FileName::Current),
+            "IDENTITY" => return Some(FileName::Identity),
+            "LOCK" => return Some(FileName::Lock),
+            "LOG" => return Some(FileName::Info),
+            _ => {}
+        }
+        if name.starts_with("LOG.old") {
+            return Some(FileName::Info);
+        }
+        if let Some(digits) = name.strip_prefix("MANIFEST-") {
+            return number(digits).map(|_| FileName::Manifest);
+        }
+        if let Some(rest) = name.strip_prefix("OPTIONS-") {
+            let temporary = rest.strip_suffix(".dbtmp");
+            number(temporary.unwrap_or(rest))?;
+            return Some(temporary.map_or(FileName::Options, |_| FileName::Temporary));
+        }
+        let (digits, suffix) = name.split_once('.')?;
+        let number = number(digits)?;
+        match suffix {
+            "sst" | "ldb" => Some(FileName::Table(number)),
+            "blob" => Some(FileName::Blob(number)),
+            "log" => Some(FileName::Log),
+            "dbtmp" => Some(FileName::Temporary),
+            _ => None,
+        }
+    }
+}
+
+/// What forbids the capture of the database at `db`, found by reading its OPTIONS and MANIFEST.
+pub(super) fn refusals(db: &Path, name: &str) -> Result<Vec<Refusal>> {
+    let mut refusals = Vec::new();
+    if let Some(options) = newest_options(db)?
+        && let Some(wal_dir) = foreign_wal_dir(db, &options)?
+    {
+        refusals.push(Refusal {
+            entry: name.to_owned(),
+            problem: format!("{name} keeps its logs elsewhere: wal_dir is {}", wal_dir.display()),
+            hint: "let the database keep its logs in its own directory".to_owned(),
+            kind: Kind::Input,
+        });
+    }
+    match missing_file(db)? {
+        Fault::None => {}
+        Fault::Missing(file) => refusals.push(Refusal {
+            entry: format!("{name}/{file}"),
+            problem: format!("{name} needs {file}, which is not in its directory"),
+            hint:
+                "a database whose files lie elsewhere (db_paths) can't be captured; otherwise it \
+                   is damaged: restore it from a snapshot"
+                    .to_owned(),
+            kind: Kind::Input,
+        }),
+        Fault::Elsewhere(file) => refusals.push(Refusal {
+            entry: format!("{name}/{file}"),
+            problem: format!("{name} keeps {file} in another of its db_paths"),
+            hint: "let the database keep all its tables in its own directory".to_owned(),
+            kind: Kind::Input,
+        }),
+        Fault::Damaged(error) => refusals.push(Refusal {
+            entry: name.to_owned(),
+            problem: format!("{name}: {error}"),
+            hint: "restore it from a snapshot, or let its own program repair it".to_owned(),
+            kind: error.kind(),
+        }),
+    }
+    Ok(refusals)
+}
+
+/// What is wrong with the files that the MANIFEST names.
+enum Fault {
+    None,
+    Missing(String),
+    Elsewhere(String),
+    Damaged(Error),
+}
+
+fn missing_file(db: &Path) -> Result<Fault> {
+    let mut fault = Fault::None;
+    for _ in 0..LOOKS_MAX {
+        let version = match version::read(db) {
+            Ok(version) => version,
+            // A new MANIFEST may have taken the old one's place between CURRENT and it.
+            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt) => {
+                fault = Fault::Damaged(error);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        fault = missing_of(db, &version)?;
+        if matches!(fault, Fault::None | Fault::Elsewhere(_)) {
+            break;
+        }
+    }
+    Ok(fault)
+}
+
+fn missing_of(db: &Path, version: &Version) -> Result<Fault> {
+    let (tables, blobs) = present(db)?;
+    for (number, table) in version.tables() {
+        if table.path_id != 0 {
+            return Ok(Fault::Elsewhere(format!("{number:06}.sst")));
+        }
+        if !tables.contains(&number) {
+            return Ok(Fault::Missing(format!("{number:06}.sst")));
+        }
+    }
+    let missing = version.blobs().into_iter().find(|number| !blobs.contains(number));
+    Ok(missing.map_or(Fault::None, |number| Fault::Missing(format!("{number:06}.blob"))))
+}
+
+/// The first live file that the directory lacks.
+pub(super) fn missing(db: &Path, version: &Version) -> Result<Option<String>> {
+    Ok(match missing_of(db, version)? {
+        Fault::Missing(file) | Fault::Elsewhere(file) => Some(file),
+        Fault::None | Fault::Damaged(_) => None,
+    })
+}
+
+fn present(db: &Path) -> Result<(BTreeSet<u64>, BTreeSet<u64>)> {
+    let (mut tables, mut blobs) = (BTreeSet::new(), BTreeSet::new());
+    for (name, _) in regular_files(db)? {
+        match FileName::of(&name) {
+            Some(FileName::Table(number)) => tables.insert(number),
+            Some(FileName::Blob(number)) => blobs.insert(number),
+            _ => continue,
+        };
+    }
+    Ok((tables, blobs))
+}
+
+/// Regular files of a directory, by name.
+fn regular_files(db: &Path) -> Result<Vec<(std::ffi::OsString, PathBuf)>> {
+    let failed = |source| Error::io(format!("can't list {}", db.display()), source);
+    let mut files = Vec::new();
+    for entry in fs::read_dir(db).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_type().map_err(failed)?.is_file() {
+            files.push((entry.file_name(), entry.path()));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The name and size of a table; older releases call it `.ldb`.
+fn table_size(db: &Path, number: u64) -> Result<(String, u64)> {
+    let file = format!("{number:06}.sst");
+    let old = format!("{number:06}.ldb");
+    let file = if db.join(&file).exists() { file } else { old };
+    let size = metadata::stamp(&db.join(&file))?.size;
+    Ok((file, size))
+}
+
+/// The content of the newest OPTIONS file.
+pub(super) fn newest_options(db: &Path) -> Result<Option<String>> {
+    for _ in 0..LOOKS_MAX {
+        let mut options = regular_files(db)?;
+        options.retain(|(name, _)| FileName::of(name) == Some(FileName::Options));
+        let number = |name: &std::ffi::OsStr| -> u64 {
+            name.to_str().and_then(|name| name[8..].parse().ok()).unwrap_or(0)
+        };
+        let Some((_, path)) = options.into_iter().max_by_key(|(name, _)| number(name)) else {
+            return Ok(None);
+        };
+        match fs::read(&path) {
+            Ok(bytes) => return Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+            // A database in use replaces it.
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => return Err(Error::io(format!("can't read {}", path.display()), source)),
+        }
+    }
+    Ok(None)
+}
+
+fn option<'a>(options: &'a str, name: &str) -> Option<&'a str> {
+    options.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='))
+}
+
+/// A log directory other than the database's own. Old releases wrote the database's path into every
+/// OPTIONS file, so that after a move it names a place that no longer is: then logs here decide.
+fn foreign_wal_dir(db: &Path, options: &str) -> Result<Option<PathBuf>> {
+    let Some(wal_dir) = option(options, "wal_dir").filter(|wal_dir| !wal_dir.is_empty()) else {
+        return Ok(None);
+    };
+    let wal_dir = db.join(wal_dir);
+    if let (Ok(there), Ok(here)) = (wal_dir.canonicalize(), db.canonicalize()) {
+        return Ok((there != here).then_some(wal_dir));
+    }
+    let logs_here =
+        regular_files(db)?.iter().any(|(name, _)| FileName::of(name) == Some(FileName::Log));
+    Ok((!logs_here).then_some(wal_dir))
+}
+
+/// The database's identity: what its tables are known by besides their names.
+fn identity(db: &Path, version: &Version) -> String {
+    match fs::read(db.join("IDENTITY")) {
+        Ok(bytes) => crate::ids::encode(bytes.trim_ascii()),
+        // Without one, tables are told apart by size, time and inode alone.
+        Err(_) => version.manifest.clone(),
+    }
+}
+
+/// Begins the capture of one database: by its hook where it has one, else under its lock.
+pub(super) fn begin(
+    dir: &Path,
+    part: &FoundPart,
+    hook: Option<&CheckpointHook>,
+    env: &Env,
+) -> Result<(Box<dyn PartCapture>, Duration)> {
+    match hook {
+        Some(hook) => by_hook(dir, part, hook, env),
+        None => Ok((Box::new(offline(dir, part, env)?), Duration::ZERO)),
+    }
+}
+
+struct Rocks {
+    name: String,
+    version: Option<String>,
+    consistency: Consistency,
+    set: FileSet,
+    hold: Hold,
+}
+
+/// What keeps the files as they are.
+enum Hold {
+    Lock { _lock: OwnedFd, db: PathBuf, stamps: Vec<(PathBuf, Stamp)> },
+    Checkpoint(WorkDir),
+}
+
+fn by_hook(
+    dir: &Path,
+    part: &FoundPart,
+    hook: &CheckpointHook,
+    env: &Env,
+) -> Result<(Box<dyn PartCapture>, Duration)> {
+    let db = part.root.under(dir);
+    let work = WorkDir::create(dir, &part.root, env)?;
+    let checkpoint = work.path().join("checkpoint");
+    let start = env.monotonic();
+    hook(&checkpoint).map_err(|source| {
+        Error::unavailable(format!("the checkpoint hook of {} failed: {source}", part.name))
+            .entry(&*part.name)
+            .source(source)
+    })?;
+    let pause = env.monotonic().saturating_sub(start);
+    let version = version::read(&checkpoint).map_err(|error| {
+        Error::input(format!("the checkpoint hook of {} made no checkpoint: {error}", part.name))
+            .entry(&*part.name)
+            .source(error)
+    })?;
+    if let Some(file) = missing(&checkpoint, &version)? {
+        return Err(Error::corrupt(format!("the checkpoint of {} lacks {file}", part.name))
+            .entry(format!("{}/{file}", part.name)));
+    }
+    let set = FileSet::list(listed(&db, &checkpoint, &part.root, &version)?, Stability::Held, env)?
+        .owned_like(&db.join("CURRENT"))?;
+    let capture = Rocks {
+        name: part.name.clone(),
+        version: version_of(&checkpoint)?,
+        consistency: Consistency::Checkpoint,
+        set,
+        hold: Hold::Checkpoint(work),
+    };
+    Ok((Box::new(capture), pause))
+}
+
+fn offline(dir: &Path, part: &FoundPart, env: &Env) -> Result<Rocks> {
+    let db = part.root.under(dir);
+    let lock = lock::record(&db.join("LOCK"), &db, &part.name, lock::ROCKSDB_WAYS_OUT)?;
+    // Looked at again under the lock: what discovery saw may have been in motion.
+    if let Some(refusal) = refusals(&db, &part.name)?.into_iter().next() {
+        return Err(super::barrier::refused(&refusal));
+    }
+    let version = version::read(&db)?;
+    let listed = listed(&db, &db, &part.root, &version)?;
+    let set = FileSet::list(listed, Stability::Held, env)?;
+    Ok(Rocks {
+        name: part.name.clone(),
+        version: version_of(&db)?,
+        consistency: Consistency::Offline,
+        set,
+        hold: Hold::Lock { _lock: lock, stamps: stamps(&db)?, db },
+    })
+}
+
+fn version_of(db: &Path) -> Result<Option<String>> {
+    let options = newest_options(db)?;
+    Ok(options.as_deref().and_then(|options| option(options, "rocksdb_version")).map(str::to_owned))
+}
+
+/// The directory itself and the files in `source` that the database needs, tables that are no
+/// longer live left out.
+fn listed(db: &Path, source: &Path, root: &RelPath, version: &Version) -> Result<Vec<Listed>> {
+    let (tables, blobs) = (version.tables(), version.blobs());
+    let identity = identity(db, version);
+    let entry = |path, source, immutable| Listed { path, source, units: Units::Slices, immutable };
+    let mut listed = Vec::new();
+    if *root != RelPath::root() {
+        listed.push(entry(root.clone(), db.to_path_buf(), None));
+    }
+    for (name, path) in regular_files(source)? {
+        let role = FileName::of(&name);
+        let wanted = match role {
+            Some(FileName::Table(number)) => tables.contains_key(&number),
+            Some(FileName::Blob(number)) => blobs.contains(&number),
+            Some(FileName::Manifest) => name.to_str() == Some(&version.manifest),
+            Some(FileName::Temporary) | None => false,
+            // A lock with content would have to be opened, which would give the lock up.
+            Some(FileName::Lock) => fs::symlink_metadata(&path).is_ok_and(|lock| lock.len() == 0),
+            Some(_) => true,
+        };
+        if wanted {
+            let immutable = matches!(role, Some(FileName::Table(_) | FileName::Blob(_)));
+            listed.push(entry(root.join(&name), path, immutable.then(|| identity.clone())));
+        }
+    }
+    Ok(listed)
+}
+
+fn stamps(db: &Path) -> Result<Vec<(PathBuf, Stamp)>> {
+    let mut stamps = Vec::new();
+    for (name, path) in regular_files(db)? {
+        if FileName::of(&name).is_some() {
+            let stamp = metadata::stamp(&path)?;
+            stamps.push((path, stamp));
+        }
+    }
+    Ok(stamps)
+}
+
+impl PartCapture for Rocks {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn engine(&self) -> EngineKind {
+        EngineKind::RocksDb
+    }
+
+    fn engine_version(&self) -> Option<String> {
+        self.version.clone()
+    }
+
+    fn consistency(&self) -> Consistency {
+        self.consistency
+    }
+
+    fn entries(&self) -> &[SourceEntry] {
+        self.set.entries()
+    }
+
+    fn stream(
+        &mut self,
+        entry: usize,
+        sink: &mut dyn FnMut(Piece<'_>) -> Result<()>,
+    ) -> Result<()> {
+        self.set.stream(entry, sink)
+    }
+
+    fn finish(self: Box<Self>) -> Result<Finished> {
+        match self.hold {
+            Hold::Checkpoint(work) => work.remove()?,
+            Hold::Lock { _lock, db, stamps: before } => {
+                let now = stamps(&db)?;
+                let same = |((a, before), (b, now)): (&(PathBuf, Stamp), &(PathBuf, Stamp))| {
+                    a == b && before.same_content(now)
+                };
+                if before.len() != now.len() || !before.iter().zip(&now).all(same) {
+                    return Err(Error::conflict(format!(
+                        "{} changed although its lock was held",
+                        self.name
+                    ))
+                    .entry(self.name)
+                    .hint("find the program that writes without taking the database's lock"));
+                }
+            }
+        }
+        Ok(Finished::default())
+    }
+}
+
+#[cfg(test)]
+mod tests;
