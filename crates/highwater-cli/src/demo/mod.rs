@@ -53,7 +53,7 @@ impl Demo {
 
     fn tell(&self) -> Result<Answer> {
         self.say("A node: channels in RocksDB, payments in SQLite, a key file, a configuration.")?;
-        node::make(&self.node)?;
+        node::make(&self.node, self.context.env())?;
         let mut writer = Writer::start(&self.node.join(node::LEDGER))?;
         self.say("Its payments go on during the backups, in a process of their own.\n")?;
 
