@@ -16,6 +16,9 @@ use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::ids::RelPath;
 
+/// The release of SQLite from which on a checkpoint that does nothing is relied on.
+const NOOP_VERSION: i32 = 3_054_000;
+
 /// One database and the connections to it.
 pub(super) struct Source {
     name: String,
@@ -23,11 +26,13 @@ pub(super) struct Source {
     path: PathBuf,
     connection: Connection,
     /// Sees commits that happen beside the transaction of `connection`.
-    probe: Option<Connection>,
+    probe: Connection,
     /// From before the connections were opened, or before the newest begin.
     before: Stamps,
     /// Opened as a file that nobody writes; [`Source::check_immutable`] finds out whether that was so.
     immutable: bool,
+    /// As [`Source::log_frames`] said before the newest begin.
+    frames_before: Option<i64>,
     begun: Option<Begun>,
 }
 
@@ -40,8 +45,8 @@ struct Begun {
 }
 
 impl Source {
-    /// Opens the database of `part`; with a `probe` where there are others beside it.
-    pub(super) fn open(dir: &Path, part: &FoundPart, probe: bool) -> Result<Source> {
+    /// Opens the database of `part`.
+    pub(super) fn open(dir: &Path, part: &FoundPart) -> Result<Source> {
         let path = std::path::absolute(part.root.under(dir))
             .map_err(|error| Error::io("can't tell the path of a database", error))?;
         let before = Stamps::take(&path)?;
@@ -54,10 +59,11 @@ impl Source {
             name: part.name.clone(),
             rel: part.root.clone(),
             connection: connect()?,
-            probe: if probe { Some(connect()?) } else { None },
+            probe: connect()?,
             path,
             before,
             immutable,
+            frames_before: None,
             begun: None,
         })
     }
@@ -103,10 +109,27 @@ impl Source {
         }
     }
 
-    /// A number that changes with every commit of anybody; 0 where there is only one database.
+    /// A number that changes with every commit of anybody.
     pub(super) fn data_version(&self) -> Result<i64, Failure> {
-        let Some(probe) = &self.probe else { return Ok(0) };
-        Ok(probe.query_row("PRAGMA main.data_version", [], |row| row.get(0))?)
+        Ok(self.probe.query_row("PRAGMA main.data_version", [], |row| row.get(0))?)
+    }
+
+    /// How many frames of the write-ahead log are committed now, −1 without one; `None` where that
+    /// can't be told. To be asked after [`Source::data_version`], which opens the log.
+    pub(super) fn log_frames(&self) -> Option<i64> {
+        if self.immutable {
+            return Some(-1);
+        }
+        // An older SQLite takes a mode that it does not know for a real checkpoint.
+        if rusqlite::version_number() < NOOP_VERSION {
+            return None;
+        }
+        self.probe.query_row("PRAGMA main.wal_checkpoint(NOOP)", [], |row| row.get(1)).ok()
+    }
+
+    /// What [`Source::log_frames`] said before the transaction began.
+    pub(super) fn frames_before(&self) -> Option<i64> {
+        self.frames_before
     }
 
     /// Begins the read transaction, without waiting for a lock.
@@ -119,6 +142,7 @@ impl Source {
         {
             self.before = stamps;
         }
+        self.frames_before = self.log_frames();
         self.connection.execute_batch("BEGIN")?;
         // The lock is taken by the first statement that reads; this one needs no schema.
         self.connection.query_row("PRAGMA main.schema_version", [], |row| row.get::<_, i64>(0))?;
@@ -151,11 +175,6 @@ impl Source {
         ))
         .hint("capture it through the mount that the node uses")
         .entry(self.rel.to_string()))
-    }
-
-    /// Closes the second connection, which has done its work.
-    pub(super) fn drop_probe(&mut self) {
-        self.probe = None;
     }
 }
 
