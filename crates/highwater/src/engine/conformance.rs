@@ -160,9 +160,9 @@ fn looked_at(fixture: &dyn Fixture, node: &Path) -> Layout {
 
 fn taken(layout: &Layout, options: &CaptureOptions) -> Captured {
     let captured = must(capture(layout, options, &Env::system()), "the capture fails");
-    let names = |part: &Box<dyn PartCapture>| part.name().to_owned();
     let expected: Vec<String> = layout.parts.iter().map(|part| part.name.clone()).collect();
-    assert_eq!(captured.parts.iter().map(names).collect::<Vec<_>>(), expected);
+    let names: Vec<&str> = captured.parts.iter().map(|part| part.name()).collect();
+    assert_eq!(names, expected);
     captured
 }
 
