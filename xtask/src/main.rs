@@ -1,1 +1,31 @@
-fn main() {}
+//! `cargo xtask tidy`: the checks of the tree that no compiler makes.
+
+mod tidy;
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+
+fn main() -> Result<ExitCode> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["tidy"] => tidy(),
+        _ => bail!("usage: cargo xtask tidy"),
+    }
+}
+
+fn tidy() -> Result<ExitCode> {
+    // Asked when it runs: worktrees that share a target directory share this program.
+    let home = std::env::var_os("CARGO_MANIFEST_DIR").context("run it as `cargo xtask tidy`")?;
+    let root = Path::new(&home).parent().context("xtask has a parent")?;
+    let tree = tidy::Tree::read(root)?;
+    let (problems, counts) = tidy::run(&tree);
+    let mut out = std::io::stdout().lock();
+    for problem in &problems {
+        writeln!(out, "{problem}")?;
+    }
+    writeln!(out, "tidy: {counts}; {} problems", problems.len())?;
+    Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

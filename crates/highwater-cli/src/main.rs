@@ -1,1 +1,26 @@
-fn main() {}
+//! The program `highwater`: back up, check and restore the state of a node.
+//!
+//! A command is a function from its arguments to an [`answer::Answer`]; it prints nothing. Errors
+//! become exit codes in `exit`, and all that is printed goes through `output`.
+
+mod answer;
+mod cli;
+mod commands;
+mod context;
+mod demo;
+mod exit;
+#[cfg(feature = "fault-points")]
+mod faults;
+mod format;
+mod keys;
+mod output;
+mod places;
+mod program;
+mod progress;
+mod settings;
+mod signals;
+mod values;
+
+fn main() -> std::process::ExitCode {
+    program::main()
+}

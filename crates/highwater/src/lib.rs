@@ -14,9 +14,14 @@ pub mod engine;
 pub mod env;
 pub mod error;
 pub mod ids;
+mod node;
 pub mod restore;
 pub mod vault;
 
 pub use control::Control;
 pub use env::Env;
 pub use error::{Error, Kind, Result};
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide.md")]
+struct Guide;

@@ -1,15 +1,28 @@
 //! One backup: capture the node, seal what changed, commit a snapshot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::control::Control;
-use crate::engine::{Barrier, CaptureOptions, DiscoverOptions, EngineKind};
+use crate::control::{Control, Event};
+use crate::engine::{
+    self, Barrier, CaptureOptions, DiscoverOptions, EngineKind, EntryType, Layout, SourceEntry,
+};
+use crate::env::FaultPoint;
 use crate::error::{Error, Result};
-use crate::ids::{NodeName, Seq, SnapshotId};
-use crate::vault::manifest::Mark;
-use crate::vault::{Actor, Vault};
+use crate::ids::{Epoch, NodeName, RelPath, Seq, SnapshotId, WriterId};
+use crate::node::NodeFile;
+use crate::vault::manifest::{EntryRecord, Mark, PartRecord};
+use crate::vault::{Actor, Intent, Manifest, Vault};
+
+mod assemble;
+mod batch;
+mod commit;
+mod pipeline;
+mod plan;
+mod write;
+
+use pipeline::FileToRead;
 
 /// What a backup does besides the common.
 #[derive(Clone, Default)]
@@ -21,7 +34,7 @@ pub struct BackupOptions {
     /// Marks that the caller claims.
     pub marks: BTreeMap<String, u64>,
     /// The node's schema version.
-    pub schema: Option<String>,
+    pub schema: Option<u64>,
     /// What is left out, and links that may lead out.
     pub discover: DiscoverOptions,
     /// Hooks, barrier, bounds.
@@ -80,6 +93,169 @@ pub fn run(
     options: &BackupOptions,
     control: &Control,
 ) -> Result<BackupReport> {
-    let _ = (vault, dir, actor, options, control);
-    Err(Error::bug("not yet"))
+    let start = control.env.monotonic();
+    let layout = engine::discover(dir, &options.discover)?;
+    plan::keep_apart(&layout.dir, vault)?;
+    let node = plan::node_name(&layout.dir, options.node.as_ref())?;
+    let writer = actor.writer(&control.env)?;
+    let _lock = actor.lock_node(vault.id(), &node)?;
+    vault.collect_temporary()?;
+    vault.collect_leftovers(&node, writer)?;
+    let parent = plan::parent(vault, &node)?;
+    let identity = plan::identify(&layout.dir, &node, parent.as_ref(), options.adopt, control)?;
+    let epoch = vault.claim(&node, writer, actor, identity.uid)?.epoch;
+
+    let snapshot = SnapshotId::random(&control.env)?;
+    control.env.fault(FaultPoint::BackupIntent)?;
+    vault.put_intent(&Intent {
+        version: 1,
+        snapshot,
+        node: node.clone(),
+        uid: identity.uid,
+        parent: parent.as_ref().map(|parent| parent.snapshot),
+        writer,
+        start: control.env.now(),
+    })?;
+    let task =
+        Task { vault, layout: &layout, node, identity, parent, epoch, snapshot, options, control };
+    let made = task.capture().and_then(|made| {
+        task.commit(&made.manifest, writer)?;
+        Ok(made)
+    });
+    match made {
+        Ok(made) => Ok(made.report(control.env.monotonic() - start)),
+        // What can't be removed now is collected by the next backup, which finds it by the intent.
+        Err(error) => Err(match task.discard() {
+            Ok(()) => error,
+            Err(_) if error.hint_text().is_none() => {
+                error.hint("what was stored already is collected by the next backup")
+            }
+            Err(_) => error,
+        }),
+    }
+}
+
+/// A backup whose intent stands.
+struct Task<'a> {
+    vault: &'a Vault,
+    layout: &'a Layout,
+    node: NodeName,
+    identity: NodeFile,
+    parent: Option<Manifest>,
+    epoch: Epoch,
+    snapshot: SnapshotId,
+    options: &'a BackupOptions,
+    control: &'a Control,
+}
+
+/// A snapshot that is stored, and not yet committed.
+struct Made {
+    manifest: Manifest,
+    pause: Duration,
+    warnings: Vec<String>,
+}
+
+impl Task<'_> {
+    /// Captures the node and stores what the parent does not have.
+    fn capture(&self) -> Result<Made> {
+        let mut captured = engine::capture(self.layout, &self.options.capture, &self.control.env)?;
+        let known = self.known_files();
+        let mut files = Vec::new();
+        for (part, capture) in captured.parts.iter().enumerate() {
+            for (entry, source) in capture.entries().iter().enumerate() {
+                if source.kind != EntryType::File || source.size == 0 {
+                    continue;
+                }
+                let old = known.get(&source.path).copied();
+                if !self.unchanged(source, old) {
+                    files.push(FileToRead { part, entry, old });
+                }
+            }
+        }
+        let bytes_total =
+            files.iter().map(|file| captured.parts[file.part].entries()[file.entry].size).sum();
+        self.control.report(Event::Stage { name: "capture", bytes_total });
+        let stored = pipeline::run(
+            self.vault,
+            self.snapshot,
+            self.parent.as_ref(),
+            &mut captured.parts,
+            &files,
+            self.options.rate_max,
+            self.control,
+        )?;
+        let read: HashMap<(usize, usize), usize> =
+            files.iter().enumerate().map(|(at, file)| ((file.part, file.entry), at)).collect();
+        commit::describe(self, captured, &known, &read, stored)
+    }
+
+    /// The parent's files, where this directory is still the one that the parent saw: a restore
+    /// since then may have put other content behind the same names, sizes and times.
+    fn known_files(&self) -> HashMap<RelPath, &EntryRecord> {
+        let Some(parent) = &self.parent else { return HashMap::new() };
+        parent
+            .entries()
+            .filter(|entry| entry.kind == EntryType::File)
+            .map(|entry| (entry.path.clone(), entry))
+            .collect()
+    }
+
+    fn unchanged(&self, source: &SourceEntry, old: Option<&EntryRecord>) -> bool {
+        let same_directory =
+            self.parent.as_ref().is_some_and(|parent| parent.restore == self.identity.restore);
+        !self.options.rehash
+            && same_directory
+            && old.is_some_and(|old| {
+                source.identity.is_some()
+                    && old.identity == source.identity
+                    && old.size == source.size
+                    && old.units == source.units
+            })
+    }
+
+    fn commit(&self, manifest: &Manifest, writer: WriterId) -> Result<()> {
+        self.control.report(Event::Stage { name: "commit", bytes_total: 0 });
+        self.control.cancel.check()?;
+        if !self.vault.intent_stands(self.snapshot)? {
+            return Err(Error::conflict("the backup took so long that its packs were given up")
+                .hint("back up again"));
+        }
+        self.control.env.fault(FaultPoint::BackupManifest)?;
+        self.vault.put_manifest(manifest)?;
+        // From here on the snapshot is visible: what fails now does not undo it.
+        self.control.env.fault(FaultPoint::BackupNodeRecord)?;
+        self.vault.record_snapshot(manifest, writer)?;
+        self.control.env.fault(FaultPoint::BackupIntentDelete)?;
+        self.vault.delete_intent(self.snapshot)
+    }
+
+    /// Removes what was stored, unless the snapshot became visible.
+    fn discard(&self) -> Result<()> {
+        if self.vault.is_committed(&self.node, self.snapshot)? {
+            return self.vault.delete_intent(self.snapshot);
+        }
+        self.vault.discard(self.snapshot)
+    }
+}
+
+impl Made {
+    fn report(self, duration: Duration) -> BackupReport {
+        let Made { manifest, pause, warnings } = self;
+        let part = |part: &PartRecord| (part.name.clone(), part.engine, part.files(), part.bytes());
+        BackupReport {
+            snapshot: manifest.snapshot,
+            parts: manifest.parts.iter().map(part).collect(),
+            bytes_total: manifest.bytes_total(),
+            bytes_read: manifest.bytes_read,
+            bytes_stored: manifest.bytes_stored,
+            parent: manifest.parent,
+            seq: manifest.seq,
+            barrier: manifest.barrier,
+            pause,
+            duration,
+            node: manifest.node,
+            marks: manifest.marks,
+            warnings,
+        }
+    }
 }

@@ -1,27 +1,58 @@
-//! SQLite.
+//! SQLite databases, captured through SQLite itself while the node writes.
+//!
+//! No function here opens a database, its `-wal` or its `-shm` but through a SQLite connection:
+//! closing any other descriptor of them would drop the POSIX locks that the process holds, another
+//! process would then delete the log, and acknowledged rows with it. What has to be known besides
+//! comes from `stat` and `lgetxattr`. The same holds between two copies of SQLite in one process,
+//! so a node that links one of its own is captured from another process.
+
+mod barrier;
+mod check;
+mod failure;
+mod image;
+mod source;
+mod stamp;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 
-use super::{Barrier, CaptureOptions, Checked, Depth, FoundPart, PartCapture};
+use super::{Barrier, CaptureOptions, FoundPart, PartCapture};
 use crate::env::Env;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
-/// Begins the capture of all SQLite databases.
-pub(super) fn begin_all(
-    _dir: &Path,
-    _parts: &[&FoundPart],
-    _options: &CaptureOptions,
-    _env: &Env,
-) -> Result<(Vec<Box<dyn PartCapture>>, Barrier)> {
-    Err(Error::bug("not yet"))
-}
+pub(super) use check::check;
 
-/// Checks one database.
-pub(super) fn check(_path: &Path, _depth: Depth) -> Result<Checked> {
-    Err(Error::bug("not yet"))
-}
+use source::Source;
 
-/// Whether a file that begins so is a database.
+/// The first sixteen bytes of every SQLite 3 database.
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
+/// Whether `bytes`, the beginning of a file, are those of a SQLite database.
 pub(super) fn header(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"SQLite format 3\0")
+    bytes.starts_with(MAGIC)
+}
+
+/// Begins a read transaction on each of `parts` in the node directory `layout_dir`, and says
+/// whether all of them show one instant.
+///
+/// # Errors
+/// Conflict where another process keeps a database locked, or where one waits for the recovery
+/// that only its node may do; denied where SQLite may not read it.
+pub(super) fn begin_all(
+    layout_dir: &Path,
+    parts: &[&FoundPart],
+    options: &CaptureOptions,
+    env: &Env,
+) -> Result<(Vec<Box<dyn PartCapture>>, Barrier)> {
+    let mut sources = Vec::with_capacity(parts.len());
+    for part in parts {
+        sources.push(Source::open(layout_dir, part, parts.len() > 1)?);
+    }
+    let barrier = barrier::begin(&mut sources, env)?;
+    let mut captures: Vec<Box<dyn PartCapture>> = Vec::with_capacity(sources.len());
+    for source in sources {
+        captures.push(Box::new(image::Image::new(source, options, env)?));
+    }
+    Ok((captures, barrier))
 }

@@ -1,14 +1,26 @@
 //! One restore: plan, fetch into staging, verify, exchange, keep the old directory.
 
+mod carry;
+mod durable;
+mod entries;
+mod exchange;
+mod fetch;
+mod journal;
+mod plan;
+mod rollback;
+mod stage;
+#[cfg(test)]
+mod tests;
+mod work;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::control::Control;
 use crate::engine::EngineKind;
-use crate::env::Env;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ids::{NodeName, SnapshotId, Time};
-use crate::vault::{Selector, Vault};
+use crate::vault::{Level, Selector, Vault};
 
 /// What a restore does besides the common.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +33,8 @@ pub struct RestoreOptions {
     pub force: bool,
     /// Owner and group of all that is restored, instead of the recorded ones.
     pub owner: Option<(u32, u32)>,
+    /// The schema version that the node's program knows: a newer snapshot is refused.
+    pub schema: Option<u64>,
 }
 
 /// How the target is exchanged.
@@ -43,6 +57,8 @@ pub struct RestorePlan {
     pub node: NodeName,
     /// When its barrier was.
     pub time: Time,
+    /// How far the snapshot was known to be good.
+    pub level: Level,
     /// The node directory, absolute, links resolved.
     pub target: PathBuf,
     /// How the target is exchanged.
@@ -96,20 +112,13 @@ pub enum Outcome {
 }
 
 /// Plans a restore of `target`; changes nothing.
-pub fn plan(
-    vault: &Vault,
-    target: &Path,
-    options: &RestoreOptions,
-    env: &Env,
-) -> Result<RestorePlan> {
-    let _ = (vault, target, options, env);
-    Err(Error::bug("not yet"))
+pub fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Result<RestorePlan> {
+    plan::plan(vault, target, options)
 }
 
 /// Carries a plan out.
 pub fn run(vault: &Vault, plan: &RestorePlan, control: &Control) -> Result<RestoreReport> {
-    let _ = (vault, plan, control);
-    Err(Error::bug("not yet"))
+    carry::run(vault, plan, control)
 }
 
 /// Restores a snapshot into a scratch directory below `scratch`, opens its databases, lets the
@@ -120,18 +129,20 @@ pub fn test(
     scratch: &Path,
     control: &Control,
 ) -> Result<Vec<String>> {
-    let _ = (vault, selector, scratch, control);
-    Err(Error::bug("not yet"))
+    carry::test(vault, selector, scratch, control).map(|(_, warnings)| warnings)
 }
 
-/// Undoes the last restore of `target`: the kept directory takes its place again.
+/// Undoes the last restore of `target`: the kept directory takes its place again, and what stood
+/// there is kept, so that a second rollback undoes the first. Tells which node `target` holds.
+///
+/// Nothing kept: not found. The node runs, another operation runs, one was interrupted, or another
+/// hand replaced `target` since: a conflict.
 pub fn rollback(target: &Path, control: &Control) -> Result<Outcome> {
-    let _ = (target, control);
-    Err(Error::bug("not yet"))
+    rollback::rollback(target, control, crate::engine::users)
 }
 
-/// Finishes an interrupted restore or rollback of `target`, one way or the other.
+/// Finishes an interrupted restore or rollback of `target`, one way or the other: undone where the
+/// exchange had not begun, finished where it had. Tells which node `target` holds.
 pub fn recover(target: &Path, control: &Control) -> Result<Outcome> {
-    let _ = (target, control);
-    Err(Error::bug("not yet"))
+    rollback::recover(target, control, crate::engine::users)
 }

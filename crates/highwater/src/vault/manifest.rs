@@ -38,7 +38,7 @@ pub struct Manifest {
     /// Which restore had made the node directory, where one had.
     pub restore: Option<RestoreId>,
     /// The node's own schema version, where it told one.
-    pub schema: Option<String>,
+    pub schema: Option<u64>,
     /// The node's marks at the barrier.
     pub marks: BTreeMap<String, Mark>,
     /// The caller's tags.

@@ -3,20 +3,48 @@
 //! The format is documented byte by byte in `docs/vault-format.md`. Nothing here knows of engines:
 //! a vault keeps entries made of units, whatever wrote them.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::control::Control;
 use crate::env::Env;
 use crate::error::{Error, Result};
-use crate::ids::{Epoch, NodeName, SlotId, SnapshotId, Time, VaultId, WriterId};
+use crate::ids::{Epoch, NodeName, SlotId, Time, VaultId, WriterId};
 
+mod actor;
+mod check;
+mod codec;
+mod document;
+mod header;
+mod intent;
+mod keys;
+mod local;
 pub mod manifest;
+mod nodes;
+pub(crate) mod pack;
+mod probe;
+pub(crate) mod read;
+pub(crate) mod runs;
+pub(crate) mod seal;
+mod sealed;
+mod snapshots;
+pub(crate) mod store;
 
+pub use check::{CheckOptions, CheckReport, Fault, check};
+pub(crate) use intent::Intent;
 pub use manifest::Manifest;
+pub(crate) use snapshots::{MANIFEST_VERSION, SnapshotName};
+
+use header::Header;
+use keys::{MasterKey, SlotDoc};
+use local::LocalStore;
+use pack::UnitKeys;
+use read::PackCache;
+use store::Store;
 
 /// Where a vault is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +64,13 @@ impl FromStr for Location {
         let path =
             std::path::absolute(text).map_err(|error| Error::io("the vault's path", error))?;
         Ok(Location::Local(path))
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Location::Local(path) = self;
+        f.write_str(&crate::ids::encode(path.as_os_str().as_encoded_bytes()))
     }
 }
 
@@ -144,7 +179,16 @@ pub struct Actor {
 }
 
 /// An open vault.
-pub struct Vault {}
+pub struct Vault {
+    store: Store,
+    local: Arc<LocalStore>,
+    location: Location,
+    header: Header,
+    master: MasterKey,
+    keys: UnitKeys,
+    env: Env,
+    packs: PackCache,
+}
 
 impl Vault {
     /// Makes a vault with one slot for `secret` and, if wished, a recovery slot. A directory that
@@ -155,109 +199,167 @@ impl Vault {
         recovery: bool,
         env: &Env,
     ) -> Result<Created> {
-        let _ = (location, secret, recovery, env);
-        Err(Error::bug("not yet"))
+        let Location::Local(path) = location;
+        let local = Arc::new(LocalStore::create(path, env)?);
+        let store = Store::new(local.clone())?;
+        let master = MasterKey::generate()?;
+        let id = VaultId::random(env)?;
+        let traits = store.probe(env)?;
+        let header = Header::new(id, env.now(), traits, &master)?;
+        let vault = Vault::assemble(store, local, location.clone(), header, master, env.clone());
+        vault.add_slot(secret, "first")?;
+        let recovery_words = match recovery {
+            true => {
+                let words = keys::recovery_words()?;
+                vault.add_slot(&Secret::Mnemonic(words.clone()), "recovery")?;
+                Some(words)
+            }
+            false => None,
+        };
+        // The header comes last: a directory without one is no vault, whatever else it holds.
+        if !vault.store.put_new(header::NAME, vault.header.to_bytes()?)? {
+            return Err(Error::conflict("another vault was made in the same place"));
+        }
+        Ok(Created { vault, recovery_words })
     }
 
-    /// Opens a vault. Not found where there is none; denied where `secret` opens no slot.
+    /// Opens a vault.
+    ///
+    /// # Errors
+    /// Not found where there is none; denied where `secret` opens no slot; corrupt where a slot or
+    /// the header is damaged; input where a newer program made it.
     pub fn open(location: &Location, secret: &Secret, env: &Env) -> Result<Vault> {
-        let _ = (location, secret, env);
-        Err(Error::bug("not yet"))
+        let Location::Local(path) = location;
+        let local = Arc::new(LocalStore::open(path, env)?);
+        let store = Store::new(local.clone())?;
+        let bytes = store.get(header::NAME).map_err(|error| match error.kind() {
+            crate::Kind::NotFound => Error::not_found("there is no vault here")
+                .entry(location.to_string())
+                .hint("`highwater init` makes one"),
+            _ => error,
+        })?;
+        let header = Header::parse(&bytes)?;
+        let mut damage = None;
+        for listed in store.list(Some("keys"))? {
+            let slot = match SlotDoc::parse(&listed.name, &store.get(&listed.name)?) {
+                Ok(slot) => slot,
+                Err(error) if error.kind() == crate::Kind::Corrupt => {
+                    damage = Some(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let Some(master) = slot.unwrap(secret)? else { continue };
+            slot.verify(&master)?;
+            header.verify(&master)?;
+            return Ok(Vault::assemble(
+                store,
+                local,
+                location.clone(),
+                header,
+                master,
+                env.clone(),
+            ));
+        }
+        // A damaged slot may be the one that the secret opens: that must not look like a wrong key.
+        Err(damage.unwrap_or_else(|| {
+            Error::denied("this key opens no slot of the vault")
+                .entry(location.to_string())
+                .hint("another key file, the passphrase, or the recovery words may open it")
+        }))
+    }
+
+    fn assemble(
+        store: Store,
+        local: Arc<LocalStore>,
+        location: Location,
+        header: Header,
+        master: MasterKey,
+        env: Env,
+    ) -> Vault {
+        let id = header.vault;
+        let keys = UnitKeys {
+            page: *master.derive(id.as_bytes(), &[b"hw1 page"]),
+            slice: *master.derive(id.as_bytes(), &[b"hw1 slice"]),
+        };
+        Vault { store, local, location, header, master, keys, env, packs: PackCache::default() }
     }
 
     /// The vault's id.
     pub fn id(&self) -> VaultId {
-        VaultId::from_bytes([0; 16])
+        self.header.vault
     }
 
     /// Where it is.
     pub fn location(&self) -> &Location {
-        unreachable!("a vault is never made here")
+        &self.location
     }
 
-    /// The snapshots, of one node or of all, by node and then from oldest to newest.
-    pub fn snapshots(&self, node: Option<&NodeName>) -> Result<Vec<SnapshotInfo>> {
-        let _ = node;
-        Err(Error::bug("not yet"))
-    }
-
-    /// The one snapshot that is meant.
-    pub fn resolve(&self, selector: &Selector) -> Result<SnapshotInfo> {
-        let _ = selector;
-        Err(Error::bug("not yet"))
-    }
-
-    /// The key slots.
+    /// The key slots, by id.
     pub fn slots(&self) -> Result<Vec<SlotInfo>> {
-        Err(Error::bug("not yet"))
+        Ok(self.slot_documents()?.iter().map(SlotDoc::info).collect())
     }
 
     /// Adds a slot; nothing is sealed again.
     pub fn add_slot(&self, secret: &Secret, label: &str) -> Result<SlotInfo> {
-        let _ = (secret, label);
-        Err(Error::bug("not yet"))
+        let slot = SlotDoc::wrap(secret, label, self.id(), &self.master, &self.env)?;
+        if !self.store.put_new(&slot.object_name(), slot.to_bytes()?)? {
+            return Err(Error::bug("two key slots with one random id"));
+        }
+        Ok(slot.info())
     }
 
-    /// Removes a slot by its id or a unique prefix of it. The last one can't be removed.
+    /// Removes a slot by its id or a unique prefix of it. The last one can't be removed. A copy of
+    /// the vault's key that somebody made with the slot is not revoked.
     pub fn remove_slot(&self, slot: &str) -> Result<SlotInfo> {
-        let _ = slot;
-        Err(Error::bug("not yet"))
+        let slots = self.slot_documents()?;
+        let mut fitting =
+            slots.iter().filter(|known| known.info().slot.to_string().starts_with(slot));
+        let (Some(found), None) = (fitting.next(), fitting.next()) else {
+            return Err(Error::not_found(format!("`{slot}` names no slot, or more than one"))
+                .hint("`highwater key list` shows them"));
+        };
+        if slots.len() == 1 {
+            return Err(Error::conflict("the last key slot can't be removed")
+                .entry(found.object_name())
+                .hint("add another one first: without a slot nothing in the vault can be opened"));
+        }
+        self.store.delete(&found.object_name())?;
+        Ok(found.info())
     }
 
-    /// Who owns a node.
-    pub fn owner(&self, node: &NodeName, actor: &Actor) -> Result<Ownership> {
-        let _ = (node, actor);
-        Err(Error::bug("not yet"))
+    fn slot_documents(&self) -> Result<Vec<SlotDoc>> {
+        let mut slots = Vec::new();
+        for listed in self.store.list(Some("keys"))? {
+            let slot = SlotDoc::parse(&listed.name, &self.store.get(&listed.name)?)?;
+            slot.verify(&self.master)?;
+            slots.push(slot);
+        }
+        Ok(slots)
     }
 
-    /// Makes `actor` the owner, under a new epoch.
-    pub fn take_over(&self, node: &NodeName, actor: &Actor, reason: &str) -> Result<Ownership> {
-        let _ = (node, actor, reason);
-        Err(Error::bug("not yet"))
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
     }
 
-    /// Gives the ownership up, so that anybody may claim it.
-    pub fn release(&self, node: &NodeName, actor: &Actor, reason: &str) -> Result<Ownership> {
-        let _ = (node, actor, reason);
-        Err(Error::bug("not yet"))
+    pub(crate) fn master(&self) -> &MasterKey {
+        &self.master
     }
-}
 
-/// What a check looks at.
-#[derive(Clone, Debug, Default)]
-pub struct CheckOptions {
-    /// One snapshot; all of them where `None`.
-    pub selector: Option<Selector>,
-    /// Every byte is read, opened and compared, not only manifests and sizes.
-    pub read_data: bool,
-}
+    pub(crate) fn unit_keys(&self) -> &UnitKeys {
+        &self.keys
+    }
 
-/// A fault that a check found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Fault {
-    /// The object or file.
-    pub entry: String,
-    /// What is wrong with it.
-    pub problem: String,
-}
+    pub(crate) fn pack_cache(&self) -> &PackCache {
+        &self.packs
+    }
 
-/// What a check found.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct CheckReport {
-    /// No fault was found.
-    pub ok: bool,
-    /// Snapshots looked at.
-    pub snapshots: u64,
-    /// Units opened and compared; 0 without `read_data`.
-    pub chunks: u64,
-    /// Stored bytes read, or whose presence was confirmed.
-    pub bytes: u64,
-    /// The faults.
-    pub errors: Vec<Fault>,
-}
+    /// Removes temporary files of writers that were killed.
+    pub(crate) fn collect_temporary(&self) -> Result<()> {
+        self.local.collect_leftovers()
+    }
 
-/// Checks a vault. Faults are in the report; an error is what kept the check from being made.
-pub fn check(vault: &Vault, options: &CheckOptions, control: &Control) -> Result<CheckReport> {
-    let _ = (vault, options, control);
-    Err(Error::bug("not yet"))
+    pub(crate) fn env(&self) -> &Env {
+        &self.env
+    }
 }

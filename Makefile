@@ -1,0 +1,84 @@
+# The commands of a contributor and of CI. `make help` lists them.
+#
+# Every stage runs through scripts/stage, which links RocksDB's C++ from the library that
+# scripts/rocksdb-lib builds once, so that no profile and no set of features builds it again.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/highwater/target
+# What a longer search means: cases of each property test.
+NIGHTLY_CASES ?= 20000
+
+.PHONY: help
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
+	  awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+
+.PHONY: demo
+demo: setup ## Show the whole circle on a generated node, in a temporary directory
+	@scripts/stage demo cargo run --quiet --package highwater-cli -- demo
+
+.PHONY: test
+test: setup fmt clippy tidy features nextest doctests rustdoc ## All that CI runs
+	@echo; echo '== make test: passed'
+
+.PHONY: fmt
+fmt: setup ## The code is formatted
+	@scripts/stage fmt cargo fmt --all --check
+
+.PHONY: clippy
+clippy: setup ## No lint speaks up, tests and all features included
+	@scripts/stage clippy cargo clippy --workspace --all-targets --all-features -- -D warnings
+
+.PHONY: tidy
+tidy: setup ## The checks of the tree: arrows, sizes, claims and their tests, links
+	@scripts/stage tidy cargo xtask tidy
+
+FEATURES := cargo clippy --package highwater --all-targets --no-default-features
+
+.PHONY: features
+features: setup ## Every feature alone, and none
+	@scripts/stage 'features: none' $(FEATURES) -- -D warnings
+	@scripts/stage 'features: rocksdb' $(FEATURES) --features rocksdb -- -D warnings
+	@scripts/stage 'features: sqlite' $(FEATURES) --features sqlite -- -D warnings
+	@scripts/stage 'features: conformance' $(FEATURES) --features conformance -- -D warnings
+	@scripts/stage 'features: program' cargo clippy --package highwater-cli --all-targets -- -D warnings
+
+.PHONY: nextest
+nextest: setup ## The tests
+	@scripts/stage nextest cargo nextest run --workspace --all-features
+
+.PHONY: doctests
+doctests: setup ## The examples in the documentation of the library
+	@scripts/stage doctests cargo test --doc --package highwater --all-features
+
+.PHONY: rustdoc
+rustdoc: setup ## The documentation builds, and its links lead somewhere
+	@RUSTDOCFLAGS='-D warnings' \
+	  scripts/stage rustdoc cargo doc --no-deps --package highwater --all-features
+
+.PHONY: nightly
+nightly: setup ## The same tests with longer searches (NIGHTLY_CASES)
+	@PROPTEST_CASES=$(NIGHTLY_CASES) \
+	  scripts/stage nightly cargo nextest run --workspace --all-features
+
+.PHONY: lint-deps
+lint-deps: setup ## Licences and bans of the dependencies; installs cargo-deny if it is missing
+	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
+	@scripts/stage lint-deps cargo deny --all-features check licenses bans sources
+
+.PHONY: build
+build: setup ## The program, optimised
+	@scripts/stage build cargo build --release --package highwater-cli --locked
+	@echo "$(CARGO_TARGET_DIR)/release/highwater"
+
+.PHONY: install
+install: setup ## The program into cargo's directory of programs
+	@scripts/stage install cargo install --locked --path crates/highwater-cli
+
+.PHONY: setup
+setup:
+	@scripts/setup

@@ -1,0 +1,361 @@
+//! The commands and their flags.
+//!
+//! No flag has a default from the environment here: `settings` resolves flag, environment and file
+//! in one place.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use highwater::ids::{NodeName, Time};
+use highwater::vault::Level;
+
+use crate::values;
+
+/// Disaster recovery for nodes whose state must never go back in time.
+#[derive(Parser, Debug)]
+#[command(name = "highwater", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = "Settings: flags, then HIGHWATER_* variables, then highwater.toml.\n\
+    Exit codes: 0 done, 1 bug, 2 wrong call, 3 not found, 4 conflict, 5 corrupt, 6 fenced, \
+    7 denied, 8 unavailable, 9 stale, 10 quarantined, 130 interrupted.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Print one JSON document
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Settings file [default: highwater/highwater.toml in the user's configuration directory]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Show the whole circle on a generated node, in a temporary directory
+    Demo,
+    #[command(hide = true)]
+    DemoWriter(DemoWriterArgs),
+    /// Show a node's parts, who has them open, and what a backup would refuse
+    Inspect(InspectArgs),
+    /// Make a vault, with a recovery slot whose words are shown once
+    Init(InitArgs),
+    /// Back up a node directory while the node runs
+    Backup(BackupArgs),
+    /// List the snapshots of a vault
+    Snapshots(SnapshotsArgs),
+    /// Show one snapshot
+    Show(ShowArgs),
+    /// Compare two snapshots
+    Diff(DiffArgs),
+    /// Check a vault: manifests and sizes, every byte, or by restoring
+    Check(CheckArgs),
+    /// Restore a snapshot into a node directory, in one exchange
+    Restore(RestoreArgs),
+    /// Undo the last restore of a node directory
+    Rollback(TargetArgs),
+    /// Finish an interrupted restore or rollback
+    Recover(TargetArgs),
+    /// Add, list or remove the key slots of a vault
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Show, give up or take over the right to write snapshots of a node
+    #[command(subcommand)]
+    Owner(OwnerCommand),
+    /// Show the newest snapshot of each node; exit code 9 where one is too old
+    Status(StatusArgs),
+    /// Print the completions for a shell
+    Completions(CompletionsArgs),
+    /// Write the manual pages into a directory
+    Man(ManArgs),
+}
+
+/// The vault, and what opens it.
+#[derive(Args, Debug, Default)]
+pub(crate) struct VaultArgs {
+    /// The vault: a local directory [env: HIGHWATER_VAULT]
+    #[arg(long, value_name = "VAULT")]
+    pub(crate) vault: Option<String>,
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+}
+
+/// What opens a vault.
+#[derive(Args, Debug, Default)]
+#[group(multiple = false)]
+pub(crate) struct KeyArgs {
+    /// File with 64 hex digits and a newline, mode 0600 [env: HIGHWATER_KEY_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// File with a passphrase [env: HIGHWATER_PASSPHRASE_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// File with the words of a BIP-39 mnemonic [env: HIGHWATER_MNEMONIC_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) mnemonic_file: Option<PathBuf>,
+}
+
+/// What belongs to a node, beyond what lies in its directory.
+#[derive(Args, Debug, Default)]
+pub(crate) struct FilesArgs {
+    /// Leave out what matches, by its path inside the node directory
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) exclude: Vec<String>,
+    /// Keep the symbolic link NAME, which leads to PATH outside the node directory, as a link;
+    /// what it leads to is not captured
+    #[arg(long, value_name = "NAME=PATH", value_parser = values::pair::<PathBuf>)]
+    pub(crate) include: Vec<(String, PathBuf)>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DemoWriterArgs {
+    pub(crate) database: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct InspectArgs {
+    /// The node's data directory
+    pub(crate) node_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) files: FilesArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct InitArgs {
+    /// The new vault: a directory that is missing or empty
+    pub(crate) vault: String,
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+    /// Make no recovery slot: without the first key the vault can't be opened
+    #[arg(long)]
+    pub(crate) no_recovery_slot: bool,
+}
+
+#[derive(Args, Debug, Default)]
+pub(crate) struct BackupArgs {
+    /// The node's data directory
+    pub(crate) node_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) vault: VaultArgs,
+    /// The node's name in the vault [default: the directory's name] [env: HIGHWATER_NODE]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<NodeName>,
+    /// Tag of the snapshot
+    #[arg(long, value_name = "K=V", value_parser = values::pair::<String>)]
+    pub(crate) tag: Vec<(String, String)>,
+    /// Mark of the node (a height, a commitment number); recorded as claimed
+    #[arg(long, value_name = "NAME=N", value_parser = values::pair::<u64>)]
+    pub(crate) mark: Vec<(String, u64)>,
+    #[command(flatten)]
+    pub(crate) files: FilesArgs,
+    /// Read every file, also the unchanged ones
+    #[arg(long)]
+    pub(crate) rehash: bool,
+    /// Read no more than so many bytes a second (10M and 10MiB: 10 × 1024²; 10MB: 10 × 1000²)
+    #[arg(long, value_name = "BYTES", value_parser = values::size)]
+    pub(crate) limit_rate: Option<u64>,
+    /// How long a writer of a SQLite in rollback-journal mode may be kept waiting [default: 30s]
+    #[arg(long, value_name = "SECONDS", value_parser = values::duration)]
+    pub(crate) max_block: Option<Duration>,
+    /// Accept several databases without a common instant
+    #[arg(long)]
+    pub(crate) no_barrier: bool,
+    /// Go on as the node of that name, although this directory carries another uid
+    #[arg(long)]
+    pub(crate) adopt: bool,
+    /// The node's schema version, recorded
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) schema: Option<u64>,
+}
+
+#[derive(Args, Debug, Default)]
+pub(crate) struct SnapshotsArgs {
+    #[command(flatten)]
+    pub(crate) vault: VaultArgs,
+    /// One node alone [env: HIGHWATER_NODE]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<NodeName>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ShowArgs {
+    /// An id, a unique prefix of one, or `latest`
+    pub(crate) snapshot: String,
+    #[command(flatten)]
+    pub(crate) vault: VaultArgs,
+    /// The node, where the vault has several [env: HIGHWATER_NODE]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<NodeName>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DiffArgs {
+    /// The older snapshot: an id, a unique prefix of one, or `latest`
+    #[arg(value_name = "SNAPSHOT")]
+    pub(crate) from: String,
+    /// The newer snapshot
+    #[arg(value_name = "SNAPSHOT")]
+    pub(crate) to: String,
+    #[command(flatten)]
+    pub(crate) vault: VaultArgs,
+    /// The node, where the vault has several [env: HIGHWATER_NODE]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<NodeName>,
+}
+
+#[derive(Args, Debug, Default)]
+pub(crate) struct CheckArgs {
+    /// One snapshot alone: an id, a unique prefix of one, or `latest`
+    pub(crate) snapshot: Option<String>,
+    #[command(flatten)]
+    pub(crate) vault: VaultArgs,
+    /// One node alone [env: HIGHWATER_NODE]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<NodeName>,
+    /// Read, open and compare every byte
+    #[arg(long)]
+    pub(crate) read_data: bool,
+    /// Restore into a scratch directory and let the engines check their data; without SNAPSHOT,
+    /// the newest snapshot of each node
+    #[arg(long)]
+    pub(crate) restore_test: bool,
+    /// Where the restore test puts its scratch directory [default: the temporary directory]
+    #[arg(long, value_name = "DIR", requires = "restore_test")]
+    pub(crate) scratch: Option<PathBuf>,
+}
+
+#[derive(Args, Debug, Default)]
+pub(crate) struct RestoreArgs {
+    /// An id, a unique prefix of one, or `latest`
+    pub(crate) snapshot: String,
+    /// Where the node directory is to stand
+    pub(crate) node_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) vault: VaultArgs,
+    /// The node, where the vault has several [env: HIGHWATER_NODE]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<NodeName>,
+    /// The newest snapshot that is no younger, as 2026-11-21T08:30:00Z
+    #[arg(long, value_name = "TIME")]
+    pub(crate) before: Option<Time>,
+    /// One part alone; the others stay as they are
+    #[arg(long, value_name = "NAME")]
+    pub(crate) part: Option<String>,
+    /// Only a snapshot that is known to be so good: `sealed` or `restored`
+    #[arg(long, value_name = "LEVEL", value_parser = values::level)]
+    pub(crate) require: Option<Level>,
+    /// Print what would happen, and change nothing
+    #[arg(long)]
+    pub(crate) plan: bool,
+    /// Replace a target that holds something; it is kept for `rollback`
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// The schema version that the node's program knows: a newer snapshot is refused
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) schema: Option<u64>,
+    /// Owner and group of all that is restored, as numbers
+    #[arg(long, value_name = "UID:GID", value_parser = values::owner)]
+    pub(crate) owner: Option<(u32, u32)>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TargetArgs {
+    /// The node directory
+    pub(crate) node_dir: PathBuf,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum KeyCommand {
+    /// Add a slot; nothing is sealed again
+    Add(KeyAddArgs),
+    /// List the slots
+    List(VaultArgs),
+    /// Remove a slot; the last one can't be removed
+    Remove(KeyRemoveArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct KeyAddArgs {
+    #[command(flatten)]
+    pub(crate) vault: VaultArgs,
+    #[command(flatten)]
+    pub(crate) new: NewKeyArgs,
+    /// What the slot is for
+    #[arg(long, value_name = "TEXT", default_value = "added")]
+    pub(crate) label: String,
+}
+
+/// What opens the new slot.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub(crate) struct NewKeyArgs {
+    /// The new slot opens with this key file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) new_key_file: Option<PathBuf>,
+    /// The new slot opens with the passphrase in this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) new_passphrase_file: Option<PathBuf>,
+    /// The new slot opens with the mnemonic in this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) new_mnemonic_file: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct KeyRemoveArgs {
+    /// The slot: its id, or a unique prefix of it
+    pub(crate) slot: String,
+    #[command(flatten)]
+    pub(crate) vault: VaultArgs,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum OwnerCommand {
+    /// Show who owns a node
+    Show(OwnerArgs),
+    /// Give the ownership up, so that anybody may claim it
+    Release(OwnerChangeArgs),
+    /// Become the owner under a new epoch: the old one's next backup fails
+    TakeOver(OwnerChangeArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct OwnerArgs {
+    #[command(flatten)]
+    pub(crate) vault: VaultArgs,
+    /// The node [env: HIGHWATER_NODE]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<NodeName>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct OwnerChangeArgs {
+    #[command(flatten)]
+    pub(crate) owner: OwnerArgs,
+    /// Why; recorded in the vault
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) reason: String,
+}
+
+#[derive(Args, Debug, Default)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    pub(crate) vault: VaultArgs,
+    /// One node alone [env: HIGHWATER_NODE]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<NodeName>,
+    /// Exit with 9 where a node's newest snapshot is older, as 26h
+    #[arg(long, value_name = "AGE", value_parser = values::duration)]
+    pub(crate) max_age: Option<Duration>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    pub(crate) shell: Shell,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ManArgs {
+    /// Where the pages go; made if missing
+    pub(crate) dir: PathBuf,
+}

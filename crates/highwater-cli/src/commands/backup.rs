@@ -1,0 +1,104 @@
+//! `backup`: one snapshot of a node directory.
+
+use std::collections::BTreeMap;
+
+use highwater::backup::{self, BackupOptions, BackupReport};
+use highwater::engine::{CaptureOptions, DiscoverOptions};
+use highwater::{Error, Result};
+use serde_json::{Value, json};
+
+use super::record;
+use crate::answer::Answer;
+use crate::cli::BackupArgs;
+use crate::context::Context;
+use crate::format;
+
+pub(crate) fn run(context: &Context, args: &BackupArgs) -> Result<Answer> {
+    let options = BackupOptions {
+        node: context.settings.node(args.node.as_ref()),
+        tags: unique("--tag", &args.tag)?,
+        marks: unique("--mark", &args.mark)?,
+        schema: args.schema,
+        discover: DiscoverOptions {
+            exclude: args.files.exclude.clone(),
+            include: args.files.include.clone(),
+        },
+        capture: CaptureOptions {
+            hooks: Vec::new(),
+            allow_no_barrier: args.no_barrier,
+            block_max: args.max_block,
+        },
+        rehash: args.rehash,
+        rate_max: args.limit_rate,
+        guarded: false,
+        adopt: args.adopt,
+    };
+    let actor = context.actor()?;
+    let vault = context.vault_for_node(&args.vault, &args.node_dir)?;
+    let report = backup::run(&vault, &args.node_dir, &actor, &options, &context.control)?;
+    Ok(Answer::new(document(&report), human(&report)).warnings(report.warnings))
+}
+
+fn unique<V: Clone>(flag: &str, pairs: &[(String, V)]) -> Result<BTreeMap<String, V>> {
+    let mut map = BTreeMap::new();
+    for (name, value) in pairs {
+        if map.insert(name.clone(), value.clone()).is_some() {
+            return Err(Error::input(format!("{flag} names `{name}` twice")));
+        }
+    }
+    Ok(map)
+}
+
+fn document(report: &BackupReport) -> Value {
+    json!({
+        "snapshot": report.snapshot,
+        "node": report.node,
+        "parts": record::parts(&report.parts),
+        "bytes_total": report.bytes_total,
+        "bytes_read": report.bytes_read,
+        "bytes_stored": report.bytes_stored,
+        "parent": report.parent,
+        "seq": report.seq,
+        "barrier": report.barrier,
+        "pause_ms": u64::try_from(report.pause.as_millis()).unwrap_or(u64::MAX),
+        "seconds": format::seconds(report.duration),
+        "marks": record::marks(&report.marks),
+        "claimed_marks": record::claimed(&report.marks),
+        "warnings": report.warnings,
+    })
+}
+
+fn human(report: &BackupReport) -> String {
+    let mut lines = vec![
+        format!(
+            "Snapshot {} of node {}, number {}, in {}",
+            report.snapshot,
+            report.node,
+            report.seq.0,
+            format::duration(report.duration)
+        ),
+        String::new(),
+        record::part_table(&report.parts),
+        String::new(),
+    ];
+    let mut fields = vec![
+        (
+            "total",
+            format!(
+                "{}, of which {} read and {} stored",
+                format::bytes(report.bytes_total),
+                format::bytes(report.bytes_read),
+                format::bytes(report.bytes_stored)
+            ),
+        ),
+        ("barrier", record::word(&report.barrier)),
+    ];
+    if !report.pause.is_zero() {
+        fields.push(("pause", format::duration(report.pause)));
+    }
+    if !report.marks.is_empty() {
+        fields.push(("marks", record::mark_line(&report.marks)));
+    }
+    lines.push(format::fields(&fields));
+    lines.join("\n")
+}

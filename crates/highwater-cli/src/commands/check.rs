@@ -1,0 +1,149 @@
+//! `check`: manifests and sizes, every byte, or a restore into a scratch directory.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use highwater::ids::NodeName;
+use highwater::vault::{self, CheckOptions, CheckReport, Fault, Selector, Vault};
+use highwater::{Error, Kind, Result, restore};
+use serde_json::json;
+
+use crate::answer::Answer;
+use crate::cli::CheckArgs;
+use crate::context::Context;
+use crate::format;
+
+pub(crate) fn run(context: &Context, args: &CheckArgs) -> Result<Answer> {
+    let vault = context.vault(&args.vault)?;
+    let node = context.settings.node(args.node.as_ref());
+    let mut report = check(context, args, &vault, node.as_ref())?;
+    let mut warnings = Vec::new();
+    let mut tested = 0;
+    if args.restore_test {
+        let scratch = args.scratch.clone().unwrap_or_else(std::env::temp_dir);
+        for selector in to_test(context, args, &vault, node.as_ref())? {
+            warnings.extend(restore_test(context, &vault, &selector, &scratch, &mut report)?);
+            tested += 1;
+        }
+    }
+    report.ok = report.errors.is_empty();
+    let document = json!({
+        "ok": report.ok,
+        "snapshots": report.snapshots,
+        "chunks": report.chunks,
+        "bytes": report.bytes,
+        "restore_tests": tested,
+        "errors": report.errors,
+        "warnings": warnings,
+    });
+    let failed = (!report.ok).then_some(Kind::Corrupt);
+    Ok(Answer::new(document, human(args, &report, tested)).warnings(warnings).failed(failed))
+}
+
+/// One snapshot, all snapshots of a node, or all of the vault.
+fn check(
+    context: &Context,
+    args: &CheckArgs,
+    vault: &Vault,
+    node: Option<&NodeName>,
+) -> Result<CheckReport> {
+    let one = |selector: Option<Selector>| {
+        let options = CheckOptions { selector, read_data: args.read_data };
+        vault::check(vault, &options, &context.control)
+    };
+    if let Some(snapshot) = &args.snapshot {
+        return one(Some(context.selector(snapshot, node)?));
+    }
+    let Some(node) = node else { return one(None) };
+    let snapshots = vault.snapshots(Some(node))?;
+    if snapshots.is_empty() {
+        return Err(Error::not_found(format!("the vault holds no snapshot of node `{node}`")));
+    }
+    let mut sum = CheckReport { ok: true, ..CheckReport::default() };
+    for info in snapshots {
+        let report = one(Some(Selector {
+            snapshot: info.manifest.snapshot.to_string(),
+            ..Selector::default()
+        }))?;
+        sum.snapshots += report.snapshots;
+        sum.chunks += report.chunks;
+        sum.bytes += report.bytes;
+        for fault in report.errors {
+            if !sum.errors.contains(&fault) {
+                sum.errors.push(fault);
+            }
+        }
+    }
+    Ok(sum)
+}
+
+/// The snapshot that was named, or the newest of each node.
+fn to_test(
+    context: &Context,
+    args: &CheckArgs,
+    vault: &Vault,
+    node: Option<&NodeName>,
+) -> Result<Vec<Selector>> {
+    if let Some(snapshot) = &args.snapshot {
+        return Ok(vec![context.selector(snapshot, node)?]);
+    }
+    // From oldest to newest within a node: the last one stays.
+    let newest: BTreeMap<NodeName, String> = vault
+        .snapshots(node)?
+        .into_iter()
+        .map(|info| (info.manifest.node, info.manifest.snapshot.to_string()))
+        .collect();
+    let selector = |snapshot| Selector { snapshot, ..Selector::default() };
+    Ok(newest.into_values().map(selector).collect())
+}
+
+/// Damage that the restore finds is a fault like any other; what keeps it from being made is not.
+fn restore_test(
+    context: &Context,
+    vault: &Vault,
+    selector: &Selector,
+    scratch: &Path,
+    report: &mut CheckReport,
+) -> Result<Vec<String>> {
+    let error = match restore::test(vault, selector, scratch, &context.control) {
+        Ok(warnings) => return Ok(warnings),
+        Err(error) if error.kind() == Kind::Corrupt => error,
+        Err(error) => return Err(error),
+    };
+    let fault = Fault {
+        entry: error.entry_name().unwrap_or(&selector.snapshot).to_owned(),
+        problem: error.message().to_owned(),
+    };
+    if !report.errors.contains(&fault) {
+        report.errors.push(fault);
+    }
+    Ok(Vec::new())
+}
+
+fn human(args: &CheckArgs, report: &CheckReport, tested: u64) -> String {
+    let snapshots = format::count(report.snapshots, "snapshot", "snapshots");
+    let mut lines = vec![if args.read_data {
+        let chunks = format::count(report.chunks, "chunk", "chunks");
+        format!("{snapshots}: {chunks} opened and compared, {} read", format::bytes(report.bytes))
+    } else {
+        format!(
+            "{snapshots}: manifests opened, {} of objects found with their sizes",
+            format::bytes(report.bytes)
+        )
+    }];
+    if tested > 0 {
+        lines.push(format!(
+            "{} restored to scratch, opened and checked by their engines",
+            format::count(tested, "snapshot", "snapshots")
+        ));
+    }
+    lines.extend(
+        report.errors.iter().map(|fault| format!("BAD  {}: {}", fault.entry, fault.problem)),
+    );
+    lines.push(if report.ok {
+        "No fault.".to_owned()
+    } else {
+        format::count(report.errors.len() as u64, "fault.", "faults.")
+    });
+    lines.join("\n")
+}

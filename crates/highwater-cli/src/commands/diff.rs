@@ -1,0 +1,157 @@
+//! `diff`: what one snapshot has that another has not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use highwater::Result;
+use highwater::ids::RelPath;
+use highwater::vault::Manifest;
+use highwater::vault::manifest::EntryRecord;
+use serde_json::{Value, json};
+
+use crate::answer::Answer;
+use crate::cli::DiffArgs;
+use crate::context::Context;
+use crate::format;
+
+pub(crate) fn run(context: &Context, args: &DiffArgs) -> Result<Answer> {
+    let vault = context.vault(&args.vault)?;
+    let resolve = |snapshot: &str| -> Result<Manifest> {
+        let selector = context.selector(snapshot, args.node.as_ref())?;
+        Ok(vault.resolve(&selector)?.manifest)
+    };
+    let (from, to) = (resolve(&args.from)?, resolve(&args.to)?);
+    let difference = Difference::between(&from, &to);
+    Ok(Answer::new(difference.document(&from, &to), difference.human(&from, &to)))
+}
+
+/// What tells two manifests apart.
+struct Difference<'a> {
+    parts_added: Vec<&'a str>,
+    parts_removed: Vec<&'a str>,
+    added: Vec<&'a EntryRecord>,
+    removed: Vec<&'a EntryRecord>,
+    /// The newer record, and whether its content is another one (not only its metadata).
+    changed: Vec<(&'a EntryRecord, bool)>,
+    marks: BTreeMap<&'a str, (Option<u64>, Option<u64>)>,
+}
+
+impl<'a> Difference<'a> {
+    fn between(from: &'a Manifest, to: &'a Manifest) -> Difference<'a> {
+        let (old, new) = (by_path(from), by_path(to));
+        let missing_in = |this: &BTreeMap<&RelPath, &'a EntryRecord>,
+                          other: &BTreeMap<&RelPath, &'a EntryRecord>| {
+            let missing = this.iter().filter(|(path, _)| !other.contains_key(*path));
+            missing.map(|(_, entry)| *entry).collect::<Vec<_>>()
+        };
+        let changed = new.iter().filter_map(|(path, new)| {
+            let old = old.get(path)?;
+            let content = content_differs(old, new);
+            (content || old.meta != new.meta).then_some((*new, content))
+        });
+        let names = |manifest: &'a Manifest| -> BTreeSet<&'a str> {
+            manifest.parts.iter().map(|part| part.name.as_str()).collect()
+        };
+        let (old_parts, new_parts) = (names(from), names(to));
+        Difference {
+            parts_added: new_parts.difference(&old_parts).copied().collect(),
+            parts_removed: old_parts.difference(&new_parts).copied().collect(),
+            added: missing_in(&new, &old),
+            removed: missing_in(&old, &new),
+            changed: changed.collect(),
+            marks: marks(from, to),
+        }
+    }
+
+    fn document(&self, from: &Manifest, to: &Manifest) -> Value {
+        let paths = |entries: &[&EntryRecord]| -> Value {
+            entries.iter().map(|entry| json!(entry.path)).collect()
+        };
+        let marks: Value = self
+            .marks
+            .iter()
+            .map(|(name, (from, to))| ((*name).to_owned(), json!({"from": from, "to": to})))
+            .collect();
+        json!({
+            "from": from.snapshot,
+            "to": to.snapshot,
+            "parts": {"added": self.parts_added, "removed": self.parts_removed},
+            "files": {
+                "added": paths(&self.added),
+                "removed": paths(&self.removed),
+                "changed": self.changed.iter().map(|(entry, content)| {
+                    json!({"path": entry.path, "content": content, "bytes": entry.size})
+                }).collect::<Value>(),
+            },
+            "bytes": {"from": from.bytes_total(), "to": to.bytes_total()},
+            "marks": marks,
+        })
+    }
+
+    fn human(&self, from: &Manifest, to: &Manifest) -> String {
+        let mut lines = vec![
+            format!(
+                "from  {} of {}, {}",
+                from.snapshot,
+                format::time(from.time),
+                format::bytes(from.bytes_total())
+            ),
+            format!(
+                "to    {} of {}, {}",
+                to.snapshot,
+                format::time(to.time),
+                format::bytes(to.bytes_total())
+            ),
+            String::new(),
+        ];
+        let before = lines.len();
+        lines.extend(self.parts_added.iter().map(|name| format!("+ part {name}")));
+        lines.extend(self.parts_removed.iter().map(|name| format!("- part {name}")));
+        let sized = |sign: char, entry: &EntryRecord| {
+            format!("{sign} {} ({})", entry.path, format::bytes(entry.size))
+        };
+        lines.extend(self.added.iter().map(|entry| sized('+', entry)));
+        lines.extend(self.removed.iter().map(|entry| sized('-', entry)));
+        lines.extend(self.changed.iter().map(|(entry, content)| {
+            let what = if *content { format::bytes(entry.size) } else { "metadata".to_owned() };
+            format!("~ {} ({what})", entry.path)
+        }));
+        let value = |mark: Option<u64>| mark.map_or_else(|| "none".to_owned(), |n| n.to_string());
+        lines.extend(
+            self.marks.iter().map(|(name, (from, to))| {
+                format!("mark {name}: {} to {}", value(*from), value(*to))
+            }),
+        );
+        if lines.len() == before {
+            lines.push("No difference.".to_owned());
+        }
+        lines.join("\n")
+    }
+}
+
+fn by_path(manifest: &Manifest) -> BTreeMap<&RelPath, &EntryRecord> {
+    manifest.entries().map(|entry| (&entry.path, entry)).collect()
+}
+
+/// Content is compared by the ids of its units, so that neither snapshot is read.
+fn content_differs(old: &EntryRecord, new: &EntryRecord) -> bool {
+    let content = |entry: &EntryRecord| -> Vec<String> {
+        entry.leaves.iter().map(|leaf| leaf.content.clone()).collect()
+    };
+    old.kind != new.kind
+        || old.size != new.size
+        || old.holes != new.holes
+        || content(old) != content(new)
+}
+
+/// The marks that differ.
+fn marks<'a>(
+    from: &'a Manifest,
+    to: &'a Manifest,
+) -> BTreeMap<&'a str, (Option<u64>, Option<u64>)> {
+    let names = from.marks.keys().chain(to.marks.keys());
+    let pair = |name: &'a String| {
+        let value = |manifest: &Manifest| manifest.marks.get(name).map(|mark| mark.value);
+        (name.as_str(), (value(from), value(to)))
+    };
+    names.map(pair).filter(|(_, (from, to))| from != to).collect()
+}

@@ -1,0 +1,141 @@
+//! `inspect`: parts, who has them open, what a backup would refuse and why.
+
+use highwater::Result;
+use highwater::engine::{self, DiscoverOptions, EngineKind, FoundPart, Layout, Refusal, User};
+use highwater::ids::RelPath;
+use serde_json::{Value, json};
+
+use super::record::{self, Part};
+use crate::answer::Answer;
+use crate::cli::InspectArgs;
+use crate::{format, places};
+
+pub(crate) fn run(args: &InspectArgs) -> Result<Answer> {
+    let options = DiscoverOptions {
+        exclude: args.files.exclude.clone(),
+        include: args.files.include.clone(),
+    };
+    let layout = engine::discover(&args.node_dir, &options)?;
+    let users = engine::users(&layout.dir)?;
+    let parts: Vec<Seen<'_>> = layout.parts.iter().map(|part| see(part, &layout, &users)).collect();
+    let homeless: Vec<&Refusal> = layout
+        .refusals
+        .iter()
+        .filter(|refusal| !layout.parts.iter().any(|part| concerns(refusal, part)))
+        .collect();
+    let document = json!({
+        "dir": places::text(&layout.dir),
+        "parts": parts.iter().map(Seen::document).collect::<Value>(),
+        "refusals": homeless.iter().map(|refusal| refusal_document(refusal)).collect::<Value>(),
+    });
+    Ok(Answer::new(document, human(&layout, &parts, &homeless)))
+}
+
+/// A part, with what stands between it and a backup.
+struct Seen<'a> {
+    part: &'a FoundPart,
+    users: Vec<&'a User>,
+    refused: Option<String>,
+}
+
+impl Seen<'_> {
+    fn document(&self) -> Value {
+        json!({
+            "name": self.part.name,
+            "engine": self.part.engine,
+            "files": self.part.files,
+            "bytes": self.part.bytes,
+            "in_use_by": self.users.iter().map(|user| user_document(user)).collect::<Value>(),
+            "refused": self.refused,
+        })
+    }
+}
+
+fn see<'a>(part: &'a FoundPart, layout: &Layout, users: &'a [User]) -> Seen<'a> {
+    let users: Vec<&User> = users.iter().filter(|user| holds(part, &user.file)).collect();
+    let problems: Vec<String> = layout
+        .refusals
+        .iter()
+        .filter(|refusal| concerns(refusal, part))
+        .map(|refusal| format!("{}; {}", refusal.problem, refusal.hint))
+        .collect();
+    let refused = if !problems.is_empty() {
+        Some(problems.join("; "))
+    } else if users.is_empty() || captured_while_open(part.engine) {
+        None
+    } else {
+        Some(format!(
+            "open in {}; stop the node, or let it supply a checkpoint hook",
+            user_list(&users)
+        ))
+    };
+    Seen { part, users, refused }
+}
+
+/// Whether the engine is captured from outside while the node has it open.
+fn captured_while_open(engine: EngineKind) -> bool {
+    matches!(engine, EngineKind::Sqlite | EngineKind::Files)
+}
+
+fn holds(part: &FoundPart, file: &RelPath) -> bool {
+    let among = part.entries.binary_search(file).is_ok();
+    among || (part.engine != EngineKind::Files && file.is_within(&part.root))
+}
+
+/// A refusal names the part itself, or one of its files.
+fn concerns(refusal: &Refusal, part: &FoundPart) -> bool {
+    refusal.entry == part.name
+        || refusal.entry.parse().is_ok_and(|path: RelPath| holds(part, &path))
+}
+
+fn user_document(user: &User) -> Value {
+    json!({"pid": user.pid, "command": user.command, "file": user.file})
+}
+
+fn refusal_document(refusal: &Refusal) -> Value {
+    json!({
+        "entry": refusal.entry,
+        "problem": refusal.problem,
+        "hint": refusal.hint,
+        "kind": refusal.kind.name(),
+    })
+}
+
+fn user_list(users: &[&User]) -> String {
+    let mut names: Vec<String> =
+        users.iter().map(|user| format!("{} ({})", user.command, user.pid)).collect();
+    names.dedup();
+    names.join(", ")
+}
+
+fn human(layout: &Layout, parts: &[Seen<'_>], homeless: &[&Refusal]) -> String {
+    let rows: Vec<Part> = parts
+        .iter()
+        .map(|seen| {
+            let part = seen.part;
+            (part.name.clone(), part.engine, part.files, part.bytes)
+        })
+        .collect();
+    let total: u64 = layout.parts.iter().map(|part| part.bytes).sum();
+    let mut lines =
+        vec![format!("{}, {}", places::text(&layout.dir), format::bytes(total)), String::new()];
+    lines.push(record::part_table(&rows));
+    let mut notes = Vec::new();
+    for seen in parts {
+        if !seen.users.is_empty() {
+            notes.push(format!("in use   {}: {}", seen.part.name, user_list(&seen.users)));
+        }
+        if let Some(refused) = &seen.refused {
+            notes.push(format!("refused  {}: {refused}", seen.part.name));
+        }
+    }
+    for refusal in homeless {
+        notes.push(format!("refused  {}: {}; {}", refusal.entry, refusal.problem, refusal.hint));
+    }
+    if !notes.iter().any(|note| note.starts_with("refused")) {
+        notes.push("A backup would refuse nothing.".to_owned());
+    }
+    lines.push(String::new());
+    lines.extend(notes);
+    lines.join("\n")
+}

@@ -1,0 +1,19 @@
+//! The commands, one file each: `run` turns arguments into an answer, and prints nothing.
+
+pub(crate) mod backup;
+pub(crate) mod check;
+pub(crate) mod completions;
+pub(crate) mod diff;
+pub(crate) mod init;
+pub(crate) mod inspect;
+pub(crate) mod key;
+pub(crate) mod man;
+pub(crate) mod owner;
+pub(crate) mod recover;
+pub(crate) mod restore;
+pub(crate) mod rollback;
+pub(crate) mod show;
+pub(crate) mod snapshots;
+pub(crate) mod status;
+
+mod record;

@@ -1,0 +1,65 @@
+//! What several documents share: parts and marks.
+
+use std::collections::BTreeMap;
+
+use highwater::engine::EngineKind;
+use highwater::vault::manifest::Mark;
+use serde_json::{Value, json};
+
+use crate::format;
+
+/// Name, engine, files and bytes of a part.
+pub(super) type Part = (String, EngineKind, u64, u64);
+
+/// The parts as an array of objects.
+pub(super) fn parts(parts: &[Part]) -> Value {
+    let part = |(name, engine, files, bytes): &Part| json!({"name": name, "engine": engine, "files": files, "bytes": bytes});
+    parts.iter().map(part).collect()
+}
+
+/// The parts as a table.
+pub(super) fn part_table(parts: &[Part]) -> String {
+    let row = |(name, engine, files, bytes): &Part| {
+        vec![name.clone(), word(engine), files.to_string(), format::bytes(*bytes)]
+    };
+    format::table(&["PART", "ENGINE", "FILES", "SIZE"], &[2, 3], parts.iter().map(row).collect())
+}
+
+/// The marks as an object of numbers.
+pub(super) fn marks(marks: &BTreeMap<String, Mark>) -> Value {
+    marks.iter().map(|(name, mark)| (name.clone(), json!(mark.value))).collect()
+}
+
+/// The names of the marks that the caller claimed, that no barrier captured.
+pub(super) fn claimed(marks: &BTreeMap<String, Mark>) -> Value {
+    marks.iter().filter(|(_, mark)| mark.claimed).map(|(name, _)| json!(name)).collect()
+}
+
+/// The marks on one line.
+pub(super) fn mark_line(marks: &BTreeMap<String, Mark>) -> String {
+    let mark = |(name, mark): (&String, &Mark)| {
+        format!("{name}={}{}", mark.value, if mark.claimed { " (claimed)" } else { "" })
+    };
+    let marks: Vec<String> = marks.iter().map(mark).collect();
+    marks.join(" ")
+}
+
+/// The tags on one line.
+pub(super) fn tag_line(tags: &BTreeMap<String, String>) -> String {
+    let tags: Vec<String> = tags.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    tags.join(" ")
+}
+
+/// The word that stands for a value in documents.
+pub(super) fn word(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(Value::String(word)) => word,
+        Ok(other) => other.to_string(),
+        Err(_) => String::new(),
+    }
+}
+
+/// The beginning of an id: enough for people to tell snapshots apart.
+pub(super) fn short(id: &impl std::fmt::Display) -> String {
+    id.to_string().chars().take(12).collect()
+}

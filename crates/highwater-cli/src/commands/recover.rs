@@ -1,0 +1,33 @@
+//! `recover`: finishes what a crash interrupted, and says which side it ended on.
+
+use std::path::Path;
+
+use highwater::Result;
+use highwater::restore::{self, Outcome};
+use serde_json::{Value, json};
+
+use crate::answer::Answer;
+use crate::cli::TargetArgs;
+use crate::context::Context;
+use crate::places;
+
+pub(crate) fn run(context: &Context, args: &TargetArgs) -> Result<Answer> {
+    let outcome = restore::recover(&args.node_dir, &context.control)?;
+    let target = places::text(&args.node_dir);
+    let human = match outcome {
+        Outcome::Nothing => format!("Nothing was interrupted in {target}."),
+        Outcome::Old => format!("{target} is the directory from before the restore."),
+        Outcome::New => format!("{target} is the restored directory."),
+    };
+    Ok(Answer::new(document(&args.node_dir, outcome), human))
+}
+
+/// Which directory stands at the target.
+pub(super) fn document(target: &Path, outcome: Outcome) -> Value {
+    let word = match outcome {
+        Outcome::Nothing => "nothing",
+        Outcome::Old => "old",
+        Outcome::New => "new",
+    };
+    json!({"target": places::text(target), "outcome": word})
+}

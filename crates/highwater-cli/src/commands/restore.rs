@@ -1,0 +1,125 @@
+//! `restore`: a plan that prints, or the plan carried out.
+
+use highwater::Result;
+use highwater::restore::{self, Exchange, RestoreOptions, RestorePlan, RestoreReport};
+use serde_json::{Value, json};
+
+use super::record;
+use crate::answer::Answer;
+use crate::cli::RestoreArgs;
+use crate::context::Context;
+use crate::{format, places};
+
+pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<Answer> {
+    let mut selector = context.selector(&args.snapshot, args.node.as_ref())?;
+    selector.before = args.before;
+    selector.require = args.require;
+    let options = RestoreOptions {
+        selector,
+        part: args.part.clone(),
+        force: args.force,
+        owner: args.owner,
+        schema: args.schema,
+    };
+    let vault = context.vault_for_node(&args.vault, &args.node_dir)?;
+    let plan = restore::plan(&vault, &args.node_dir, &options)?;
+    if args.plan {
+        let answer = Answer::new(plan_document(&plan), plan_human(&plan));
+        return Ok(answer.warnings(plan.warnings));
+    }
+    let report = restore::run(&vault, &plan, &context.control)?;
+    let mut warnings = plan.warnings;
+    warnings.extend(
+        report.warnings.iter().filter(|text| !warnings.contains(text)).cloned().collect::<Vec<_>>(),
+    );
+    let document = document(&report, &warnings);
+    Ok(Answer::new(document, human(&report)).warnings(warnings))
+}
+
+fn document(report: &RestoreReport, warnings: &[String]) -> Value {
+    json!({
+        "snapshot": report.snapshot,
+        "target": places::text(&report.target),
+        "bytes": report.bytes,
+        "seconds": format::seconds(report.duration),
+        "kept": report.kept.as_deref().map(places::text),
+        "quarantined": report.quarantined,
+        "warnings": warnings,
+    })
+}
+
+fn human(report: &RestoreReport) -> String {
+    let mut lines = vec![format!(
+        "Restored {} to {}: {} in {}",
+        report.snapshot,
+        places::text(&report.target),
+        format::bytes(report.bytes),
+        format::duration(report.duration)
+    )];
+    if let Some(kept) = &report.kept {
+        lines.push(format!(
+            "The old directory is kept in {}; `highwater rollback` brings it back.",
+            places::text(kept)
+        ));
+    }
+    if report.quarantined > 0 {
+        let databases = format::count(report.quarantined, "database is", "databases are");
+        lines.push(format!("{databases} withheld until shown to be current."));
+    }
+    lines.join("\n")
+}
+
+fn plan_document(plan: &RestorePlan) -> Value {
+    json!({
+        "plan": true,
+        "snapshot": plan.snapshot,
+        "node": plan.node,
+        "time": plan.time,
+        "target": places::text(&plan.target),
+        "exchange": exchange_word(plan.exchange),
+        "staging": places::text(&plan.staging),
+        "keep": plan.keep.as_deref().map(places::text),
+        "part": plan.part,
+        "parts": record::parts(&plan.parts),
+        "bytes": plan.bytes,
+        "owner": plan.owner.map(|(user, group)| format!("{user}:{group}")),
+        "force": plan.force,
+        "warnings": plan.warnings,
+    })
+}
+
+fn exchange_word(exchange: Exchange) -> &'static str {
+    match exchange {
+        Exchange::Create => "create",
+        Exchange::Whole => "whole",
+        Exchange::Entries => "entries",
+    }
+}
+
+fn plan_human(plan: &RestorePlan) -> String {
+    let exchange = match plan.exchange {
+        Exchange::Create => "staging takes the place of the target, where nothing is",
+        Exchange::Whole => "directory against directory, in one step",
+        Exchange::Entries => {
+            "entry against entry inside the mount point, databases withheld meanwhile"
+        }
+    };
+    let mut fields = vec![
+        ("snapshot", format!("{} of {}, {}", plan.snapshot, plan.node, format::time(plan.time))),
+        ("target", places::text(&plan.target)),
+        ("staging", places::text(&plan.staging)),
+        ("exchange", exchange.to_owned()),
+    ];
+    if let Some(keep) = &plan.keep {
+        fields.push(("keeps", format!("the old directory, in {}", places::text(keep))));
+    }
+    if let Some((user, group)) = plan.owner {
+        fields.push(("owner", format!("{user}:{group}")));
+    }
+    fields.push(("writes", format::bytes(plan.bytes)));
+    format!(
+        "{}\n\n{}\n\nNothing was changed.",
+        format::fields(&fields),
+        record::part_table(&plan.parts)
+    )
+}

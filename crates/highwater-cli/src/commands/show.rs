@@ -1,0 +1,99 @@
+//! `show`: one snapshot.
+
+use highwater::Result;
+use highwater::vault::manifest::PartRecord;
+use highwater::vault::{Manifest, SnapshotInfo};
+use serde_json::{Value, json};
+
+use super::record::{self, Part};
+use crate::answer::Answer;
+use crate::cli::ShowArgs;
+use crate::context::Context;
+use crate::format;
+
+pub(crate) fn run(context: &Context, args: &ShowArgs) -> Result<Answer> {
+    let selector = context.selector(&args.snapshot, args.node.as_ref())?;
+    let info = context.vault(&args.vault)?.resolve(&selector)?;
+    Ok(Answer::new(document(&info), human(&info)))
+}
+
+fn document(info: &SnapshotInfo) -> Value {
+    let manifest = &info.manifest;
+    json!({
+        "snapshot": manifest.snapshot,
+        "generation": manifest.generation,
+        "node": manifest.node,
+        "uid": manifest.uid,
+        "seq": manifest.seq,
+        "epoch": manifest.epoch,
+        "parent": manifest.parent,
+        "time": manifest.time,
+        "barrier": manifest.barrier,
+        "guarded": manifest.guarded,
+        "program": manifest.program,
+        "restore": manifest.restore,
+        "schema": manifest.schema,
+        "level": info.level,
+        "marks": record::marks(&manifest.marks),
+        "claimed_marks": record::claimed(&manifest.marks),
+        "tags": manifest.tags,
+        "parts": manifest.parts.iter().map(part_document).collect::<Value>(),
+        "bytes_total": manifest.bytes_total(),
+        "bytes_read": manifest.bytes_read,
+        "bytes_stored": manifest.bytes_stored,
+    })
+}
+
+fn part_document(part: &PartRecord) -> Value {
+    json!({
+        "name": part.name,
+        "engine": part.engine,
+        "engine_version": part.engine_version,
+        "consistency": part.consistency,
+        "files": part.files(),
+        "bytes": part.bytes(),
+    })
+}
+
+fn human(info: &SnapshotInfo) -> String {
+    let manifest = &info.manifest;
+    let none = || "none".to_owned();
+    let mut fields = vec![
+        ("snapshot", manifest.snapshot.to_string()),
+        ("node", format!("{}, number {}", manifest.node, manifest.seq.0)),
+        ("time", format::time(manifest.time)),
+        ("level", record::word(&info.level)),
+        ("barrier", record::word(&manifest.barrier)),
+        ("parent", manifest.parent.map_or_else(none, |parent| parent.to_string())),
+        ("epoch", manifest.epoch.0.to_string()),
+        ("size", sizes(manifest)),
+        ("program", format!("highwater {}", manifest.program)),
+    ];
+    if let Some(schema) = &manifest.schema {
+        fields.push(("schema", schema.to_string()));
+    }
+    if manifest.guarded {
+        fields.push(("guarded", "a restore withholds the databases".to_owned()));
+    }
+    if !manifest.marks.is_empty() {
+        fields.push(("marks", record::mark_line(&manifest.marks)));
+    }
+    if !manifest.tags.is_empty() {
+        fields.push(("tags", record::tag_line(&manifest.tags)));
+    }
+    let parts: Vec<Part> = manifest
+        .parts
+        .iter()
+        .map(|part| (part.name.clone(), part.engine, part.files(), part.bytes()))
+        .collect();
+    format!("{}\n\n{}", format::fields(&fields), record::part_table(&parts))
+}
+
+fn sizes(manifest: &Manifest) -> String {
+    format!(
+        "{}, of which {} read and {} stored",
+        format::bytes(manifest.bytes_total()),
+        format::bytes(manifest.bytes_read),
+        format::bytes(manifest.bytes_stored)
+    )
+}

@@ -1,0 +1,117 @@
+//! `status`: how old the newest snapshot of each node is.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use highwater::ids::{NodeName, Time};
+use highwater::vault::SnapshotInfo;
+use highwater::{Error, Kind, Result};
+use serde_json::{Value, json};
+
+use super::record;
+use crate::answer::Answer;
+use crate::cli::StatusArgs;
+use crate::context::Context;
+use crate::format;
+
+/// Clocks of two machines may differ by so much before a time is said to lie in the future.
+const CLOCK_DIFFERENCE_NANOS_MAX: i64 = 5 * 60 * 1_000_000_000;
+
+pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<Answer> {
+    let vault = context.vault(&args.vault)?;
+    let node = context.settings.node(args.node.as_ref());
+    // From oldest to newest within a node: the last one stays.
+    let newest: BTreeMap<NodeName, SnapshotInfo> = vault
+        .snapshots(node.as_ref())?
+        .into_iter()
+        .map(|info| (info.manifest.node.clone(), info))
+        .collect();
+    if let (true, Some(node)) = (newest.is_empty(), &node) {
+        return Err(Error::not_found(format!("the vault holds no snapshot of node `{node}`")));
+    }
+    let slots = vault.slots()?.len();
+    let now = context.env().now();
+    let stale = |info: &SnapshotInfo| {
+        args.max_age.is_some_and(|age_max| is_older(now, info.manifest.time, age_max))
+    };
+    let any_stale = newest.values().any(stale) || (newest.is_empty() && args.max_age.is_some());
+    let warnings = warnings(&newest, slots, now);
+    let document = json!({
+        "nodes": newest.values().map(|info| document(info, now, stale(info))).collect::<Value>(),
+        "slots": slots,
+        "warnings": warnings,
+    });
+    let rows = newest.values().map(|info| row(info, now, stale(info))).collect();
+    let human = if newest.is_empty() {
+        String::new()
+    } else {
+        format::table(&["NODE", "NEWEST", "TIME", "AGE", "LEVEL", ""], &[3], rows)
+    };
+    let failed = any_stale.then_some(Kind::Stale);
+    Ok(Answer::new(document, human).warnings(warnings).failed(failed))
+}
+
+fn is_older(now: Time, time: Time, age_max: Duration) -> bool {
+    let age = i128::from(now.as_nanos()) - i128::from(time.as_nanos());
+    age > i128::try_from(age_max.as_nanos()).unwrap_or(i128::MAX)
+}
+
+fn warnings(newest: &BTreeMap<NodeName, SnapshotInfo>, slots: usize, now: Time) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if newest.is_empty() {
+        warnings.push("the vault holds no snapshot".to_owned());
+    }
+    for (node, info) in newest {
+        let ahead = info.manifest.time.as_nanos().saturating_sub(now.as_nanos());
+        if ahead > CLOCK_DIFFERENCE_NANOS_MAX {
+            warnings.push(format!(
+                "the newest snapshot of `{node}` lies in the future, so that its age is not known"
+            ));
+        }
+    }
+    if slots == 1 {
+        warnings.push(
+            "the vault has a single key slot: add another one with `highwater key add`".to_owned(),
+        );
+    }
+    warnings
+}
+
+fn document(info: &SnapshotInfo, now: Time, stale: bool) -> Value {
+    let manifest = &info.manifest;
+    json!({
+        "node": manifest.node,
+        "newest": manifest.snapshot,
+        "time": manifest.time,
+        "age_seconds": now.seconds_since(manifest.time),
+        "level": info.level,
+        "stale": stale,
+    })
+}
+
+fn row(info: &SnapshotInfo, now: Time, stale: bool) -> Vec<String> {
+    let manifest = &info.manifest;
+    vec![
+        manifest.node.to_string(),
+        record::short(&manifest.snapshot),
+        format::time(manifest.time),
+        format::age(now.seconds_since(manifest.time)),
+        record::word(&info.level),
+        if stale { "STALE" } else { "" }.to_owned(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn age_is_measured_to_the_nanosecond_and_the_future_is_not_old() {
+        let at = Time::from_nanos;
+        let limit = Duration::from_secs(1);
+        assert!(!is_older(at(1_000_000_000), at(0), limit));
+        assert!(is_older(at(1_000_000_001), at(0), limit));
+        assert!(!is_older(at(0), at(5_000_000_000), limit));
+        assert!(is_older(at(i64::MAX), at(i64::MIN), limit));
+    }
+}

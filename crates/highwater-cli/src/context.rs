@@ -1,0 +1,97 @@
+//! What a command works with: settings, environment, cancellation, progress.
+
+use std::path::Path;
+
+use highwater::control::Control;
+use highwater::vault::{Actor, Selector, Vault};
+use highwater::{Env, Error, Result};
+
+use crate::cli::VaultArgs;
+use crate::keys::KeySource;
+use crate::progress::Progress;
+use crate::settings::Settings;
+use crate::signals;
+
+/// What a command works with.
+pub(crate) struct Context {
+    pub(crate) settings: Settings,
+    pub(crate) control: Control,
+    pub(crate) progress: Progress,
+    pub(crate) json: bool,
+}
+
+impl Context {
+    /// The context of the process: its signals cancel, its terminal shows progress.
+    pub(crate) fn new(settings: Settings, json: bool) -> Result<Context> {
+        let progress = Progress::new(!json);
+        let control = Control::new(environment()?).on_event(progress.sink());
+        signals::cancel_on_signals(&control.cancel)?;
+        Ok(Context { settings, control, progress, json })
+    }
+
+    /// The same process with other settings.
+    pub(crate) fn with_settings(&self, settings: Settings) -> Context {
+        Context {
+            settings,
+            control: self.control.clone(),
+            progress: self.progress.clone(),
+            json: self.json,
+        }
+    }
+
+    /// Clock, randomness and fault points.
+    pub(crate) fn env(&self) -> &Env {
+        &self.control.env
+    }
+
+    /// Opens the vault that flags and settings name.
+    pub(crate) fn vault(&self, args: &VaultArgs) -> Result<Vault> {
+        let location = self.settings.location(args.vault.as_deref())?;
+        let secret = self.settings.key(&args.key)?.load()?;
+        Vault::open(&location, &secret, self.env())
+    }
+
+    /// The same, for a command on `node_dir`: the secret may lie neither in the vault nor in there.
+    pub(crate) fn vault_for_node(&self, args: &VaultArgs, node_dir: &Path) -> Result<Vault> {
+        let location = self.settings.location(args.vault.as_deref())?;
+        let source: KeySource = self.settings.key(&args.key)?;
+        source.refuse_inside_vault(&location)?;
+        source.refuse_inside_node(node_dir)?;
+        Vault::open(&location, &source.load()?, self.env())
+    }
+
+    /// Who acts on the vault.
+    pub(crate) fn actor(&self) -> Result<Actor> {
+        let user = match self.settings.user() {
+            Some(user) => user.to_owned(),
+            None => rustix::process::getuid().as_raw().to_string(),
+        };
+        let uname = rustix::system::uname();
+        let machine = uname.nodename().to_string_lossy();
+        Ok(Actor { state_dir: self.settings.state_dir()?, name: format!("{user}@{machine}") })
+    }
+
+    /// The snapshot that an id, a prefix or `latest` means, among those of `node` or of all.
+    pub(crate) fn selector(
+        &self,
+        snapshot: &str,
+        node: Option<&highwater::ids::NodeName>,
+    ) -> Result<Selector> {
+        if snapshot.is_empty() {
+            return Err(Error::input("the name of the snapshot is empty"));
+        }
+        let node = self.settings.node(node);
+        Ok(Selector { snapshot: snapshot.to_owned(), node, ..Selector::default() })
+    }
+}
+
+#[cfg(feature = "fault-points")]
+fn environment() -> Result<Env> {
+    crate::faults::environment()
+}
+
+#[cfg(not(feature = "fault-points"))]
+#[expect(clippy::unnecessary_wraps, reason = "the one with fault points can fail")]
+fn environment() -> Result<Env> {
+    Ok(Env::system())
+}

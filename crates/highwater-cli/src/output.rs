@@ -1,0 +1,81 @@
+//! All that the program prints. A closed pipe ends the printing, not the program.
+
+use std::io::{self, IsTerminal as _, Write};
+
+use highwater::{Error, Result};
+
+use crate::answer::Answer;
+use crate::exit;
+
+/// Prints an answer: its document, or its lines and its warnings.
+pub(crate) fn answer(answer: &Answer, json: bool) -> Result<()> {
+    let printed = if json {
+        document(&answer.json)
+    } else {
+        for warning in &answer.warnings {
+            note(&format!("warning: {warning}"));
+        }
+        line(&answer.human)
+    };
+    let result = if answer.once { printed } else { forgive_closed(printed) };
+    result.map_err(|error| {
+        let error = Error::unavailable(format!("the answer could not be printed: {error}"));
+        if answer.once {
+            return error.hint("what was shown once is lost: `highwater key list` shows the slots");
+        }
+        error
+    })
+}
+
+/// Prints an error, to standard error for people, to standard output as a document.
+pub(crate) fn error(error: &Error, json: bool) {
+    if json {
+        // There is no better place left to say that this can't be said.
+        let _ = document(&exit::document(error));
+    } else {
+        note(&exit::lines(error));
+    }
+}
+
+/// Prints what clap has to say where it was asked.
+pub(crate) fn help(help: &clap::Error) -> Result<()> {
+    let text = help.render();
+    let text = if io::stdout().is_terminal() { text.ansi().to_string() } else { text.to_string() };
+    forgive_closed(write(&mut io::stdout().lock(), text.as_bytes()))
+        .map_err(|error| Error::io("standard output", error))
+}
+
+/// Prints a line of a story that is told while it happens.
+pub(crate) fn tell(text: &str) -> Result<()> {
+    forgive_closed(line(text)).map_err(|error| Error::io("standard output", error))
+}
+
+/// Prints lines to standard error; where that is closed, nobody listens.
+pub(crate) fn note(text: &str) {
+    let _ = write(&mut io::stderr().lock(), format!("{text}\n").as_bytes());
+}
+
+fn document(value: &serde_json::Value) -> io::Result<()> {
+    let mut text = serde_json::to_string(value)?;
+    text.push('\n');
+    write(&mut io::stdout().lock(), text.as_bytes())
+}
+
+fn line(text: &str) -> io::Result<()> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    write(&mut io::stdout().lock(), format!("{text}\n").as_bytes())
+}
+
+fn write(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    out.write_all(bytes)?;
+    out.flush()
+}
+
+fn forgive_closed(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,255 @@
+//! Settings: a flag, then a `HIGHWATER_*` variable, then `highwater.toml`. An unknown variable or
+//! an unknown name in the file is an error, so that no misspelt setting is silently without effect.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use highwater::ids::NodeName;
+use highwater::vault::Location;
+use highwater::{Error, Result};
+use serde::Deserialize;
+
+use crate::cli::KeyArgs;
+use crate::keys::KeySource;
+
+const CONFIG: &str = "HIGHWATER_CONFIG";
+const KEY_FILE: &str = "HIGHWATER_KEY_FILE";
+const MNEMONIC_FILE: &str = "HIGHWATER_MNEMONIC_FILE";
+const NODE: &str = "HIGHWATER_NODE";
+const PASSPHRASE_FILE: &str = "HIGHWATER_PASSPHRASE_FILE";
+const STATE_DIR: &str = "HIGHWATER_STATE_DIR";
+const VAULT: &str = "HIGHWATER_VAULT";
+
+/// Every variable that means something.
+const KNOWN: &[&str] = &[CONFIG, KEY_FILE, MNEMONIC_FILE, NODE, PASSPHRASE_FILE, STATE_DIR, VAULT];
+
+/// The variables that choose a fault, known only to a program that has fault points.
+#[cfg(feature = "fault-points")]
+const KNOWN_FAULTS: &[&str] = crate::faults::VARIABLES;
+#[cfg(not(feature = "fault-points"))]
+const KNOWN_FAULTS: &[&str] = &[];
+
+/// The environment of the process, or one that a test makes up.
+pub(crate) struct Environment(BTreeMap<OsString, OsString>);
+
+impl Environment {
+    /// The environment of this process.
+    pub(crate) fn of_process() -> Environment {
+        Environment(std::env::vars_os().collect())
+    }
+
+    fn raw(&self, name: &str) -> Option<&OsStr> {
+        self.0.get(OsStr::new(name)).map(OsString::as_os_str)
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        self.raw(name).map(PathBuf::from)
+    }
+
+    fn text(&self, name: &str) -> Result<Option<String>> {
+        let Some(value) = self.raw(name) else { return Ok(None) };
+        let text = value.to_str().ok_or_else(|| Error::input(format!("{name} is not UTF-8")))?;
+        Ok(Some(text.to_owned()))
+    }
+
+    /// A directory of the XDG convention: an absolute path, or below the home directory.
+    fn xdg(&self, name: &str, below_home: &str) -> Option<PathBuf> {
+        let given = self.path(name).filter(|path| path.is_absolute());
+        let home = || self.path("HOME").filter(|path| path.is_absolute());
+        given.or_else(|| home().map(|home| home.join(below_home)))
+    }
+
+    fn check_known(&self) -> Result<()> {
+        for (name, value) in &self.0 {
+            if !name.as_bytes().starts_with(b"HIGHWATER_") {
+                continue;
+            }
+            let known = |all: &[&str]| all.iter().any(|known| OsStr::new(known) == name);
+            let name = highwater::ids::encode(name.as_bytes());
+            if !known(KNOWN) && !known(KNOWN_FAULTS) {
+                return Err(Error::input(format!("the variable {name} is no setting"))
+                    .hint(format!("unset it; there are {}", KNOWN.join(", "))));
+            }
+            if value.is_empty() {
+                return Err(Error::input(format!("the variable {name} is empty"))
+                    .hint("unset it, or give it a value"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `highwater.toml`.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    vault: VaultTable,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VaultTable {
+    url: Option<String>,
+    key_file: Option<PathBuf>,
+    passphrase_file: Option<PathBuf>,
+    mnemonic_file: Option<PathBuf>,
+}
+
+/// What environment and file say; a flag goes before it.
+#[derive(Debug, Default)]
+pub(crate) struct Settings {
+    vault: Option<String>,
+    key: Option<KeySource>,
+    node: Option<NodeName>,
+    state_dir: Option<PathBuf>,
+    /// `user` in `user@machine`, where the environment tells one.
+    user: Option<String>,
+}
+
+impl Settings {
+    /// Reads the environment, and the file that `--config`, the environment or the convention names.
+    pub(crate) fn load(config: Option<&Path>, environment: &Environment) -> Result<Settings> {
+        environment.check_known()?;
+        let file = read_file(config, environment)?;
+        let key = one_key(
+            [KEY_FILE, PASSPHRASE_FILE, MNEMONIC_FILE].map(|name| environment.path(name)),
+            "the environment",
+        )?;
+        let state_dir = match environment.path(STATE_DIR) {
+            Some(dir) => Some(absolute(&dir)?),
+            None => {
+                environment.xdg("XDG_STATE_HOME", ".local/state").map(|dir| dir.join("highwater"))
+            }
+        };
+        Ok(Settings {
+            vault: environment.text(VAULT)?.or(file.vault),
+            key: key.or(file.key),
+            node: environment.text(NODE)?.map(|text| text.parse()).transpose()?,
+            state_dir,
+            user: environment.raw("USER").and_then(OsStr::to_str).map(str::to_owned),
+        })
+    }
+
+    /// Settings of a program that reads neither environment nor file.
+    pub(crate) fn of_state_dir(state_dir: PathBuf) -> Settings {
+        Settings { state_dir: Some(state_dir), ..Settings::default() }
+    }
+
+    /// The vault that is meant.
+    pub(crate) fn location(&self, flag: Option<&str>) -> Result<Location> {
+        let text = flag.or(self.vault.as_deref()).ok_or_else(|| {
+            Error::input("no vault was given").hint(format!(
+                "give --vault, set {VAULT}, or `url` under [vault] in highwater.toml"
+            ))
+        })?;
+        if text.is_empty() {
+            return Err(Error::input("the vault's path is empty"));
+        }
+        text.parse()
+    }
+
+    /// Where the secret is that opens the vault.
+    pub(crate) fn key(&self, flags: &KeyArgs) -> Result<KeySource> {
+        let flags = [&flags.key_file, &flags.passphrase_file, &flags.mnemonic_file];
+        let flag = one_key(flags.map(Clone::clone), "the command line")?;
+        flag.or_else(|| self.key.clone()).ok_or_else(|| {
+            Error::input("no key was given").hint(format!(
+                "give --key-file, --passphrase-file or --mnemonic-file, set {KEY_FILE}, or \
+                 `key_file` under [vault] in highwater.toml"
+            ))
+        })
+    }
+
+    /// The node that is meant, where one is.
+    pub(crate) fn node(&self, flag: Option<&NodeName>) -> Option<NodeName> {
+        flag.or(self.node.as_ref()).cloned()
+    }
+
+    /// The user's state directory.
+    pub(crate) fn state_dir(&self) -> Result<PathBuf> {
+        self.state_dir.clone().ok_or_else(|| {
+            Error::input("there is no home directory to keep the writer's id in")
+                .hint(format!("set HOME, XDG_STATE_HOME or {STATE_DIR}"))
+        })
+    }
+
+    /// The user's name, where the environment tells it.
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.user.as_deref().filter(|name| !name.is_empty())
+    }
+}
+
+/// What the settings file says; its relative paths are meant from where it lies.
+#[derive(Default)]
+struct FromFile {
+    vault: Option<String>,
+    key: Option<KeySource>,
+}
+
+fn read_file(config: Option<&Path>, environment: &Environment) -> Result<FromFile> {
+    let named = config.map(Path::to_path_buf).or_else(|| environment.path(CONFIG));
+    let usual = || {
+        let dir = environment.xdg("XDG_CONFIG_HOME", ".config")?;
+        Some(dir.join("highwater/highwater.toml"))
+    };
+    let must_exist = named.is_some();
+    let Some(path) = named.or_else(usual) else { return Ok(FromFile::default()) };
+    let name = path.display().to_string();
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => {
+            return Ok(FromFile::default());
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            return Err(Error::input("the settings file is not UTF-8").entry(name));
+        }
+        Err(error) => return Err(Error::io("the settings file", error).entry(name)),
+    };
+    let file: File = toml::from_str(&text).map_err(|error| {
+        Error::input(format!("the settings file is wrong: {}", error.to_string().trim_end()))
+            .entry(name.as_str())
+    })?;
+    let path = absolute(&path)?;
+    let base = path.parent().unwrap_or(Path::new("/"));
+    let vault = file.vault;
+    let key = one_key(
+        [vault.key_file, vault.passphrase_file, vault.mnemonic_file]
+            .map(|file| file.map(|file| base.join(file))),
+        &name,
+    )?;
+    let url = vault.url.map(|url| if url.contains("://") { Ok(url) } else { below(base, &url) });
+    Ok(FromFile { vault: url.transpose()?, key })
+}
+
+fn below(base: &Path, path: &str) -> Result<String> {
+    let path = base.join(path).into_os_string().into_string();
+    path.map_err(|_| Error::input("the path of the settings file is not UTF-8"))
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|error| Error::io(path.display(), error))
+}
+
+/// The one secret that is named, in the order key file, passphrase file, mnemonic file.
+fn one_key(files: [Option<PathBuf>; 3], named_by: &str) -> Result<Option<KeySource>> {
+    let [key, passphrase, mnemonic] = files;
+    let mut sources = [
+        key.map(KeySource::Key),
+        passphrase.map(KeySource::Passphrase),
+        mnemonic.map(KeySource::Mnemonic),
+    ]
+    .into_iter()
+    .flatten();
+    let first = sources.next();
+    if sources.next().is_some() {
+        return Err(Error::input(format!("{named_by} names more than one key"))
+            .hint("name a key file, a passphrase file or a mnemonic file"));
+    }
+    Ok(first)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,9 @@
+//! The real program on real databases: exit codes, documents, and what is on disk afterwards.
+
+mod answers;
+mod circle;
+mod interrupts;
+mod keys;
+mod settings;
+mod usage;
+mod world;

@@ -1,0 +1,75 @@
+//! What a backup settles before it touches anything: names, identity, parent.
+
+use std::path::Path;
+
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::ids::{NodeName, NodeUid};
+use crate::node::NodeFile;
+use crate::vault::{Location, Manifest, Vault};
+
+/// Refuses a vault inside the node directory, or a node directory inside the vault.
+pub(super) fn keep_apart(dir: &Path, vault: &Vault) -> Result<()> {
+    let Location::Local(path) = vault.location();
+    let path = path
+        .canonicalize()
+        .map_err(|error| Error::io("looking up the vault's directory", error))?;
+    if path.starts_with(dir) || dir.starts_with(&path) {
+        return Err(Error::input("vault and node directory lie in one another")
+            .entry(vault.location().to_string())
+            .hint("a vault inside the node directory would be lost with it: put it elsewhere"));
+    }
+    Ok(())
+}
+
+/// The name given, or that of the directory.
+pub(super) fn node_name(dir: &Path, given: Option<&NodeName>) -> Result<NodeName> {
+    if let Some(name) = given {
+        return Ok(name.clone());
+    }
+    let name = dir.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    name.parse().map_err(|error: Error| error.hint("give the node a name with --node NAME"))
+}
+
+/// The newest snapshot of the node: by epoch and sequence, never by a clock.
+pub(super) fn parent(vault: &Vault, node: &NodeName) -> Result<Option<Manifest>> {
+    match vault.snapshot_names(Some(node))?.last() {
+        Some(name) => vault.manifest(name).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Who this directory is; made up at the first backup. Another node under a name that the vault
+/// knows is a conflict: its snapshots would be taken for those of the first one.
+pub(super) fn identify(
+    dir: &Path,
+    node: &NodeName,
+    parent: Option<&Manifest>,
+    adopt: bool,
+    control: &Control,
+) -> Result<NodeFile> {
+    let known = NodeFile::read(dir)?;
+    let expected = parent.map(|parent| parent.uid);
+    let file = match (known, expected) {
+        (Some(known), Some(expected)) if known.uid != expected && !adopt => {
+            return Err(another_node(node));
+        }
+        (None, Some(_)) if !adopt => return Err(another_node(node)),
+        (Some(known), None) => return Ok(known),
+        (Some(known), Some(expected)) if known.uid == expected => return Ok(known),
+        (known, Some(expected)) => {
+            NodeFile { uid: expected, restore: known.and_then(|known| known.restore) }
+        }
+        (None, None) => NodeFile { uid: NodeUid::random(&control.env)?, restore: None },
+    };
+    file.write(dir, &control.env)?;
+    Ok(file)
+}
+
+fn another_node(node: &NodeName) -> Error {
+    Error::conflict(format!("the vault knows another node under the name {node}"))
+        .entry(node.to_string())
+        .hint(
+            "choose another name with --node; or, if this directory goes on as that node, --adopt",
+        )
+}

@@ -1,0 +1,88 @@
+//! What SQLite's errors mean for the operator.
+
+use rusqlite::ErrorCode;
+use rusqlite::ffi;
+
+use super::source::Source;
+use crate::error::{Error, Kind};
+
+/// Why a read transaction could not begin.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Somebody holds a lock that keeps readers out; it may pass.
+    Busy(rusqlite::Error),
+    /// A journal waits to be rolled back, and its writer seems to be gone.
+    HotJournal(rusqlite::Error),
+    /// Anything else; trying again does not help.
+    Other(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Failure {
+        let Some(cause) = error.sqlite_error() else { return Failure::Other(error) };
+        match (cause.code, cause.extended_code) {
+            (_, ffi::SQLITE_READONLY_ROLLBACK) => Failure::HotJournal(error),
+            (
+                ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::FileLockingProtocolFailed,
+                _,
+            ) => Failure::Busy(error),
+            _ => Failure::Other(error),
+        }
+    }
+}
+
+impl Failure {
+    /// As the error of a capture.
+    pub(super) fn into_error(self, source: &Source) -> Error {
+        let entry = source.rel().to_string();
+        match self {
+            Failure::Busy(cause) => {
+                Error::conflict(format!("{entry} is kept locked by its node: {cause}"))
+                    .hint(
+                        "stop the node, or let it open the database with \
+                         `PRAGMA locking_mode = NORMAL`, or capture it with --freeze PID",
+                    )
+                    .entry(entry)
+                    .source(cause)
+            }
+            Failure::HotJournal(cause) => Error::conflict(format!(
+                "{entry} has a hot journal: its writer died in the middle of a transaction, and \
+                 only the node may roll that back"
+            ))
+            .hint("start the node once and stop it, so that SQLite recovers; then back up again")
+            .entry(entry)
+            .source(cause),
+            Failure::Other(cause) => failed("read", &entry, cause),
+        }
+    }
+}
+
+/// The error of doing `what` with the database `entry`.
+pub(super) fn failed(what: &str, entry: &str, cause: rusqlite::Error) -> Error {
+    let code = cause.sqlite_error_code();
+    let kind = match code {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Kind::Conflict,
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Kind::Corrupt,
+        Some(
+            ErrorCode::CannotOpen
+            | ErrorCode::PermissionDenied
+            | ErrorCode::ReadOnly
+            | ErrorCode::AuthorizationForStatementDenied,
+        ) => Kind::Denied,
+        _ => Kind::Unavailable,
+    };
+    let error = Error::new(kind, format!("can't {what} {entry}: {cause}")).entry(entry);
+    let error = match kind {
+        Kind::Denied => error.hint(
+            "run as the node's user, with the directory writable: to read a database in WAL mode, \
+             SQLite must find or make the `-shm` beside it",
+        ),
+        Kind::Corrupt => error.hint(
+            "SQLite itself can't read this database: look at it with `PRAGMA integrity_check`",
+        ),
+        _ => error,
+    };
+    error.source(cause)
+}

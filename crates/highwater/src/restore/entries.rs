@@ -1,0 +1,322 @@
+//! The exchange inside a mount point, which can't be renamed: entry by entry.
+//!
+//! First an unreadable directory takes the place of each entry point of both sides, so that a node
+//! that restarts meanwhile neither starts on a mixture nor creates an empty database: no engine
+//! opens, replaces or deletes a directory where it expects its file, whoever runs it. Then entries
+//! change places, then entry points come back. Every step is decided by inodes, and once it is
+//! announced there is only one way: forward.
+
+use std::collections::BTreeSet;
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Statx;
+
+use super::durable::{self, Inode};
+use super::journal::{Entry, Journal, Phase, Side, Withheld};
+use super::work::{INSIDE, OWN, WorkDir};
+use crate::env::{Env, FaultPoint};
+use crate::error::{Error, Result};
+use crate::ids::RelPath;
+
+/// What a file system keeps at its root for itself.
+const LOST_AND_FOUND: &str = "lost+found";
+/// The note inside a placeholder.
+const NOTE: &str = "withheld-by-highwater";
+
+/// What is exchanged of a directory: all names in it, and those in its `.highwater` but for the
+/// work directory.
+pub(super) fn of(root: &Path) -> Result<Vec<RelPath>> {
+    let mut found = Vec::new();
+    for name in durable::names(root)? {
+        let path = RelPath::root().join(&name);
+        if name == OWN {
+            let own = durable::names(&root.join(OWN))?;
+            found.extend(own.iter().filter(|name| *name != INSIDE).map(|name| path.join(name)));
+        } else if name != LOST_AND_FOUND {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+/// Shows every entry below `root` that an exchange moves, a directory before what is in it, with
+/// what the file system says of it and of its parent. Mount points are shown, not entered.
+pub(super) fn walk(
+    root: &Path,
+    visit: &mut dyn FnMut(&RelPath, &Statx, &Statx) -> Result<()>,
+) -> Result<()> {
+    let Some(top) = durable::stat(root)? else { return Ok(()) };
+    let skipped =
+        [RelPath::from_bytes(b".highwater/restore")?, RelPath::from_bytes(b"lost+found")?];
+    let mut open = vec![(RelPath::root(), top)];
+    while let Some((dir, dir_stat)) = open.pop() {
+        for name in durable::names(&dir.under(root))? {
+            let path = dir.join(&name);
+            if skipped.contains(&path) {
+                continue;
+            }
+            let Some(found) = durable::stat(&path.under(root))? else { continue };
+            visit(&path, &found, &dir_stat)?;
+            if durable::is_dir(&found) && !durable::is_mount(&found, &dir_stat) {
+                open.push((path, found));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The files of a directory without which none of its databases opens, and those that would bring
+/// a database back to life without them (SQLite's logs).
+fn entry_points(root: &Path) -> Result<BTreeSet<RelPath>> {
+    let mut files = BTreeSet::new();
+    walk(root, &mut |path, found, _| {
+        if durable::is_file(found) {
+            files.insert(path.clone());
+        }
+        Ok(())
+    })?;
+    let manifests: BTreeSet<RelPath> = files
+        .iter()
+        .filter(|path| path.name().as_encoded_bytes().starts_with(b"MANIFEST-"))
+        .filter_map(RelPath::parent)
+        .collect();
+    let mut found = BTreeSet::new();
+    for path in &files {
+        let beside = |suffix: &str| {
+            let name = [path.name().as_encoded_bytes(), suffix.as_bytes()].concat();
+            let parent = path.parent().unwrap_or_else(RelPath::root);
+            parent.join(std::os::unix::ffi::OsStrExt::from_bytes(name.as_slice()))
+        };
+        if path.name() == "CURRENT" {
+            if path.parent().is_some_and(|parent| manifests.contains(&parent)) {
+                found.insert(path.clone());
+            }
+            continue;
+        }
+        if opens_database(&path.under(root))? {
+            found.insert(path.clone());
+            found.extend(
+                ["-wal", "-journal"].map(beside).into_iter().filter(|path| files.contains(path)),
+            );
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a file begins as the main file of SQLite, redb, LMDB, bbolt or Badger does. One that this
+/// user may not read might.
+fn opens_database(path: &Path) -> Result<bool> {
+    let wrong = |error| Error::io(format!("can't read {}", path.display()), error);
+    let mut options = std::fs::OpenOptions::new();
+    let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let file = match options.read(true).custom_flags(nofollow).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Ok(true),
+        Err(error) => return Err(wrong(error)),
+    };
+    let mut head = Vec::with_capacity(32);
+    file.take(32).read_to_end(&mut head).map_err(wrong)?;
+    Ok(head.starts_with(b"SQLite format 3\0")
+        || head.starts_with(b"redb\x1A\x0A\xA9\x0D\x0A")
+        || head.starts_with(b"Bdgr")
+        || matches!(head.get(16..20), Some(b"\xDE\xC0\xEF\xBE" | b"\xED\xDA\x0C\xED")))
+}
+
+/// Makes the placeholders and writes into the journal what is withheld and what comes in. From then
+/// on recovery goes forward.
+pub(super) fn announce(dir: &WorkDir, journal: &mut Journal, named: &[RelPath]) -> Result<()> {
+    let incoming = dir.incoming(journal);
+    durable::make_dir(&incoming.join(OWN))?;
+    durable::sync_dir(&incoming)?;
+    journal.staged = durable::inode(&incoming)?;
+    journal.replaced = durable::inode(&dir.target)?;
+
+    durable::remove_tree(&dir.withheld())?;
+    durable::make_dir(&dir.withheld())?;
+    journal.withheld.clear();
+    let mut coming = entry_points(&incoming)?;
+    coming.extend(named.iter().cloned());
+    for (side, root, paths) in [
+        (Side::Outgoing, &dir.target, entry_points(&dir.target)?),
+        (Side::Incoming, &incoming, coming),
+    ] {
+        for path in paths {
+            let inode = durable::inode(&path.under(root))?
+                .ok_or_else(|| Error::bug("an entry point is missing").entry(path.to_string()))?;
+            let placeholder =
+                make_placeholder(&dir.withheld().join(journal.withheld.len().to_string()))?;
+            journal.withheld.push(Withheld { side, path, inode, placeholder });
+        }
+    }
+    durable::sync_dir(&dir.withheld())?;
+    durable::sync_dir(&dir.path)?;
+
+    journal.entries.clear();
+    for path in of(&incoming)? {
+        let placeholder = journal
+            .withheld
+            .iter()
+            .find(|withheld| withheld.side == Side::Incoming && withheld.path == path)
+            .map(|withheld| withheld.placeholder);
+        let inode = match placeholder {
+            Some(inode) => Some(inode),
+            None => durable::inode(&path.under(&incoming))?,
+        };
+        let inode = inode
+            .ok_or_else(|| Error::conflict("a staged entry vanished").entry(path.to_string()))?;
+        journal.entries.push(Entry { path, inode });
+    }
+    let holding = holding(journal, Side::Incoming);
+    journal.entries.sort_by_key(|entry| !holding(&entry.path));
+    journal.phase = Phase::Withhold;
+    journal.write(&dir.journal())
+}
+
+/// Whether an entry holds an entry point of `side`: such entries come first and go last, so that a
+/// database never lacks its entry point while other files of it are there.
+fn holding(journal: &Journal, side: Side) -> impl Fn(&RelPath) -> bool + use<> {
+    let points: Vec<RelPath> = journal
+        .withheld
+        .iter()
+        .filter(|withheld| withheld.side == side)
+        .map(|withheld| withheld.path.clone())
+        .collect();
+    move |entry| points.iter().any(|point| point.is_within(entry))
+}
+
+/// Makes what stands in the place of an entry point: a directory with a note in it, so that neither
+/// `unlink` nor `rmdir` nor a rename takes it away. Returns its inode.
+pub(super) fn make_placeholder(path: &Path) -> Result<Inode> {
+    durable::make_dir(path)?;
+    durable::write_file(&path.join(NOTE), b"withheld by highwater: run `highwater recover`\n")?;
+    durable::sync_dir(path)?;
+    durable::inode(path)?.ok_or_else(|| Error::conflict("a placeholder vanished"))
+}
+
+/// Does all that is left of an exchange that was announced.
+pub(super) fn forward(dir: &WorkDir, journal: &mut Journal, env: &Env) -> Result<()> {
+    if journal.phase == Phase::Withhold {
+        withhold(dir, journal, env)?;
+        journal.phase = Phase::Entries;
+        journal.write(&dir.journal())?;
+    }
+    if journal.phase == Phase::Entries {
+        bring_in(dir, journal, env)?;
+        move_out(dir, journal, env)?;
+        let incoming = dir.incoming(journal);
+        for root in [&dir.target, &incoming] {
+            durable::sync_dir(root)?;
+            durable::sync_dir(&root.join(OWN))?;
+        }
+        journal.phase = Phase::Reveal;
+        journal.write(&dir.journal())?;
+    }
+    if journal.phase == Phase::Reveal {
+        reveal(dir, journal, env)?;
+        journal.phase = Phase::Keep;
+        journal.write(&dir.journal())?;
+    }
+    Ok(())
+}
+
+fn withhold(dir: &WorkDir, journal: &Journal, env: &Env) -> Result<()> {
+    let incoming = dir.incoming(journal);
+    let mut parents = BTreeSet::from([dir.withheld()]);
+    for (number, withheld) in journal.withheld.iter().enumerate() {
+        let root = match withheld.side {
+            Side::Outgoing => &dir.target,
+            Side::Incoming => &incoming,
+        };
+        let (here, waiting) = places(dir, root, withheld, number, &mut parents);
+        trade((&here, withheld.inode), (&waiting, withheld.placeholder))?;
+        env.fault(FaultPoint::RestoreWithhold)?;
+    }
+    parents.iter().try_for_each(|parent| durable::sync_dir(parent))
+}
+
+/// The old side first: the node can't open anything before the last entry point of the new side.
+fn reveal(dir: &WorkDir, journal: &Journal, env: &Env) -> Result<()> {
+    env.fault(FaultPoint::RestoreReveal)?;
+    let incoming = dir.incoming(journal);
+    let mut parents = BTreeSet::from([dir.withheld()]);
+    for (side, root) in [(Side::Outgoing, &incoming), (Side::Incoming, &dir.target)] {
+        for (number, withheld) in journal.withheld.iter().enumerate() {
+            if withheld.side != side {
+                continue;
+            }
+            let (here, waiting) = places(dir, root, withheld, number, &mut parents);
+            trade((&here, withheld.placeholder), (&waiting, withheld.inode))?;
+            env.fault(FaultPoint::RestoreReveal)?;
+        }
+    }
+    parents.iter().try_for_each(|parent| durable::sync_dir(parent))
+}
+
+/// Where an entry point belongs and where it waits; notes the directory that has to be synced.
+fn places(
+    dir: &WorkDir,
+    root: &Path,
+    withheld: &Withheld,
+    number: usize,
+    parents: &mut BTreeSet<PathBuf>,
+) -> (PathBuf, PathBuf) {
+    let parent = withheld.path.parent().unwrap_or_else(RelPath::root);
+    parents.insert(parent.under(root));
+    (withheld.path.under(root), dir.withheld().join(number.to_string()))
+}
+
+/// Exchanges two names, unless it is done: each is given with the inode that it has before.
+fn trade(one: (&Path, Inode), other: (&Path, Inode)) -> Result<()> {
+    let found = (durable::inode(one.0)?, durable::inode(other.0)?);
+    if found == (Some(one.1), Some(other.1)) {
+        return durable::exchange(one.0, other.0);
+    }
+    if found == (Some(other.1), Some(one.1)) {
+        return Ok(());
+    }
+    Err(moved(one.0))
+}
+
+fn moved(path: &Path) -> Error {
+    Error::conflict(format!("{} was moved or replaced by something else", path.display()))
+        .hint("put it back where it was")
+}
+
+/// Each entry of the incoming side takes its name. What has the name, be it what was there before
+/// or what a failing start of the node left (a log file), goes to the other side.
+fn bring_in(dir: &WorkDir, journal: &Journal, env: &Env) -> Result<()> {
+    let incoming = dir.incoming(journal);
+    for entry in &journal.entries {
+        let (here, there) = (entry.path.under(&dir.target), entry.path.under(&incoming));
+        let present = durable::inode(&here)?;
+        if present == Some(entry.inode) {
+            continue;
+        }
+        if durable::inode(&there)? != Some(entry.inode) {
+            return Err(moved(&there));
+        }
+        match present {
+            Some(_) => durable::exchange(&there, &here)?,
+            None => durable::rename_new(&there, &here)?,
+        }
+        env.fault(FaultPoint::RestoreEntry)?;
+    }
+    Ok(())
+}
+
+/// Every other entry of the target leaves it.
+fn move_out(dir: &WorkDir, journal: &Journal, env: &Env) -> Result<()> {
+    let incoming = dir.incoming(journal);
+    let stays: BTreeSet<&RelPath> = journal.entries.iter().map(|entry| &entry.path).collect();
+    let mut leaving = of(&dir.target)?;
+    leaving.retain(|path| !stays.contains(path));
+    let holding = holding(journal, Side::Outgoing);
+    leaving.sort_by_key(|path| holding(path));
+    for path in leaving {
+        durable::rename_new(&path.under(&dir.target), &path.under(&incoming))?;
+        env.fault(FaultPoint::RestoreEntry)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! What a restore would do, settled and checked before anything is touched.
+
+use std::fmt;
+use std::path::Path;
+
+use crate::engine::EngineKind;
+use crate::error::{Error, Result};
+use crate::ids::encode;
+use crate::vault::manifest::PartRecord;
+use crate::vault::{Level, Location, Manifest, SnapshotInfo, Vault};
+
+use super::work::locate;
+use super::{Exchange, RestoreOptions, RestorePlan};
+
+/// Plans a restore of `target`; changes nothing.
+pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Result<RestorePlan> {
+    let SnapshotInfo { manifest, level } = vault.resolve(&options.selector)?;
+    let parts = chosen(&manifest, options.part.as_deref())?;
+    let place = locate(target)?;
+    let Location::Local(path) = vault.location();
+    if let Ok(path) = path.canonicalize()
+        && (path.starts_with(&place.target) || place.target.starts_with(&path))
+    {
+        return Err(Error::input("vault and node directory lie in one another")
+            .entry(encode(place.target.as_os_str().as_encoded_bytes()))
+            .hint("restore to another directory"));
+    }
+    if place.keep.is_some() && !options.force {
+        return Err(Error::conflict("the target exists and is not empty")
+            .entry(encode(place.target.as_os_str().as_encoded_bytes()))
+            .hint("with --force it is exchanged, and kept for `highwater rollback`"));
+    }
+    let mut warnings = schema_warnings(&manifest, options.schema)?;
+    let newest = vault.snapshot_names(Some(&manifest.node))?;
+    let younger =
+        newest.iter().filter(|name| (name.epoch, name.seq) > (manifest.epoch, manifest.seq));
+    match younger.count() {
+        0 => {}
+        count => warnings.push(format!("{count} newer snapshots of the node are in the vault")),
+    }
+    let part = |part: &&PartRecord| (part.name.clone(), part.engine, part.files(), part.bytes());
+    Ok(RestorePlan {
+        snapshot: manifest.snapshot,
+        node: manifest.node.clone(),
+        time: manifest.time,
+        level,
+        target: place.target,
+        exchange: place.exchange,
+        staging: place.staging,
+        keep: place.keep,
+        parts: parts.iter().map(part).collect(),
+        bytes: parts.iter().map(|part| part.bytes()).sum(),
+        warnings,
+        owner: options.owner,
+        part: options.part.clone(),
+        force: options.force,
+    })
+}
+
+/// All parts of a snapshot, or the one that is named.
+pub(super) fn chosen<'a>(
+    manifest: &'a Manifest,
+    part: Option<&str>,
+) -> Result<Vec<&'a PartRecord>> {
+    let Some(name) = part else { return Ok(manifest.parts.iter().collect()) };
+    match manifest.parts.iter().find(|part| part.name == name) {
+        Some(part) => Ok(vec![part]),
+        None => {
+            let names: Vec<&str> = manifest.parts.iter().map(|part| part.name.as_str()).collect();
+            Err(Error::not_found(format!("the snapshot has no part `{name}`"))
+                .entry(name)
+                .hint(format!("its parts are: {}", names.join(", "))))
+        }
+    }
+}
+
+/// A snapshot of a newer schema than the node's program knows is refused: it could not open it.
+fn schema_warnings(manifest: &Manifest, known: Option<u64>) -> Result<Vec<String>> {
+    match (manifest.schema, known) {
+        (Some(recorded), Some(known)) if recorded > known => Err(Error::conflict(format!(
+            "the snapshot has schema version {recorded}, newer than the node's {known}"
+        ))
+        .hint("install the node's newer version first, or restore an older snapshot")),
+        (Some(recorded), Some(known)) if recorded < known => Ok(vec![format!(
+            "the snapshot has schema version {recorded}, older than the node's {known}: the node will migrate it"
+        )]),
+        (None, Some(known)) => {
+            Ok(vec![format!("the snapshot tells no schema version; the node's is {known}")])
+        }
+        _ => Ok(Vec::new()),
+    }
+}
+
+impl fmt::Display for RestorePlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = |path: &Path| encode(path.as_os_str().as_encoded_bytes());
+        let level = match self.level {
+            Level::Sealed => "sealed; no restore test yet",
+            Level::Restored => "passed a restore test",
+        };
+        writeln!(
+            f,
+            "restore snapshot {} of {}, {} ({level})",
+            self.snapshot, self.node, self.time
+        )?;
+        for (name, engine, files, bytes) in &self.parts {
+            let engine = engine_name(*engine);
+            writeln!(f, "  {name}: {engine}, {files} files, {bytes} bytes")?;
+        }
+        writeln!(f, "stage {} bytes in {}", self.bytes, path(&self.staging))?;
+        let target = path(&self.target);
+        match self.exchange {
+            Exchange::Create => writeln!(f, "then {target} becomes the restored directory")?,
+            Exchange::Whole => writeln!(f, "then exchange {target} with it, in one step")?,
+            Exchange::Entries => {
+                writeln!(
+                    f,
+                    "then exchange {target} with it entry by entry, since it is a mount point"
+                )?;
+            }
+        }
+        match &self.keep {
+            Some(keep) => writeln!(f, "the old directory is kept in {}", path(keep))?,
+            None => writeln!(f, "there is nothing to keep")?,
+        }
+        if let Some((uid, gid)) = self.owner {
+            writeln!(f, "everything is given to {uid}:{gid}")?;
+        }
+        self.warnings.iter().try_for_each(|warning| writeln!(f, "note: {warning}"))
+    }
+}
+
+fn engine_name(engine: EngineKind) -> String {
+    format!("{engine:?}")
+}

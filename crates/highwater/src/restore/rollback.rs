@@ -1,0 +1,94 @@
+//! Undoing the last restore, and finishing what was interrupted.
+
+use std::path::Path;
+
+use super::journal::{Journal, Phase};
+use super::work::{Place, Users, WorkDir, candidates, interrupted, locate, standing};
+use super::{Exchange, Outcome, durable, entries, exchange};
+use crate::control::Control;
+use crate::error::{Error, Result};
+
+/// [`super::rollback`], asking `users` who has the node directory open.
+///
+/// A rollback brings an older node back, so it is a restore: a kept node that could act on its state
+/// must be marked, or its entry points withheld, between the last look and the announcement.
+pub(super) fn rollback(target: &Path, control: &Control, users: Users) -> Result<Outcome> {
+    rollback_at(&locate(target)?, control, users)
+}
+
+pub(super) fn rollback_at(place: &Place, control: &Control, users: Users) -> Result<Outcome> {
+    control.cancel.check()?;
+    for (path, _) in candidates(&place.target)?.1 {
+        if Journal::read(&path.join("journal.json"))?.is_some() {
+            return Err(interrupted(&place.target));
+        }
+    }
+    let nothing = || {
+        Error::not_found(format!(
+            "no earlier node directory is kept for {}",
+            place.target.display()
+        ))
+        .hint("restore a snapshot instead: `highwater snapshots` lists them")
+    };
+    let dir = WorkDir::open(&place.target, &place.work)?.ok_or_else(nothing)?;
+    dir.refuse_interrupted()?;
+    let kept = durable::inode(&dir.kept())?;
+    let (Some(kept), Some(record)) = (kept, Journal::read(&dir.record())?) else {
+        dir.tidy()?;
+        return Err(nothing());
+    };
+    let target = durable::inode(&dir.target)?;
+    if record.kept_inode() != Some(kept) || (target.is_some() && target != record.target_inode()) {
+        return Err(Error::conflict(format!(
+            "{} is not the directory that took the place of {}",
+            dir.target.display(),
+            dir.kept().display()
+        ))
+        .hint("something else replaced it since: look at both, and move them by hand"));
+    }
+    let mut journal = record.rollback(control.env.now());
+    exchange::refuse_mounts(&dir, &journal)?;
+    dir.refuse_users(users)?;
+    match place.exchange {
+        Exchange::Create | Exchange::Whole => exchange::announce(&dir, &mut journal),
+        Exchange::Entries => entries::announce(&dir, &mut journal, &[]),
+    }
+    .map_err(|error| standing(error, &dir.target, "is untouched"))?;
+    exchange::carry_out(&dir, &mut journal, &control.env)?;
+    Ok(journal.incoming.outcome())
+}
+
+/// [`super::recover`], asking `users` who has the node directory open.
+pub(super) fn recover(target: &Path, control: &Control, users: Users) -> Result<Outcome> {
+    let (target, places) = candidates(target)?;
+    let mut outcome = Outcome::Nothing;
+    for (path, _) in places {
+        let Some(dir) = WorkDir::open(&target, &path)? else { continue };
+        match Journal::read(&dir.journal())? {
+            Some(journal) => outcome = settle(&dir, journal, control, users)?,
+            None => dir.tidy()?,
+        }
+    }
+    Ok(outcome)
+}
+
+/// Finishes or undoes the operation that a journal tells of.
+fn settle(dir: &WorkDir, mut journal: Journal, control: &Control, users: Users) -> Result<Outcome> {
+    let forward = match journal.phase {
+        Phase::Staging => false,
+        Phase::Exchange => exchange::exchanged(dir, &journal)?,
+        Phase::Withhold | Phase::Entries | Phase::Reveal => {
+            dir.refuse_users(users).map_err(|error| {
+                standing(error, &dir.target, "can't be opened until it is recovered")
+            })?;
+            true
+        }
+        Phase::Keep => true,
+    };
+    if forward {
+        exchange::finish(dir, &mut journal, &control.env)?;
+        return Ok(journal.incoming.outcome());
+    }
+    exchange::undo(dir).map_err(|error| standing(error, &dir.target, "is untouched"))?;
+    Ok(journal.incoming.other().outcome())
+}

@@ -1,0 +1,439 @@
+//! Where a restore works: beside the node directory, or inside it where that is a mount point; and
+//! the life of one restore there, from the lock to the exchange.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, FlockOperation};
+use rustix::io::Errno;
+
+use super::journal::{Journal, Node, Phase, Way};
+use super::{Exchange, durable, entries, exchange};
+use crate::control::Control;
+use crate::engine::User;
+use crate::env::{Env, FaultPoint};
+use crate::error::{Error, Result};
+use crate::ids::{RelPath, RestoreId, SnapshotId};
+
+/// Highwater's own directory inside a node directory.
+pub(super) const OWN: &str = ".highwater";
+/// The work directory inside [`OWN`], where the node directory is a mount point.
+pub(super) const INSIDE: &str = "restore";
+/// How often the lock is tried again when its work directory was removed meanwhile.
+const LOCK_TRIES: u32 = 16;
+
+/// Tells who has files of a directory open: [`crate::engine::users`], but in tests.
+pub(super) type Users = fn(&Path) -> Result<Vec<User>>;
+
+/// Where a node directory is, and how it would be exchanged.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// The node directory, absolute, links resolved.
+    pub(super) target: PathBuf,
+    /// How it is exchanged.
+    pub(super) exchange: Exchange,
+    /// The work directory; it need not exist.
+    pub(super) work: PathBuf,
+    /// Where the restored files are staged.
+    pub(super) staging: PathBuf,
+    /// Where what the target holds is kept; `None` where it holds nothing.
+    pub(super) keep: Option<PathBuf>,
+}
+
+impl Place {
+    fn way(&self) -> Way {
+        match self.exchange {
+            Exchange::Create | Exchange::Whole => Way::Whole,
+            Exchange::Entries => Way::Entries,
+        }
+    }
+}
+
+/// Finds out where `target` is and how it would be exchanged. Changes nothing.
+pub(super) fn locate(target: &Path) -> Result<Place> {
+    let (target, parent) = resolve(target)?;
+    let beside = beside(&target, &parent);
+    let missing = |path: &Path| Error::not_found(format!("{} does not exist", path.display()));
+    let above = durable::stat(&parent)?.ok_or_else(|| missing(&parent))?;
+    let writable = match rustix::fs::access(&parent, Access::WRITE_OK | Access::EXEC_OK) {
+        Ok(()) => true,
+        Err(Errno::ACCESS | Errno::ROFS | Errno::PERM) => false,
+        Err(error) => return Err(Error::io(format!("can't look at {}", parent.display()), error)),
+    };
+    let Some(found) = durable::stat(&target)? else {
+        if !writable {
+            return Err(Error::denied(format!("can't make anything in {}", parent.display()))
+                .hint("make the node directory first, and let this user write in it"));
+        }
+        return Ok(place(target, Exchange::Create, beside, false));
+    };
+    if !durable::is_dir(&found) {
+        return Err(Error::input(format!("{} is not a directory", target.display())));
+    }
+    let inside = durable::is_mount(&found, &above)
+        || durable::device(&found) != durable::device(&above)
+        || !writable;
+    if inside {
+        let holds = !entries::of(&target)?.is_empty();
+        let work = target.join(OWN).join(INSIDE);
+        return Ok(place(target, Exchange::Entries, work, holds));
+    }
+    let holds = !durable::names(&target)?.is_empty();
+    let exchange = if holds { Exchange::Whole } else { Exchange::Create };
+    Ok(place(target, exchange, beside, holds))
+}
+
+fn place(target: PathBuf, exchange: Exchange, work: PathBuf, holds: bool) -> Place {
+    let (staging, kept) = (work.join("staging"), work.join("kept"));
+    Place { target, exchange, work, staging, keep: holds.then_some(kept) }
+}
+
+/// The node directory without links, and its parent. It need not exist, its parent must.
+fn resolve(target: &Path) -> Result<(PathBuf, PathBuf)> {
+    let wrong = |path: &Path, error| Error::io(format!("can't find {}", path.display()), error);
+    let target = if durable::stat(target)?.is_some() {
+        target.canonicalize().map_err(|error| {
+            wrong(target, error).hint("a link must lead to a directory that exists")
+        })?
+    } else {
+        let absolute = std::path::absolute(target).map_err(|error| wrong(target, error))?;
+        let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
+            return Err(Error::input(format!("{} can't be a node directory", target.display())));
+        };
+        let parent = parent.canonicalize().map_err(|error| {
+            wrong(parent, error).hint("the directory above the node directory must exist")
+        })?;
+        parent.join(name)
+    };
+    match target.parent() {
+        Some(parent) => Ok((target.clone(), parent.to_path_buf())),
+        None => Err(Error::input("the root of the file system can't be a node directory")),
+    }
+}
+
+fn beside(target: &Path, parent: &Path) -> PathBuf {
+    let mut name = OsString::from(".highwater-");
+    name.push(target.file_name().unwrap_or_default());
+    parent.join(name)
+}
+
+/// The work directories in which a journal about `target` may stand, with the way of each: a volume
+/// may have been mounted, or a permission taken away, since.
+pub(super) fn candidates(target: &Path) -> Result<(PathBuf, [(PathBuf, Way); 2])> {
+    let (target, parent) = resolve(target)?;
+    let inside = target.join(OWN).join(INSIDE);
+    let beside = beside(&target, &parent);
+    Ok((target, [(beside, Way::Whole), (inside, Way::Entries)]))
+}
+
+/// A locked work directory. Dropping it gives up the lock and changes nothing, so that an error
+/// leaves what a kill at the same instant would leave.
+#[derive(Debug)]
+pub(super) struct WorkDir {
+    /// The node directory.
+    pub(super) target: PathBuf,
+    /// The work directory.
+    pub(super) path: PathBuf,
+    lock: File,
+}
+
+impl WorkDir {
+    /// Makes the work directory where it is missing, and locks it.
+    pub(super) fn make(target: &Path, path: &Path, way: Way) -> Result<WorkDir> {
+        for _ in 0..LOCK_TRIES {
+            if way == Way::Entries {
+                durable::make_dir(&target.join(OWN))?;
+            }
+            durable::make_dir(path)?;
+            if let Some(dir) = WorkDir::lock(target, path)? {
+                path.parent().map_or(Ok(()), durable::sync_dir)?;
+                if way == Way::Entries {
+                    durable::sync_dir(target)?;
+                }
+                return Ok(dir);
+            }
+        }
+        Err(busy(target))
+    }
+
+    /// Locks the work directory; `None` where there is none.
+    pub(super) fn open(target: &Path, path: &Path) -> Result<Option<WorkDir>> {
+        for _ in 0..LOCK_TRIES {
+            if durable::stat(path)?.is_none() {
+                return Ok(None);
+            }
+            if let Some(dir) = WorkDir::lock(target, path)? {
+                return Ok(Some(dir));
+            }
+        }
+        Err(busy(target))
+    }
+
+    /// `None` where the work directory was removed meanwhile by who had the lock.
+    fn lock(target: &Path, path: &Path) -> Result<Option<WorkDir>> {
+        refuse_foreign(path)?;
+        let name = path.join("lock");
+        let wrong =
+            |error: std::io::Error| Error::io(format!("can't lock {}", name.display()), error);
+        let mut options = OpenOptions::new();
+        let file = match options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&name)
+        {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(wrong(error)),
+        };
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(busy(target)),
+            Err(error) => return Err(wrong(error.into())),
+        }
+        let inode = file.metadata().map_err(wrong)?.ino();
+        if durable::inode(&name)?.map(|inode| inode.number) != Some(inode) {
+            return Ok(None);
+        }
+        Ok(Some(WorkDir { target: target.to_path_buf(), path: path.to_path_buf(), lock: file }))
+    }
+
+    pub(super) fn journal(&self) -> PathBuf {
+        self.path.join("journal.json")
+    }
+
+    /// The journal of the last exchange that is done: what is kept, and for which target.
+    pub(super) fn record(&self) -> PathBuf {
+        self.path.join("kept.json")
+    }
+
+    pub(super) fn staging(&self) -> PathBuf {
+        self.path.join("staging")
+    }
+
+    pub(super) fn kept(&self) -> PathBuf {
+        self.path.join("kept")
+    }
+
+    /// An older kept directory, until the newer one has its place.
+    pub(super) fn outdated(&self) -> PathBuf {
+        self.path.join("kept.old")
+    }
+
+    /// Where withheld entry points wait.
+    pub(super) fn withheld(&self) -> PathBuf {
+        self.path.join("withheld")
+    }
+
+    /// Where the directory that comes in stands before the exchange.
+    pub(super) fn incoming(&self, journal: &Journal) -> PathBuf {
+        match journal.operation {
+            super::journal::Operation::Restore => self.staging(),
+            super::journal::Operation::Rollback => self.kept(),
+        }
+    }
+
+    /// An operation that was interrupted has to be finished first.
+    pub(super) fn refuse_interrupted(&self) -> Result<()> {
+        match Journal::read(&self.journal())? {
+            Some(_) => Err(interrupted(&self.target)),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes what an operation writes besides `kept`, when no journal needs it; also the work
+    /// directory itself where nothing is kept.
+    pub(super) fn tidy(&self) -> Result<()> {
+        durable::remove_tree(&self.staging())?;
+        durable::remove_tree(&self.withheld())?;
+        durable::remove_file(&self.path.join("journal.json.new"))?;
+        if durable::stat(&self.kept())?.is_some() {
+            durable::remove_tree(&self.outdated())?;
+            return durable::sync_dir(&self.path);
+        }
+        durable::remove_file(&self.record())?;
+        durable::remove_file(&self.path.join("lock"))?;
+        durable::remove_empty(&self.path)?;
+        let Some(above) = self.path.parent() else { return Ok(()) };
+        if above.file_name() == Some(OWN.as_ref()) {
+            durable::remove_empty(above)?;
+            return durable::sync_dir(&self.target);
+        }
+        durable::sync_dir(above)
+    }
+
+    /// Nobody may have the node directory open while it is exchanged.
+    pub(super) fn refuse_users(&self, users: Users) -> Result<()> {
+        let own = RelPath::from_bytes(b".highwater/restore")?;
+        if durable::stat(&self.target)?.is_none() {
+            return Ok(());
+        }
+        match users(&self.target)?.into_iter().find(|user| !user.file.is_within(&own)) {
+            None => Ok(()),
+            Some(user) => Err(Error::conflict(format!(
+                "process {} ({}) has {} open",
+                user.pid, user.command, user.file
+            ))
+            .hint("stop the node first")),
+        }
+    }
+}
+
+/// Another user who may write in the directory above could have made the work directory first, and
+/// chosen what a journal makes of the node directory.
+fn refuse_foreign(path: &Path) -> Result<()> {
+    let above = path.parent().map_or(Ok(None), durable::stat)?;
+    let (Some(found), Some(above)) = (durable::stat(path)?, above) else { return Ok(()) };
+    let trusted = [rustix::process::geteuid().as_raw(), 0, above.stx_uid];
+    if durable::is_dir(&found) && trusted.contains(&found.stx_uid) && found.stx_mode & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(Error::denied(format!("other users may write {}", path.display()))
+        .hint("look who made it, and remove it if no restore of yours did"))
+}
+
+impl Drop for WorkDir {
+    /// A child that was forked meanwhile has the lock too, until it starts its program.
+    fn drop(&mut self) {
+        // Closing the file does the same, unless there is such a child.
+        let _ = rustix::fs::flock(&self.lock, FlockOperation::Unlock);
+    }
+}
+
+fn busy(target: &Path) -> Error {
+    Error::conflict(format!(
+        "another restore, rollback or recover of {} is running",
+        target.display()
+    ))
+    .hint("wait until it has ended")
+}
+
+pub(super) fn interrupted(target: &Path) -> Error {
+    Error::conflict(format!(
+        "an earlier restore or rollback of {} was interrupted",
+        target.display()
+    ))
+    .hint(format!("run `highwater recover {}` first: it finishes or undoes it", target.display()))
+}
+
+/// The same error, saying what the node directory is and what brings it in order.
+pub(super) fn standing(error: Error, target: &Path, state: &str) -> Error {
+    let message = format!("{error}; the node directory {} {state}", target.display());
+    let recover = format!("`highwater recover {}` finishes or undoes it", target.display());
+    let hint = match error.hint_text() {
+        Some(hint) => format!("{hint}; then {recover}"),
+        None => recover,
+    };
+    Error::new(error.kind(), message).hint(hint).source(error)
+}
+
+/// One restore, from the lock to the exchange.
+#[derive(Debug)]
+pub(super) struct Work {
+    dir: WorkDir,
+    journal: Journal,
+    exchange: Exchange,
+    users: Users,
+}
+
+impl Work {
+    /// Locks the work directory of `place`, writes the journal and makes an empty staging directory.
+    /// A conflict where another operation runs, or one was interrupted.
+    pub(super) fn begin(
+        place: &Place,
+        restore: RestoreId,
+        snapshot: SnapshotId,
+        env: &Env,
+    ) -> Result<Work> {
+        Work::begin_asking(place, restore, snapshot, env, crate::engine::users)
+    }
+
+    pub(super) fn begin_asking(
+        place: &Place,
+        restore: RestoreId,
+        snapshot: SnapshotId,
+        env: &Env,
+        users: Users,
+    ) -> Result<Work> {
+        env.fault(FaultPoint::RestoreJournal)?;
+        for (path, _) in candidates(&place.target)?.1 {
+            if path != place.work && Journal::read(&path.join("journal.json"))?.is_some() {
+                return Err(interrupted(&place.target));
+            }
+        }
+        let dir = WorkDir::make(&place.target, &place.work, place.way())?;
+        dir.refuse_interrupted()?;
+        durable::remove_tree(&dir.staging())?;
+        durable::remove_tree(&dir.withheld())?;
+        let journal = Journal::restore(place.way(), restore, snapshot, env.now());
+        journal.write(&dir.journal())?;
+        durable::make_dir(&dir.staging())?;
+        durable::sync_dir(&dir.path)?;
+        let work = Work { dir, journal, exchange: place.exchange, users };
+        match exchange::probe(&work.dir) {
+            Ok(()) => Ok(work),
+            Err(error) => Err(work.undo_after(error)),
+        }
+    }
+
+    /// Where the restored files are written.
+    pub(super) fn staging(&self) -> PathBuf {
+        self.dir.staging()
+    }
+
+    /// Exchanges the node directory and the staged one, which is complete and durable, and keeps
+    /// the old one; tells where. `entry_points` are the files without which no database of the
+    /// staged directory opens (RocksDB: `CURRENT`; SQLite: the main file).
+    ///
+    /// A refusal (the node runs, a cancellation) undoes the restore. After any other error the
+    /// journal stands, and `recover` finishes or undoes it.
+    pub(super) fn commit(
+        mut self,
+        entry_points: &[RelPath],
+        control: &Control,
+    ) -> Result<Option<PathBuf>> {
+        if let Err(error) = self.ready(control) {
+            return Err(self.undo_after(error));
+        }
+        let untouched = |error, dir: &WorkDir| standing(error, &dir.target, "is untouched");
+        control.env.fault(FaultPoint::RestoreReady).map_err(|error| untouched(error, &self.dir))?;
+        match self.journal.way {
+            Way::Whole => exchange::announce(&self.dir, &mut self.journal),
+            Way::Entries => entries::announce(&self.dir, &mut self.journal, entry_points),
+        }
+        .map_err(|error| untouched(error, &self.dir))?;
+        exchange::carry_out(&self.dir, &mut self.journal, &control.env)
+    }
+
+    /// The last look before the exchange is announced.
+    fn ready(&self, control: &Control) -> Result<()> {
+        control.cancel.check()?;
+        exchange::refuse_mounts(&self.dir, &self.journal)?;
+        if self.exchange == Exchange::Create && !durable::names(&self.dir.target)?.is_empty() {
+            return Err(Error::conflict(format!(
+                "{} is no longer empty: something was written to it meanwhile",
+                self.dir.target.display()
+            )));
+        }
+        self.dir.refuse_users(self.users)
+    }
+
+    /// Gives up before the exchange: staging and journal are removed, the target is untouched.
+    pub(super) fn abandon(self) -> Result<()> {
+        debug_assert_eq!(self.journal.phase, Phase::Staging, "what is announced is not abandoned");
+        debug_assert_eq!(self.journal.incoming, Node::New);
+        exchange::undo(&self.dir)
+    }
+
+    /// [`Work::abandon`] because of `error`, which is returned.
+    fn undo_after(self, error: Error) -> Error {
+        let target = self.dir.target.clone();
+        let Err(second) = self.abandon() else { return error };
+        let message = format!("{error}; and the staged files can't be removed: {second}");
+        standing(Error::new(error.kind(), message).source(error), &target, "is untouched")
+    }
+}

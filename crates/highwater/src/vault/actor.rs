@@ -1,0 +1,96 @@
+//! Who acts: the writer id and the locks of one user on one machine, outside every node directory,
+//! so that no capture clones them.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::env::Env;
+use crate::error::{Error, Result};
+use crate::ids::{NodeName, VaultId, WriterId};
+
+use super::Actor;
+
+/// Held for as long as one backup of a node runs on this machine.
+pub(crate) struct NodeLock(#[expect(dead_code, reason = "closing it gives the lock up")] File);
+
+impl Actor {
+    /// The writer id of this user here; made at the first use.
+    pub(crate) fn writer(&self, env: &Env) -> Result<WriterId> {
+        make_private_dir(&self.state_dir)?;
+        let path = self.state_dir.join("writer");
+        match std::fs::read_to_string(&path) {
+            Ok(text) => return text.trim_end().parse().map_err(|_| damaged(&path)),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io("reading the writer id", error).entry(name(&path))),
+        }
+        let writer = WriterId::random(env)?;
+        let fresh = self.state_dir.join(format!("writer.{writer}"));
+        let failed = |error| Error::io("writing the writer id", error).entry(name(&path));
+        let write = || {
+            let mut file =
+                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+            file.write_all(format!("{writer}\n").as_bytes())?;
+            file.sync_all()
+        };
+        write().map_err(failed)?;
+        // A link fails where another process was first; its id is the one that counts then.
+        let linked = std::fs::hard_link(&fresh, &path);
+        std::fs::remove_file(&fresh).map_err(failed)?;
+        match linked {
+            Ok(()) => sync_dir(&self.state_dir).map(|()| writer),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => self.writer(env),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Locks a node of a vault for a backup; a conflict where one runs already.
+    pub(crate) fn lock_node(&self, vault: VaultId, node: &NodeName) -> Result<NodeLock> {
+        let dir = self.state_dir.join("locks");
+        make_private_dir(&dir)?;
+        let path = dir.join(format!("{vault}-{node}"));
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| Error::io("opening the lock of the node", error).entry(name(&path)))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(NodeLock(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                Err(Error::conflict(format!("a backup of node {node} is running already"))
+                    .entry(node.to_string())
+                    .hint("wait for it to end"))
+            }
+            Err(error) => Err(Error::io("locking the node", error).entry(name(&path))),
+        }
+    }
+}
+
+fn make_private_dir(dir: &Path) -> Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|error| Error::io("making the state directory", error).entry(name(dir)))
+}
+
+fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(|error| Error::io("syncing the state directory", error).entry(name(dir)))
+}
+
+fn damaged(path: &Path) -> Error {
+    Error::corrupt("the writer id is damaged").entry(name(path)).hint(
+        "remove the file; `highwater owner take-over` then makes this installation the owner again",
+    )
+}
+
+fn name(path: &Path) -> String {
+    crate::ids::encode(PathBuf::from(path).as_os_str().as_encoded_bytes())
+}

@@ -1,0 +1,115 @@
+//! Intents: what a backup is about to write, so that its leftovers are found if it is killed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::ids::{NodeName, NodeUid, PackId, SnapshotId, Time, WriterId};
+
+use super::Vault;
+use super::pack::pack_name;
+use super::seal::ObjectKind;
+use super::sealed;
+use super::snapshots::foreign;
+
+/// The announcement of a backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Intent {
+    pub(crate) version: u32,
+    pub(crate) snapshot: SnapshotId,
+    pub(crate) node: NodeName,
+    pub(crate) uid: NodeUid,
+    pub(crate) parent: Option<SnapshotId>,
+    pub(crate) writer: WriterId,
+    pub(crate) start: Time,
+}
+
+fn intent_name(snapshot: SnapshotId) -> String {
+    format!("intents/{snapshot}")
+}
+
+impl Vault {
+    pub(crate) fn put_intent(&self, intent: &Intent) -> Result<()> {
+        let name = intent_name(intent.snapshot);
+        let object = sealed::seal(self, ObjectKind::Intent, &name, intent)?;
+        if self.store().put_new(&name, object)? {
+            Ok(())
+        } else {
+            Err(Error::bug("two snapshots with one random id").entry(name))
+        }
+    }
+
+    /// Whether the intent still stands: prune may have given the backup up.
+    pub(crate) fn intent_stands(&self, snapshot: SnapshotId) -> Result<bool> {
+        Ok(self.store().size(&intent_name(snapshot))?.is_some())
+    }
+
+    pub(crate) fn delete_intent(&self, snapshot: SnapshotId) -> Result<()> {
+        self.store().delete(&intent_name(snapshot))
+    }
+
+    pub(crate) fn open_intent(&self, name: &str) -> Result<Intent> {
+        let intent: Intent =
+            sealed::open(self, ObjectKind::Intent, name, &self.store().get(name)?)?;
+        if intent.version != 1 || intent_name(intent.snapshot) != name {
+            return Err(foreign(name));
+        }
+        Ok(intent)
+    }
+
+    /// The id of a snapshot's `number`th pack. It follows from the snapshot, so that the packs of
+    /// a backup that was killed are found by its intent.
+    pub(crate) fn pack_id(&self, snapshot: SnapshotId, number: u32) -> PackId {
+        let key = self.master().derive(snapshot.as_bytes(), &[b"hw1 pack names"]);
+        let mut id = [0; 16];
+        blake3::Hasher::new_keyed(&key).update(&number.to_le_bytes()).finalize_xof().fill(&mut id);
+        PackId::from_bytes(id)
+    }
+
+    /// Removes what a backup has put that never became a snapshot: its packs, then its intent.
+    pub(crate) fn discard(&self, snapshot: SnapshotId) -> Result<()> {
+        let mut packs = Vec::new();
+        loop {
+            let name = pack_name(self.pack_id(snapshot, packs.len() as u32));
+            if self.store().size(&name)?.is_none() {
+                break;
+            }
+            packs.push(name);
+        }
+        // From the last one back: whoever is killed here finds the rest again, without a gap.
+        for name in packs.iter().rev() {
+            self.store().delete(name)?;
+        }
+        self.delete_intent(snapshot)
+    }
+
+    /// Collects what killed backups of this node, by this writer, have left. The caller holds the
+    /// lock of the node, so that none of them is still running.
+    pub(crate) fn collect_leftovers(&self, node: &NodeName, writer: WriterId) -> Result<u64> {
+        let mut collected = 0;
+        let mut committed: Option<Vec<SnapshotId>> = None;
+        for listed in self.store().list(Some("intents"))? {
+            let intent = self.open_intent(&listed.name)?;
+            if intent.node != *node || intent.writer != writer {
+                continue;
+            }
+            let committed = match &committed {
+                Some(committed) => committed,
+                None => {
+                    let names = self.store().list(Some(&format!("snapshots/{node}")))?;
+                    let ids = names.iter().filter_map(|listed| {
+                        super::SnapshotName::parse(&listed.name).map(|name| name.snapshot)
+                    });
+                    committed.insert(ids.collect())
+                }
+            };
+            if committed.contains(&intent.snapshot) {
+                self.delete_intent(intent.snapshot)?;
+            } else {
+                self.discard(intent.snapshot)?;
+            }
+            collected += 1;
+        }
+        Ok(collected)
+    }
+}

@@ -1,0 +1,276 @@
+//! Node records: who owns a node, which snapshots passed a restore test, the highest marks seen.
+//!
+//! `nodes/<node>/<n>` is only ever created: making `n + 1` is the compare-and-set that every store
+//! can do. Of two writers one wins, and the other one reads again.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, Result};
+use crate::ids::{Epoch, NodeName, NodeUid, Seq, SnapshotId, Time, WriterId};
+
+use super::manifest::Manifest;
+use super::seal::ObjectKind;
+use super::sealed;
+use super::snapshots::foreign;
+use super::{Actor, Ownership, Vault};
+
+/// Records are deleted behind the newest so many.
+const RECORDS_KEPT: u64 = 8;
+/// Another writer can win a number so often before the operation gives up.
+const TRIES_MAX: usize = 16;
+/// So many tested snapshots are remembered.
+const RESTORED_MAX: usize = 256;
+
+/// What the vault knows of a node beside its snapshots.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NodeRecord {
+    pub(crate) version: u32,
+    pub(crate) node: NodeName,
+    pub(crate) uid: Option<NodeUid>,
+    pub(crate) number: u64,
+    pub(crate) epoch: Epoch,
+    pub(crate) writer: Option<WriterId>,
+    pub(crate) claimed_by: String,
+    pub(crate) reason: Option<String>,
+    pub(crate) since: Time,
+    /// For each epoch that has ended the last sequence number that counts.
+    pub(crate) fence: BTreeMap<u64, Seq>,
+    /// The newest snapshot that its owner recorded.
+    pub(crate) newest: Option<(SnapshotId, Seq)>,
+    /// The highest marks seen.
+    pub(crate) marks: BTreeMap<String, u64>,
+    /// Snapshots that passed a restore test, oldest first.
+    pub(crate) restored: Vec<SnapshotId>,
+}
+
+impl NodeRecord {
+    /// Whether a snapshot was committed by a writer that had been deposed already.
+    pub(crate) fn hides(&self, epoch: Epoch, seq: Seq) -> bool {
+        self.fence.get(&epoch.0).is_some_and(|last| seq > *last)
+    }
+
+    fn fresh(node: &NodeName, now: Time) -> NodeRecord {
+        NodeRecord {
+            version: 1,
+            node: node.clone(),
+            uid: None,
+            number: 0,
+            epoch: Epoch(0),
+            writer: None,
+            claimed_by: String::new(),
+            reason: None,
+            since: now,
+            fence: BTreeMap::new(),
+            newest: None,
+            marks: BTreeMap::new(),
+            restored: Vec::new(),
+        }
+    }
+}
+
+fn record_name(node: &NodeName, number: u64) -> String {
+    format!("nodes/{node}/{number:020}")
+}
+
+impl Vault {
+    /// The newest record of a node; `None` before its first backup.
+    pub(crate) fn node_record(&self, node: &NodeName) -> Result<Option<NodeRecord>> {
+        let listed = self.store().list(Some(&format!("nodes/{node}")))?;
+        let Some(last) = listed.last() else { return Ok(None) };
+        let record = self.open_node_record(&last.name)?;
+        if record.node != *node {
+            return Err(foreign(&last.name));
+        }
+        Ok(Some(record))
+    }
+
+    /// The newest record of a node that can be opened, for who only reads: a damaged record must
+    /// not keep anybody from a restore. `check` names the damage, and nobody writes over it.
+    pub(crate) fn readable_record(&self, node: &NodeName) -> Result<Option<NodeRecord>> {
+        let mut damage = None;
+        for listed in self.store().list(Some(&format!("nodes/{node}")))?.iter().rev() {
+            match self.open_node_record(&listed.name) {
+                Ok(record) => return Ok(Some(record)),
+                Err(error) if error.kind() == Kind::Corrupt => damage = damage.or(Some(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        damage.map_or(Ok(None), Err)
+    }
+
+    pub(crate) fn open_node_record(&self, name: &str) -> Result<NodeRecord> {
+        let record: NodeRecord =
+            sealed::open(self, ObjectKind::Node, name, &self.store().get(name)?)?;
+        if record.version != 1 || record_name(&record.node, record.number) != name {
+            return Err(foreign(name));
+        }
+        Ok(record)
+    }
+
+    /// Changes the record of a node: `change` is called on what is there (or on a fresh one) until
+    /// its result could be put as the next number.
+    pub(crate) fn update_node(
+        &self,
+        node: &NodeName,
+        mut change: impl FnMut(&mut NodeRecord) -> Result<()>,
+    ) -> Result<NodeRecord> {
+        for _ in 0..TRIES_MAX {
+            let mut record = match self.node_record(node)? {
+                Some(record) => record,
+                None => NodeRecord::fresh(node, self.env().now()),
+            };
+            change(&mut record)?;
+            record.number += 1;
+            let name = record_name(node, record.number);
+            let object = sealed::seal(self, ObjectKind::Node, &name, &record)?;
+            if !self.store().put_new(&name, object)? {
+                continue;
+            }
+            if let Some(old) = record.number.checked_sub(RECORDS_KEPT) {
+                self.store().delete(&record_name(node, old))?;
+            }
+            return Ok(record);
+        }
+        Err(Error::conflict("other writers keep changing the record of this node")
+            .entry(node.to_string()))
+    }
+
+    /// Makes sure that `writer` owns the node, claiming it where nobody does.
+    pub(crate) fn claim(
+        &self,
+        node: &NodeName,
+        writer: WriterId,
+        actor: &Actor,
+        uid: NodeUid,
+    ) -> Result<NodeRecord> {
+        if let Some(record) = self.node_record(node)?
+            && record.writer.is_some()
+        {
+            return owned_by(record, writer);
+        }
+        let now = self.env().now();
+        let record = self.update_node(node, |record| {
+            if record.writer.is_some() {
+                return Ok(());
+            }
+            record.writer = Some(writer);
+            record.claimed_by = actor.name.clone();
+            record.reason = None;
+            record.since = now;
+            record.uid = Some(uid);
+            record.epoch = Epoch(record.epoch.0 + 1);
+            Ok(())
+        })?;
+        owned_by(record, writer)
+    }
+
+    /// Records a committed snapshot. Fenced where the node was taken over meanwhile: the snapshot
+    /// lies behind the fence then, and nobody sees it.
+    pub(crate) fn record_snapshot(&self, manifest: &Manifest, writer: WriterId) -> Result<()> {
+        self.update_node(&manifest.node, |record| {
+            if record.epoch != manifest.epoch || record.writer != Some(writer) {
+                return Err(fenced(record));
+            }
+            record.uid = Some(manifest.uid);
+            record.newest = Some((manifest.snapshot, manifest.seq));
+            for (name, mark) in &manifest.marks {
+                let highest = record.marks.entry(name.clone()).or_default();
+                *highest = mark.value.max(*highest);
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// Records that a snapshot passed a restore test.
+    pub(crate) fn record_restored(&self, node: &NodeName, snapshot: SnapshotId) -> Result<()> {
+        self.update_node(node, |record| {
+            record.restored.retain(|&known| known != snapshot);
+            record.restored.push(snapshot);
+            let surplus = record.restored.len().saturating_sub(RESTORED_MAX);
+            record.restored.drain(..surplus);
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// Who owns a node.
+    pub fn owner(&self, node: &NodeName, actor: &Actor) -> Result<Ownership> {
+        let record = self.node_record(node)?.ok_or_else(|| no_such_node(node))?;
+        Ok(ownership(&record, actor.writer(self.env())?))
+    }
+
+    /// Makes `actor` the owner, under a new epoch. What the old owner commits from now on is
+    /// visible to nobody.
+    pub fn take_over(&self, node: &NodeName, actor: &Actor, reason: &str) -> Result<Ownership> {
+        self.change_owner(node, actor, reason, true)
+    }
+
+    /// Gives the ownership up, so that the next writer may claim it.
+    pub fn release(&self, node: &NodeName, actor: &Actor, reason: &str) -> Result<Ownership> {
+        self.change_owner(node, actor, reason, false)
+    }
+
+    fn change_owner(
+        &self,
+        node: &NodeName,
+        actor: &Actor,
+        reason: &str,
+        take: bool,
+    ) -> Result<Ownership> {
+        self.node_record(node)?.ok_or_else(|| no_such_node(node))?;
+        let writer = actor.writer(self.env())?;
+        let now = self.env().now();
+        let record = self.update_node(node, |record| {
+            if !take && record.writer != Some(writer) {
+                return Err(fenced(record));
+            }
+            let names = self.snapshot_names(Some(node))?;
+            let last = names.iter().filter(|name| name.epoch == record.epoch).map(|name| name.seq);
+            record.fence.insert(record.epoch.0, last.max().unwrap_or_default());
+            record.writer = take.then_some(writer);
+            record.claimed_by = actor.name.clone();
+            record.reason = Some(reason.to_owned());
+            record.since = now;
+            if take {
+                record.epoch = Epoch(record.epoch.0 + 1);
+            }
+            Ok(())
+        })?;
+        Ok(ownership(&record, writer))
+    }
+}
+
+fn owned_by(record: NodeRecord, writer: WriterId) -> Result<NodeRecord> {
+    if record.writer == Some(writer) { Ok(record) } else { Err(fenced(&record)) }
+}
+
+fn fenced(record: &NodeRecord) -> Error {
+    Error::fenced(format!(
+        "another writer owns this node: {}, since {}",
+        record.claimed_by, record.since
+    ))
+    .entry(record.node.to_string())
+    .hint(
+        "if that writer is gone for good, `highwater owner take-over --reason …` makes this one the owner",
+    )
+}
+
+fn no_such_node(node: &NodeName) -> Error {
+    Error::not_found(format!("the vault knows no node {node}")).entry(node.to_string())
+}
+
+fn ownership(record: &NodeRecord, writer: WriterId) -> Ownership {
+    Ownership {
+        node: record.node.clone(),
+        epoch: record.epoch,
+        writer: record.writer,
+        ours: record.writer == Some(writer),
+        claimed_by: record.claimed_by.clone(),
+        reason: record.reason.clone(),
+        since: record.since,
+    }
+}

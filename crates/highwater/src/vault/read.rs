@@ -1,0 +1,213 @@
+//! Reading a vault's packs: indexes through a bounded cache, leaves of maps, frames.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD_NO_PAD as BASE64;
+
+use crate::error::{Error, Result};
+use crate::ids::PackId;
+
+use super::Vault;
+use super::manifest::{EntryRecord, Leaf, Manifest, PackRef, Runs};
+use super::pack::{
+    FrameKind, PackIndex, SLICE_BYTES, UnitId, end_bytes, open_frame, open_index, pack_name,
+    unit_range,
+};
+use super::runs::{self, LEAF_BYTES, Place, Run};
+use super::seal::{HEADER_BYTES, ObjectKey, ObjectKind};
+use crate::engine::Units;
+
+/// Indexes are kept in memory up to so many bytes.
+const CACHE_BYTES_MAX: usize = 64 << 20;
+/// So many bytes at the end of a pack are read first; most indexes lie within.
+const TAIL_BYTES: u64 = 64 << 10;
+
+/// A pack, ready to be read.
+pub(crate) struct OpenPack {
+    pub(crate) name: String,
+    pub(crate) key: ObjectKey,
+    pub(crate) index: PackIndex,
+}
+
+/// Packs that were opened lately.
+#[derive(Default)]
+pub(crate) struct PackCache {
+    packs: Mutex<Cached>,
+}
+
+#[derive(Default)]
+struct Cached {
+    packs: HashMap<PackId, (u64, Arc<OpenPack>)>,
+    clock: u64,
+    bytes: usize,
+}
+
+impl Cached {
+    fn find(&mut self, id: PackId) -> Option<Arc<OpenPack>> {
+        self.clock += 1;
+        let (used, pack) = self.packs.get_mut(&id)?;
+        *used = self.clock;
+        Some(Arc::clone(pack))
+    }
+
+    fn insert(&mut self, id: PackId, pack: &Arc<OpenPack>) {
+        self.bytes += pack.index.footprint();
+        self.clock += 1;
+        self.packs.insert(id, (self.clock, Arc::clone(pack)));
+        while self.bytes > CACHE_BYTES_MAX && self.packs.len() > 1 {
+            let oldest = self.packs.iter().min_by_key(|(_, (used, _))| *used).map(|(&id, _)| id);
+            let Some((_, pack)) = oldest.and_then(|id| self.packs.remove(&id)) else { return };
+            self.bytes = self.bytes.saturating_sub(pack.index.footprint());
+        }
+    }
+}
+
+/// Where a unit of a file is, and what it is known by. `None` in [`UnitAt::place`]: zero bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UnitAt {
+    pub(crate) id: UnitId,
+    pub(crate) place: Option<Place>,
+}
+
+/// One GiB of a file, its units found.
+pub(crate) struct LoadedLeaf {
+    /// The packs that [`Place::pack`] counts through.
+    pub(crate) packs: Vec<PackRef>,
+    pub(crate) units: Vec<UnitAt>,
+}
+
+/// Bytes of one unit, and what its frames are.
+pub(crate) fn unit_shape(units: Units) -> (u64, FrameKind) {
+    match units {
+        Units::Pages { bytes } => (u64::from(bytes), FrameKind::Pages),
+        Units::Slices => (SLICE_BYTES as u64, FrameKind::Slice),
+    }
+}
+
+/// How many units a leaf of a file covers.
+pub(crate) fn leaf_units(entry: &EntryRecord, leaf: usize) -> u64 {
+    let (unit, _) = unit_shape(entry.units);
+    let per_leaf = LEAF_BYTES / unit;
+    let all = entry.size.div_ceil(unit);
+    all.saturating_sub(leaf as u64 * per_leaf).min(per_leaf)
+}
+
+/// The hash of a leaf's content: BLAKE3 over the ids of its units, in order.
+pub(crate) fn leaf_content(kind: FrameKind, ids: impl Iterator<Item = UnitId>) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    ids.for_each(|id| {
+        hasher.update(id.stored(kind));
+    });
+    hasher.finalize()
+}
+
+impl Vault {
+    /// Opens a pack: header and index. The size is the one that the manifest knows.
+    pub(crate) fn open_pack(&self, pack: PackRef) -> Result<Arc<OpenPack>> {
+        let cache = &self.pack_cache().packs;
+        if let Some(open) = cache.lock().unwrap_or_else(PoisonError::into_inner).find(pack.id) {
+            return Ok(open);
+        }
+        let name = pack_name(pack.id);
+        let wrong = |what: &str| Error::corrupt(what).entry(&name);
+        let missing = |error: Error| match error.kind() {
+            crate::Kind::NotFound => Error::corrupt("the pack is missing").entry(&name),
+            _ => error,
+        };
+        if pack.size < HEADER_BYTES as u64 {
+            return Err(wrong("the pack is shorter than its header"));
+        }
+        let header = self.store().get_range(&name, 0..HEADER_BYTES as u64).map_err(missing)?;
+        let key = ObjectKey::parse(self.master(), self.id(), ObjectKind::Pack, &name, &header)?;
+        let from = pack.size.saturating_sub(TAIL_BYTES);
+        let mut tail = self.store().get_range(&name, from..pack.size).map_err(missing)?;
+        let end = end_bytes(&tail).filter(|&end| end <= pack.size);
+        let end = end.ok_or_else(|| wrong("the end of the pack is damaged"))?;
+        if end > tail.len() as u64 {
+            tail = self.store().get_range(&name, pack.size - end..pack.size)?;
+        }
+        let end = (tail.len() as u64).checked_sub(end).map(|skip| &tail[skip as usize..]);
+        let index = end
+            .and_then(|end| open_index(&key, end, pack.size))
+            .ok_or_else(|| wrong("the index of the pack was changed or cut"))?;
+        let open = Arc::new(OpenPack { name, key, index });
+        cache.lock().unwrap_or_else(PoisonError::into_inner).insert(pack.id, &open);
+        Ok(open)
+    }
+
+    /// Finds the units of one leaf of a file, and checks that they are the file's.
+    pub(crate) fn load_leaf(
+        &self,
+        manifest: &Manifest,
+        entry: &EntryRecord,
+        number: usize,
+    ) -> Result<LoadedLeaf> {
+        let leaf = &entry.leaves[number];
+        let damaged = |what: &str| Error::corrupt(what).entry(entry.path.to_string());
+        let packs = leaf_packs(manifest, leaf)
+            .ok_or_else(|| damaged("it names a pack that is not listed"))?;
+        let runs =
+            self.leaf_runs(entry, number, &packs).map_err(|error| match error.entry_name() {
+                Some(_) => error,
+                None => error.entry(entry.path.to_string()),
+            })?;
+        let (_, kind) = unit_shape(entry.units);
+        let mut units = Vec::with_capacity(leaf_units(entry, number) as usize);
+        for run in runs {
+            let Some(at) = run.at else {
+                units.extend((0..run.count).map(|_| UnitAt { id: UnitId::ZERO, place: None }));
+                continue;
+            };
+            let pack = self.open_pack(packs[at.pack as usize])?;
+            for unit in (at.unit..).take(run.count as usize) {
+                let id = pack
+                    .index
+                    .unit_id(unit)
+                    .ok_or_else(|| damaged("its map leads beyond the end of a pack"))?;
+                units.push(UnitAt { id, place: Some(Place { pack: at.pack, unit }) });
+            }
+        }
+        let content = leaf_content(kind, units.iter().map(|unit| unit.id));
+        if content.to_hex().as_str() != leaf.content {
+            return Err(damaged("its units are not the ones that were captured"));
+        }
+        Ok(LoadedLeaf { packs, units })
+    }
+
+    fn leaf_runs(&self, entry: &EntryRecord, number: usize, packs: &[PackRef]) -> Result<Vec<Run>> {
+        let bytes = match &entry.leaves[number].runs {
+            Runs::Inline(text) => BASE64
+                .decode(text)
+                .map_err(|_| Error::corrupt("its map is damaged").entry(entry.path.to_string()))?,
+            Runs::Stored { pack, unit } => {
+                let pack = packs.get(*pack as usize).copied();
+                let pack = pack.ok_or_else(|| Error::corrupt("its map is nowhere"))?;
+                self.read_unit(pack, *unit)?
+            }
+        };
+        runs::decode(&bytes, leaf_units(entry, number), packs.len())
+    }
+
+    /// The bytes of one unit, verified.
+    pub(crate) fn read_unit(&self, pack: PackRef, unit: u32) -> Result<Vec<u8>> {
+        let pack = self.open_pack(pack)?;
+        let wrong = || Error::corrupt("a frame of the pack was changed").entry(&pack.name);
+        let (frame, place) = pack.index.locate(unit).ok_or_else(wrong)?;
+        let mut stored = self.store().get_range(&pack.name, pack.index.range(frame))?.to_vec();
+        let record = pack.index.frame(frame);
+        let mut plain = Vec::new();
+        open_frame(&pack.key, frame as u64, record, &mut stored, &mut plain).ok_or_else(wrong)?;
+        let bytes = plain[unit_range(record, place)].to_vec();
+        if Some(self.unit_keys().id(record.kind, &bytes)) != pack.index.unit_id(unit) {
+            return Err(wrong());
+        }
+        Ok(bytes)
+    }
+}
+
+/// The packs of a leaf, from the manifest's list.
+pub(crate) fn leaf_packs(manifest: &Manifest, leaf: &Leaf) -> Option<Vec<PackRef>> {
+    leaf.packs.iter().map(|&pack| manifest.packs.get(pack as usize).copied()).collect()
+}

@@ -1,0 +1,248 @@
+//! Which snapshots there are, in which order, and which one is meant.
+//!
+//! A manifest's name tells epoch and sequence, so that the newest one is found by listing: never by
+//! a clock. The name is bound into the seal; a manifest under another name doesn't open.
+
+use crate::error::{Error, Kind, Result};
+use crate::ids::{Epoch, NodeName, Seq, SnapshotId, encode};
+
+use super::manifest::Manifest;
+use super::nodes::NodeRecord;
+use super::seal::ObjectKind;
+use super::sealed;
+use super::{Level, Selector, SnapshotInfo, Vault};
+
+/// The version of manifests that this program writes, and the newest that it reads.
+pub(crate) const MANIFEST_VERSION: u32 = 1;
+
+/// So many other snapshots are named where one is damaged.
+const OTHERS_NAMED: usize = 3;
+
+/// A manifest, by its name alone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SnapshotName {
+    pub(crate) node: NodeName,
+    pub(crate) epoch: Epoch,
+    pub(crate) seq: Seq,
+    pub(crate) snapshot: SnapshotId,
+    pub(crate) generation: u32,
+}
+
+impl SnapshotName {
+    pub(crate) fn object(&self) -> String {
+        let SnapshotName { node, epoch, seq, snapshot, generation } = self;
+        format!("snapshots/{node}/{:08}-{:010}-{snapshot}.{generation}", epoch.0, seq.0)
+    }
+
+    pub(crate) fn of(manifest: &Manifest) -> SnapshotName {
+        SnapshotName {
+            node: manifest.node.clone(),
+            epoch: manifest.epoch,
+            seq: manifest.seq,
+            snapshot: manifest.snapshot,
+            generation: manifest.generation,
+        }
+    }
+
+    pub(crate) fn parse(object: &str) -> Option<SnapshotName> {
+        let (node, name) = object.strip_prefix("snapshots/")?.split_once('/')?;
+        let (stem, generation) = name.rsplit_once('.')?;
+        let mut fields = stem.split('-');
+        let parsed = SnapshotName {
+            node: node.parse().ok()?,
+            epoch: Epoch(fields.next()?.parse().ok()?),
+            seq: Seq(fields.next()?.parse().ok()?),
+            snapshot: fields.next()?.parse().ok()?,
+            generation: generation.parse().ok()?,
+        };
+        (fields.next().is_none() && parsed.object() == object).then_some(parsed)
+    }
+}
+
+impl Vault {
+    /// The visible snapshots of a node or of all, each in its highest generation; by node, epoch
+    /// and sequence. A snapshot that a deposed writer committed behind the fence is not visible.
+    pub(crate) fn snapshot_names(&self, node: Option<&NodeName>) -> Result<Vec<SnapshotName>> {
+        let prefix = node.map_or("snapshots".to_owned(), |node| format!("snapshots/{node}"));
+        let mut names = Vec::new();
+        for listed in self.store().list(Some(&prefix))? {
+            names.push(SnapshotName::parse(&listed.name).ok_or_else(|| foreign(&listed.name))?);
+        }
+        names.sort();
+        let mut visible: Vec<SnapshotName> = Vec::with_capacity(names.len());
+        let mut record: Option<(NodeName, Option<NodeRecord>)> = None;
+        for name in names {
+            if record.as_ref().is_none_or(|(node, _)| *node != name.node) {
+                record = Some((name.node.clone(), self.readable_record(&name.node)?));
+            }
+            let fenced = record
+                .as_ref()
+                .and_then(|(_, record)| record.as_ref())
+                .is_some_and(|record| record.hides(name.epoch, name.seq));
+            if fenced {
+                continue;
+            }
+            match visible.last_mut() {
+                Some(last) if last.snapshot == name.snapshot => *last = name,
+                _ => visible.push(name),
+            }
+        }
+        Ok(visible)
+    }
+
+    /// Opens a manifest.
+    pub(crate) fn manifest(&self, name: &SnapshotName) -> Result<Manifest> {
+        let object = name.object();
+        let bytes = self.store().get(&object)?;
+        let manifest: Manifest = sealed::open(self, ObjectKind::Manifest, &object, &bytes)
+            .map_err(|error| newer_version(self, &object, &bytes).unwrap_or(error))?;
+        if manifest.version != MANIFEST_VERSION {
+            return Err(unknown_version(manifest.version.into(), &object));
+        }
+        let named = manifest.snapshot == name.snapshot
+            && manifest.node == name.node
+            && manifest.seq == name.seq
+            && manifest.epoch == name.epoch
+            && manifest.generation == name.generation;
+        if !named {
+            return Err(Error::corrupt("the manifest is of another snapshot").entry(object));
+        }
+        Ok(manifest)
+    }
+
+    /// The snapshots, of one node or of all, by node and then from oldest to newest.
+    pub fn snapshots(&self, node: Option<&NodeName>) -> Result<Vec<SnapshotInfo>> {
+        let names = self.snapshot_names(node)?;
+        names
+            .iter()
+            .map(|name| self.snapshot_info(name).map_err(|e| with_others(e, name, &names)))
+            .collect()
+    }
+
+    /// The one snapshot that is meant.
+    ///
+    /// # Errors
+    /// Not found where there is none; input where a prefix, or `latest` in a vault of several nodes,
+    /// fits more than one.
+    pub fn resolve(&self, selector: &Selector) -> Result<SnapshotInfo> {
+        let names = self.snapshot_names(selector.node.as_ref())?;
+        if selector.snapshot == "latest" {
+            return self.resolve_latest(&names, selector);
+        }
+        let prefix = selector.snapshot.as_str();
+        if prefix.len() < 4 || !prefix.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(Error::input(format!("`{}` is no snapshot id", encode(prefix.as_bytes())))
+                .hint("give an id, four or more of its first digits, or `latest`"));
+        }
+        let prefix = prefix.to_ascii_lowercase();
+        let mut fitting =
+            names.iter().filter(|name| name.snapshot.to_string().starts_with(&prefix));
+        let Some(first) = fitting.next() else {
+            return Err(Error::not_found(format!("no snapshot {prefix} in the vault"))
+                .entry(prefix)
+                .hint("`highwater snapshots` lists them"));
+        };
+        if fitting.next().is_some() {
+            return Err(Error::input(format!("more than one snapshot begins with {prefix}"))
+                .hint("give more digits"));
+        }
+        let info = self.snapshot_info(first)?;
+        if selector.before.is_some_and(|before| info.manifest.time > before) {
+            return Err(Error::not_found("that snapshot is younger than the time asked for"));
+        }
+        if selector.require.is_some_and(|level| info.level < level) {
+            return Err(too_low());
+        }
+        Ok(info)
+    }
+
+    fn resolve_latest(&self, names: &[SnapshotName], selector: &Selector) -> Result<SnapshotInfo> {
+        let nothing = || {
+            Error::not_found("there is no snapshot: nothing to restore")
+                .hint("`highwater snapshots` lists what the vault holds")
+        };
+        let newest = names.last().ok_or_else(nothing)?;
+        if names.first().is_some_and(|first| first.node != newest.node) {
+            return Err(Error::input("the vault holds several nodes")
+                .hint("say which one with --node NAME"));
+        }
+        for name in names.iter().rev() {
+            let info = self.snapshot_info(name).map_err(|error| with_others(error, name, names))?;
+            let fits = selector.before.is_none_or(|before| info.manifest.time <= before)
+                && selector.require.is_none_or(|level| info.level >= level);
+            if fits {
+                return Ok(info);
+            }
+        }
+        Err(if selector.require.is_some() { too_low() } else { nothing() })
+    }
+
+    /// Commits a snapshot: with its manifest it becomes visible.
+    pub(crate) fn put_manifest(&self, manifest: &Manifest) -> Result<()> {
+        let object = SnapshotName::of(manifest).object();
+        let bytes = sealed::seal(self, ObjectKind::Manifest, &object, manifest)?;
+        if self.store().put_new(&object, bytes)? {
+            Ok(())
+        } else {
+            Err(Error::bug("two snapshots with one random id").entry(object))
+        }
+    }
+
+    /// Whether a manifest of the snapshot was put.
+    pub(crate) fn is_committed(&self, node: &NodeName, snapshot: SnapshotId) -> Result<bool> {
+        let listed = self.store().list(Some(&format!("snapshots/{node}")))?;
+        let mut names = listed.iter().filter_map(|listed| SnapshotName::parse(&listed.name));
+        Ok(names.any(|name| name.snapshot == snapshot))
+    }
+
+    pub(crate) fn snapshot_info(&self, name: &SnapshotName) -> Result<SnapshotInfo> {
+        let manifest = self.manifest(name)?;
+        let restored = self
+            .readable_record(&name.node)?
+            .is_some_and(|record| record.restored.contains(&name.snapshot));
+        let level = if restored { Level::Restored } else { Level::Sealed };
+        Ok(SnapshotInfo { manifest, level })
+    }
+}
+
+/// A damaged manifest hides its own snapshot alone: the hint names others to restore.
+fn with_others(error: Error, damaged: &SnapshotName, names: &[SnapshotName]) -> Error {
+    if error.kind() != Kind::Corrupt {
+        return error;
+    }
+    let others: Vec<String> = names
+        .iter()
+        .rev()
+        .filter(|name| name.node == damaged.node && name.snapshot != damaged.snapshot)
+        .take(OTHERS_NAMED)
+        .map(|name| name.snapshot.to_string())
+        .collect();
+    if others.is_empty() {
+        return error.hint("no other snapshot of this node is in the vault: try another vault");
+    }
+    error.hint(format!("other snapshots can be restored by their ids: {}", others.join(", ")))
+}
+
+fn too_low() -> Error {
+    Error::not_found("no snapshot that fits has passed a restore test")
+        .hint("`highwater check --restore-test` makes one")
+}
+
+pub(crate) fn foreign(object: &str) -> Error {
+    Error::corrupt("an object that no highwater puts there").entry(object)
+}
+
+/// A manifest of a newer version has fields that this program doesn't know: that is no damage.
+fn newer_version(vault: &Vault, object: &str, bytes: &[u8]) -> Option<Error> {
+    let value: serde_json::Value = sealed::open(vault, ObjectKind::Manifest, object, bytes).ok()?;
+    let version = value.get("version")?.as_u64()?;
+    (version > u64::from(MANIFEST_VERSION)).then(|| unknown_version(version, object))
+}
+
+fn unknown_version(version: u64, object: &str) -> Error {
+    Error::input(format!(
+        "the manifest has version {version}; this program knows version {MANIFEST_VERSION}"
+    ))
+    .entry(object)
+    .hint("use the version of highwater that wrote it, or a newer one")
+}
