@@ -160,9 +160,9 @@ fn looked_at(fixture: &dyn Fixture, node: &Path) -> Layout {
 
 fn taken(layout: &Layout, options: &CaptureOptions) -> Captured {
     let captured = must(capture(layout, options, &Env::system()), "the capture fails");
-    let names = |part: &Box<dyn PartCapture>| part.name().to_owned();
     let expected: Vec<String> = layout.parts.iter().map(|part| part.name.clone()).collect();
-    assert_eq!(captured.parts.iter().map(names).collect::<Vec<_>>(), expected);
+    let names: Vec<&str> = captured.parts.iter().map(|part| part.name()).collect();
+    assert_eq!(names, expected);
     captured
 }
 
@@ -227,6 +227,10 @@ fn digest(dir: &Path) -> BTreeMap<PathBuf, (u32, i64, i64, String)> {
     let mut pending = vec![dir.to_path_buf()];
     while let Some(path) = pending.pop() {
         let seen = must(fs::symlink_metadata(&path).map_err(|e| Error::io("stat", e)), "no entry");
+        // Whoever reads a SQLite database takes part in its shared index, which holds no data.
+        if path.to_string_lossy().ends_with("-shm") {
+            continue;
+        }
         let content = if seen.is_file() && seen.len() > 0 { hash(&path) } else { String::new() };
         // A checkpoint comes and goes beside the database, which its directory's time tells.
         let times = if seen.is_dir() { (0, 0) } else { (seen.mtime(), seen.mtime_nsec()) };

@@ -11,7 +11,7 @@ use rustix::fs::{Advice, Mode, OFlags};
 use super::metadata::{self, Found, Stamp};
 use super::{
     Consistency, EngineKind, EntryType, Finished, FoundPart, Identity, PartCapture, Piece,
-    SourceEntry, Units,
+    SourceEntry, Units, process,
 };
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -118,6 +118,11 @@ impl FileSet {
         };
         if entry.kind != EntryType::File || entry.size == 0 {
             return Ok(());
+        }
+        if self.stability == Stability::Loose && process::holds_record_lock(source.stamp.id.1) {
+            return Err(Error::conflict(format!("{} is locked by this very process", entry.path))
+                .entry(entry.path.to_string())
+                .hint("to read it would give the lock up: leave it out with an exclude glob"));
         }
         let mut reader = Reader::open(entry, source)?;
         match self.stability {

@@ -164,6 +164,39 @@ fn lmdb() {
     passes(&PageFile { engine: EngineKind::Lmdb, name: "data.mdb", head });
 }
 
+struct Badger;
+
+impl Fixture for Badger {
+    fn engine(&self) -> EngineKind {
+        EngineKind::Badger
+    }
+
+    fn create(&self, dir: &Path) {
+        fs::create_dir(dir.join("badger")).unwrap();
+        fs::write(dir.join("badger/MANIFEST"), b"Bdgr\0\0\0\x08").unwrap();
+        fs::write(dir.join("badger/000001.vlog"), b"first").unwrap();
+        fs::write(dir.join("badger/KEYREGISTRY"), b"keys").unwrap();
+    }
+
+    fn change(&self, dir: &Path) {
+        fs::write(dir.join("badger/000002.vlog"), b"second").unwrap();
+    }
+
+    fn hold(&self, dir: &Path) -> Option<Box<dyn Any>> {
+        Some(Box::new(Holder::open(&dir.join("badger/000001.vlog"))))
+    }
+
+    fn verify(&self, dir: &Path, changed: bool) {
+        assert_eq!(fs::read(dir.join("badger/000001.vlog")).unwrap(), b"first");
+        assert_eq!(dir.join("badger/000002.vlog").exists(), changed);
+    }
+}
+
+#[test]
+fn badger() {
+    passes(&Badger);
+}
+
 #[cfg(feature = "rocksdb")]
 mod rocks {
     use std::sync::Arc;
@@ -306,5 +339,61 @@ mod rocks {
     #[test]
     fn rocksdb_by_hook() {
         passes(&Hook);
+    }
+}
+
+#[cfg(feature = "sqlite")]
+mod sqlite {
+    use rusqlite::Connection;
+
+    use super::*;
+
+    struct Sqlite {
+        journal: &'static str,
+    }
+
+    impl Fixture for Sqlite {
+        fn engine(&self) -> EngineKind {
+            EngineKind::Sqlite
+        }
+
+        fn create(&self, dir: &Path) {
+            let db = Connection::open(dir.join("node.sqlite")).unwrap();
+            db.pragma_update(None, "journal_mode", self.journal).unwrap();
+            db.execute_batch("CREATE TABLE t (value TEXT); INSERT INTO t VALUES ('first')")
+                .unwrap();
+        }
+
+        fn change(&self, dir: &Path) {
+            let db = Connection::open(dir.join("node.sqlite")).unwrap();
+            db.execute("INSERT INTO t VALUES ('second')", []).unwrap();
+        }
+
+        fn hold(&self, _: &Path) -> Option<Box<dyn Any>> {
+            None
+        }
+
+        fn exclusive(&self) -> bool {
+            false
+        }
+
+        fn verify(&self, dir: &Path, changed: bool) {
+            let db = Connection::open(dir.join("node.sqlite")).unwrap();
+            let mut rows = db.prepare("SELECT value FROM t ORDER BY rowid").unwrap();
+            let values: Vec<String> =
+                rows.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+            let expected: &[&str] = if changed { &["first", "second"] } else { &["first"] };
+            assert_eq!(values, expected);
+        }
+    }
+
+    #[test]
+    fn sqlite_with_a_log() {
+        passes(&Sqlite { journal: "WAL" });
+    }
+
+    #[test]
+    fn sqlite_with_a_rollback_journal() {
+        passes(&Sqlite { journal: "DELETE" });
     }
 }

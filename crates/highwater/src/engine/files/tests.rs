@@ -221,3 +221,21 @@ fn extended_attributes_are_recorded() {
     let expected = [("user.a".to_owned(), "01ff".to_owned())];
     assert_eq!(entry(&take(dir.path()), "file").meta.xattrs, expected);
 }
+
+/// Closing a descriptor of a file drops the process's record locks on it: a node that embeds the
+/// library keeps its own.
+#[test]
+fn a_file_that_this_process_holds_locked_is_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("node.lock");
+    fs::write(&path, b"12345").unwrap();
+    let ours = OpenOptions::new().write(true).open(&path).unwrap();
+    rustix::fs::fcntl_lock(&ours, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+    let mut captured = take(dir.path());
+    let error = content(&mut captured, "node.lock").unwrap_err();
+    assert_eq!((error.kind(), error.entry_name()), (crate::Kind::Conflict, Some("node.lock")));
+    drop(captured);
+    assert!(process::holds_record_lock(metadata::stamp(&path).unwrap().id.1));
+    drop(ours);
+    assert_eq!(content(&mut take(dir.path()), "node.lock").unwrap(), b"12345");
+}

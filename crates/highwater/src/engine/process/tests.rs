@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::{is_own, own_files, users};
+use super::{holds_record_lock, is_own, own_files, users};
 use crate::engine::conformance::tests::Holder;
 
 fn file(dir: &Path, name: &str) -> std::path::PathBuf {
@@ -54,4 +54,18 @@ fn our_own_files_are_known_by_inode() {
     drop(open);
     assert!(!is_own(&path).unwrap());
     assert!(!is_own(&dir.path().join("missing")).unwrap());
+}
+
+#[test]
+fn our_own_record_locks_are_known() {
+    use std::os::unix::fs::MetadataExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(dir.path(), "locked");
+    let open = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let inode = open.metadata().unwrap().ino();
+    assert!(!holds_record_lock(inode));
+    rustix::fs::fcntl_lock(&open, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+    assert!(holds_record_lock(inode));
+    drop(open);
+    assert!(!holds_record_lock(inode));
 }

@@ -1,13 +1,10 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::engine::conformance::tests::Holder;
-use crate::engine::{
-    Barrier, CaptureOptions, Captured, Depth, DiscoverOptions, Layout, capture, discover,
-};
+use crate::engine::{CaptureOptions, Captured, Depth, DiscoverOptions, Layout, capture, discover};
 
 fn look(node: &Path) -> Layout {
     discover(node, &DiscoverOptions::default()).unwrap()
@@ -216,10 +213,13 @@ fn leftovers_are_collected_unless_a_capture_uses_them() {
 
 #[cfg(feature = "rocksdb")]
 mod real {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use rust_rocksdb::checkpoint::Checkpoint;
     use rust_rocksdb::{DB, DBCompressionType, DBPath, IteratorMode, Options, WriteBatch};
 
     use super::*;
+    use crate::engine::Barrier;
 
     fn options() -> Options {
         let mut options = Options::default();
@@ -285,6 +285,15 @@ mod real {
         fs::write(&path, good).unwrap();
     }
 
+    /// Ends the writer also where the test fails.
+    struct StopOnDrop<'a>(&'a AtomicBool);
+
+    impl Drop for StopOnDrop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// One batch writes the same number into two column families; a restored copy has the same one
     /// in both, at least the one from before the capture, and lacks none before it.
     #[test]
@@ -302,7 +311,7 @@ mod real {
         };
         (0..500).for_each(write);
         let stop = AtomicBool::new(false);
-        let captured = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
             scope.spawn(|| {
                 let mut number = 500;
                 while !stop.load(Ordering::Relaxed) {
@@ -313,12 +322,11 @@ mod real {
                     }
                 }
             });
+            let _stop = StopOnDrop(&stop);
             let captured = take(&node, &hooks(vec![("store", Arc::clone(&db))])).unwrap();
             assert_eq!(captured.barrier, Barrier::Single);
             store(captured, &copy);
-            stop.store(true, Ordering::Relaxed);
         });
-        let () = captured;
         assert_eq!(check_both(&copy), Vec::<String>::new());
         let restored = DB::open_cf(&options(), copy.join("store"), ["default", "peers"]).unwrap();
         let keys = |name: &str| -> Vec<u32> {
