@@ -19,6 +19,10 @@ const PAGE_BYTES: u32 = 4096;
 /// What an empty lock file of a database is called; it is recorded and never opened.
 const LOCK_NAMES: [&str; 2] = ["LOCK", "lock.mdb"];
 
+/// What LevelDB tells; whoever tries to open the database renames one to the other before it asks
+/// for the lock.
+const INFO_NAMES: [&str; 2] = ["LOG", "LOG.old"];
+
 struct Offline {
     name: String,
     engine: EngineKind,
@@ -48,6 +52,7 @@ pub(super) fn begin(dir: &Path, part: &FoundPart, env: &Env) -> Result<Box<dyn P
     let units = if paged { Units::Pages { bytes: PAGE_BYTES } } else { Units::Slices };
     let listed = entries(dir, part)?.into_iter().map(|path| Listed {
         source: path.under(dir),
+        pinned: INFO_NAMES.iter().any(|info| path.name() == *info),
         path,
         units,
         immutable: None,
@@ -73,7 +78,8 @@ fn stamps(dir: &Path, part: &FoundPart) -> Result<Vec<(PathBuf, Stamp)>> {
     let data = part.entries.iter().filter(|path| {
         **path != part.root || !matches!(part.engine, EngineKind::LevelDb | EngineKind::Badger)
     });
-    let data = data.filter(|path| !LOCK_NAMES.iter().any(|lock| path.name() == *lock));
+    let data = data
+        .filter(|path| !LOCK_NAMES.iter().chain(&INFO_NAMES).any(|other| path.name() == *other));
     data.map(|path| path.under(dir))
         .map(|path| Ok((path.clone(), metadata::stamp(&path)?)))
         .collect()

@@ -125,3 +125,6 @@ fn unescaped(name: &[u8]) -> Vec<u8> {
     }
     bytes
 }
+
+#[cfg(test)]
+mod tests;
