@@ -18,7 +18,7 @@ fn snapshots_and_show_agree() {
     assert!(list[0]["time"].as_str().is_some_and(|time| time.ends_with('Z')));
     let shown = world.on_vault(&["show", "latest"]).code(0).json();
     assert_eq!(shown["snapshot"], backup["snapshot"]);
-    assert_eq!(shown["schema"], "3");
+    assert_eq!(shown["schema"], 3);
     assert_eq!(world.on_vault(&["snapshots", "--node", "other"]).code(0).json(), json!([]));
 }
 

@@ -74,6 +74,16 @@ fn a_target_that_holds_something_is_a_conflict_and_force_keeps_it_for_rollback()
 }
 
 #[test]
+fn a_snapshot_of_a_newer_schema_is_refused_to_an_older_program() {
+    let world = World::with_node();
+    world.on_vault(&["backup", "node", "--schema", "3"]).code(0);
+    world.on_vault(&["restore", "latest", "again", "--schema", "2"]).code(4).error("conflict");
+    assert!(!world.path("again").exists());
+    world.on_vault(&["restore", "latest", "again", "--schema", "3"]).code(0);
+    assert_node(&world.path("again"), ROWS);
+}
+
+#[test]
 fn what_is_not_there_is_not_found() {
     let world = World::with_node();
     world.on_vault(&["restore", "latest", "again"]).code(3).error("not_found");

@@ -2,6 +2,8 @@
 
 mod answers;
 mod circle;
+#[cfg(feature = "fault-points")]
+mod crashes;
 mod interrupts;
 mod keys;
 mod settings;
