@@ -42,7 +42,7 @@ impl Failure {
                 Error::conflict(format!("{entry} is kept locked by its node: {cause}"))
                     .hint(
                         "stop the node, or let it open the database with \
-                         `PRAGMA locking_mode = NORMAL`, or capture it with --freeze PID",
+                         `PRAGMA locking_mode = NORMAL`",
                     )
                     .entry(entry)
                     .source(cause)

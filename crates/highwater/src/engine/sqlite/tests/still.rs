@@ -234,7 +234,7 @@ fn an_exclusive_lock_is_refused() {
         let error = node.begin_all(&["db"], &test_env().0).err().unwrap();
         assert_eq!(error.kind(), Kind::Conflict, "{error}");
         assert_eq!(error.entry_name(), Some("db"));
-        assert!(error.hint_text().unwrap().contains("--freeze"));
+        assert!(error.hint_text().unwrap().contains("locking_mode"));
         peer.end();
         let (_dir, image) = node.image("db");
         assert_sound(&image);
