@@ -198,10 +198,12 @@ impl Reader<'_> {
             self.send(Read::Begin { file: number, units, size, old })?;
             let mut batcher = Batcher::new(units);
             let mut seen = 0;
-            let streamed = part.stream(file.entry, &mut |piece| {
-                seen += batcher.push(piece, &mut |read| self.hand_on(read, units))?;
-                Ok(())
-            });
+            let streamed = part
+                .stream(file.entry, &mut |piece| {
+                    seen += batcher.push(piece, &mut |read| self.hand_on(read, units))?;
+                    Ok(())
+                })
+                .and_then(|()| batcher.flush(&mut |read| self.hand_on(read, units)));
             if let Err(error) = streamed {
                 // The sink reports a stopped neighbour as an interruption; the neighbour knows why.
                 let stopped =
@@ -214,7 +216,6 @@ impl Reader<'_> {
                         .entry(path.to_string()),
                 ));
             }
-            batcher.flush(&mut |read| self.hand_on(read, units)).map_err(Halt::Failed)?;
             self.send(Read::End)?;
             bytes_read += seen;
         }
