@@ -216,10 +216,12 @@ impl Reader<'_> {
         self.send(Read::Begin { file: number, units, size, old })?;
         let mut batcher = Batcher::new(units);
         let mut seen = 0;
-        let streamed = part.stream(entry, &mut |piece| {
-            seen += batcher.push(piece, &mut |cut| self.hand_on(cut, units))?;
-            Ok(())
-        });
+        let streamed = part
+            .stream(entry, &mut |piece| {
+                seen += batcher.push(piece, &mut |cut| self.hand_on(cut, units))?;
+                Ok(())
+            })
+            .and_then(|()| batcher.flush(&mut |cut| self.hand_on(cut, units)));
         if let Err(error) = streamed {
             // The sink reports a stopped neighbour as an interruption; the neighbour knows why.
             let stopped = error.kind() == Kind::Interrupted && self.control.cancel.check().is_ok();
@@ -229,7 +231,6 @@ impl Reader<'_> {
             let problem = format!("{seen} bytes were read where {size} were promised");
             return Err(Error::bug(problem).entry(path.to_string()).into());
         }
-        batcher.flush(&mut |cut| self.hand_on(cut, units))?;
         self.send(Read::End)?;
         Ok(seen)
     }
@@ -245,7 +246,7 @@ impl Reader<'_> {
             }
             Cut::Batch(batch) => {
                 let bytes = batch.bytes.len() as u64;
-                self.rate.pass(bytes, &self.control.env);
+                self.rate.pass(bytes, self.control)?;
                 self.control.report(Event::Bytes(bytes));
                 let (reply, hashed) = bounded(1);
                 let job = Job::Hash { batch, kind, unit: unit as usize, reply };
