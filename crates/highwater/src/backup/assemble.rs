@@ -251,9 +251,10 @@ impl<'a> Assembler<'a> {
     /// The pack that the next unit goes to: a new one where the last one is full. A frame that is
     /// being filled belongs to the pack that its first page was promised to.
     fn open_pack(&mut self) -> Result<&mut OpenPack, Halt> {
-        let full = self.pack.as_ref().is_none_or(|pack| {
-            pack.plain >= PACK_PLAIN_BYTES_MAX || pack.units >= PACK_UNITS_MAX
-        });
+        let full = self
+            .pack
+            .as_ref()
+            .is_none_or(|pack| pack.plain >= PACK_PLAIN_BYTES_MAX || pack.units >= PACK_UNITS_MAX);
         if full {
             self.send_pending()?;
             let id = self.vault.pack_id(self.snapshot, self.pack_count);

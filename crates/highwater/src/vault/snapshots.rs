@@ -102,8 +102,9 @@ impl Vault {
             return Err(Error::corrupt("the manifest is of another snapshot").entry(object));
         }
         match manifest.fault() {
-            Some(fault) => Err(Error::corrupt(format!("the manifest is damaged: {fault}"))
-                .entry(object)),
+            Some(fault) => {
+                Err(Error::corrupt(format!("the manifest is damaged: {fault}")).entry(object))
+            }
             None => Ok(manifest),
         }
     }
