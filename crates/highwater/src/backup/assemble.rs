@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::ids::{PackId, SnapshotId};
 use crate::vault::manifest::{EntryRecord, PackRef};
 use crate::vault::pack::{
-    FRAME_BYTES, FrameKind, PACK_PLAIN_BYTES_MAX, PlainFrame, UnitId, pack_name,
+    FRAME_BYTES, FrameKind, PACK_PLAIN_BYTES_MAX, PACK_UNITS_MAX, PlainFrame, UnitId, pack_name,
 };
 use crate::vault::read::{LoadedLeaf, unit_shape};
 use crate::vault::runs::{self, LEAF_BYTES, Place, Run};
@@ -251,7 +251,10 @@ impl<'a> Assembler<'a> {
     /// The pack that the next unit goes to: a new one where the last one is full. A frame that is
     /// being filled belongs to the pack that its first page was promised to.
     fn open_pack(&mut self) -> Result<&mut OpenPack, Halt> {
-        let full = self.pack.as_ref().is_none_or(|pack| pack.plain >= PACK_PLAIN_BYTES_MAX);
+        let full = self
+            .pack
+            .as_ref()
+            .is_none_or(|pack| pack.plain >= PACK_PLAIN_BYTES_MAX || pack.units >= PACK_UNITS_MAX);
         if full {
             self.send_pending()?;
             let id = self.vault.pack_id(self.snapshot, self.pack_count);

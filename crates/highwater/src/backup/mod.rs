@@ -86,7 +86,8 @@ pub struct BackupReport {
 /// # Errors
 /// Conflict where a backup of the node runs already, or a part can't be captured as it is; fenced
 /// where another writer owns the node; input where the directory is no node directory or the vault
-/// lies inside it. Whatever fails, no snapshot becomes visible.
+/// lies inside it. Whatever fails before the manifest is put, no snapshot becomes visible; what fails
+/// after it leaves one that is whole.
 pub fn run(
     vault: &Vault,
     dir: &Path,

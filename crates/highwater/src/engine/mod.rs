@@ -179,6 +179,7 @@ pub enum EntryType {
 
 /// What the file system says of an entry besides its content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Metadata {
     /// Permission bits, with set-user-id, set-group-id and sticky.
     pub mode: u32,
@@ -208,6 +209,7 @@ pub enum Units {
 
 /// By what an unchanged file is known without reading it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Identity {
     /// Its size in bytes.
     pub size: u64,

@@ -15,6 +15,8 @@ use super::seal::{HEADER_BYTES, ObjectKey, Purpose, TAG_BYTES};
 
 /// A pack is closed once it holds so many plain bytes.
 pub(crate) const PACK_PLAIN_BYTES_MAX: u64 = 128 << 20;
+/// It is closed, too, once it holds so many units: its index is kept in memory as a whole.
+pub(crate) const PACK_UNITS_MAX: u32 = 1 << 18;
 /// Pages are sealed together up to so many bytes.
 pub(crate) const FRAME_BYTES: usize = 64 << 10;
 /// A slice, but for the last one of a file.
@@ -272,6 +274,11 @@ pub(crate) fn open_index(key: &ObjectKey, end: &[u8], size: u64) -> Option<PackI
     let (records, mut rest) = plain.split_at_checked(count.checked_mul(FRAME_RECORD_BYTES)?)?;
     let frames: Vec<FrameRecord> =
         records.chunks_exact(FRAME_RECORD_BYTES).map(parse_record).collect::<Option<_>>()?;
+    // Memory is taken for ids that are there, not for as many as the records claim.
+    let claimed = frames.iter().map(|frame| usize::from(frame.units) * id_bytes(frame.kind));
+    if claimed.sum::<usize>() != rest.len() {
+        return None;
+    }
     let mut ids = Vec::with_capacity(frames.iter().map(|frame| usize::from(frame.units)).sum());
     for frame in &frames {
         for _ in 0..frame.units {
@@ -284,7 +291,7 @@ pub(crate) fn open_index(key: &ObjectKey, end: &[u8], size: u64) -> Option<PackI
     }
     let data: u64 = frames.iter().map(|frame| u64::from(frame.stored)).sum();
     let whole = HEADER_BYTES as u64 + data + end.len() as u64;
-    (rest.is_empty() && whole == size).then(|| PackIndex::build(frames, ids))
+    (whole == size).then(|| PackIndex::build(frames, ids))
 }
 
 fn parse_record(bytes: &[u8]) -> Option<FrameRecord> {

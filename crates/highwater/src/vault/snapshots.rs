@@ -12,8 +12,8 @@ use super::seal::ObjectKind;
 use super::sealed;
 use super::{Level, Selector, SnapshotInfo, Vault};
 
-/// The version of manifests that this program writes, and the newest that it reads.
-pub(crate) const MANIFEST_VERSION: u32 = 1;
+/// The version of manifests that this program writes.
+pub(crate) const MANIFEST_VERSION: u32 = sealed::DOCUMENT_VERSION;
 
 /// So many other snapshots are named where one is damaged.
 const OTHERS_NAMED: usize = 3;
@@ -94,12 +94,9 @@ impl Vault {
     pub(crate) fn manifest(&self, name: &SnapshotName) -> Result<Manifest> {
         let object = name.object();
         let bytes = self.store().get(&object)?;
-        let manifest: Manifest = sealed::open(self, ObjectKind::Manifest, &object, &bytes)
-            .map_err(|error| newer_version(self, &object, &bytes).unwrap_or(error))?;
-        if manifest.version != MANIFEST_VERSION {
-            return Err(unknown_version(manifest.version.into(), &object));
-        }
-        let named = manifest.snapshot == name.snapshot
+        let manifest: Manifest = sealed::open(self, ObjectKind::Manifest, &object, &bytes)?;
+        let named = manifest.version == MANIFEST_VERSION
+            && manifest.snapshot == name.snapshot
             && manifest.node == name.node
             && manifest.seq == name.seq
             && manifest.epoch == name.epoch
@@ -107,7 +104,12 @@ impl Vault {
         if !named {
             return Err(Error::corrupt("the manifest is of another snapshot").entry(object));
         }
-        Ok(manifest)
+        match manifest.fault() {
+            Some(fault) => {
+                Err(Error::corrupt(format!("the manifest is damaged: {fault}")).entry(object))
+            }
+            None => Ok(manifest),
+        }
     }
 
     /// The snapshots, of one node or of all, by node and then from oldest to newest.
@@ -180,6 +182,9 @@ impl Vault {
     /// Commits a snapshot: with its manifest it becomes visible.
     pub(crate) fn put_manifest(&self, manifest: &Manifest) -> Result<()> {
         let object = SnapshotName::of(manifest).object();
+        if let Some(fault) = manifest.fault() {
+            return Err(Error::bug(format!("the manifest can't be read back: {fault}")));
+        }
         let bytes = sealed::seal(self, ObjectKind::Manifest, &object, manifest)?;
         if self.store().put_new(&object, bytes)? {
             Ok(())
@@ -230,19 +235,4 @@ fn too_low() -> Error {
 
 pub(crate) fn foreign(object: &str) -> Error {
     Error::corrupt("an object that no highwater puts there").entry(object)
-}
-
-/// A manifest of a newer version has fields that this program doesn't know: that is no damage.
-fn newer_version(vault: &Vault, object: &str, bytes: &[u8]) -> Option<Error> {
-    let value: serde_json::Value = sealed::open(vault, ObjectKind::Manifest, object, bytes).ok()?;
-    let version = value.get("version")?.as_u64()?;
-    (version > u64::from(MANIFEST_VERSION)).then(|| unknown_version(version, object))
-}
-
-fn unknown_version(version: u64, object: &str) -> Error {
-    Error::input(format!(
-        "the manifest has version {version}; this program knows version {MANIFEST_VERSION}"
-    ))
-    .entry(object)
-    .hint("use the version of highwater that wrote it, or a newer one")
 }
