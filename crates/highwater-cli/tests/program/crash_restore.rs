@@ -197,6 +197,45 @@ fn a_rollback_killed_anywhere_ends_with_the_old_or_the_new_node() {
     assert_eq!(passed, BTreeSet::from(expected), "points at which a rollback was killed");
 }
 
+#[test]
+fn a_restore_that_fails_is_undone_or_says_what_finishes_it() {
+    let stage = Stage::set();
+    let target = stage.scene.path("target");
+    stage.scene.restore(&stage.first, &target).ok();
+    for point in of_a_restore().filter(|point| !ENTRIES.contains(point)) {
+        for (count, action) in counts().flat_map(|count| [(count, "error"), (count, "enospc")]) {
+            let what = format!("{action} at {} ({count})", point.name());
+            let fault = (point, count, action);
+            let args =
+                ["restore".as_ref(), "latest".as_ref(), target.as_os_str(), "--force".as_ref()];
+            let ran = stage.scene.run_with_fault(fault, args);
+            if ran.code == Some(0) {
+                assert!(count > 1, "no restore passes {}", point.name());
+                stage.scene.restore(&stage.first, &target).ok();
+                break;
+            }
+            let error = ran.failed(8, "unavailable");
+            let stands = stage.stands(&target, &what);
+            assert!(beside(&target).join("journal.json").exists() == says_recover(&error), "{what}");
+            if !says_recover(&error) {
+                assert_eq!(stands, Stands::Old, "{what}");
+                assert_tidy(&beside(&target), &what);
+                continue;
+            }
+            let after =
+                stage.recover(&target, &target, &beside(&target), Stands::Old, &what);
+            assert!(stands == Stands::Old || after == Stands::New, "{what}: back again");
+            if after == Stands::New {
+                stage.scene.restore(&stage.first, &target).ok();
+            }
+        }
+    }
+}
+
+fn says_recover(error: &serde_json::Value) -> bool {
+    error["hint"].as_str().is_some_and(|hint| hint.contains("highwater recover"))
+}
+
 /// Both databases, opened as a node does that restarts at this moment, are of `allowed` states or
 /// can't be opened; and not of two.
 fn assert_no_mixture(scene: &Scene, seen: &Path, what: &str) -> Result<Age, String> {
@@ -221,9 +260,9 @@ fn kill_in_a_mount(command: &str, before: Stands) {
             let volume = stage.scene.path("volume");
             fs::create_dir_all(&volume).unwrap();
             let Some(mounted) = Mounted::at(&volume, "64m") else { return };
-            stage.scene.launch_by(mounted.launcher());
-            let (seen, work) = (mounted.see(&volume), volume.join(".highwater/restore"));
-            let work = mounted.see(&work);
+            stage.scene.move_into(&mounted);
+            let seen = stage.scene.seen("volume");
+            let work = seen.join(".highwater/restore");
             if before != Stands::Nothing {
                 stage.scene.restore(&stage.first, &volume).ok();
             }

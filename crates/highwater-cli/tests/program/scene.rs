@@ -19,11 +19,16 @@ use crate::{node, tree};
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_highwater");
 
+/// The number of a user and of a group that own nothing.
+const NOBODY: u32 = 65534;
+
 /// A directory with all that a test needs; gone at its end.
 pub(crate) struct Scene {
     dir: tempfile::TempDir,
     /// What stands before the program's name: a namespace to enter, a user to become.
     launcher: Vec<OsString>,
+    /// Where the file system of the program is, as seen from outside its namespace.
+    root: PathBuf,
     program: PathBuf,
 }
 
@@ -62,7 +67,8 @@ impl Scene {
     /// A vault, its key, and no node yet.
     pub(crate) fn new() -> Scene {
         let dir = tempfile::Builder::new().prefix("highwater-").tempdir().unwrap();
-        let scene = Scene { dir, launcher: Vec::new(), program: PROGRAM.into() };
+        let (launcher, root) = (Vec::new(), PathBuf::from("/"));
+        let scene = Scene { dir, launcher, root, program: PROGRAM.into() };
         let vault = scene.path("vault");
         scene.run(["init".as_ref(), vault.as_os_str(), "--no-recovery-slot".as_ref()]).ok();
         scene
@@ -79,17 +85,33 @@ impl Scene {
         self.dir.path().join(name)
     }
 
+    /// Where the program finds `name`, as seen from outside its namespace.
+    pub(crate) fn seen(&self, name: &str) -> PathBuf {
+        self.root.join(self.path(name).strip_prefix("/").unwrap())
+    }
+
     /// What is run from now on is run by `launcher`.
     pub(crate) fn launch_by<S: AsRef<OsStr>>(&mut self, launcher: &[S]) {
         self.launcher = launcher.iter().map(|word| word.as_ref().to_owned()).collect();
     }
 
-    /// A copy of the program takes its place, which every user may run.
-    pub(crate) fn let_anybody_run(&mut self) {
-        use std::os::unix::fs::PermissionsExt as _;
+    /// What is run from now on is run in the namespace of `mounted`.
+    pub(crate) fn move_into(&mut self, mounted: &Mounted) {
+        self.launcher.clone_from(&mounted.launcher);
+        self.root = mounted.see(Path::new("/"));
+    }
+
+    /// What is run from now on is run by a user who is not root; all that is there is given to that
+    /// user.
+    pub(crate) fn become_nobody(&mut self) {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
         self.program = self.path("highwater");
         fs::copy(PROGRAM, &self.program).unwrap();
-        fs::set_permissions(self.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let id = NOBODY.to_string();
+        self.launch_by(&["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"]);
+        give_away(self.dir.path());
     }
 
     /// The program with the vault, key and state directory of the scene.
@@ -157,7 +179,7 @@ impl Scene {
     #[track_caller]
     pub(crate) fn assert_vault_clean(&self, what: &str) {
         assert_eq!(self.run(["check", "--read-data"]).ok()["ok"], true, "{what}");
-        let vault = self.path("vault");
+        let vault = self.seen("vault");
         assert_eq!(tree::names(&vault.join("intents")), [""; 0], "{what}: intents");
         assert_eq!(tree::names(&vault.join(".tmp")), [""; 0], "{what}: temporary files");
         let needed: BTreeSet<String> = self
@@ -174,9 +196,16 @@ impl Scene {
 
     /// The vault by the library.
     pub(crate) fn open_vault(&self) -> Vault {
-        let location: Location = self.path("vault").to_str().unwrap().parse().unwrap();
+        let location: Location = self.seen("vault").to_str().unwrap().parse().unwrap();
         let secret = Secret::from_key_file(&self.path("vault.key")).unwrap();
         Vault::open(&location, &secret, &Env::system()).unwrap()
+    }
+}
+
+fn give_away(path: &Path) {
+    std::os::unix::fs::lchown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    if path.symlink_metadata().unwrap().is_dir() {
+        tree::names(path).iter().for_each(|name| give_away(&path.join(name)));
     }
 }
 
@@ -234,9 +263,10 @@ impl Mounted {
         Some(Mounted { holder, launcher })
     }
 
-    /// What enters the namespace.
-    pub(crate) fn launcher(&self) -> &[OsString] {
-        &self.launcher
+    /// Runs a command in the namespace.
+    pub(crate) fn run(&self, words: &[&OsStr]) {
+        let (enter, rest) = self.launcher.split_first().unwrap();
+        assert!(Command::new(enter).args(rest).args(words).status().unwrap().success());
     }
 
     /// Where `path` is, as seen from outside.
