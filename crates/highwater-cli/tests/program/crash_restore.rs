@@ -60,7 +60,14 @@ impl Stage {
 
     /// `recover` ends well and tells what then stands at the target, which it returns; of the work
     /// directory only what is kept is left.
-    fn recover(&self, target: &Path, seen: &Path, work: &Path, before: Stands, what: &str) -> Stands {
+    fn recover(
+        &self,
+        target: &Path,
+        seen: &Path,
+        work: &Path,
+        before: Stands,
+        what: &str,
+    ) -> Stands {
         let answer = self.on_target("recover", target).ok();
         let stands = self.stands(seen, what);
         match answer["outcome"].as_str().unwrap() {
@@ -216,14 +223,16 @@ fn a_restore_that_fails_is_undone_or_says_what_finishes_it() {
             }
             let error = ran.failed(8, "unavailable");
             let stands = stage.stands(&target, &what);
-            assert!(beside(&target).join("journal.json").exists() == says_recover(&error), "{what}");
+            assert!(
+                beside(&target).join("journal.json").exists() == says_recover(&error),
+                "{what}"
+            );
             if !says_recover(&error) {
                 assert_eq!(stands, Stands::Old, "{what}");
                 assert_tidy(&beside(&target), &what);
                 continue;
             }
-            let after =
-                stage.recover(&target, &target, &beside(&target), Stands::Old, &what);
+            let after = stage.recover(&target, &target, &beside(&target), Stands::Old, &what);
             assert!(stands == Stands::Old || after == Stands::New, "{what}: back again");
             if after == Stands::New {
                 stage.scene.restore(&stage.first, &target).ok();

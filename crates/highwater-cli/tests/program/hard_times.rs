@@ -81,8 +81,11 @@ fn what_may_not_be_read_or_written_is_named() {
     scene.assert_vault_clean("a file that could not be read");
 
     let vault = scene.path("vault");
-    let dirs: Vec<_> =
-        tree::names(&vault).iter().map(|name| vault.join(name)).filter(|path| path.is_dir()).collect();
+    let dirs: Vec<_> = tree::names(&vault)
+        .iter()
+        .map(|name| vault.join(name))
+        .filter(|path| path.is_dir())
+        .collect();
     dirs.iter().for_each(|dir| set_mode(dir, 0o500));
     set_mode(&vault, 0o500);
     scene.backup().failed(7, "denied");
@@ -206,7 +209,8 @@ fn nothing_is_restored_over_a_node_that_runs() {
 fn an_empty_vault_restores_nothing() {
     let scene = Scene::with_node();
     let before = tree::read(&scene.path("node")).unwrap();
-    scene.restore("latest", &scene.path("node")).failed(3, "not_found");
+    let error = scene.restore("latest", &scene.path("node")).failed(3, "not_found");
+    assert!(error["message"].as_str().unwrap().contains("nothing to restore"), "{error}");
     tree::assert_equal(&tree::read(&scene.path("node")).unwrap(), &before, "the target");
     assert!(!scene.path(".highwater-node").exists(), "nothing was staged");
     scene.restore("latest", &scene.path("missing")).failed(3, "not_found");

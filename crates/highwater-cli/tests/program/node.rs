@@ -131,9 +131,7 @@ fn fill_ledger(dir: &Path, rows: std::ops::Range<u64>) {
         .unwrap();
     for row in rows {
         let body = bytes(LEDGER, row, 700);
-        ledger
-            .execute("INSERT INTO payment VALUES (?1, ?2)", (row.cast_signed(), body))
-            .unwrap();
+        ledger.execute("INSERT INTO payment VALUES (?1, ?2)", (row.cast_signed(), body)).unwrap();
     }
 }
 

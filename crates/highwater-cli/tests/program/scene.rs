@@ -38,6 +38,7 @@ pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
     pub(crate) signal: Option<i32>,
     pub(crate) json: Value,
+    #[expect(dead_code, reason = "shown where a run did not end as it should")]
     pub(crate) stderr: String,
 }
 
@@ -116,7 +117,8 @@ impl Scene {
 
     /// The program with the vault, key and state directory of the scene.
     pub(crate) fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut words = self.launcher.iter().map(OsString::as_os_str).chain([self.program.as_os_str()]);
+        let mut words =
+            self.launcher.iter().map(OsString::as_os_str).chain([self.program.as_os_str()]);
         let mut command = Command::new(words.next().unwrap());
         command.args(words).args(args).arg("--json");
         command
@@ -239,7 +241,8 @@ impl Mounted {
     /// permitted.
     pub(crate) fn at(at: &Path, size: &str) -> Option<Mounted> {
         let root = rustix::process::geteuid().is_root();
-        let script = r#"mount -t tmpfs -o "mode=0755,size=$1" none "$0" && echo mounted && read end"#;
+        let script =
+            r#"mount -t tmpfs -o "mode=0755,size=$1" none "$0" && echo mounted && read end"#;
         let mut holder = Command::new("unshare")
             .args(if root { &["-m"][..] } else { &["-U", "-r", "-m"] })
             .args(["sh", "-c", script])
