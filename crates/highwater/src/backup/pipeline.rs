@@ -202,24 +202,27 @@ impl Reader<'_> {
                 seen += batcher.push(piece, &mut |read| self.hand_on(read, units))?;
                 Ok(())
             });
-            if let Err(error) = streamed {
-                // The sink reports a stopped neighbour as an interruption; the neighbour knows why.
-                let stopped =
-                    error.kind() == crate::Kind::Interrupted && self.control.cancel.check().is_ok();
-                return Err(if stopped { Halt::Stopped } else { Halt::Failed(error) });
-            }
+            streamed.map_err(|error| self.reason(error))?;
             if seen != size {
                 return Err(Halt::Failed(
                     Error::bug(format!("{seen} bytes were read where {size} were promised"))
                         .entry(path.to_string()),
                 ));
             }
-            batcher.flush(&mut |read| self.hand_on(read, units)).map_err(Halt::Failed)?;
+            let flushed = batcher.flush(&mut |read| self.hand_on(read, units));
+            flushed.map_err(|error| self.reason(error))?;
             self.send(Read::End)?;
             bytes_read += seen;
         }
         self.send(Read::Finished)?;
         Ok(bytes_read)
+    }
+
+    /// [`Reader::hand_on`] reports a stopped neighbour as an interruption; the neighbour knows why.
+    fn reason(&self, error: Error) -> Halt {
+        let stopped =
+            error.kind() == crate::Kind::Interrupted && self.control.cancel.check().is_ok();
+        if stopped { Halt::Stopped } else { Halt::Failed(error) }
     }
 
     /// Sends a batch to be hashed, and its place in the order to the assembler.
