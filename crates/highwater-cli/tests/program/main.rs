@@ -3,9 +3,21 @@
 mod answers;
 mod circle;
 #[cfg(feature = "fault-points")]
-mod crashes;
+mod crash_backup;
+#[cfg(feature = "fault-points")]
+mod crash_restore;
+#[cfg(feature = "fault-points")]
+mod hard_times;
 mod interrupts;
 mod keys;
+#[cfg(feature = "fault-points")]
+mod node;
+#[cfg(feature = "fault-points")]
+mod scene;
 mod settings;
+#[cfg(feature = "fault-points")]
+mod strangers;
+#[cfg(feature = "fault-points")]
+mod tree;
 mod usage;
 mod world;
