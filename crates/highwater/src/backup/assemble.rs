@@ -302,7 +302,7 @@ impl<'a> Assembler<'a> {
         runs::push(&mut file.runs, place);
         file.content.update(id.stored(file.kind));
         file.next_unit += 1;
-        if file.next_unit % (LEAF_BYTES / file.unit) == 0 {
+        if file.next_unit.is_multiple_of(LEAF_BYTES / file.unit) {
             self.end_leaf(file)?;
         }
         Ok(())
@@ -325,7 +325,7 @@ impl<'a> Assembler<'a> {
 
     fn end_file(&mut self, mut file: OpenFile) -> Result<(), Halt> {
         // The last frame may wait for pages of the next file: only its place was promised.
-        if file.next_unit % (LEAF_BYTES / file.unit) != 0 {
+        if !file.next_unit.is_multiple_of(LEAF_BYTES / file.unit) {
             self.end_leaf(&mut file)?;
         }
         if file.next_unit != file.size.div_ceil(file.unit) || file.file != self.maps.len() {

@@ -147,7 +147,8 @@ pub type CheckpointHook =
 /// How a capture goes about it.
 #[derive(Clone, Default)]
 pub struct CaptureOptions {
-    /// Checkpoint hooks, by part name.
+    /// Checkpoint hooks, by part name. With several, the node holds its writes until the last one
+    /// has run: that makes the instant which its databases share.
     pub hooks: Vec<(String, CheckpointHook)>,
     /// Several databases without a common instant are accepted.
     pub allow_no_barrier: bool,

@@ -310,6 +310,6 @@ fn parse_record(bytes: &[u8]) -> Option<FrameRecord> {
     let whole = record.units > 0
         && record.plain > 0
         && record.plain <= FRAME_PLAIN_BYTES_MAX
-        && record.plain % u32::from(record.units) == 0;
+        && record.plain.is_multiple_of(u32::from(record.units));
     whole.then_some(record)
 }

@@ -3,7 +3,7 @@
 //! A manifest's name tells epoch and sequence, so that the newest one is found by listing: never by
 //! a clock. The name is bound into the seal; a manifest under another name doesn't open.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::ids::{Epoch, NodeName, Seq, SnapshotId, encode};
 
 use super::manifest::Manifest;
@@ -14,6 +14,9 @@ use super::{Level, Selector, SnapshotInfo, Vault};
 
 /// The version of manifests that this program writes.
 pub(crate) const MANIFEST_VERSION: u32 = sealed::DOCUMENT_VERSION;
+
+/// So many other snapshots are named where one is damaged.
+const OTHERS_NAMED: usize = 3;
 
 /// A manifest, by its name alone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,7 +73,7 @@ impl Vault {
         let mut record: Option<(NodeName, Option<NodeRecord>)> = None;
         for name in names {
             if record.as_ref().is_none_or(|(node, _)| *node != name.node) {
-                record = Some((name.node.clone(), self.node_record(&name.node)?));
+                record = Some((name.node.clone(), self.readable_record(&name.node)?));
             }
             let fenced = record
                 .as_ref()
@@ -111,7 +114,11 @@ impl Vault {
 
     /// The snapshots, of one node or of all, by node and then from oldest to newest.
     pub fn snapshots(&self, node: Option<&NodeName>) -> Result<Vec<SnapshotInfo>> {
-        self.snapshot_names(node)?.iter().map(|name| self.snapshot_info(name)).collect()
+        let names = self.snapshot_names(node)?;
+        names
+            .iter()
+            .map(|name| self.snapshot_info(name).map_err(|e| with_others(e, name, &names)))
+            .collect()
     }
 
     /// The one snapshot that is meant.
@@ -162,7 +169,7 @@ impl Vault {
                 .hint("say which one with --node NAME"));
         }
         for name in names.iter().rev() {
-            let info = self.snapshot_info(name)?;
+            let info = self.snapshot_info(name).map_err(|error| with_others(error, name, names))?;
             let fits = selector.before.is_none_or(|before| info.manifest.time <= before)
                 && selector.require.is_none_or(|level| info.level >= level);
             if fits {
@@ -196,11 +203,29 @@ impl Vault {
     pub(crate) fn snapshot_info(&self, name: &SnapshotName) -> Result<SnapshotInfo> {
         let manifest = self.manifest(name)?;
         let restored = self
-            .node_record(&name.node)?
+            .readable_record(&name.node)?
             .is_some_and(|record| record.restored.contains(&name.snapshot));
         let level = if restored { Level::Restored } else { Level::Sealed };
         Ok(SnapshotInfo { manifest, level })
     }
+}
+
+/// A damaged manifest hides its own snapshot alone: the hint names others to restore.
+fn with_others(error: Error, damaged: &SnapshotName, names: &[SnapshotName]) -> Error {
+    if error.kind() != Kind::Corrupt {
+        return error;
+    }
+    let others: Vec<String> = names
+        .iter()
+        .rev()
+        .filter(|name| name.node == damaged.node && name.snapshot != damaged.snapshot)
+        .take(OTHERS_NAMED)
+        .map(|name| name.snapshot.to_string())
+        .collect();
+    if others.is_empty() {
+        return error.hint("no other snapshot of this node is in the vault: try another vault");
+    }
+    error.hint(format!("other snapshots can be restored by their ids: {}", others.join(", ")))
 }
 
 fn too_low() -> Error {

@@ -132,11 +132,6 @@ impl Upload<'_> {
         if self.pending.len() >= UPLOAD_PART_BYTES { self.send() } else { Ok(()) }
     }
 
-    /// Bytes written so far.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     /// Makes the object visible, durable, under its name.
     pub(crate) fn finish(mut self) -> Result<u64> {
         if !self.pending.is_empty() {
