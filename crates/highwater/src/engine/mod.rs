@@ -158,7 +158,7 @@ pub struct CaptureOptions {
 
 /// The type of a directory entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", tag = "type")]
+#[serde(rename_all = "lowercase", tag = "type", deny_unknown_fields)]
 pub enum EntryType {
     /// A regular file.
     File,
@@ -196,7 +196,7 @@ pub struct Metadata {
 
 /// How a file's content is cut into units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", tag = "units")]
+#[serde(rename_all = "lowercase", tag = "units", deny_unknown_fields)]
 pub enum Units {
     /// A page file: units of `bytes`, compared by position.
     Pages {

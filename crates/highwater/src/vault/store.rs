@@ -61,11 +61,17 @@ impl Store {
         self.runtime.block_on(get).map_err(|error| store_error(name, error))
     }
 
-    /// Bytes of an object; fewer where the object ends before.
+    /// Bytes of an object; fewer where the object ends before, corrupt where it has none of them:
+    /// only what was promised by a size that was stored is asked for.
     pub(crate) fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes> {
         let name_path = Name::from(name);
-        let get = self.objects.get_range(&name_path, range);
-        self.runtime.block_on(get).map_err(|error| store_error(name, error))
+        let get = self.objects.get_range(&name_path, range.clone());
+        self.runtime.block_on(get).or_else(|error| match self.size(name)? {
+            Some(size) if size <= range.start => {
+                Err(Error::corrupt(format!("it was cut to {size} bytes")).entry(name))
+            }
+            _ => Err(store_error(name, error)),
+        })
     }
 
     /// An object's size; `None` where there is no such object.

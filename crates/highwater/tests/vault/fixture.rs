@@ -15,16 +15,24 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A copy of it, so that no test changes what has to stay as it is.
-fn open() -> (tempfile::TempDir, Vault) {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    let dir = tempfile::tempdir().unwrap();
-    copy(&fixtures.join("vault-1"), &dir.path().join("vault"));
-    let digits = fs::read_to_string(fixtures.join("vault-1.key")).unwrap();
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+/// Opens the vault in `dir` with the key of the fixture.
+pub(super) fn unlock(dir: &Path) -> Result<Vault> {
+    // Git keeps no mode 0600, which a key file has to have.
+    let digits = fs::read_to_string(fixtures().join("vault-1.key")).unwrap();
     let mut key = zeroize::Zeroizing::new([0; 32]);
     hex::decode_to_slice(digits.trim_end(), &mut *key).unwrap();
-    let location = Location::Local(dir.path().join("vault"));
-    let vault = Vault::open(&location, &Secret::Key(key), &env()).unwrap();
+    Vault::open(&Location::Local(dir.to_path_buf()), &Secret::Key(key), &env())
+}
+
+/// A copy of it, so that no test changes what has to stay as it is.
+pub(super) fn open() -> (tempfile::TempDir, Vault) {
+    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    copy(&fixtures().join("vault-1"), &dir.path().join("vault"));
+    let vault = unlock(&dir.path().join("vault")).unwrap();
     (dir, vault)
 }
 

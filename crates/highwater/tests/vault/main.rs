@@ -1,7 +1,8 @@
-//! Vaults through the public API, with real files and a real SQLite: increments, sequences of
-//! edits, owners, key slots, and the vault that is kept for ever.
+//! Vaults through the public API, with real files and databases: increments, sequences of edits,
+//! owners, key slots, damage, and the vault that is kept for ever.
 #![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
 
+mod damage;
 mod fixture;
 mod increments;
 mod owners;
