@@ -75,6 +75,7 @@ fn plan_document(plan: &RestorePlan) -> Value {
         "snapshot": plan.snapshot,
         "node": plan.node,
         "time": plan.time,
+        "level": plan.level,
         "target": places::text(&plan.target),
         "exchange": exchange_word(plan.exchange),
         "staging": places::text(&plan.staging),
@@ -106,6 +107,7 @@ fn plan_human(plan: &RestorePlan) -> String {
     };
     let mut fields = vec![
         ("snapshot", format!("{} of {}, {}", plan.snapshot, plan.node, format::time(plan.time))),
+        ("level", record::word(&plan.level)),
         ("target", places::text(&plan.target)),
         ("staging", places::text(&plan.staging)),
         ("exchange", exchange.to_owned()),

@@ -80,6 +80,53 @@ fn check_passes_and_finds_a_flipped_byte() {
 }
 
 #[test]
+fn one_part_comes_back_alone_and_a_time_selects() {
+    let world = World::with_node();
+    let first = world.on_vault(&["backup", "node"]).code(0).json();
+    let write = |name: &str, text: &str| std::fs::write(world.path(name), text).expect("a file");
+    write("node/kept", "stays as it is");
+    world.on_vault(&["backup", "node"]).code(0);
+    let list = world.on_vault(&["snapshots"]).code(0).json();
+    let parts: Vec<&str> = first["parts"]
+        .as_array()
+        .expect("parts")
+        .iter()
+        .filter(|part| part["engine"] == "sqlite")
+        .map(|part| part["name"].as_str().expect("a name"))
+        .collect();
+    let database = world.path("node").join(parts[0]);
+    std::fs::write(&database, "not a database any more").expect("damage");
+    write("node/kept", "as the node left it");
+    let mode = std::fs::metadata(world.path("node")).expect("a node").permissions();
+    world.on_vault(&["restore", "latest", "node", "--part", parts[0]]).code(4).error("conflict");
+    world.on_vault(&["restore", "latest", "node", "--part", parts[0], "--force"]).code(0);
+    assert_eq!(std::fs::metadata(world.path("node")).expect("a node").permissions(), mode);
+    let kept = std::fs::read_to_string(world.path("node/kept")).expect("a file");
+    assert_eq!(kept, "as the node left it");
+    assert!(std::fs::read(&database).expect("a database").starts_with(b"SQLite format 3"));
+    world.on_vault(&["restore", "latest", "x", "--part", "no such part"]).code(3);
+    let before = list[0]["time"].as_str().expect("a time");
+    let old = world.on_vault(&["restore", "latest", "x", "--before", before]).code(0).json();
+    assert_eq!(old["snapshot"], first["snapshot"]);
+    let never = ["restore", "latest", "y", "--before", "2020-01-01T00:00:00Z"];
+    world.on_vault(&never).code(3).error("not_found");
+}
+
+#[test]
+fn a_schema_that_the_node_does_not_know_is_refused_and_an_older_one_told() {
+    let world = World::with_node();
+    world.on_vault(&["backup", "node", "--schema", "7"]).code(0);
+    let restore = |target: &str, schema: &str| {
+        world.on_vault(&["restore", "latest", target, "--schema", schema])
+    };
+    restore("a", "6").code(4).error("conflict");
+    assert!(!world.path("a").exists());
+    assert_eq!(restore("b", "7").code(0).json()["warnings"], json!([]));
+    let older = restore("c", "8").code(0).json();
+    assert!(older["warnings"].to_string().contains("older"), "{older}");
+}
+
+#[test]
 fn a_restore_test_raises_the_level() {
     let world = World::with_node();
     world.on_vault(&["backup", "node"]).code(0);
@@ -131,4 +178,30 @@ fn flip_a_byte_of_a_pack(world: &World) {
     bytes[middle] ^= 1;
     std::fs::remove_file(&pack).expect("a pack");
     std::fs::write(&pack, bytes).expect("a pack");
+}
+
+/// A database that was damaged before it was captured: sealed faithfully, and found by the engine.
+#[test]
+fn a_snapshot_that_failed_a_restore_test_is_never_the_latest() {
+    let world = World::with_node();
+    let good = world.on_vault(&["backup", "node"]).code(0).json();
+    let path = world.path("node/more.sqlite");
+    let database = rusqlite::Connection::open(&path).expect("a database");
+    let rows = "CREATE TABLE t(a TEXT); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 \
+                FROM n WHERE i < 2000) INSERT INTO t SELECT 'row ' || i FROM n;";
+    database.execute_batch(rows).expect("rows");
+    database.close().expect("closed");
+    let mut bytes = std::fs::read(&path).expect("its bytes");
+    bytes[3 * 4096..4 * 4096].fill(0xff);
+    std::fs::write(&path, bytes).expect("damage");
+    let bad = world.on_vault(&["backup", "node"]).code(0).json();
+    world.on_vault(&["check", "--read-data"]).code(0);
+    let found = world.on_vault(&["check", "--restore-test"]).code(5).stdout;
+    assert!(found.contains("more.sqlite"), "{found}");
+    assert_eq!(world.on_vault(&["snapshots"]).code(0).json()[1]["level"], "failed");
+    let restored = world.on_vault(&["restore", "latest", "again"]).code(0).json();
+    assert_eq!(restored["snapshot"], good["snapshot"]);
+    let id = bad["snapshot"].as_str().expect("an id");
+    let asked = world.on_vault(&["restore", id, "asked"]).code(0).json();
+    assert!(asked["warnings"].to_string().contains("failed a restore test"), "{asked}");
 }

@@ -182,8 +182,13 @@ impl Task<'_> {
             }
             parts.push((part, PartToRead { capture, files }));
         }
-        // A SQLite in rollback-journal mode keeps its writers waiting until it is read.
-        parts.sort_by_key(|(_, part)| part.capture.engine() != EngineKind::Sqlite);
+        // A SQLite in rollback-journal mode keeps its writers waiting until it is read; plain files
+        // can vanish until they are; the others are locked, or a checkpoint of their own.
+        parts.sort_by_key(|(_, part)| match part.capture.engine() {
+            EngineKind::Sqlite => 0,
+            EngineKind::Files => 1,
+            _ => 2,
+        });
         draft.expect(&parts);
         self.control.report(Event::Stage { name: "capture", bytes_total });
         let stored = pipeline::run(

@@ -1,16 +1,14 @@
 //! What a restore would do, settled and checked before anything is touched.
 
-use std::fmt;
 use std::path::Path;
 
-use crate::engine::EngineKind;
 use crate::error::{Error, Result};
 use crate::ids::encode;
 use crate::vault::manifest::PartRecord;
 use crate::vault::{Level, Location, Manifest, SnapshotInfo, Vault};
 
 use super::work::locate;
-use super::{Exchange, RestoreOptions, RestorePlan};
+use super::{RestoreOptions, RestorePlan};
 
 /// Plans a restore of `target`; changes nothing.
 pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Result<RestorePlan> {
@@ -31,6 +29,10 @@ pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Re
             .hint("with --force it is exchanged, and kept for `highwater rollback`"));
     }
     let mut warnings = schema_warnings(&manifest, options.schema)?;
+    if level == Level::Failed {
+        warnings
+            .push("the snapshot failed a restore test: restore another one if you can".to_owned());
+    }
     let newest = vault.snapshot_names(Some(&manifest.node))?;
     let younger =
         newest.iter().filter(|name| (name.epoch, name.seq) > (manifest.epoch, manifest.seq));
@@ -89,47 +91,4 @@ fn schema_warnings(manifest: &Manifest, known: Option<u64>) -> Result<Vec<String
         }
         _ => Ok(Vec::new()),
     }
-}
-
-impl fmt::Display for RestorePlan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = |path: &Path| encode(path.as_os_str().as_encoded_bytes());
-        let level = match self.level {
-            Level::Sealed => "sealed; no restore test yet",
-            Level::Restored => "passed a restore test",
-        };
-        writeln!(
-            f,
-            "restore snapshot {} of {}, {} ({level})",
-            self.snapshot, self.node, self.time
-        )?;
-        for (name, engine, files, bytes) in &self.parts {
-            let engine = engine_name(*engine);
-            writeln!(f, "  {name}: {engine}, {files} files, {bytes} bytes")?;
-        }
-        writeln!(f, "stage {} bytes in {}", self.bytes, path(&self.staging))?;
-        let target = path(&self.target);
-        match self.exchange {
-            Exchange::Create => writeln!(f, "then {target} becomes the restored directory")?,
-            Exchange::Whole => writeln!(f, "then exchange {target} with it, in one step")?,
-            Exchange::Entries => {
-                writeln!(
-                    f,
-                    "then exchange {target} with it entry by entry, since it is a mount point"
-                )?;
-            }
-        }
-        match &self.keep {
-            Some(keep) => writeln!(f, "the old directory is kept in {}", path(keep))?,
-            None => writeln!(f, "there is nothing to keep")?,
-        }
-        if let Some((uid, gid)) = self.owner {
-            writeln!(f, "everything is given to {uid}:{gid}")?;
-        }
-        self.warnings.iter().try_for_each(|warning| writeln!(f, "note: {warning}"))
-    }
-}
-
-fn engine_name(engine: EngineKind) -> String {
-    format!("{engine:?}")
 }

@@ -116,6 +116,8 @@ pub struct SlotInfo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
+    /// It failed a restore test: never `latest`.
+    Failed,
     /// Every frame was opened and compared before the commit.
     Sealed,
     /// It was restored to a scratch directory, opened, and the engines' own checks passed.

@@ -20,8 +20,8 @@ use super::{Actor, Ownership, Vault};
 const RECORDS_KEPT: u64 = 8;
 /// Another writer can win a number so often before the operation gives up.
 const TRIES_MAX: usize = 16;
-/// So many tested snapshots are remembered.
-const RESTORED_MAX: usize = 256;
+/// So many snapshots that passed a restore test are remembered, and so many that failed one.
+const TESTED_MAX: usize = 256;
 
 /// What the vault knows of a node beside its snapshots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +44,9 @@ pub(crate) struct NodeRecord {
     pub(crate) marks: BTreeMap<String, u64>,
     /// Snapshots that passed a restore test, oldest first.
     pub(crate) restored: Vec<SnapshotId>,
+    /// Snapshots that failed one, oldest first: `latest` is none of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) failed: Vec<SnapshotId>,
 }
 
 impl NodeRecord {
@@ -67,6 +70,7 @@ impl NodeRecord {
             newest: None,
             marks: BTreeMap::new(),
             restored: Vec::new(),
+            failed: Vec::new(),
         }
     }
 }
@@ -185,13 +189,20 @@ impl Vault {
         Ok(())
     }
 
-    /// Records that a snapshot passed a restore test.
-    pub(crate) fn record_restored(&self, node: &NodeName, snapshot: SnapshotId) -> Result<()> {
+    /// Records whether a snapshot passed a restore test.
+    pub(crate) fn record_test(
+        &self,
+        node: &NodeName,
+        snapshot: SnapshotId,
+        passed: bool,
+    ) -> Result<()> {
         self.update_node(node, |record| {
             record.restored.retain(|&known| known != snapshot);
-            record.restored.push(snapshot);
-            let surplus = record.restored.len().saturating_sub(RESTORED_MAX);
-            record.restored.drain(..surplus);
+            record.failed.retain(|&known| known != snapshot);
+            let tested = if passed { &mut record.restored } else { &mut record.failed };
+            tested.push(snapshot);
+            let surplus = tested.len().saturating_sub(TESTED_MAX);
+            tested.drain(..surplus);
             Ok(())
         })?;
         Ok(())

@@ -171,7 +171,7 @@ impl Vault {
         for name in names.iter().rev() {
             let info = self.snapshot_info(name).map_err(|error| with_others(error, name, names))?;
             let fits = selector.before.is_none_or(|before| info.manifest.time <= before)
-                && selector.require.is_none_or(|level| info.level >= level);
+                && info.level >= selector.require.unwrap_or(Level::Sealed);
             if fits {
                 return Ok(info);
             }
@@ -202,10 +202,11 @@ impl Vault {
 
     pub(crate) fn snapshot_info(&self, name: &SnapshotName) -> Result<SnapshotInfo> {
         let manifest = self.manifest(name)?;
-        let restored = self
-            .readable_record(&name.node)?
-            .is_some_and(|record| record.restored.contains(&name.snapshot));
-        let level = if restored { Level::Restored } else { Level::Sealed };
+        let level = match self.readable_record(&name.node)? {
+            Some(record) if record.failed.contains(&name.snapshot) => Level::Failed,
+            Some(record) if record.restored.contains(&name.snapshot) => Level::Restored,
+            _ => Level::Sealed,
+        };
         Ok(SnapshotInfo { manifest, level })
     }
 }

@@ -143,6 +143,7 @@ fn record() -> NodeRecord {
         newest: Some((SnapshotId::from_bytes([1; 16]), Seq(10))),
         marks: [("height".to_owned(), 5)].into(),
         restored: vec![SnapshotId::from_bytes([1; 16])],
+        failed: Vec::new(),
     }
 }
 
