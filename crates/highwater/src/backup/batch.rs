@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use crate::control::Control;
 use crate::engine::{Piece, Units};
-use crate::env::Env;
 use crate::error::Result;
 use crate::vault::read::unit_shape;
 
 /// Pages are hashed together up to so many bytes; slices are hashed each by itself.
 const PAGES_BYTES: u64 = 1 << 20;
+/// A cancellation is noticed after so much of a pause at the latest.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// Neighbouring units of a file; the last one of the file may be short.
 pub(super) struct Batch {
@@ -118,15 +120,20 @@ impl Rate {
         Rate { bytes_max, start: None, passed: 0 }
     }
 
-    /// Counts bytes that were read, and waits until they were due.
-    pub(super) fn pass(&mut self, bytes: u64, env: &Env) {
-        let Some(max) = self.bytes_max else { return };
-        let now = env.monotonic();
+    /// Counts bytes that were read, and waits until they were due, or the backup is cancelled.
+    pub(super) fn pass(&mut self, bytes: u64, control: &Control) -> Result<()> {
+        let Some(max) = self.bytes_max else { return Ok(()) };
+        let now = control.env.monotonic();
         let start = *self.start.get_or_insert(now);
         self.passed += bytes;
         let due = start + Duration::from_secs_f64(self.passed as f64 / max as f64);
-        if let Some(early) = due.checked_sub(now) {
-            env.pause(early);
+        let mut early = due.saturating_sub(now);
+        while !early.is_zero() {
+            control.cancel.check()?;
+            let pause = early.min(PAUSE_MAX);
+            control.env.pause(pause);
+            early -= pause;
         }
+        Ok(())
     }
 }

@@ -236,7 +236,7 @@ impl Reader<'_> {
             }
             super::batch::Cut::Batch(batch) => {
                 let bytes = batch.bytes.len() as u64;
-                self.rate.pass(bytes, &self.control.env);
+                self.rate.pass(bytes, self.control)?;
                 self.control.report(crate::control::Event::Bytes(bytes));
                 let (reply, hashed) = bounded(1);
                 let job = Job::Hash { batch, kind, unit: unit as usize, reply };
