@@ -17,7 +17,9 @@ fn main() -> Result<ExitCode> {
 }
 
 fn tidy() -> Result<ExitCode> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has a parent")?;
+    // Asked when it runs: worktrees that share a target directory share this program.
+    let home = std::env::var_os("CARGO_MANIFEST_DIR").context("run it as `cargo xtask tidy`")?;
+    let root = Path::new(&home).parent().context("xtask has a parent")?;
     let tree = tidy::Tree::read(root)?;
     let (problems, counts) = tidy::run(&tree);
     let mut out = std::io::stdout().lock();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use highwater::ids::Time;
 
 /// Bytes in binary units: `312 B`, `4.5 MiB`.
 pub(crate) fn bytes(bytes: u64) -> String {
@@ -33,6 +34,12 @@ pub(crate) fn duration(duration: Duration) -> String {
         1000..60_000 => format!("{:.1} s", duration.as_secs_f64()),
         _ => format!("{} min {} s", seconds / 60, seconds % 60),
     }
+}
+
+/// A time to the second.
+pub(crate) fn time(time: Time) -> String {
+    let nanos = time.as_nanos();
+    Time::from_nanos(nanos - nanos.rem_euclid(1_000_000_000)).to_string()
 }
 
 /// A duration in seconds, to the millisecond, for a document.
@@ -89,6 +96,12 @@ mod tests {
         assert_eq!(age(60), "1 min");
         assert_eq!(age(3600 * 26 + 60), "1 d 2 h");
         assert_eq!(age(3 * 3600 + 12 * 60), "3 h 12 min");
+    }
+
+    #[test]
+    fn times_are_cut_to_the_second() {
+        assert_eq!(time(Time::from_nanos(1_999_999_999)), "1970-01-01T00:00:01Z");
+        assert_eq!(time(Time::from_nanos(-1)), "1969-12-31T23:59:59Z");
     }
 
     #[test]

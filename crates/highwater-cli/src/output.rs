@@ -50,8 +50,8 @@ pub(crate) fn tell(text: &str) -> Result<()> {
     forgive_closed(line(text)).map_err(|error| Error::io("standard output", error))
 }
 
-/// Prints a line to standard error; where that is closed, nobody listens.
-fn note(text: &str) {
+/// Prints lines to standard error; where that is closed, nobody listens.
+pub(crate) fn note(text: &str) {
     let _ = write(&mut io::stderr().lock(), format!("{text}\n").as_bytes());
 }
 

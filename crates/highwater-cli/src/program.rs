@@ -38,7 +38,7 @@ fn asks_for_json(arguments: &[OsString]) -> bool {
 fn run(arguments: &[OsString]) -> Result<ExitCode> {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(&error, asks_for_json(arguments)),
     };
     if let Command::DemoWriter(args) = &cli.command {
         return demo::writer::run(args).map(|()| ExitCode::SUCCESS);
@@ -53,14 +53,18 @@ fn run(arguments: &[OsString]) -> Result<ExitCode> {
 }
 
 /// Help and version are answers; anything else that clap says is a wrong call.
-fn usage(error: &clap::Error) -> Result<ExitCode> {
+fn usage(error: &clap::Error, json: bool) -> Result<ExitCode> {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         output::help(error)?;
         return Ok(ExitCode::SUCCESS);
     }
     let text = error.render().to_string();
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return Err(Error::input("no command was given").hint(text.trim_end()));
+        if !json {
+            output::note(text.trim_end());
+            return Ok(exit::code(Kind::Input));
+        }
+        return Err(Error::input("no command was given").hint("try `highwater --help`"));
     }
     let (message, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
     let message = message.strip_prefix("error: ").unwrap_or(message);

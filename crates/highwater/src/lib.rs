@@ -21,3 +21,7 @@ pub mod vault;
 pub use control::Control;
 pub use env::Env;
 pub use error::{Error, Kind, Result};
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide.md")]
+struct Guide;

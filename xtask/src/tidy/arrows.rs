@@ -12,10 +12,11 @@ const MODULES: &[(&str, &[&str])] = &[
     ("ids", &["error", "env"]),
     ("env", &["error", "ids"]),
     ("control", &["error", "env"]),
+    ("node", &["error", "ids", "env"]),
     ("engine", &["error", "ids", "env", "control"]),
     ("vault", &["error", "ids", "env", "control", "engine::records"]),
-    ("backup", &["error", "ids", "env", "control", "engine", "vault"]),
-    ("restore", &["error", "ids", "env", "control", "engine", "vault"]),
+    ("backup", &["error", "ids", "env", "control", "node", "engine", "vault"]),
+    ("restore", &["error", "ids", "env", "control", "node", "engine", "vault"]),
 ];
 
 /// The records of `engine` that `vault` may name.

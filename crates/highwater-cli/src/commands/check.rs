@@ -5,7 +5,7 @@ use std::path::Path;
 
 use highwater::ids::NodeName;
 use highwater::vault::{self, CheckOptions, CheckReport, Fault, Selector, Vault};
-use highwater::{Kind, Result, restore};
+use highwater::{Error, Kind, Result, restore};
 use serde_json::json;
 
 use crate::answer::Answer;
@@ -54,11 +54,13 @@ fn check(
     if let Some(snapshot) = &args.snapshot {
         return one(Some(context.selector(snapshot, node)?));
     }
-    if node.is_none() {
-        return one(None);
+    let Some(node) = node else { return one(None) };
+    let snapshots = vault.snapshots(Some(node))?;
+    if snapshots.is_empty() {
+        return Err(Error::not_found(format!("the vault holds no snapshot of node `{node}`")));
     }
     let mut sum = CheckReport { ok: true, ..CheckReport::default() };
-    for info in vault.snapshots(node)? {
+    for info in snapshots {
         let report = one(Some(Selector {
             snapshot: info.manifest.snapshot.to_string(),
             ..Selector::default()

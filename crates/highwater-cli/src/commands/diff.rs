@@ -92,10 +92,15 @@ impl<'a> Difference<'a> {
             format!(
                 "from  {} of {}, {}",
                 from.snapshot,
-                from.time,
+                format::time(from.time),
                 format::bytes(from.bytes_total())
             ),
-            format!("to    {} of {}, {}", to.snapshot, to.time, format::bytes(to.bytes_total())),
+            format!(
+                "to    {} of {}, {}",
+                to.snapshot,
+                format::time(to.time),
+                format::bytes(to.bytes_total())
+            ),
             String::new(),
         ];
         let before = lines.len();

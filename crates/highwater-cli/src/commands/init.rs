@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::answer::Answer;
 use crate::cli::InitArgs;
 use crate::context::Context;
-use crate::places;
+use crate::{format, places};
 
 pub(crate) fn run(context: &Context, args: &InitArgs) -> Result<Answer> {
     let location = context.settings.location(Some(&args.vault))?;
@@ -66,7 +66,7 @@ fn describe(context: &Context, location: &Location, created: &Created) -> Result
         String::new(),
         format!("  vault    {path}"),
         format!("  id       {id}"),
-        format!("  date     {date}"),
+        format!("  date     {}", format::time(date)),
         String::new(),
         numbered(words),
         String::new(),

@@ -1,7 +1,7 @@
 //! `key`: the slots of a vault.
 
-use highwater::Result;
 use highwater::vault::SlotInfo;
+use highwater::{Kind, Result};
 use serde_json::json;
 
 use super::record;
@@ -22,7 +22,13 @@ pub(crate) fn run(context: &Context, command: &KeyCommand) -> Result<Answer> {
 fn add(context: &Context, args: &KeyAddArgs) -> Result<Answer> {
     let new = KeySource::of_new(&args.new)?;
     new.refuse_inside_vault(&context.settings.location(args.vault.vault.as_deref())?)?;
-    let secret = new.load()?;
+    let secret = new.load().map_err(|error| match (error.kind(), &new) {
+        (Kind::NotFound, KeySource::Key(path)) => error.hint(format!(
+            "only `init` makes a key file; `(umask 077; openssl rand -hex 32 > {})` makes one too",
+            path.display()
+        )),
+        _ => error,
+    })?;
     let slot = context.vault(&args.vault)?.add_slot(&secret, &args.label)?;
     let human = format!("Added slot {}.", slot.slot);
     Ok(Answer::new(json!(slot), human))
@@ -37,7 +43,7 @@ fn list(context: &Context, args: &VaultArgs) -> Result<Answer> {
                 slot.slot.to_string(),
                 record::word(&slot.kind),
                 slot.label.clone(),
-                slot.created.to_string(),
+                format::time(slot.created),
             ]
         })
         .collect();

@@ -54,7 +54,7 @@ fn answer(owner: &Ownership) -> Answer {
         ("writer", writer),
         ("epoch", owner.epoch.0.to_string()),
         ("claimed by", owner.claimed_by.clone()),
-        ("since", owner.since.to_string()),
+        ("since", format::time(owner.since)),
     ];
     if let Some(reason) = &owner.reason {
         fields.push(("reason", reason.clone()));

@@ -105,7 +105,7 @@ fn plan_human(plan: &RestorePlan) -> String {
         }
     };
     let mut fields = vec![
-        ("snapshot", format!("{} of {}, {}", plan.snapshot, plan.node, plan.time)),
+        ("snapshot", format!("{} of {}, {}", plan.snapshot, plan.node, format::time(plan.time))),
         ("target", places::text(&plan.target)),
         ("staging", places::text(&plan.staging)),
         ("exchange", exchange.to_owned()),

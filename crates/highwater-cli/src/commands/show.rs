@@ -61,7 +61,7 @@ fn human(info: &SnapshotInfo) -> String {
     let mut fields = vec![
         ("snapshot", manifest.snapshot.to_string()),
         ("node", format!("{}, number {}", manifest.node, manifest.seq.0)),
-        ("time", manifest.time.to_string()),
+        ("time", format::time(manifest.time)),
         ("level", record::word(&info.level)),
         ("barrier", record::word(&manifest.barrier)),
         ("parent", manifest.parent.map_or_else(none, |parent| parent.to_string())),

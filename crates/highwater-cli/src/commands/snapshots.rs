@@ -25,7 +25,7 @@ pub(crate) fn run(context: &Context, args: &SnapshotsArgs) -> Result<Answer> {
             vec![
                 record::short(&manifest.snapshot),
                 manifest.node.to_string(),
-                manifest.time.to_string(),
+                format::time(manifest.time),
                 format::age(now.seconds_since(manifest.time)),
                 format::bytes(manifest.bytes_total()),
                 format::bytes(manifest.bytes_stored),

@@ -94,7 +94,7 @@ fn row(info: &SnapshotInfo, now: Time, stale: bool) -> Vec<String> {
     vec![
         manifest.node.to_string(),
         record::short(&manifest.snapshot),
-        manifest.time.to_string(),
+        format::time(manifest.time),
         format::age(now.seconds_since(manifest.time)),
         record::word(&info.level),
         if stale { "STALE" } else { "" }.to_owned(),

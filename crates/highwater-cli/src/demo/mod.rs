@@ -28,8 +28,9 @@ pub(crate) fn run(context: &Context) -> Result<Answer> {
     let demo = Demo::new(context, scratch.path());
     let answer = demo.tell();
     // The node that the demo generates is worth nothing, but nobody wants it to stay around.
-    scratch.close().map_err(|error| Error::io("the temporary directory", error))?;
-    answer
+    let closed = scratch.close().map_err(|error| Error::io("the temporary directory", error));
+    let answer = answer?;
+    closed.map(|()| answer)
 }
 
 /// Where everything lies, and what the commands are called with.
@@ -53,7 +54,7 @@ impl Demo {
 
     fn tell(&self) -> Result<Answer> {
         self.say("A node: channels in RocksDB, payments in SQLite, a key file, a configuration.")?;
-        node::make(&self.node)?;
+        node::make(&self.node, self.context.env())?;
         let mut writer = Writer::start(&self.node.join(node::LEDGER))?;
         self.say("Its payments go on during the backups, in a process of their own.\n")?;
 
@@ -72,7 +73,8 @@ impl Demo {
 
         writer.kill()?;
         std::fs::remove_dir_all(&self.node).map_err(|error| Error::io("the node", error))?;
-        self.say("The machine dies: the payments stop at kill -9, the node directory is gone.\n")?;
+        self.say("The machine dies: the payments stop at kill -9, the disk is lost.")?;
+        self.show_loss()?;
         let restore = self.restore()?;
         let rows = compare::node(&self.node, acknowledged)?;
         self.say(&format!(
@@ -126,6 +128,13 @@ impl Demo {
         let args = SnapshotsArgs { vault: self.vault_args()?, node: None };
         let answer = commands::snapshots::run(&self.context, &args)?;
         self.show(&answer)
+    }
+
+    fn show_loss(&self) -> Result<()> {
+        match std::fs::read_dir(&self.node) {
+            Ok(_) => Err(Error::bug("the node directory is still there")),
+            Err(error) => self.say(&format!("$ ls node\n    {error}\n")),
+        }
     }
 
     fn restore(&self) -> Result<Value> {

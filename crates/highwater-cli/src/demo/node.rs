@@ -3,8 +3,9 @@
 
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
-use highwater::{Error, Result};
+use highwater::{Env, Error, Result};
 use rust_rocksdb::{DB, Options};
 
 /// The RocksDB, inside the node directory.
@@ -26,14 +27,17 @@ pub(super) const FAMILIES: [&str; 3] = ["default", "channels", "invoices"];
 /// Rows of each.
 pub(super) const ROWS: u64 = 4000;
 /// So many of them are flushed to a table; the others are in the log alone.
-const ROWS_FLUSHED: u64 = 3000;
+const ROWS_FLUSHED: u64 = 3900;
 /// Bytes of a value.
 const VALUE_BYTES: usize = 512;
+/// How old the tables are made.
+const TABLE_AGE: Duration = Duration::from_secs(3600);
 
 /// Makes the node in `dir`; its RocksDB is closed, with rows that are in the log alone.
-pub(super) fn make(dir: &Path) -> Result<()> {
+pub(super) fn make(dir: &Path, env: &Env) -> Result<()> {
     std::fs::DirBuilder::new().mode(0o700).create(dir).map_err(|error| Error::io("node", error))?;
     fill_store(&dir.join(STORE)).map_err(store_error)?;
+    age_tables(&dir.join(STORE), env)?;
     let write = |name: &str, mode: u32, bytes: &[u8]| {
         let file = std::fs::OpenOptions::new()
             .write(true)
@@ -85,14 +89,35 @@ fn fill_store(path: &Path) -> Result<(), rust_rocksdb::Error> {
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     let store = DB::open_cf(&options, path, FAMILIES)?;
-    for name in FAMILIES {
-        let family = store.cf_handle(name).expect("the column family was opened by this name");
-        for row in 0..ROWS {
-            if row == ROWS_FLUSHED {
+    let put = |rows: std::ops::Range<u64>, flush: bool| {
+        for name in FAMILIES {
+            let family = store.cf_handle(name).expect("the column family was opened by this name");
+            for row in rows.clone() {
+                store.put_cf(family, key(row), value(name, row))?;
+            }
+            if flush {
                 store.flush_cf(family)?;
             }
-            store.put_cf(family, key(row), value(name, row))?;
+        }
+        Ok(())
+    };
+    put(0..ROWS_FLUSHED, true)?;
+    put(ROWS_FLUSHED..ROWS, false)?;
+    store.flush_wal(true)
+}
+
+/// Gives the tables the age that those of a running node have: a file that was written a moment ago
+/// is read again by the next backup, since its times can't tell it from its successor.
+fn age_tables(store: &Path, env: &Env) -> Result<()> {
+    let failed = |error| Error::io(STORE, error);
+    let now = Duration::from_nanos(u64::try_from(env.now().as_nanos()).unwrap_or(0));
+    let time = SystemTime::UNIX_EPOCH + now.saturating_sub(TABLE_AGE);
+    for entry in std::fs::read_dir(store).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|extension| extension == "sst") {
+            let table = std::fs::File::options().write(true).open(path).map_err(failed)?;
+            table.set_modified(time).map_err(failed)?;
         }
     }
-    store.flush_wal(true)
+    Ok(())
 }

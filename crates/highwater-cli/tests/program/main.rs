@@ -1,5 +1,7 @@
-//! End-to-end tests: they drive the real program on real nodes, vaults, signals and mounts.
+//! The real program on real databases: exit codes, documents, and what is on disk afterwards.
 
+mod answers;
+mod circle;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod crash_backup;
@@ -9,15 +11,20 @@ mod crash_restore;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod hard_times;
+mod interrupts;
+mod keys;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod node;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod scene;
+mod settings;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod strangers;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod tree;
+mod usage;
+mod world;

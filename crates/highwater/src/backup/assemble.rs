@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::ids::{PackId, SnapshotId};
 use crate::vault::manifest::{EntryRecord, PackRef};
 use crate::vault::pack::{
-    FRAME_BYTES, FrameKind, PACK_PLAIN_BYTES_MAX, PlainFrame, UnitId, pack_name,
+    FRAME_BYTES, FrameKind, PACK_PLAIN_BYTES_MAX, PACK_UNITS_MAX, PlainFrame, UnitId, pack_name,
 };
 use crate::vault::read::{LoadedLeaf, unit_shape};
 use crate::vault::runs::{self, LEAF_BYTES, Place, Run};
@@ -251,7 +251,10 @@ impl<'a> Assembler<'a> {
     /// The pack that the next unit goes to: a new one where the last one is full. A frame that is
     /// being filled belongs to the pack that its first page was promised to.
     fn open_pack(&mut self) -> Result<&mut OpenPack, Halt> {
-        let full = self.pack.as_ref().is_none_or(|pack| pack.plain >= PACK_PLAIN_BYTES_MAX);
+        let full = self
+            .pack
+            .as_ref()
+            .is_none_or(|pack| pack.plain >= PACK_PLAIN_BYTES_MAX || pack.units >= PACK_UNITS_MAX);
         if full {
             self.send_pending()?;
             let id = self.vault.pack_id(self.snapshot, self.pack_count);
@@ -299,7 +302,7 @@ impl<'a> Assembler<'a> {
         runs::push(&mut file.runs, place);
         file.content.update(id.stored(file.kind));
         file.next_unit += 1;
-        if file.next_unit % (LEAF_BYTES / file.unit) == 0 {
+        if file.next_unit.is_multiple_of(LEAF_BYTES / file.unit) {
             self.end_leaf(file)?;
         }
         Ok(())
@@ -322,7 +325,7 @@ impl<'a> Assembler<'a> {
 
     fn end_file(&mut self, mut file: OpenFile) -> Result<(), Halt> {
         // The last frame may wait for pages of the next file: only its place was promised.
-        if file.next_unit % (LEAF_BYTES / file.unit) != 0 {
+        if !file.next_unit.is_multiple_of(LEAF_BYTES / file.unit) {
             self.end_leaf(&mut file)?;
         }
         if file.next_unit != file.size.div_ceil(file.unit) || file.file != self.maps.len() {

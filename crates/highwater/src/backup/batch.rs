@@ -9,7 +9,8 @@ use crate::vault::read::unit_shape;
 
 /// Pages are hashed together up to so many bytes; slices are hashed each by itself.
 const PAGES_BYTES: u64 = 1 << 20;
-/// A cancellation is noticed after so much of a pause at the latest.
+
+/// Between two looks at whether the caller has cancelled.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// Neighbouring units of a file; the last one of the file may be short.
@@ -120,19 +121,18 @@ impl Rate {
         Rate { bytes_max, start: None, passed: 0 }
     }
 
-    /// Counts bytes that were read, and waits until they were due, or the backup is cancelled.
+    /// Counts bytes that were read, and waits until they were due; a cancellation ends the waiting.
     pub(super) fn pass(&mut self, bytes: u64, control: &Control) -> Result<()> {
         let Some(max) = self.bytes_max else { return Ok(()) };
-        let now = control.env.monotonic();
-        let start = *self.start.get_or_insert(now);
+        let start = *self.start.get_or_insert_with(|| control.env.monotonic());
         self.passed += bytes;
         let due = start + Duration::from_secs_f64(self.passed as f64 / max as f64);
-        let mut early = due.saturating_sub(now);
-        while !early.is_zero() {
+        while let Some(early) = due.checked_sub(control.env.monotonic()) {
+            if early.is_zero() {
+                break;
+            }
             control.cancel.check()?;
-            let pause = early.min(PAUSE_MAX);
-            control.env.pause(pause);
-            early -= pause;
+            control.env.pause(early.min(PAUSE_MAX));
         }
         Ok(())
     }

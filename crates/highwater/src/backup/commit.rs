@@ -7,15 +7,15 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD_NO_PAD as BASE64;
 
-use crate::engine::{Captured, EntryType, Metadata, SourceEntry};
+use crate::engine::{Barrier, Captured, Metadata, PartCapture, SourceEntry};
 use crate::error::{Error, Result};
-use crate::ids::{PackId, RelPath, Seq};
+use crate::ids::{PackId, RelPath, Seq, Time};
 use crate::vault::MANIFEST_VERSION;
 use crate::vault::Manifest;
 use crate::vault::manifest::{EntryRecord, Leaf, Mark, PackRef, PartRecord, Runs};
 
 use super::assemble::{FileMap, LeafRuns};
-use super::pipeline::Stored;
+use super::pipeline::{PartToRead, Stored};
 use super::{Made, Task};
 
 /// The packs of a snapshot, each numbered when it is first named.
@@ -67,82 +67,115 @@ impl PackTable {
     }
 }
 
-/// Ends the captures and describes the snapshot. `read` tells which of the maps belongs to a file.
-pub(super) fn describe(
-    task: &Task<'_>,
-    captured: Captured,
-    known: &HashMap<RelPath, &EntryRecord>,
-    read: &HashMap<(usize, usize), usize>,
-    stored: Stored,
-) -> Result<Made> {
-    let parent = task.parent.as_ref();
-    let old_packs = parent.map_or(&[][..], |parent| &parent.packs);
-    let mut sizes: HashMap<PackId, u64> =
-        old_packs.iter().map(|pack| (pack.id, pack.size)).collect();
-    sizes.extend(&stored.packs);
-    let mut table = PackTable { sizes, numbers: HashMap::new(), packs: Vec::new() };
-    let mut parts = Vec::with_capacity(captured.parts.len());
-    let mut pause = captured.pause;
-    let mut warnings = captured.warnings;
-    for (number, part) in captured.parts.into_iter().enumerate() {
-        let mut entries = Vec::with_capacity(part.entries().len());
-        for (place, source) in part.entries().iter().enumerate() {
-            let leaves = match (read.get(&(number, place)), parent) {
-                (Some(&map), _) => table.leaves_of(&stored.maps[map])?,
-                (None, Some(parent)) if source.kind == EntryType::File && source.size > 0 => {
-                    let old = known.get(&source.path).ok_or_else(|| {
-                        Error::bug("a file was neither read nor known")
-                            .entry(source.path.to_string())
-                    })?;
-                    table.leaves_again(parent, old)?
-                }
-                _ => Vec::new(),
-            };
-            entries.push(entry_record(source, leaves));
-        }
-        let root = task.layout.parts.iter().find(|found| found.name == part.name());
-        let record = PartRecord {
-            name: part.name().to_owned(),
-            engine: part.engine(),
-            root: root.map_or_else(RelPath::root, |found| found.root.clone()),
-            engine_version: part.engine_version(),
-            consistency: part.consistency(),
-            entries,
-        };
-        let finished = part.finish()?;
-        pause = Duration::max(pause, finished.blocked);
-        warnings.extend(finished.warnings);
-        parts.push(record);
-    }
-    let options = task.options;
-    let claimed = |(name, &value): (&String, &u64)| (name.clone(), Mark { value, claimed: true });
-    let manifest = Manifest {
-        version: MANIFEST_VERSION,
-        snapshot: task.snapshot,
-        generation: 0,
-        node: task.node.clone(),
-        uid: task.identity.uid,
-        seq: Seq(parent.map_or(0, |parent| parent.seq.0) + 1),
-        epoch: task.epoch,
-        parent: parent.map(|parent| parent.snapshot),
-        time: captured.time,
-        barrier: captured.barrier,
-        guarded: options.guarded,
-        program: env!("CARGO_PKG_VERSION").to_owned(),
-        restore: task.identity.restore,
-        schema: options.schema,
-        marks: options.marks.iter().map(claimed).collect::<BTreeMap<_, _>>(),
-        tags: options.tags.clone(),
-        packs: table.packs,
-        root: root_metadata(task)?,
-        parts,
-        bytes_read: stored.bytes_read,
-        bytes_stored: stored.bytes_stored,
-    };
-    Ok(Made { manifest, pause, warnings })
+/// A manifest in the making: what was captured, and where the content of each file will be found.
+pub(super) struct Draft<'a> {
+    parts: Vec<PartRecord>,
+    /// Files that the parent has, by part and entry.
+    unchanged: Vec<(usize, usize, &'a EntryRecord)>,
+    /// Files that are read, by part and entry, in the order of their maps.
+    read: Vec<(usize, usize)>,
+    barrier: Barrier,
+    time: Time,
+    pause: Duration,
+    warnings: Vec<String>,
 }
 
-fn entry_record(source: &SourceEntry, leaves: Vec<Leaf>) -> EntryRecord {
+impl<'a> Draft<'a> {
+    pub(super) fn of(task: &Task<'_>, captured: &Captured) -> Draft<'a> {
+        let describe = |part: &dyn PartCapture| {
+            let found = task.layout.parts.iter().find(|found| found.name == part.name());
+            PartRecord {
+                name: part.name().to_owned(),
+                engine: part.engine(),
+                root: found.map_or_else(RelPath::root, |found| found.root.clone()),
+                engine_version: part.engine_version(),
+                consistency: part.consistency(),
+                entries: part.entries().iter().map(entry_record).collect(),
+            }
+        };
+        Draft {
+            parts: captured.parts.iter().map(|part| describe(part.as_ref())).collect(),
+            unchanged: Vec::new(),
+            read: Vec::new(),
+            barrier: captured.barrier,
+            time: captured.time,
+            pause: captured.pause,
+            warnings: captured.warnings.clone(),
+        }
+    }
+
+    /// The content of a file is where the parent has it.
+    pub(super) fn unchanged(&mut self, part: usize, entry: usize, old: &'a EntryRecord) {
+        self.unchanged.push((part, entry, old));
+    }
+
+    /// The other files are read in this order.
+    pub(super) fn expect(&mut self, parts: &[(usize, PartToRead<'_>)]) {
+        for (part, read) in parts {
+            self.read.extend(read.files.iter().map(|(entry, _)| (*part, *entry)));
+        }
+    }
+
+    /// The manifest, now that all is stored.
+    pub(super) fn complete(mut self, task: &Task<'_>, stored: Stored) -> Result<Made> {
+        let packs = self.place(task.parent.as_ref(), &stored)?;
+        for finished in stored.finished {
+            self.pause = self.pause.max(finished.blocked);
+            self.warnings.extend(finished.warnings);
+        }
+        let parent = task.parent.as_ref();
+        let options = task.options;
+        let claimed =
+            |(name, &value): (&String, &u64)| (name.clone(), Mark { value, claimed: true });
+        let manifest = Manifest {
+            version: MANIFEST_VERSION,
+            snapshot: task.snapshot,
+            generation: 0,
+            node: task.node.clone(),
+            uid: task.identity.uid,
+            seq: Seq(parent.map_or(0, |parent| parent.seq.0) + 1),
+            epoch: task.epoch,
+            parent: parent.map(|parent| parent.snapshot),
+            time: self.time,
+            barrier: self.barrier,
+            guarded: options.guarded,
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            restore: task.identity.restore,
+            schema: options.schema,
+            marks: options.marks.iter().map(claimed).collect::<BTreeMap<_, _>>(),
+            tags: options.tags.clone(),
+            packs,
+            root: root_metadata(task)?,
+            parts: self.parts,
+            bytes_read: stored.bytes_read,
+            bytes_stored: stored.bytes_stored,
+        };
+        Ok(Made { manifest, pause: self.pause, warnings: self.warnings })
+    }
+
+    /// Tells each file where its content is; returns the packs that it takes.
+    fn place(&mut self, parent: Option<&Manifest>, stored: &Stored) -> Result<Vec<PackRef>> {
+        let old_packs = parent.map_or(&[][..], |parent| &parent.packs);
+        let mut sizes: HashMap<PackId, u64> =
+            old_packs.iter().map(|pack| (pack.id, pack.size)).collect();
+        sizes.extend(&stored.packs);
+        let mut table = PackTable { sizes, numbers: HashMap::new(), packs: Vec::new() };
+        if stored.maps.len() != self.read.len() {
+            return Err(Error::bug("not every file that was read has a map"));
+        }
+        for (&(part, entry), map) in self.read.iter().zip(&stored.maps) {
+            self.parts[part].entries[entry].leaves = table.leaves_of(map)?;
+        }
+        if let Some(parent) = parent {
+            for &(part, entry, old) in &self.unchanged {
+                self.parts[part].entries[entry].leaves = table.leaves_again(parent, old)?;
+            }
+        }
+        Ok(table.packs)
+    }
+}
+
+fn entry_record(source: &SourceEntry) -> EntryRecord {
     EntryRecord {
         path: source.path.clone(),
         kind: source.kind.clone(),
@@ -151,7 +184,7 @@ fn entry_record(source: &SourceEntry, leaves: Vec<Leaf>) -> EntryRecord {
         holes: source.holes.clone(),
         units: source.units,
         identity: source.identity.clone(),
-        leaves,
+        leaves: Vec::new(),
     }
 }
 

@@ -22,7 +22,8 @@ mod pipeline;
 mod plan;
 mod write;
 
-use pipeline::FileToRead;
+use commit::Draft;
+use pipeline::PartToRead;
 
 /// What a backup does besides the common.
 #[derive(Clone, Default)]
@@ -85,7 +86,8 @@ pub struct BackupReport {
 /// # Errors
 /// Conflict where a backup of the node runs already, or a part can't be captured as it is; fenced
 /// where another writer owns the node; input where the directory is no node directory or the vault
-/// lies inside it. Whatever fails, no snapshot becomes visible.
+/// lies inside it. Whatever fails before the manifest is put, no snapshot becomes visible; what fails
+/// after it leaves one that is whole.
 pub fn run(
     vault: &Vault,
     dir: &Path,
@@ -124,10 +126,14 @@ pub fn run(
     });
     match made {
         Ok(made) => Ok(made.report(control.env.monotonic() - start)),
-        Err(error) => {
-            task.discard()?;
-            Err(error)
-        }
+        // What can't be removed now is collected by the next backup, which finds it by the intent.
+        Err(error) => Err(match task.discard() {
+            Ok(()) => error,
+            Err(_) if error.hint_text().is_none() => {
+                error.hint("what was stored already is collected by the next backup")
+            }
+            Err(_) => error,
+        }),
     }
 }
 
@@ -154,35 +160,41 @@ struct Made {
 impl Task<'_> {
     /// Captures the node and stores what the parent does not have.
     fn capture(&self) -> Result<Made> {
-        let mut captured = engine::capture(self.layout, &self.options.capture, &self.control.env)?;
+        let captured = engine::capture(self.layout, &self.options.capture, &self.control.env)?;
         let known = self.known_files();
-        let mut files = Vec::new();
-        for (part, capture) in captured.parts.iter().enumerate() {
+        let mut draft = Draft::of(self, &captured);
+        let mut bytes_total = 0;
+        let mut parts = Vec::with_capacity(captured.parts.len());
+        for (part, capture) in captured.parts.into_iter().enumerate() {
+            let mut files = Vec::new();
             for (entry, source) in capture.entries().iter().enumerate() {
                 if source.kind != EntryType::File || source.size == 0 {
                     continue;
                 }
                 let old = known.get(&source.path).copied();
-                if !self.unchanged(source, old) {
-                    files.push(FileToRead { part, entry, old });
+                match old.filter(|old| self.unchanged(source, old)) {
+                    Some(old) => draft.unchanged(part, entry, old),
+                    None => {
+                        bytes_total += source.size;
+                        files.push((entry, old));
+                    }
                 }
             }
+            parts.push((part, PartToRead { capture, files }));
         }
-        let bytes_total =
-            files.iter().map(|file| captured.parts[file.part].entries()[file.entry].size).sum();
+        // A SQLite in rollback-journal mode keeps its writers waiting until it is read.
+        parts.sort_by_key(|(_, part)| part.capture.engine() != EngineKind::Sqlite);
+        draft.expect(&parts);
         self.control.report(Event::Stage { name: "capture", bytes_total });
         let stored = pipeline::run(
             self.vault,
             self.snapshot,
             self.parent.as_ref(),
-            &mut captured.parts,
-            &files,
+            parts.into_iter().map(|(_, part)| part).collect(),
             self.options.rate_max,
             self.control,
         )?;
-        let read: HashMap<(usize, usize), usize> =
-            files.iter().enumerate().map(|(at, file)| ((file.part, file.entry), at)).collect();
-        commit::describe(self, captured, &known, &read, stored)
+        draft.complete(self, stored)
     }
 
     /// The parent's files, where this directory is still the one that the parent saw: a restore
@@ -196,17 +208,15 @@ impl Task<'_> {
             .collect()
     }
 
-    fn unchanged(&self, source: &SourceEntry, old: Option<&EntryRecord>) -> bool {
+    fn unchanged(&self, source: &SourceEntry, old: &EntryRecord) -> bool {
         let same_directory =
             self.parent.as_ref().is_some_and(|parent| parent.restore == self.identity.restore);
         !self.options.rehash
             && same_directory
-            && old.is_some_and(|old| {
-                source.identity.is_some()
-                    && old.identity == source.identity
-                    && old.size == source.size
-                    && old.units == source.units
-            })
+            && source.identity.is_some()
+            && old.identity == source.identity
+            && old.size == source.size
+            && old.units == source.units
     }
 
     fn commit(&self, manifest: &Manifest, writer: WriterId) -> Result<()> {

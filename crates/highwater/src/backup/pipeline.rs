@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::control::Control;
-use crate::engine::{PartCapture, Units};
-use crate::error::{Error, Result};
+use crate::control::{Control, Event};
+use crate::engine::{Finished, PartCapture, Units};
+use crate::error::{Error, Kind, Result};
 use crate::ids::{PackId, SnapshotId};
 use crate::vault::manifest::EntryRecord;
 use crate::vault::pack::{FrameKind, PlainFrame, SealedFrame, UnitId, UnitKeys, seal_frame};
@@ -19,13 +19,13 @@ use crate::vault::seal::ObjectKey;
 use crate::vault::{Manifest, Vault};
 
 use super::assemble::{Assembler, FileMap};
-use super::batch::{Batch, Batcher, Rate};
+use super::batch::{Batch, Batcher, Cut, Rate};
 use super::write::{Written, write_packs};
 
 /// Batches between reader and assembler: at most so many times 4 MiB.
-const BATCHES_MAX: usize = 6;
+const BATCHES_MAX: usize = 4;
 /// Frames between assembler and writer: at most so many times 4 MiB.
-const FRAMES_MAX: usize = 8;
+const FRAMES_MAX: usize = 6;
 /// Hashing, compressing and sealing are shared by so many threads.
 const WORKERS_MAX: usize = 8;
 
@@ -77,11 +77,11 @@ impl From<Error> for Halt {
     }
 }
 
-/// A file that is to be read: part, entry, and what the parent knows of it.
-pub(super) struct FileToRead<'a> {
-    pub(super) part: usize,
-    pub(super) entry: usize,
-    pub(super) old: Option<&'a EntryRecord>,
+/// A part, and what of it is to be read.
+pub(super) struct PartToRead<'a> {
+    pub(super) capture: Box<dyn PartCapture>,
+    /// Places among its entries, with what the parent knows of each.
+    pub(super) files: Vec<(usize, Option<&'a EntryRecord>)>,
 }
 
 /// What the pipeline has stored.
@@ -90,20 +90,21 @@ pub(super) struct Stored {
     pub(super) maps: Vec<FileMap>,
     /// Size of each pack that was written.
     pub(super) packs: HashMap<PackId, u64>,
+    /// What each part said at its end.
+    pub(super) finished: Vec<Finished>,
     /// Bytes read from the node.
     pub(super) bytes_read: u64,
     /// Bytes of the packs.
     pub(super) bytes_stored: u64,
 }
 
-/// Reads the files and stores what the parent does not have. `finish` is called after the last
-/// byte was read; what it refuses is not committed.
+/// Reads the files, part by part, and stores what the parent does not have. A part is finished as
+/// soon as it is read, so that its locks are held no longer; what that refuses is not committed.
 pub(super) fn run(
     vault: &Vault,
     snapshot: SnapshotId,
     parent: Option<&Manifest>,
-    parts: &mut [Box<dyn PartCapture>],
-    files: &[FileToRead<'_>],
+    parts: Vec<PartToRead<'_>>,
     rate_max: Option<u64>,
     control: &Control,
 ) -> Result<Stored> {
@@ -125,7 +126,7 @@ pub(super) fn run(
         });
         let writer = scope.spawn(move || write_packs(vault, &write_out, control));
         let mut reader = Reader { jobs: jobs_in, out: read_in, rate: Rate::new(rate_max), control };
-        let read = reader.run(parts, files);
+        let read = reader.run(parts);
         drop(reader);
         let assembled = assembler.join().unwrap_or_else(|_| Err(panicked("assembler")));
         let written = writer.join().unwrap_or_else(|_| Err(panicked("writer")));
@@ -139,14 +140,18 @@ fn panicked(stage: &str) -> Halt {
 
 /// The error is that of the stage that failed, not of one that stopped because of it.
 fn conclude(
-    read: Result<u64, Halt>,
+    read: Result<(u64, Vec<Finished>), Halt>,
     assembled: Result<Vec<FileMap>, Halt>,
     written: Result<Written, Halt>,
 ) -> Result<Stored> {
     match (read, assembled, written) {
-        (Ok(bytes_read), Ok(maps), Ok(written)) => {
-            Ok(Stored { maps, packs: written.packs, bytes_read, bytes_stored: written.bytes })
-        }
+        (Ok((bytes_read, finished)), Ok(maps), Ok(written)) => Ok(Stored {
+            maps,
+            packs: written.packs,
+            finished,
+            bytes_read,
+            bytes_stored: written.bytes,
+        }),
         (Err(Halt::Failed(error)), _, _)
         | (_, Err(Halt::Failed(error)), _)
         | (_, _, Err(Halt::Failed(error))) => Err(error),
@@ -183,61 +188,66 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn run(
-        &mut self,
-        parts: &mut [Box<dyn PartCapture>],
-        files: &[FileToRead<'_>],
-    ) -> Result<u64, Halt> {
+    fn run(&mut self, parts: Vec<PartToRead<'_>>) -> Result<(u64, Vec<Finished>), Halt> {
         let mut bytes_read = 0;
-        for (number, file) in files.iter().enumerate() {
-            let part = &mut parts[file.part];
-            let source = &part.entries()[file.entry];
-            let (units, size) = (source.units, source.size);
-            let path = source.path.clone();
-            let old = file.old.cloned().map(Box::new);
-            self.send(Read::Begin { file: number, units, size, old })?;
-            let mut batcher = Batcher::new(units);
-            let mut seen = 0;
-            let streamed = part.stream(file.entry, &mut |piece| {
-                seen += batcher.push(piece, &mut |read| self.hand_on(read, units))?;
-                Ok(())
-            });
-            streamed.map_err(|error| self.reason(error))?;
-            if seen != size {
-                return Err(Halt::Failed(
-                    Error::bug(format!("{seen} bytes were read where {size} were promised"))
-                        .entry(path.to_string()),
-                ));
+        let mut number = 0;
+        let mut finished = Vec::with_capacity(parts.len());
+        for PartToRead { mut capture, files } in parts {
+            for (entry, old) in files {
+                bytes_read += self.read_file(capture.as_mut(), entry, old, number)?;
+                number += 1;
             }
-            let flushed = batcher.flush(&mut |read| self.hand_on(read, units));
-            flushed.map_err(|error| self.reason(error))?;
-            self.send(Read::End)?;
-            bytes_read += seen;
+            finished.push(capture.finish()?);
         }
         self.send(Read::Finished)?;
-        Ok(bytes_read)
+        Ok((bytes_read, finished))
     }
 
-    /// [`Reader::hand_on`] reports a stopped neighbour as an interruption; the neighbour knows why.
-    fn reason(&self, error: Error) -> Halt {
-        let stopped =
-            error.kind() == crate::Kind::Interrupted && self.control.cancel.check().is_ok();
-        if stopped { Halt::Stopped } else { Halt::Failed(error) }
+    fn read_file(
+        &mut self,
+        part: &mut dyn PartCapture,
+        entry: usize,
+        old: Option<&EntryRecord>,
+        number: usize,
+    ) -> Result<u64, Halt> {
+        let source = &part.entries()[entry];
+        let (units, size, path) = (source.units, source.size, source.path.clone());
+        let old = old.cloned().map(Box::new);
+        self.send(Read::Begin { file: number, units, size, old })?;
+        let mut batcher = Batcher::new(units);
+        let mut seen = 0;
+        let streamed = part
+            .stream(entry, &mut |piece| {
+                seen += batcher.push(piece, &mut |cut| self.hand_on(cut, units))?;
+                Ok(())
+            })
+            .and_then(|()| batcher.flush(&mut |cut| self.hand_on(cut, units)));
+        if let Err(error) = streamed {
+            // The sink reports a stopped neighbour as an interruption; the neighbour knows why.
+            let stopped = error.kind() == Kind::Interrupted && self.control.cancel.check().is_ok();
+            return Err(if stopped { Halt::Stopped } else { Halt::Failed(error) });
+        }
+        if seen != size {
+            let problem = format!("{seen} bytes were read where {size} were promised");
+            return Err(Error::bug(problem).entry(path.to_string()).into());
+        }
+        self.send(Read::End)?;
+        Ok(seen)
     }
 
     /// Sends a batch to be hashed, and its place in the order to the assembler.
-    fn hand_on(&mut self, read: super::batch::Cut, units: Units) -> Result<()> {
+    fn hand_on(&mut self, cut: Cut, units: Units) -> Result<()> {
         self.control.cancel.check()?;
         let (unit, kind) = crate::vault::read::unit_shape(units);
-        let sent = match read {
-            super::batch::Cut::Zeros { units, bytes } => {
-                self.control.report(crate::control::Event::Bytes(bytes));
+        let sent = match cut {
+            Cut::Zeros { units, bytes } => {
+                self.control.report(Event::Bytes(bytes));
                 self.send(Read::Zeros(units))
             }
-            super::batch::Cut::Batch(batch) => {
+            Cut::Batch(batch) => {
                 let bytes = batch.bytes.len() as u64;
                 self.rate.pass(bytes, self.control)?;
-                self.control.report(crate::control::Event::Bytes(bytes));
+                self.control.report(Event::Bytes(bytes));
                 let (reply, hashed) = bounded(1);
                 let job = Job::Hash { batch, kind, unit: unit as usize, reply };
                 match self.jobs.send(job) {

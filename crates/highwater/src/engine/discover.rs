@@ -129,6 +129,28 @@ pub(super) fn discover(dir: &Path, options: &DiscoverOptions) -> Result<Layout> 
     Ok(Layout { dir, parts, refusals })
 }
 
+/// The directory of a database and its files, as they are now, sorted.
+pub(super) fn database_files(
+    dir: &Path,
+    engine: EngineKind,
+    root: &RelPath,
+) -> Result<Vec<RelPath>> {
+    let failed = |source| Error::io("can't list it", source).entry(shown(root));
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(root.under(dir)).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        if entry.file_type().map_err(failed)?.is_file() && sniff::belongs(engine, &name) {
+            entries.push(root.join(&name));
+        }
+    }
+    if *root != RelPath::root() {
+        entries.push(root.clone());
+    }
+    entries.sort();
+    Ok(entries)
+}
+
 fn walk(tree: &mut Tree, dir: &RelPath, depth: usize, globs: &mut Globs) -> Result<()> {
     if depth > DEPTH_MAX {
         return Err(Error::input(format!("{dir} lies more than {DEPTH_MAX} directories deep"))
@@ -137,7 +159,12 @@ fn walk(tree: &mut Tree, dir: &RelPath, depth: usize, globs: &mut Globs) -> Resu
     let path = dir.under(&tree.dir);
     let failed = |source| Error::io("can't list it", source).entry(shown(dir));
     tree.files.entry(dir.clone()).or_default();
-    for entry in fs::read_dir(&path).map_err(failed)? {
+    let listed = match fs::read_dir(&path) {
+        Ok(listed) => listed,
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound && depth > 0 => return Ok(()),
+        Err(source) => return Err(failed(source)),
+    };
+    for entry in listed {
         let entry = entry.map_err(failed)?;
         let seen = match fs::symlink_metadata(entry.path()) {
             Ok(seen) => seen,

@@ -11,7 +11,7 @@ use rustix::fs::{Advice, Mode, OFlags};
 use super::metadata::{self, Found, Stamp};
 use super::{
     Consistency, EngineKind, EntryType, Finished, FoundPart, Identity, PartCapture, Piece,
-    SourceEntry, Units,
+    SourceEntry, Units, process,
 };
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -49,6 +49,7 @@ pub(super) struct FileSet {
 struct Source {
     path: PathBuf,
     stamp: Stamp,
+    pinned: Option<File>,
 }
 
 /// Where an entry is read, and how it is cut.
@@ -59,6 +60,8 @@ pub(super) struct Listed {
     pub(super) source: PathBuf,
     /// How it is cut.
     pub(super) units: Units,
+    /// Kept open from the listing on: somebody may rename it.
+    pub(super) pinned: bool,
     /// What the engine adds to its identity, where it is never written again under its name.
     pub(super) immutable: Option<String>,
 }
@@ -116,6 +119,11 @@ impl FileSet {
         if entry.kind != EntryType::File || entry.size == 0 {
             return Ok(());
         }
+        if self.stability == Stability::Loose && process::holds_record_lock(source.stamp.id.1) {
+            return Err(Error::conflict(format!("{} is locked by this very process", entry.path))
+                .entry(entry.path.to_string())
+                .hint("to read it would give the lock up: leave it out with an exclude glob"));
+        }
         let mut reader = Reader::open(entry, source)?;
         match self.stability {
             Stability::Held => reader.held(sink),
@@ -129,6 +137,8 @@ impl FileSet {
     fn push(&mut self, listed: Listed, found: Found) -> Result<()> {
         let file = found.kind == EntryType::File;
         let size = if file { found.stamp.size } else { 0 };
+        let pinned =
+            if listed.pinned && file { Some(open(&listed.source, &listed.path)?) } else { None };
         let holes = if file { holes_of(&listed, &found)? } else { Vec::new() };
         let old = found.stamp.mtime_ns <= self.env.now().as_nanos().saturating_sub(YOUNG_NS);
         let identity = listed.immutable.filter(|_| file && old).map(|engine| Identity {
@@ -146,7 +156,7 @@ impl FileSet {
             units: listed.units,
             identity,
         });
-        self.sources.push(Source { path: listed.source, stamp: found.stamp });
+        self.sources.push(Source { path: listed.source, stamp: found.stamp, pinned });
         Ok(())
     }
 }
@@ -199,7 +209,12 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn open(entry: &'a SourceEntry, source: &Source) -> Result<Reader<'a>> {
-        let file = open(&source.path, &entry.path)?;
+        let file = match &source.pinned {
+            Some(file) => file.try_clone().map_err(|source| {
+                Error::io("can't read it", source).entry(entry.path.to_string())
+            })?,
+            None => open(&source.path, &entry.path)?,
+        };
         let reader = Reader { file, entry, listed: source.stamp };
         let now = reader.stamp()?;
         if now.id != reader.listed.id || now.size < entry.size {
@@ -358,6 +373,7 @@ pub(super) fn begin(dir: &Path, part: &FoundPart, env: &Env) -> Result<Box<dyn P
         path: path.clone(),
         source: path.under(dir),
         units: Units::Slices,
+        pinned: false,
         immutable: None,
     });
     let set = FileSet::list(listed, Stability::Loose, env)?;
@@ -397,3 +413,6 @@ impl PartCapture for PlainFiles {
         Ok(Finished::default())
     }
 }
+
+#[cfg(test)]
+mod tests;

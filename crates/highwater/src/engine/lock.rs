@@ -30,9 +30,7 @@ static TAKING: Mutex<()> = Mutex::new(());
 pub(super) fn record(path: &Path, db: &Path, name: &str, ways_out: &str) -> Result<OwnedFd> {
     let _taking = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
     not_ours(db, name)?;
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let mode = Mode::from_raw_mode(0o644);
-    let file = rustix::fs::open(path, flags, mode).map_err(|errno| {
+    let file = lock_file(path, db).map_err(|errno| {
         Error::io(format!("can't open the lock of {name}"), errno)
             .entry(name)
             .hint("run as the user that the node runs as")
@@ -46,6 +44,31 @@ pub(super) fn record(path: &Path, db: &Path, name: &str, ways_out: &str) -> Resu
             Err(in_use(name, &holder.map_or_else(|| user_names(db), named), ways_out))
         }
         Err(errno) => Err(Error::io(format!("can't take the lock of {name}"), errno).entry(name)),
+    }
+}
+
+/// Opens the lock file; one that has to be made belongs to the owner of the database, who could not
+/// open it otherwise.
+fn lock_file(path: &Path, db: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    match rustix::fs::open(path, flags, Mode::empty()) {
+        Err(Errno::NOENT) => {}
+        opened => return opened,
+    }
+    let owner = rustix::fs::stat(db)?;
+    let mode = Mode::from_raw_mode(0o644);
+    match rustix::fs::open(path, flags | OFlags::CREATE | OFlags::EXCL, mode) {
+        Ok(file) => {
+            if owner.st_uid != rustix::process::geteuid().as_raw() {
+                let uid = rustix::fs::Uid::from_raw(owner.st_uid);
+                let gid = rustix::fs::Gid::from_raw(owner.st_gid);
+                rustix::fs::fchown(&file, Some(uid), Some(gid))?;
+            }
+            Ok(file)
+        }
+        // The node was faster.
+        Err(Errno::EXIST) => rustix::fs::open(path, flags, Mode::empty()),
+        Err(errno) => Err(errno),
     }
 }
 

@@ -147,7 +147,8 @@ pub type CheckpointHook =
 /// How a capture goes about it.
 #[derive(Clone, Default)]
 pub struct CaptureOptions {
-    /// Checkpoint hooks, by part name.
+    /// Checkpoint hooks, by part name. With several, the node holds its writes until the last one
+    /// has run: that makes the instant which its databases share.
     pub hooks: Vec<(String, CheckpointHook)>,
     /// Several databases without a common instant are accepted.
     pub allow_no_barrier: bool,
@@ -157,7 +158,7 @@ pub struct CaptureOptions {
 
 /// The type of a directory entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", tag = "type")]
+#[serde(rename_all = "lowercase", tag = "type", deny_unknown_fields)]
 pub enum EntryType {
     /// A regular file.
     File,
@@ -178,6 +179,7 @@ pub enum EntryType {
 
 /// What the file system says of an entry besides its content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Metadata {
     /// Permission bits, with set-user-id, set-group-id and sticky.
     pub mode: u32,
@@ -194,7 +196,7 @@ pub struct Metadata {
 
 /// How a file's content is cut into units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", tag = "units")]
+#[serde(rename_all = "lowercase", tag = "units", deny_unknown_fields)]
 pub enum Units {
     /// A page file: units of `bytes`, compared by position.
     Pages {
@@ -207,6 +209,7 @@ pub enum Units {
 
 /// By what an unchanged file is known without reading it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Identity {
     /// Its size in bytes.
     pub size: u64,

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use super::files::{FileSet, Listed, Stability};
 use super::metadata::{self, Stamp};
 use super::{
-    Consistency, EngineKind, Finished, FoundPart, PartCapture, Piece, SourceEntry, Units, lock,
+    Consistency, EngineKind, Finished, FoundPart, PartCapture, Piece, SourceEntry, Units, discover,
+    lock,
 };
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -19,11 +20,14 @@ const PAGE_BYTES: u32 = 4096;
 /// What an empty lock file of a database is called; it is recorded and never opened.
 const LOCK_NAMES: [&str; 2] = ["LOCK", "lock.mdb"];
 
+/// What LevelDB tells; whoever tries to open the database renames one to the other before it asks
+/// for the lock.
+const INFO_NAMES: [&str; 2] = ["LOG", "LOG.old"];
+
 struct Offline {
-    name: String,
-    engine: EngineKind,
     set: FileSet,
-    main: PathBuf,
+    dir: PathBuf,
+    part: FoundPart,
     stamps: Vec<(PathBuf, Stamp)>,
     lock: Option<OwnedFd>,
 }
@@ -48,32 +52,41 @@ pub(super) fn begin(dir: &Path, part: &FoundPart, env: &Env) -> Result<Box<dyn P
     let units = if paged { Units::Pages { bytes: PAGE_BYTES } } else { Units::Slices };
     let listed = entries(dir, part)?.into_iter().map(|path| Listed {
         source: path.under(dir),
+        pinned: INFO_NAMES.iter().any(|info| path.name() == *info),
         path,
         units,
         immutable: None,
     });
     let set = FileSet::list(listed, Stability::Held, env)?;
     let stamps = stamps(dir, part)?;
-    Ok(Box::new(Offline { name: part.name.clone(), engine: part.engine, set, main, stamps, lock }))
+    Ok(Box::new(Offline { dir: dir.to_path_buf(), part: part.clone(), set, stamps, lock }))
 }
 
-/// The part's entries; a LevelDB's lock only where it is empty, since to open it would give it up.
+/// The part's entries, listed again under the lock where they are a directory's; a LevelDB's lock only
+/// where it is empty, since to open it would give it up.
 fn entries(dir: &Path, part: &FoundPart) -> Result<Vec<RelPath>> {
-    let mut entries = Vec::new();
-    for path in &part.entries {
-        let lock = path.name() == "LOCK" && part.engine == EngineKind::LevelDb;
-        if !lock || metadata::stamp(&path.under(dir))?.size == 0 {
-            entries.push(path.clone());
+    if !in_directory(part.engine) {
+        return Ok(part.entries.clone());
+    }
+    let mut entries = discover::database_files(dir, part.engine, &part.root)?;
+    if part.engine == EngineKind::LevelDb {
+        let lock = part.root.join("LOCK".as_ref());
+        if metadata::stamp(&lock.under(dir))?.size > 0 {
+            entries.retain(|path| *path != lock);
         }
     }
     Ok(entries)
 }
 
+fn in_directory(engine: EngineKind) -> bool {
+    matches!(engine, EngineKind::LevelDb | EngineKind::Badger)
+}
+
 fn stamps(dir: &Path, part: &FoundPart) -> Result<Vec<(PathBuf, Stamp)>> {
-    let data = part.entries.iter().filter(|path| {
-        **path != part.root || !matches!(part.engine, EngineKind::LevelDb | EngineKind::Badger)
-    });
-    let data = data.filter(|path| !LOCK_NAMES.iter().any(|lock| path.name() == *lock));
+    let entries = entries(dir, part)?;
+    let data = entries.iter().filter(|path| **path != part.root || !in_directory(part.engine));
+    let data = data
+        .filter(|path| !LOCK_NAMES.iter().chain(&INFO_NAMES).any(|other| path.name() == *other));
     data.map(|path| path.under(dir))
         .map(|path| Ok((path.clone(), metadata::stamp(&path)?)))
         .collect()
@@ -81,11 +94,11 @@ fn stamps(dir: &Path, part: &FoundPart) -> Result<Vec<(PathBuf, Stamp)>> {
 
 impl PartCapture for Offline {
     fn name(&self) -> &str {
-        &self.name
+        &self.part.name
     }
 
     fn engine(&self) -> EngineKind {
-        self.engine
+        self.part.engine
     }
 
     fn engine_version(&self) -> Option<String> {
@@ -110,14 +123,12 @@ impl PartCapture for Offline {
 
     fn finish(self: Box<Self>) -> Result<Finished> {
         if self.lock.is_none() {
-            lock::unused(&self.main, &self.name)?;
+            lock::unused(&self.part.root.under(&self.dir), &self.part.name)?;
         }
-        for (path, before) in &self.stamps {
-            if *before != metadata::stamp(path)? {
-                return Err(Error::conflict(format!("{} changed during the capture", self.name))
-                    .entry(self.name)
-                    .hint(lock::WAYS_OUT));
-            }
+        if stamps(&self.dir, &self.part)? != self.stamps {
+            return Err(Error::conflict(format!("{} changed during the capture", self.part.name))
+                .entry(self.part.name)
+                .hint(lock::WAYS_OUT));
         }
         Ok(Finished::default())
     }

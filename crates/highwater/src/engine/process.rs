@@ -43,6 +43,22 @@ pub(super) fn is_own(path: &Path) -> Result<bool> {
     }
 }
 
+/// Whether this process holds a POSIX record lock on a file with this inode.
+///
+/// The device is not compared: some file systems show another one here. A system that tells no
+/// locks is taken to have none.
+pub(super) fn holds_record_lock(inode: u64) -> bool {
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    let own = std::process::id().to_string();
+    locks.lines().any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let file = fields.get(5).and_then(|file| file.rsplit(':').next());
+        fields.get(1) == Some(&"POSIX")
+            && fields.get(4) == Some(&own.as_str())
+            && file.and_then(|file| file.parse().ok()) == Some(inode)
+    })
+}
+
 /// The other processes that have a file at or below `dir` open, as far as this user may see them.
 pub(super) fn users(dir: &Path) -> Result<Vec<User>> {
     let dir =
@@ -125,3 +141,6 @@ fn unescaped(name: &[u8]) -> Vec<u8> {
     }
     bytes
 }
+
+#[cfg(test)]
+mod tests;

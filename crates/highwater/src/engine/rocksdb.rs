@@ -43,7 +43,8 @@ pub(super) enum FileName {
     Identity,
     /// `LOCK`.
     Lock,
-    /// `LOG`, `LOG.old.1700000000`.
+    /// `LOG`, `LOG.old.1700000000`: what the engine tells. Whoever tries to open the database renames
+    /// `LOG` before it asks for the lock.
     Info,
     /// `000012.sst`.
     Table(u64),
@@ -360,7 +361,13 @@ fn version_of(db: &Path) -> Result<Option<String>> {
 fn listed(db: &Path, source: &Path, root: &RelPath, version: &Version) -> Result<Vec<Listed>> {
     let (tables, blobs) = (version.tables(), version.blobs());
     let identity = identity(db, version);
-    let entry = |path, source, immutable| Listed { path, source, units: Units::Slices, immutable };
+    let entry = |path: RelPath, source, immutable| Listed {
+        pinned: path.name() == "LOG",
+        path,
+        source,
+        units: Units::Slices,
+        immutable,
+    };
     let mut listed = Vec::new();
     if *root != RelPath::root() {
         listed.push(entry(root.clone(), db.to_path_buf(), None));
@@ -387,7 +394,7 @@ fn listed(db: &Path, source: &Path, root: &RelPath, version: &Version) -> Result
 fn stamps(db: &Path) -> Result<Vec<(PathBuf, Stamp)>> {
     let mut stamps = Vec::new();
     for (name, path) in regular_files(db)? {
-        if FileName::of(&name).is_some() {
+        if FileName::of(&name).is_some_and(|role| role != FileName::Info) {
             let stamp = metadata::stamp(&path)?;
             stamps.push((path, stamp));
         }

@@ -47,7 +47,7 @@ pub(super) fn begin_all(
 ) -> Result<(Vec<Box<dyn PartCapture>>, Barrier)> {
     let mut sources = Vec::with_capacity(parts.len());
     for part in parts {
-        sources.push(Source::open(layout_dir, part, parts.len() > 1)?);
+        sources.push(Source::open(layout_dir, part)?);
     }
     let barrier = barrier::begin(&mut sources, env)?;
     let mut captures: Vec<Box<dyn PartCapture>> = Vec::with_capacity(sources.len());

@@ -78,8 +78,12 @@ fn stage(
     if let Some((uid, gid)) = plan.owner {
         stage.own(Path::new(OWN_DIR), uid, gid)?;
     }
-    let root = plan.part.is_none().then_some(&manifest.root);
-    warnings.extend(stage.describe(root, &parts)?);
+    // A node directory of which one part alone was exchanged stays what it was.
+    let root = match (&plan.part, &plan.keep) {
+        (Some(_), Some(_)) => engine::metadata_of(&plan.target)?,
+        _ => manifest.root.clone(),
+    };
+    warnings.extend(stage.describe(&root, &parts)?);
     control.env.fault(FaultPoint::RestoreSync)?;
     stage.sync()?;
     Ok(warnings)

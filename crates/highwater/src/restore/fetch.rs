@@ -64,10 +64,10 @@ pub(super) fn fetch<'a>(
             scope.spawn(move || work(vault, &queue, failure, control));
         }
         drop(queue);
-        plan_reads(vault, manifest, entries, target, &reads, control).and_then(|()| {
-            drop(reads);
-            Ok(())
-        })
+        let planned = plan_reads(vault, manifest, entries, target, &reads, control);
+        // The workers end when nobody can send any more.
+        drop(reads);
+        planned
     });
     match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(error) => Err(error),

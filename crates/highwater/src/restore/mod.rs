@@ -20,7 +20,7 @@ use crate::control::Control;
 use crate::engine::EngineKind;
 use crate::error::Result;
 use crate::ids::{NodeName, SnapshotId, Time};
-use crate::vault::{Selector, Vault};
+use crate::vault::{Level, Selector, Vault};
 
 /// What a restore does besides the common.
 #[derive(Clone, Debug, Default)]
@@ -57,6 +57,8 @@ pub struct RestorePlan {
     pub node: NodeName,
     /// When its barrier was.
     pub time: Time,
+    /// How far the snapshot was known to be good.
+    pub level: Level,
     /// The node directory, absolute, links resolved.
     pub target: PathBuf,
     /// How the target is exchanged.

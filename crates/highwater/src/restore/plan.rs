@@ -31,12 +31,6 @@ pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Re
             .hint("with --force it is exchanged, and kept for `highwater rollback`"));
     }
     let mut warnings = schema_warnings(&manifest, options.schema)?;
-    if level == Level::Sealed {
-        warnings.push(
-            "the snapshot has not passed a restore test; it is verified while it is restored"
-                .to_owned(),
-        );
-    }
     let newest = vault.snapshot_names(Some(&manifest.node))?;
     let younger =
         newest.iter().filter(|name| (name.epoch, name.seq) > (manifest.epoch, manifest.seq));
@@ -49,6 +43,7 @@ pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Re
         snapshot: manifest.snapshot,
         node: manifest.node.clone(),
         time: manifest.time,
+        level,
         target: place.target,
         exchange: place.exchange,
         staging: place.staging,
@@ -99,7 +94,15 @@ fn schema_warnings(manifest: &Manifest, known: Option<u64>) -> Result<Vec<String
 impl fmt::Display for RestorePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = |path: &Path| encode(path.as_os_str().as_encoded_bytes());
-        writeln!(f, "restore snapshot {} of {} ({})", self.snapshot, self.node, self.time)?;
+        let level = match self.level {
+            Level::Sealed => "sealed; no restore test yet",
+            Level::Restored => "passed a restore test",
+        };
+        writeln!(
+            f,
+            "restore snapshot {} of {}, {} ({level})",
+            self.snapshot, self.node, self.time
+        )?;
         for (name, engine, files, bytes) in &self.parts {
             let engine = engine_name(*engine);
             writeln!(f, "  {name}: {engine}, {files} files, {bytes} bytes")?;

@@ -89,11 +89,7 @@ impl<'a> Stage<'a> {
 
     /// Gives every entry its owner, mode, times and attributes; what is inside a directory first,
     /// since writing there would change the directory's times. Returns what could not be set.
-    pub(super) fn describe(
-        &self,
-        root: Option<&Metadata>,
-        parts: &[&PartRecord],
-    ) -> Result<Vec<String>> {
+    pub(super) fn describe(&self, root: &Metadata, parts: &[&PartRecord]) -> Result<Vec<String>> {
         let mut warnings = Vec::new();
         for entry in sorted(parts).into_values().rev() {
             match entry.kind {
@@ -108,9 +104,7 @@ impl<'a> Stage<'a> {
                 )),
             }
         }
-        if let Some(root) = root {
-            self.apply(self.dir, ".", root, false, &mut warnings)?;
-        }
+        self.apply(self.dir, ".", root, false, &mut warnings)?;
         Ok(warnings)
     }
 

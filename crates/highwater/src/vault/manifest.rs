@@ -7,6 +7,11 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{Barrier, Consistency, EngineKind, EntryType, Identity, Metadata, Units};
 use crate::ids::{Epoch, NodeName, NodeUid, PackId, RelPath, RestoreId, Seq, SnapshotId, Time};
 
+use super::runs::LEAF_BYTES;
+
+/// Pages are of a power of two within these bounds, so that a leaf holds a whole number of them.
+const PAGE_BYTES: std::ops::RangeInclusive<u32> = 4096..=65536;
+
 /// A snapshot's sealed description.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -166,5 +171,25 @@ impl Manifest {
     /// Every entry, part by part.
     pub fn entries(&self) -> impl Iterator<Item = &EntryRecord> {
         self.parts.iter().flat_map(|part| &part.entries)
+    }
+
+    /// What keeps this manifest from being restored as it is, in plain words.
+    pub(crate) fn fault(&self) -> Option<String> {
+        self.entries().find_map(|entry| entry.fault().map(|what| format!("{}: {what}", entry.path)))
+    }
+}
+
+impl EntryRecord {
+    fn fault(&self) -> Option<&'static str> {
+        if let Units::Pages { bytes } = self.units
+            && !(PAGE_BYTES.contains(&bytes) && bytes.is_power_of_two())
+        {
+            return Some("its pages have an impossible size");
+        }
+        let stored = if self.kind == EntryType::File { self.size } else { 0 };
+        if self.leaves.len() as u64 != stored.div_ceil(LEAF_BYTES) {
+            return Some("its maps don't cover its size");
+        }
+        None
     }
 }

@@ -33,6 +33,8 @@ pub(crate) mod seal;
 mod sealed;
 mod snapshots;
 pub(crate) mod store;
+#[cfg(test)]
+mod tests;
 
 pub use check::{CheckOptions, CheckReport, Fault, check};
 pub(crate) use intent::Intent;

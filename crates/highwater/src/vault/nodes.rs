@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::ids::{Epoch, NodeName, NodeUid, Seq, SnapshotId, Time, WriterId};
 
 use super::manifest::Manifest;
@@ -85,6 +85,20 @@ impl Vault {
             return Err(foreign(&last.name));
         }
         Ok(Some(record))
+    }
+
+    /// The newest record of a node that can be opened, for who only reads: a damaged record must
+    /// not keep anybody from a restore. `check` names the damage, and nobody writes over it.
+    pub(crate) fn readable_record(&self, node: &NodeName) -> Result<Option<NodeRecord>> {
+        let mut damage = None;
+        for listed in self.store().list(Some(&format!("nodes/{node}")))?.iter().rev() {
+            match self.open_node_record(&listed.name) {
+                Ok(record) => return Ok(Some(record)),
+                Err(error) if error.kind() == Kind::Corrupt => damage = damage.or(Some(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        damage.map_or(Ok(None), Err)
     }
 
     pub(crate) fn open_node_record(&self, name: &str) -> Result<NodeRecord> {

@@ -5,6 +5,7 @@
 //! find the index) is bound to the index as additional data. Frames lie without gaps, so that every
 //! byte of the object belongs to something that is authenticated.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::error::{Error, Result};
@@ -15,6 +16,8 @@ use super::seal::{HEADER_BYTES, ObjectKey, Purpose, TAG_BYTES};
 
 /// A pack is closed once it holds so many plain bytes.
 pub(crate) const PACK_PLAIN_BYTES_MAX: u64 = 128 << 20;
+/// It is closed, too, once it holds so many units: its index is kept in memory as a whole.
+pub(crate) const PACK_UNITS_MAX: u32 = 1 << 18;
 /// Pages are sealed together up to so many bytes.
 pub(crate) const FRAME_BYTES: usize = 64 << 10;
 /// A slice, but for the last one of a file.
@@ -181,6 +184,12 @@ pub(crate) struct SealedFrame {
     pub(crate) bytes: Vec<u8>,
 }
 
+thread_local! {
+    /// Where a worker opens what it has sealed; kept, since a fresh one for each frame would leave
+    /// the allocator with several times what is in use.
+    static SCRATCH: RefCell<(Vec<u8>, Vec<u8>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+}
+
 /// Compresses and seals a frame, then opens it again and compares: what can't be read back never
 /// reaches the vault.
 pub(crate) fn seal_frame(key: &ObjectKey, number: u64, frame: PlainFrame) -> Result<SealedFrame> {
@@ -194,10 +203,11 @@ pub(crate) fn seal_frame(key: &ObjectKey, number: u64, frame: PlainFrame) -> Res
         kind: frame.kind,
         units: frame.ids.len() as u16,
     };
-    let mut again = bytes.clone();
-    let mut plain = Vec::new();
-    let same =
-        open_frame(key, number, record, &mut again, &mut plain).is_some() && plain == frame.bytes;
+    let same = SCRATCH.with_borrow_mut(|(again, plain)| {
+        again.clear();
+        again.extend_from_slice(&bytes);
+        open_frame(key, number, record, again, plain).is_some() && *plain == frame.bytes
+    });
     if !same {
         return Err(Error::bug("a sealed frame opens to something else")
             .hint("the machine's memory or processor may be faulty"));
@@ -272,6 +282,11 @@ pub(crate) fn open_index(key: &ObjectKey, end: &[u8], size: u64) -> Option<PackI
     let (records, mut rest) = plain.split_at_checked(count.checked_mul(FRAME_RECORD_BYTES)?)?;
     let frames: Vec<FrameRecord> =
         records.chunks_exact(FRAME_RECORD_BYTES).map(parse_record).collect::<Option<_>>()?;
+    // Memory is taken for ids that are there, not for as many as the records claim.
+    let claimed = frames.iter().map(|frame| usize::from(frame.units) * id_bytes(frame.kind));
+    if claimed.sum::<usize>() != rest.len() {
+        return None;
+    }
     let mut ids = Vec::with_capacity(frames.iter().map(|frame| usize::from(frame.units)).sum());
     for frame in &frames {
         for _ in 0..frame.units {
@@ -284,7 +299,7 @@ pub(crate) fn open_index(key: &ObjectKey, end: &[u8], size: u64) -> Option<PackI
     }
     let data: u64 = frames.iter().map(|frame| u64::from(frame.stored)).sum();
     let whole = HEADER_BYTES as u64 + data + end.len() as u64;
-    (rest.is_empty() && whole == size).then(|| PackIndex::build(frames, ids))
+    (whole == size).then(|| PackIndex::build(frames, ids))
 }
 
 fn parse_record(bytes: &[u8]) -> Option<FrameRecord> {
@@ -303,6 +318,6 @@ fn parse_record(bytes: &[u8]) -> Option<FrameRecord> {
     let whole = record.units > 0
         && record.plain > 0
         && record.plain <= FRAME_PLAIN_BYTES_MAX
-        && record.plain % u32::from(record.units) == 0;
+        && record.plain.is_multiple_of(u32::from(record.units));
     whole.then_some(record)
 }

@@ -152,6 +152,36 @@ mod tests {
         assert_eq!(encode(&runs).len(), 5);
     }
 
+    /// The example of `docs/vault-format.md`.
+    #[test]
+    fn the_documented_example_is_what_is_written() {
+        let at = |pack, unit| Some(Place { pack, unit });
+        let runs = [
+            Run { count: 4, at: at(0, 0) },
+            Run { count: 2, at: None },
+            Run { count: 3, at: at(1, 7) },
+            Run { count: 1, at: at(0, 4) },
+        ];
+        let bytes = encode(&runs);
+        assert_eq!(bytes, [4, 1, 0, 2, 0, 3, 2, 6, 1, 1, 11]);
+        let text = base64::Engine::encode(&base64::prelude::BASE64_STANDARD_NO_PAD, &bytes);
+        assert_eq!(text, "BAEAAgADAgYBAQs");
+        assert_eq!(decode(&bytes, 10, 2).unwrap(), runs);
+        assert!(decode(&bytes, 10, 1).is_err(), "a pack that is not listed");
+        for end in 0..bytes.len() {
+            assert!(decode(&bytes[..end], 10, 2).is_err(), "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn the_largest_places_go_there_and_back() {
+        let far = Run { count: u32::MAX, at: Some(Place { pack: u32::MAX - 1, unit: u32::MAX }) };
+        let near = Run { count: 1, at: Some(Place { pack: 0, unit: 0 }) };
+        let units = u64::from(u32::MAX) + 1;
+        let bytes = encode(&[far, near]);
+        assert_eq!(decode(&bytes, units, u32::MAX as usize).unwrap(), [far, near]);
+    }
+
     #[test]
     fn runs_that_cover_too_little_or_too_much_are_refused() {
         let bytes = encode(&[Run { count: 3, at: None }]);

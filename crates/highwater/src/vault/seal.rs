@@ -30,7 +30,6 @@ pub(crate) enum ObjectKind {
     Manifest = 2,
     Intent = 3,
     Node = 4,
-    Trash = 5,
 }
 
 /// What a frame is for; part of its additional data.

@@ -1,8 +1,8 @@
 //! Sealed documents: small objects of one frame, JSON inside (manifests, intents, node records).
 
 use bytes::Bytes;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
@@ -10,6 +10,8 @@ use super::Vault;
 use super::codec::Codec;
 use super::seal::{HEADER_BYTES, ObjectKey, ObjectKind, Purpose};
 
+/// The version of every document that this program writes, and the newest that it reads.
+pub(crate) const DOCUMENT_VERSION: u32 = 1;
 /// No document is longer than this before compression; a longer one is damage or an attack.
 const DOCUMENT_BYTES_MAX: u64 = 1 << 30;
 /// Codec and plain length, ahead of the body.
@@ -34,22 +36,41 @@ pub(crate) fn seal<T: Serialize>(
     let mut object = Vec::with_capacity(HEADER_BYTES + frame.len());
     object.extend_from_slice(key.header());
     object.extend_from_slice(&frame);
-    let opened: serde_json::Value = open(vault, kind, name, &object)?;
-    let meant: serde_json::Value = serde_json::from_slice(&plain)
-        .map_err(|error| Error::bug("a document is not the JSON it was").source(error))?;
-    if opened != meant {
+    if open_text(vault, kind, name, &object)? != plain {
         return Err(Error::bug("a sealed document opens to something else").entry(name));
     }
     Ok(object.into())
 }
 
-/// The document in the bytes that stand under `name`.
+/// The document in the bytes that stand under `name`. Input where a newer program wrote it: its
+/// fields are not known here then, which is no damage.
 pub(crate) fn open<T: DeserializeOwned>(
     vault: &Vault,
     kind: ObjectKind,
     name: &str,
     object: &[u8],
 ) -> Result<T> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u64,
+    }
+
+    let text = open_text(vault, kind, name, object)?;
+    let unreadable = |error: serde_json::Error| {
+        Error::corrupt(format!("its content can't be read: {error}")).entry(name)
+    };
+    let Versioned { version } = serde_json::from_slice(&text).map_err(unreadable)?;
+    if version > u64::from(DOCUMENT_VERSION) {
+        return Err(Error::input(format!(
+            "the document has version {version}; this program knows version {DOCUMENT_VERSION}"
+        ))
+        .entry(name)
+        .hint("use the version of highwater that wrote it, or a newer one"));
+    }
+    serde_json::from_slice(&text).map_err(unreadable)
+}
+
+fn open_text(vault: &Vault, kind: ObjectKind, name: &str, object: &[u8]) -> Result<Vec<u8>> {
     let key = ObjectKey::parse(vault.master(), vault.id(), kind, name, object)?;
     let mut frame = object[HEADER_BYTES..].to_vec();
     let plain = key
@@ -64,6 +85,5 @@ pub(crate) fn open<T: DeserializeOwned>(
     let codec = Codec::parse(prefix[0]).ok_or_else(wrong)?;
     let mut text = Vec::new();
     codec.expand(body, length as usize, &mut text).ok_or_else(wrong)?;
-    serde_json::from_slice(&text)
-        .map_err(|error| Error::corrupt(format!("its content can't be read: {error}")).entry(name))
+    Ok(text)
 }

@@ -3,7 +3,7 @@
 //! A manifest's name tells epoch and sequence, so that the newest one is found by listing: never by
 //! a clock. The name is bound into the seal; a manifest under another name doesn't open.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::ids::{Epoch, NodeName, Seq, SnapshotId, encode};
 
 use super::manifest::Manifest;
@@ -12,8 +12,11 @@ use super::seal::ObjectKind;
 use super::sealed;
 use super::{Level, Selector, SnapshotInfo, Vault};
 
-/// The version of manifests that this program writes, and the newest that it reads.
-pub(crate) const MANIFEST_VERSION: u32 = 1;
+/// The version of manifests that this program writes.
+pub(crate) const MANIFEST_VERSION: u32 = sealed::DOCUMENT_VERSION;
+
+/// So many other snapshots are named where one is damaged.
+const OTHERS_NAMED: usize = 3;
 
 /// A manifest, by its name alone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,7 +73,7 @@ impl Vault {
         let mut record: Option<(NodeName, Option<NodeRecord>)> = None;
         for name in names {
             if record.as_ref().is_none_or(|(node, _)| *node != name.node) {
-                record = Some((name.node.clone(), self.node_record(&name.node)?));
+                record = Some((name.node.clone(), self.readable_record(&name.node)?));
             }
             let fenced = record
                 .as_ref()
@@ -91,12 +94,9 @@ impl Vault {
     pub(crate) fn manifest(&self, name: &SnapshotName) -> Result<Manifest> {
         let object = name.object();
         let bytes = self.store().get(&object)?;
-        let manifest: Manifest = sealed::open(self, ObjectKind::Manifest, &object, &bytes)
-            .map_err(|error| newer_version(self, &object, &bytes).unwrap_or(error))?;
-        if manifest.version != MANIFEST_VERSION {
-            return Err(unknown_version(manifest.version.into(), &object));
-        }
-        let named = manifest.snapshot == name.snapshot
+        let manifest: Manifest = sealed::open(self, ObjectKind::Manifest, &object, &bytes)?;
+        let named = manifest.version == MANIFEST_VERSION
+            && manifest.snapshot == name.snapshot
             && manifest.node == name.node
             && manifest.seq == name.seq
             && manifest.epoch == name.epoch
@@ -104,12 +104,21 @@ impl Vault {
         if !named {
             return Err(Error::corrupt("the manifest is of another snapshot").entry(object));
         }
-        Ok(manifest)
+        match manifest.fault() {
+            Some(fault) => {
+                Err(Error::corrupt(format!("the manifest is damaged: {fault}")).entry(object))
+            }
+            None => Ok(manifest),
+        }
     }
 
     /// The snapshots, of one node or of all, by node and then from oldest to newest.
     pub fn snapshots(&self, node: Option<&NodeName>) -> Result<Vec<SnapshotInfo>> {
-        self.snapshot_names(node)?.iter().map(|name| self.snapshot_info(name)).collect()
+        let names = self.snapshot_names(node)?;
+        names
+            .iter()
+            .map(|name| self.snapshot_info(name).map_err(|e| with_others(e, name, &names)))
+            .collect()
     }
 
     /// The one snapshot that is meant.
@@ -160,7 +169,7 @@ impl Vault {
                 .hint("say which one with --node NAME"));
         }
         for name in names.iter().rev() {
-            let info = self.snapshot_info(name)?;
+            let info = self.snapshot_info(name).map_err(|error| with_others(error, name, names))?;
             let fits = selector.before.is_none_or(|before| info.manifest.time <= before)
                 && selector.require.is_none_or(|level| info.level >= level);
             if fits {
@@ -173,6 +182,9 @@ impl Vault {
     /// Commits a snapshot: with its manifest it becomes visible.
     pub(crate) fn put_manifest(&self, manifest: &Manifest) -> Result<()> {
         let object = SnapshotName::of(manifest).object();
+        if let Some(fault) = manifest.fault() {
+            return Err(Error::bug(format!("the manifest can't be read back: {fault}")));
+        }
         let bytes = sealed::seal(self, ObjectKind::Manifest, &object, manifest)?;
         if self.store().put_new(&object, bytes)? {
             Ok(())
@@ -191,11 +203,29 @@ impl Vault {
     pub(crate) fn snapshot_info(&self, name: &SnapshotName) -> Result<SnapshotInfo> {
         let manifest = self.manifest(name)?;
         let restored = self
-            .node_record(&name.node)?
+            .readable_record(&name.node)?
             .is_some_and(|record| record.restored.contains(&name.snapshot));
         let level = if restored { Level::Restored } else { Level::Sealed };
         Ok(SnapshotInfo { manifest, level })
     }
+}
+
+/// A damaged manifest hides its own snapshot alone: the hint names others to restore.
+fn with_others(error: Error, damaged: &SnapshotName, names: &[SnapshotName]) -> Error {
+    if error.kind() != Kind::Corrupt {
+        return error;
+    }
+    let others: Vec<String> = names
+        .iter()
+        .rev()
+        .filter(|name| name.node == damaged.node && name.snapshot != damaged.snapshot)
+        .take(OTHERS_NAMED)
+        .map(|name| name.snapshot.to_string())
+        .collect();
+    if others.is_empty() {
+        return error.hint("no other snapshot of this node is in the vault: try another vault");
+    }
+    error.hint(format!("other snapshots can be restored by their ids: {}", others.join(", ")))
 }
 
 fn too_low() -> Error {
@@ -205,19 +235,4 @@ fn too_low() -> Error {
 
 pub(crate) fn foreign(object: &str) -> Error {
     Error::corrupt("an object that no highwater puts there").entry(object)
-}
-
-/// A manifest of a newer version has fields that this program doesn't know: that is no damage.
-fn newer_version(vault: &Vault, object: &str, bytes: &[u8]) -> Option<Error> {
-    let value: serde_json::Value = sealed::open(vault, ObjectKind::Manifest, object, bytes).ok()?;
-    let version = value.get("version")?.as_u64()?;
-    (version > u64::from(MANIFEST_VERSION)).then(|| unknown_version(version, object))
-}
-
-fn unknown_version(version: u64, object: &str) -> Error {
-    Error::input(format!(
-        "the manifest has version {version}; this program knows version {MANIFEST_VERSION}"
-    ))
-    .entry(object)
-    .hint("use the version of highwater that wrote it, or a newer one")
 }

@@ -17,6 +17,8 @@ use crate::error::{Error, Kind, Result};
 
 /// Parts of an upload are at least this long, but for the last one: S3 takes no smaller ones.
 const UPLOAD_PART_BYTES: usize = 8 << 20;
+/// What is written at once may reach beyond a part by so much before it is sent.
+const UPLOAD_SLACK_BYTES: usize = 5 << 20;
 
 /// An object, as listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,11 +61,17 @@ impl Store {
         self.runtime.block_on(get).map_err(|error| store_error(name, error))
     }
 
-    /// Bytes of an object; fewer where the object ends before.
+    /// Bytes of an object; fewer where the object ends before, corrupt where it has none of them:
+    /// only what was promised by a size that was stored is asked for.
     pub(crate) fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes> {
         let name_path = Name::from(name);
-        let get = self.objects.get_range(&name_path, range);
-        self.runtime.block_on(get).map_err(|error| store_error(name, error))
+        let get = self.objects.get_range(&name_path, range.clone());
+        self.runtime.block_on(get).or_else(|error| match self.size(name)? {
+            Some(size) if size <= range.start => {
+                Err(Error::corrupt(format!("it was cut to {size} bytes")).entry(name))
+            }
+            _ => Err(store_error(name, error)),
+        })
     }
 
     /// An object's size; `None` where there is no such object.
@@ -126,11 +134,6 @@ impl Upload<'_> {
         if self.pending.len() >= UPLOAD_PART_BYTES { self.send() } else { Ok(()) }
     }
 
-    /// Bytes written so far.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     /// Makes the object visible, durable, under its name.
     pub(crate) fn finish(mut self) -> Result<u64> {
         if !self.pending.is_empty() {
@@ -152,7 +155,10 @@ impl Upload<'_> {
     }
 
     fn send(&mut self) -> Result<()> {
-        let part = std::mem::replace(&mut self.pending, Vec::with_capacity(UPLOAD_PART_BYTES));
+        let part = std::mem::replace(
+            &mut self.pending,
+            Vec::with_capacity(UPLOAD_PART_BYTES + UPLOAD_SLACK_BYTES),
+        );
         let put = self.upload.put_part(PutPayload::from_bytes(part.into()));
         self.store.runtime.block_on(put).map_err(|error| store_error(&self.name, error))
     }

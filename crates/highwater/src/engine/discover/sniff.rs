@@ -19,7 +19,8 @@ use crate::ids::RelPath;
 /// How much of a file is looked at.
 const HEAD_BYTES: usize = 64;
 
-const SQLITE_MAGIC: &[u8] = b"SQLite format 3\0";
+/// The shortest beginning of a file by which an engine is known.
+const MAGIC_BYTES_MIN: u64 = 9;
 const REDB_MAGIC: &[u8] = b"redb\x1A\x0A\xA9\x0D\x0A";
 const BADGER_MAGIC: &[u8] = b"Bdgr";
 const LMDB_MAGIC: u32 = 0xBEEF_C0DE;
@@ -121,7 +122,7 @@ fn badger(tree: &Tree, dir: &RelPath, names: &BTreeSet<OsString>) -> Result<Opti
 }
 
 /// Whether a file of a database's directory is the database's, by its name.
-fn belongs(engine: EngineKind, name: &OsStr) -> bool {
+pub(super) fn belongs(engine: EngineKind, name: &OsStr) -> bool {
     match engine {
         EngineKind::Badger => {
             let known = ["MANIFEST", "KEYREGISTRY", "DISCARD", "LOCK"];
@@ -152,7 +153,7 @@ fn file_engine(tree: &Tree, path: &RelPath) -> Result<Option<(EngineKind, Vec<Re
         let begun = siblings.iter().any(|sibling| !ends(sibling.name(), "-shm"));
         return Ok(if begun { sqlite(siblings) } else { None });
     }
-    if node.size < SQLITE_MAGIC.len() as u64 {
+    if node.size < MAGIC_BYTES_MIN {
         return Ok(None);
     }
     Ok(match head(&path.under(&tree.dir))? {
@@ -220,12 +221,21 @@ pub(super) fn head(path: &Path) -> Result<Head> {
     Ok(recognise(&bytes[..length]))
 }
 
+#[cfg(feature = "sqlite")]
+use crate::engine::sqlite::header as is_sqlite;
+
+/// A database that this build can't capture is recognised all the same.
+#[cfg(not(feature = "sqlite"))]
+fn is_sqlite(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"SQLite format 3\0")
+}
+
 fn recognise(bytes: &[u8]) -> Head {
     let word = |at: usize| {
         let word = bytes.get(at..at + 4).and_then(|word| word.try_into().ok());
         word.map(u32::from_le_bytes)
     };
-    if bytes.starts_with(SQLITE_MAGIC) {
+    if is_sqlite(bytes) {
         Head::Database(EngineKind::Sqlite)
     } else if bytes.starts_with(REDB_MAGIC) {
         Head::Database(EngineKind::Redb)

@@ -70,6 +70,9 @@ fn attempt(sources: &mut [Source], env: &Env) -> Result<bool, (usize, Failure)> 
     for (place, source) in sources.iter_mut().enumerate() {
         source.begin(env).map_err(|failure| (place, failure))?;
     }
+    if sources.len() == 1 {
+        return Ok(true);
+    }
     for (place, source) in sources.iter().enumerate() {
         if !source.wal() {
             continue;

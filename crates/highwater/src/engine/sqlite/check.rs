@@ -1,13 +1,13 @@
 //! The check of a restored database file, which leaves it and its directory as they are.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 
 use super::failure::failed;
+use super::source::open_immutable;
 use super::stamp::{regular, sibling};
 use crate::engine::{Checked, Depth};
 use crate::error::{Error, Result};
@@ -119,26 +119,4 @@ fn corrupt(what: &str, entry: &str, cause: rusqlite::Error) -> Error {
         return Error::corrupt(error.message()).entry(entry).source(error);
     }
     error
-}
-
-fn open_immutable(path: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
-        | OpenFlags::SQLITE_OPEN_URI
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    Connection::open_with_flags(uri(path), flags)
-}
-
-/// `path` as a URI, whatever its bytes.
-fn uri(path: &Path) -> String {
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-    let mut uri = String::from("file:");
-    for &byte in path.as_os_str().as_bytes() {
-        if byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte) {
-            uri.push(char::from(byte));
-        } else {
-            let _ = write!(uri, "%{byte:02X}");
-        }
-    }
-    uri.push_str("?immutable=1&mode=ro");
-    uri
 }

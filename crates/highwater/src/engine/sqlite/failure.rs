@@ -39,10 +39,10 @@ impl Failure {
         let entry = source.rel().to_string();
         match self {
             Failure::Busy(cause) => {
-                Error::conflict(format!("{entry} is locked by another process: {cause}"))
+                Error::conflict(format!("{entry} is kept locked by its node: {cause}"))
                     .hint(
                         "stop the node, or let it open the database with \
-                         `PRAGMA locking_mode = NORMAL`, or capture it with --freeze PID",
+                         `PRAGMA locking_mode = NORMAL`",
                     )
                     .entry(entry)
                     .source(cause)
@@ -76,8 +76,8 @@ pub(super) fn failed(what: &str, entry: &str, cause: rusqlite::Error) -> Error {
     let error = Error::new(kind, format!("can't {what} {entry}: {cause}")).entry(entry);
     let error = match kind {
         Kind::Denied => error.hint(
-            "run as the node's user: to read a database in WAL mode, SQLite must be able to write \
-             `-shm` beside it",
+            "run as the node's user, with the directory writable: to read a database in WAL mode, \
+             SQLite must find or make the `-shm` beside it",
         ),
         Kind::Corrupt => error.hint(
             "SQLite itself can't read this database: look at it with `PRAGMA integrity_check`",

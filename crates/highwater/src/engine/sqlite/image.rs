@@ -54,8 +54,7 @@ pub(super) struct Image {
 
 impl Image {
     /// Of a source whose transaction has begun.
-    pub(super) fn new(mut source: Source, options: &CaptureOptions, env: &Env) -> Result<Image> {
-        source.drop_probe();
+    pub(super) fn new(source: Source, options: &CaptureOptions, env: &Env) -> Result<Image> {
         let meta = stamp::metadata(source.path())?;
         let after = Stamps::take(source.path())?;
         let entry = source.rel().to_string();
@@ -74,8 +73,12 @@ impl Image {
         let page_bytes = pragma("page_size")?;
         let page_count = pragma("page_count")?;
         let header = read_header(&source)?;
-        let identity = header.filter(|_| after == *source.before() && after.is_trusted(env.now()));
-        let identity = identity.map(|header| identity_of(&after, &header));
+        let frames = source.log_frames().filter(|now| Some(*now) == source.frames_before());
+        let still = after == *source.before() && after.is_trusted(env.now());
+        let identity = match (&header, frames) {
+            (Some(header), Some(frames)) if still => Some(identity_of(&after, frames, header)),
+            _ => None,
+        };
         let described = SourceEntry {
             path: source.rel().clone(),
             kind: EntryType::File,
@@ -241,11 +244,12 @@ impl PartCapture for Image {
 
     fn finish(mut self: Box<Self>) -> Result<Finished> {
         self.check_blocked()?;
+        self.source.check_immutable(&self.env)?;
         let blocked = self.source.blocked(&self.env);
-        let wal = self.source.wal();
+        let blocks = self.source.blocks();
         self.source.release()?;
         let mut warnings = Vec::new();
-        if !wal {
+        if blocks {
             warnings.push(format!(
                 "{} is in rollback-journal mode: writers may have waited for up to {:.3} s; \
                  `PRAGMA journal_mode = WAL` avoids it",
@@ -327,11 +331,12 @@ fn version(header: &[u8; HEADER_BYTES]) -> Option<String> {
 }
 
 /// By what the database is known to be unchanged: the change counter, which every commit outside of
-/// a write-ahead log raises, and the state of that log.
-fn identity_of(stamps: &Stamps, header: &[u8; HEADER_BYTES]) -> Identity {
+/// a write-ahead log raises, the state of that log on disk, and how much of it is committed: a
+/// writer that stalls between its last write and its commit leaves no other trace of the commit.
+fn identity_of(stamps: &Stamps, frames: i64, header: &[u8; HEADER_BYTES]) -> Identity {
     let wal = stamps.wal.as_ref().map_or_else(
         || "none".to_owned(),
-        |wal| format!("{}:{}:{}", wal.size, wal.mtime_ns, wal.inode),
+        |wal| format!("{}:{}:{}:{frames}", wal.size, wal.mtime_ns, wal.inode),
     );
     Identity {
         size: stamps.main.size,

@@ -1,17 +1,23 @@
 //! A database of the node, opened to be read: its connections, its read transaction, its header.
 
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
+use rustix::fs::StatVfsMountFlags;
 
 use super::failure::{Failure, failed};
-use super::stamp::Stamps;
+use super::stamp::{Stamps, sibling};
 use crate::engine::FoundPart;
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::ids::RelPath;
+
+/// The release of SQLite from which on a checkpoint that does nothing is relied on.
+const NOOP_VERSION: i32 = 3_054_000;
 
 /// One database and the connections to it.
 pub(super) struct Source {
@@ -20,9 +26,13 @@ pub(super) struct Source {
     path: PathBuf,
     connection: Connection,
     /// Sees commits that happen beside the transaction of `connection`.
-    probe: Option<Connection>,
+    probe: Connection,
     /// From before the connections were opened, or before the newest begin.
     before: Stamps,
+    /// Opened as a file that nobody writes; [`Source::check_immutable`] finds out whether that was so.
+    immutable: bool,
+    /// As [`Source::log_frames`] said before the newest begin.
+    frames_before: Option<i64>,
     begun: Option<Begun>,
 }
 
@@ -35,19 +45,25 @@ struct Begun {
 }
 
 impl Source {
-    /// Opens the database of `part`; with a `probe` where there are others beside it.
-    pub(super) fn open(dir: &Path, part: &FoundPart, probe: bool) -> Result<Source> {
+    /// Opens the database of `part`.
+    pub(super) fn open(dir: &Path, part: &FoundPart) -> Result<Source> {
         let path = std::path::absolute(part.root.under(dir))
             .map_err(|error| Error::io("can't tell the path of a database", error))?;
         let before = Stamps::take(&path)?;
-        let connect = || connect(&path).map_err(|cause| failed("open", &part.name, cause));
+        let immutable = is_at_rest(&path, &before)?;
+        let connect = || {
+            let connection = if immutable { open_immutable(&path) } else { connect(&path) };
+            connection.map_err(|cause| failed("open", &part.name, cause))
+        };
         Ok(Source {
             name: part.name.clone(),
             rel: part.root.clone(),
             connection: connect()?,
-            probe: if probe { Some(connect()?) } else { None },
+            probe: connect()?,
             path,
             before,
+            immutable,
+            frames_before: None,
             begun: None,
         })
     }
@@ -73,6 +89,11 @@ impl Source {
         &self.before
     }
 
+    /// Whether a writer waits for the end of the transaction.
+    pub(super) fn blocks(&self) -> bool {
+        !self.immutable && self.begun.is_some_and(|begun| !begun.wal)
+    }
+
     /// Whether the transaction reads beside a write-ahead log, so that no commit waits for it.
     pub(super) fn wal(&self) -> bool {
         self.begun.is_some_and(|begun| begun.wal)
@@ -81,26 +102,47 @@ impl Source {
     /// How long a writer could have been kept waiting until now.
     pub(super) fn blocked(&self, env: &Env) -> Duration {
         match self.begun {
-            Some(begun) if !begun.wal => env.monotonic().saturating_sub(begun.at),
+            Some(begun) if !begun.wal && !self.immutable => {
+                env.monotonic().saturating_sub(begun.at)
+            }
             _ => Duration::ZERO,
         }
     }
 
-    /// A number that changes with every commit of anybody; 0 where there is only one database.
+    /// A number that changes with every commit of anybody.
     pub(super) fn data_version(&self) -> Result<i64, Failure> {
-        let Some(probe) = &self.probe else { return Ok(0) };
-        Ok(probe.query_row("PRAGMA main.data_version", [], |row| row.get(0))?)
+        Ok(self.probe.query_row("PRAGMA main.data_version", [], |row| row.get(0))?)
+    }
+
+    /// How many frames of the write-ahead log are committed now, −1 without one; `None` where that
+    /// can't be told. To be asked after [`Source::data_version`], which opens the log.
+    pub(super) fn log_frames(&self) -> Option<i64> {
+        if self.immutable {
+            return Some(-1);
+        }
+        // An older SQLite takes a mode that it does not know for a real checkpoint.
+        if rusqlite::version_number() < NOOP_VERSION {
+            return None;
+        }
+        self.probe.query_row("PRAGMA main.wal_checkpoint(NOOP)", [], |row| row.get(1)).ok()
+    }
+
+    /// What [`Source::log_frames`] said before the transaction began.
+    pub(super) fn frames_before(&self) -> Option<i64> {
+        self.frames_before
     }
 
     /// Begins the read transaction, without waiting for a lock.
     pub(super) fn begin(&mut self, env: &Env) -> Result<(), Failure> {
         let at = env.monotonic();
         // Where the file can't be looked at any more, SQLite says why.
-        if let Ok(stamps) = Stamps::take(&self.path)
+        if !self.immutable
+            && let Ok(stamps) = Stamps::take(&self.path)
             && stamps.main.inode == self.before.main.inode
         {
             self.before = stamps;
         }
+        self.frames_before = self.log_frames();
         self.connection.execute_batch("BEGIN")?;
         // The lock is taken by the first statement that reads; this one needs no schema.
         self.connection.query_row("PRAGMA main.schema_version", [], |row| row.get::<_, i64>(0))?;
@@ -121,10 +163,30 @@ impl Source {
             .map_err(|cause| failed("end the reading of", &self.name, cause))
     }
 
-    /// Closes the second connection, which has done its work.
-    pub(super) fn drop_probe(&mut self) {
-        self.probe = None;
+    /// An error where a file that nobody writes was written.
+    pub(super) fn check_immutable(&self, env: &Env) -> Result<()> {
+        let still = || self.before.is_trusted(env.now());
+        if !self.immutable || (still() && Stamps::take(&self.path)? == self.before) {
+            return Ok(());
+        }
+        Err(Error::conflict(format!(
+            "{} lies on a read-only mount, and was just written through another one",
+            self.rel
+        ))
+        .hint("capture it through the mount that the node uses")
+        .entry(self.rel.to_string()))
     }
+}
+
+/// Whether the database lies on a read-only mount and needs no recovery: SQLite could not make the
+/// `-shm` there without which it reads no database in WAL mode.
+fn is_at_rest(path: &Path, stamps: &Stamps) -> Result<bool> {
+    let mount = rustix::fs::statvfs(path)
+        .map_err(|error| Error::io("can't look at the mount of a database", error))?;
+    let journal = std::fs::symlink_metadata(sibling(path, "-journal"));
+    Ok(mount.f_flag.contains(StatVfsMountFlags::RDONLY)
+        && stamps.wal.is_none()
+        && journal.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound))
 }
 
 /// A connection that reads only, checkpoints nothing when it is closed, and never waits for a lock:
@@ -135,4 +197,27 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.busy_timeout(Duration::ZERO)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     Ok(connection)
+}
+
+/// A connection to a database that nobody writes: without locks, and nothing is made beside it.
+pub(super) fn open_immutable(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_URI
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(uri(path), flags)
+}
+
+/// `path` as a URI, whatever its bytes.
+fn uri(path: &Path) -> String {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let mut uri = String::from("file:");
+    for &byte in path.as_os_str().as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte) {
+            uri.push(char::from(byte));
+        } else {
+            let _ = write!(uri, "%{byte:02X}");
+        }
+    }
+    uri.push_str("?immutable=1&mode=ro");
+    uri
 }

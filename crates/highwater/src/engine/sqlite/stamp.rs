@@ -40,8 +40,7 @@ impl Stamp {
 
 /// The state of a database on disk, as far as `stat` tells.
 ///
-/// The size and time of the `-wal` stand for its salts and its count of frames. To read those
-/// would take a descriptor of our own, which must never be closed in a process that has the
+/// The size and time of the `-wal` stand for its salts and what it holds. To read those would take a descriptor of our own, which must never be closed in a process that has the
 /// database open. Every commit writes to the `-wal`, and every write sets its time; a commit that
 /// leaves no trace must fall into the same tick as the commit before it, which
 /// [`Stamps::is_trusted`] rules out. Its change time says nothing: SQLite, run by root, sets it

@@ -70,6 +70,16 @@ impl Peer {
     }
 }
 
+/// Whether another process finds no lock on `database`, so that it would take the node for gone.
+/// This asks the file system, since newer releases of SQLite guard themselves against it by a look
+/// at the `-shm`, and older ones, which any process may use, don't.
+pub(super) fn unlocked_elsewhere(database: &Path) -> bool {
+    let peer = Peer::start("seize", &[database]);
+    let seized = peer.next();
+    peer.end();
+    seized == 1
+}
+
 /// How many rows a process counts that opens the database and closes it again.
 pub(super) fn count_elsewhere(database: &Path) -> i64 {
     let peer = Peer::start("count", &[database]);
@@ -90,6 +100,9 @@ impl Drop for Peer {
 fn play() {
     let Ok(role) = std::env::var(ROLE) else { return };
     let arguments = std::env::var(ARGUMENTS).unwrap();
+    if role == "seize" {
+        return seize(Path::new(&arguments));
+    }
     let databases: Vec<Connection> =
         arguments.lines().map(|path| Connection::open(path).unwrap()).collect();
     for database in &databases {
@@ -141,6 +154,13 @@ fn restart(database: &Connection) {
 fn count(database: &Connection) {
     let rows = one(database, "SELECT count(*) FROM rows");
     say(rows);
+}
+
+/// Tries for a lock that excludes every other.
+fn seize(database: &Path) {
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(database).unwrap();
+    let lock = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+    say(i64::from(rustix::fs::fcntl_lock(&file, lock).is_ok()));
 }
 
 /// Adds one to the first, then to the second: the first is never behind, and ahead by one at most.

@@ -1,6 +1,6 @@
 //! Databases that a writer changes while they are captured.
 
-use super::child::{Peer, count_elsewhere};
+use super::child::{Peer, count_elsewhere, unlocked_elsewhere};
 use super::*;
 
 /// Asserts that `image` holds the rows 1, 2, … and no gap, and gives their number.
@@ -80,6 +80,7 @@ fn the_node_keeps_its_locks_after_a_capture_in_its_process() {
         // Given up half-way, too.
         drop(node.begin("db", &Env::system()));
         database.execute("INSERT INTO rows(body) VALUES (2)", []).unwrap();
+        assert!(!unlocked_elsewhere(&node.path("db")), "the node has lost its lock");
         let acknowledged = 1 + 51 * (round + 1);
         assert_eq!(count_elsewhere(&node.path("db")), acknowledged);
         assert!(node.path("db-wal").exists(), "another process has ended the node's log");
@@ -88,6 +89,7 @@ fn the_node_keeps_its_locks_after_a_capture_in_its_process() {
     assert_eq!(count_elsewhere(&node.path("db")), 155);
     assert_eq!(one(&database, "SELECT count(*) FROM rows"), 155);
     drop(database);
+    assert!(unlocked_elsewhere(&node.path("db")));
     assert_sound(&node.path("db"));
 }
 
@@ -153,28 +155,52 @@ fn several_databases_show_one_instant() {
     }
 }
 
-/// Commits to one database between the look at its version and the begin of its transaction, so
-/// often as `times` says.
-fn begin_beside_commits(node: &Node, times: u64) -> Result<Barrier> {
-    let writer = std::sync::Mutex::new(Connection::open(node.path("a")).unwrap());
-    let left = AtomicU64::new(times);
+/// Begins beside a writer that commits one row to both databases, so often as `times` says, each
+/// time between the look at their versions and the begin of a transaction. Gives the rows of both.
+fn begin_beside_commits(modes: [&str; 2], times: u64) -> (Barrier, [i64; 2]) {
+    let node = Node::new();
+    let writers = ["a", "b"].map(|name| node.path(name));
+    drop((node.database("a", modes[0], 4096), node.database("b", modes[1], 4096)));
+    let writers = writers.map(|path| Connection::open(path).unwrap());
+    for writer in &writers {
+        writer.busy_timeout(Duration::ZERO).unwrap();
+    }
+    let (writers, left) = (std::sync::Mutex::new(writers), AtomicU64::new(times));
     let asked = move || {
         let left = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
-        if left.is_ok() {
-            writer.lock().unwrap().execute("INSERT INTO rows(body) VALUES (1)", []).unwrap();
+        if left.is_err() {
+            return;
+        }
+        for writer in writers.lock().unwrap().iter() {
+            // Refused where our lock stands on a database in rollback-journal mode.
+            if writer.execute("INSERT INTO rows(body) VALUES (1)", []).is_err() {
+                return;
+            }
         }
     };
     let clock = TestClock { moved: Arc::default(), asked: Box::new(asked) };
-    let env = Env::system().with_clock(clock);
-    node.begin_all(&["a", "b"], &env).map(|(_, barrier)| barrier)
+    let (captures, barrier) =
+        node.begin_all(&["a", "b"], &Env::system().with_clock(clock)).unwrap();
+    let counts = captures.into_iter().map(|capture| {
+        let (_dir, image) = save(capture, || {});
+        one(&Connection::open(image).unwrap(), "SELECT count(*) FROM rows")
+    });
+    let counts: Vec<i64> = counts.collect();
+    (barrier, [counts[0], counts[1]])
 }
 
 #[test]
-fn a_database_that_moves_meanwhile_is_begun_anew_a_bounded_number_of_times() {
-    let node = Node::new();
-    let _a = node.database("a", "WAL", 4096);
-    let _b = node.database("b", "WAL", 4096);
-    assert_eq!(begin_beside_commits(&node, 0).unwrap(), Barrier::Single);
-    assert_eq!(begin_beside_commits(&node, 20).unwrap(), Barrier::Single);
-    assert_eq!(begin_beside_commits(&node, u64::MAX).unwrap(), Barrier::None);
+fn databases_that_move_meanwhile_are_begun_anew() {
+    for modes in [["WAL", "WAL"], ["WAL", "DELETE"], ["DELETE", "WAL"], ["DELETE", "DELETE"]] {
+        for times in [0, 1, 2, 3, 20, 21] {
+            let (barrier, [a, b]) = begin_beside_commits(modes, times);
+            assert_eq!(barrier, Barrier::Single);
+            assert!(a == b, "{modes:?} {times}: {a} {b}");
+        }
+    }
+}
+
+#[test]
+fn databases_that_never_stand_still_have_no_common_instant() {
+    assert_eq!(begin_beside_commits(["WAL", "WAL"], u64::MAX).0, Barrier::None);
 }

@@ -1,0 +1,134 @@
+//! The documents of the commands that only look.
+
+use serde_json::json;
+
+use crate::world::World;
+
+#[test]
+fn snapshots_and_show_agree() {
+    let world = World::with_node();
+    let backup =
+        world.on_vault(&["backup", "node", "--tag", "a=b", "--schema", "3"]).code(0).json();
+    let list = world.on_vault(&["snapshots"]).code(0).json();
+    assert_eq!(list.as_array().map(Vec::len), Some(1));
+    for field in ["snapshot", "node", "bytes_total", "bytes_stored", "marks"] {
+        assert_eq!(list[0][field], backup[field], "{field}");
+    }
+    assert_eq!((&list[0]["level"], &list[0]["tags"]), (&json!("sealed"), &json!({"a": "b"})));
+    assert!(list[0]["time"].as_str().is_some_and(|time| time.ends_with('Z')));
+    let shown = world.on_vault(&["show", "latest"]).code(0).json();
+    assert_eq!(shown["snapshot"], backup["snapshot"]);
+    assert_eq!(shown["schema"], 3);
+    assert_eq!(world.on_vault(&["snapshots", "--node", "other"]).code(0).json(), json!([]));
+}
+
+#[test]
+fn diff_names_what_was_added_removed_and_changed() {
+    let world = World::with_node();
+    let write = |name: &str, text: &str| std::fs::write(world.path(name), text).expect("a file");
+    write("node/goes", "goes");
+    write("node/changes", "before");
+    let first = world.on_vault(&["backup", "node", "--mark", "height=7"]).code(0).json();
+    std::fs::remove_file(world.path("node/goes")).expect("a file");
+    write("node/comes", "comes");
+    write("node/changes", "after it");
+    let second = world.on_vault(&["backup", "node", "--mark", "height=9"]).code(0).json();
+    let ids = [&first, &second].map(|backup| backup["snapshot"].as_str().expect("an id"));
+    let diff = world.on_vault(&["diff", ids[0], ids[1]]).code(0).json();
+    assert_eq!(diff["files"]["added"], json!(["comes"]));
+    assert_eq!(diff["files"]["removed"], json!(["goes"]));
+    let changed = json!([{"path": "changes", "content": true, "bytes": 8}]);
+    assert_eq!(diff["files"]["changed"], changed);
+    assert_eq!(diff["marks"], json!({"height": {"from": 7, "to": 9}}));
+    let none = world.on_vault(&["diff", "latest", "latest"]).code(0).json();
+    assert_eq!(none["files"], json!({"added": [], "removed": [], "changed": []}));
+}
+
+#[test]
+fn status_tells_age_and_exits_with_9_once_it_is_too_old() {
+    let world = World::with_node();
+    let empty = world.on_vault(&["status", "--max-age", "26h"]).code(9).json();
+    assert_eq!(empty["nodes"], json!([]), "no backup at all is none that is fresh");
+    let backup = world.on_vault(&["backup", "node"]).code(0).json();
+    let fresh = world.on_vault(&["status", "--max-age", "26h"]).code(0).json();
+    let node = &fresh["nodes"][0];
+    assert_eq!((&node["node"], &node["newest"]), (&json!("node"), &backup["snapshot"]));
+    assert_eq!((&node["level"], &node["stale"]), (&json!("sealed"), &json!(false)));
+    assert!(node["age_seconds"].is_u64());
+    let stale = world.on_vault(&["status", "--max-age", "0"]).code(9).json();
+    assert_eq!(stale["nodes"][0]["stale"], true);
+    world.on_vault(&["status"]).code(0);
+}
+
+#[test]
+fn check_passes_and_finds_a_flipped_byte() {
+    let world = World::with_node();
+    world.on_vault(&["backup", "node"]).code(0);
+    let good = world.on_vault(&["check", "--read-data"]).code(0).json();
+    assert_eq!((&good["ok"], &good["snapshots"]), (&json!(true), &json!(1)));
+    assert!(good["chunks"].as_u64().is_some_and(|chunks| chunks > 0));
+    assert_eq!(good["errors"], json!([]));
+
+    flip_a_byte_of_a_pack(&world);
+    let bad = world.on_vault(&["check", "--read-data"]).code(5).json();
+    assert_eq!(bad["ok"], false);
+    let error = &bad["errors"][0];
+    assert!(error["entry"].is_string() && error["problem"].is_string(), "{bad}");
+    let refused = world.on_vault(&["restore", "latest", "again"]).code(5).error("corrupt");
+    assert!(refused["error"]["entry"].is_string(), "{refused}");
+    assert!(!world.path("again").exists());
+}
+
+#[test]
+fn a_restore_test_raises_the_level() {
+    let world = World::with_node();
+    world.on_vault(&["backup", "node"]).code(0);
+    world.on_vault(&["restore", "latest", "again", "--require", "restored"]).code(3);
+    std::fs::create_dir(world.path("scratch")).expect("a directory");
+    world.on_vault(&["check", "--restore-test", "--scratch", "scratch"]).code(0);
+    assert_eq!(std::fs::read_dir(world.path("scratch")).expect("a directory").count(), 0);
+    assert_eq!(world.on_vault(&["snapshots"]).code(0).json()[0]["level"], "restored");
+    world.on_vault(&["restore", "latest", "again", "--require", "restored"]).code(0);
+}
+
+#[test]
+fn another_writer_is_fenced_until_it_takes_over() {
+    let world = World::with_node();
+    world.on_vault(&["backup", "node"]).code(0);
+    let elsewhere = |arguments: &[&str]| {
+        let vault = ["--vault", "vault", "--key-file", "key", "--json"];
+        let mut command = world.command(&[arguments, &vault].concat());
+        let command = command.env("HIGHWATER_STATE_DIR", world.path("elsewhere"));
+        crate::world::answered(command.output().expect("the program starts"))
+    };
+    elsewhere(&["backup", "node"]).code(6).error("fenced");
+    let owner = elsewhere(&["owner", "show", "--node", "node"]).code(0).json();
+    assert_eq!((&owner["ours"], &owner["epoch"]), (&json!(false), &json!(1)));
+    let reason = ["owner", "take-over", "--node", "node", "--reason", "the other machine died"];
+    let taken = elsewhere(&reason).code(0).json();
+    assert_eq!(
+        (&taken["ours"], &taken["reason"]),
+        (&json!(true), &json!("the other machine died"))
+    );
+    elsewhere(&["backup", "node"]).code(0);
+    world.on_vault(&["backup", "node"]).code(6).error("fenced");
+}
+
+/// In the middle of the largest object below `packs/`.
+fn flip_a_byte_of_a_pack(world: &World) {
+    let mut dirs = vec![world.path("vault/packs")];
+    let mut packs = Vec::new();
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() { dirs.push(path) } else { packs.push(path) }
+        }
+    }
+    let size = |path: &std::path::PathBuf| path.metadata().expect("a pack").len();
+    let pack = packs.into_iter().max_by_key(size).expect("a pack");
+    let mut bytes = std::fs::read(&pack).expect("a pack");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::remove_file(&pack).expect("a pack");
+    std::fs::write(&pack, bytes).expect("a pack");
+}
