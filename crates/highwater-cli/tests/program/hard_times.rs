@@ -229,6 +229,8 @@ fn another_node_of_the_same_name_is_a_conflict() {
     scene.restore("latest", &scene.path("back")).ok();
     assert_eq!(node::start(&scene.path("back")), Ok(Age::Old));
     scene.run(["backup".as_ref(), other.as_os_str(), "--node".as_ref(), "other".as_ref()]).ok();
+    let as_node = ["backup".as_ref(), other.as_os_str(), "--node".as_ref(), "node".as_ref()];
+    scene.run(as_node).failed(4, "conflict");
     scene.run(["snapshots", "--node", "node"]).ok();
     let refused = scene.run(["restore".as_ref(), "latest".as_ref(), scene.path("x").as_os_str()]);
     refused.failed(2, "input");

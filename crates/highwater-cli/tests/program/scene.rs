@@ -71,7 +71,7 @@ impl Scene {
         let (launcher, root) = (Vec::new(), PathBuf::from("/"));
         let scene = Scene { dir, launcher, root, program: PROGRAM.into() };
         let vault = scene.path("vault");
-        scene.run(["init".as_ref(), vault.as_os_str(), "--no-recovery-slot".as_ref()]).ok();
+        scene.run(["init".as_ref(), vault.as_os_str()]).ok();
         scene
     }
 
