@@ -3,9 +3,28 @@
 mod answers;
 mod circle;
 #[cfg(feature = "fault-points")]
-mod crashes;
+#[cfg(test)]
+mod crash_backup;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
+mod crash_restore;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
+mod hard_times;
 mod interrupts;
 mod keys;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
+mod node;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
+mod scene;
 mod settings;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
+mod strangers;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
+mod tree;
 mod usage;
 mod world;

@@ -23,9 +23,9 @@ use super::batch::{Batch, Batcher, Cut, Rate};
 use super::write::{Written, write_packs};
 
 /// Batches between reader and assembler: at most so many times 4 MiB.
-const BATCHES_MAX: usize = 6;
+const BATCHES_MAX: usize = 4;
 /// Frames between assembler and writer: at most so many times 4 MiB.
-const FRAMES_MAX: usize = 8;
+const FRAMES_MAX: usize = 6;
 /// Hashing, compressing and sealing are shared by so many threads.
 const WORKERS_MAX: usize = 8;
 

@@ -5,6 +5,7 @@
 //! find the index) is bound to the index as additional data. Frames lie without gaps, so that every
 //! byte of the object belongs to something that is authenticated.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::error::{Error, Result};
@@ -183,6 +184,12 @@ pub(crate) struct SealedFrame {
     pub(crate) bytes: Vec<u8>,
 }
 
+thread_local! {
+    /// Where a worker opens what it has sealed; kept, since a fresh one for each frame would leave
+    /// the allocator with several times what is in use.
+    static SCRATCH: RefCell<(Vec<u8>, Vec<u8>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+}
+
 /// Compresses and seals a frame, then opens it again and compares: what can't be read back never
 /// reaches the vault.
 pub(crate) fn seal_frame(key: &ObjectKey, number: u64, frame: PlainFrame) -> Result<SealedFrame> {
@@ -196,10 +203,11 @@ pub(crate) fn seal_frame(key: &ObjectKey, number: u64, frame: PlainFrame) -> Res
         kind: frame.kind,
         units: frame.ids.len() as u16,
     };
-    let mut again = bytes.clone();
-    let mut plain = Vec::new();
-    let same =
-        open_frame(key, number, record, &mut again, &mut plain).is_some() && plain == frame.bytes;
+    let same = SCRATCH.with_borrow_mut(|(again, plain)| {
+        again.clear();
+        again.extend_from_slice(&bytes);
+        open_frame(key, number, record, again, plain).is_some() && *plain == frame.bytes
+    });
     if !same {
         return Err(Error::bug("a sealed frame opens to something else")
             .hint("the machine's memory or processor may be faulty"));

@@ -17,6 +17,8 @@ use crate::error::{Error, Kind, Result};
 
 /// Parts of an upload are at least this long, but for the last one: S3 takes no smaller ones.
 const UPLOAD_PART_BYTES: usize = 8 << 20;
+/// What is written at once may reach beyond a part by so much before it is sent.
+const UPLOAD_SLACK_BYTES: usize = 5 << 20;
 
 /// An object, as listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,7 +155,10 @@ impl Upload<'_> {
     }
 
     fn send(&mut self) -> Result<()> {
-        let part = std::mem::replace(&mut self.pending, Vec::with_capacity(UPLOAD_PART_BYTES));
+        let part = std::mem::replace(
+            &mut self.pending,
+            Vec::with_capacity(UPLOAD_PART_BYTES + UPLOAD_SLACK_BYTES),
+        );
         let put = self.upload.put_part(PutPayload::from_bytes(part.into()));
         self.store.runtime.block_on(put).map_err(|error| store_error(&self.name, error))
     }
