@@ -55,7 +55,10 @@ impl Cached {
     fn insert(&mut self, id: PackId, pack: &Arc<OpenPack>) {
         self.bytes += pack.index.footprint();
         self.clock += 1;
-        self.packs.insert(id, (self.clock, Arc::clone(pack)));
+        // Two readers may have opened it at the same time.
+        if let Some((_, twin)) = self.packs.insert(id, (self.clock, Arc::clone(pack))) {
+            self.bytes = self.bytes.saturating_sub(twin.index.footprint());
+        }
         while self.bytes > CACHE_BYTES_MAX && self.packs.len() > 1 {
             let oldest = self.packs.iter().min_by_key(|(_, (used, _))| *used).map(|(&id, _)| id);
             let Some((_, pack)) = oldest.and_then(|id| self.packs.remove(&id)) else { return };

@@ -294,6 +294,19 @@ fn a_manifest_that_could_not_be_restored_is_neither_read_nor_written() {
     }
 }
 
+#[test]
+fn a_manifest_whose_paths_lead_out_of_the_directory_is_damage() {
+    let (_dir, vault) = vault();
+    let name = SnapshotName::of(&manifest());
+    for path in ["../a", "/etc/passwd", "a/../../b", "a//b", "./a", "a/%2e%2e/b", "a%00", "a%"] {
+        let mut json = serde_json::to_value(manifest()).unwrap();
+        json["parts"][7]["entries"][0]["path"] = json!(path);
+        put(&vault, ObjectKind::Manifest, &name.object(), &json);
+        let error = vault.manifest(&name).unwrap_err();
+        assert_eq!(error.kind(), Kind::Corrupt, "{path}: {error}");
+    }
+}
+
 fn keys() -> UnitKeys {
     UnitKeys { page: [1; 32], slice: [2; 32] }
 }

@@ -96,6 +96,22 @@ fn a_lost_pack_is_named_and_not_restored_around() {
 }
 
 #[test]
+fn a_target_stays_as_it_is_where_the_vault_is_damaged() {
+    let bench = Bench::new();
+    bench.write("a", noise(1, 100_000));
+    let snapshot = bench.backup().snapshot;
+    let pack = bench.objects("packs").remove(0);
+    let mut bytes = fs::read(&pack).unwrap();
+    bytes[5000] ^= 1;
+    fs::write(&pack, bytes).unwrap();
+    bench.write("a", b"live");
+    let live = tree(&bench.node());
+    let restored = restore_to(&bench.vault, snapshot, &bench.node(), true, None);
+    assert_eq!(kind(restored), Kind::Corrupt);
+    assert_same(&tree(&bench.node()), &live);
+}
+
+#[test]
 fn an_old_manifest_under_a_newer_name_is_refused() {
     let bench = Bench::new();
     bench.write("a", b"1");

@@ -19,7 +19,7 @@ use highwater::backup::{self, BackupOptions, BackupReport};
 use highwater::control::Control;
 use highwater::env::{Clock, Env};
 use highwater::ids::{NodeName, SnapshotId, Time};
-use highwater::restore::{self, RestoreOptions};
+use highwater::restore::{self, RestoreOptions, RestoreReport};
 use highwater::vault::{Actor, Location, Secret, Selector, Vault};
 use highwater::{Error, Result};
 
@@ -145,11 +145,11 @@ fn restore_to(
     target: &Path,
     force: bool,
     owner: Option<(u32, u32)>,
-) -> Result<()> {
+) -> Result<RestoreReport> {
     let selector = Selector { snapshot: snapshot.to_string(), ..Selector::default() };
     let options = RestoreOptions { selector, force, owner, ..RestoreOptions::default() };
     let plan = restore::plan(vault, target, &options)?;
-    restore::run(vault, &plan, &control()).map(drop)
+    restore::run(vault, &plan, &control())
 }
 
 /// What stands at each path: the bytes of a file, the target of a link, nothing for a directory.

@@ -149,3 +149,64 @@ fn nothing_is_written_to_a_newer_vault() {
     assert!(error.to_string().contains("newer"), "{error}");
     assert_eq!(bench.objects(""), before);
 }
+
+/// Another directory under a name that the vault knows.
+#[test]
+fn two_nodes_of_one_name_do_not_share_a_vault() {
+    let (bench, other) = (Bench::new(), Bench::new());
+    bench.write("key", b"ours");
+    other.write("key", b"theirs");
+    let ours = by(&bench, "alice").unwrap();
+    let run = |options: &BackupOptions| {
+        backup::run(&bench.vault, &other.node(), &bench.actor("alice"), options, &control())
+    };
+    assert_eq!(kind(run(&BackupOptions::default())), Kind::Conflict);
+    let named = BackupOptions { node: Some("other".parse().unwrap()), ..Default::default() };
+    let theirs = run(&named).unwrap();
+    assert_eq!(kind(run(&BackupOptions::default())), Kind::Conflict, "its uid is another one");
+    bench.assert_restores(ours.snapshot, &tree(&bench.node()));
+    bench.assert_restores(theirs.snapshot, &tree(&other.node()));
+    let latest = Selector { snapshot: "latest".to_owned(), ..Selector::default() };
+    assert_eq!(kind(bench.vault.resolve(&latest)), Kind::Input, "of which node?");
+    assert_eq!(bench.vault.snapshots(Some(&bench.name())).unwrap().len(), 1);
+}
+
+struct At(i64);
+
+impl Clock for At {
+    fn now(&self) -> Time {
+        Time::from_nanos(self.0 * 1_000_000_000)
+    }
+
+    fn monotonic(&self) -> Duration {
+        Later.monotonic()
+    }
+
+    fn pause(&self, duration: Duration) {
+        Later.pause(duration);
+    }
+}
+
+#[test]
+fn the_newest_snapshot_is_the_last_one_whatever_the_clock_says() {
+    let bench = Bench::new();
+    let mut taken = Vec::new();
+    // The clock stands still, and then it jumps back.
+    for (round, seconds) in [2_000, 2_000, 1_000].into_iter().enumerate() {
+        bench.write("a", round.to_string());
+        let control = Control::new(env().with_clock(At(seconds)));
+        let report = bench.backup_as("alice", &BackupOptions::default(), &control).unwrap();
+        taken.push((report.snapshot, tree(&bench.node())));
+    }
+    let find = |before: Option<i64>| {
+        let before = before.map(|seconds| At(seconds).now());
+        let latest = Selector { snapshot: "latest".to_owned(), before, ..Selector::default() };
+        bench.vault.resolve(&latest).map(|found| found.manifest.snapshot)
+    };
+    assert_eq!(find(None).unwrap(), taken[2].0);
+    assert_eq!(find(Some(1_999)).unwrap(), taken[2].0);
+    assert_eq!(kind(find(Some(999))), Kind::NotFound);
+    for (snapshot, expected) in &taken {
+        bench.assert_restores(*snapshot, expected);
+    }
+}
