@@ -205,3 +205,32 @@ fn a_snapshot_that_failed_a_restore_test_is_never_the_latest() {
     let asked = world.on_vault(&["restore", id, "asked"]).code(0).json();
     assert!(asked["warnings"].to_string().contains("failed a restore test"), "{asked}");
 }
+
+/// A machine that was cloned has the same writer id twice: of the two, the first to back up goes on.
+#[test]
+fn a_clone_of_the_machine_is_fenced_once_the_other_has_written() {
+    let world = World::with_node();
+    let from = |state: &str| {
+        let arguments = ["backup", "node", "--vault", "vault", "--key-file", "key", "--json"];
+        let mut command = world.command(&arguments);
+        command.env("HIGHWATER_STATE_DIR", world.path(state));
+        crate::world::answered(command.output().expect("the program starts"))
+    };
+    from("original").code(0);
+    let copied = std::process::Command::new("cp")
+        .arg("-r")
+        .args([world.path("original"), world.path("clone")])
+        .status();
+    assert!(copied.expect("cp runs").success());
+    from("original").code(0);
+    let error = from("clone").code(6).error("fenced");
+    assert!(error["error"]["message"].to_string().contains("cloned"), "{error}");
+    from("original").code(0);
+    let reason = ["owner", "take-over", "--node", "node", "--reason", "the clone goes on"];
+    let arguments = [&reason[..], &["--vault", "vault", "--key-file", "key", "--json"]].concat();
+    let mut command = world.command(&arguments);
+    command.env("HIGHWATER_STATE_DIR", world.path("clone"));
+    crate::world::answered(command.output().expect("the program starts")).code(0);
+    from("clone").code(0);
+    from("original").code(6).error("fenced");
+}

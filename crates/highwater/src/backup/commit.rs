@@ -129,9 +129,9 @@ impl<'a> Draft<'a> {
             |(name, &value): (&String, &u64)| (name.clone(), Mark { value, claimed: true });
         let manifest = Manifest {
             version: MANIFEST_VERSION,
-            snapshot: task.snapshot,
+            snapshot: task.intent.snapshot,
             generation: 0,
-            node: task.node.clone(),
+            node: task.intent.node.clone(),
             uid: task.identity.uid,
             seq: Seq(parent.map_or(0, |parent| parent.seq.0) + 1),
             epoch: task.epoch,

@@ -10,10 +10,10 @@ use crate::engine::{
 };
 use crate::env::FaultPoint;
 use crate::error::{Error, Result};
-use crate::ids::{Epoch, NodeName, RelPath, Seq, SnapshotId, WriterId};
+use crate::ids::{Epoch, NodeName, RelPath, Seq, SnapshotId};
 use crate::node::NodeFile;
 use crate::vault::manifest::{EntryRecord, Mark, PartRecord};
-use crate::vault::{Actor, Intent, Manifest, Vault};
+use crate::vault::{Actor, Intent, Manifest, Vault, copied};
 
 mod assemble;
 mod batch;
@@ -106,22 +106,31 @@ pub fn run(
     let parent = plan::parent(vault, &node)?;
     let identity = plan::identify(&layout.dir, &node, parent.as_ref(), options.adopt, control)?;
     let epoch = vault.claim(&node, writer, actor, identity.uid)?.epoch;
+    // Under an epoch of our own every snapshot is ours; one that we don't know is a clone's.
+    if let Some(parent) = &parent
+        && parent.epoch == epoch
+        && !actor.knows(vault.id(), &node, parent.snapshot)?
+    {
+        return Err(copied(&node));
+    }
 
     let snapshot = SnapshotId::random(&control.env)?;
     control.env.fault(FaultPoint::BackupIntent)?;
-    vault.put_intent(&Intent {
+    let intent = Intent {
         version: 1,
         snapshot,
-        node: node.clone(),
+        node,
         uid: identity.uid,
         parent: parent.as_ref().map(|parent| parent.snapshot),
         writer,
         start: control.env.now(),
-    })?;
+        boot: crate::vault::boot(),
+    };
+    vault.put_intent(&intent)?;
     let task =
-        Task { vault, layout: &layout, node, identity, parent, epoch, snapshot, options, control };
+        Task { vault, actor, layout: &layout, intent, identity, parent, epoch, options, control };
     let made = task.capture().and_then(|made| {
-        task.commit(&made.manifest, writer)?;
+        task.commit(&made.manifest)?;
         Ok(made)
     });
     match made {
@@ -140,12 +149,12 @@ pub fn run(
 /// A backup whose intent stands.
 struct Task<'a> {
     vault: &'a Vault,
+    actor: &'a Actor,
     layout: &'a Layout,
-    node: NodeName,
+    intent: Intent,
     identity: NodeFile,
     parent: Option<Manifest>,
     epoch: Epoch,
-    snapshot: SnapshotId,
     options: &'a BackupOptions,
     control: &'a Control,
 }
@@ -193,7 +202,7 @@ impl Task<'_> {
         self.control.report(Event::Stage { name: "capture", bytes_total });
         let stored = pipeline::run(
             self.vault,
-            self.snapshot,
+            self.intent.snapshot,
             self.parent.as_ref(),
             parts.into_iter().map(|(_, part)| part).collect(),
             self.options.rate_max,
@@ -224,28 +233,37 @@ impl Task<'_> {
             && old.units == source.units
     }
 
-    fn commit(&self, manifest: &Manifest, writer: WriterId) -> Result<()> {
+    fn commit(&self, manifest: &Manifest) -> Result<()> {
         self.control.report(Event::Stage { name: "commit", bytes_total: 0 });
         self.control.cancel.check()?;
-        if !self.vault.intent_stands(self.snapshot)? {
+        let Intent { snapshot, node, parent, writer, .. } = &self.intent;
+        self.vault.refuse_deposed(node, self.epoch, *writer)?;
+        let newest = self.vault.snapshot_names(Some(node))?.last().map(|name| name.snapshot);
+        if newest != *parent {
+            return Err(copied(node));
+        }
+        if !self.vault.may_commit(&self.intent)? {
             return Err(Error::conflict("the backup took so long that its packs were given up")
                 .hint("back up again"));
         }
+        let known: Vec<SnapshotId> = parent.iter().chain([snapshot]).copied().collect();
+        self.actor.remember(self.vault.id(), node, &known)?;
         self.control.env.fault(FaultPoint::BackupManifest)?;
         self.vault.put_manifest(manifest)?;
         // From here on the snapshot is visible: what fails now does not undo it.
         self.control.env.fault(FaultPoint::BackupNodeRecord)?;
-        self.vault.record_snapshot(manifest, writer)?;
+        self.vault.record_snapshot(manifest, *writer)?;
         self.control.env.fault(FaultPoint::BackupIntentDelete)?;
-        self.vault.delete_intent(self.snapshot)
+        self.vault.delete_intent(*snapshot)
     }
 
     /// Removes what was stored, unless the snapshot became visible.
     fn discard(&self) -> Result<()> {
-        if self.vault.is_committed(&self.node, self.snapshot)? {
-            return self.vault.delete_intent(self.snapshot);
+        let Intent { snapshot, node, .. } = &self.intent;
+        if self.vault.is_committed(node, *snapshot)? {
+            return self.vault.delete_intent(*snapshot);
         }
-        self.vault.discard(self.snapshot)
+        self.vault.discard(*snapshot)
     }
 }
 

@@ -10,7 +10,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::env::Env;
 use crate::error::{Error, Result};
-use crate::ids::{NodeName, VaultId, WriterId};
+use crate::ids::{NodeName, SnapshotId, VaultId, WriterId};
 
 use super::Actor;
 
@@ -47,6 +47,51 @@ impl Actor {
         }
     }
 
+    /// Remembers which snapshots of a node this installation knows to be its newest: the one that
+    /// stands, and the one that it is about to commit. What is in the vault beyond them was put by a
+    /// copy of this installation.
+    pub(crate) fn remember(
+        &self,
+        vault: VaultId,
+        node: &NodeName,
+        known: &[SnapshotId],
+    ) -> Result<()> {
+        let dir = self.state_dir.join("known");
+        make_private_dir(&dir)?;
+        let path = dir.join(format!("{vault}-{node}"));
+        let fresh = dir.join(format!("{vault}-{node}.new"));
+        let text: String = known.iter().map(|snapshot| format!("{snapshot}\n")).collect();
+        let failed = |error| Error::io("remembering a snapshot", error).entry(name(&path));
+        let write = || {
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&fresh)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            std::fs::rename(&fresh, &path)
+        };
+        write().map_err(failed)?;
+        sync_dir(&dir)
+    }
+
+    /// Whether a snapshot is one that this installation knows; also where it has no memory of any.
+    pub(crate) fn knows(
+        &self,
+        vault: VaultId,
+        node: &NodeName,
+        snapshot: SnapshotId,
+    ) -> Result<bool> {
+        let path = self.state_dir.join("known").join(format!("{vault}-{node}"));
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(text.lines().any(|line| line == snapshot.to_string())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+            Err(error) => Err(Error::io("reading what is known", error).entry(name(&path))),
+        }
+    }
+
     /// Locks a node of a vault for a backup; a conflict where one runs already.
     pub(crate) fn lock_node(&self, vault: VaultId, node: &NodeName) -> Result<NodeLock> {
         let dir = self.state_dir.join("locks");
@@ -69,6 +114,12 @@ impl Actor {
             Err(error) => Err(Error::io("locking the node", error).entry(name(&path))),
         }
     }
+}
+
+/// The id of this run of the kernel; clones that run at once have different ones.
+pub(crate) fn boot() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim_end().to_owned())
 }
 
 fn make_private_dir(dir: &Path) -> Result<()> {

@@ -96,7 +96,8 @@ impl CheckReport {
     fn judge<T>(&mut self, looked: Result<T>) -> Result<Option<T>> {
         match looked {
             Ok(value) => Ok(Some(value)),
-            Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound) => {
+            // A version that nobody has written yet may be a flipped bit: it is named like one.
+            Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound | Kind::Input) => {
                 self.fault(&error);
                 Ok(None)
             }
@@ -238,7 +239,7 @@ fn check_packs(
                                 looked.0 += units;
                                 looked.1 += pack.size;
                             }
-                            Err(error) if error.kind() == Kind::Corrupt => {
+                            Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Input) => {
                                 found.lock().unwrap_or_else(PoisonError::into_inner).push(error);
                             }
                             Err(error) => return Err(error),

@@ -11,6 +11,9 @@ use super::seal::ObjectKind;
 use super::sealed;
 use super::snapshots::foreign;
 
+/// An intent older than this stands for no backup: its packs may be collected.
+const INTENT_SECONDS_MAX: u64 = 24 * 60 * 60;
+
 /// The announcement of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,6 +25,9 @@ pub(crate) struct Intent {
     pub(crate) parent: Option<SnapshotId>,
     pub(crate) writer: WriterId,
     pub(crate) start: Time,
+    /// The run of the kernel that the backup runs under, where it can be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) boot: Option<String>,
 }
 
 fn intent_name(snapshot: SnapshotId) -> String {
@@ -39,9 +45,11 @@ impl Vault {
         }
     }
 
-    /// Whether the intent still stands: prune may have given the backup up.
-    pub(crate) fn intent_stands(&self, snapshot: SnapshotId) -> Result<bool> {
-        Ok(self.store().size(&intent_name(snapshot))?.is_some())
+    /// Whether the backup may still commit: its intent is there, and young enough that nobody else
+    /// collects its packs meanwhile.
+    pub(crate) fn may_commit(&self, intent: &Intent) -> Result<bool> {
+        let young = self.env().now().seconds_since(intent.start) < INTENT_SECONDS_MAX / 2;
+        Ok(young && self.store().size(&intent_name(intent.snapshot))?.is_some())
     }
 
     pub(crate) fn delete_intent(&self, snapshot: SnapshotId) -> Result<()> {
@@ -83,6 +91,14 @@ impl Vault {
         self.delete_intent(snapshot)
     }
 
+    /// Whether the backup of an intent of our own writer, whose node we have locked, can't be running
+    /// any more. Under another run of the kernel it may be a clone of this machine that runs it:
+    /// then only its age tells, since no backup commits after a day.
+    fn is_dead(&self, intent: &Intent) -> bool {
+        let same_boot = intent.boot.is_some() && intent.boot == super::actor::boot();
+        same_boot || self.env().now().seconds_since(intent.start) > INTENT_SECONDS_MAX
+    }
+
     /// Collects what killed backups of this node, by this writer, have left. The caller holds the
     /// lock of the node, so that none of them is still running.
     pub(crate) fn collect_leftovers(&self, node: &NodeName, writer: WriterId) -> Result<u64> {
@@ -90,7 +106,7 @@ impl Vault {
         let mut committed: Option<Vec<SnapshotId>> = None;
         for listed in self.store().list(Some("intents"))? {
             let intent = self.open_intent(&listed.name)?;
-            if intent.node != *node || intent.writer != writer {
+            if intent.node != *node || intent.writer != writer || !self.is_dead(&intent) {
                 continue;
             }
             let committed = match &committed {

@@ -36,9 +36,11 @@ pub(crate) mod store;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use actor::boot;
 pub use check::{CheckOptions, CheckReport, Fault, check};
 pub(crate) use intent::Intent;
 pub use manifest::Manifest;
+pub(crate) use nodes::copied;
 pub(crate) use snapshots::{MANIFEST_VERSION, SnapshotName};
 
 use header::Header;

@@ -171,12 +171,29 @@ impl Vault {
         owned_by(record, writer)
     }
 
+    /// Fenced where `writer` no longer owns the node under `epoch`.
+    pub(crate) fn refuse_deposed(
+        &self,
+        node: &NodeName,
+        epoch: Epoch,
+        writer: WriterId,
+    ) -> Result<()> {
+        match self.node_record(node)? {
+            Some(record) if record.epoch == epoch && record.writer == Some(writer) => Ok(()),
+            Some(record) => Err(fenced(&record)),
+            None => Err(no_such_node(node)),
+        }
+    }
+
     /// Records a committed snapshot. Fenced where the node was taken over meanwhile: the snapshot
     /// lies behind the fence then, and nobody sees it.
     pub(crate) fn record_snapshot(&self, manifest: &Manifest, writer: WriterId) -> Result<()> {
         self.update_node(&manifest.node, |record| {
             if record.epoch != manifest.epoch || record.writer != Some(writer) {
                 return Err(fenced(record));
+            }
+            if record.newest.is_some_and(|(_, seq)| seq >= manifest.seq) {
+                return Err(copied(&manifest.node));
             }
             record.uid = Some(manifest.uid);
             record.newest = Some((manifest.snapshot, manifest.seq));
@@ -268,6 +285,16 @@ fn fenced(record: &NodeRecord) -> Error {
     .hint(
         "if that writer is gone for good, `highwater owner take-over --reason …` makes this one the owner",
     )
+}
+
+/// Another copy of this installation writes under the same writer id.
+pub(crate) fn copied(node: &NodeName) -> Error {
+    Error::fenced("a copy of this installation has backed the node up: the machine was cloned")
+        .entry(node.to_string())
+        .hint(
+            "stop the copy; on the machine that goes on, `highwater owner take-over --reason …` \
+             makes it the owner",
+        )
 }
 
 fn no_such_node(node: &NodeName) -> Error {

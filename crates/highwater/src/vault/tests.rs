@@ -125,6 +125,7 @@ fn intent() -> Intent {
         parent: None,
         writer: WriterId::from_bytes([3; 16]),
         start: time(),
+        boot: None,
     }
 }
 
