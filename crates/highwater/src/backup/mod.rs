@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::ids::{Epoch, NodeName, RelPath, Seq, SnapshotId};
 use crate::node::NodeFile;
 use crate::vault::manifest::{EntryRecord, Mark, PartRecord};
-use crate::vault::{Actor, Intent, Manifest, Vault, copied};
+use crate::vault::{Actor, BACKUP_TIME_MAX, Intent, Manifest, Vault, copied};
 
 mod assemble;
 mod batch;
@@ -127,8 +127,18 @@ pub fn run(
         boot: crate::vault::boot(),
     };
     vault.put_intent(&intent)?;
-    let task =
-        Task { vault, actor, layout: &layout, intent, identity, parent, epoch, options, control };
+    let task = Task {
+        vault,
+        actor,
+        layout: &layout,
+        intent,
+        identity,
+        parent,
+        epoch,
+        options,
+        control,
+        start,
+    };
     let made = task.capture().and_then(|made| {
         task.commit(&made.manifest)?;
         Ok(made)
@@ -157,6 +167,8 @@ struct Task<'a> {
     epoch: Epoch,
     options: &'a BackupOptions,
     control: &'a Control,
+    /// On the monotonic clock.
+    start: Duration,
 }
 
 /// A snapshot that is stored, and not yet committed.
@@ -242,7 +254,8 @@ impl Task<'_> {
         if newest != *parent {
             return Err(copied(node));
         }
-        if !self.vault.may_commit(&self.intent)? {
+        let late = self.control.env.monotonic().saturating_sub(self.start) > BACKUP_TIME_MAX;
+        if late || !self.vault.intent_stands(*snapshot)? {
             return Err(Error::conflict("the backup took so long that its packs were given up")
                 .hint("back up again"));
         }

@@ -1,5 +1,7 @@
 //! Intents: what a backup is about to write, so that its leftovers are found if it is killed.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -13,6 +15,9 @@ use super::snapshots::foreign;
 
 /// An intent older than this stands for no backup: its packs may be collected.
 const INTENT_SECONDS_MAX: u64 = 24 * 60 * 60;
+
+/// A backup commits within this time or not at all: well before anybody takes it for dead.
+pub(crate) const BACKUP_TIME_MAX: Duration = Duration::from_secs(INTENT_SECONDS_MAX / 2);
 
 /// The announcement of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,11 +50,9 @@ impl Vault {
         }
     }
 
-    /// Whether the backup may still commit: its intent is there, and young enough that nobody else
-    /// collects its packs meanwhile.
-    pub(crate) fn may_commit(&self, intent: &Intent) -> Result<bool> {
-        let young = self.env().now().seconds_since(intent.start) < INTENT_SECONDS_MAX / 2;
-        Ok(young && self.store().size(&intent_name(intent.snapshot))?.is_some())
+    /// Whether the intent still stands: who takes the backup for dead removes it with the packs.
+    pub(crate) fn intent_stands(&self, snapshot: SnapshotId) -> Result<bool> {
+        Ok(self.store().size(&intent_name(snapshot))?.is_some())
     }
 
     pub(crate) fn delete_intent(&self, snapshot: SnapshotId) -> Result<()> {

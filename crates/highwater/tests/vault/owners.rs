@@ -85,8 +85,9 @@ fn what_a_deposed_writer_commits_nobody_sees() {
         let first = by(&bench, "alice").unwrap();
         bench.write("a", b"22");
         assert_eq!(kind(taken_over_at(&bench, at)), Kind::Fenced, "{}", at.name());
-        // The manifest was put, for nothing can stop that; and it counts for nobody.
-        assert_eq!(bench.objects("snapshots").len(), 2);
+        // Only who is deposed in the very last step puts a manifest still, and it counts for nobody.
+        let manifests = if at == FaultPoint::BackupManifest { 2 } else { 1 };
+        assert_eq!(bench.objects("snapshots").len(), manifests);
         let visible = bench.vault.snapshots(None).unwrap();
         assert_eq!(visible.len(), 1, "{}", at.name());
         assert_eq!(visible[0].manifest.snapshot, first.snapshot);
