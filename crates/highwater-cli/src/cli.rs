@@ -151,6 +151,9 @@ pub(crate) struct BackupArgs {
     /// Read every file, also the unchanged ones
     #[arg(long)]
     pub(crate) rehash: bool,
+    /// Store everything anew, building on no earlier snapshot: the way on where one is damaged
+    #[arg(long)]
+    pub(crate) full: bool,
     /// Read no more than so many bytes a second (10M and 10MiB: 10 × 1024²; 10MB: 10 × 1000²)
     #[arg(long, value_name = "BYTES", value_parser = values::size)]
     pub(crate) limit_rate: Option<u64>,

@@ -29,6 +29,7 @@ pub(crate) fn run(context: &Context, args: &BackupArgs) -> Result<Answer> {
             block_max: args.max_block,
         },
         rehash: args.rehash,
+        full: args.full,
         rate_max: args.limit_rate,
         guarded: false,
         adopt: args.adopt,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use highwater::ids::{NodeName, Time};
-use highwater::vault::SnapshotInfo;
+use highwater::vault::{Level, SnapshotInfo};
 use highwater::{Error, Kind, Result};
 use serde_json::{Value, json};
 
@@ -24,6 +24,8 @@ pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<Answer> {
     let newest: BTreeMap<NodeName, SnapshotInfo> = vault
         .snapshots(node.as_ref())?
         .into_iter()
+        // One that can't be restored protects nobody.
+        .filter(|info| info.level > Level::Failed)
         .map(|info| (info.manifest.node.clone(), info))
         .collect();
     if let (true, Some(node)) = (newest.is_empty(), &node) {
@@ -35,7 +37,10 @@ pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<Answer> {
         args.max_age.is_some_and(|age_max| is_older(now, info.manifest.time, age_max))
     };
     let any_stale = newest.values().any(stale) || (newest.is_empty() && args.max_age.is_some());
-    let warnings = warnings(&newest, slots, now);
+    let mut warnings = warnings(&newest, slots, now);
+    for node in newest.keys() {
+        warnings.extend(vault.node_warnings(node)?);
+    }
     let document = json!({
         "nodes": newest.values().map(|info| document(info, now, stale(info))).collect::<Value>(),
         "slots": slots,

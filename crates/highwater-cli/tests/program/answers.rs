@@ -96,6 +96,10 @@ fn one_part_comes_back_alone_and_a_time_selects() {
         .collect();
     let database = world.path("node").join(parts[0]);
     std::fs::write(&database, "not a database any more").expect("damage");
+    let beside = |suffix: &str| world.path("node").join(format!("{}{suffix}", parts[0]));
+    for suffix in ["-wal", "-shm", "-journal"] {
+        std::fs::write(beside(suffix), "of a database that is no more").expect("a leftover");
+    }
     write("node/kept", "as the node left it");
     let mode = std::fs::metadata(world.path("node")).expect("a node").permissions();
     world.on_vault(&["restore", "latest", "node", "--part", parts[0]]).code(4).error("conflict");
@@ -104,6 +108,9 @@ fn one_part_comes_back_alone_and_a_time_selects() {
     let kept = std::fs::read_to_string(world.path("node/kept")).expect("a file");
     assert_eq!(kept, "as the node left it");
     assert!(std::fs::read(&database).expect("a database").starts_with(b"SQLite format 3"));
+    for suffix in ["-wal", "-shm", "-journal"] {
+        assert!(!beside(suffix).exists(), "{suffix} of the old database met the restored one");
+    }
     world.on_vault(&["restore", "latest", "x", "--part", "no such part"]).code(3);
     let before = list[0]["time"].as_str().expect("a time");
     let old = world.on_vault(&["restore", "latest", "x", "--before", before]).code(0).json();
@@ -233,4 +240,71 @@ fn a_clone_of_the_machine_is_fenced_once_the_other_has_written() {
     crate::world::answered(command.output().expect("the program starts")).code(0);
     from("clone").code(0);
     from("original").code(6).error("fenced");
+}
+
+/// A vault that lost its newest manifest, half of a copy say, must not pass older state for new.
+#[test]
+fn the_latest_is_refused_where_the_newest_is_missing() {
+    let world = World::with_node();
+    let first = world.on_vault(&["backup", "node"]).code(0).json();
+    world.on_vault(&["backup", "node"]).code(0);
+    let manifests = world.path("vault/snapshots/node");
+    let names = std::fs::read_dir(&manifests).expect("manifests");
+    let newest = names.map(|name| name.expect("a name").path()).max().expect("a manifest");
+    std::fs::remove_file(newest).expect("removed");
+    world.on_vault(&["restore", "latest", "again"]).code(5).error("corrupt");
+    assert!(!world.path("again").exists());
+    let status = world.on_vault(&["status"]).code(0).json();
+    assert!(status["warnings"].to_string().contains("missing"), "{status}");
+    let id = first["snapshot"].as_str().expect("an id");
+    world.on_vault(&["restore", id, "again"]).code(0);
+    let next = world.on_vault(&["backup", "node"]).code(0).json();
+    assert_eq!(next["seq"], 3);
+    assert!(next["warnings"].to_string().contains("missing"), "{next}");
+    world.on_vault(&["restore", "latest", "newest"]).code(0);
+}
+
+#[test]
+fn a_backup_builds_on_nothing_that_is_missing_or_damaged() {
+    let world = World::with_node();
+    world.on_vault(&["backup", "node"]).code(0);
+    let packs = crate::world::files_below(&world.path("vault/packs"));
+    let largest = packs.iter().max_by_key(|path| path.metadata().expect("a pack").len());
+    let largest = largest.expect("a pack");
+    let mut bytes = std::fs::read(largest).expect("its bytes");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(largest, bytes).expect("damage");
+    world.on_vault(&["backup", "node", "--full"]).code(0);
+    world.on_vault(&["restore", "latest", "healed"]).code(0);
+    for pack in crate::world::files_below(&world.path("vault/packs")) {
+        std::fs::remove_file(pack).expect("a pack is lost");
+    }
+    let anew = world.on_vault(&["backup", "node"]).code(0).json();
+    assert!(anew["warnings"].to_string().contains("stored anew"), "{anew}");
+    assert!(anew["parent"].is_null(), "{anew}");
+    world.on_vault(&["restore", "latest", "again"]).code(0);
+}
+
+/// What another program calls `.highwater-…` is the node's, and a refused command changes nothing.
+#[test]
+fn only_our_own_directories_are_left_out_and_a_refused_adoption_changes_nothing() {
+    let world = World::with_node();
+    std::fs::create_dir_all(world.path("node/sub/.highwater-keys")).expect("a directory");
+    std::fs::write(world.path("node/sub/.highwater-keys/k"), "kept").expect("a file");
+    world.on_vault(&["backup", "node"]).code(0);
+    world.on_vault(&["restore", "latest", "again"]).code(0);
+    let kept = std::fs::read_to_string(world.path("again/sub/.highwater-keys/k"));
+    assert_eq!(kept.expect("the file"), "kept");
+    std::fs::create_dir(world.path("other")).expect("a directory");
+    std::fs::write(world.path("other/a"), "a").expect("a file");
+    world.on_vault(&["backup", "other"]).code(0);
+    let before = std::fs::read(world.path("other/.highwater/node.json")).expect("a node file");
+    let arguments = ["backup", "other", "--node", "node", "--adopt"];
+    let vault = ["--vault", "vault", "--key-file", "key", "--json"];
+    let mut command = world.command(&[&arguments[..], &vault].concat());
+    command.env("HIGHWATER_STATE_DIR", world.path("elsewhere"));
+    crate::world::answered(command.output().expect("the program starts")).code(6);
+    let after = std::fs::read(world.path("other/.highwater/node.json")).expect("a node file");
+    assert_eq!(before, after);
 }

@@ -9,7 +9,7 @@ use base64::prelude::BASE64_STANDARD_NO_PAD as BASE64;
 
 use crate::engine::{Barrier, Captured, Metadata, PartCapture, SourceEntry};
 use crate::error::{Error, Result};
-use crate::ids::{PackId, RelPath, Seq, Time};
+use crate::ids::{PackId, RelPath, Time};
 use crate::vault::MANIFEST_VERSION;
 use crate::vault::Manifest;
 use crate::vault::manifest::{EntryRecord, Leaf, Mark, PackRef, PartRecord, Runs};
@@ -118,12 +118,11 @@ impl<'a> Draft<'a> {
 
     /// The manifest, now that all is stored.
     pub(super) fn complete(mut self, task: &Task<'_>, stored: Stored) -> Result<Made> {
-        let packs = self.place(task.parent.as_ref(), &stored)?;
+        let packs = self.place(task.base, &stored)?;
         for finished in stored.finished {
             self.pause = self.pause.max(finished.blocked);
             self.warnings.extend(finished.warnings);
         }
-        let parent = task.parent.as_ref();
         let options = task.options;
         let claimed =
             |(name, &value): (&String, &u64)| (name.clone(), Mark { value, claimed: true });
@@ -133,9 +132,9 @@ impl<'a> Draft<'a> {
             generation: 0,
             node: task.intent.node.clone(),
             uid: task.identity.uid,
-            seq: Seq(parent.map_or(0, |parent| parent.seq.0) + 1),
+            seq: task.seq,
             epoch: task.epoch,
-            parent: parent.map(|parent| parent.snapshot),
+            parent: task.base.map(|base| base.snapshot),
             time: self.time,
             barrier: self.barrier,
             guarded: options.guarded,

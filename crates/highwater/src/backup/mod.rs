@@ -42,6 +42,8 @@ pub struct BackupOptions {
     pub capture: CaptureOptions,
     /// Reads every file, also the unchanged ones.
     pub rehash: bool,
+    /// Stores everything anew and builds on no snapshot before: the way on where one is damaged.
+    pub full: bool,
     /// Reads no more than so many bytes a second.
     pub rate_max: Option<u64>,
     /// A restore of this snapshot withholds the databases' entry points.
@@ -105,7 +107,8 @@ pub fn run(
     vault.collect_leftovers(&node, writer)?;
     let parent = plan::parent(vault, &node)?;
     let identity = plan::identify(&layout.dir, &node, parent.as_ref(), options.adopt, control)?;
-    let epoch = vault.claim(&node, writer, actor, identity.uid)?.epoch;
+    let record = vault.claim(&node, writer, actor, identity.uid)?;
+    let epoch = record.epoch;
     // Under an epoch of our own every snapshot is ours; one that we don't know is a clone's.
     if let Some(parent) = &parent
         && parent.epoch == epoch
@@ -113,6 +116,11 @@ pub fn run(
     {
         return Err(copied(&node));
     }
+    // Only who may write makes the directory the node's.
+    if NodeFile::read(&layout.dir)?.as_ref() != Some(&identity) {
+        identity.write(&layout.dir, &control.env)?;
+    }
+    let (base, mut warnings) = plan::base(vault, &node, parent.as_ref(), options.full)?;
 
     let snapshot = SnapshotId::random(&control.env)?;
     control.env.fault(FaultPoint::BackupIntent)?;
@@ -121,7 +129,7 @@ pub fn run(
         snapshot,
         node,
         uid: identity.uid,
-        parent: parent.as_ref().map(|parent| parent.snapshot),
+        parent: base.map(|base| base.snapshot),
         writer,
         start: control.env.now(),
         boot: crate::vault::boot(),
@@ -133,7 +141,9 @@ pub fn run(
         layout: &layout,
         intent,
         identity,
-        parent,
+        newest: parent.as_ref().map(|parent| parent.snapshot),
+        seq: plan::next_seq(parent.as_ref(), &record),
+        base,
         epoch,
         options,
         control,
@@ -144,7 +154,10 @@ pub fn run(
         Ok(made)
     });
     match made {
-        Ok(made) => Ok(made.report(control.env.monotonic() - start)),
+        Ok(made) => {
+            warnings.extend(made.warnings.clone());
+            Ok(Made { warnings, ..made }.report(control.env.monotonic() - start))
+        }
         // What can't be removed now is collected by the next backup, which finds it by the intent.
         Err(error) => Err(match task.discard() {
             Ok(()) => error,
@@ -163,7 +176,11 @@ struct Task<'a> {
     layout: &'a Layout,
     intent: Intent,
     identity: NodeFile,
-    parent: Option<Manifest>,
+    /// The node's newest snapshot, whether its units are used or not.
+    newest: Option<SnapshotId>,
+    seq: Seq,
+    /// The snapshot whose units are used.
+    base: Option<&'a Manifest>,
     epoch: Epoch,
     options: &'a BackupOptions,
     control: &'a Control,
@@ -215,7 +232,7 @@ impl Task<'_> {
         let stored = pipeline::run(
             self.vault,
             self.intent.snapshot,
-            self.parent.as_ref(),
+            self.base,
             parts.into_iter().map(|(_, part)| part).collect(),
             self.options.rate_max,
             self.control,
@@ -225,18 +242,16 @@ impl Task<'_> {
 
     /// The parent's files, where this directory is still the one that the parent saw: a restore
     /// since then may have put other content behind the same names, sizes and times.
-    fn known_files(&self) -> HashMap<RelPath, &EntryRecord> {
-        let Some(parent) = &self.parent else { return HashMap::new() };
-        parent
-            .entries()
+    fn known_files(&self) -> HashMap<RelPath, &'_ EntryRecord> {
+        let Some(base) = self.base else { return HashMap::new() };
+        base.entries()
             .filter(|entry| entry.kind == EntryType::File)
             .map(|entry| (entry.path.clone(), entry))
             .collect()
     }
 
     fn unchanged(&self, source: &SourceEntry, old: &EntryRecord) -> bool {
-        let same_directory =
-            self.parent.as_ref().is_some_and(|parent| parent.restore == self.identity.restore);
+        let same_directory = self.base.is_some_and(|base| base.restore == self.identity.restore);
         !self.options.rehash
             && same_directory
             && source.identity.is_some()
@@ -248,10 +263,10 @@ impl Task<'_> {
     fn commit(&self, manifest: &Manifest) -> Result<()> {
         self.control.report(Event::Stage { name: "commit", bytes_total: 0 });
         self.control.cancel.check()?;
-        let Intent { snapshot, node, parent, writer, .. } = &self.intent;
+        let Intent { snapshot, node, writer, .. } = &self.intent;
         self.vault.refuse_deposed(node, self.epoch, *writer)?;
         let newest = self.vault.snapshot_names(Some(node))?.last().map(|name| name.snapshot);
-        if newest != *parent {
+        if newest != self.newest {
             return Err(copied(node));
         }
         let late = self.control.env.monotonic().saturating_sub(self.start) > BACKUP_TIME_MAX;
@@ -259,7 +274,7 @@ impl Task<'_> {
             return Err(Error::conflict("the backup took so long that its packs were given up")
                 .hint("back up again"));
         }
-        let known: Vec<SnapshotId> = parent.iter().chain([snapshot]).copied().collect();
+        let known: Vec<SnapshotId> = self.newest.iter().chain([snapshot]).copied().collect();
         self.actor.remember(self.vault.id(), node, &known)?;
         self.control.env.fault(FaultPoint::BackupManifest)?;
         self.vault.put_manifest(manifest)?;

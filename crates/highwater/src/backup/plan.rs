@@ -4,9 +4,9 @@ use std::path::Path;
 
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::ids::{NodeName, NodeUid};
+use crate::ids::{NodeName, NodeUid, Seq};
 use crate::node::NodeFile;
-use crate::vault::{Location, Manifest, Vault};
+use crate::vault::{Location, Manifest, NodeRecord, Vault};
 
 /// Refuses a vault inside the node directory, or a node directory inside the vault.
 pub(super) fn keep_apart(dir: &Path, vault: &Vault) -> Result<()> {
@@ -39,7 +39,7 @@ pub(super) fn parent(vault: &Vault, node: &NodeName) -> Result<Option<Manifest>>
     }
 }
 
-/// Who this directory is; made up at the first backup. Another node under a name that the vault
+/// Who this directory is, or is to be; nothing is written yet. Another node under a name that the vault
 /// knows is a conflict: its snapshots would be taken for those of the first one.
 pub(super) fn identify(
     dir: &Path,
@@ -50,20 +50,39 @@ pub(super) fn identify(
 ) -> Result<NodeFile> {
     let known = NodeFile::read(dir)?;
     let expected = parent.map(|parent| parent.uid);
-    let file = match (known, expected) {
-        (Some(known), Some(expected)) if known.uid != expected && !adopt => {
-            return Err(another_node(node));
-        }
-        (None, Some(_)) if !adopt => return Err(another_node(node)),
-        (Some(known), None) => return Ok(known),
-        (Some(known), Some(expected)) if known.uid == expected => return Ok(known),
+    match (known, expected) {
+        (Some(known), Some(expected)) if known.uid != expected && !adopt => Err(another_node(node)),
+        (None, Some(_)) if !adopt => Err(another_node(node)),
+        (Some(known), None) => Ok(known),
         (known, Some(expected)) => {
-            NodeFile { uid: expected, restore: known.and_then(|known| known.restore) }
+            Ok(NodeFile { uid: expected, restore: known.and_then(|known| known.restore) })
         }
-        (None, None) => NodeFile { uid: NodeUid::random(&control.env)?, restore: None },
-    };
-    file.write(dir, &control.env)?;
-    Ok(file)
+        (None, None) => Ok(NodeFile { uid: NodeUid::random(&control.env)?, restore: None }),
+    }
+}
+
+/// The snapshot whose units are used: the newest one, unless all is to be stored anew, or a pack of
+/// it is gone. A snapshot must not be built on what is not there.
+pub(super) fn base<'a>(
+    vault: &Vault,
+    node: &NodeName,
+    parent: Option<&'a Manifest>,
+    full: bool,
+) -> Result<(Option<&'a Manifest>, Vec<String>)> {
+    let mut warnings = vault.node_warnings(node)?;
+    let Some(parent) = parent.filter(|_| !full) else { return Ok((None, warnings)) };
+    let Some(missing) = vault.missing_pack(parent)? else { return Ok((Some(parent), warnings)) };
+    warnings.push(format!(
+        "{missing}, which the snapshots before need, is missing: everything was stored anew"
+    ));
+    Ok((None, warnings))
+}
+
+/// The number after the last one that was ever given, also to a snapshot that is gone.
+pub(super) fn next_seq(parent: Option<&Manifest>, record: &NodeRecord) -> Seq {
+    let standing = parent.map_or(Seq(0), |parent| parent.seq);
+    let recorded = record.newest.map_or(Seq(0), |(_, seq)| seq);
+    Seq(standing.max(recorded).0 + 1)
 }
 
 fn another_node(node: &NodeName) -> Error {

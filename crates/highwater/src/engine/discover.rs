@@ -28,6 +28,9 @@ const OWN_DIR: &str = ".highwater";
 /// How the names of its work directories begin.
 const WORK_PREFIX: &[u8] = b".highwater-";
 
+/// How the names of its scratch directories begin, before an id of 16 hex digits.
+const SCRATCH_PREFIXES: [&[u8]; 2] = [b".highwater-checkpoint-", b".highwater-sqlite-"];
+
 /// The name of the part that holds the plain files.
 const FILES: &str = "files";
 
@@ -179,7 +182,7 @@ fn walk(tree: &mut Tree, dir: &RelPath, depth: usize, globs: &mut Globs) -> Resu
             kind if kind.is_symlink() => NodeKind::Link,
             _ => NodeKind::Other,
         };
-        if kind == NodeKind::Dir && (is_own(&inner) || globs.excludes(&inner)) {
+        if kind == NodeKind::Dir && (is_own(&inner, &tree.dir) || globs.excludes(&inner)) {
             continue;
         }
         if kind == NodeKind::File {
@@ -194,9 +197,22 @@ fn walk(tree: &mut Tree, dir: &RelPath, depth: usize, globs: &mut Globs) -> Resu
     Ok(())
 }
 
-/// Highwater's own directories are part of no node.
-fn is_own(path: &RelPath) -> bool {
-    path.as_bytes() == OWN_DIR.as_bytes() || path.name().as_bytes().starts_with(WORK_PREFIX)
+/// Highwater's own directories are part of no node: `.highwater` itself, those in which a capture
+/// makes a copy or a checkpoint, and the work directory of a restore beside a directory inside.
+fn is_own(path: &RelPath, dir: &Path) -> bool {
+    if path.as_bytes() == OWN_DIR.as_bytes() {
+        return true;
+    }
+    let name = path.name().as_bytes();
+    let scratch = SCRATCH_PREFIXES.iter().any(|prefix| {
+        name.strip_prefix(*prefix)
+            .is_some_and(|id| id.len() == 16 && id.iter().all(u8::is_ascii_hexdigit))
+    });
+    let work = || {
+        let has = |file: &str| path.under(dir).join(file).exists();
+        has("lock") && (has("journal.json") || has("kept.json"))
+    };
+    scratch || (name.starts_with(WORK_PREFIX) && work())
 }
 
 /// A path as parts and messages name it.

@@ -67,8 +67,8 @@ fn stage(
     control: &Control,
 ) -> Result<Vec<String>> {
     let parts = chosen(manifest, plan.part.as_deref())?;
-    if let (Some(part), Some(_)) = (&plan.part, &plan.keep) {
-        keep_others(manifest, part, &plan.target, staging, control)?;
+    if let (Some(_), Some(_), [part]) = (&plan.part, &plan.keep, parts.as_slice()) {
+        keep_others(part, &plan.target, staging, control)?;
     }
     let stage = Stage::new(staging, plan.owner);
     stage.write(vault, manifest, &parts, control)?;
@@ -91,31 +91,41 @@ fn stage(
 
 /// Copies what stays as it is. What belongs to the part now, also what the snapshot does not know
 /// (a newer log of the same database), does not stay.
-fn keep_others(
-    manifest: &Manifest,
-    part: &str,
-    target: &Path,
-    staging: &Path,
-    control: &Control,
-) -> Result<()> {
-    let record = manifest.parts.iter().find(|record| record.name == part);
+fn keep_others(part: &PartRecord, target: &Path, staging: &Path, control: &Control) -> Result<()> {
     let layout = engine::discover(target, &engine::DiscoverOptions::default())?;
-    let current = layout.parts.iter().find(|found| found.name == part);
-    let gone: HashSet<&RelPath> = record
+    let current = layout.parts.iter().find(|found| found.name == part.name);
+    if current.is_none() && part.root == RelPath::root() {
+        return Err(Error::conflict("nothing tells which files of the target belong to the part")
+            .entry(part.name.clone())
+            .hint("restore the whole node"));
+    }
+    let gone: HashSet<&RelPath> = part
+        .entries
         .iter()
-        .flat_map(|record| record.entries.iter().map(|entry| &entry.path))
+        .map(|entry| &entry.path)
         .chain(current.iter().flat_map(|found| &found.entries))
         .collect();
     let other_dirs: HashSet<RelPath> = layout
         .parts
         .iter()
-        .filter(|found| found.name != part)
+        .filter(|found| found.name != part.name)
         .flat_map(|found| found.entries.iter().filter_map(RelPath::parent))
         .collect();
-    // A directory that other parts lie in stays, even if the part names it as well.
-    let replaced =
-        |path: &RelPath| gone.contains(path) && !other_dirs.iter().any(|dir| dir.is_within(path));
+    let replaced = |path: &RelPath| {
+        // A database too damaged to be recognised: a log of it must not meet the restored one.
+        if current.is_none() && belongs_by_name(path, &part.root) {
+            return true;
+        }
+        // A directory that other parts lie in stays, even if the part names it as well.
+        gone.contains(path) && !other_dirs.iter().any(|dir| dir.is_within(path))
+    };
     copy_others(target, staging, &replaced, control)
+}
+
+/// Whether a path is that of a database, inside its directory, or one of SQLite's files beside it.
+fn belongs_by_name(path: &RelPath, root: &RelPath) -> bool {
+    let beside = path.as_bytes().strip_prefix(root.as_bytes());
+    path.is_within(root) || matches!(beside, Some(b"-wal" | b"-shm" | b"-journal"))
 }
 
 /// Opens every restored database, read-only.

@@ -64,7 +64,7 @@ pub(super) fn fetch<'a>(
             scope.spawn(move || work(vault, &queue, failure, control));
         }
         drop(queue);
-        let planned = plan_reads(vault, manifest, entries, target, &reads, control);
+        let planned = plan_reads(vault, manifest, entries, target, &reads, &failure, control);
         // The workers end when nobody can send any more.
         drop(reads);
         planned
@@ -81,6 +81,7 @@ fn plan_reads<'a>(
     entries: impl Iterator<Item = &'a EntryRecord>,
     target: &dyn Target,
     reads: &Sender<Read>,
+    failure: &Mutex<Option<Error>>,
     control: &Control,
 ) -> Result<()> {
     for entry in entries {
@@ -92,8 +93,9 @@ fn plan_reads<'a>(
             let base = number as u64 * LEAF_BYTES;
             for (pack, pieces) in cut(vault, entry, &leaf, base)? {
                 let read = Read { pack, file: Arc::clone(&file), path: Arc::clone(&path), pieces };
-                if reads.send(read).is_err() {
-                    // Every worker has ended: the first one's error tells why.
+                let failed = failure.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+                if failed || reads.send(read).is_err() {
+                    // The worker's error tells why, and comes before this one.
                     return Err(Error::interrupted());
                 }
             }

@@ -33,6 +33,14 @@ pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Re
         warnings
             .push("the snapshot failed a restore test: restore another one if you can".to_owned());
     }
+    let kept = place.work.join("kept");
+    if place.keep.is_some() && kept.exists() {
+        warnings.push(format!(
+            "{}, which an earlier restore keeps, will be removed: copy it away first if it may be \
+             needed",
+            encode(kept.as_os_str().as_encoded_bytes())
+        ));
+    }
     let newest = vault.snapshot_names(Some(&manifest.node))?;
     let younger =
         newest.iter().filter(|name| (name.epoch, name.seq) > (manifest.epoch, manifest.seq));

@@ -6,7 +6,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
+use rustix::fs::{
+    AtFlags, CWD, FallocateFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
+};
 use rustix::io::Errno;
 
 use crate::control::{Control, Event};
@@ -65,6 +67,7 @@ impl<'a> Stage<'a> {
         }
         let files = entries.values().copied().filter(|entry| entry.kind == EntryType::File);
         fetch(vault, manifest, files, self, control)?;
+        entries.values().try_for_each(|entry| self.punch_holes(entry))?;
         // Links come last: no file can be written through one.
         for entry in entries.values() {
             if let EntryType::Symlink { target } = &entry.kind {
@@ -74,6 +77,26 @@ impl<'a> Stage<'a> {
                     entry.path.under(self.dir),
                 )
                 .map_err(|error| Error::io("making a link", error).entry(entry.path.to_string()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a sparse file its holes again: units at their edges were written whole.
+    fn punch_holes(&self, entry: &EntryRecord) -> Result<()> {
+        if entry.holes.is_empty() {
+            return Ok(());
+        }
+        let failed = |error| Error::io("making a file sparse", error).entry(entry.path.to_string());
+        let file = OpenOptions::new().write(true).open(entry.path.under(self.dir));
+        let file = file.map_err(failed)?;
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        for &(offset, length) in &entry.holes {
+            match rustix::fs::fallocate(&file, flags, offset, length) {
+                Ok(()) => {}
+                // A file system without holes: the zeros stand as they are.
+                Err(Errno::NOTSUP) => return Ok(()),
+                Err(error) => return Err(failed(error.into())),
             }
         }
         Ok(())

@@ -40,7 +40,7 @@ pub(crate) use actor::boot;
 pub use check::{CheckOptions, CheckReport, Fault, check};
 pub(crate) use intent::{BACKUP_TIME_MAX, Intent};
 pub use manifest::Manifest;
-pub(crate) use nodes::copied;
+pub(crate) use nodes::{NodeRecord, copied};
 pub(crate) use snapshots::{MANIFEST_VERSION, SnapshotName};
 
 use header::Header;

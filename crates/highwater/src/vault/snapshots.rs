@@ -3,11 +3,14 @@
 //! A manifest's name tells epoch and sequence, so that the newest one is found by listing: never by
 //! a clock. The name is bound into the seal; a manifest under another name doesn't open.
 
+use std::collections::HashSet;
+
 use crate::error::{Error, Kind, Result};
 use crate::ids::{Epoch, NodeName, Seq, SnapshotId, encode};
 
 use super::manifest::Manifest;
 use super::nodes::NodeRecord;
+use super::pack::pack_name;
 use super::seal::ObjectKind;
 use super::sealed;
 use super::{Level, Selector, SnapshotInfo, Vault};
@@ -168,6 +171,7 @@ impl Vault {
             return Err(Error::input("the vault holds several nodes")
                 .hint("say which one with --node NAME"));
         }
+        self.refuse_lost(newest, names)?;
         for name in names.iter().rev() {
             let info = self.snapshot_info(name).map_err(|error| with_others(error, name, names))?;
             let fits = selector.before.is_none_or(|before| info.manifest.time <= before)
@@ -177,6 +181,35 @@ impl Vault {
             }
         }
         Err(if selector.require.is_some() { too_low() } else { nothing() })
+    }
+
+    /// The snapshot that the node's record knows as the newest, where its manifest is gone.
+    pub(crate) fn lost_newest(&self, node: &NodeName) -> Result<Option<SnapshotId>> {
+        let Some((newest, _)) = self.node_record(node)?.and_then(|record| record.newest) else {
+            return Ok(None);
+        };
+        Ok(if self.is_committed(node, newest)? { None } else { Some(newest) })
+    }
+
+    /// What the operator should know of a node in this vault: a newest snapshot that is gone.
+    pub fn node_warnings(&self, node: &NodeName) -> Result<Vec<String>> {
+        let lost = self.lost_newest(node)?;
+        Ok(lost.map(|lost| lost_warning(node, lost)).into_iter().collect())
+    }
+
+    /// `latest` must be the latest: where the record of the node is damaged, or knows a newer
+    /// snapshot than there is, older state would be restored without a word.
+    fn refuse_lost(&self, newest: &SnapshotName, names: &[SnapshotName]) -> Result<()> {
+        let lost = self.lost_newest(&newest.node).map_err(|error| {
+            let ids: Vec<String> = named(names.iter().rev());
+            error.hint(format!("restore a snapshot by its id: {}", ids.join(", ")))
+        })?;
+        let Some(lost) = lost else { return Ok(()) };
+        let ids: Vec<String> = named(names.iter().rev());
+        Err(Error::corrupt(lost_warning(&newest.node, lost)).entry(lost.to_string()).hint(format!(
+            "find the rest of the vault; or restore an older snapshot by its id: {}",
+            ids.join(", ")
+        )))
     }
 
     /// Commits a snapshot: with its manifest it becomes visible.
@@ -191,6 +224,21 @@ impl Vault {
         } else {
             Err(Error::bug("two snapshots with one random id").entry(object))
         }
+    }
+
+    /// A pack of the manifest that is not there in its full size, if there is one.
+    pub(crate) fn missing_pack(&self, manifest: &Manifest) -> Result<Option<String>> {
+        if manifest.packs.is_empty() {
+            return Ok(None);
+        }
+        let listed = self.store().list(Some("packs"))?;
+        let there: HashSet<(&str, u64)> =
+            listed.iter().map(|listed| (listed.name.as_str(), listed.size)).collect();
+        let names = manifest.packs.iter().map(|pack| (pack_name(pack.id), pack.size));
+        Ok(names
+            .filter(|(name, size)| !there.contains(&(name.as_str(), *size)))
+            .map(|(name, _)| name)
+            .next())
     }
 
     /// Whether a manifest of the snapshot was put.
@@ -216,17 +264,25 @@ fn with_others(error: Error, damaged: &SnapshotName, names: &[SnapshotName]) -> 
     if error.kind() != Kind::Corrupt {
         return error;
     }
-    let others: Vec<String> = names
-        .iter()
-        .rev()
-        .filter(|name| name.node == damaged.node && name.snapshot != damaged.snapshot)
-        .take(OTHERS_NAMED)
-        .map(|name| name.snapshot.to_string())
-        .collect();
+    let others = named(
+        names
+            .iter()
+            .rev()
+            .filter(|name| name.node == damaged.node && name.snapshot != damaged.snapshot),
+    );
     if others.is_empty() {
         return error.hint("no other snapshot of this node is in the vault: try another vault");
     }
     error.hint(format!("other snapshots can be restored by their ids: {}", others.join(", ")))
+}
+
+/// The ids of the first few.
+fn named<'a>(names: impl Iterator<Item = &'a SnapshotName>) -> Vec<String> {
+    names.take(OTHERS_NAMED).map(|name| name.snapshot.to_string()).collect()
+}
+
+fn lost_warning(node: &NodeName, lost: SnapshotId) -> String {
+    format!("the newest snapshot of {node}, {lost}, is missing from the vault")
 }
 
 fn too_low() -> Error {
