@@ -14,6 +14,7 @@ pub(crate) use metadata::read as metadata_of;
 mod others;
 mod process;
 mod rocksdb;
+mod scratch;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 

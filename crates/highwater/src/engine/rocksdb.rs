@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::files::{FileSet, Listed, Stability};
 use super::metadata::{self, Stamp};
+use super::scratch::Scratch;
 use super::{
     CheckpointHook, Consistency, EngineKind, Finished, FoundPart, PartCapture, Piece, Refusal,
     SourceEntry, Units, lock,
@@ -17,14 +18,15 @@ use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 use crate::ids::RelPath;
 
+/// How the name of the private directory of a checkpoint begins.
+const CHECKPOINT_PREFIX: &str = ".highwater-checkpoint-";
+
 pub(super) mod check;
 #[cfg(feature = "rocksdb")]
 mod open;
 pub(super) mod version;
-mod work;
 
 use version::Version;
-use work::WorkDir;
 
 /// How often a database in use is looked at again, where its MANIFEST named a table that a
 /// compaction had meanwhile removed.
@@ -292,7 +294,12 @@ struct Rocks {
 /// What keeps the files as they are.
 enum Hold {
     Lock { _lock: OwnedFd, db: PathBuf, stamps: Vec<(PathBuf, Stamp)> },
-    Checkpoint(WorkDir),
+    Checkpoint(Scratch),
+}
+
+/// Beside the database, or in `.highwater` where the database is the node directory itself.
+fn scratch_parent(dir: &Path, root: &RelPath) -> PathBuf {
+    root.parent().map_or_else(|| dir.join(".highwater"), |parent| parent.under(dir))
 }
 
 fn by_hook(
@@ -302,7 +309,7 @@ fn by_hook(
     env: &Env,
 ) -> Result<(Box<dyn PartCapture>, Duration)> {
     let db = part.root.under(dir);
-    let work = WorkDir::create(dir, &part.root, env)?;
+    let work = Scratch::create(&scratch_parent(dir, &part.root), CHECKPOINT_PREFIX, env)?;
     let checkpoint = work.path().join("checkpoint");
     let start = env.monotonic();
     hook(&checkpoint).map_err(|source| {

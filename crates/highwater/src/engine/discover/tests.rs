@@ -67,7 +67,7 @@ fn parts_are_told_apart() {
     write(node, "badger/000001.vlog", b"");
     write(node, "key", b"secret");
     write(node, ".highwater/journal", b"ours");
-    write(node, "fiber/.highwater-checkpoint-1/x", b"ours");
+    write(node, "fiber/.highwater-checkpoint-0123456789abcdef/x", b"ours");
     let layout = look(node);
     let expected = [
         ("a.redb", EngineKind::Redb),

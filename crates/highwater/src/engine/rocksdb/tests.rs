@@ -197,9 +197,11 @@ fn leftovers_are_collected_unless_a_capture_uses_them() {
     let env = Env::system();
     let stale = dir.path().join(".highwater-checkpoint-0123");
     fs::create_dir_all(stale.join("checkpoint")).unwrap();
-    let used = WorkDir::create(dir.path(), &root, &env).unwrap();
+    let used =
+        Scratch::create(&scratch_parent(dir.path(), &root), CHECKPOINT_PREFIX, &env).unwrap();
     assert!(!stale.exists());
-    let second = WorkDir::create(dir.path(), &root, &env).unwrap();
+    let second =
+        Scratch::create(&scratch_parent(dir.path(), &root), CHECKPOINT_PREFIX, &env).unwrap();
     assert!(used.path().exists() && second.path().exists());
     let mode = fs::metadata(used.path()).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode, 0o700);
@@ -207,7 +209,9 @@ fn leftovers_are_collected_unless_a_capture_uses_them() {
     let path = second.path().to_path_buf();
     drop(second);
     assert!(!path.exists());
-    let inside = WorkDir::create(dir.path(), &RelPath::root(), &env).unwrap();
+    let inside =
+        Scratch::create(&scratch_parent(dir.path(), &RelPath::root()), CHECKPOINT_PREFIX, &env)
+            .unwrap();
     assert!(inside.path().starts_with(dir.path().join(".highwater")));
 }
 

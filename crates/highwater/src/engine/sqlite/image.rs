@@ -1,8 +1,8 @@
 //! The page image of one database under its read transaction, the write-ahead log merged in.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::Read as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,12 +12,16 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::failure::failed;
 use super::source::Source;
 use super::stamp::{self, Stamps};
+use crate::engine::scratch::Scratch;
 use crate::engine::{
     CaptureOptions, Consistency, EngineKind, EntryType, Finished, Identity, PartCapture, Piece,
     SourceEntry, Units,
 };
 use crate::env::Env;
 use crate::error::{Error, Result};
+
+/// How the name of the private directory of a copy begins.
+const COPY_PREFIX: &str = ".highwater-sqlite-";
 
 /// How long a writer in rollback-journal mode may be kept waiting, where nothing else is asked for.
 const BLOCK_MAX: Duration = Duration::from_secs(30);
@@ -153,10 +157,12 @@ impl Image {
     }
 
     fn stream_copy(&self, sink: &mut dyn FnMut(Piece<'_>) -> Result<()>) -> Result<u64> {
-        let scratch = Scratch::make(self.source.path(), &self.env)?;
+        let parent = self.source.path().parent().unwrap_or(Path::new("/"));
+        let scratch = Scratch::create(parent, COPY_PREFIX, &self.env)?;
+        let copy = copy_file(&scratch)?;
         let unread = |error| Error::io("can't read the private copy of a database", error);
-        self.copy_into(&scratch.file)?;
-        let mut file = File::open(&scratch.file).map_err(unread)?;
+        self.copy_into(&copy)?;
+        let mut file = File::open(&copy).map_err(unread)?;
         let mut buffer = vec![0; PIECE_BYTES];
         let mut total = 0;
         loop {
@@ -261,40 +267,16 @@ impl PartCapture for Image {
     }
 }
 
-/// A private directory beside the database, with the place of a copy in it; removed when dropped.
-struct Scratch {
-    dir: PathBuf,
-    file: PathBuf,
-}
-
-impl Scratch {
-    fn make(database: &Path, env: &Env) -> Result<Scratch> {
-        let unmade = |error| Error::io("can't make a private copy of a database", error);
-        let name = format!(".highwater-sqlite-{}", hex::encode(env.random::<8>()?));
-        let dir = database.with_file_name(name);
-        DirBuilder::new().mode(0o700).create(&dir).map_err(unmade)?;
-        let scratch = Scratch { file: dir.join("copy"), dir };
-        // SQLite would make it as readable as the umask lets it.
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&scratch.file)
-            .map_err(unmade)?;
-        Ok(scratch)
-    }
-
-    fn remove(self) -> Result<()> {
-        fs::remove_dir_all(&self.dir)
-            .map_err(|error| Error::io("can't remove the private copy of a database", error))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // On the way of another error; after `remove` there is nothing left.
-        let _ = fs::remove_dir_all(&self.dir);
-    }
+/// A private file for a copy; SQLite would make it as readable as the umask lets it.
+fn copy_file(scratch: &Scratch) -> Result<PathBuf> {
+    let path = scratch.path().join("copy");
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| Error::io("can't make a private copy of a database", error))?;
+    Ok(path)
 }
 
 /// The header under the transaction; `None` where SQLite hands out no pages.

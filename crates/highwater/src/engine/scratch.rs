@@ -1,5 +1,6 @@
-//! The directory beside a database in which its hook makes the checkpoint. Whoever uses it holds a
-//! lock on it, so that leftovers of a crash are told from a capture that is under way.
+//! Private directories beside a database, in which a capture lets a checkpoint or a copy be made.
+//! Whoever uses one holds a lock on it, so that leftovers of a crash are told from a capture that is
+//! under way.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -10,39 +11,34 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use crate::env::Env;
 use crate::error::{Error, Result};
-use crate::ids::RelPath;
 
-const PREFIX: &str = ".highwater-checkpoint-";
-
-pub(super) struct WorkDir {
+/// A private directory; removed when it is dropped.
+pub(super) struct Scratch {
     path: PathBuf,
     _lock: OwnedFd,
 }
 
-impl WorkDir {
-    /// A fresh one beside the database, or in `.highwater` where the database is the node directory
-    /// itself: on the same file system, so that tables can be linked.
-    pub(super) fn create(dir: &Path, root: &RelPath, env: &Env) -> Result<WorkDir> {
-        let parent = match root.parent() {
-            Some(parent) => parent.under(dir),
-            None => dir.join(".highwater"),
-        };
+impl Scratch {
+    /// A fresh one in `parent`, which is on the file system of the database, so that tables can be
+    /// linked. What captures of the same kind left there that did not live to remove it goes first.
+    /// Its name is `prefix` and 16 hex digits.
+    pub(super) fn create(parent: &Path, prefix: &str, env: &Env) -> Result<Scratch> {
         let failed = |source| Error::io(format!("can't make {}", parent.display()), source);
-        match fs::DirBuilder::new().mode(0o700).create(&parent) {
+        match fs::DirBuilder::new().mode(0o700).create(parent) {
             Err(source) if source.kind() != std::io::ErrorKind::AlreadyExists => {
                 return Err(failed(source));
             }
             _ => {}
         }
-        collect(&parent)?;
-        let path = parent.join(format!("{PREFIX}{}", hex::encode(env.random::<8>()?)));
+        collect(parent, prefix)?;
+        let path = parent.join(format!("{prefix}{}", hex::encode(env.random::<8>()?)));
         let what = format!("can't make {}", path.display());
         fs::DirBuilder::new()
             .mode(0o700)
             .create(&path)
             .map_err(|source| Error::io(&what, source))?;
         match lock(&path) {
-            Ok(lock) => Ok(WorkDir { path, _lock: lock }),
+            Ok(lock) => Ok(Scratch { path, _lock: lock }),
             Err(errno) => Err(Error::io(&what, errno)),
         }
     }
@@ -58,7 +54,7 @@ impl WorkDir {
     }
 }
 
-impl Drop for WorkDir {
+impl Drop for Scratch {
     fn drop(&mut self) {
         // What stays is collected by the next capture, which reports a failure.
         let _ = fs::remove_dir_all(&self.path);
@@ -73,11 +69,11 @@ fn lock(path: &Path) -> rustix::io::Result<OwnedFd> {
 }
 
 /// Removes what captures left that did not live to do so.
-fn collect(parent: &Path) -> Result<()> {
+fn collect(parent: &Path, prefix: &str) -> Result<()> {
     let failed = |source| Error::io(format!("can't list {}", parent.display()), source);
     for entry in fs::read_dir(parent).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
+        let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix));
         if !ours || !entry.file_type().map_err(failed)?.is_dir() {
             continue;
         }
