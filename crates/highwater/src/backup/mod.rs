@@ -109,18 +109,12 @@ pub fn run(
     let identity = plan::identify(&layout.dir, &node, parent.as_ref(), options.adopt, control)?;
     let record = vault.claim(&node, writer, actor, identity.uid)?;
     let epoch = record.epoch;
-    // Under an epoch of our own every snapshot is ours; one that we don't know is a clone's.
-    if let Some(parent) = &parent
-        && parent.epoch == epoch
-        && !actor.knows(vault.id(), &node, parent.snapshot)?
-    {
-        return Err(copied(&node));
-    }
+    plan::refuse_copy(vault, actor, parent.as_ref(), epoch)?;
     // Only who may write makes the directory the node's.
     if NodeFile::read(&layout.dir)?.as_ref() != Some(&identity) {
         identity.write(&layout.dir, &control.env)?;
     }
-    let (base, mut warnings) = plan::base(vault, &node, parent.as_ref(), options.full)?;
+    let (base, warnings) = plan::base(vault, &node, parent.as_ref(), options.full)?;
 
     let snapshot = SnapshotId::random(&control.env)?;
     control.env.fault(FaultPoint::BackupIntent)?;
@@ -135,7 +129,7 @@ pub fn run(
         boot: crate::vault::boot(),
     };
     vault.put_intent(&intent)?;
-    let task = Task {
+    Task {
         vault,
         actor,
         layout: &layout,
@@ -148,25 +142,8 @@ pub fn run(
         options,
         control,
         start,
-    };
-    let made = task.capture().and_then(|made| {
-        task.commit(&made.manifest)?;
-        Ok(made)
-    });
-    match made {
-        Ok(made) => {
-            warnings.extend(made.warnings.clone());
-            Ok(Made { warnings, ..made }.report(control.env.monotonic() - start))
-        }
-        // What can't be removed now is collected by the next backup, which finds it by the intent.
-        Err(error) => Err(match task.discard() {
-            Ok(()) => error,
-            Err(_) if error.hint_text().is_none() => {
-                error.hint("what was stored already is collected by the next backup")
-            }
-            Err(_) => error,
-        }),
     }
+    .carry_out(warnings)
 }
 
 /// A backup whose intent stands.
@@ -196,6 +173,30 @@ struct Made {
 }
 
 impl Task<'_> {
+    /// Captures, commits, reports; gives up what was stored where that fails.
+    fn carry_out(&self, mut warnings: Vec<String>) -> Result<BackupReport> {
+        let made = self.capture().and_then(|made| {
+            self.commit(&made.manifest)?;
+            Ok(made)
+        });
+        match made {
+            Ok(made) => {
+                warnings.extend(made.warnings.iter().cloned());
+                let duration = self.control.env.monotonic() - self.start;
+                Ok(Made { warnings, ..made }.report(duration))
+            }
+            // What can't be removed now is collected by the next backup, which finds it by the
+            // intent.
+            Err(error) => Err(match self.discard() {
+                Ok(()) => error,
+                Err(_) if error.hint_text().is_none() => {
+                    error.hint("what was stored already is collected by the next backup")
+                }
+                Err(_) => error,
+            }),
+        }
+    }
+
     /// Captures the node and stores what the parent does not have.
     fn capture(&self) -> Result<Made> {
         let captured = engine::capture(self.layout, &self.options.capture, &self.control.env)?;

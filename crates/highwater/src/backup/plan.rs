@@ -4,9 +4,9 @@ use std::path::Path;
 
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::ids::{NodeName, NodeUid, Seq};
+use crate::ids::{Epoch, NodeName, NodeUid, Seq};
 use crate::node::NodeFile;
-use crate::vault::{Location, Manifest, NodeRecord, Vault};
+use crate::vault::{Actor, Location, Manifest, NodeRecord, Vault, copied};
 
 /// Refuses a vault inside the node directory, or a node directory inside the vault.
 pub(super) fn keep_apart(dir: &Path, vault: &Vault) -> Result<()> {
@@ -58,6 +58,22 @@ pub(super) fn identify(
             Ok(NodeFile { uid: expected, restore: known.and_then(|known| known.restore) })
         }
         (None, None) => Ok(NodeFile { uid: NodeUid::random(&control.env)?, restore: None }),
+    }
+}
+
+/// Under an epoch of our own every snapshot is ours: one that this installation doesn't know is that
+/// of a clone.
+pub(super) fn refuse_copy(
+    vault: &Vault,
+    actor: &Actor,
+    parent: Option<&Manifest>,
+    epoch: Epoch,
+) -> Result<()> {
+    match parent.filter(|parent| parent.epoch == epoch) {
+        Some(parent) if !actor.knows(vault.id(), &parent.node, parent.snapshot)? => {
+            Err(copied(&parent.node))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -203,16 +203,26 @@ pub(crate) fn seal_frame(key: &ObjectKey, number: u64, frame: PlainFrame) -> Res
         kind: frame.kind,
         units: frame.ids.len() as u16,
     };
-    let same = SCRATCH.with_borrow_mut(|(again, plain)| {
-        again.clear();
-        again.extend_from_slice(&bytes);
-        open_frame(key, number, record, again, plain).is_some() && *plain == frame.bytes
-    });
-    if !same {
+    if !opens_to(key, number, record, &bytes, &frame.bytes) {
         return Err(Error::bug("a sealed frame opens to something else")
             .hint("the machine's memory or processor may be faulty"));
     }
     Ok(SealedFrame { record, ids: frame.ids, bytes })
+}
+
+/// Whether a sealed frame opens to exactly these bytes.
+fn opens_to(
+    key: &ObjectKey,
+    number: u64,
+    record: FrameRecord,
+    stored: &[u8],
+    meant: &[u8],
+) -> bool {
+    SCRATCH.with_borrow_mut(|(again, plain)| {
+        again.clear();
+        again.extend_from_slice(stored);
+        open_frame(key, number, record, again, plain).is_some() && plain == meant
+    })
 }
 
 /// Opens a frame in place and expands it into `plain`. `None` where it is not what was sealed.
@@ -320,4 +330,33 @@ fn parse_record(bytes: &[u8]) -> Option<FrameRecord> {
         && record.plain <= FRAME_PLAIN_BYTES_MAX
         && record.plain.is_multiple_of(u32::from(record.units));
     whole.then_some(record)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::VaultId;
+    use crate::vault::keys::MasterKey;
+    use crate::vault::seal::ObjectKind;
+
+    /// A compressor, a processor or a memory that errs between the node's bytes and the seal.
+    #[test]
+    fn a_frame_that_was_sealed_wrong_is_seen_before_it_is_stored() {
+        let master = MasterKey::from_bytes([7; 32]);
+        let vault = VaultId::from_bytes([1; 16]);
+        let key = ObjectKey::create(&master, vault, ObjectKind::Pack, "packs/00/pack").unwrap();
+        let bytes: Vec<u8> = (0..FRAME_BYTES).map(|at| (at % 251) as u8).collect();
+        let ids = vec![UnitId::ZERO; 16];
+        let plain = PlainFrame { kind: FrameKind::Pages, ids, bytes: bytes.clone() };
+        let sealed = seal_frame(&key, 3, plain).unwrap();
+        assert!(opens_to(&key, 3, sealed.record, &sealed.bytes, &bytes));
+        let mut wrong = bytes.clone();
+        wrong[4096] ^= 1;
+        assert!(!opens_to(&key, 3, sealed.record, &sealed.bytes, &wrong));
+        let (codec, mut frame) = Codec::compress(&wrong).unwrap();
+        key.seal(4, Purpose::Data, &[], &mut frame).unwrap();
+        let record = FrameRecord { stored: frame.len() as u32, codec, ..sealed.record };
+        assert!(!opens_to(&key, 4, record, &frame, &bytes), "compressed from other bytes");
+        assert!(!opens_to(&key, 5, record, &frame, &wrong), "sealed under another number");
+    }
 }
