@@ -46,6 +46,7 @@ pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Re
         newest.iter().filter(|name| (name.epoch, name.seq) > (manifest.epoch, manifest.seq));
     match younger.count() {
         0 => {}
+        1 => warnings.push("a newer snapshot of the node is in the vault".to_owned()),
         count => warnings.push(format!("{count} newer snapshots of the node are in the vault")),
     }
     let part = |part: &&PartRecord| (part.name.clone(), part.engine, part.files(), part.bytes());
