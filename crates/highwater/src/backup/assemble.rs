@@ -17,7 +17,7 @@ use crate::vault::runs::{self, LEAF_BYTES, Place, Run};
 use crate::vault::seal::{ObjectKey, ObjectKind};
 use crate::vault::{Manifest, Vault};
 
-use super::pipeline::{Halt, Hashed, Job, Read, Write};
+use super::messages::{Halt, Hashed, Job, Read, Write};
 
 /// Runs up to so many bytes stand in the manifest itself.
 const INLINE_BYTES_MAX: usize = 256;

@@ -5,7 +5,6 @@
 //! results; every queue has a bound, so that memory does not grow with the database.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -14,12 +13,12 @@ use crate::engine::{Finished, PartCapture, Units};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{PackId, SnapshotId};
 use crate::vault::manifest::EntryRecord;
-use crate::vault::pack::{FrameKind, PlainFrame, SealedFrame, UnitId, UnitKeys, seal_frame};
-use crate::vault::seal::ObjectKey;
+use crate::vault::pack::{FrameKind, UnitId, UnitKeys, seal_frame};
 use crate::vault::{Manifest, Vault};
 
 use super::assemble::{Assembler, FileMap};
-use super::batch::{Batch, Batcher, Cut, Rate};
+use super::batch::{Batcher, Cut, Rate};
+use super::messages::{Halt, Hashed, Job, Read, Write};
 use super::write::{Written, write_packs};
 
 /// Batches between reader and assembler: at most so many times 4 MiB.
@@ -28,54 +27,6 @@ const BATCHES_MAX: usize = 4;
 const FRAMES_MAX: usize = 6;
 /// Hashing, compressing and sealing are shared by so many threads.
 const WORKERS_MAX: usize = 8;
-
-/// A batch whose units are hashed; `None`: all its bytes are zero.
-pub(super) struct Hashed {
-    pub(super) batch: Batch,
-    pub(super) ids: Vec<Option<UnitId>>,
-}
-
-/// What goes from the reader to the assembler, in order.
-pub(super) enum Read {
-    /// A file begins: its place among the files that are stored, and its units.
-    Begin {
-        file: usize,
-        units: Units,
-        size: u64,
-        old: Option<Box<EntryRecord>>,
-    },
-    Batch(Receiver<Hashed>),
-    /// So many whole units of zero bytes.
-    Zeros(u64),
-    End,
-    /// All files were read, and each part's capture held: without it nothing is committed.
-    Finished,
-}
-
-/// What goes from the assembler to the writer, in order.
-pub(super) enum Write {
-    Pack { id: PackId, key: Arc<ObjectKey> },
-    Frame(Receiver<Result<SealedFrame>>),
-    Finished,
-}
-
-/// What the workers do.
-pub(super) enum Job {
-    Hash { batch: Batch, kind: FrameKind, unit: usize, reply: Sender<Hashed> },
-    Seal { key: Arc<ObjectKey>, number: u64, frame: PlainFrame, reply: Sender<Result<SealedFrame>> },
-}
-
-/// A stage that ended before its time: by its own fault, or because a neighbour had stopped.
-pub(super) enum Halt {
-    Failed(Error),
-    Stopped,
-}
-
-impl From<Error> for Halt {
-    fn from(error: Error) -> Halt {
-        Halt::Failed(error)
-    }
-}
 
 /// A part, and what of it is to be read.
 pub(super) struct PartToRead<'a> {

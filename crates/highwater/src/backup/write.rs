@@ -14,7 +14,7 @@ use crate::vault::pack::{FrameRecord, UnitId, pack_name, seal_index};
 use crate::vault::seal::ObjectKey;
 use crate::vault::store::Upload;
 
-use super::pipeline::{Halt, Write};
+use super::messages::{Halt, Write};
 
 /// The packs that were written.
 #[derive(Default)]
