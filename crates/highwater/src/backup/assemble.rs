@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 use crate::ids::{PackId, SnapshotId};
 use crate::vault::manifest::{EntryRecord, PackRef};
 use crate::vault::pack::{
-    FRAME_BYTES, FrameKind, PACK_PLAIN_BYTES_MAX, PACK_UNITS_MAX, PlainFrame, UnitId, pack_name,
+    FRAME_BYTES, FrameKind, PACK_PLAIN_BYTES_MAX, PACK_UNITS_MAX, PlainFrame, SLICE_BYTES, UnitId,
+    pack_name,
 };
 use crate::vault::read::{LoadedLeaf, unit_shape};
 use crate::vault::runs::{self, LEAF_BYTES, Place, Run};
@@ -148,7 +149,7 @@ impl<'a> Assembler<'a> {
                 self.place(file, UnitId::ZERO, None)?;
                 continue;
             };
-            match self.old_page(file, id)? {
+            match self.old_unit(file, id)? {
                 Some(at) => self.place(file, id, Some(at))?,
                 None => {
                     let at = self.add_page(file.unit as usize, id, bytes)?;
@@ -159,8 +160,8 @@ impl<'a> Assembler<'a> {
         Ok(())
     }
 
-    /// Where the parent has the page at this position, if it is the same.
-    fn old_page(&self, file: &mut OpenFile, id: UnitId) -> Result<Option<(PackId, u32)>> {
+    /// Where the parent has the unit at this position, if it is the same.
+    fn old_unit(&self, file: &mut OpenFile, id: UnitId) -> Result<Option<(PackId, u32)>> {
         let (Some(parent), Some(old)) = (self.parent, &file.old) else { return Ok(None) };
         let per_leaf = LEAF_BYTES / file.unit;
         let within = file.next_unit % per_leaf;
@@ -188,7 +189,14 @@ impl<'a> Assembler<'a> {
         bytes: Vec<u8>,
     ) -> Result<(), Halt> {
         let Some(id) = id else { return self.place(file, UnitId::ZERO, None) };
-        self.load_parent_slices()?;
+        if let Some(at) = self.old_unit(file, id)? {
+            return self.place(file, id, Some(at));
+        }
+        // Whether another file of the parent had it is worth a look at all indexes for a whole
+        // slice; a short one costs less to store.
+        if bytes.len() == SLICE_BYTES {
+            self.load_parent_slices()?;
+        }
         if let Some(&at) = self.slices.get(&id) {
             return self.place(file, id, Some(at));
         }
@@ -340,8 +348,8 @@ impl<'a> Assembler<'a> {
 impl OpenFile {
     fn new(file: usize, units: Units, size: u64, old: Option<Box<EntryRecord>>) -> OpenFile {
         let (unit, kind) = unit_shape(units);
-        // Pages are compared by position: those of another page size are not comparable.
-        let old = old.filter(|old| old.units == units && kind == FrameKind::Pages);
+        // Units are compared by position: those of another size are not comparable.
+        let old = old.filter(|old| old.units == units);
         OpenFile {
             file,
             kind,
