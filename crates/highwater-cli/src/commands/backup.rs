@@ -31,7 +31,6 @@ pub(crate) fn run(context: &Context, args: &BackupArgs) -> Result<Answer> {
         rehash: args.rehash,
         full: args.full,
         rate_max: args.limit_rate,
-        guarded: false,
         adopt: args.adopt,
     };
     let actor = context.actor()?;

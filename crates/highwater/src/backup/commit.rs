@@ -137,7 +137,7 @@ impl<'a> Draft<'a> {
             parent: task.base.map(|base| base.snapshot),
             time: self.time,
             barrier: self.barrier,
-            guarded: options.guarded,
+            guarded: false,
             program: env!("CARGO_PKG_VERSION").to_owned(),
             restore: task.identity.restore,
             schema: options.schema,

@@ -47,8 +47,6 @@ pub struct BackupOptions {
     pub full: bool,
     /// Reads no more than so many bytes a second.
     pub rate_max: Option<u64>,
-    /// A restore of this snapshot withholds the databases' entry points.
-    pub guarded: bool,
     /// This directory goes on as the node of that name, although it carries another uid.
     pub adopt: bool,
 }

@@ -13,6 +13,7 @@ use super::{RestoreOptions, RestorePlan};
 /// Plans a restore of `target`; changes nothing.
 pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Result<RestorePlan> {
     let SnapshotInfo { manifest, level } = vault.resolve(&options.selector)?;
+    refuse_guarded(&manifest)?;
     let parts = chosen(&manifest, options.part.as_deref())?;
     let place = locate(target)?;
     let Location::Local(path) = vault.location();
@@ -68,6 +69,17 @@ pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Re
     })
 }
 
+/// A snapshot that asks to be held back must not be restored by a program that can't do so: its node
+/// would start on state that may be old.
+fn refuse_guarded(manifest: &Manifest) -> Result<()> {
+    if !manifest.guarded {
+        return Ok(());
+    }
+    Err(Error::input("the snapshot is guarded, and this program holds no node back")
+        .entry(manifest.snapshot.to_string())
+        .hint("restore it with the version of highwater that wrote it, or a newer one"))
+}
+
 /// All parts of a snapshot, or the one that is named.
 pub(super) fn chosen<'a>(
     manifest: &'a Manifest,
@@ -99,5 +111,21 @@ fn schema_warnings(manifest: &Manifest, known: Option<u64>) -> Result<Vec<String
             Ok(vec![format!("the snapshot tells no schema version; the node's is {known}")])
         }
         _ => Ok(Vec::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn a_guarded_snapshot_is_restored_by_nobody_who_cannot_guard() {
+        let fixture = include_str!("../../tests/fixtures/manifest.json");
+        let mut manifest: Manifest = serde_json::from_str(fixture).unwrap();
+        assert!(manifest.guarded);
+        assert_eq!(refuse_guarded(&manifest).unwrap_err().kind(), Kind::Input);
+        manifest.guarded = false;
+        assert!(refuse_guarded(&manifest).is_ok());
     }
 }
