@@ -13,6 +13,7 @@ pub mod control;
 pub mod engine;
 pub mod env;
 pub mod error;
+pub mod guard;
 pub mod ids;
 mod node;
 pub mod restore;

@@ -13,10 +13,11 @@ const MODULES: &[(&str, &[&str])] = &[
     ("env", &["error", "ids"]),
     ("control", &["error", "env"]),
     ("node", &["error", "ids", "env"]),
+    ("guard", &["error", "ids", "env", "control", "node", "vault"]),
     ("engine", &["error", "ids", "env", "control"]),
     ("vault", &["error", "ids", "env", "control", "engine::records"]),
     ("backup", &["error", "ids", "env", "control", "node", "engine", "vault"]),
-    ("restore", &["error", "ids", "env", "control", "node", "engine", "vault"]),
+    ("restore", &["error", "ids", "env", "control", "node", "guard", "engine", "vault"]),
 ];
 
 /// The records of `engine` that `vault` may name.

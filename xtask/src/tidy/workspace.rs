@@ -5,7 +5,13 @@ use std::collections::BTreeSet;
 use super::{Problem, Tree};
 
 /// A crate earns its place by different dependencies, another audience or special build flags.
-const CRATES: &[&str] = &["crates/highwater", "crates/highwater-cli", "xtask"];
+const CRATES: &[&str] = &[
+    "crates/highwater",
+    "crates/highwater-cli",
+    "crates/highwater-guard",
+    "crates/highwater-sim",
+    "xtask",
+];
 
 pub(super) fn check(tree: &Tree) -> Vec<Problem> {
     const ROOT: &str = "Cargo.toml";

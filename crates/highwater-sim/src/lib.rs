@@ -1,0 +1,1 @@
+//! A reference payment-channel node under Highwater's guard, its models and its simulation.

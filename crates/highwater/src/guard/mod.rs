@@ -1,0 +1,8 @@
+//! What keeps a restored node from acting on state that may be old: the latch in its directory, the
+//! marks in its database, the witness outside it.
+
+mod latch;
+mod store;
+
+pub use latch::{Cause, Held, HeldState, Latch, Recorded, Released, Withheld};
+pub use store::{Adapter, ChannelRecord, GuardedStore, Phase};

@@ -1,0 +1,45 @@
+//! What a node supplies so that its own database is marked: an adapter.
+
+use std::path::Path;
+
+use highwater_guard::Ours;
+
+use crate::error::Result;
+
+/// How far a channel is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Not funded yet: nothing that it signed can be punished.
+    Funding,
+    /// Funded, also while it is closing: it could be punished.
+    Open,
+    /// Its close is confirmed.
+    Closed,
+}
+
+/// A channel, as a node's database has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelRecord {
+    /// The node's own name of it.
+    pub id: String,
+    /// How far it is.
+    pub phase: Phase,
+    /// Its numbers.
+    pub ours: Ours,
+}
+
+/// A node's database, opened with the node's own binding.
+pub trait GuardedStore {
+    /// All its channels.
+    fn channels(&mut self) -> Result<Vec<ChannelRecord>>;
+    /// Marks a channel stale, durable when it returns. One that is marked already stays so.
+    fn mark_stale(&mut self, id: &str) -> Result<()>;
+    /// The channels that are marked stale, as stored.
+    fn stale(&mut self) -> Result<Vec<String>>;
+}
+
+/// Opens a node's database in a node directory that is not the node's yet, or no longer.
+pub trait Adapter: Send + Sync {
+    /// Opens the database below `dir`.
+    fn open(&self, dir: &Path) -> Result<Box<dyn GuardedStore>>;
+}
