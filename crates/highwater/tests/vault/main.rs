@@ -8,6 +8,7 @@ mod increments;
 mod owners;
 mod sequences;
 mod slots;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::fs;
