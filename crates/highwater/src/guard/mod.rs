@@ -7,9 +7,16 @@ mod list;
 pub(crate) mod points;
 mod release;
 mod store;
+mod witness;
 
 pub use crate::ids::GuardKind;
 pub use latch::{Cause, Latch, Recorded, Released, Withheld};
 pub use list::{Held, HeldState, Standing, list, standing, wait, words};
 pub use release::{Which, release};
 pub use store::{Adapter, ChannelRecord, GuardedStore, Phase};
+#[cfg(any(test, feature = "conformance"))]
+pub use witness::conformance as witness_conformance;
+pub use witness::{
+    MemoryWitness, Move, PutFault, Raised, VaultWitness, Witness, WitnessEntry, WitnessOff,
+    WitnessRecord, WitnessStore,
+};
