@@ -155,6 +155,16 @@ impl fmt::Display for NodeName {
     }
 }
 
+/// How a node that was restored, or rolled back, is kept from acting on state that may be old.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GuardKind {
+    /// It embeds the library: each of its channels waits for a verdict.
+    Channels,
+    /// Nobody can change it: the entry points of its databases are withheld.
+    Databases,
+}
+
 /// How often the ownership of a node was taken over; rises only.
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
