@@ -226,6 +226,25 @@ fn what_was_open_while_it_was_off_is_never_cleared_by_it() {
 }
 
 #[test]
+fn what_an_operator_released_counts_from_then_on() {
+    let store = MemoryWitness::new();
+    let first = start(store.clone(), "first");
+    let closing = Ours { closing: true, ..ours(9, 1) };
+    let step = Move { channel: "a".to_owned(), ours: closing };
+    assert_eq!(first.raise(&[step, moved("b", 1, 1)], &[]).unwrap(), Raised::Durable);
+    let second = start(store.clone(), "second");
+    second.accept("a", &ours(4, second.epoch())).unwrap();
+    let released = stored(&store, "a").unwrap();
+    assert_eq!((released.signed, released.closing, released.epoch), (4, false, 2));
+    assert_eq!(kind(raise(&second, "a", 3)), Kind::Bug);
+    assert_eq!(raise(&second, "a", 5).unwrap(), Raised::Durable);
+    assert_eq!(stored(&store, "b").unwrap().epoch, 1, "no other channel is touched");
+    second.switch_off("why").unwrap();
+    second.accept("c", &ours(1, 2)).unwrap();
+    assert!(!stored(&store, "c").unwrap().continuous);
+}
+
+#[test]
 fn it_is_off_only_once_that_is_written_into_it() {
     let store = MemoryWitness::new();
     let witness = start(store.clone(), "first");
