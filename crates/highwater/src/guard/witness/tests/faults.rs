@@ -33,6 +33,24 @@ fn a_lost_put_is_tried_again_so_often_and_no_oftener() {
 }
 
 #[test]
+fn nothing_is_read_back_where_nothing_is_in_doubt() {
+    struct ReadOnce(MemoryWitness, Mutex<bool>);
+    impl WitnessStore for ReadOnce {
+        fn newest(&self) -> Result<Option<(u64, Vec<u8>)>> {
+            assert!(!std::mem::replace(&mut *self.1.lock().unwrap(), true), "read again");
+            self.0.newest()
+        }
+        fn put_new(&self, number: u64, document: &[u8]) -> Result<bool> {
+            self.0.put_new(number, document)
+        }
+    }
+    let witness = start(ReadOnce(MemoryWitness::new(), Mutex::new(false)), "us");
+    for number in 1..=3 {
+        assert_eq!(raise(&witness, "a", number).unwrap(), Raised::Durable);
+    }
+}
+
+#[test]
 fn nothing_counts_while_the_witness_is_unreachable() {
     let store = MemoryWitness::new();
     let witness = start(store.clone(), "us");
