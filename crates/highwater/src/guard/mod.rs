@@ -9,6 +9,7 @@ mod release;
 mod store;
 
 pub use crate::ids::GuardKind;
+pub(crate) use latch::LATCH;
 pub use latch::{Cause, Latch, Recorded, Released, Withheld};
 pub use list::{Held, HeldState, Standing, list, standing, wait, words};
 pub use release::{Which, release};
