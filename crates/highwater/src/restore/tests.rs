@@ -1,6 +1,8 @@
 //! Every restore and rollback is cut off at every fault point, each recovery of it too: the node
 //! directory is then exactly the old one or exactly the new one, and nothing of the work is left.
 
+mod held;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
