@@ -102,6 +102,11 @@ id16!(
     RestoreId
 );
 
+id16!(
+    /// One put of a witness's record: two copies of one process never put the same.
+    PutId
+);
+
 /// A name of a node in a vault: 1 to 64 characters of `A-Z a-z 0-9 . _ -`, not beginning with a dot.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

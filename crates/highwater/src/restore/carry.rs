@@ -115,7 +115,11 @@ impl Staged<'_> {
             // The rest of the node is in quarantine, whatever this part was captured with.
             latch.write(dir, &control.env)?;
         }
-        let about = hold::About { manifest, restore: self.restore };
+        let about = hold::About {
+            manifest,
+            restore: self.restore,
+            original_gone: plan.original_gone.as_ref(),
+        };
         let adapter = plan.adapter.as_deref();
         let held = hold::put_on(weighed, &about, adapter, dir, named, &control.env)?;
         let own = dir.join(OWN_DIR);

@@ -10,7 +10,7 @@ use super::mark;
 use crate::durable;
 use crate::env::{Env, FaultPoint};
 use crate::error::{Error, Kind, Result};
-use crate::guard::{Adapter, Cause, LATCH, Latch, Recorded, hold};
+use crate::guard::{Adapter, Cause, LATCH, Latch, Recorded, Released, hold};
 use crate::ids::{GuardKind, NodeName, NodeUid, RelPath, RestoreId, SnapshotId};
 use crate::node::NodeFile;
 use crate::vault::{Manifest, Vault};
@@ -145,6 +145,8 @@ pub(super) struct Held {
 pub(super) struct About<'a> {
     pub(super) manifest: &'a Manifest,
     pub(super) restore: RestoreId,
+    /// Somebody's statement that no other copy of the node runs or ever will.
+    pub(super) original_gone: Option<&'a Released>,
 }
 
 /// Puts the hold on the staged copy in `dir`; `named` are the entry points that the snapshot tells of.
@@ -157,21 +159,15 @@ pub(super) fn put_on(
     env: &Env,
 ) -> Result<Option<Held>> {
     let Some(kind) = weighed.kind else { return Ok(None) };
+    let manifest = about.manifest;
     let latch = Latch {
-        version: 1,
-        kind,
-        node: about.manifest.node.clone(),
-        uid: about.manifest.uid,
-        cause: Cause::Restore,
-        restore: about.restore,
-        snapshot: about.manifest.snapshot,
-        time: env.now(),
+        uid: Some(manifest.uid),
+        restore: Some(about.restore),
+        snapshot: Some(manifest.snapshot),
         reasons: weighed.reasons,
         marks: weighed.marks,
-        channels: BTreeMap::new(),
-        listed: false,
-        withheld: Vec::new(),
-        release: None,
+        original_gone: about.original_gone.cloned(),
+        ..Latch::new(kind, manifest.node.clone(), Cause::Restore, env.now())
     };
     let latch = succeed(latch, captured(dir)?);
     // A latch that was captured with the node tells of an older quarantine, and of nothing that is
@@ -295,21 +291,13 @@ pub(super) fn put_on_kept(
         let name = target.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
         name.parse().or_else(|_| "node".parse())
     };
+    let node = known.map_or_else(name, |latch| Ok(latch.node.clone()))?;
     let latch = Latch {
-        version: 1,
-        kind,
-        node: known.map_or_else(name, |latch| Ok(latch.node.clone()))?,
-        uid: uid.or(known.map(|latch| latch.uid)).unwrap_or_else(|| NodeUid::from_bytes([0; 16])),
-        cause: Cause::Rollback,
-        restore: undone.0,
-        snapshot: undone.1,
-        time: env.now(),
+        uid: uid.or(known.and_then(|latch| latch.uid)),
+        restore: Some(undone.0),
+        snapshot: Some(undone.1),
         reasons: vec!["the restored node may have run since".to_owned()],
-        marks: BTreeMap::new(),
-        channels: BTreeMap::new(),
-        listed: false,
-        withheld: Vec::new(),
-        release: None,
+        ..Latch::new(kind, node, Cause::Rollback, env.now())
     };
     let [theirs, ours_before] = latches;
     // What was condemned on the other side says nothing of this one, which may be newer.

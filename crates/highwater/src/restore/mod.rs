@@ -21,7 +21,7 @@ use std::time::Duration;
 use crate::control::Control;
 use crate::engine::EngineKind;
 use crate::error::Result;
-use crate::guard::Adapter;
+use crate::guard::{Adapter, Released};
 use crate::ids::{GuardKind, NodeName, SnapshotId, Time};
 use crate::vault::{Level, Selector, Vault};
 
@@ -40,6 +40,9 @@ pub struct RestoreOptions {
     pub schema: Option<u64>,
     /// Opens the node's database, so that its channels are marked stale before the node gets it.
     pub adapter: Option<Arc<dyn Adapter>>,
+    /// A statement that no other copy of the node runs or ever will: without it, and without a
+    /// witness, a peer's word clears no channel.
+    pub original_gone: Option<Released>,
 }
 
 /// How the target is exchanged.
@@ -90,6 +93,9 @@ pub struct RestorePlan {
     pub reasons: Vec<String>,
     /// Opens the node's database.
     pub adapter: Option<Arc<dyn Adapter>>,
+    /// The statement that no other copy of the node runs or ever will: without it, and without a
+    /// witness, a peer's word clears no channel.
+    pub original_gone: Option<Released>,
 }
 
 /// What a restore did.

@@ -75,6 +75,7 @@ pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Re
         hold: weighed.kind,
         reasons: weighed.reasons,
         adapter: options.adapter.clone(),
+        original_gone: options.original_gone.clone(),
     })
 }
 

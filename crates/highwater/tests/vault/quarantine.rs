@@ -210,7 +210,7 @@ fn what_could_be_punished_is_marked_in_what_becomes_the_node() {
         (latch.kind, latch.cause, latch.listed),
         (GuardKind::Channels, Cause::Restore, true)
     );
-    assert_eq!((latch.snapshot, latch.node), (snapshot, bench.name()));
+    assert_eq!((latch.snapshot, latch.node), (Some(snapshot), bench.name()));
     assert_eq!(latch.channels.keys().collect::<Vec<_>>(), OPEN);
     assert_eq!(latch.channels["two"].ours.unwrap().signed, Some(7));
     let held = guard::list(&bench.node()).unwrap();
@@ -493,7 +493,7 @@ fn a_latch_that_was_captured_is_not_taken_for_the_new_one() {
     let target = bench.dir.path().join("target");
     restore_with(&bench, second, &target, Some(honest), &control()).unwrap();
     let latch = Latch::read(&target).unwrap().unwrap();
-    assert_eq!((latch.snapshot, latch.channels.len()), (second, 3));
+    assert_eq!((latch.snapshot, latch.channels.len()), (Some(second), 3));
     assert!(latch.channels["one"].verdict.is_some(), "what was condemned stays so");
     assert!(latch.channels["two"].release.is_none(), "a release was for the older directory");
 }

@@ -26,10 +26,10 @@ fn latch() -> Latch {
         version: 1,
         kind: GuardKind::Databases,
         node: "node".parse().unwrap(),
-        uid: NodeUid::from_bytes([1; 16]),
+        uid: Some(NodeUid::from_bytes([1; 16])),
         cause: Cause::Rollback,
-        restore: RestoreId::from_bytes([2; 16]),
-        snapshot: SnapshotId::from_bytes([3; 16]),
+        restore: Some(RestoreId::from_bytes([2; 16])),
+        snapshot: Some(SnapshotId::from_bytes([3; 16])),
         time: Time::from_nanos(1_800_000_000_000_000_000),
         reasons: vec!["its backups ask for it".to_owned()],
         marks: BTreeMap::from([("height".to_owned(), 105)]),
@@ -45,6 +45,7 @@ fn latch() -> Latch {
             release: Some(released),
         }],
         release: None,
+        original_gone: None,
     }
 }
 

@@ -3,28 +3,13 @@
 
 use super::*;
 use crate::guard::{self, Cause, GuardKind, HeldState, Latch, Which, hold};
-use crate::ids::NodeUid;
 
 /// The entry points of a node of these tests, but for the one that only one side has.
 const POINTS: [&str; 4] = ["CURRENT", "store/CURRENT", "wallet.sqlite", "wallet.sqlite-wal"];
 
 fn latch() -> Latch {
-    Latch {
-        version: 1,
-        kind: GuardKind::Databases,
-        node: "node".parse().unwrap(),
-        uid: NodeUid::from_bytes([5; 16]),
-        cause: Cause::Restore,
-        restore: RestoreId::from_bytes(RESTORE),
-        snapshot: SnapshotId::from_bytes([2; 16]),
-        time: Time::from_nanos(0),
-        reasons: Vec::new(),
-        marks: BTreeMap::new(),
-        channels: BTreeMap::new(),
-        listed: false,
-        withheld: Vec::new(),
-        release: None,
-    }
+    let node = "node".parse().unwrap();
+    Latch::new(GuardKind::Databases, node, Cause::Restore, Time::from_nanos(0))
 }
 
 fn named() -> [RelPath; 1] {
