@@ -55,9 +55,14 @@ pub(super) fn identify(
         (None, Some(_)) if !adopt => Err(another_node(node)),
         (Some(known), None) => Ok(known),
         (known, Some(expected)) => {
-            Ok(NodeFile { uid: expected, restore: known.and_then(|known| known.restore) })
+            let guard = parent.and_then(Manifest::guard_kind);
+            let (restore, guard) =
+                known.map_or((None, guard), |known| (known.restore, known.guard.or(guard)));
+            Ok(NodeFile { uid: expected, restore, guard })
         }
-        (None, None) => Ok(NodeFile { uid: NodeUid::random(&control.env)?, restore: None }),
+        (None, None) => {
+            Ok(NodeFile { uid: NodeUid::random(&control.env)?, restore: None, guard: None })
+        }
     }
 }
 
