@@ -13,6 +13,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("env", &["error", "ids"]),
     ("control", &["error", "env"]),
     ("node", &["error", "ids", "env"]),
+    ("kit", &["error", "ids", "env", "node", "vault"]),
     ("guard", &["error", "ids", "env", "control", "node", "vault"]),
     ("engine", &["error", "ids", "env", "control"]),
     ("vault", &["error", "ids", "env", "control", "engine::records"]),

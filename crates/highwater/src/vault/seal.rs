@@ -30,6 +30,7 @@ pub(crate) enum ObjectKind {
     Manifest = 2,
     Intent = 3,
     Node = 4,
+    Kit = 7,
 }
 
 /// What a frame is for; part of its additional data.
