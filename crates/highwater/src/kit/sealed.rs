@@ -212,3 +212,33 @@ fn damaged(why: &str) -> Error {
         .entry(NAME)
         .hint("another copy of it may be whole")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_padding_that_highwater_writes_is_read() {
+        let padded = |length: u32, json: &[u8], total: usize| {
+            let mut plain = [&length.to_le_bytes(), json].concat();
+            plain.resize(total, 0);
+            plain
+        };
+        assert_eq!(unpad(&padded(2, b"{}", 8192)).unwrap(), b"{}");
+        assert_eq!(unpad(&padded(8188, &[b' '; 8188], 8192)).unwrap().len(), 8188);
+        let mut more = padded(2, b"{}", 8192);
+        more[8191] = 1;
+        for wrong in [
+            more,
+            padded(2, b"{}", 8191),
+            padded(2, b"{}", 16384),
+            padded(8189, b"{}", 8192),
+            padded(u32::MAX, b"{}", 8192),
+            padded(2, b"{} ...", 8192),
+            vec![0; 3],
+            Vec::new(),
+        ] {
+            assert_eq!(unpad(&wrong).unwrap_err().kind(), crate::Kind::Corrupt);
+        }
+    }
+}

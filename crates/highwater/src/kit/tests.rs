@@ -211,6 +211,17 @@ fn a_forged_header_passes_the_checksums_and_not_the_key() {
     let forgery = with_header(&bytes, &time.to_string(), &later.to_string());
     assert_eq!(describe(&forgery).unwrap().time, later);
     assert_eq!(wrong(open(&forgery, &key(1))).kind(), Kind::Corrupt);
+
+    let header = std::str::from_utf8(&bytes[16..bytes.len() - 8192 - 96]).unwrap();
+    let begin = header.find("    {\n").unwrap();
+    let end = begin + header[begin..].find("\n    },\n").unwrap() + "\n    },\n".len();
+    let fewer = with_header(&bytes, &header[begin..end], "");
+    let [slot] = &*describe(&fewer).unwrap().slots else { panic!("one slot is left") };
+    let secret = match slot.label.as_str() {
+        "first" => key(1),
+        _ => Secret::from_mnemonic(&bench.words).unwrap(),
+    };
+    assert_eq!(wrong(open(&fewer, &secret)).kind(), Kind::Corrupt);
 }
 
 #[test]
