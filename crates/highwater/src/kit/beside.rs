@@ -1,11 +1,10 @@
 //! `.highwater/kit.json`: what a node writes for its kit at each channel opening, beside its own
 //! state, so that `kit export` can seal it without knowing how the node stores its channels.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use super::{KitContent, KitSource, file, parse, secret, validate};
+use crate::durable;
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 use crate::node::OWN_DIR;
@@ -31,12 +30,8 @@ pub fn write_beside(node_dir: &Path, source: &dyn KitSource, env: &Env) -> Resul
         Err(error) if error.kind() == Kind::Corrupt => {}
         Err(error) => return Err(error),
     }
-    match DirBuilder::new().mode(0o700).create(node_dir.join(OWN_DIR)) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            return Err(Error::io("making a directory", error).entry(OWN_DIR));
-        }
-        _ => file::sync_dir(node_dir)?,
-    }
+    durable::make_dir(&node_dir.join(OWN_DIR))?;
+    durable::sync_dir(node_dir)?;
     let mut text = secret::json(&content, false, 1)?;
     text.push(b'\n');
     file::write_file(&node_dir.join(BESIDE), &text, true, env)

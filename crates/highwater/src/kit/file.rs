@@ -9,6 +9,7 @@ use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
+use crate::durable;
 use crate::env::Env;
 use crate::error::{Error, Result};
 
@@ -54,12 +55,7 @@ pub fn write_file(path: &Path, bytes: &[u8], replace: bool, env: &Env) -> Result
         let _ = fs::remove_file(&fresh);
         return Err(error);
     }
-    sync_dir(parent)
-}
-
-/// Makes the names in a directory durable.
-pub(super) fn sync_dir(path: &Path) -> Result<()> {
-    File::open(path).and_then(|dir| dir.sync_all()).map_err(|error| cant_write(path, error))
+    durable::sync_dir(parent)
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
