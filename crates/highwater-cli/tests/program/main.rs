@@ -16,6 +16,7 @@ mod guard;
 mod hard_times;
 mod interrupts;
 mod keys;
+mod kit;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod node;

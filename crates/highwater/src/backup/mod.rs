@@ -103,7 +103,7 @@ pub fn run(
     let layout = engine::discover(dir, &options.discover)?;
     plan::keep_apart(&layout.dir, vault)?;
     crate::guard::hold::refuse_withheld(&layout.dir)?;
-    let node = plan::node_name(&layout.dir, options.node.as_ref())?;
+    let node = crate::node::node_name(&layout.dir, options.node.as_ref())?;
     let writer = actor.writer(&control.env)?;
     let _lock = actor.lock_node(vault.id(), &node)?;
     vault.collect_temporary()?;

@@ -22,15 +22,6 @@ pub(super) fn keep_apart(dir: &Path, vault: &Vault) -> Result<()> {
     Ok(())
 }
 
-/// The name given, or that of the directory.
-pub(super) fn node_name(dir: &Path, given: Option<&NodeName>) -> Result<NodeName> {
-    if let Some(name) = given {
-        return Ok(name.clone());
-    }
-    let name = dir.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-    name.parse().map_err(|error: Error| error.hint("give the node a name with --node NAME"))
-}
-
 /// The newest snapshot of the node: by epoch and sequence, never by a clock.
 pub(super) fn parent(vault: &Vault, node: &NodeName) -> Result<Option<Manifest>> {
     match vault.snapshot_names(Some(node))?.last() {
