@@ -77,11 +77,12 @@ pub(super) struct Draft<'a> {
     barrier: Barrier,
     time: Time,
     pause: Duration,
+    marks: BTreeMap<String, Mark>,
     warnings: Vec<String>,
 }
 
 impl<'a> Draft<'a> {
-    pub(super) fn of(task: &Task<'_>, captured: &Captured) -> Draft<'a> {
+    pub(super) fn of(task: &Task<'_>, captured: &Captured) -> Result<Draft<'a>> {
         let describe = |part: &dyn PartCapture| {
             let found = task.layout.parts.iter().find(|found| found.name == part.name());
             PartRecord {
@@ -93,15 +94,17 @@ impl<'a> Draft<'a> {
                 entries: part.entries().iter().map(entry_record).collect(),
             }
         };
-        Draft {
+        let marks = all_marks(&task.options.marks, &captured.marks)?;
+        Ok(Draft {
             parts: captured.parts.iter().map(|part| describe(part.as_ref())).collect(),
             unchanged: Vec::new(),
             read: Vec::new(),
             barrier: captured.barrier,
             time: captured.time,
             pause: captured.pause,
+            marks,
             warnings: captured.warnings.clone(),
-        }
+        })
     }
 
     /// The content of a file is where the parent has it.
@@ -124,8 +127,6 @@ impl<'a> Draft<'a> {
             self.warnings.extend(finished.warnings);
         }
         let options = task.options;
-        let claimed =
-            |(name, &value): (&String, &u64)| (name.clone(), Mark { value, claimed: true });
         let manifest = Manifest {
             version: MANIFEST_VERSION,
             snapshot: task.intent.snapshot,
@@ -141,7 +142,7 @@ impl<'a> Draft<'a> {
             program: env!("CARGO_PKG_VERSION").to_owned(),
             restore: task.identity.restore,
             schema: options.schema,
-            marks: options.marks.iter().map(claimed).collect::<BTreeMap<_, _>>(),
+            marks: self.marks,
             tags: options.tags.clone(),
             packs,
             root: root_metadata(task)?,
@@ -172,6 +173,23 @@ impl<'a> Draft<'a> {
         }
         Ok(table.packs)
     }
+}
+
+/// What the caller claims and what the node told at the barrier.
+fn all_marks(
+    claimed: &BTreeMap<String, u64>,
+    told: &BTreeMap<String, u64>,
+) -> Result<BTreeMap<String, Mark>> {
+    let told = told.iter().map(|(name, &value)| (name.clone(), Mark { value, claimed: false }));
+    let mut marks: BTreeMap<String, Mark> = told.collect();
+    for (name, &value) in claimed {
+        if marks.insert(name.clone(), Mark { value, claimed: true }).is_some() {
+            return Err(Error::input(format!("the node tells the mark `{name}` itself"))
+                .entry(name.clone())
+                .hint("leave it out of the call"));
+        }
+    }
+    Ok(marks)
 }
 
 fn entry_record(source: &SourceEntry) -> EntryRecord {

@@ -200,7 +200,7 @@ impl Task<'_> {
     fn capture(&self) -> Result<Made> {
         let captured = engine::capture(self.layout, &self.options.capture, &self.control.env)?;
         let known = self.known_files();
-        let mut draft = Draft::of(self, &captured);
+        let mut draft = Draft::of(self, &captured)?;
         let mut bytes_total = 0;
         let mut parts = Vec::with_capacity(captured.parts.len());
         for (part, capture) in captured.parts.into_iter().enumerate() {

@@ -1,6 +1,7 @@
 //! The capture of all parts: databases first, in the order that gives them one instant where there
 //! can be one, plain files last.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{
@@ -17,8 +18,29 @@ pub(super) fn refused(refusal: &Refusal) -> Error {
         .hint(refusal.hint.clone())
 }
 
-/// Takes one image of all parts of `layout`.
+/// Takes one image of all parts of `layout`, while the node holds its writers where it can.
 pub(super) fn capture(layout: &Layout, options: &CaptureOptions, env: &Env) -> Result<Captured> {
+    let Some(hold) = &options.hold else {
+        return take(layout, options, BTreeMap::new(), env);
+    };
+    let begin = env.monotonic();
+    let mut captured = None;
+    hold(&mut |marks| captured = Some(take(layout, options, marks, env))).map_err(|error| {
+        Error::unavailable("the node could not hold its writers for the capture").source(error)
+    })?;
+    let pause = env.monotonic() - begin;
+    match captured {
+        Some(captured) => captured.map(|captured| Captured { pause, ..captured }),
+        None => Err(Error::input("the node's hold hook did not call the capture")),
+    }
+}
+
+fn take(
+    layout: &Layout,
+    options: &CaptureOptions,
+    marks: BTreeMap<String, u64>,
+    env: &Env,
+) -> Result<Captured> {
     if let Some(refusal) = layout.refusals.first() {
         return Err(refused(refusal));
     }
@@ -29,6 +51,9 @@ pub(super) fn capture(layout: &Layout, options: &CaptureOptions, env: &Env) -> R
     let sqlite: Vec<&FoundPart> =
         layout.parts.iter().filter(|part| part.engine == EngineKind::Sqlite).collect();
     let mut barrier = common_instant(databases, hooked, sqlite.len(), Barrier::Single);
+    if options.hold.is_some() && databases > 1 {
+        barrier = Barrier::Hook;
+    }
     allowed(barrier, databases, options)?;
 
     let mut slots: Vec<Option<Box<dyn PartCapture>>> = layout.parts.iter().map(|_| None).collect();
@@ -48,8 +73,10 @@ pub(super) fn capture(layout: &Layout, options: &CaptureOptions, env: &Env) -> R
     }
     if !sqlite.is_empty() {
         let (captures, instant) = begin_sqlite(layout, &sqlite, options, env)?;
-        barrier = common_instant(databases, hooked, sqlite.len(), instant);
-        allowed(barrier, databases, options)?;
+        if options.hold.is_none() {
+            barrier = common_instant(databases, hooked, sqlite.len(), instant);
+            allowed(barrier, databases, options)?;
+        }
         let places = layout.parts.iter().zip(&mut slots);
         let places = places.filter(|(part, _)| part.engine == EngineKind::Sqlite);
         for ((_, slot), capture) in places.zip(captures) {
@@ -65,7 +92,7 @@ pub(super) fn capture(layout: &Layout, options: &CaptureOptions, env: &Env) -> R
     let parts: Option<Vec<_>> = slots.into_iter().collect();
     let parts = parts.ok_or_else(|| Error::bug("a part was captured by no engine"))?;
     let warnings = warnings(barrier, databases);
-    Ok(Captured { parts, barrier, time, pause, warnings })
+    Ok(Captured { parts, barrier, time, pause, marks, warnings })
 }
 
 /// The instant that all databases share, of which so many have a hook and so many are SQLite's,

@@ -18,6 +18,7 @@ mod scratch;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -145,9 +146,23 @@ pub struct User {
 pub type CheckpointHook =
     Arc<dyn Fn(&Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> + Send + Sync>;
 
+/// Holds the writers of the node still, calls the capture that it is handed with the node's marks
+/// (named counters that only rise) as they are at that instant, and lets the writers go on when the
+/// call returns. Checkpoint hooks run inside it: they must not wait for what is held.
+pub type HoldHook = Arc<
+    dyn Fn(
+            &mut dyn FnMut(BTreeMap<String, u64>),
+        ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+        + Send
+        + Sync,
+>;
+
 /// How a capture goes about it.
 #[derive(Clone, Default)]
 pub struct CaptureOptions {
+    /// Holds the node's writers and tells its marks. It is the barrier of all databases that
+    /// nobody but the node writes.
+    pub hold: Option<HoldHook>,
     /// Checkpoint hooks, by part name. With several, the node holds its writes until the last one
     /// has run: that makes the instant which its databases share.
     pub hooks: Vec<(String, CheckpointHook)>,
@@ -297,6 +312,8 @@ pub struct Captured {
     pub time: Time,
     /// How long the node was stopped or held.
     pub pause: std::time::Duration,
+    /// The marks that the node told at the barrier.
+    pub marks: BTreeMap<String, u64>,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }

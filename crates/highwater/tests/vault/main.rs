@@ -5,6 +5,7 @@
 mod damage;
 mod fixture;
 mod increments;
+mod marks;
 mod owners;
 mod sequences;
 mod slots;

@@ -70,3 +70,42 @@ fn an_empty_node_is_captured() {
     assert_eq!((captured.parts.len(), captured.barrier), (1, Barrier::Single));
     assert!(captured.parts[0].entries().is_empty());
 }
+
+#[test]
+#[cfg(feature = "sqlite")]
+fn a_held_node_gives_several_databases_one_instant_and_its_marks() {
+    use crate::engine::HoldHook;
+
+    let dir = tempfile::tempdir().unwrap();
+    let open = |name: &str| {
+        let database = rusqlite::Connection::open(dir.path().join(name)).unwrap();
+        database.pragma_update(None, "journal_mode", "wal").unwrap();
+        database.execute_batch("create table rows (value integer)").unwrap();
+        database
+    };
+    let nodes = [open("channels.sqlite"), open("wallet.sqlite")];
+    let hold: HoldHook = Arc::new(|capture| {
+        capture(BTreeMap::from([("height".to_owned(), 7)]));
+        Ok(())
+    });
+    let layout = discover(dir.path(), &DiscoverOptions::default()).unwrap();
+    let options = CaptureOptions { hold: Some(hold), ..CaptureOptions::default() };
+    let captured = capture(&layout, &options, &Env::system()).unwrap();
+    assert_eq!(captured.barrier, Barrier::Hook);
+    assert_eq!(captured.marks, BTreeMap::from([("height".to_owned(), 7)]));
+    drop(nodes);
+}
+
+#[test]
+fn a_node_that_cannot_be_held_is_not_captured() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = discover(dir.path(), &DiscoverOptions::default()).unwrap();
+    let holds: [crate::engine::HoldHook; 2] =
+        [Arc::new(|_| Err("busy".into())), Arc::new(|_| Ok(()))];
+    let expected = [Kind::Unavailable, Kind::Input];
+    for (hold, expected) in holds.into_iter().zip(expected) {
+        let options = CaptureOptions { hold: Some(hold), ..CaptureOptions::default() };
+        let error = capture(&layout, &options, &Env::system()).err().unwrap();
+        assert_eq!(error.kind(), expected);
+    }
+}
