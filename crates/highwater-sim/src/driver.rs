@@ -1,48 +1,19 @@
-//! Carries the steps of a node out in the one safe order:
-//! durable in the store, then in the witness, then it leaves.
+//! Carries the steps of a node out in the one safe order: durable in the store, then in the witness,
+//! then it leaves.
 //!
 //! A crash between any two of these loses nothing that matters: what is durable and did not leave is
 //! sent again, and what has left is in the witness and in the store.
 
-use std::collections::BTreeMap;
-
+use highwater::guard::Arrival;
 use highwater::{Error, Kind, Result};
-use highwater_guard::{Ours, Quarantined};
+use highwater_guard::{Channel as _, ClosedChannel, FundingSpent, Opened, Quarantined, Release};
 
 use crate::channel::Channel;
+use crate::gate::Gate;
 use crate::ids::ChannelId;
 use crate::keys::NodeKeys;
-use crate::node::{Answer, Effect, Input, Moves, Node, Settled, Start, Step};
-use crate::store::{Store, StoredChannel};
-
-/// What stands between a node and the outside: it says which channels may go on, and remembers
-/// outside the node's disk what has left.
-pub trait Gate {
-    /// Called once, at the start: sorts the channels, and takes what may be written over.
-    fn admit(&mut self, channels: Vec<StoredChannel>) -> Result<Admitted>;
-
-    /// Takes note of verdicts and releases, which the store has already.
-    fn settle(&mut self, settled: &[Settled]) -> Result<()>;
-
-    /// Raises the numbers of all channels that move at one moment. Nothing of them has left yet.
-    /// [`Kind::Fenced`]: another copy of this node has taken over.
-    fn raise(&mut self, moves: &Moves) -> Result<()>;
-}
-
-/// The channels at the start, as a gate sorts them.
-#[derive(Debug, Default)]
-pub struct Admitted {
-    /// The epoch under which this start may move channels; 0 where there is no witness.
-    pub epoch: u64,
-    /// Whose word clears.
-    pub policy: highwater_guard::Policy,
-    /// Channels that are not in question.
-    pub free: Vec<Channel>,
-    /// Channels that are, with what is known of them.
-    pub held: BTreeMap<ChannelId, Quarantined<Channel>>,
-    /// Channels that somebody remembers and the store does not.
-    pub lacking: Vec<ChannelId>,
-}
+use crate::node::{Answer, Effect, Input, Moves, Node, Step};
+use crate::store::{Record, Store, Stored, StoredChannel};
 
 /// A node with its store and its gate.
 pub struct Driver<S, G> {
@@ -75,31 +46,59 @@ pub enum Failure {
 }
 
 impl<S: Store, G: Gate> Driver<S, G> {
-    /// Starts a node on its store.
-    pub fn start(
-        keys: NodeKeys,
-        mut store: S,
-        mut gate: G,
-    ) -> Result<(Driver<S, G>, Outcome), Failure> {
-        let mut stored = store.load().map_err(Failure::Stopped)?;
-        let channels = std::mem::take(&mut stored.channels);
-        let peers = channels
-            .iter()
-            .map(|stored| (stored.channel.id().clone(), *stored.channel.peer()))
-            .collect();
-        let (closed, open) = channels.into_iter().partition::<Vec<_>, _>(|stored| stored.closed);
-        let closed = closed.into_iter().map(|stored| stored.channel).collect();
-        let admitted = gate.admit(open).map_err(Failure::Stopped)?;
-        let (node, step) = Node::start(keys, Start { stored, peers, closed, admitted });
-        let mut driver = Driver { node, store, gate, unraised: Moves::default() };
-        let outcome = driver.carry(step)?;
-        Ok((driver, outcome))
+    /// Starts a node on its store: nothing is said before the gate has sorted the channels.
+    pub fn start(keys: NodeKeys, mut store: S, mut gate: G) -> Result<Driver<S, G>> {
+        let Stored { channels, mut counters, offers, invoices, payments } = store.load()?;
+        let mut node = Node::new(keys, gate.epoch(), gate.policy());
+        let mut arrivals = Vec::new();
+        for StoredChannel { channel, stale, closed } in channels {
+            node.know(channel.id(), *channel.peer());
+            if closed {
+                gate.retire(channel.id())?;
+                node.put_closed(chain_decided(channel));
+            } else {
+                let id = channel.id().to_string();
+                arrivals.push((Arrival { id, channel, stale: stale.is_some() }, stale));
+            }
+        }
+        let epoch = gate.epoch();
+        let admitted = gate.admit(arrivals, &mut |id| {
+            store.commit(&[Record::Unmark(id.clone(), epoch)])
+        })?;
+        admitted.free.into_iter().for_each(|channel| node.put_live(channel));
+        admitted.held.into_iter().for_each(|(id, held)| node.put_held(id, held));
+        let fresh = gate.next_key(counters.channel);
+        if fresh != counters.channel {
+            counters.channel = fresh;
+            store.commit(&[Record::Counters(counters)])?;
+        }
+        node.recall(Stored { channels: Vec::new(), counters, offers, invoices, payments });
+        node.lack(admitted.lacking);
+        Ok(Driver { node, store, gate, unraised: Moves::default() })
     }
 
     /// Turns one input into what leaves.
     pub fn handle(&mut self, input: Input) -> Result<Outcome, Failure> {
         let step = self.node.handle(input).map_err(Failure::Refused)?;
         self.carry(step)
+    }
+
+    /// Lets a channel out of quarantine by an operator's decision, which is recorded first.
+    pub fn release(&mut self, id: &ChannelId, release: &Release) -> Result<Outcome, Failure> {
+        let held = self.node.take_held(id).map_err(Failure::Refused)?;
+        let (store, epoch) = (&mut self.store, self.gate.epoch());
+        let mut unmark = || store.commit(&[Record::Unmark(id.clone(), epoch)]);
+        match self.gate.release(id, held, release, &mut unmark) {
+            Ok(channel) => {
+                let step = self.node.let_out(channel);
+                self.carry(step)
+            }
+            Err(refused) => {
+                let (held, error) = *refused;
+                self.node.put_held(id.clone(), held);
+                Err(Failure::Refused(error))
+            }
+        }
     }
 
     /// The node, to look at.
@@ -118,21 +117,47 @@ impl<S: Store, G: Gate> Driver<S, G> {
     }
 
     fn carry(&mut self, step: Step) -> Result<Outcome, Failure> {
-        let Step { records, settled, moves, effects, answer } = step;
+        let Step { records, judge, closed, moves, mut effects, answer } = step;
         if !records.is_empty() {
             self.store.commit(&records).map_err(Failure::Stopped)?;
         }
-        if !settled.is_empty() {
-            self.gate.settle(&settled).map_err(Failure::Stopped)?;
-        }
         self.unraised.extend(moves);
+        for id in judge {
+            let next = self.settle(&id).map_err(Failure::Stopped)?;
+            self.unraised.extend(next.moves);
+            effects.extend(next.effects);
+            if !next.records.is_empty() {
+                self.store.commit(&next.records).map_err(Failure::Stopped)?;
+            }
+        }
         if !self.unraised.is_empty() {
-            if let Err(error) = self.gate.raise(&self.unraised) {
+            if let Err(error) = self.gate.leave(&self.unraised) {
                 return Err(self.silence(error));
             }
             self.unraised = Moves::default();
         }
+        for id in closed {
+            self.gate.retire(&id).map_err(|error| self.silence(error))?;
+        }
         Ok(Outcome { effects, answer })
+    }
+
+    /// Asks the gate whether a channel comes out of quarantine, and lets it go on where it does.
+    fn settle(&mut self, id: &ChannelId) -> Result<Step> {
+        let held = self.node.take_held(id)?;
+        let (store, epoch) = (&mut self.store, self.gate.epoch());
+        let mut unmark = || store.commit(&[Record::Unmark(id.clone(), epoch)]);
+        Ok(match self.gate.settle(id, held, &mut unmark)? {
+            Opened::Clear(channel, _) => self.node.let_out(channel),
+            Opened::Closed(closed) => {
+                self.node.put_closed(closed);
+                Step::default()
+            }
+            Opened::Held(held) => {
+                self.node.put_held(id.clone(), held);
+                Step::default()
+            }
+        })
     }
 
     fn silence(&mut self, error: Error) -> Failure {
@@ -153,69 +178,12 @@ impl Failure {
     }
 }
 
-/// The gate of a node without a witness: only what is marked is held, and the peers' word clears it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PeerGate;
-
-impl Gate for PeerGate {
-    fn admit(&mut self, channels: Vec<StoredChannel>) -> Result<Admitted> {
-        let mut admitted =
-            Admitted { policy: highwater_guard::Policy::Peer, ..Admitted::default() };
-        for StoredChannel { channel, stale, .. } in channels {
-            let Some(stale) = stale else {
-                admitted.free.push(channel);
-                continue;
-            };
-            let id = channel.id().clone();
-            let held = stale.hold(channel, admitted.policy, None);
-            admitted.held.insert(id, held);
-        }
-        Ok(admitted)
-    }
-
-    fn settle(&mut self, _: &[Settled]) -> Result<()> {
-        Ok(())
-    }
-
-    fn raise(&mut self, _: &Moves) -> Result<()> {
-        Ok(())
-    }
-}
-
-/// No guard at all: every channel goes on, whatever its mark says. It is there so that a test can
-/// show what is lost without one; a build for real money never has it.
-#[cfg(feature = "unguarded")]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Unguarded;
-
-#[cfg(feature = "unguarded")]
-impl Gate for Unguarded {
-    fn admit(&mut self, channels: Vec<StoredChannel>) -> Result<Admitted> {
-        let free = channels.into_iter().map(|stored| stored.channel).collect();
-        Ok(Admitted { free, ..Admitted::default() })
-    }
-
-    fn settle(&mut self, _: &[Settled]) -> Result<()> {
-        Ok(())
-    }
-
-    fn raise(&mut self, _: &Moves) -> Result<()> {
-        Ok(())
-    }
-}
-
-impl Moves {
-    fn extend(&mut self, later: Moves) {
-        self.channels.extend(later.channels);
-        self.counters = later.counters.or(self.counters);
-    }
-
-    fn is_empty(&self) -> bool {
-        self.channels.is_empty() && self.counters.is_none()
-    }
-
-    /// The numbers of one channel.
-    pub fn of(&self, id: &ChannelId) -> Option<&Ours> {
-        self.channels.get(id)
+/// A channel whose confirmed close is stored.
+pub(crate) fn chain_decided(channel: Channel) -> ClosedChannel<Channel> {
+    let mut held = Quarantined::new(channel, highwater_guard::Policy::default(), None, None);
+    held.see(FundingSpent::Confirmed);
+    match held.open() {
+        Opened::Closed(closed) => closed,
+        Opened::Clear(..) | Opened::Held(_) => unreachable!("a confirmed spend decides"),
     }
 }

@@ -8,6 +8,7 @@ pub mod adapter;
 pub mod channel;
 pub mod commitment;
 pub mod driver;
+pub mod gate;
 pub mod ids;
 pub mod keys;
 pub mod ledger;

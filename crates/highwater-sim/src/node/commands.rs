@@ -1,7 +1,6 @@
 //! What an operator can tell a node to do.
 
 use highwater::{Error, Kind, Result};
-use highwater_guard::Release;
 use serde::Serialize;
 
 use super::{Effect, Node, Slot, Step};
@@ -42,13 +41,6 @@ pub enum Command {
         /// The channel.
         channel: ChannelId,
     },
-    /// Lets a channel out of quarantine.
-    Release {
-        /// The channel.
-        channel: ChannelId,
-        /// Why, and by whom.
-        release: Release,
-    },
     /// Goes on although channels are lacking: the key counters jump by so much, so that no key of a
     /// lacking channel is used again.
     JumpCounters {
@@ -79,22 +71,16 @@ impl Node {
                 self.invoices.insert(preimage.hash(), preimage);
                 step.records.push(Record::Counters(self.counters));
                 step.records.push(Record::Invoice(preimage));
-                step.moves.counters = Some(self.counters);
                 Answer::Invoice(preimage.hash())
             }
             Command::Pay { channel, amount, hash } => self.pay(channel, amount, hash, step)?,
             Command::Close { channel } => self.shut_down(&channel, step)?,
             Command::ForceClose { channel } => self.force_close(&channel, step)?,
-            Command::Release { channel, release } => {
-                self.release(&channel, release, step)?;
-                Answer::Done
-            }
             Command::JumpCounters { by } => {
                 self.counters.channel += by;
                 self.counters.invoice += by;
-                self.lacking.clear();
+                self.keys_jumped = true;
                 step.records.push(Record::Counters(self.counters));
-                step.moves.counters = Some(self.counters);
                 Answer::Done
             }
         };
@@ -103,7 +89,7 @@ impl Node {
     }
 
     fn open(&mut self, peer: PeerId, balance: Both<Sats>, step: &mut Step) -> Result<Answer> {
-        if !self.lacking.is_empty() {
+        if !self.keys_jumped {
             return Err(Error::new(
                 Kind::Quarantined,
                 "somebody remembers channels that this node lacks",

@@ -5,6 +5,7 @@ use highwater_guard::FundingSpent;
 
 use super::{Effect, Node, Slot, Step};
 use crate::channel::Channel;
+use crate::driver::chain_decided;
 use crate::ids::{ChannelId, Side};
 use crate::ledger::{Transaction, View};
 use crate::store::Record;
@@ -21,7 +22,8 @@ impl Node {
             (Some(Slot::Live(channel)), Some(FundingSpent::Confirmed)) => {
                 let channel = (**channel).clone();
                 step.records.push(Record::Closed(id.clone()));
-                self.close(channel);
+                step.closed.push(id.clone());
+                self.put_closed(chain_decided(channel));
             }
             (Some(Slot::Live(channel)), _) => {
                 let channel = (**channel).clone();
@@ -37,9 +39,12 @@ impl Node {
         if view.paid.is_some() {
             self.paid.insert(id.clone());
         }
-        if let Some(Slot::Closed(closed)) = self.channels.get(id) {
-            step.effects.extend(closed.claims().answer(view).into_iter().map(Effect::Submit));
-        }
+        let claims = match self.channels.get(id) {
+            Some(Slot::Closed(closed)) => closed.claims(),
+            Some(Slot::Quarantined(held)) => held.claims(),
+            _ => return,
+        };
+        step.effects.extend(claims.answer(view).into_iter().map(Effect::Submit));
     }
 
     fn look_live(&mut self, mut channel: Channel, view: &View, step: &mut Step) {

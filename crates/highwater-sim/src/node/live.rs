@@ -136,7 +136,7 @@ impl Node {
             Err(Mismatch::WeForgot) => {
                 let mut held = Quarantined::new(*next, self.policy, None, None);
                 held.hear(report);
-                self.decide(id.clone(), held, step);
+                self.judge(id.clone(), held, step);
             }
         }
     }

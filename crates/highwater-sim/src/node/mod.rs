@@ -12,13 +12,12 @@ mod session;
 use std::collections::{BTreeMap, BTreeSet};
 
 use highwater::{Error, Result};
-use highwater_guard::{ClosedChannel, Evidence, Ours, Policy, Quarantined, Release, Verdict};
+use highwater_guard::{ClosedChannel, Ours, Policy, Quarantined, Verdict};
 use serde::Serialize;
 
 pub use commands::{Answer, Command};
 
 use crate::channel::{Channel, Offer};
-use crate::driver::Admitted;
 use crate::ids::{ChannelId, PaymentHash, PeerId, Preimage, Sats};
 use crate::keys::NodeKeys;
 use crate::ledger::{Transaction, View};
@@ -41,6 +40,8 @@ pub struct Node {
     counters: Counters,
     /// Channels that somebody remembers and we don't.
     lacking: BTreeSet<ChannelId>,
+    /// No key of a lacking channel can be used again.
+    keys_jumped: bool,
     /// Channels of which the ledger has nothing more to tell.
     paid: BTreeSet<ChannelId>,
 }
@@ -73,10 +74,12 @@ pub enum Input {
 pub struct Step {
     /// First, in one durable transaction.
     pub records: Vec<Record>,
-    /// Then verdicts and releases, which the records have already, are noted where the guard keeps them.
-    pub settled: Vec<Settled>,
+    /// Then the gate is asked about quarantined channels of which something new is known.
+    pub judge: Vec<ChannelId>,
     /// Then the witness is raised.
     pub moves: Moves,
+    /// Then it forgets channels whose close is confirmed.
+    pub closed: Vec<ChannelId>,
     /// Then this leaves.
     pub effects: Vec<Effect>,
     /// The answer to a command.
@@ -88,8 +91,8 @@ pub struct Step {
 pub struct Moves {
     /// The numbers of channels that move, or speak.
     pub channels: BTreeMap<ChannelId, Ours>,
-    /// What is given out once, where some of it was.
-    pub counters: Option<Counters>,
+    /// The index of channel keys that is used first, where one is.
+    pub key_used: Option<u64>,
 }
 
 /// What leaves.
@@ -99,33 +102,6 @@ pub enum Effect {
     Send(PeerId, Message),
     /// A transaction to the ledger. It may be refused: what spends an output may come too late.
     Submit(Transaction),
-}
-
-/// What was decided on a quarantined channel.
-#[derive(Clone, Debug)]
-pub struct Settled {
-    /// The channel.
-    pub channel: ChannelId,
-    /// Our numbers.
-    pub ours: Ours,
-    /// What others say.
-    pub evidence: Evidence,
-    /// The verdict.
-    pub verdict: Verdict,
-    /// An operator's release, where it was one.
-    pub release: Option<Release>,
-}
-
-/// What a node starts with.
-pub struct Start {
-    /// What is stored, but channels.
-    pub stored: Stored,
-    /// Who each channel is with.
-    pub peers: BTreeMap<ChannelId, PeerId>,
-    /// Channels of which the chain has decided.
-    pub closed: Vec<Channel>,
-    /// The others, as the gate sorts them.
-    pub admitted: Admitted,
 }
 
 /// A channel, for lists.
@@ -170,40 +146,61 @@ pub enum State {
 }
 
 impl Node {
-    /// A node at its start, and what the start leads to: channels that are clear already go on.
-    pub fn start(keys: NodeKeys, start: Start) -> (Node, Step) {
-        let Start { stored, peers, closed, admitted } = start;
-        let mut node = Node {
+    /// A node that knows of no channel yet, under the epoch and the policy of this start.
+    pub fn new(keys: NodeKeys, epoch: u64, policy: Policy) -> Node {
+        Node {
             keys,
-            epoch: admitted.epoch,
-            policy: admitted.policy,
+            epoch,
+            policy,
             channels: BTreeMap::new(),
-            peers,
+            peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
-            invoices: stored.invoices.into_iter().map(|i| (i.hash(), i)).collect(),
-            payments: stored.payments.into_iter().map(|p| (p.hash, p)).collect(),
-            counters: stored.counters,
-            lacking: admitted.lacking.into_iter().collect(),
+            invoices: BTreeMap::new(),
+            payments: BTreeMap::new(),
+            counters: Counters::default(),
+            lacking: BTreeSet::new(),
+            keys_jumped: true,
             paid: BTreeSet::new(),
-        };
-        let mut step = Step::default();
+        }
+    }
+
+    /// What is stored besides channels.
+    pub fn recall(&mut self, stored: Stored) {
         for offer in stored.offers {
-            node.peers.insert(offer.id.clone(), offer.peer);
-            node.channels.insert(offer.id.clone(), Slot::Offered(offer));
+            self.know(&offer.id, offer.peer);
+            self.channels.insert(offer.id.clone(), Slot::Offered(offer));
         }
-        for channel in closed {
-            node.close(channel);
-        }
-        for mut channel in admitted.free {
-            // What this start raises in the witness it must have moved itself.
-            channel.stamp(node.epoch);
-            step.records.push(Record::Channel(Box::new(channel.clone())));
-            node.channels.insert(channel.id().clone(), Slot::Live(Box::new(channel)));
-        }
-        for (id, held) in admitted.held {
-            node.decide(id, held, &mut step);
-        }
-        (node, step)
+        self.invoices.extend(stored.invoices.into_iter().map(|i| (i.hash(), i)));
+        self.payments.extend(stored.payments.into_iter().map(|p| (p.hash, p)));
+        self.counters = stored.counters;
+    }
+
+    /// Who a channel is with.
+    pub fn know(&mut self, id: &ChannelId, peer: PeerId) {
+        self.peers.insert(id.clone(), peer);
+    }
+
+    /// A channel that is free at the start.
+    pub fn put_live(&mut self, mut channel: Channel) {
+        // What this start raises in the witness it must have moved itself.
+        channel.stamp(self.epoch);
+        self.channels.insert(channel.id().clone(), Slot::Live(Box::new(channel)));
+    }
+
+    /// A channel that is held.
+    pub fn put_held(&mut self, id: ChannelId, held: Quarantined<Channel>) {
+        self.channels.insert(id, Slot::Quarantined(Box::new(held)));
+    }
+
+    /// A channel of which the chain has decided.
+    pub fn put_closed(&mut self, closed: ClosedChannel<Channel>) {
+        let id = closed.claims().channel().clone();
+        self.channels.insert(id, Slot::Closed(Box::new(closed)));
+    }
+
+    /// Channels that somebody remembers and the store does not; their keys were jumped over.
+    pub fn lack(&mut self, lacking: Vec<ChannelId>) {
+        self.lacking.extend(lacking);
     }
 
     /// Turns one input into a step. An error refuses a command; the node is as before.
@@ -294,6 +291,19 @@ impl Step {
 
     fn send(&mut self, peer: PeerId, channel: &ChannelId, body: Body) {
         self.effects.push(Effect::Send(peer, Message { channel: channel.clone(), body }));
+    }
+}
+
+impl Moves {
+    /// Adds what moves later.
+    pub fn extend(&mut self, later: Moves) {
+        self.channels.extend(later.channels);
+        self.key_used = later.key_used.or(self.key_used);
+    }
+
+    /// Nothing moves.
+    pub fn is_empty(&self) -> bool {
+        self.channels.is_empty() && self.key_used.is_none()
     }
 }
 

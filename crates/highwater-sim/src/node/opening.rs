@@ -37,7 +37,7 @@ impl Node {
         revocations: [RevocationHash; 2],
         step: &mut Step,
     ) {
-        if self.channels.contains_key(&id) || !self.lacking.is_empty() {
+        if self.channels.contains_key(&id) || !self.keys_jumped {
             return;
         }
         let index = self.next_index(step);
@@ -121,7 +121,7 @@ impl Node {
         let index = self.counters.channel;
         self.counters.channel += 1;
         step.records.push(Record::Counters(self.counters));
-        step.moves.counters = Some(self.counters);
+        step.moves.key_used = Some(index);
         index
     }
 }

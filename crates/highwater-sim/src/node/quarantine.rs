@@ -1,13 +1,9 @@
 //! Channels that may be stale: they listen, and a verdict lets them out.
 
-use std::convert::Infallible;
-
 use highwater::{Error, Result};
-use highwater_guard::{
-    ClosedChannel, FundingSpent, Opened, Policy, Quarantined, Reason, Release, Report, Verdict,
-};
+use highwater_guard::{FundingSpent, Quarantined, Reason, Report, Verdict};
 
-use super::{Node, Settled, Slot, Step};
+use super::{Node, Slot, Step};
 use crate::channel::Channel;
 use crate::ids::ChannelId;
 use crate::store::{Record, Stale};
@@ -16,94 +12,54 @@ use crate::wire::Reestablish;
 impl Node {
     /// The peer has said where it stands, in a session of this start.
     pub(super) fn hear(&mut self, id: ChannelId, reestablish: Reestablish, step: &mut Step) {
-        let Some(mut held) = self.take_held(&id) else { return };
+        let Ok(mut held) = self.take_held(&id) else { return };
         held.hear(Report::from(reestablish));
-        self.decide(id, held, step);
+        self.judge(id, held, step);
     }
 
     /// The funding output was spent.
     pub(super) fn see(&mut self, id: ChannelId, spent: FundingSpent, step: &mut Step) {
-        let Some(mut held) = self.take_held(&id) else { return };
+        let Ok(mut held) = self.take_held(&id) else { return };
         held.see(spent);
-        self.decide(id, held, step);
+        self.judge(id, held, step);
     }
 
-    /// Lets a channel out where its verdict says so, and records the verdict either way. The mark goes
-    /// in the transaction that records it.
-    pub(super) fn decide(&mut self, id: ChannelId, held: Quarantined<Channel>, step: &mut Step) {
-        let (ours, evidence, verdict) = (held.ours(), *held.evidence(), held.verdict());
-        step.settled.push(Settled { channel: id.clone(), ours, evidence, verdict, release: None });
-        match held.open() {
-            Opened::Clear(channel, _) => self.let_out(channel, step),
-            Opened::Closed(closed) => {
+    /// Stores the verdict with the mark, and has the gate decide.
+    pub(super) fn judge(&mut self, id: ChannelId, held: Quarantined<Channel>, step: &mut Step) {
+        let verdict = held.verdict();
+        match verdict {
+            Verdict::Closed => {
                 step.records.push(Record::Closed(id.clone()));
-                self.channels.insert(id, Slot::Closed(Box::new(closed)));
+                step.closed.push(id.clone());
             }
-            Opened::Held(held) => {
-                let stale = Stale { evidence: Some(evidence), verdict: Some(verdict) };
-                step.records.push(Record::Stale(id.clone(), Some(stale)));
-                self.channels.insert(id, Slot::Quarantined(Box::new(held)));
+            // The mark goes once the gate has let the channel out.
+            Verdict::Clear(_) => {}
+            Verdict::Blocked(_) | Verdict::Wait(_) => {
+                step.records.push(Record::Stale(id.clone(), Stale { verdict: Some(verdict) }));
             }
         }
+        step.judge.push(id.clone());
+        self.put_held(id, held);
     }
 
-    /// Lets a channel out by an operator's decision.
-    pub(super) fn release(
-        &mut self,
-        id: &ChannelId,
-        release: Release,
-        step: &mut Step,
-    ) -> Result<()> {
-        if !matches!(self.channels.get(id), Some(Slot::Quarantined(_))) {
-            self.live_mut(id)?;
-            return Err(Error::conflict("the channel is not in quarantine").entry(id.as_str()));
-        }
-        let held = self.take_held(id).expect("it is in quarantine");
-        let (ours, evidence, verdict) = (held.ours(), *held.evidence(), held.verdict());
-        // The step's transaction, which comes before all that leaves, makes it durable.
-        let Ok(channel) = held.release(&release, |_| Ok::<(), Infallible>(()));
-        let release = Some(release);
-        step.settled.push(Settled { channel: id.clone(), ours, evidence, verdict, release });
-        self.let_out(channel, step);
-        Ok(())
-    }
-
-    /// From here on it is live: it speaks, and a word of the peer that was remembered is answered.
-    fn let_out(&mut self, mut channel: Channel, step: &mut Step) {
-        let id = channel.id().clone();
-        // What this start raises in the witness it must have moved itself.
-        channel.stamp(self.epoch);
-        step.records.push(Record::Channel(Box::new(channel.clone())));
-        step.records.push(Record::Stale(id.clone(), None));
-        self.channels.insert(id.clone(), Slot::Live(Box::new(channel)));
-        self.introduce(&id, step);
-    }
-
-    /// A channel of which the chain has decided.
-    pub(super) fn close(&mut self, channel: Channel) {
-        let id = channel.id().clone();
-        let closed = chain_decided(channel, self.policy);
-        self.channels.insert(id, Slot::Closed(Box::new(closed)));
-    }
-
-    fn take_held(&mut self, id: &ChannelId) -> Option<Quarantined<Channel>> {
+    /// Takes a channel out of the node while its gate decides; what comes back is put back.
+    pub fn take_held(&mut self, id: &ChannelId) -> Result<Quarantined<Channel>> {
         match self.channels.remove(id) {
-            Some(Slot::Quarantined(held)) => Some(*held),
-            Some(other) => {
-                self.channels.insert(id.clone(), other);
-                None
-            }
-            None => None,
-        }
+            Some(Slot::Quarantined(held)) => return Ok(*held),
+            Some(other) => self.channels.insert(id.clone(), other),
+            None => return Err(Error::not_found("no such channel").entry(id.as_str())),
+        };
+        Err(Error::conflict("the channel is not in quarantine").entry(id.as_str()))
     }
-}
 
-fn chain_decided(channel: Channel, policy: Policy) -> ClosedChannel<Channel> {
-    let mut held = Quarantined::new(channel, policy, None, None);
-    held.see(FundingSpent::Confirmed);
-    match held.open() {
-        Opened::Closed(closed) => closed,
-        Opened::Clear(..) | Opened::Held(_) => unreachable!("a confirmed spend decides"),
+    /// A channel that the gate let out: from here on it speaks, and a word of the peer that was
+    /// remembered is answered. Its mark is gone.
+    pub fn let_out(&mut self, channel: Channel) -> Step {
+        let mut step = Step::default();
+        let id = channel.id().clone();
+        self.put_live(channel);
+        self.introduce(&id, &mut step);
+        step
     }
 }
 

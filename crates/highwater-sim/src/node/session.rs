@@ -68,7 +68,7 @@ impl Node {
         match self.channels.get(&id) {
             // Nothing is answered about a channel that we lack: the peer would close it.
             None if matches!(body, Body::Reestablish(_)) => {
-                self.lacking.insert(id);
+                self.keys_jumped &= !self.lacking.insert(id);
             }
             Some(_) if self.peers.get(&id) != Some(&peer) => {}
             Some(Slot::Quarantined(_)) => {

@@ -110,7 +110,13 @@ impl Content {
             }
             Record::Stale(id, stale) => {
                 if let Some(stored) = self.channels.get_mut(id) {
-                    stored.stale.clone_from(stale);
+                    stored.stale = Some(*stale);
+                }
+            }
+            Record::Unmark(id, epoch) => {
+                if let Some(stored) = self.channels.get_mut(id) {
+                    stored.stale = None;
+                    stored.channel.stamp(*epoch);
                 }
             }
             Record::Closed(id) => {

@@ -7,7 +7,7 @@ mod memory;
 mod sqlite;
 
 use highwater::Result;
-use highwater_guard::{Evidence, Policy, Quarantined, Verdict, Witness};
+use highwater_guard::Verdict;
 use serde::{Deserialize, Serialize};
 
 pub use memory::{Disk, MemoryStore};
@@ -33,8 +33,10 @@ pub enum Record {
     Offer(Offer),
     /// A channel, beside its mark.
     Channel(Box<Channel>),
-    /// The mark of a channel; `None` takes it away.
-    Stale(ChannelId, Option<Stale>),
+    /// The mark of a channel.
+    Stale(ChannelId, Stale),
+    /// Takes the mark away, and stores the epoch under which the channel moves from now on.
+    Unmark(ChannelId, u64),
     /// The chain has decided.
     Closed(ChannelId),
     /// An invoice that we gave out.
@@ -45,13 +47,10 @@ pub enum Record {
     Counters(Counters),
 }
 
-/// The mark of a channel that may be stale, with what was found so far.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+/// The mark of a channel that may be stale.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stale {
-    /// What others say.
-    #[serde(default)]
-    pub evidence: Option<Evidence>,
     /// The last verdict.
     #[serde(default)]
     pub verdict: Option<Verdict>,
@@ -117,27 +116,4 @@ pub struct Stored {
     pub payments: Vec<Payment>,
     /// What is given out once.
     pub counters: Counters,
-}
-
-impl Stale {
-    /// The channel in quarantine, with what was found of it before. What condemned it once still
-    /// does; a report that could clear it must come from a session of this start.
-    pub fn hold(
-        &self,
-        channel: Channel,
-        policy: Policy,
-        witness: Option<Witness>,
-    ) -> Quarantined<Channel> {
-        let evidence = self.evidence.unwrap_or_default();
-        let blocked = matches!(self.verdict, Some(Verdict::Blocked(_)));
-        let witness = witness.or(evidence.witness.filter(|_| blocked));
-        let mut held = Quarantined::new(channel, policy, evidence.backup, witness);
-        if let Some(report) = evidence.report.filter(|_| blocked) {
-            held.hear(report);
-        }
-        if let Some(spent) = evidence.chain {
-            held.see(spent);
-        }
-        held
-    }
 }

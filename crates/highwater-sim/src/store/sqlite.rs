@@ -125,12 +125,15 @@ fn apply(connection: &Connection, record: &Record) -> Result<()> {
                 vec![id, text(channel)?],
             )
         }
-        Record::Stale(id, None) => {
-            ("UPDATE channels SET stale = NULL WHERE id = ?1", vec![id.to_string()])
-        }
-        Record::Stale(id, Some(stale)) => {
-            ("UPDATE channels SET stale = ?2 WHERE id = ?1", vec![id.to_string(), text(stale)?])
-        }
+        Record::Stale(id, stale) => (
+            "UPDATE channels SET stale = ?2 WHERE id = ?1",
+            vec![id.to_string(), text(stale)?],
+        ),
+        Record::Unmark(id, epoch) => (
+            "UPDATE channels SET stale = NULL, state = json_set(state, '$.epoch', CAST(?2 AS INTEGER))
+             WHERE id = ?1",
+            vec![id.to_string(), epoch.to_string()],
+        ),
         Record::Closed(id) => {
             ("UPDATE channels SET closed = 1, stale = NULL WHERE id = ?1", vec![id.to_string()])
         }
