@@ -60,8 +60,8 @@ pub struct Standing {
     pub kind: GuardKind,
     /// What brought the directory here.
     pub cause: Cause,
-    /// The snapshot.
-    pub snapshot: SnapshotId,
+    /// The snapshot, where one was restored.
+    pub snapshot: Option<SnapshotId>,
     /// Since when.
     pub since: Time,
     /// What is quarantined, or was.
@@ -155,6 +155,11 @@ fn channel(latch: &Latch, id: &str, recorded: &Recorded) -> Held {
             (HeldState::Closed, "its funding output is spent, confirmed".to_owned())
         }
         (Some(release), _) => (HeldState::Released, release.reason.clone()),
+        (None, Some(Verdict::Clear(Basis::Peer))) if latch.needs_statement() => {
+            let unsaid = "the peer says that nothing is missing; nobody has stated that the original \
+                          node is gone for good";
+            (HeldState::Waiting, unsaid.to_owned())
+        }
         (None, None) => (HeldState::Waiting, since(latch)),
         (None, Some(Verdict::Clear(Basis::Witness))) => {
             (HeldState::Clear, "the witness remembers no more than the node".to_owned())
@@ -170,10 +175,13 @@ fn channel(latch: &Latch, id: &str, recorded: &Recorded) -> Held {
 
 fn since(latch: &Latch) -> String {
     let what = match latch.cause {
-        Cause::Restore => "restored from",
-        Cause::Rollback => "brought back by a rollback from",
+        Cause::Restore => "restored",
+        Cause::Rollback => "brought back by a rollback",
+        Cause::Witness => "taken back in time by another hand",
     };
-    let mut reason = format!("{what} snapshot {}; not known to be current", latch.snapshot);
+    let snapshot = latch.snapshot.map(|snapshot| format!(" from snapshot {snapshot}"));
+    let snapshot = snapshot.unwrap_or_default();
+    let mut reason = format!("{what}{snapshot}; not known to be current");
     for more in &latch.reasons {
         reason.push_str("; ");
         reason.push_str(more);
