@@ -6,7 +6,7 @@
 
 use highwater::guard::Arrival;
 use highwater::{Error, Kind, Result};
-use highwater_guard::{Channel as _, ClosedChannel, FundingSpent, Opened, Quarantined, Release};
+use highwater_guard::{ClosedChannel, FundingSpent, Opened, Quarantined, Release};
 
 use crate::channel::Channel;
 use crate::gate::Gate;
@@ -49,7 +49,7 @@ impl<S: Store, G: Gate> Driver<S, G> {
     /// Starts a node on its store: nothing is said before the gate has sorted the channels.
     pub fn start(keys: NodeKeys, mut store: S, mut gate: G) -> Result<Driver<S, G>> {
         let Stored { channels, mut counters, offers, invoices, payments } = store.load()?;
-        let mut node = Node::new(keys, gate.epoch(), gate.policy());
+        let mut node = Node::new(keys, gate.epoch());
         let mut arrivals = Vec::new();
         for StoredChannel { channel, stale, closed } in channels {
             node.know(channel.id(), *channel.peer());
@@ -62,9 +62,8 @@ impl<S: Store, G: Gate> Driver<S, G> {
             }
         }
         let epoch = gate.epoch();
-        let admitted = gate.admit(arrivals, &mut |id| {
-            store.commit(&[Record::Unmark(id.clone(), epoch)])
-        })?;
+        let admitted =
+            gate.admit(arrivals, &mut |id| store.commit(&[Record::Unmark(id.clone(), epoch)]))?;
         admitted.free.into_iter().for_each(|channel| node.put_live(channel));
         admitted.held.into_iter().for_each(|(id, held)| node.put_held(id, held));
         let fresh = gate.next_key(counters.channel);

@@ -22,9 +22,6 @@ pub trait Gate {
     /// The epoch under which this start moves channels; 0 where there is no witness.
     fn epoch(&self) -> u64;
 
-    /// Whose word clears.
-    fn policy(&self) -> Policy;
-
     /// Sorts the channels, once, at the start.
     fn admit(
         &mut self,
@@ -77,10 +74,6 @@ const KEYS: &str = "channel_keys";
 impl Gate for Guard {
     fn epoch(&self) -> u64 {
         Guard::epoch(self)
-    }
-
-    fn policy(&self) -> Policy {
-        Guard::policy(self)
     }
 
     fn admit(
@@ -146,10 +139,6 @@ pub struct PeerGate;
 impl Gate for PeerGate {
     fn epoch(&self) -> u64 {
         0
-    }
-
-    fn policy(&self) -> Policy {
-        Policy::Peer
     }
 
     fn admit(

@@ -12,7 +12,7 @@ mod session;
 use std::collections::{BTreeMap, BTreeSet};
 
 use highwater::{Error, Result};
-use highwater_guard::{ClosedChannel, Ours, Policy, Quarantined, Verdict};
+use highwater_guard::{ClosedChannel, Ours, Quarantined, Verdict};
 use serde::Serialize;
 
 pub use commands::{Answer, Command};
@@ -31,7 +31,6 @@ pub struct Node {
     keys: NodeKeys,
     /// The epoch under which channels move.
     epoch: u64,
-    policy: Policy,
     channels: BTreeMap<ChannelId, Slot>,
     peers: BTreeMap<ChannelId, PeerId>,
     sessions: BTreeMap<PeerId, Session>,
@@ -146,12 +145,11 @@ pub enum State {
 }
 
 impl Node {
-    /// A node that knows of no channel yet, under the epoch and the policy of this start.
-    pub fn new(keys: NodeKeys, epoch: u64, policy: Policy) -> Node {
+    /// A node that knows of no channel yet, under the epoch of this start.
+    pub fn new(keys: NodeKeys, epoch: u64) -> Node {
         Node {
             keys,
             epoch,
-            policy,
             channels: BTreeMap::new(),
             peers: BTreeMap::new(),
             sessions: BTreeMap::new(),

@@ -1,0 +1,3 @@
+//! What a restored node does and does not do.
+
+use super::*;
