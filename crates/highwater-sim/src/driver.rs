@@ -22,6 +22,8 @@ pub struct Driver<S, G> {
     gate: G,
     /// Moves that are durable and not raised yet.
     unraised: Moves,
+    /// Closed channels that the witness could not be told of yet.
+    unretired: Vec<ChannelId>,
 }
 
 /// What is to be done now that a step is durable and raised.
@@ -73,7 +75,7 @@ impl<S: Store, G: Gate> Driver<S, G> {
         }
         node.recall(Stored { channels: Vec::new(), counters, offers, invoices, payments });
         node.lack(admitted.lacking);
-        Ok(Driver { node, store, gate, unraised: Moves::default() })
+        Ok(Driver { node, store, gate, unraised: Moves::default(), unretired: Vec::new() })
     }
 
     /// Turns one input into what leaves.
@@ -120,24 +122,25 @@ impl<S: Store, G: Gate> Driver<S, G> {
         if !records.is_empty() {
             self.store.commit(&records).map_err(Failure::Stopped)?;
         }
+        let mut moving = !moves.is_empty();
         self.unraised.extend(moves);
         for id in judge {
             let next = self.settle(&id).map_err(Failure::Stopped)?;
+            moving |= !next.moves.is_empty();
             self.unraised.extend(next.moves);
             effects.extend(next.effects);
             if !next.records.is_empty() {
                 self.store.commit(&next.records).map_err(Failure::Stopped)?;
             }
         }
-        if !self.unraised.is_empty() {
+        if moving || effects.iter().any(Effect::tells) {
             if let Err(error) = self.gate.leave(&self.unraised) {
                 return Err(self.silence(error));
             }
             self.unraised = Moves::default();
         }
-        for id in closed {
-            self.gate.retire(&id).map_err(|error| self.silence(error))?;
-        }
+        self.unretired.extend(closed);
+        self.retire().map_err(Failure::Stopped)?;
         Ok(Outcome { effects, answer })
     }
 
@@ -157,6 +160,19 @@ impl<S: Store, G: Gate> Driver<S, G> {
                 Step::default()
             }
         })
+    }
+
+    /// Lets the witness forget closed channels. It may be told later as well: at the latest at the next
+    /// start.
+    fn retire(&mut self) -> Result<()> {
+        while let Some(id) = self.unretired.last() {
+            match self.gate.retire(id) {
+                Ok(()) => drop(self.unretired.pop()),
+                Err(error) if error.kind() == Kind::Fenced => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(())
     }
 
     fn silence(&mut self, error: Error) -> Failure {

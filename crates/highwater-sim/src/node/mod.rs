@@ -16,6 +16,7 @@ use highwater_guard::{ClosedChannel, Ours, Quarantined, Verdict};
 use serde::Serialize;
 
 pub use commands::{Answer, Command};
+pub use quarantine::words;
 
 use crate::channel::{Channel, Offer};
 use crate::ids::{ChannelId, PaymentHash, PeerId, Preimage, Sats};
@@ -263,7 +264,7 @@ impl Node {
             Some(Slot::Live(channel)) => return Ok(channel),
             Some(Slot::Quarantined(held)) => Error::new(
                 highwater::Kind::Quarantined,
-                format!("the channel is in quarantine: {}", quarantine::words(held.verdict())),
+                format!("the channel is in quarantine: {}", words(held.verdict())),
             )
             .hint("wait for its peer or a witness, or release it with a reason"),
             Some(Slot::Closed(_)) => Error::conflict("the channel is closed"),
@@ -271,6 +272,14 @@ impl Node {
             None => Error::not_found("no such channel"),
         };
         Err(error.entry(id.as_str()))
+    }
+}
+
+impl Effect {
+    /// Whether it tells the peer, or commits us to, anything: only then the witness must know first.
+    /// To punish and to claim waits for nobody.
+    pub fn tells(&self) -> bool {
+        !matches!(self, Effect::Submit(Transaction::Punish { .. } | Transaction::Claim { .. }))
     }
 }
 
@@ -323,7 +332,7 @@ impl Slot {
             Slot::Quarantined(held) => {
                 let blocked = matches!(held.verdict(), Verdict::Blocked(_));
                 let state = if blocked { State::Blocked } else { State::Waiting };
-                let reason = Some(quarantine::words(held.verdict()).to_owned());
+                let reason = Some(words(held.verdict()).to_owned());
                 (state, reason, Some(held.ours()), None, false)
             }
             Slot::Closed(_) => (State::Closed, None, None, None, true),

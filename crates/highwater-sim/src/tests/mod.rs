@@ -4,6 +4,9 @@ mod cuts;
 mod guard;
 mod ledger;
 mod random;
+#[cfg(feature = "unguarded")]
+mod unguarded;
+mod witness;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -49,7 +52,7 @@ struct World<G> {
 impl World<PeerGate> {
     /// Two nodes that run and are connected; nobody guards more than marks.
     fn plain() -> World<PeerGate> {
-        World::new([Box::new(|| PeerGate), Box::new(|| PeerGate)])
+        World::new([Box::new(PeerGate::default), Box::new(PeerGate::default)])
     }
 }
 
