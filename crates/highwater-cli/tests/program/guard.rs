@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::node::{self, Age};
-use crate::scene::{PROGRAM, Ran, Scene, counts, finish};
+use crate::scene::{PROGRAM, Ran, Scene, counts, finish, skip};
 use crate::strangers::{attempt, is_there};
 use crate::tree::{self, Tree};
 
@@ -399,6 +399,33 @@ fn a_release_killed_anywhere_is_finished_by_the_next_one() {
         }
     }
     assert_eq!(passed, points.map(FaultPoint::name).into(), "points at which a release was killed");
+}
+
+#[test]
+fn a_node_runs_as_its_own_user_where_root_has_restored_it() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("only root restores for another user");
+    }
+    let mut scene = Scene::with_node();
+    backup(&scene, &["--guarded"]).ok();
+    let target = scene.path("target");
+    let restore = |flags: &[&str]| {
+        let words = ["restore".as_ref(), "latest".as_ref(), target.as_os_str()];
+        scene.run(words.into_iter().chain(flags.iter().map(OsStr::new))).ok()
+    };
+    restore(&["--owner", "65534:65534"]);
+    // What is kept lies in a directory beside the node's that is root's alone.
+    restore(&["--owner", "65534:65534", "--force"]);
+    scene.lend_to_nobody();
+    let ran = |scene: &Scene| {
+        let mut command = scene.plain_command(["run".as_ref(), target.as_os_str()]);
+        let command = command.args(["--timeout", "0", "--", "wc", "-c"]);
+        command.arg(target.join(node::LEDGER)).output().unwrap()
+    };
+    assert_eq!(ran(&scene).status.code(), Some(10));
+    release_all(&scene, &target);
+    let output = ran(&scene);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
 }
 
 #[test]
