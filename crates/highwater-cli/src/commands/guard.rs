@@ -248,6 +248,10 @@ fn withheld_paths(latch: &Latch, held: &Held) -> Vec<String> {
 fn head(standing: &Standing, latch: &Latch) -> String {
     let mut lines = vec![origin(standing)];
     lines.extend(latch.reasons.iter().cloned());
+    if let Some(gone) = &latch.original_gone {
+        let time = format::time(gone.time);
+        lines.push(format!("The original is gone, says {}, {time}: {}", gone.by, gone.reason));
+    }
     if !latch.marks.is_empty() {
         let marks: Vec<String> =
             latch.marks.iter().map(|(name, value)| format!("{name}={value}")).collect();
