@@ -11,8 +11,10 @@ pub mod driver;
 pub mod gate;
 pub mod ids;
 pub mod keys;
+pub mod kit;
 pub mod ledger;
 pub mod node;
+pub mod process;
 pub mod store;
 pub mod wire;
 
