@@ -113,6 +113,13 @@ pub(super) fn reveal(dir: &Path, env: &Env) -> Result<Vec<Held>> {
             env.fault(FaultPoint::GuardRelease)?;
         }
         latch.withheld = still;
+        if latch.kind == GuardKind::Databases {
+            // Who released it stays recorded as long as others are withheld.
+            for withheld in &released {
+                let recorded = latch.channels.entry(withheld.part.clone()).or_default();
+                recorded.release.clone_from(&withheld.release);
+            }
+        }
         let decided = !released.is_empty() || latch.release.is_some();
         let done = latch.kind == GuardKind::Databases && latch.withheld.is_empty() && decided;
         if done {
