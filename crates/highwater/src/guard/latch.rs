@@ -160,6 +160,13 @@ impl Latch {
         Latch::parse(&bytes).map(Some)
     }
 
+    /// How a node directory was held back before its latch was taken away, where one was and the
+    /// record of it can be read.
+    pub(crate) fn last_kind(dir: &Path) -> Option<GuardKind> {
+        let bytes = std::fs::read(dir.join(OWN_DIR).join(LAST)).ok()?;
+        Latch::parse(&bytes).ok().map(|latch| latch.kind)
+    }
+
     fn parse(bytes: &[u8]) -> Result<Latch> {
         #[derive(Deserialize)]
         struct Head {
