@@ -131,10 +131,10 @@ fn run_refuses_a_directory_whose_restore_was_interrupted() {
     let args = ["restore".as_ref(), "latest".as_ref(), target.as_os_str()];
     let struck = (FaultPoint::RestoreKeep, 1, "kill");
     assert!(scene.run_with_fault(struck, args).killed());
-    let mut child = start_node(&scene, &target, "echo it runs");
-    assert_eq!(child.wait().unwrap().code(), Some(4));
-    assert_eq!(rest(child.stdout.as_mut().unwrap()), "");
-    let said = rest(child.stderr.as_mut().unwrap());
+    let mut run = scene.plain_command(["run".as_ref(), target.as_os_str()]);
+    let output = run.args(["--timeout", "0", "--", "echo", "it runs"]).output().unwrap();
+    assert_eq!((output.status.code(), &*output.stdout), (Some(4), &b""[..]), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("highwater recover"), "{said}");
     let wait = guard(&scene, "wait", &target, &["--timeout", "0"]).failed(4, "conflict");
     assert!(wait["hint"].as_str().unwrap().contains("highwater recover"), "{wait}");
