@@ -32,7 +32,7 @@ pub trait Faults: Send + Sync {
 
 macro_rules! fault_points {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// The write steps of backup and restore, in the order in which they are passed.
+        /// The write steps of backup, restore and guard, in the order in which they are passed.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum FaultPoint { $($(#[$doc])* $name,)* }
 
@@ -87,6 +87,16 @@ fault_points! {
     RestoreKeep = "restore.keep",
     /// The old directory is put aside; the journal still stands.
     RestoreDone = "restore.done",
+    /// Some channels of a node are marked stale, not all.
+    GuardMark = "guard.mark",
+    /// A latch is written, and not yet under its name.
+    GuardLatch = "guard.latch",
+    /// The latch names what is withheld; some entry points are, not all.
+    GuardWithhold = "guard.withhold",
+    /// A node directory stands in its place; its marks were not read back there.
+    GuardReadBack = "guard.read_back",
+    /// A release is recorded; some entry points are back, not all.
+    GuardRelease = "guard.release",
 }
 
 /// Clock, randomness and fault points; clones share them.

@@ -102,6 +102,11 @@ id16!(
     RestoreId
 );
 
+id16!(
+    /// One put of a witness's record: two copies of one process never put the same.
+    PutId
+);
+
 /// A name of a node in a vault: 1 to 64 characters of `A-Z a-z 0-9 . _ -`, not beginning with a dot.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -148,6 +153,16 @@ impl fmt::Display for NodeName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// How a node that was restored, or rolled back, is kept from acting on state that may be old.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GuardKind {
+    /// It embeds the library: each of its channels waits for a verdict.
+    Channels,
+    /// Nobody can change it: the entry points of its databases are withheld.
+    Databases,
 }
 
 /// How often the ownership of a node was taken over; rises only.

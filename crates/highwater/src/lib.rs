@@ -10,6 +10,7 @@
 
 pub mod backup;
 pub mod control;
+mod durable;
 pub mod engine;
 pub mod env;
 pub mod error;

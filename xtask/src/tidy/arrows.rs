@@ -12,12 +12,13 @@ const MODULES: &[(&str, &[&str])] = &[
     ("ids", &["error", "env"]),
     ("env", &["error", "ids"]),
     ("control", &["error", "env"]),
+    ("durable", &["error"]),
     ("node", &["error", "ids", "env"]),
-    ("guard", &["error", "ids", "env", "control", "node", "vault"]),
+    ("guard", &["error", "ids", "env", "control", "durable", "node", "vault"]),
     ("engine", &["error", "ids", "env", "control"]),
     ("vault", &["error", "ids", "env", "control", "engine::records"]),
-    ("backup", &["error", "ids", "env", "control", "node", "engine", "vault"]),
-    ("restore", &["error", "ids", "env", "control", "node", "guard", "engine", "vault"]),
+    ("backup", &["error", "ids", "env", "control", "node", "guard", "engine", "vault"]),
+    ("restore", &["error", "ids", "env", "control", "durable", "node", "guard", "engine", "vault"]),
 ];
 
 /// The records of `engine` that `vault` may name.

@@ -2,11 +2,31 @@
 //! the node is quarantined, and part of the exchange that brings the node back.
 
 use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 
 use highwater_guard::{Evidence, Ours, Verdict};
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{NodeName, NodeUid, RelPath, RestoreId, SnapshotId, Time};
+use crate::durable;
+use crate::env::{Env, FaultPoint};
+use crate::error::{Error, Result};
+use crate::ids::{GuardKind, NodeName, NodeUid, RelPath, RestoreId, SnapshotId, Time};
+use crate::node::OWN_DIR;
+
+/// The latch in a node directory.
+pub(crate) const LATCH: &str = "highwater-quarantine.json";
+/// Held while the latch is changed.
+const LOCK: &str = "quarantine.lock";
+/// The next latch, until it has its name.
+const FRESH: &str = "quarantine.json.new";
+/// The last latch that was taken away: who released what, and why.
+const LAST: &str = "quarantine.last.json";
+/// The version that this program writes, and the only one that it reads.
+const VERSION: u32 = 1;
 
 /// What stands in the latch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +34,8 @@ use crate::ids::{NodeName, NodeUid, RelPath, RestoreId, SnapshotId, Time};
 pub struct Latch {
     /// The version of this document; 1.
     pub version: u32,
+    /// How the node is held back.
+    pub kind: GuardKind,
     /// The node's name in the vault.
     pub node: NodeName,
     /// The node.
@@ -26,15 +48,23 @@ pub struct Latch {
     pub snapshot: SnapshotId,
     /// When.
     pub time: Time,
+    /// Why, in plain words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
     /// The highest marks that the vault had seen of the node.
     pub marks: BTreeMap<String, u64>,
-    /// The channels, by the node's own names. Empty until the node, or its adapter, has listed them.
+    /// The channels, by the node's own names. Before they are listed: at most those that an earlier
+    /// quarantine had condemned.
     pub channels: BTreeMap<String, Recorded>,
     /// The channels are listed: one that is not there was opened later, and is free.
     pub listed: bool,
     /// Entry points that are withheld.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub withheld: Vec<Withheld>,
+    /// An operator's release of the whole node, given before its channels were listed: it counts for
+    /// each of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<Released>,
 }
 
 /// What brought a directory into quarantine.
@@ -48,7 +78,7 @@ pub enum Cause {
 }
 
 /// What is recorded of a channel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recorded {
     /// What the node remembers.
@@ -84,33 +114,129 @@ pub struct Withheld {
     pub path: RelPath,
     /// Where it waits.
     pub place: RelPath,
+    /// An operator's release; the entry point is being put back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<Released>,
 }
 
-/// A channel, or a database, in quarantine: for lists.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Held {
-    /// The channel's name; of a database the name of its part.
-    pub id: String,
-    /// Where it stands.
-    pub state: HeldState,
-    /// Why, in plain words.
-    pub reason: String,
+impl Latch {
+    /// Reads the latch of a node directory; `None` where nothing is quarantined.
+    ///
+    /// # Errors
+    /// Corrupt where it can't be read, input where a newer program wrote it. Neither says that the
+    /// node may start.
+    pub fn read(dir: &Path) -> Result<Option<Latch>> {
+        let bytes = match std::fs::read(dir.join(LATCH)) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("reading the latch", error).entry(LATCH)),
+        };
+        Latch::parse(&bytes).map(Some)
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Latch> {
+        #[derive(Deserialize)]
+        struct Head {
+            version: u32,
+        }
+        let broken = |error: serde_json::Error| {
+            Error::corrupt("the latch of a quarantined node can't be read")
+                .entry(LATCH)
+                .hint(
+                    "what it held back can't be told: restore the node again; remove the latch only \
+                     if no other copy of the node has run since",
+                )
+                .source(error)
+        };
+        let head: Head = serde_json::from_slice(bytes).map_err(broken)?;
+        if head.version != VERSION {
+            return Err(Error::input(format!(
+                "the latch has version {}, this program knows {VERSION}",
+                head.version
+            ))
+            .entry(LATCH)
+            .hint("use the version of highwater that wrote it, or a newer one"));
+        }
+        serde_json::from_slice(bytes).map_err(broken)
+    }
+
+    /// Puts this latch in the place of whatever latch is there, in one step and durable. It belongs
+    /// to the owner of the node directory, and nobody else may read it.
+    pub fn write(&self, dir: &Path, env: &Env) -> Result<()> {
+        Latch::update(dir, env, |_| Ok(Some(self.clone()))).map(drop)
+    }
+
+    /// Takes the latch away, durable when it returns; a missing one is as good. It stays in
+    /// `.highwater` as a record of who released what.
+    pub fn remove(dir: &Path) -> Result<()> {
+        let _lock = lock(dir)?;
+        take_away(dir)
+    }
+
+    /// Changes the latch: `change` gets what is there and returns what is to be there. A node that
+    /// runs and a program that releases exclude one another meanwhile.
+    pub fn update(
+        dir: &Path,
+        env: &Env,
+        change: impl FnOnce(Option<Latch>) -> Result<Option<Latch>>,
+    ) -> Result<Option<Latch>> {
+        let _lock = lock(dir)?;
+        let before = Latch::read(dir)?;
+        let after = change(before.clone())?;
+        match &after {
+            Some(latch) if before.as_ref() != Some(latch) => put(latch, dir, env)?,
+            Some(_) => {}
+            None => take_away(dir)?,
+        }
+        Ok(after)
+    }
+
+    /// Whether an operator has let this channel go on.
+    pub fn released(&self, channel: &str) -> Option<&Released> {
+        let own = self.channels.get(channel).and_then(|recorded| recorded.release.as_ref());
+        own.or(self.release.as_ref())
+    }
 }
 
-/// Where a quarantined channel stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HeldState {
-    /// No verdict yet.
-    Waiting,
-    /// Condemned: a way out is the peer's close, or a release.
-    Blocked,
-    /// A database whose entry point is withheld.
-    Withheld,
-    /// Clear by a verdict.
-    Clear,
-    /// The chain has decided.
-    Closed,
-    /// Released by an operator.
-    Released,
+fn put(latch: &Latch, dir: &Path, env: &Env) -> Result<()> {
+    let mut bytes = serde_json::to_vec_pretty(latch)
+        .map_err(|error| Error::bug("a latch can't be written as JSON").source(error))?;
+    bytes.push(b'\n');
+    let fresh = dir.join(OWN_DIR).join(FRESH);
+    durable::remove_file(&fresh)?;
+    durable::write_file(&fresh, &bytes)?;
+    durable::own_like(&fresh, dir)?;
+    env.fault(FaultPoint::GuardLatch)?;
+    durable::replace(&fresh, &dir.join(LATCH))
+}
+
+fn take_away(dir: &Path) -> Result<()> {
+    let latch = dir.join(LATCH);
+    if durable::stat(&latch)?.is_none() {
+        return Ok(());
+    }
+    let own = dir.join(OWN_DIR);
+    durable::replace(&latch, &own.join(LAST))?;
+    durable::sync_dir(dir)
+}
+
+/// Waits for whoever changes the latch; they write one small file.
+fn lock(dir: &Path) -> Result<File> {
+    let own = dir.join(OWN_DIR);
+    let wrong = |error| Error::io("locking the latch", error).entry(LOCK);
+    if durable::stat(&own)?.is_none() {
+        durable::make_dir(&own)?;
+        durable::own_like(&own, dir)?;
+        durable::sync_dir(dir)?;
+    }
+    let path = own.join(LOCK);
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = file.map_err(wrong)?;
+    durable::own_like(&path, dir)?;
+    match rustix::fs::flock(&file, FlockOperation::LockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::INTR) => Err(Error::interrupted()),
+        Err(error) => Err(wrong(error.into())),
+    }
 }

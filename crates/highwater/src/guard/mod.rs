@@ -1,8 +1,22 @@
 //! What keeps a restored node from acting on state that may be old: the latch in its directory, the
 //! marks in its database, the witness outside it.
 
+pub(crate) mod hold;
 mod latch;
+mod list;
+pub(crate) mod points;
+mod release;
 mod store;
+mod witness;
 
-pub use latch::{Cause, Held, HeldState, Latch, Recorded, Released, Withheld};
+pub use crate::ids::GuardKind;
+pub use latch::{Cause, Latch, Recorded, Released, Withheld};
+pub use list::{Held, HeldState, Standing, list, standing, wait, words};
+pub use release::{Which, release};
 pub use store::{Adapter, ChannelRecord, GuardedStore, Phase};
+#[cfg(any(test, feature = "conformance"))]
+pub use witness::conformance as witness_conformance;
+pub use witness::{
+    MemoryWitness, Move, PutFault, Raised, VaultWitness, Witness, WitnessEntry, WitnessOff,
+    WitnessRecord, WitnessStore,
+};

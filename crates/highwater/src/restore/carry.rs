@@ -12,11 +12,11 @@ use crate::node::{NodeFile, OWN_DIR};
 use crate::vault::manifest::PartRecord;
 use crate::vault::{Level, Manifest, Selector, SnapshotInfo, Vault};
 
-use super::durable::remove_tree;
 use super::plan::chosen;
 use super::stage::{Stage, copy_others};
 use super::work::{Work, locate};
 use super::{RestorePlan, RestoreReport};
+use crate::durable::{self, remove_tree};
 
 /// Carries a plan out.
 pub(super) fn run(vault: &Vault, plan: &RestorePlan, control: &Control) -> Result<RestoreReport> {
@@ -182,7 +182,7 @@ pub(super) fn test(
 ) -> Result<(SnapshotInfo, Vec<String>)> {
     let SnapshotInfo { manifest, level } = vault.resolve(selector)?;
     let dir = scratch.join(format!(".highwater-test-{}", RestoreId::random(&control.env)?));
-    super::durable::make_dir(&dir)?;
+    durable::make_dir(&dir)?;
     let tested = stage_and_check(vault, &manifest, &dir, control);
     remove_tree(&dir)?;
     let passed = match &tested {

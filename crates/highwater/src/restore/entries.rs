@@ -7,23 +7,20 @@
 //! announced there is only one way: forward.
 
 use std::collections::BTreeSet;
-use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::Statx;
-
-use super::durable::{self, Inode};
 use super::journal::{Entry, Journal, Phase, Side, Withheld};
 use super::work::{INSIDE, OWN, WorkDir};
+use crate::durable::{self, Inode};
 use crate::env::{Env, FaultPoint};
 use crate::error::{Error, Result};
+use crate::guard::points::{self, make_placeholder};
 use crate::ids::RelPath;
 
 /// What a file system keeps at its root for itself.
 const LOST_AND_FOUND: &str = "lost+found";
-/// The note inside a placeholder.
-const NOTE: &str = "withheld-by-highwater";
+/// What a placeholder says.
+const TOLD: &str = "run `highwater recover`";
 
 /// What is exchanged of a directory: all names in it, and those in its `.highwater` but for the
 /// work directory.
@@ -41,89 +38,6 @@ pub(super) fn of(root: &Path) -> Result<Vec<RelPath>> {
     Ok(found)
 }
 
-/// Shows every entry below `root` that an exchange moves, a directory before what is in it, with
-/// what the file system says of it and of its parent. Mount points are shown, not entered.
-pub(super) fn walk(
-    root: &Path,
-    visit: &mut dyn FnMut(&RelPath, &Statx, &Statx) -> Result<()>,
-) -> Result<()> {
-    let Some(top) = durable::stat(root)? else { return Ok(()) };
-    let skipped =
-        [RelPath::from_bytes(b".highwater/restore")?, RelPath::from_bytes(b"lost+found")?];
-    let mut open = vec![(RelPath::root(), top)];
-    while let Some((dir, dir_stat)) = open.pop() {
-        for name in durable::names(&dir.under(root))? {
-            let path = dir.join(&name);
-            if skipped.contains(&path) {
-                continue;
-            }
-            let Some(found) = durable::stat(&path.under(root))? else { continue };
-            visit(&path, &found, &dir_stat)?;
-            if durable::is_dir(&found) && !durable::is_mount(&found, &dir_stat) {
-                open.push((path, found));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The files of a directory without which none of its databases opens, and those that would bring
-/// a database back to life without them (SQLite's logs).
-fn entry_points(root: &Path) -> Result<BTreeSet<RelPath>> {
-    let mut files = BTreeSet::new();
-    walk(root, &mut |path, found, _| {
-        if durable::is_file(found) {
-            files.insert(path.clone());
-        }
-        Ok(())
-    })?;
-    let manifests: BTreeSet<RelPath> = files
-        .iter()
-        .filter(|path| path.name().as_encoded_bytes().starts_with(b"MANIFEST-"))
-        .filter_map(RelPath::parent)
-        .collect();
-    let mut found = BTreeSet::new();
-    for path in &files {
-        let beside = |suffix: &str| {
-            let name = [path.name().as_encoded_bytes(), suffix.as_bytes()].concat();
-            let parent = path.parent().unwrap_or_else(RelPath::root);
-            parent.join(std::os::unix::ffi::OsStrExt::from_bytes(name.as_slice()))
-        };
-        if path.name() == "CURRENT" {
-            if path.parent().is_some_and(|parent| manifests.contains(&parent)) {
-                found.insert(path.clone());
-            }
-            continue;
-        }
-        if opens_database(&path.under(root))? {
-            found.insert(path.clone());
-            found.extend(
-                ["-wal", "-journal"].map(beside).into_iter().filter(|path| files.contains(path)),
-            );
-        }
-    }
-    Ok(found)
-}
-
-/// Whether a file begins as the main file of SQLite, redb, LMDB, bbolt or Badger does. One that this
-/// user may not read might.
-fn opens_database(path: &Path) -> Result<bool> {
-    let wrong = |error| Error::io(format!("can't read {}", path.display()), error);
-    let mut options = std::fs::OpenOptions::new();
-    let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-    let file = match options.read(true).custom_flags(nofollow).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Ok(true),
-        Err(error) => return Err(wrong(error)),
-    };
-    let mut head = Vec::with_capacity(32);
-    file.take(32).read_to_end(&mut head).map_err(wrong)?;
-    Ok(head.starts_with(b"SQLite format 3\0")
-        || head.starts_with(b"redb\x1A\x0A\xA9\x0D\x0A")
-        || head.starts_with(b"Bdgr")
-        || matches!(head.get(16..20), Some(b"\xDE\xC0\xEF\xBE" | b"\xED\xDA\x0C\xED")))
-}
-
 /// Makes the placeholders and writes into the journal what is withheld and what comes in. From then
 /// on recovery goes forward.
 pub(super) fn announce(dir: &WorkDir, journal: &mut Journal, named: &[RelPath]) -> Result<()> {
@@ -136,17 +50,16 @@ pub(super) fn announce(dir: &WorkDir, journal: &mut Journal, named: &[RelPath]) 
     durable::remove_tree(&dir.withheld())?;
     durable::make_dir(&dir.withheld())?;
     journal.withheld.clear();
-    let mut coming = entry_points(&incoming)?;
-    coming.extend(named.iter().cloned());
-    for (side, root, paths) in [
-        (Side::Outgoing, &dir.target, entry_points(&dir.target)?),
-        (Side::Incoming, &incoming, coming),
+    for (side, root, found) in [
+        (Side::Outgoing, &dir.target, points::find(&dir.target, &[])?),
+        (Side::Incoming, &incoming, points::find(&incoming, named)?),
     ] {
-        for path in paths {
+        // A guard's placeholder has its place in the order of entries as well.
+        for path in found.present.into_iter().chain(found.withheld) {
             let inode = durable::inode(&path.under(root))?
                 .ok_or_else(|| Error::bug("an entry point is missing").entry(path.to_string()))?;
             let placeholder =
-                make_placeholder(&dir.withheld().join(journal.withheld.len().to_string()))?;
+                make_placeholder(&dir.withheld().join(journal.withheld.len().to_string()), TOLD)?;
             journal.withheld.push(Withheld { side, path, inode, placeholder });
         }
     }
@@ -184,15 +97,6 @@ fn holding(journal: &Journal, side: Side) -> impl Fn(&RelPath) -> bool + use<> {
         .map(|withheld| withheld.path.clone())
         .collect();
     move |entry| points.iter().any(|point| point.is_within(entry))
-}
-
-/// Makes what stands in the place of an entry point: a directory with a note in it, so that neither
-/// `unlink` nor `rmdir` nor a rename takes it away. Returns its inode.
-pub(super) fn make_placeholder(path: &Path) -> Result<Inode> {
-    durable::make_dir(path)?;
-    durable::write_file(&path.join(NOTE), b"withheld by highwater: run `highwater recover`\n")?;
-    durable::sync_dir(path)?;
-    durable::inode(path)?.ok_or_else(|| Error::conflict("a placeholder vanished"))
 }
 
 /// Does all that is left of an exchange that was announced.

@@ -6,11 +6,13 @@
 
 use std::path::{Path, PathBuf};
 
+use super::entries;
 use super::journal::{Journal, Operation, Phase, Way};
 use super::work::{OWN, WorkDir, standing};
-use super::{durable, entries};
+use crate::durable;
 use crate::env::{Env, FaultPoint};
 use crate::error::{Error, Result};
+use crate::guard::points;
 
 /// Fails where the file system of the work directory can't exchange two names in one step, before
 /// anything large is written to it. Leaves staging empty.
@@ -26,7 +28,7 @@ pub(super) fn probe(dir: &WorkDir) -> Result<()> {
 /// A mount point inside either side would move with it, or be an obstacle half-way.
 pub(super) fn refuse_mounts(dir: &WorkDir, journal: &Journal) -> Result<()> {
     for side in [&dir.target, &dir.incoming(journal)] {
-        entries::walk(side, &mut |path, found, parent| {
+        points::walk(side, &mut |path, found, parent| {
             if !durable::is_mount(found, parent) {
                 return Ok(());
             }

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::Outcome;
-use super::durable::{self, Inode};
+use crate::durable::{self, Inode};
 use crate::error::{Error, Result};
 use crate::ids::{RelPath, RestoreId, SnapshotId, Time};
 

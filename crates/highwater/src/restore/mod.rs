@@ -1,7 +1,6 @@
 //! One restore: plan, fetch into staging, verify, exchange, keep the old directory.
 
 mod carry;
-mod durable;
 mod entries;
 mod exchange;
 mod fetch;

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use super::journal::{Journal, Phase};
 use super::work::{Place, Users, WorkDir, candidates, interrupted, locate, standing};
-use super::{Exchange, Outcome, durable, entries, exchange};
+use super::{Exchange, Outcome, entries, exchange};
 use crate::control::Control;
+use crate::durable;
 use crate::error::{Error, Result};
 
 /// [`super::rollback`], asking `users` who has the node directory open.

@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::journal::{Entry, Journal, Node, Phase, Side, Way, Withheld};
 use super::work::{Place, Work, locate};
-use super::{Exchange, Outcome, durable, rollback};
+use super::{Exchange, Outcome, rollback};
 use crate::control::Control;
+use crate::durable;
 use crate::engine::User;
 use crate::env::{Env, FaultPoint, Faults};
 use crate::error::{Error, Kind, Result};
@@ -605,7 +606,7 @@ fn sqlite_neither_opens_nor_creates_what_is_withheld() {
         withheld.push(suffix);
         let withheld = PathBuf::from(withheld);
         durable::remove_file(&withheld).unwrap();
-        super::entries::make_placeholder(&withheld).unwrap();
+        crate::guard::points::make_placeholder(&withheld, "").unwrap();
         let opened = rusqlite::Connection::open(&main).and_then(|node| {
             node.execute_batch("create table if not exists t (x); insert into t values (2)")
         });
@@ -624,7 +625,7 @@ fn rocksdb_neither_opens_nor_creates_what_is_withheld() {
     let current = home.path().join("CURRENT");
     let text = fs::read(&current).unwrap();
     fs::remove_file(&current).unwrap();
-    super::entries::make_placeholder(&current).unwrap();
+    crate::guard::points::make_placeholder(&current, "").unwrap();
     assert!(rust_rocksdb::DB::open(&options, home.path()).is_err());
     assert!(current.is_dir());
     durable::remove_tree(&current).unwrap();

@@ -10,8 +10,9 @@ use rustix::fs::{Access, FlockOperation};
 use rustix::io::Errno;
 
 use super::journal::{Journal, Node, Phase, Way};
-use super::{Exchange, durable, entries, exchange};
+use super::{Exchange, entries, exchange};
 use crate::control::Control;
+use crate::durable;
 use crate::engine::User;
 use crate::env::{Env, FaultPoint};
 use crate::error::{Error, Result};

@@ -129,6 +129,7 @@ fn check_documents(
                 Err(Error::corrupt("the newest snapshot of the node is missing")
                     .entry(format!("snapshots/{}/…-{snapshot}", record.node)))
             }),
+            "witness" => vault.open_witness(name).map(drop),
             "snapshots" => match SnapshotName::parse(name) {
                 Some(parsed) => {
                     report.judge(vault.manifest(&parsed)).map(|manifest| manifests.extend(manifest))

@@ -35,6 +35,7 @@ mod snapshots;
 pub(crate) mod store;
 #[cfg(test)]
 mod tests;
+pub(crate) mod witness;
 
 pub(crate) use actor::boot;
 pub use check::{CheckOptions, CheckReport, Fault, check};

@@ -30,6 +30,7 @@ pub(crate) enum ObjectKind {
     Manifest = 2,
     Intent = 3,
     Node = 4,
+    Witness = 6,
 }
 
 /// What a frame is for; part of its additional data.

@@ -1,4 +1,4 @@
-//! Sealed documents: small objects of one frame, JSON inside (manifests, intents, node records).
+//! Sealed documents: small objects of one frame, JSON inside (manifests, intents, records).
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -26,7 +26,17 @@ pub(crate) fn seal<T: Serialize>(
 ) -> Result<Bytes> {
     let plain = serde_json::to_vec(document)
         .map_err(|error| Error::bug("a document can't be written as JSON").source(error))?;
-    let (codec, body) = Codec::compress(&plain)?;
+    seal_text(vault, kind, name, &plain)
+}
+
+/// The sealed bytes of a document whose JSON is `plain`.
+pub(super) fn seal_text(
+    vault: &Vault,
+    kind: ObjectKind,
+    name: &str,
+    plain: &[u8],
+) -> Result<Bytes> {
+    let (codec, body) = Codec::compress(plain)?;
     let mut frame = Vec::with_capacity(PREFIX_BYTES + body.len() + 16);
     frame.push(codec as u8);
     frame.extend_from_slice(&(plain.len() as u64).to_le_bytes());
@@ -50,16 +60,20 @@ pub(crate) fn open<T: DeserializeOwned>(
     name: &str,
     object: &[u8],
 ) -> Result<T> {
+    parse(name, &open_text(vault, kind, name, object)?)
+}
+
+/// The document whose JSON is `text`.
+pub(super) fn parse<T: DeserializeOwned>(name: &str, text: &[u8]) -> Result<T> {
     #[derive(Deserialize)]
     struct Versioned {
         version: u64,
     }
 
-    let text = open_text(vault, kind, name, object)?;
     let unreadable = |error: serde_json::Error| {
         Error::corrupt(format!("its content can't be read: {error}")).entry(name)
     };
-    let Versioned { version } = serde_json::from_slice(&text).map_err(unreadable)?;
+    let Versioned { version } = serde_json::from_slice(text).map_err(unreadable)?;
     if version > u64::from(DOCUMENT_VERSION) {
         return Err(Error::input(format!(
             "the document has version {version}; this program knows version {DOCUMENT_VERSION}"
@@ -67,10 +81,16 @@ pub(crate) fn open<T: DeserializeOwned>(
         .entry(name)
         .hint("use the version of highwater that wrote it, or a newer one"));
     }
-    serde_json::from_slice(&text).map_err(unreadable)
+    serde_json::from_slice(text).map_err(unreadable)
 }
 
-fn open_text(vault: &Vault, kind: ObjectKind, name: &str, object: &[u8]) -> Result<Vec<u8>> {
+/// The JSON of the document in the bytes that stand under `name`.
+pub(super) fn open_text(
+    vault: &Vault,
+    kind: ObjectKind,
+    name: &str,
+    object: &[u8],
+) -> Result<Vec<u8>> {
     let key = ObjectKey::parse(vault.master(), vault.id(), kind, name, object)?;
     let mut frame = object[HEADER_BYTES..].to_vec();
     let plain = key

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 /// What the file system says of `path`, links not followed; `None` where there is nothing.
-pub(super) fn stat(path: &Path) -> Result<Option<Statx>> {
+pub(crate) fn stat(path: &Path) -> Result<Option<Statx>> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     match rustix::fs::statx(CWD, path, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME) {
         Ok(found) => Ok(Some(found)),
@@ -27,15 +27,15 @@ pub(super) fn stat(path: &Path) -> Result<Option<Statx>> {
 /// By what a file or directory is known, whatever its name. The number alone is given to another
 /// one soon after it was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Inode {
+pub(crate) struct Inode {
     /// Its number in its file system.
-    pub(super) number: u64,
+    pub(crate) number: u64,
     /// When it was made, in nanoseconds since the Unix epoch, where the file system tells.
-    pub(super) born_ns: Option<i64>,
+    pub(crate) born_ns: Option<i64>,
 }
 
 /// The inode of `path`, links not followed; `None` where there is nothing.
-pub(super) fn inode(path: &Path) -> Result<Option<Inode>> {
+pub(crate) fn inode(path: &Path) -> Result<Option<Inode>> {
     Ok(stat(path)?.map(|found| {
         let told = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::BTIME);
         let born = found.stx_btime;
@@ -45,18 +45,18 @@ pub(super) fn inode(path: &Path) -> Result<Option<Inode>> {
 }
 
 /// Whether it is a directory.
-pub(super) fn is_dir(found: &Statx) -> bool {
+pub(crate) fn is_dir(found: &Statx) -> bool {
     rustix::fs::FileType::from_raw_mode(found.stx_mode.into()).is_dir()
 }
 
 /// Whether it is a regular file.
-pub(super) fn is_file(found: &Statx) -> bool {
+pub(crate) fn is_file(found: &Statx) -> bool {
     rustix::fs::FileType::from_raw_mode(found.stx_mode.into()).is_file()
 }
 
 /// Whether `found` is where another file system, or another part of the same one, is mounted.
 /// A kernel that can't say so is asked for the device, which differs from that of `parent`.
-pub(super) fn is_mount(found: &Statx, parent: &Statx) -> bool {
+pub(crate) fn is_mount(found: &Statx, parent: &Statx) -> bool {
     if found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
         return found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
     }
@@ -64,12 +64,12 @@ pub(super) fn is_mount(found: &Statx, parent: &Statx) -> bool {
 }
 
 /// The device that it lies on.
-pub(super) fn device(found: &Statx) -> (u32, u32) {
+pub(crate) fn device(found: &Statx) -> (u32, u32) {
     (found.stx_dev_major, found.stx_dev_minor)
 }
 
 /// The two exchange their names in one step. Not durable before both parents are synced.
-pub(super) fn exchange(one: &Path, other: &Path) -> Result<()> {
+pub(crate) fn exchange(one: &Path, other: &Path) -> Result<()> {
     rename(one, other, RenameFlags::EXCHANGE).map_err(|error| {
         let what = format!("can't exchange {} and {}", one.display(), other.display());
         let found = Error::io(what, error);
@@ -88,7 +88,7 @@ pub(super) fn exchange(one: &Path, other: &Path) -> Result<()> {
 
 /// Renames; something that has the new name already is an error. Not durable before both parents
 /// are synced.
-pub(super) fn rename_new(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn rename_new(from: &Path, to: &Path) -> Result<()> {
     rename(from, to, RenameFlags::NOREPLACE).map_err(|error| {
         Error::io(format!("can't rename {} to {}", from.display(), to.display()), error)
     })
@@ -122,14 +122,14 @@ fn rename(from: &Path, to: &Path, flags: RenameFlags) -> rustix::io::Result<()> 
 }
 
 /// Makes the names in a directory durable.
-pub(super) fn sync_dir(path: &Path) -> Result<()> {
+pub(crate) fn sync_dir(path: &Path) -> Result<()> {
     File::open(path)
         .and_then(|dir| dir.sync_all())
         .map_err(|error| Error::io(format!("can't sync {}", path.display()), error))
 }
 
 /// Makes a directory that only its owner may enter; one that stands already is left as it is.
-pub(super) fn make_dir(path: &Path) -> Result<()> {
+pub(crate) fn make_dir(path: &Path) -> Result<()> {
     match fs::DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => match stat(path)? {
@@ -141,7 +141,7 @@ pub(super) fn make_dir(path: &Path) -> Result<()> {
 }
 
 /// Writes a file that only its owner may read, durable except for its name.
-pub(super) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || -> std::io::Result<()> {
         let mut options = OpenOptions::new();
         let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
@@ -152,14 +152,14 @@ pub(super) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Renames over what is there, in the same directory, and makes it durable.
-pub(super) fn replace(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn replace(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to)
         .map_err(|error| Error::io(format!("can't rename to {}", to.display()), error))?;
     to.parent().map_or(Ok(()), sync_dir)
 }
 
 /// Removes a file; a missing one is as good.
-pub(super) fn remove_file(path: &Path) -> Result<()> {
+pub(crate) fn remove_file(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(Error::io(format!("can't remove {}", path.display()), error))
@@ -169,7 +169,7 @@ pub(super) fn remove_file(path: &Path) -> Result<()> {
 }
 
 /// Removes a directory if nothing is in it; whether it is gone.
-pub(super) fn remove_empty(path: &Path) -> Result<bool> {
+pub(crate) fn remove_empty(path: &Path) -> Result<bool> {
     match rustix::fs::rmdir(path) {
         Ok(()) | Err(Errno::NOENT) => Ok(true),
         Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
@@ -179,7 +179,7 @@ pub(super) fn remove_empty(path: &Path) -> Result<bool> {
 
 /// Removes a tree, whatever the modes of its files and directories; a missing one is as good. Links
 /// are not followed, and a mount point inside is an error: what it holds is not ours.
-pub(super) fn remove_tree(path: &Path) -> Result<()> {
+pub(crate) fn remove_tree(path: &Path) -> Result<()> {
     let Some(found) = stat(path)? else { return Ok(()) };
     if !is_dir(&found) {
         return remove_file(path);
@@ -210,7 +210,7 @@ fn remove_dir(path: &Path, found: &Statx) -> Result<()> {
 }
 
 /// The names in a directory, sorted; none where it is missing.
-pub(super) fn names(path: &Path) -> Result<Vec<std::ffi::OsString>> {
+pub(crate) fn names(path: &Path) -> Result<Vec<std::ffi::OsString>> {
     let read = || -> std::io::Result<Vec<_>> {
         let entries = fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.file_name()));
         let mut names = entries.collect::<std::io::Result<Vec<_>>>()?;
@@ -220,5 +220,25 @@ pub(super) fn names(path: &Path) -> Result<Vec<std::ffi::OsString>> {
     match read() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         other => other.map_err(|error| Error::io(format!("can't list {}", path.display()), error)),
+    }
+}
+
+/// Gives what was just made to the owner of `like`, so that a node finds what another user's program
+/// wrote in its directory. Where this user may not, it stays this user's.
+pub(crate) fn own_like(path: &Path, like: &Path) -> Result<()> {
+    let (Some(found), Some(owner)) = (stat(path)?, stat(like)?) else { return Ok(()) };
+    own(path, &found, owner.stx_uid, owner.stx_gid)
+}
+
+/// Gives it to an owner, unless it is theirs.
+fn own(path: &Path, found: &Statx, uid: u32, gid: u32) -> Result<()> {
+    if (found.stx_uid, found.stx_gid) == (uid, gid) {
+        return Ok(());
+    }
+    match std::os::unix::fs::lchown(path, Some(uid), Some(gid)) {
+        Err(error) if error.kind() != std::io::ErrorKind::PermissionDenied => {
+            Err(Error::io(format!("can't give {} to its owner", path.display()), error))
+        }
+        _ => Ok(()),
     }
 }

@@ -1,0 +1,221 @@
+//! Withholding the entry points of a node's databases, in a directory that nobody uses, and putting
+//! them back.
+//!
+//! The latch names an entry point before it is moved, and forgets it after it is back. Each move is
+//! one exchange of two names, so that at every instant either the file or its placeholder stands
+//! where the engine looks; where a step was interrupted, repeating it finds out what is left.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Statx, Timespec, Timestamps, UTIME_OMIT};
+
+use super::latch::{Latch, Withheld};
+use super::list::{Held, HeldState, rows};
+use super::points;
+use crate::durable;
+use crate::env::{Env, FaultPoint};
+use crate::error::{Error, Kind, Result};
+use crate::ids::{GuardKind, RelPath};
+use crate::node::OWN_DIR;
+
+/// Where withheld entry points wait, in [`OWN_DIR`].
+const WITHHELD: &str = "withheld";
+/// What a placeholder says.
+const TOLD: &str = "the node was restored, or rolled back, and is not known to be current; \
+                    `highwater guard release` puts its database back";
+
+/// Puts `latch` on the node in `dir` and withholds the entry points of all its databases: those that
+/// are found by looking, and those of `named` that are there. Tells how many databases are withheld.
+pub(crate) fn withhold(dir: &Path, mut latch: Latch, named: &[RelPath], env: &Env) -> Result<u64> {
+    let latch = Latch::update(dir, env, |before| {
+        // What is withheld already waits where the latch that is there says.
+        let mut withheld = before.map_or_else(Vec::new, |before| before.withheld);
+        withheld.iter_mut().for_each(|withheld| withheld.release = None);
+        let known: BTreeSet<RelPath> =
+            withheld.iter().map(|withheld| withheld.path.clone()).collect();
+        let present = points::find(dir, named)?.present;
+        for path in present.iter().filter(|path| !known.contains(path)) {
+            let part = points::part_of(path, &present);
+            let place = free_place(&withheld)?;
+            withheld.push(Withheld { part, path: path.clone(), place, release: None });
+        }
+        withheld.sort_by(|one, other| (&one.part, &one.path).cmp(&(&other.part, &other.path)));
+        latch.withheld = withheld;
+        Ok(Some(latch))
+    })?;
+    let latch = latch.ok_or_else(|| Error::bug("a latch vanished while it was put on"))?;
+    let own = dir.join(OWN_DIR).join(WITHHELD);
+    durable::make_dir(&own)?;
+    durable::own_like(&own, dir)?;
+    durable::sync_dir(&dir.join(OWN_DIR))?;
+    for withheld in &latch.withheld {
+        take(dir, withheld)?;
+        env.fault(FaultPoint::GuardWithhold)?;
+    }
+    Ok(databases(&latch))
+}
+
+/// How many databases a latch withholds.
+pub(crate) fn databases(latch: &Latch) -> u64 {
+    let parts: BTreeSet<&str> =
+        latch.withheld.iter().map(|withheld| withheld.part.as_str()).collect();
+    parts.len() as u64
+}
+
+/// A name under which nothing waits.
+fn free_place(withheld: &[Withheld]) -> Result<RelPath> {
+    let place =
+        |number: usize| RelPath::from_bytes(format!("{OWN_DIR}/{WITHHELD}/{number}").as_bytes());
+    for number in 0..=withheld.len() {
+        let place = place(number)?;
+        if withheld.iter().all(|withheld| withheld.place != place) {
+            return Ok(place);
+        }
+    }
+    Err(Error::bug("no name is left for a withheld entry point"))
+}
+
+/// Moves one entry point to where it waits, unless it waits there.
+fn take(dir: &Path, withheld: &Withheld) -> Result<()> {
+    let (path, place) = (withheld.path.under(dir), withheld.place.under(dir));
+    match (state(&path)?, state(&place)?) {
+        (State::Placeholder, State::File) => return Ok(()),
+        (State::File, State::Nothing | State::Placeholder) => {}
+        _ => return Err(disturbed(withheld)),
+    }
+    points::make_placeholder(&place, TOLD)?;
+    let above = above(&path);
+    durable::own_like(&place, &above)?;
+    for name in durable::names(&place)? {
+        durable::own_like(&place.join(name), &above)?;
+    }
+    change_places(&path, &place)
+}
+
+/// Puts what was released back where it belongs, and takes the latch away once nothing is held.
+/// Returns what was held, as it stands now.
+pub(super) fn reveal(dir: &Path, env: &Env) -> Result<Vec<Held>> {
+    env.fault(FaultPoint::GuardRelease)?;
+    let latch = Latch::read(dir)?;
+    let released = latch.iter().flat_map(|latch| &latch.withheld);
+    // A log comes back before its main file: nothing opens the database without it meanwhile.
+    let released: Vec<&Withheld> = released.filter(|withheld| withheld.release.is_some()).collect();
+    for withheld in released.iter().rev() {
+        put_back(dir, withheld)?;
+        env.fault(FaultPoint::GuardRelease)?;
+    }
+    let mut left = Vec::new();
+    Latch::update(dir, env, |latch| {
+        let Some(mut latch) = latch else { return Ok(None) };
+        latch.withheld.retain(|withheld| !released.contains(&withheld));
+        left = rows(&latch);
+        let done = latch.kind == GuardKind::Databases
+            && latch.withheld.is_empty()
+            && (!released.is_empty() || latch.release.is_some());
+        if done {
+            left.clear();
+        }
+        Ok((!done).then_some(latch))
+    })?;
+    for withheld in released {
+        let Some(release) = &withheld.release else { continue };
+        if left.iter().any(|held| held.id == withheld.part) {
+            continue;
+        }
+        let (id, reason) = (withheld.part.clone(), release.reason.clone());
+        left.push(Held { id, state: HeldState::Released, reason });
+    }
+    Ok(left)
+}
+
+/// Moves one entry point back, unless it is back.
+fn put_back(dir: &Path, withheld: &Withheld) -> Result<()> {
+    let (path, place) = (withheld.path.under(dir), withheld.place.under(dir));
+    match (state(&path)?, state(&place)?) {
+        (State::Placeholder, State::File) => change_places(&path, &place)?,
+        // Somebody removed the note.
+        (State::Nothing, State::File) => {
+            durable::rename_new(&place, &path)?;
+            durable::sync_dir(&above(&path))?;
+            return durable::sync_dir(&above(&place));
+        }
+        (State::File, State::Nothing | State::Placeholder) => {}
+        _ => return Err(disturbed(withheld)),
+    }
+    durable::remove_tree(&place)?;
+    durable::sync_dir(&above(&place))
+}
+
+enum State {
+    Nothing,
+    Placeholder,
+    File,
+    Other,
+}
+
+fn state(path: &Path) -> Result<State> {
+    Ok(match durable::stat(path)? {
+        None => State::Nothing,
+        Some(found) if durable::is_file(&found) => State::File,
+        Some(_) if points::is_placeholder(path)? => State::Placeholder,
+        Some(_) => State::Other,
+    })
+}
+
+fn disturbed(withheld: &Withheld) -> Error {
+    Error::conflict(format!("{} and {} are not as they were left", withheld.path, withheld.place))
+        .entry(withheld.path.to_string())
+        .hint("something else moved or replaced them: restore the node again")
+}
+
+/// Exchanges two names durably; the directory in which an entry point stands keeps its times.
+fn change_places(path: &Path, place: &Path) -> Result<()> {
+    let (home, waiting) = (above(path), above(place));
+    let before = durable::stat(&home)?;
+    durable::exchange(path, place)?;
+    if let Some(before) = before {
+        keep_time(&home, &before)?;
+    }
+    durable::sync_dir(&home)?;
+    durable::sync_dir(&waiting)
+}
+
+fn keep_time(dir: &Path, before: &Statx) -> Result<()> {
+    let modified =
+        Timespec { tv_sec: before.stx_mtime.tv_sec, tv_nsec: before.stx_mtime.tv_nsec.into() };
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: modified,
+    };
+    rustix::fs::utimensat(CWD, dir, &times, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|error| Error::io(format!("can't set the time of {}", dir.display()), error))
+}
+
+fn above(path: &Path) -> PathBuf {
+    path.parent().unwrap_or(Path::new("")).to_path_buf()
+}
+
+/// Whether every database of the node in `dir` is withheld, and has been since the latch was put on:
+/// then nothing has run on it.
+pub(crate) fn all_withheld(dir: &Path) -> Result<bool> {
+    let Some(latch) = Latch::read(dir)? else { return Ok(false) };
+    if latch.kind != GuardKind::Databases || latch.withheld.is_empty() {
+        return Ok(false);
+    }
+    let found = points::find(dir, &[])?;
+    let standing = latch.withheld.iter().all(|withheld| found.withheld.contains(&withheld.path));
+    Ok(standing && found.present.is_empty())
+}
+
+/// A directory whose databases are withheld can't be captured: it would be a snapshot without them.
+pub(crate) fn refuse_withheld(dir: &Path) -> Result<()> {
+    let Some(latch) = Latch::read(dir)? else { return Ok(()) };
+    let Some(first) = latch.withheld.first() else { return Ok(()) };
+    Err(Error::new(
+        Kind::Quarantined,
+        format!("the database {} is withheld: a snapshot would lack it", first.part),
+    )
+    .entry(first.part.clone())
+    .hint("`highwater guard list` tells why; back up once it is released"))
+}

@@ -1,0 +1,155 @@
+//! Entry points: the files without which no database of a directory opens; and what stands in the
+//! place of one that is withheld.
+//!
+//! A directory with a note in it takes its place, so that nothing opens, replaces or deletes it:
+//! an entry point that was absent would be taken for a database that has to be created.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use rustix::fs::Statx;
+
+use crate::durable::{self, Inode};
+use crate::error::{Error, Result};
+use crate::ids::RelPath;
+use crate::node::OWN_DIR;
+
+/// The note inside a placeholder.
+const NOTE: &str = "withheld-by-highwater";
+/// What would bring a SQLite database back to life without its main file.
+const LOGS: [&str; 2] = ["-wal", "-journal"];
+
+/// Shows every entry of a node directory, a directory before what is in it, with what the file
+/// system says of it and of its parent. Mount points are shown, not entered; what an operation keeps
+/// inside the directory is not shown.
+pub(crate) fn walk(
+    root: &Path,
+    visit: &mut dyn FnMut(&RelPath, &Statx, &Statx) -> Result<()>,
+) -> Result<()> {
+    let Some(top) = durable::stat(root)? else { return Ok(()) };
+    let skipped =
+        [RelPath::from_bytes(b".highwater/restore")?, RelPath::from_bytes(b"lost+found")?];
+    let mut open = vec![(RelPath::root(), top)];
+    while let Some((dir, dir_stat)) = open.pop() {
+        for name in durable::names(&dir.under(root))? {
+            let path = dir.join(&name);
+            if skipped.contains(&path) {
+                continue;
+            }
+            let Some(found) = durable::stat(&path.under(root))? else { continue };
+            visit(&path, &found, &dir_stat)?;
+            if durable::is_dir(&found) && !durable::is_mount(&found, &dir_stat) {
+                open.push((path, found));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The entry points of the databases in a directory, as far as they can be found by looking.
+#[derive(Debug, Default)]
+pub(crate) struct EntryPoints {
+    /// Those that are there, a main file before its logs.
+    pub(crate) present: BTreeSet<RelPath>,
+    /// The placeholders of those that are withheld.
+    pub(crate) withheld: BTreeSet<RelPath>,
+}
+
+/// Looks for entry points: those that bring a database to life, and those that would do so without
+/// it (SQLite's logs). `named` are known by other means, as far as they are there.
+pub(crate) fn find(root: &Path, named: &[RelPath]) -> Result<EntryPoints> {
+    let own = RelPath::root().join(OsStr::new(OWN_DIR));
+    let (mut files, mut withheld) = (BTreeSet::new(), BTreeSet::new());
+    walk(root, &mut |path, found, _| {
+        if durable::is_file(found) && !path.is_within(&own) {
+            match path.parent() {
+                Some(placeholder) if path.name() == NOTE && placeholder != RelPath::root() => {
+                    withheld.insert(placeholder);
+                }
+                _ => drop(files.insert(path.clone())),
+            }
+        }
+        Ok(())
+    })?;
+    let manifests: BTreeSet<RelPath> = files
+        .iter()
+        .filter(|path| path.name().as_encoded_bytes().starts_with(b"MANIFEST-"))
+        .filter_map(RelPath::parent)
+        .collect();
+    let mut present = BTreeSet::new();
+    for path in &files {
+        let is_point = named.contains(path)
+            || match path.parent() {
+                Some(parent) if path.name() == "CURRENT" => manifests.contains(&parent),
+                _ => opens_database(&path.under(root))?,
+            };
+        if is_point {
+            present.extend(logs(path).filter(|log| files.contains(log)));
+            present.insert(path.clone());
+        }
+    }
+    Ok(EntryPoints { present, withheld })
+}
+
+fn logs(main: &RelPath) -> impl Iterator<Item = RelPath> + '_ {
+    LOGS.iter().map(move |suffix| {
+        let name = [main.name().as_bytes(), suffix.as_bytes()].concat();
+        main.parent().unwrap_or_else(RelPath::root).join(OsStr::from_bytes(&name))
+    })
+}
+
+/// The name of the part whose database an entry point opens: its directory where it always has the
+/// same name, else its main file.
+pub(super) fn part_of(point: &RelPath, present: &BTreeSet<RelPath>) -> String {
+    let owner = match point.name().as_bytes() {
+        b"CURRENT" | b"MANIFEST" => point.parent().unwrap_or_else(RelPath::root),
+        _ => {
+            let main = present.iter().find(|main| logs(main).any(|log| log == *point));
+            main.unwrap_or(point).clone()
+        }
+    };
+    match owner.to_string().as_str() {
+        "" => ".".to_owned(),
+        // The plain files have that name for themselves.
+        "files" => "./files".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+/// Whether a file begins as the main file of SQLite, redb, LMDB, bbolt or Badger does. One that this
+/// user may not read might.
+fn opens_database(path: &Path) -> Result<bool> {
+    let wrong = |error| Error::io(format!("can't read {}", path.display()), error);
+    let mut options = std::fs::OpenOptions::new();
+    let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let file = match options.read(true).custom_flags(nofollow).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Ok(true),
+        Err(error) => return Err(wrong(error)),
+    };
+    let mut head = Vec::with_capacity(32);
+    file.take(32).read_to_end(&mut head).map_err(wrong)?;
+    Ok(head.starts_with(b"SQLite format 3\0")
+        || head.starts_with(b"redb\x1A\x0A\xA9\x0D\x0A")
+        || head.starts_with(b"Bdgr")
+        || matches!(head.get(16..20), Some(b"\xDE\xC0\xEF\xBE" | b"\xED\xDA\x0C\xED")))
+}
+
+/// Makes what stands in the place of an entry point, and tells its inode; `told` says how the entry
+/// point comes back.
+pub(crate) fn make_placeholder(path: &Path, told: &str) -> Result<Inode> {
+    durable::make_dir(path)?;
+    durable::write_file(&path.join(NOTE), format!("withheld by highwater: {told}\n").as_bytes())?;
+    durable::sync_dir(path)?;
+    durable::inode(path)?.ok_or_else(|| Error::conflict("a placeholder vanished"))
+}
+
+/// Whether a placeholder stands at `path`.
+pub(super) fn is_placeholder(path: &Path) -> Result<bool> {
+    let dir = durable::stat(path)?.is_some_and(|found| durable::is_dir(&found));
+    Ok(dir && durable::stat(&path.join(NOTE))?.is_some())
+}

@@ -1,0 +1,108 @@
+//! An operator's release: recorded with its reason, then carried out.
+
+use std::path::Path;
+
+use super::hold;
+use super::latch::{Latch, Recorded, Released};
+use super::list::{Held, rows};
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::ids::GuardKind;
+
+/// What is released.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// One channel, or the database of one part.
+    Channel(String),
+    /// All that is quarantined; of a node whose channels are not known yet, all that it will list.
+    All,
+}
+
+/// Lets quarantined channels or databases of the node in `dir` go on by an operator's decision, and
+/// returns what stands in the latch after it. The decision is durable before anything goes on;
+/// repeating it finishes what was interrupted.
+///
+/// # Errors
+/// Input without a reason; not found where nothing in quarantine has the name.
+pub fn release(
+    dir: &Path,
+    which: &Which,
+    reason: &str,
+    by: &str,
+    control: &Control,
+) -> Result<Vec<Held>> {
+    control.cancel.check()?;
+    if reason.trim().is_empty() {
+        return Err(Error::input("a release needs a reason")
+            .hint("say with --reason how it is known that no newer state is lost"));
+    }
+    let released =
+        Released { reason: reason.trim().to_owned(), by: by.to_owned(), time: control.env.now() };
+    let mut before = Vec::new();
+    let recorded = Latch::update(dir, &control.env, |latch| {
+        let Some(mut latch) = latch else { return nothing(which) };
+        record(&mut latch, which, &released)?;
+        before = rows(&latch);
+        Ok(Some(latch))
+    })?;
+    let Some(latch) = recorded else { return Ok(Vec::new()) };
+    if latch.withheld.is_empty() && latch.kind == GuardKind::Channels {
+        return Ok(before);
+    }
+    hold::reveal(dir, &control.env)
+}
+
+fn nothing(which: &Which) -> Result<Option<Latch>> {
+    match which {
+        // What was released before is released.
+        Which::All => Ok(None),
+        Which::Channel(name) => {
+            Err(Error::not_found("nothing of this node is quarantined").entry(name.clone()))
+        }
+    }
+}
+
+/// Writes the decision to all that it is about; an older one stays as it is.
+fn record(latch: &mut Latch, which: &Which, released: &Released) -> Result<()> {
+    let decide = |decision: &mut Option<Released>| {
+        decision.get_or_insert_with(|| released.clone());
+    };
+    match which {
+        Which::All => {
+            latch.channels.values_mut().for_each(|channel| decide(&mut channel.release));
+            latch.withheld.iter_mut().for_each(|withheld| decide(&mut withheld.release));
+            if !latch.listed {
+                decide(&mut latch.release);
+            }
+        }
+        Which::Channel(name) => {
+            let parts = latch.withheld.iter_mut().filter(|withheld| withheld.part == *name);
+            let channel =
+                latch.channels.get_mut(name).map(|channel: &mut Recorded| &mut channel.release);
+            let whole =
+                (!latch.listed && *name == latch.node.to_string()).then_some(&mut latch.release);
+            let mut found = false;
+            for decision in parts.map(|withheld| &mut withheld.release).chain(channel).chain(whole)
+            {
+                decide(decision);
+                found = true;
+            }
+            if !found {
+                return Err(unknown(latch, name));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn unknown(latch: &Latch, name: &str) -> Error {
+    let ids: Vec<String> = rows(latch).into_iter().map(|row| row.id).collect();
+    let error = Error::not_found(format!("`{name}` is not in quarantine")).entry(name);
+    if !latch.listed && latch.withheld.is_empty() {
+        return error.hint(
+            "the node has not listed its channels yet: start it first, or release the whole node \
+             with --all",
+        );
+    }
+    error.hint(format!("in quarantine are: {}", ids.join(", ")))
+}
