@@ -250,6 +250,14 @@ impl<C: Channel> Quarantined<C> {
         Quarantined { channel, evidence, verdict }
     }
 
+    /// What an earlier start recorded: a condemnation outlives the process that heard it.
+    pub fn recall(&mut self, recorded: Verdict) -> Verdict {
+        if matches!(recorded, Verdict::Blocked(_)) && self.verdict != Verdict::Closed {
+            self.verdict = recorded;
+        }
+        self.verdict
+    }
+
     /// The verdict on what is known so far.
     pub fn verdict(&self) -> Verdict {
         self.verdict

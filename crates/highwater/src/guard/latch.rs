@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use highwater_guard::{Evidence, Ours, Verdict};
+use highwater_guard::{Evidence, Ours, Release, Verdict};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -38,14 +38,14 @@ pub struct Latch {
     pub kind: GuardKind,
     /// The node's name in the vault.
     pub node: NodeName,
-    /// The node.
-    pub uid: NodeUid,
+    /// The node; `None` where it was never backed up.
+    pub uid: Option<NodeUid>,
     /// What brought the directory here.
     pub cause: Cause,
     /// The restore that did, or that was undone.
-    pub restore: RestoreId,
+    pub restore: Option<RestoreId>,
     /// Its snapshot.
-    pub snapshot: SnapshotId,
+    pub snapshot: Option<SnapshotId>,
     /// When.
     pub time: Time,
     /// Why, in plain words.
@@ -65,6 +65,10 @@ pub struct Latch {
     /// each of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<Released>,
+    /// Somebody's statement that no other copy of the node runs or ever will: without a witness
+    /// nothing else keeps two copies apart, and a peer's word clears none of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original_gone: Option<Released>,
 }
 
 /// What brought a directory into quarantine.
@@ -75,6 +79,9 @@ pub enum Cause {
     Restore,
     /// A restore was undone: it is the directory from before.
     Rollback,
+    /// The witness remembers more than the directory, which another hand took back: a copied disk, a
+    /// machine's snapshot, a lost write.
+    Witness,
 }
 
 /// What is recorded of a channel.
@@ -117,6 +124,19 @@ pub struct Withheld {
     /// An operator's release; the entry point is being put back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<Released>,
+}
+
+impl Released {
+    pub(crate) fn by(release: &Release, time: Time) -> Released {
+        let (reason, by) = (release.reason().to_owned(), release.by().to_owned());
+        Released { reason, by, time }
+    }
+
+    /// As the guard takes it.
+    pub(crate) fn as_release(&self, id: &str) -> Result<Release> {
+        Release::new(self.reason.clone(), self.by.clone())
+            .map_err(|error| Error::corrupt(error.to_string()).entry(id))
+    }
 }
 
 impl Latch {
@@ -189,6 +209,47 @@ impl Latch {
             None => take_away(dir)?,
         }
         Ok(after)
+    }
+
+    /// A latch that holds nothing yet.
+    pub(crate) fn new(kind: GuardKind, node: NodeName, cause: Cause, time: Time) -> Latch {
+        Latch {
+            version: VERSION,
+            kind,
+            node,
+            uid: None,
+            cause,
+            restore: None,
+            snapshot: None,
+            time,
+            reasons: Vec::new(),
+            marks: BTreeMap::new(),
+            channels: BTreeMap::new(),
+            listed: false,
+            withheld: Vec::new(),
+            release: None,
+            original_gone: None,
+        }
+    }
+
+    /// Whether anything is held any more.
+    pub(crate) fn holds(&self) -> bool {
+        let listed = self.listed || self.release.is_some() || self.kind == GuardKind::Databases;
+        !listed || !self.withheld.is_empty() || self.channels.keys().any(|id| !self.lets_go(id))
+    }
+
+    /// Whether a channel is not, or no longer, held: opened later, settled, or released.
+    pub(crate) fn lets_go(&self, channel: &str) -> bool {
+        if self.released(channel).is_some() {
+            return true;
+        }
+        let Some(recorded) = self.channels.get(channel) else { return self.listed };
+        matches!(recorded.verdict, Some(Verdict::Closed | Verdict::Clear(_)))
+    }
+
+    /// Whether a peer's word clears nobody before somebody has stated that the original is gone.
+    pub(crate) fn needs_statement(&self) -> bool {
+        self.cause == Cause::Restore && self.original_gone.is_none()
     }
 
     /// Whether an operator has let this channel go on.

@@ -60,8 +60,8 @@ pub struct Standing {
     pub kind: GuardKind,
     /// What brought the directory here.
     pub cause: Cause,
-    /// The snapshot.
-    pub snapshot: SnapshotId,
+    /// The snapshot, where one was restored.
+    pub snapshot: Option<SnapshotId>,
     /// Since when.
     pub since: Time,
     /// What is quarantined, or was.
@@ -163,6 +163,11 @@ fn channel(latch: &Latch, id: &str, recorded: &Recorded) -> Held {
             (HeldState::Clear, "the peer says that nothing is missing".to_owned())
         }
         (None, Some(Verdict::Blocked(reason))) => (HeldState::Blocked, words(reason).to_owned()),
+        (None, Some(Verdict::Wait(Reason::WitnessNeeded))) if latch.needs_statement() => {
+            let unsaid = "the peer says that nothing is missing; nobody has stated that the original \
+                          node is gone for good";
+            (HeldState::Waiting, unsaid.to_owned())
+        }
         (None, Some(Verdict::Wait(reason))) => (HeldState::Waiting, words(reason).to_owned()),
     };
     Held { id: id.to_owned(), state, reason }
@@ -170,10 +175,13 @@ fn channel(latch: &Latch, id: &str, recorded: &Recorded) -> Held {
 
 fn since(latch: &Latch) -> String {
     let what = match latch.cause {
-        Cause::Restore => "restored from",
-        Cause::Rollback => "brought back by a rollback from",
+        Cause::Restore => "restored",
+        Cause::Rollback => "brought back by a rollback",
+        Cause::Witness => "taken back in time by another hand",
     };
-    let mut reason = format!("{what} snapshot {}; not known to be current", latch.snapshot);
+    let snapshot = latch.snapshot.map(|snapshot| format!(" from snapshot {snapshot}"));
+    let snapshot = snapshot.unwrap_or_default();
+    let mut reason = format!("{what}{snapshot}; not known to be current");
     for more in &latch.reasons {
         reason.push_str("; ");
         reason.push_str(more);

@@ -1,6 +1,7 @@
 //! What keeps a restored node from acting on state that may be old: the latch in its directory, the
 //! marks in its database, the witness outside it.
 
+mod gate;
 pub(crate) mod hold;
 mod latch;
 mod list;
@@ -10,6 +11,7 @@ mod store;
 mod witness;
 
 pub use crate::ids::GuardKind;
+pub use gate::{Admitted, Arrival, Guard, Sorted, channel_marks};
 pub use latch::{Cause, Latch, Recorded, Released, Withheld};
 pub use list::{Held, HeldState, Standing, list, standing, wait, words};
 pub use release::{Which, release};

@@ -201,6 +201,13 @@ impl Witness {
         self.submit(Change::Raise { moves: moves.to_vec(), counters: counters.to_vec() })
     }
 
+    /// Takes a channel's numbers for what they are, also where they are below those that stand: by
+    /// an operator's release, who answers for it. From here on it is that history which counts.
+    pub fn accept(&self, channel: &str, ours: &Ours) -> Result<()> {
+        let accepted = Move { channel: channel.to_owned(), ours: *ours };
+        self.submit(Change::Accept(accepted)).map(drop)
+    }
+
     /// Forgets a channel whose close is confirmed; one that it does not list is no error.
     pub fn retire(&self, channel: &str) -> Result<()> {
         self.submit(Change::Retire(channel.to_owned())).map(drop)

@@ -1,5 +1,7 @@
 //! What callers ask of a record, and what each of them changes in it.
 
+use highwater_guard::Ours;
+
 use crate::error::{Error, Result};
 use crate::vault::witness::{WitnessEntry, WitnessOff, WitnessRecord};
 
@@ -9,6 +11,7 @@ use super::{Move, Raised};
 #[derive(Clone, Debug)]
 pub(super) enum Change {
     Raise { moves: Vec<Move>, counters: Vec<(String, u64)> },
+    Accept(Move),
     Retire(String),
     Off(WitnessOff),
     On,
@@ -19,6 +22,17 @@ impl Change {
     pub(super) fn apply(self, record: &mut WitnessRecord) -> Result<Raised> {
         match self {
             Change::Raise { moves, counters } => raise(record, moves, counters),
+            Change::Accept(Move { channel, ours }) => {
+                let continuous = record.off.is_none();
+                let Ours { revoked, received, closing, .. } = ours;
+                let epoch = record.epoch;
+                let signed = signed(&ours);
+                record.channels.insert(
+                    channel,
+                    WitnessEntry { signed, revoked, received, closing, continuous, epoch },
+                );
+                Ok(Raised::Durable)
+            }
             Change::Retire(channel) => {
                 record.channels.remove(&channel);
                 Ok(Raised::Durable)

@@ -1,0 +1,367 @@
+//! The node's side of the guard: which channels are free at a start, what lets the others out, and
+//! what must be durable before anything leaves.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use highwater_guard::{Channel, Opened, Ours, Policy, Quarantined, Reason, Release, Verdict};
+
+use super::latch::{Cause, Latch, Recorded, Released};
+use super::witness::{Move, Witness};
+use crate::control::Control;
+use crate::env::Env;
+use crate::error::{Error, Kind, Result};
+use crate::ids::{GuardKind, NodeName};
+use crate::node::NodeFile;
+
+/// Decides for a node, from its start on, which channels may speak.
+///
+/// A node opens it before it reads a channel, hands over all its channels ([`Guard::admit`]), lets
+/// those out that are settled later ([`Guard::settle`]), and asks it before anything leaves
+/// ([`Guard::leave`]).
+pub struct Guard {
+    dir: PathBuf,
+    node: NodeName,
+    policy: Policy,
+    witness: Option<Witness>,
+    env: Env,
+}
+
+/// A channel, as the node has loaded it.
+pub struct Arrival<C> {
+    /// The node's own name of it.
+    pub id: String,
+    /// The channel.
+    pub channel: C,
+    /// It carries a stale mark in the node's database.
+    pub stale: bool,
+}
+
+/// The channels of a node at its start, sorted.
+pub struct Sorted<C> {
+    /// Not in question.
+    pub free: Vec<(String, C)>,
+    /// In question, with what is known; some are decided already.
+    pub held: Vec<(String, Quarantined<C>)>,
+    /// An operator has released these since.
+    pub released: Vec<(String, Quarantined<C>, Release)>,
+    /// The witness knows these, and the node lacks them.
+    pub lacking: Vec<String>,
+}
+
+/// The channels of a node at its start, after what was decided already was let out.
+pub struct Admitted<C> {
+    /// These may go on.
+    pub free: Vec<(String, C)>,
+    /// These are silent until [`Guard::settle`] lets them out.
+    pub held: Vec<(String, Quarantined<C>)>,
+    /// The witness knows these, and the node lacks them.
+    pub lacking: Vec<String>,
+}
+
+impl Guard {
+    /// The guard of the node directory `dir`.
+    ///
+    /// The witness has been taken over by this start; under [`Policy::Witness`] there must be one.
+    /// Quarantined where the directory's databases are withheld: the node must not start at all.
+    pub fn open(
+        dir: &Path,
+        node: NodeName,
+        policy: Policy,
+        witness: Option<Witness>,
+        control: &Control,
+    ) -> Result<Guard> {
+        if policy == Policy::Witness && witness.is_none() {
+            return Err(Error::input("the policy asks for a witness, and there is none")
+                .hint("give the node a witness, or let the word of its peers do (policy `peer`)"));
+        }
+        if Latch::read(dir)?.is_some_and(|latch| !latch.withheld.is_empty()) {
+            return Err(Error::new(
+                Kind::Quarantined,
+                "the databases of this node directory are withheld",
+            )
+            .hint("`highwater guard list` shows why, `highwater guard release` puts them back"));
+        }
+        Ok(Guard { dir: dir.to_owned(), node, policy, witness, env: control.env.clone() })
+    }
+
+    /// The epoch under which this start moves channels; 0 without a witness. The node stores it with
+    /// each move.
+    pub fn epoch(&self) -> u64 {
+        self.witness.as_ref().map_or(0, Witness::epoch)
+    }
+
+    /// Tells the free channels of a start from those that must be silent, and lists these in the
+    /// latch.
+    ///
+    /// Held is what carries a stale mark, what the latch holds, and, where there is a witness,
+    /// every channel: it is asked at every start, since a copied disk carries no mark. Call it with
+    /// all channels but those that are not funded yet and those whose close is confirmed. The node
+    /// lets them out itself, and tells the guard by [`Guard::note`]; or it calls [`Guard::admit`].
+    pub fn sort<C: Channel>(&self, arrivals: Vec<Arrival<C>>) -> Result<Sorted<C>> {
+        let latch = Latch::read(&self.dir)?;
+        let ids = arrivals.iter().map(|arrival| arrival.id.as_str());
+        let lacking = self.witness.as_ref().map_or_else(Vec::new, |witness| witness.lacking(ids));
+        let (free, held, released) = (Vec::new(), Vec::new(), Vec::new());
+        let mut sorted = Sorted { free, held, released, lacking };
+        for Arrival { id, channel, stale } in arrivals {
+            let settled = latch.as_ref().is_none_or(|latch| latch.lets_go(&id));
+            if let Some(release) = latch.as_ref().and_then(|latch| latch.released(&id)) {
+                let release = release.as_release(&id)?;
+                let held = self.hold(&id, channel, latch.as_ref());
+                sorted.released.push((id, held, release));
+            } else if settled && !stale && self.witness.is_none() {
+                sorted.free.push((id, channel));
+            } else {
+                let held = self.hold(&id, channel, latch.as_ref());
+                sorted.held.push((id, held));
+            }
+        }
+        self.forget_released(&mut sorted.lacking, latch.as_ref())?;
+        self.list(&sorted, latch.is_some())?;
+        Ok(sorted)
+    }
+
+    /// [`Guard::sort`], and lets out at once what the witness clears and what an operator has
+    /// released. `unmark` removes a stale mark from the node's database and stores the epoch of
+    /// this start with the channel, durable when it returns: numbers that the witness lacks still
+    /// are raised under it.
+    pub fn admit<C: Channel>(
+        &self,
+        arrivals: Vec<Arrival<C>>,
+        mut unmark: impl FnMut(&str) -> Result<()>,
+    ) -> Result<Admitted<C>> {
+        let Sorted { mut free, held, released, lacking } = self.sort(arrivals)?;
+        for (id, held, release) in released {
+            let out = self.release(&id, held, &release, || unmark(&id));
+            free.push((id, out.map_err(|failed| failed.1)?));
+        }
+        let mut still = Vec::new();
+        for (id, held) in held {
+            match self.settle(&id, held, || unmark(&id))? {
+                Opened::Clear(channel, _) => free.push((id, channel)),
+                Opened::Held(held) => still.push((id, held)),
+                Opened::Closed(_) => {
+                    return Err(Error::bug("a channel was closed before the chain was asked"));
+                }
+            }
+        }
+        Ok(Admitted { free, held: still, lacking })
+    }
+
+    /// Lets a channel out where its verdict says so.
+    ///
+    /// `unmark` is that of [`Guard::admit`]; the latch
+    /// is told next, and the channel comes out last, so that a crash in between holds it again. The
+    /// latch goes once nothing is held any more.
+    pub fn settle<C: Channel>(
+        &self,
+        id: &str,
+        held: Quarantined<C>,
+        unmark: impl FnOnce() -> Result<()>,
+    ) -> Result<Opened<C>> {
+        let out = matches!(held.verdict(), Verdict::Closed | Verdict::Clear(_));
+        if out {
+            unmark()?;
+        }
+        self.note(id, &recorded(&held))?;
+        Ok(held.open())
+    }
+
+    /// Takes note of a verdict or a release which the node's own database has already, and which
+    /// has not been acted on yet. The latch goes once nothing is held any more.
+    pub fn note(&self, id: &str, found: &Recorded) -> Result<()> {
+        if let (Some(_), Some(ours), Some(witness)) = (&found.release, &found.ours, &self.witness) {
+            witness.accept(id, ours)?;
+        }
+        let blocked = matches!(found.verdict, Some(Verdict::Blocked(_)));
+        if !blocked && Latch::read(&self.dir)?.is_none() {
+            return Ok(());
+        }
+        self.change(|latch| {
+            let known = latch.channels.get(id).and_then(|entry| entry.release.clone());
+            let release = found.release.clone().or(known);
+            latch.channels.insert(id.to_owned(), Recorded { release, ..found.clone() });
+        })
+    }
+
+    /// Lets a channel out by an operator's decision, which is recorded first.
+    pub fn release<C: Channel>(
+        &self,
+        id: &str,
+        held: Quarantined<C>,
+        release: &Release,
+        unmark: impl FnOnce() -> Result<()>,
+    ) -> Result<C, Box<(Quarantined<C>, Error)>> {
+        let found = recorded(&held);
+        held.release(release, |release| {
+            let release = Some(Released::by(release, self.env.now()));
+            self.change(|latch| {
+                latch
+                    .channels
+                    .insert(id.to_owned(), Recorded { release: release.clone(), ..found.clone() });
+            })?;
+            unmark()?;
+            self.note(id, &Recorded { release, ..found })
+        })
+        .map_err(Box::new)
+    }
+
+    /// The release that an operator recorded with the program while the node runs.
+    pub fn released(&self, id: &str) -> Result<Option<Release>> {
+        let Some(latch) = Latch::read(&self.dir)? else { return Ok(None) };
+        latch.released(id).map(|released| released.as_release(id)).transpose()
+    }
+
+    /// To be called after the moves are durable in the node's database, and before anything of them
+    /// leaves (`S`, `R`, `closing`, key counters) or is acted on (`L`). Moves of one moment share
+    /// one round trip.
+    ///
+    /// Fenced: another copy of the node has taken over; this one must stop. Unavailable: nothing
+    /// may leave now.
+    pub fn leave(&self, moves: &[Move], counters: &[(String, u64)]) -> Result<()> {
+        match &self.witness {
+            Some(witness) => witness.raise(moves, counters).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// The close of a channel is confirmed: the witness forgets it.
+    pub fn retire(&self, id: &str) -> Result<()> {
+        match &self.witness {
+            Some(witness) => witness.retire(id),
+            None => Ok(()),
+        }
+    }
+
+    /// The next value of a key counter that was used by nobody: above the node's own, and above what
+    /// the witness remembers.
+    pub fn next_key(&self, counter: &str, ours: u64) -> u64 {
+        let remembered = self.witness.as_ref().and_then(|witness| witness.counter(counter));
+        ours.max(remembered.unwrap_or(0)).saturating_add(1)
+    }
+
+    /// Whether a channel may be opened. Where the node lacks channels that the witness knows, it may
+    /// have used keys that it has forgotten: each counter must stand where nobody has been.
+    pub fn may_open(&self, lacking: &[String], counters: &[(&str, u64)]) -> Result<()> {
+        let remembered = |name: &str| self.witness.as_ref().and_then(|it| it.counter(name));
+        let behind =
+            |&&(name, ours): &&(&str, u64)| remembered(name).is_some_and(|its| its >= ours);
+        match counters.iter().find(behind) {
+            Some((name, ours)) if !lacking.is_empty() => Err(Error::new(
+                Kind::Quarantined,
+                format!(
+                    "the counter `{name}` stands at {ours}, where the witness has seen it before"
+                ),
+            )
+            .entry(*name)
+            .hint("let the counter jump to `next_key` first")),
+            _ => Ok(()),
+        }
+    }
+
+    fn hold<C: Channel>(&self, id: &str, channel: C, latch: Option<&Latch>) -> Quarantined<C> {
+        let backup = latch.and_then(|latch| backup_marks(&latch.marks, id));
+        let witness = self.witness.as_ref().and_then(|witness| witness.of(id));
+        // Without a witness nothing keeps two copies apart: nobody's word clears one of them.
+        let alone = latch.is_none_or(|latch| !latch.needs_statement());
+        let policy = if alone { self.policy } else { Policy::Witness };
+        let mut held = Quarantined::new(channel, policy, backup, witness);
+        let recorded = latch.and_then(|latch| latch.channels.get(id));
+        if let Some(verdict) = recorded.and_then(|recorded| recorded.verdict) {
+            held.recall(verdict);
+        }
+        held
+    }
+
+    /// Lists the channels in the latch. Where there is none, and the witness has condemned one, or
+    /// knows one that the node lacks, the directory was taken back by another hand: it gets one.
+    fn list<C: Channel>(&self, sorted: &Sorted<C>, latched: bool) -> Result<()> {
+        let blocked = |held: &Quarantined<C>| matches!(held.verdict(), Verdict::Blocked(_));
+        let condemned = sorted.held.iter().any(|(_, held)| blocked(held));
+        if !latched && !condemned && sorted.lacking.is_empty() {
+            return Ok(());
+        }
+        self.change(|latch| {
+            for (id, held) in &sorted.held {
+                if latched || blocked(held) {
+                    let release = latch.channels.get(id).and_then(|entry| entry.release.clone());
+                    let entry = Recorded { release, ..recorded(held) };
+                    latch.channels.insert(id.clone(), entry);
+                }
+            }
+            for id in &sorted.lacking {
+                let verdict = Some(Verdict::Blocked(Reason::ChannelLacking));
+                let lacking = Recorded { verdict, ..Recorded::default() };
+                latch.channels.entry(id.clone()).or_insert(lacking);
+            }
+            latch.listed = true;
+        })
+    }
+
+    /// What an operator has released of the channels that the node lacks is no longer expected.
+    fn forget_released(&self, lacking: &mut Vec<String>, latch: Option<&Latch>) -> Result<()> {
+        for id in std::mem::take(lacking) {
+            if latch.is_some_and(|latch| latch.released(&id).is_some()) {
+                self.retire(&id)?;
+            } else {
+                lacking.push(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes the latch, making it where there is none; it goes where nothing is held any more.
+    fn change(&self, change: impl FnOnce(&mut Latch)) -> Result<()> {
+        let uid = NodeFile::read(&self.dir)?.map(|file| file.uid);
+        Latch::update(&self.dir, &self.env, |latch| {
+            let mut latch = latch.unwrap_or_else(|| {
+                let (node, now) = (self.node.clone(), self.env.now());
+                Latch { uid, ..Latch::new(GuardKind::Channels, node, Cause::Witness, now) }
+            });
+            change(&mut latch);
+            Ok(latch.holds().then_some(latch))
+        })
+        .map(drop)
+    }
+}
+
+/// What is to be recorded of a channel in quarantine.
+fn recorded<C: Channel>(held: &Quarantined<C>) -> Recorded {
+    Recorded {
+        ours: Some(held.ours()),
+        evidence: Some(*held.evidence()),
+        verdict: Some(held.verdict()),
+        release: None,
+    }
+}
+
+/// The highest marks that the vault has seen of a channel.
+fn backup_marks(marks: &BTreeMap<String, u64>, id: &str) -> Option<Ours> {
+    let mark = |name: &str| marks.get(&format!("channel.{id}.{name}")).copied();
+    let signed = mark("signed");
+    let (revoked, received, closing) = (mark("revoked"), mark("received"), mark("closing"));
+    let known = [signed, revoked, received, closing];
+    known.iter().any(Option::is_some).then(|| Ours {
+        signed,
+        revoked: revoked.unwrap_or(0),
+        received: received.unwrap_or(0),
+        closing: closing.unwrap_or(0) > 0,
+        epoch: 0,
+    })
+}
+
+/// The marks of a channel, as a node tells them at the barrier.
+pub fn channel_marks(id: &str, ours: &Ours) -> BTreeMap<String, u64> {
+    let name = |what: &str| format!("channel.{id}.{what}");
+    let mut marks = BTreeMap::from([
+        (name("revoked"), ours.revoked),
+        (name("received"), ours.received),
+        (name("closing"), u64::from(ours.closing)),
+    ]);
+    marks.extend(ours.signed.map(|signed| (name("signed"), signed)));
+    marks
+}
+
+#[cfg(test)]
+mod tests;
