@@ -15,7 +15,7 @@ struct Case {
 type Row = (&'static str, fn(&Case) -> bool, Verdict);
 
 /// The first row that matches decides.
-const TABLE: [Row; 15] = [
+const TABLE: [Row; 16] = [
     ("the funding output is spent, confirmed", Case::confirmed, Verdict::Closed),
     ("l > R", Case::revocation_lost, Verdict::Blocked(Reason::RevocationLost)),
     ("r > S", Case::signature_lost, Verdict::Blocked(Reason::SignatureLost)),
@@ -57,6 +57,11 @@ const TABLE: [Row; 15] = [
         "the peer's word, and the node can't tell S",
         |case| case.ours.signed.is_none(),
         Verdict::Wait(Reason::SignaturesUnknown),
+    ),
+    (
+        "the peer's word, and a spend that we may have forgotten",
+        |case| !case.ours.closing && case.evidence.chain == Some(FundingSpent::Unconfirmed),
+        Verdict::Wait(Reason::SpendUnconfirmed),
     ),
     (
         "the peer's word, on numbers that can't be",
@@ -256,8 +261,8 @@ fn every_witness_and_report_gets_the_verdict_of_the_table() {
             }
         }
     }
-    // All but the chain's and the backup's.
-    compared.covers(TABLE.len() + 1 - 2);
+    // All but the two of the chain and the backup's.
+    compared.covers(TABLE.len() + 1 - 3);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::{ours, report, witness};
 
-const REASONS: [Reason; 12] = [
+const REASONS: [Reason; 13] = [
     Reason::RevocationLost,
     Reason::SignatureLost,
     Reason::WitnessAhead,
@@ -26,6 +26,7 @@ const REASONS: [Reason; 12] = [
     Reason::WitnessForgot,
     Reason::WitnessNeeded,
     Reason::SignaturesUnknown,
+    Reason::SpendUnconfirmed,
     Reason::NothingHeard,
 ];
 
@@ -44,7 +45,8 @@ fn place(reason: Reason) -> usize {
         Reason::WitnessForgot => 8,
         Reason::WitnessNeeded => 9,
         Reason::SignaturesUnknown => 10,
-        Reason::NothingHeard => 11,
+        Reason::SpendUnconfirmed => 11,
+        Reason::NothingHeard => 12,
     }
 }
 

@@ -102,6 +102,28 @@ fn what_is_blocked_stays_blocked_whatever_is_heard_later() {
 }
 
 #[test]
+fn what_an_earlier_start_condemned_stays_blocked() {
+    let lost = Verdict::Blocked(Reason::SignatureLost);
+    let mut held = held(Policy::Peer);
+    assert_eq!(held.recall(lost), lost);
+    assert_eq!(held.hear(report(5, 6)), lost);
+    let mut held = stays(held);
+    assert_eq!(held.see(FundingSpent::Confirmed), Verdict::Closed);
+    assert_eq!(held.recall(lost), Verdict::Closed);
+}
+
+#[test]
+fn no_clear_is_recalled() {
+    for recorded in
+        [Verdict::Clear(Basis::Peer), Verdict::Closed, Verdict::Wait(Reason::PeerForgot)]
+    {
+        let mut held = held(Policy::Peer);
+        assert_eq!(held.recall(recorded), Verdict::Wait(Reason::NothingHeard));
+        stays(held);
+    }
+}
+
+#[test]
 fn what_waits_is_judged_again_by_each_word() {
     let mut held = held(Policy::Peer);
     assert_eq!(held.hear(report(3, 6)), Verdict::Wait(Reason::PeerForgot));

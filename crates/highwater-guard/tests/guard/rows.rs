@@ -225,6 +225,22 @@ fn a_witness_clears_unknown_signatures_only_where_any_of_them_would_be_cleared()
 }
 
 #[test]
+fn a_spend_that_we_may_have_forgotten_is_cleared_by_no_peer() {
+    let seen = |ours: Ours, told: Evidence| {
+        judge(&ours, &Evidence { chain: Some(FundingSpent::Unconfirmed), ..told })
+    };
+    let mine = ours(5, 5, 5);
+    let peer = Evidence { report: Some(report(5, 5)), policy: Policy::Peer, ..Evidence::default() };
+    assert_eq!(judge(&mine, &peer), PEER);
+    assert_eq!(seen(mine, peer), wait(Reason::SpendUnconfirmed));
+    assert_eq!(seen(Ours { closing: true, ..mine }, peer), PEER, "it is known, and goes on");
+    let lost = Evidence { report: Some(report(6, 5)), ..peer };
+    assert_eq!(seen(mine, lost), blocked(Reason::RevocationLost));
+    let witnessed = Evidence { witness: Some(witness(5, 5, 5)), ..peer };
+    assert_eq!(seen(mine, witnessed), WITNESS, "it would know that we were closing");
+}
+
+#[test]
 fn numbers_that_cannot_be_are_never_cleared() {
     for (signed, received) in [(7, 5), (4, 5)] {
         let mine = ours(signed, 5, received);
