@@ -68,8 +68,8 @@ rustdoc: setup ## The documentation builds, and its links lead somewhere
 	  --package highwater-guard --all-features
 
 .PHONY: nightly
-nightly: setup ## The same tests with longer searches (NIGHTLY_CASES)
-	@PROPTEST_CASES=$(NIGHTLY_CASES) \
+nightly: setup ## The same tests with longer searches (NIGHTLY_CASES), the model's larger ones too
+	@PROPTEST_CASES=$(NIGHTLY_CASES) HIGHWATER_MODEL=large \
 	  scripts/stage nightly cargo nextest run --workspace --all-features
 
 .PHONY: lint-deps
