@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use highwater::backup::{self, BackupOptions, BackupReport};
 use highwater::engine::{CaptureOptions, DiscoverOptions};
+use highwater::guard::GuardKind;
 use highwater::{Error, Result};
 use serde_json::{Value, json};
 
@@ -24,13 +25,14 @@ pub(crate) fn run(context: &Context, args: &BackupArgs) -> Result<Answer> {
             include: args.files.include.clone(),
         },
         capture: CaptureOptions {
-            hooks: Vec::new(),
             allow_no_barrier: args.no_barrier,
             block_max: args.max_block,
+            ..CaptureOptions::default()
         },
         rehash: args.rehash,
         full: args.full,
         rate_max: args.limit_rate,
+        guard: args.guarded.then_some(GuardKind::Databases),
         adopt: args.adopt,
     };
     let actor = context.actor()?;

@@ -10,9 +10,13 @@ mod crash_backup;
 mod crash_restore;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
+mod guard;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
 mod hard_times;
 mod interrupts;
 mod keys;
+mod kit;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod node;

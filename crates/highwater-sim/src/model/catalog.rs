@@ -228,6 +228,7 @@ pub fn broken() -> Vec<Fall> {
         fall(PEER_S, Rules::signatures_guessed(), SIGNED_ONCE),
         fall(peer, Rules::latch_forgotten(), NOT_PUNISHED),
         fall(peer, Rules::backup_clears(), NOT_PUNISHED),
+        fall(peer, Rules::old_reports(), NOT_PUNISHED),
         fall(restores, Rules::witness_last(), SIGNED_ONCE),
         fall(WITNESS_P, Rules::witness_last(), NOT_PUNISHED),
         fall(WAITING.setup, Rules::forgotten_is_closed_on(), NOT_PUNISHED),
@@ -263,6 +264,11 @@ pub fn limits() -> Vec<Fall> {
         fall(
             Setup { counted: Counted::Answered, name: "answered signatures, peer", ..PEER_S },
             SIGNED_ONCE,
+        ),
+        // The peer's word is older than what still arrives: a new session has to end the old one.
+        fall(
+            Setup { lingering: true, name: "messages of an older session, peer", ..PEER_R },
+            NOT_PUNISHED,
         ),
         // A peer that forgets exactly what we forgot clears us.
         fall(

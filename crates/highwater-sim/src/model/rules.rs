@@ -23,6 +23,8 @@ pub struct Rules {
     pub clear_takes_the_epoch: bool,
     /// What is raised is entered under the epoch of the owner, not under that of the move.
     pub entry_has_the_owners_epoch: bool,
+    /// A report counts still at a later start.
+    pub reports_outlive_the_start: bool,
     /// A peer that has forgotten is waited for, not closed on.
     pub forgotten_is_waited_for: bool,
 }
@@ -38,6 +40,7 @@ impl Rules {
         publication_is_a_move: true,
         clear_takes_the_epoch: true,
         entry_has_the_owners_epoch: true,
+        reports_outlive_the_start: false,
         forgotten_is_waited_for: true,
     };
 
@@ -108,6 +111,12 @@ impl Rules {
     pub fn forgotten_is_closed_on() -> Rules {
         let name = "a lagging peer force-closed on";
         Rules { name, forgotten_is_waited_for: false, ..Rules::REAL }
+    }
+
+    /// What the peer said before the last start counts still.
+    pub fn old_reports() -> Rules {
+        let name = "a report of an older session";
+        Rules { name, reports_outlive_the_start: true, ..Rules::REAL }
     }
 
     /// The witness takes what anybody says.

@@ -42,6 +42,8 @@ pub struct Setup {
     pub clones: bool,
     /// A running copy may be duplicated with its memory, as a resumed snapshot of a virtual machine is.
     pub resumes: bool,
+    /// What is on the way outlives its session, and may arrive in a later one.
+    pub lingering: bool,
     /// A second signature counts only once the peer has taken the first.
     pub second_once_taken: bool,
     /// The highest `S` and `L`.
@@ -76,6 +78,7 @@ impl Setup {
             original_dead: true,
             clones: false,
             resumes: false,
+            lingering: false,
             second_once_taken: true,
             signed_max: 2,
             revoked_max: 2,
@@ -97,6 +100,7 @@ impl Setup {
             peer: Character::Lying,
             original_dead: false,
             clones: true,
+            lingering: true,
             second_once_taken: false,
             backups_max: 1,
             ..Setup::peer(name)

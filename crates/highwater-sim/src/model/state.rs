@@ -159,6 +159,8 @@ pub struct Notes {
     pub signed: Vec<u8>,
     /// `S` and `R` of the first copy of which a closing signature left.
     pub closing: Option<(u8, u8)>,
+    /// The last report, noted where broken rules keep it for a later start.
+    pub reported: Option<(u8, u8)>,
     /// What went wrong for ever.
     pub wrong: Wrong,
 }

@@ -150,6 +150,11 @@ fn a_backup_taken_for_a_witness_falls() {
 }
 
 #[test]
+fn a_report_of_an_older_session_falls() {
+    falls(Rules::old_reports());
+}
+
+#[test]
 fn a_witness_written_after_sending_falls() {
     falls(Rules::witness_last());
 }
@@ -211,6 +216,11 @@ fn nothing_fences_a_clone_under_peer() {
 #[test]
 fn a_peer_that_counts_what_it_answered_lets_a_number_be_signed_again() {
     promises_nothing("answered signatures, peer", SIGNED_ONCE);
+}
+
+#[test]
+fn a_message_of_an_older_session_outdates_the_peers_word() {
+    promises_nothing("messages of an older session, peer", NOT_PUNISHED);
 }
 
 #[test]

@@ -2,22 +2,34 @@
 
 use std::path::Path;
 
-use super::journal::{Journal, Phase};
+use super::journal::{Journal, Phase, Way};
 use super::work::{Place, Users, WorkDir, candidates, interrupted, locate, standing};
-use super::{Exchange, Outcome, entries, exchange};
+use super::{Exchange, Outcome, entries, exchange, hold};
 use crate::control::Control;
 use crate::durable;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
+use crate::guard::Adapter;
 
 /// [`super::rollback`], asking `users` who has the node directory open.
 ///
 /// A rollback brings an older node back, so it is a restore: a kept node that could act on its state
-/// must be marked, or its entry points withheld, between the last look and the announcement.
-pub(super) fn rollback(target: &Path, control: &Control, users: Users) -> Result<Outcome> {
-    rollback_at(&locate(target)?, control, users)
+/// is held back between the last look and the announcement. A crash meanwhile leaves it kept, partly
+/// held back; the next rollback holds it back wholly.
+pub(super) fn rollback(
+    target: &Path,
+    adapter: Option<&dyn Adapter>,
+    control: &Control,
+    users: Users,
+) -> Result<Outcome> {
+    rollback_at(&locate(target)?, adapter, control, users)
 }
 
-pub(super) fn rollback_at(place: &Place, control: &Control, users: Users) -> Result<Outcome> {
+pub(super) fn rollback_at(
+    place: &Place,
+    adapter: Option<&dyn Adapter>,
+    control: &Control,
+    users: Users,
+) -> Result<Outcome> {
     control.cancel.check()?;
     for (path, _) in candidates(&place.target)?.1 {
         if Journal::read(&path.join("journal.json"))?.is_some() {
@@ -50,13 +62,30 @@ pub(super) fn rollback_at(place: &Place, control: &Control, users: Users) -> Res
     let mut journal = record.rollback(control.env.now());
     exchange::refuse_mounts(&dir, &journal)?;
     dir.refuse_users(users)?;
+    let undone = (record.restore, record.snapshot);
+    let held = hold::put_on_kept(&dir.kept(), &dir.target, undone, adapter, &control.env)?;
     match place.exchange {
         Exchange::Create | Exchange::Whole => exchange::announce(&dir, &mut journal),
         Exchange::Entries => entries::announce(&dir, &mut journal, &[]),
     }
     .map_err(|error| standing(error, &dir.target, "is untouched"))?;
     exchange::carry_out(&dir, &mut journal, &control.env)?;
+    hold::read_back(held.as_ref(), adapter, &dir.target, &[], &control.env)?;
     Ok(journal.incoming.outcome())
+}
+
+/// [`super::refuse_interrupted`].
+pub(super) fn refuse_interrupted(target: &Path) -> Result<()> {
+    let (target, places) = candidates(target)?;
+    for (path, way) in places {
+        match Journal::read(&path.join("journal.json")) {
+            Ok(None) => {}
+            Ok(Some(_)) => return Err(interrupted(&target)),
+            Err(error) if error.kind() == Kind::Denied && way == Way::Whole => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// [`super::recover`], asking `users` who has the node directory open.
