@@ -11,6 +11,7 @@ pub mod driver;
 pub mod gate;
 pub mod ids;
 pub mod keys;
+pub mod kit;
 pub mod ledger;
 pub mod node;
 pub mod process;

@@ -6,6 +6,7 @@ mod home;
 mod ledger;
 mod lines;
 mod peers;
+mod recover;
 mod run;
 mod vault;
 
@@ -68,6 +69,9 @@ enum Command {
         /// The directory.
         dir: PathBuf,
     },
+    /// Brings the money home when nothing is left but a recovery kit: tells the peers that the state
+    /// is lost, waits until they have closed, and prints what was paid.
+    Recover(RecoverArgs),
 }
 
 #[derive(Args)]
@@ -132,6 +136,22 @@ struct RestoreArgs {
     original_gone: Option<String>,
 }
 
+#[derive(Args)]
+struct RecoverArgs {
+    /// The kit.
+    #[arg(long)]
+    kit: PathBuf,
+    /// The file with the vault's key.
+    #[arg(long)]
+    key_file: PathBuf,
+    /// Where the ledger listens.
+    #[arg(long)]
+    ledger: SocketAddr,
+    /// Where a peer listens now, where the kit does not know.
+    #[arg(long = "peer", value_name = "ID=ADDRESS", value_parser = named_address)]
+    peers: Vec<(String, SocketAddr)>,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum PolicyArg {
     Peer,
@@ -173,6 +193,7 @@ fn execute(command: Command, control: &Control) -> Result<Option<Value>> {
         Command::Ctl { address, request } => lines::ask(address, &request).map(Some),
         Command::AskLedger { address, request } => lines::ask(address, &request).map(Some),
         Command::Restore(args) => vault::restore(args, control).map(Some),
+        Command::Recover(args) => recover::recover(&args, control).map(Some),
         Command::Rollback { dir } => vault::rollback(&dir, control).map(Some),
     }
 }

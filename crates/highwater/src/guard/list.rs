@@ -86,7 +86,7 @@ impl Standing {
 
 /// How the node in `dir` stands; `None` where it has no latch.
 pub fn standing(dir: &Path) -> Result<Option<Standing>> {
-    Ok(Latch::read(dir)?.map(|latch| Standing {
+    Ok(latch_of(dir)?.map(|latch| Standing {
         held: rows(&latch),
         node: latch.node,
         kind: latch.kind,
@@ -99,7 +99,15 @@ pub fn standing(dir: &Path) -> Result<Option<Standing>> {
 /// The channels and databases of the node in `dir` that are quarantined, and those of the same
 /// quarantine that are no longer; none where there is no latch.
 pub fn list(dir: &Path) -> Result<Vec<Held>> {
-    Ok(Latch::read(dir)?.map_or_else(Vec::new, |latch| rows(&latch)))
+    Ok(latch_of(dir)?.map_or_else(Vec::new, |latch| rows(&latch)))
+}
+
+/// The latch of a directory that is there: where there is none, nothing says that a node may start.
+fn latch_of(dir: &Path) -> Result<Option<Latch>> {
+    if dir.is_dir() {
+        return Latch::read(dir);
+    }
+    Err(Error::not_found(format!("there is no directory {}", dir.display())))
 }
 
 /// Waits until nothing in `dir` is quarantined or withheld.

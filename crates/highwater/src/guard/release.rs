@@ -36,6 +36,9 @@ pub fn release(
         return Err(Error::input("a release needs a reason")
             .hint("say with --reason how it is known that no newer state is lost"));
     }
+    if !dir.is_dir() {
+        return Err(Error::not_found(format!("there is no directory {}", dir.display())));
+    }
     let released =
         Released { reason: reason.trim().to_owned(), by: by.to_owned(), time: control.env.now() };
     let mut before = Vec::new();

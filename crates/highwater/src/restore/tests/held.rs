@@ -43,7 +43,6 @@ impl Bench {
         for name in ["quarantine.lock", "quarantine.last.json"] {
             fs::remove_file(target.join(".highwater").join(name)).unwrap();
         }
-        fs::remove_dir(target.join(".highwater/withheld")).unwrap();
         self.assert_holds(who, "released");
     }
 }
