@@ -227,6 +227,16 @@ impl Guard {
         }
     }
 
+    /// To be called before a message that moves no number leaves: the first word of a session, our own
+    /// commitment. [`Guard::leave`] costs nothing where all numbers stand, and so would not find that
+    /// another copy of the node has taken over since.
+    pub fn confirm(&self) -> Result<()> {
+        match &self.witness {
+            Some(witness) => witness.confirm(),
+            None => Ok(()),
+        }
+    }
+
     /// The close of a channel is confirmed: the witness forgets it.
     pub fn retire(&self, id: &str) -> Result<()> {
         match &self.witness {
