@@ -118,15 +118,17 @@ impl<S: Store, G: Gate> Driver<S, G> {
     }
 
     fn carry(&mut self, step: Step) -> Result<Outcome, Failure> {
-        let Step { records, judge, closed, moves, mut effects, answer } = step;
+        let Step { records, judge, moves, mut confirm, closed, mut effects, answer } = step;
         if !records.is_empty() {
             self.store.commit(&records).map_err(Failure::Stopped)?;
         }
+        self.unretired.extend(closed);
         let mut moving = !moves.is_empty();
         self.unraised.extend(moves);
         for id in judge {
             let next = self.settle(&id).map_err(Failure::Stopped)?;
             moving |= !next.moves.is_empty();
+            confirm |= next.confirm;
             self.unraised.extend(next.moves);
             effects.extend(next.effects);
             if !next.records.is_empty() {
@@ -139,7 +141,9 @@ impl<S: Store, G: Gate> Driver<S, G> {
             }
             self.unraised = Moves::default();
         }
-        self.unretired.extend(closed);
+        if confirm && let Err(error) = self.gate.confirm() {
+            return Err(self.silence(error));
+        }
         self.retire().map_err(Failure::Stopped)?;
         Ok(Outcome { effects, answer })
     }

@@ -168,6 +168,7 @@ impl Node {
         let signed = next.publish(&keys);
         next.stamp(self.epoch);
         step.keep(&next);
+        step.confirm = true;
         step.effects.push(Effect::Submit(Transaction::Commit(signed)));
         self.channels.insert(id.clone(), Slot::Live(next));
     }

@@ -59,8 +59,7 @@ impl Node {
         }
         if channel.is_published() {
             let keys = self.keys.channel(channel.index());
-            // Published before, so the witness knows it; asked again whether we still own it.
-            step.speak_for(&channel);
+            step.confirm = true;
             step.effects.push(Effect::Submit(Transaction::Commit(channel.publish(&keys))));
             return;
         }

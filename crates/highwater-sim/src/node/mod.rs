@@ -78,6 +78,8 @@ pub struct Step {
     pub judge: Vec<ChannelId>,
     /// Then the witness is raised.
     pub moves: Moves,
+    /// Something leaves that moves nothing and commits us: whether we still own the witness is asked.
+    pub confirm: bool,
     /// Then it forgets channels whose close is confirmed.
     pub closed: Vec<ChannelId>,
     /// Then this leaves.

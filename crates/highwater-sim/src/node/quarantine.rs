@@ -78,6 +78,7 @@ pub fn words(verdict: Verdict) -> &'static str {
         Reason::WitnessForgot => "the witness remembers less than it must",
         Reason::WitnessNeeded => "only a witness could clear it",
         Reason::SignaturesUnknown => "the node can't tell how much it has signed",
+        Reason::SpendUnconfirmed => "its funding output is being spent, perhaps by this node",
         Reason::NothingHeard => "nothing was heard yet",
     }
 }

@@ -54,6 +54,7 @@ impl Node {
             return;
         }
         talk.spoken = true;
+        step.confirm = true;
         step.speak_for(channel);
         step.send(peer, id, Body::Reestablish(channel.reestablish()));
         self.resume(id, step);

@@ -104,7 +104,8 @@ pub(super) fn answer_all<R: DeserializeOwned>(
             Ok(value) => json!({ "ok": value }),
             Err(error) => error_document(&error),
         };
-        if writeln!(writer, "{reply}").is_err() {
+        // One write for a line, so that no part of it waits for the other side.
+        if writer.write_all(format!("{reply}\n").as_bytes()).is_err() {
             return;
         }
     }
@@ -131,7 +132,11 @@ impl Client {
     pub(super) fn ask<A: DeserializeOwned>(&mut self, request: &impl Serialize) -> Result<A> {
         let text = serde_json::to_string(request)
             .map_err(|error| Error::bug("a request can't be written as JSON").source(error))?;
-        writeln!(self.reader.get_mut(), "{text}").map_err(|error| Error::io("asking", error))?;
+        let line = format!("{text}\n");
+        self.reader
+            .get_mut()
+            .write_all(line.as_bytes())
+            .map_err(|error| Error::io("asking", error))?;
         let line = read_line(&mut self.reader)?
             .ok_or_else(|| Error::unavailable("the connection ended without an answer"))?;
         let unclear =

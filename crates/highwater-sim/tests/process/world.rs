@@ -18,6 +18,7 @@ pub(crate) struct World {
     dir: tempfile::TempDir,
     ledger: Process,
     nodes: Vec<Node>,
+    aside: Option<Process>,
 }
 
 pub(crate) struct Node {
@@ -49,7 +50,7 @@ impl World {
         let vault = Location::Local(dir.path().join("vault"));
         Vault::create(&vault, &secret, false, &Env::system()).unwrap();
         let ledger = Process::start(&["ledger"], &[]);
-        let mut world = World { dir, ledger, nodes: Vec::new() };
+        let mut world = World { dir, ledger, nodes: Vec::new(), aside: None };
         for name in ["alice", "bob"] {
             let init = program(&["init", text(&world.home(name))]);
             let key = init["node"].as_str().unwrap().to_owned();
@@ -117,19 +118,19 @@ impl World {
         process.child.wait().unwrap().success()
     }
 
-    /// The process of a node, which ends on its own; whether it ended well, and its last words.
-    pub(crate) fn ended(&mut self, who: usize) -> (bool, Value) {
-        let mut process = self.nodes[who].process.take().unwrap();
-        let status = process.child.wait().unwrap();
+    /// Puts the process of a node aside, so that another can be started in its place.
+    pub(crate) fn set_aside(&mut self, who: usize) {
+        self.aside = self.nodes[who].process.take();
+    }
+
+    /// The process that was set aside ends on its own, with an error: its last words.
+    pub(crate) fn last_words_aside(&mut self) -> Value {
+        let mut process = self.aside.take().unwrap();
+        assert!(!process.child.wait().unwrap().success());
         let mut words = String::new();
         let stderr = process.child.stderr.take().unwrap();
         BufReader::new(stderr).read_line(&mut words).unwrap();
-        (status.success(), serde_json::from_str(&words).unwrap_or_default())
-    }
-
-    /// Hands the process of a node over, so that another can be started in its place.
-    pub(crate) fn set_aside(&mut self, who: usize) -> impl Drop + use<> {
-        self.nodes[who].process.take().unwrap()
+        serde_json::from_str(&words).unwrap_or_default()
     }
 
     /// Asks a node; the whole reply.
@@ -176,10 +177,12 @@ impl World {
     pub(crate) fn open(&self) -> String {
         let open = json!({ "command": "open", "peer": "bob", "ours": 50_000, "theirs": 50_000 });
         let id = self.ask(0, open)["channel"].as_str().unwrap().to_owned();
-        self.wait_state(1, &id, "funding");
-        self.advance(1);
-        self.wait_state(0, &id, "open");
-        self.wait_state(1, &id, "open");
+        for who in [0, 1] {
+            self.wait(who, |list| {
+                self.advance(1);
+                World::channel(list, &id)["state"] == "open"
+            });
+        }
         id
     }
 
@@ -189,7 +192,7 @@ impl World {
         let hash = invoice["invoice"].clone();
         let pay = json!({ "command": "pay", "channel": id, "amount": amount, "hash": hash });
         self.ask(from, pay);
-        for who in [0, 1] {
+        for who in [from, 1 - from] {
             self.wait(who, |list| World::channel(list, id)["settled"] == true);
         }
         let payment = self.ask(from, json!({ "command": "payment", "hash": hash }));
@@ -227,8 +230,15 @@ impl World {
 
     /// Brings the newest backup back.
     pub(crate) fn restore(&self, who: usize, original_gone: bool) -> Value {
+        self.restore_snapshot(who, original_gone, "latest")
+    }
+
+    /// Brings a backup back.
+    pub(crate) fn restore_snapshot(&self, who: usize, original_gone: bool, id: &str) -> Value {
         let home = self.home_of(who);
-        let mut arguments = vec!["restore", text(&home), "--force", "--name", self.nodes[who].name];
+        let name = self.nodes[who].name;
+        let mut arguments =
+            vec!["restore", text(&home), "--force", "--name", name, "--snapshot", id];
         if original_gone {
             arguments.extend(["--original-gone", "its disk was burnt"]);
         }
@@ -269,7 +279,7 @@ pub(crate) fn program(arguments: &[&str]) -> Value {
 fn request(process: &Process, port: &str, question: Value) -> Value {
     let address = process.hello[port].as_str().expect("it has said where it listens");
     let mut stream = TcpStream::connect(address).unwrap();
-    writeln!(stream, "{question}").unwrap();
+    stream.write_all(format!("{question}\n").as_bytes()).unwrap();
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).unwrap();
     serde_json::from_str(&line).unwrap_or_else(|_| panic!("{question}: `{line}`"))

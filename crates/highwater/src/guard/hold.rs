@@ -112,12 +112,14 @@ pub(super) fn reveal(dir: &Path, env: &Env) -> Result<Vec<Held>> {
             put_back(dir, withheld)?;
             env.fault(FaultPoint::GuardRelease)?;
         }
-        // Who released it stays recorded as long as others are withheld.
-        for withheld in &released {
-            let recorded = latch.channels.entry(withheld.part.clone()).or_default();
-            recorded.release.clone_from(&withheld.release);
-        }
         latch.withheld = still;
+        if latch.kind == GuardKind::Databases {
+            // Who released it stays recorded as long as others are withheld.
+            for withheld in &released {
+                let recorded = latch.channels.entry(withheld.part.clone()).or_default();
+                recorded.release.clone_from(&withheld.release);
+            }
+        }
         let decided = !released.is_empty() || latch.release.is_some();
         let done = latch.kind == GuardKind::Databases && latch.withheld.is_empty() && decided;
         if done {

@@ -241,6 +241,7 @@ pub fn words(reason: Reason) -> &'static str {
         Reason::WitnessForgot => "the witness remembers less than it must",
         Reason::WitnessNeeded => "only a witness that is the node's could clear it",
         Reason::SignaturesUnknown => "the node can't tell how many commitments it has signed",
+        Reason::SpendUnconfirmed => "the funding output is being spent, perhaps by the node itself",
         Reason::NothingHeard => "nothing was heard yet of the peer or a witness",
     }
 }

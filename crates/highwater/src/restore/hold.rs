@@ -343,6 +343,8 @@ impl Side {
             .as_ref()
             .and_then(|file| file.guard)
             .or(latch.as_ref().map(|latch| latch.kind))
+            // What was held back once, and released, has run.
+            .or_else(|| Latch::last_kind(dir))
             .or((lost || unreadable.is_some()).then_some(GuardKind::Databases));
         Ok(Side { file, latch, guard, unreadable })
     }
