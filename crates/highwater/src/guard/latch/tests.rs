@@ -20,6 +20,8 @@ fn latch() -> Latch {
         evidence: Some(Evidence::default()),
         verdict: Some(Verdict::Blocked(Reason::WitnessAhead)),
         release: Some(released.clone()),
+        out: false,
+        past: Vec::new(),
     };
     let path = |path: &[u8]| RelPath::from_bytes(path).unwrap();
     Latch {
