@@ -768,7 +768,9 @@ fn a_node_whose_channels_were_marked_once_stays_guarded() {
 fn a_directory_that_is_not_there_lets_nothing_start() {
     let missing = Path::new("/nonexistent/node");
     assert_eq!(kind(guard::wait(missing, Some(Duration::ZERO), &control())), Kind::NotFound);
-    assert_eq!(kind(guard::list(missing)), Kind::NotFound);
+    let started = guard::wait_to_start(missing, None, &control());
+    assert_eq!((kind(started), kind(guard::list(missing))), (Kind::NotFound, Kind::NotFound));
+    assert_eq!(guard::standing(missing).unwrap(), None);
     let released = guard::release(missing, &Which::All, "why", "me", &control());
     assert_eq!(kind(released), Kind::NotFound);
 }
