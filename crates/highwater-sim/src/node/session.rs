@@ -80,7 +80,7 @@ impl Node {
             Some(Slot::Quarantined(_)) => {
                 if let Body::Reestablish(reestablish) = body {
                     session.talks.entry(id.clone()).or_default().heard = Some(reestablish);
-                    self.hear(id, reestablish, step);
+                    self.hear(&id, step);
                 }
             }
             Some(Slot::Live(_)) => self.live_message(&id, body, step),
