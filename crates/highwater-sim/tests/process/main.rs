@@ -1,4 +1,6 @@
 //! The real processes: `channel-node` over TCP, SQLite and a vault, killed, restored and rolled back.
 
+mod restored;
 mod stories;
+mod tap;
 mod world;
