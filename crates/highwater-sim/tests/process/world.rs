@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 
 use super::tap::Tap;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_channel-node");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_channel-node");
 /// What a test waits for comes within so many looks, 20 milliseconds apart.
-const LOOKS_MAX: usize = 1000;
+pub(crate) const LOOKS_MAX: usize = 1000;
 
 pub(crate) struct World {
     dir: tempfile::TempDir,
@@ -103,7 +103,7 @@ impl World {
 
     pub(crate) fn start(&mut self, who: usize) {
         let home = self.home_of(who);
-        let ledger = self.ledger.hello["listen"].as_str().unwrap().to_owned();
+        let ledger = self.ledger();
         let node = &self.nodes[who];
         let mut flags = self.vault_flags();
         flags.extend(node.flags.iter().cloned());
@@ -233,6 +233,11 @@ impl World {
         }
         let payment = self.ask(from, json!({ "command": "payment", "hash": hash }));
         assert!(payment["state"]["paid"].is_string(), "{payment}");
+    }
+
+    /// Where the ledger listens.
+    pub(crate) fn ledger(&self) -> String {
+        self.ledger.hello["listen"].as_str().unwrap().to_owned()
     }
 
     pub(crate) fn advance(&self, blocks: u64) {
