@@ -180,7 +180,7 @@ pub fn main() -> ExitCode {
             let text = lines::error_document(&error).to_string();
             // Nobody is left to tell where even this fails.
             let _ = writeln!(std::io::stderr(), "{text}");
-            ExitCode::FAILURE
+            ExitCode::from(lines::exit_code(error.kind()))
         }
     }
 }

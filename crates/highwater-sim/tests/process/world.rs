@@ -10,9 +10,11 @@ use highwater::Env;
 use highwater::vault::{Location, Secret, Vault};
 use serde_json::{Value, json};
 
+use super::tap::Tap;
+
 const PROGRAM: &str = env!("CARGO_BIN_EXE_channel-node");
 /// What a test waits for comes within so many looks, 20 milliseconds apart.
-const LOOKS_MAX: usize = 1500;
+const LOOKS_MAX: usize = 1000;
 
 pub(crate) struct World {
     dir: tempfile::TempDir,
@@ -45,6 +47,24 @@ impl Drop for Process {
 impl World {
     /// A ledger, a vault, and two nodes that run and are connected: 0 calls 1.
     pub(crate) fn new(policy: &'static str) -> World {
+        let mut world = World::stopped(policy);
+        world.start(0);
+        world.start(1);
+        world.connect();
+        world
+    }
+
+    /// The same, and all that the two say to each other goes over a wire that listens.
+    pub(crate) fn tapped(policy: &'static str, tap: &Tap) -> World {
+        let mut world = World::stopped(policy);
+        world.nodes[0].flags.push(format!("--peer=bob={}", tap.address()));
+        world.start_tapped(1, tap);
+        world.start_tapped(0, tap);
+        world
+    }
+
+    /// A ledger, a vault, and two nodes that don't run yet.
+    fn stopped(policy: &'static str) -> World {
         let dir = tempfile::tempdir().unwrap();
         let secret = Secret::create_key_file(&dir.path().join("vault.key")).unwrap();
         let vault = Location::Local(dir.path().join("vault"));
@@ -57,9 +77,6 @@ impl World {
             let flags = Vec::new();
             world.nodes.push(Node { name, policy, flags, process: None, key });
         }
-        world.start(0);
-        world.start(1);
-        world.connect();
         world
     }
 
@@ -96,6 +113,25 @@ impl World {
         let policy = ["--policy", node.policy].map(str::to_owned);
         flags.extend(policy);
         self.nodes[who].process = Some(Process::start(&arguments, &flags));
+    }
+
+    /// Starts a node, and waits until it has a session over the wire where both run.
+    pub(crate) fn start_tapped(&mut self, who: usize, tap: &Tap) {
+        self.start(who);
+        if who == 1 {
+            tap.lead_to(self.running(1).hello["listen"].as_str().unwrap().parse().unwrap());
+        }
+        if self.nodes.iter().all(|node| node.process.is_some()) {
+            self.await_session();
+        }
+    }
+
+    /// Waits until each node has a session with the other.
+    pub(crate) fn await_session(&self) {
+        for who in [0, 1] {
+            let key = json!(self.nodes[1 - who].key);
+            self.wait(who, |list| list["sessions"].as_array().unwrap().contains(&key));
+        }
     }
 
     /// Node 0 calls node 1 from now on.
