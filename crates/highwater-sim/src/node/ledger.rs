@@ -36,6 +36,11 @@ impl Node {
             }
             _ => {}
         }
+        if self.looked.insert(id.clone())
+            && matches!(self.channels.get(id), Some(Slot::Quarantined(_)))
+        {
+            self.hear(id, step);
+        }
         if view.paid.is_some() {
             self.paid.insert(id.clone());
         }

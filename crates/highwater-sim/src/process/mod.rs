@@ -85,7 +85,7 @@ struct RunArgs {
     /// Where peers connect.
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// Where the operator connects.
+    /// Where the operator connects. Whoever can connect there commands the node: keep it on loopback.
     #[arg(long, default_value = "127.0.0.1:0")]
     control: SocketAddr,
     /// Where the ledger listens.
@@ -187,7 +187,7 @@ pub fn main() -> ExitCode {
 
 fn execute(command: Command, control: &Control) -> Result<Option<Value>> {
     match command {
-        Command::Init { dir } => home::init(&dir, &control.env).map(Some),
+        Command::Init { dir } => home::init(&dir).map(Some),
         Command::Run(args) => run::run(args, control).map(|()| None),
         Command::Ledger { listen } => ledger::serve(listen, control).map(|()| None),
         Command::Ctl { address, request } => lines::ask(address, &request).map(Some),
