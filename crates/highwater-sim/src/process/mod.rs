@@ -94,8 +94,12 @@ struct RunArgs {
     /// A peer that the node keeps a session with.
     #[arg(long = "peer", value_name = "NAME=ADDRESS", value_parser = named_address)]
     peers: Vec<(String, SocketAddr)>,
-    #[command(flatten)]
-    vault: Option<VaultArgs>,
+    /// The vault that keeps the node's backups, and its witness.
+    #[arg(long, requires = "key_file")]
+    vault: Option<PathBuf>,
+    /// The file with the vault's key.
+    #[arg(long, requires = "vault")]
+    key_file: Option<PathBuf>,
     /// Whose word clears a channel that may be stale.
     #[arg(long, value_enum, default_value = "peer")]
     policy: PolicyArg,
@@ -108,11 +112,19 @@ struct RunArgs {
 #[derive(Args, Clone)]
 struct VaultArgs {
     /// The vault that keeps the node's backups, and its witness.
-    #[arg(long, requires = "key_file")]
+    #[arg(long)]
     vault: PathBuf,
     /// The file with the vault's key.
     #[arg(long)]
     key_file: PathBuf,
+}
+
+impl RunArgs {
+    /// The vault, where there is one.
+    fn vault(&self) -> Option<VaultArgs> {
+        let (vault, key_file) = (self.vault.clone()?, self.key_file.clone()?);
+        Some(VaultArgs { vault, key_file })
+    }
 }
 
 #[derive(Args)]

@@ -85,7 +85,7 @@ pub(super) fn run(args: RunArgs, control: &Control) -> Result<()> {
         Some(name) => name.clone(),
         None => dir.file_name().unwrap_or_default().to_string_lossy().parse::<NodeName>()?,
     };
-    let vault = args.vault.as_ref().map(|vault| vault::open(vault, &control.env)).transpose()?;
+    let vault = args.vault().map(|vault| vault::open(&vault, &control.env)).transpose()?;
     let vault = vault.map(Arc::new);
     let backups =
         vault.clone().map(|vault| Backups { vault, node: name.clone(), dir: dir.clone() });

@@ -74,7 +74,7 @@ fn a_rollback_marks_the_older_directory_which_is_as_silent() {
         assert!(world.stop(ALICE));
         assert_eq!(marked(&home), [""; 0]);
         program(&["rollback", text(&home)]);
-        assert_eq!(marked(&home), [id.clone()]);
+        assert_eq!(marked(&home), [id.as_str()]);
 
         tap.await_end();
         let since = tap.sessions();
@@ -84,7 +84,7 @@ fn a_rollback_marks_the_older_directory_which_is_as_silent() {
             assert_eq!(World::channel(&world.list(ALICE), &id)["state"], "waiting");
             refuses(&world, ALICE, &id);
             world.kill(ALICE);
-            assert_eq!(marked(&home), [id.clone()]);
+            assert_eq!(marked(&home), [id.as_str()]);
         }
         tap.let_through();
         world.start_tapped(ALICE, tap);
@@ -117,7 +117,7 @@ fn keys_and_channels_come_back_in_one_exchange_where_a_directory_stands_already(
     assert_eq!(std::fs::read_to_string(home.join("identity.key")).unwrap(), "00");
     assert_eq!(world.restore(ALICE, true)["quarantined"], 1);
     assert_eq!(std::fs::read(home.join("identity.key")).unwrap(), key);
-    assert_eq!(marked(&home), [id.clone()]);
+    assert_eq!(marked(&home), [id.as_str()]);
     world.start(ALICE);
     world.connect();
     world.wait_state(ALICE, &id, "open");

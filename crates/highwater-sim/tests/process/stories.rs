@@ -22,6 +22,19 @@ fn nodes_open_pay_and_close() {
 }
 
 #[test]
+fn a_node_without_a_vault_pays_and_backs_nothing_up() {
+    let mut world = World::new("peer");
+    let id = world.open();
+    assert!(world.stop(1));
+    world.node(1).vault = false;
+    world.start(1);
+    world.connect();
+    world.pay(0, &id, 1_000);
+    let refused = world.reply(1, json!({ "command": "backup" }));
+    assert_eq!(refused["error"]["kind"], "input", "{refused}");
+}
+
+#[test]
 fn a_node_that_is_killed_between_payments_goes_on() {
     let mut world = World::new("witness");
     let id = world.open();

@@ -30,6 +30,8 @@ pub(crate) struct World {
 pub(crate) struct Node {
     name: &'static str,
     pub(crate) policy: &'static str,
+    /// It is told of the vault.
+    pub(crate) vault: bool,
     pub(crate) flags: Vec<String>,
     process: Option<Process>,
     key: String,
@@ -81,7 +83,7 @@ impl World {
             let init = program(&["init", text(&world.home(name))]);
             let key = init["node"].as_str().unwrap().to_owned();
             let flags = Vec::new();
-            world.nodes.push(Node { name, policy, flags, process: None, key });
+            world.nodes.push(Node { name, policy, vault: true, flags, process: None, key });
         }
         world
     }
@@ -112,7 +114,7 @@ impl World {
         let home = self.home_of(who);
         let ledger = self.ledger();
         let node = &self.nodes[who];
-        let mut flags = self.vault_flags();
+        let mut flags = if node.vault { self.vault_flags() } else { Vec::new() };
         flags.extend(node.flags.iter().cloned());
         let name = node.name;
         let arguments = ["run", "--dir", text(&home), "--name", name, "--ledger", &ledger];
