@@ -58,8 +58,7 @@ pub(super) fn weigh(
     let mut forced = false;
     match vault.node_record(&manifest.node) {
         Ok(Some(record)) => {
-            let newest = vault.snapshot_names(Some(&manifest.node))?;
-            let newest = newest.last().is_none_or(|name| name.snapshot == manifest.snapshot);
+            let newest = record.newest.is_none_or(|(_, seq)| manifest.seq >= seq);
             let below = below(&marks, &record.marks, newest);
             if record.guard.is_some() && guard.is_none() {
                 guard = record.guard;
@@ -111,8 +110,9 @@ fn standing_guard(target: &Path, uid: NodeUid) -> Result<Option<GuardKind>> {
     Ok(file.guard.or(channels))
 }
 
-/// Which marks lie below the highest ones, in plain words. The newest snapshot of a node need not
-/// have a mark that an older one has: the channel is gone.
+/// Which marks lie below the highest ones, in plain words. The newest snapshot that a node ever had
+/// need not have a mark that an older one has: the channel is gone. The newest that is left, where
+/// newer ones were removed, must.
 fn below(
     marks: &BTreeMap<String, u64>,
     highest: &BTreeMap<String, u64>,

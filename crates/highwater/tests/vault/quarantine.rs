@@ -458,6 +458,19 @@ fn marks_that_can_not_be_read_hold_a_node_back() {
     assert_eq!(plan.hold, Some(GuardKind::Databases));
     assert!(plan.reasons[0].contains("can't be read"), "{:?}", plan.reasons);
     assert_eq!(restore::run(&bench.vault, &plan, &control()).unwrap().quarantined, 3);
+#[test]
+fn the_newest_that_is_left_is_not_the_newest_that_there_was() {
+    let bench = Bench::new();
+    make_databases(&bench);
+    let left = bench.backup_with(&BackupOptions::default()).snapshot;
+    bench.backup_with(&marked(105));
+    let newest = bench.objects("snapshots").pop().unwrap();
+    fs::remove_file(newest).unwrap();
+    let plan = plan(&bench, left, &bench.dir.path().join("target"), None);
+    assert_eq!(plan.hold, Some(GuardKind::Databases));
+    assert_eq!(plan.reasons, ["mark `height` is not in this snapshot; the highest seen is 105"]);
+}
+
 }
 
 #[test]
