@@ -139,12 +139,19 @@ fn below(
     found
 }
 
+/// What is said where a node that can't be changed has nothing that could be withheld.
+const NOTHING_WITHHELD: &str = "no database was recognised in the node directory, so none is withheld, \
+                                and nothing but `highwater run` keeps the node from being started \
+                                before its release";
+
 /// A hold that is on.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     latch: Latch,
-    /// Channels or databases that are held back.
+    /// Channels or databases that are held back; 1 where none of them is known.
     pub(super) quarantined: u64,
+    /// What the operator should know of it.
+    pub(super) warning: Option<&'static str>,
     /// The channels are marked in the node's own database.
     marked: bool,
 }
@@ -219,7 +226,7 @@ fn hold_back(
     if Latch::read(dir)?.is_some_and(|before| !before.withheld.is_empty()) {
         // Nothing opens its databases now; what waits keeps waiting.
         let quarantined = hold::withhold(dir, latch.clone(), named, env)?;
-        return Ok(Held { latch, quarantined, marked: false });
+        return Ok(Held { latch, quarantined, warning: None, marked: false });
     }
     let marked = latch.kind == GuardKind::Channels && adapter.is_some();
     let quarantined = match (latch.kind, adapter) {
@@ -234,7 +241,10 @@ fn hold_back(
         }
         (GuardKind::Databases, _) => hold::withhold(dir, latch.clone(), named, env)?,
     };
-    Ok(Held { latch, quarantined, marked })
+    let warning =
+        (quarantined == 0 && latch.kind == GuardKind::Databases).then_some(NOTHING_WITHHELD);
+    let quarantined = quarantined + u64::from(warning.is_some());
+    Ok(Held { latch, quarantined, warning, marked })
 }
 
 /// Reads the marks back where the node finds them now, and withholds its databases there and then

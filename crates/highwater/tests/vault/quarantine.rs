@@ -629,6 +629,23 @@ fn a_restore_that_marks_killed_anywhere_ends_old_or_marked() {
 }
 
 #[test]
+#[test]
+fn a_guarded_node_without_a_database_that_is_known_is_not_said_to_be_free() {
+    let bench = Bench::new();
+    bench.write("wallet.db", b"sealed by its own engine");
+    let snapshot = bench.backup_with(&guarded(GuardKind::Databases)).snapshot;
+    let target = bench.dir.path().join("target");
+    let report = restore_with(&bench, snapshot, &target, None, &control()).unwrap();
+    assert_eq!((report.quarantined, guard::list(&target).unwrap().len()), (1, 1));
+    assert!(report.warnings[0].contains("no database"), "{:?}", report.warnings);
+    assert_eq!(
+        kind(guard::wait_to_start(&target, Some(Duration::ZERO), &control())),
+        Kind::Quarantined
+    );
+    guard::release(&target, &Which::All, "why", "me", &control()).unwrap();
+    guard::wait_to_start(&target, None, &control()).unwrap();
+}
+
 fn a_restore_that_withholds_killed_anywhere_ends_old_or_withheld() {
     let bench = Bench::new();
     make_databases(&bench);
