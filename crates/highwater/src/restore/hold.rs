@@ -210,7 +210,9 @@ fn succeed(mut latch: Latch, before: Option<Latch>) -> Latch {
     let condemned = |recorded: &Recorded| matches!(recorded.verdict, Some(Verdict::Blocked(_)));
     for (id, recorded) in before.channels {
         if condemned(&recorded) {
-            latch.channels.insert(id, Recorded { release: None, ..recorded });
+            let past = recorded.past.into_iter().chain(recorded.release).collect();
+            let recorded = Recorded { release: None, out: false, past, ..recorded };
+            latch.channels.insert(id, recorded);
         }
     }
     latch

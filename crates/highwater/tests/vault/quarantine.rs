@@ -13,13 +13,14 @@ use highwater::backup::BackupOptions;
 use highwater::control::Control;
 use highwater::env::{Clock, Env, FaultPoint, Faults};
 use highwater::guard::{
-    self, Adapter, Cause, ChannelRecord, GuardKind, GuardedStore, HeldState, Latch, Phase, Which,
+    self, Adapter, Arrival, Cause, ChannelRecord, Guard, GuardKind, GuardedStore, HeldState, Latch,
+    Phase, Which,
 };
 use highwater::ids::{SnapshotId, Time};
 use highwater::restore::{self, Outcome, RestoreOptions, RestorePlan, RestoreReport};
 use highwater::vault::Selector;
 use highwater::{Error, Kind, Result};
-use highwater_guard::Ours;
+use highwater_guard::{Channel, Ours, Policy};
 use rusqlite::Connection;
 
 use super::{Bench, control, env, kind};
@@ -525,6 +526,66 @@ fn a_captured_latch_of_a_node_that_nobody_guards_stays_in_force() {
         restore_with(&bench, snapshot, &target, None, &control()).unwrap()
     };
     assert_eq!(restored().quarantined, 1);
+/// A channel that is nothing but its numbers.
+struct Numbers(Ours);
+
+impl Channel for Numbers {
+    type Claims = ();
+
+    fn ours(&self) -> Ours {
+        self.0
+    }
+
+    fn claims(&self) -> &() {
+        &()
+    }
+}
+
+fn open_without_witness(dir: &Path) -> Guard {
+    Guard::open(dir, "node".parse().unwrap(), Policy::Peer, None, &control()).unwrap()
+}
+
+fn arrivals() -> Vec<Arrival<Numbers>> {
+    let ours = Ours { signed: Some(0), ..Ours::default() };
+    let arrival = |id: &str| Arrival { id: id.to_owned(), channel: Numbers(ours), stale: false };
+    vec![arrival("one"), arrival("two")]
+}
+
+/// Which of two channels go on where the node in `dir` starts without a witness.
+fn free_at_start(dir: &Path) -> Vec<String> {
+    let admitted = open_without_witness(dir).admit(arrivals(), |_| Ok(())).unwrap();
+    admitted.free.into_iter().map(|(id, _)| id).collect()
+}
+
+#[test]
+fn a_release_that_was_carried_out_before_the_capture_lets_nothing_out_of_the_restored_copy() {
+    let (bench, first) = overtaken(&guarded(GuardKind::Channels));
+    let node = bench.node();
+    restore_with(&bench, first, &node, None, &control()).unwrap();
+    assert!(free_at_start(&node).is_empty());
+    Latch::update(&node, &env(), |latch| {
+        let mut latch = latch.unwrap();
+        let verdict = highwater_guard::Verdict::Blocked(highwater_guard::Reason::RevocationLost);
+        latch.channels.get_mut("one").unwrap().verdict = Some(verdict);
+        Ok(Some(latch))
+    })
+    .unwrap();
+    guard::release(&node, &Which::Channel("one".to_owned()), "why", "me", &control()).unwrap();
+    // Carried out; the other channel keeps the latch.
+    assert_eq!(free_at_start(&node), ["one"]);
+    let second = bench.backup().snapshot;
+
+    let target = bench.dir.path().join("target");
+    restore_with(&bench, second, &target, None, &control()).unwrap();
+    let latch = Latch::read(&target).unwrap().unwrap();
+    assert_eq!(latch.channels["one"].past[0].reason, "why");
+    assert!(free_at_start(&target).is_empty());
+    // Nor out of the older directory that a rollback brings back.
+    restore_with(&bench, second, &node, None, &control()).unwrap();
+    assert_eq!(restore::rollback(&node, &control()).unwrap(), Outcome::Old);
+    assert!(free_at_start(&node).is_empty());
+}
+
     assert_eq!(Latch::read(&target).unwrap(), Some(latch));
 
     // What one that can't be read holds back can't be told: there is no capture without it.
