@@ -309,6 +309,14 @@ pub(super) fn put_on_kept(
         return Ok(None);
     }
     let uid = ours.file.as_ref().or(theirs.file.as_ref()).map(|file| file.uid);
+    // A rollback says nothing of the original of a copy that was restored: it still has to be stated
+    // to be gone.
+    let (cause, (restore, snapshot)) = match &ours.latch {
+        Some(before) if before.needs_statement() => {
+            (before.cause, (before.restore, before.snapshot))
+        }
+        _ => (Cause::Rollback, (Some(undone.0), Some(undone.1))),
+    };
     let latches = [theirs.latch, ours.latch];
     let known = latches.iter().flatten().next();
     let name = || -> Result<NodeName> {
@@ -318,10 +326,10 @@ pub(super) fn put_on_kept(
     let node = known.map_or_else(name, |latch| Ok(latch.node.clone()))?;
     let latch = Latch {
         uid: uid.or(known.and_then(|latch| latch.uid)),
-        restore: Some(undone.0),
-        snapshot: Some(undone.1),
+        restore,
+        snapshot,
         reasons: vec!["the restored node may have run since".to_owned()],
-        ..Latch::new(kind, node, Cause::Rollback, env.now())
+        ..Latch::new(kind, node, cause, env.now())
     };
     let [theirs, ours_before] = latches;
     // What was condemned on the other side says nothing of this one, which may be newer.
