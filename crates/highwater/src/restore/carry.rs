@@ -48,7 +48,10 @@ pub(super) fn run(vault: &Vault, plan: &RestorePlan, control: &Control) -> Resul
     let staged = node.make(weighed.guard).and_then(|mut warnings| {
         let held = node.hold(weighed, &named)?;
         let quarantined = match &held {
-            Some(held) => held.quarantined,
+            Some(held) => {
+                warnings.extend(held.warning.map(str::to_owned));
+                held.quarantined
+            }
             None => node.captured_quarantine(&mut warnings)?,
         };
         Ok((warnings, held, quarantined))

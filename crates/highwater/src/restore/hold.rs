@@ -58,8 +58,7 @@ pub(super) fn weigh(
     let mut forced = false;
     match vault.node_record(&manifest.node) {
         Ok(Some(record)) => {
-            let newest = vault.snapshot_names(Some(&manifest.node))?;
-            let newest = newest.last().is_none_or(|name| name.snapshot == manifest.snapshot);
+            let newest = record.newest.is_none_or(|(_, seq)| manifest.seq >= seq);
             let below = below(&marks, &record.marks, newest);
             if record.guard.is_some() && guard.is_none() {
                 guard = record.guard;
@@ -111,8 +110,9 @@ fn standing_guard(target: &Path, uid: NodeUid) -> Result<Option<GuardKind>> {
     Ok(file.guard.or(channels))
 }
 
-/// Which marks lie below the highest ones, in plain words. The newest snapshot of a node need not
-/// have a mark that an older one has: the channel is gone.
+/// Which marks lie below the highest ones, in plain words. The newest snapshot that a node ever had
+/// need not have a mark that an older one has: the channel is gone. The newest that is left, where
+/// newer ones were removed, must.
 fn below(
     marks: &BTreeMap<String, u64>,
     highest: &BTreeMap<String, u64>,
@@ -139,12 +139,19 @@ fn below(
     found
 }
 
+/// What is said where a node that can't be changed has nothing that could be withheld.
+const NOTHING_WITHHELD: &str = "no database was recognised in the node directory, so none is withheld, \
+                                and nothing but `highwater run` keeps the node from being started \
+                                before its release";
+
 /// A hold that is on.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     latch: Latch,
-    /// Channels or databases that are held back.
+    /// Channels or databases that are held back; 1 where none of them is known.
     pub(super) quarantined: u64,
+    /// What the operator should know of it.
+    pub(super) warning: Option<&'static str>,
     /// The channels are marked in the node's own database.
     marked: bool,
 }
@@ -203,7 +210,9 @@ fn succeed(mut latch: Latch, before: Option<Latch>) -> Latch {
     let condemned = |recorded: &Recorded| matches!(recorded.verdict, Some(Verdict::Blocked(_)));
     for (id, recorded) in before.channels {
         if condemned(&recorded) {
-            latch.channels.insert(id, Recorded { release: None, ..recorded });
+            let past = recorded.past.into_iter().chain(recorded.release).collect();
+            let recorded = Recorded { release: None, out: false, past, ..recorded };
+            latch.channels.insert(id, recorded);
         }
     }
     latch
@@ -219,7 +228,7 @@ fn hold_back(
     if Latch::read(dir)?.is_some_and(|before| !before.withheld.is_empty()) {
         // Nothing opens its databases now; what waits keeps waiting.
         let quarantined = hold::withhold(dir, latch.clone(), named, env)?;
-        return Ok(Held { latch, quarantined, marked: false });
+        return Ok(Held { latch, quarantined, warning: None, marked: false });
     }
     let marked = latch.kind == GuardKind::Channels && adapter.is_some();
     let quarantined = match (latch.kind, adapter) {
@@ -234,7 +243,10 @@ fn hold_back(
         }
         (GuardKind::Databases, _) => hold::withhold(dir, latch.clone(), named, env)?,
     };
-    Ok(Held { latch, quarantined, marked })
+    let warning =
+        (quarantined == 0 && latch.kind == GuardKind::Databases).then_some(NOTHING_WITHHELD);
+    let quarantined = quarantined + u64::from(warning.is_some());
+    Ok(Held { latch, quarantined, warning, marked })
 }
 
 /// Reads the marks back where the node finds them now, and withholds its databases there and then
@@ -297,6 +309,14 @@ pub(super) fn put_on_kept(
         return Ok(None);
     }
     let uid = ours.file.as_ref().or(theirs.file.as_ref()).map(|file| file.uid);
+    // A rollback says nothing of the original of a copy that was restored: it still has to be stated
+    // to be gone.
+    let (cause, (restore, snapshot)) = match &ours.latch {
+        Some(before) if before.needs_statement() => {
+            (before.cause, (before.restore, before.snapshot))
+        }
+        _ => (Cause::Rollback, (Some(undone.0), Some(undone.1))),
+    };
     let latches = [theirs.latch, ours.latch];
     let known = latches.iter().flatten().next();
     let name = || -> Result<NodeName> {
@@ -306,10 +326,10 @@ pub(super) fn put_on_kept(
     let node = known.map_or_else(name, |latch| Ok(latch.node.clone()))?;
     let latch = Latch {
         uid: uid.or(known.and_then(|latch| latch.uid)),
-        restore: Some(undone.0),
-        snapshot: Some(undone.1),
+        restore,
+        snapshot,
         reasons: vec!["the restored node may have run since".to_owned()],
-        ..Latch::new(kind, node, Cause::Rollback, env.now())
+        ..Latch::new(kind, node, cause, env.now())
     };
     let [theirs, ours_before] = latches;
     // What was condemned on the other side says nothing of this one, which may be newer.

@@ -13,13 +13,14 @@ use highwater::backup::BackupOptions;
 use highwater::control::Control;
 use highwater::env::{Clock, Env, FaultPoint, Faults};
 use highwater::guard::{
-    self, Adapter, Cause, ChannelRecord, GuardKind, GuardedStore, HeldState, Latch, Phase, Which,
+    self, Adapter, Arrival, Cause, ChannelRecord, Guard, GuardKind, GuardedStore, HeldState, Latch,
+    Phase, Which,
 };
 use highwater::ids::{SnapshotId, Time};
 use highwater::restore::{self, Outcome, RestoreOptions, RestorePlan, RestoreReport};
 use highwater::vault::Selector;
 use highwater::{Error, Kind, Result};
-use highwater_guard::Ours;
+use highwater_guard::{Channel, Opened, Ours, Policy, Report};
 use rusqlite::Connection;
 
 use super::{Bench, control, env, kind};
@@ -265,10 +266,24 @@ fn a_rollback_marks_the_older_node_too() {
     // The rollback of the rollback, by a program that knows no adapter: the node finds the latch.
     assert_eq!(restore::rollback(&node, &control()).unwrap(), Outcome::New);
     let latch = Latch::read(&node).unwrap().unwrap();
-    assert_eq!((latch.cause, latch.listed), (Cause::Rollback, false));
-    assert!(latch.channels.is_empty());
+    assert!(!latch.listed && latch.channels.is_empty());
     let held = guard::list(&node).unwrap();
     assert_eq!((held[0].id.as_str(), held[0].state), ("node", HeldState::Waiting));
+}
+
+#[test]
+fn a_rollback_is_no_statement_that_the_original_of_a_restored_copy_is_gone() {
+    let (bench, snapshot) = overtaken(&guarded(GuardKind::Channels));
+    let copy = bench.dir.path().join("copy");
+    restore_with(&bench, snapshot, &copy, None, &control()).unwrap();
+    restore_with(&bench, snapshot, &copy, None, &control()).unwrap();
+    assert_eq!(restore::rollback(&copy, &control()).unwrap(), Outcome::Old);
+    // The original lives: the word of a peer clears no channel of the copy.
+    let guard = open_without_witness(&copy);
+    let mut held = guard.admit(arrivals(), |_| Ok(())).unwrap().held;
+    let (id, mut one) = held.swap_remove(0);
+    one.hear(Report { revocations_held: 0, signatures_taken: 0 });
+    assert!(matches!(guard.settle(&id, one, || Ok(())).unwrap(), Opened::Held(_)));
 }
 
 #[test]
@@ -444,6 +459,19 @@ fn marks_below_the_highest_hold_a_node_back_and_say_by_how_much() {
 }
 
 #[test]
+fn the_newest_that_is_left_is_not_the_newest_that_there_was() {
+    let bench = Bench::new();
+    make_databases(&bench);
+    let left = bench.backup_with(&BackupOptions::default()).snapshot;
+    bench.backup_with(&marked(105));
+    let newest = bench.objects("snapshots").pop().unwrap();
+    fs::remove_file(newest).unwrap();
+    let plan = plan(&bench, left, &bench.dir.path().join("target"), None);
+    assert_eq!(plan.hold, Some(GuardKind::Databases));
+    assert_eq!(plan.reasons, ["mark `height` is not in this snapshot; the highest seen is 105"]);
+}
+
+#[test]
 fn marks_that_can_not_be_read_hold_a_node_back() {
     let bench = Bench::new();
     make_databases(&bench);
@@ -498,6 +526,66 @@ fn a_latch_that_was_captured_is_not_taken_for_the_new_one() {
     assert!(latch.channels["two"].release.is_none(), "a release was for the older directory");
 }
 
+/// A channel that is nothing but its numbers.
+struct Numbers(Ours);
+
+impl Channel for Numbers {
+    type Claims = ();
+
+    fn ours(&self) -> Ours {
+        self.0
+    }
+
+    fn claims(&self) -> &() {
+        &()
+    }
+}
+
+fn open_without_witness(dir: &Path) -> Guard {
+    Guard::open(dir, "node".parse().unwrap(), Policy::Peer, None, &control()).unwrap()
+}
+
+fn arrivals() -> Vec<Arrival<Numbers>> {
+    let ours = Ours { signed: Some(0), ..Ours::default() };
+    let arrival = |id: &str| Arrival { id: id.to_owned(), channel: Numbers(ours), stale: false };
+    vec![arrival("one"), arrival("two")]
+}
+
+/// Which of two channels go on where the node in `dir` starts without a witness.
+fn free_at_start(dir: &Path) -> Vec<String> {
+    let admitted = open_without_witness(dir).admit(arrivals(), |_| Ok(())).unwrap();
+    admitted.free.into_iter().map(|(id, _)| id).collect()
+}
+
+#[test]
+fn a_release_that_was_carried_out_before_the_capture_lets_nothing_out_of_the_restored_copy() {
+    let (bench, first) = overtaken(&guarded(GuardKind::Channels));
+    let node = bench.node();
+    restore_with(&bench, first, &node, None, &control()).unwrap();
+    assert!(free_at_start(&node).is_empty());
+    Latch::update(&node, &env(), |latch| {
+        let mut latch = latch.unwrap();
+        let verdict = highwater_guard::Verdict::Blocked(highwater_guard::Reason::RevocationLost);
+        latch.channels.get_mut("one").unwrap().verdict = Some(verdict);
+        Ok(Some(latch))
+    })
+    .unwrap();
+    guard::release(&node, &Which::Channel("one".to_owned()), "why", "me", &control()).unwrap();
+    // Carried out; the other channel keeps the latch.
+    assert_eq!(free_at_start(&node), ["one"]);
+    let second = bench.backup().snapshot;
+
+    let target = bench.dir.path().join("target");
+    restore_with(&bench, second, &target, None, &control()).unwrap();
+    let latch = Latch::read(&target).unwrap().unwrap();
+    assert_eq!(latch.channels["one"].past[0].reason, "why");
+    assert!(free_at_start(&target).is_empty());
+    // Nor out of the older directory that a rollback brings back.
+    restore_with(&bench, second, &node, None, &control()).unwrap();
+    assert_eq!(restore::rollback(&node, &control()).unwrap(), Outcome::Old);
+    assert!(free_at_start(&node).is_empty());
+}
+
 #[test]
 fn a_captured_latch_of_a_node_that_nobody_guards_stays_in_force() {
     let bench = Bench::new();
@@ -539,6 +627,23 @@ fn one_part_alone_leaves_no_quarantine_behind() {
     let plan = part("wallet.sqlite", guarded).unwrap();
     restore::run(&bench.vault, &plan, &control()).unwrap();
     assert_eq!((states(&node), starts(&node)), (withheld(), [false, false]));
+}
+
+#[test]
+fn a_guarded_node_without_a_database_that_is_known_is_not_said_to_be_free() {
+    let bench = Bench::new();
+    bench.write("wallet.db", b"sealed by its own engine");
+    let snapshot = bench.backup_with(&guarded(GuardKind::Databases)).snapshot;
+    let target = bench.dir.path().join("target");
+    let report = restore_with(&bench, snapshot, &target, None, &control()).unwrap();
+    assert_eq!((report.quarantined, guard::list(&target).unwrap().len()), (1, 1));
+    assert!(report.warnings[0].contains("no database"), "{:?}", report.warnings);
+    assert_eq!(
+        kind(guard::wait_to_start(&target, Some(Duration::ZERO), &control())),
+        Kind::Quarantined
+    );
+    guard::release(&target, &Which::All, "why", "me", &control()).unwrap();
+    guard::wait_to_start(&target, None, &control()).unwrap();
 }
 
 /// What a killed process leaves: nothing runs after the fault.
