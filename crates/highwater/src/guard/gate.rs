@@ -4,9 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use highwater_guard::{
-    Basis, Channel, Opened, Ours, Policy, Quarantined, Reason, Release, Verdict,
-};
+use highwater_guard::{Channel, Opened, Ours, Policy, Quarantined, Reason, Release, Verdict};
 
 use super::latch::{Cause, Latch, Recorded, Released};
 use super::witness::{Move, Witness};
@@ -39,7 +37,19 @@ pub struct Arrival<C> {
     pub stale: bool,
 }
 
-/// The channels of a node at its start.
+/// The channels of a node at its start, sorted.
+pub struct Sorted<C> {
+    /// Not in question.
+    pub free: Vec<(String, C)>,
+    /// In question, with what is known; some are decided already.
+    pub held: Vec<(String, Quarantined<C>)>,
+    /// An operator has released these since.
+    pub released: Vec<(String, Quarantined<C>, Release)>,
+    /// The witness knows these, and the node lacks them.
+    pub lacking: Vec<String>,
+}
+
+/// The channels of a node at its start, after what was decided already was let out.
 pub struct Admitted<C> {
     /// These may go on.
     pub free: Vec<(String, C)>,
@@ -81,52 +91,62 @@ impl Guard {
         self.witness.as_ref().map_or(0, Witness::epoch)
     }
 
-    /// Tells the free channels of a start from those that must be silent.
+    /// Tells the free channels of a start from those that must be silent, and lists these in the
+    /// latch.
     ///
     /// Held is what carries a stale mark, what the latch holds, and, where there is a witness,
-    /// every channel: it is asked at every start, since a copied disk carries no mark. What the
-    /// witness clears, and what an operator has released, is free at once. `unmark` removes a stale
-    /// mark from the node's database and stores the epoch of this start with the channel, durable
-    /// when it returns: numbers that the witness lacks still are raised under it. Call it with all channels but those
-    /// that are not funded yet and those whose close is confirmed.
+    /// every channel: it is asked at every start, since a copied disk carries no mark. Call it with
+    /// all channels but those that are not funded yet and those whose close is confirmed. The node
+    /// lets them out itself, and tells the guard by [`Guard::note`]; or it calls [`Guard::admit`].
+    pub fn sort<C: Channel>(&self, arrivals: Vec<Arrival<C>>) -> Result<Sorted<C>> {
+        let latch = Latch::read(&self.dir)?;
+        let ids = arrivals.iter().map(|arrival| arrival.id.as_str());
+        let lacking = self.witness.as_ref().map_or_else(Vec::new, |witness| witness.lacking(ids));
+        let (free, held, released) = (Vec::new(), Vec::new(), Vec::new());
+        let mut sorted = Sorted { free, held, released, lacking };
+        for Arrival { id, channel, stale } in arrivals {
+            let settled = latch.as_ref().is_none_or(|latch| latch.lets_go(&id));
+            if let Some(release) = latch.as_ref().and_then(|latch| latch.released(&id)) {
+                let release = release.as_release(&id)?;
+                let held = self.hold(&id, channel, latch.as_ref());
+                sorted.released.push((id, held, release));
+            } else if settled && !stale && self.witness.is_none() {
+                sorted.free.push((id, channel));
+            } else {
+                let held = self.hold(&id, channel, latch.as_ref());
+                sorted.held.push((id, held));
+            }
+        }
+        self.forget_released(&mut sorted.lacking, latch.as_ref())?;
+        self.list(&sorted, latch.is_some())?;
+        Ok(sorted)
+    }
+
+    /// [`Guard::sort`], and lets out at once what the witness clears and what an operator has
+    /// released. `unmark` removes a stale mark from the node's database and stores the epoch of
+    /// this start with the channel, durable when it returns: numbers that the witness lacks still
+    /// are raised under it.
     pub fn admit<C: Channel>(
         &self,
         arrivals: Vec<Arrival<C>>,
         mut unmark: impl FnMut(&str) -> Result<()>,
     ) -> Result<Admitted<C>> {
-        let latch = Latch::read(&self.dir)?;
-        let ids = arrivals.iter().map(|arrival| arrival.id.as_str());
-        let lacking = self.witness.as_ref().map_or_else(Vec::new, |witness| witness.lacking(ids));
-        let mut admitted = Admitted { free: Vec::new(), held: Vec::new(), lacking };
-        for Arrival { id, channel, stale } in arrivals {
-            let settled = latch.as_ref().is_none_or(|latch| latch.lets_go(&id));
-            if latch.as_ref().is_some_and(|latch| latch.released(&id).is_some()) {
-                if let Some(witness) = &self.witness {
-                    witness.accept(&id, &channel.ours())?;
-                }
-                unmark(&id)?;
-                admitted.free.push((id, channel));
-            } else if settled && !stale && self.witness.is_none() {
-                admitted.free.push((id, channel));
-            } else {
-                let held = self.hold(&id, channel, latch.as_ref());
-                admitted.held.push((id, held));
-            }
+        let Sorted { mut free, held, released, lacking } = self.sort(arrivals)?;
+        for (id, held, release) in released {
+            let out = self.release(&id, held, &release, || unmark(&id));
+            free.push((id, out.map_err(|failed| failed.1)?));
         }
-        self.forget_released(&mut admitted.lacking, latch.as_ref())?;
-        self.list(&admitted, latch.is_some())?;
         let mut still = Vec::new();
-        for (id, held) in std::mem::take(&mut admitted.held) {
+        for (id, held) in held {
             match self.settle(&id, held, || unmark(&id))? {
-                Opened::Clear(channel, _) => admitted.free.push((id, channel)),
+                Opened::Clear(channel, _) => free.push((id, channel)),
                 Opened::Held(held) => still.push((id, held)),
                 Opened::Closed(_) => {
                     return Err(Error::bug("a channel was closed before the chain was asked"));
                 }
             }
         }
-        admitted.held = still;
-        Ok(admitted)
+        Ok(Admitted { free, held: still, lacking })
     }
 
     /// Lets a channel out where its verdict says so.
@@ -140,19 +160,29 @@ impl Guard {
         held: Quarantined<C>,
         unmark: impl FnOnce() -> Result<()>,
     ) -> Result<Opened<C>> {
-        let unowned = || -> Result<bool> {
-            Ok(Latch::read(&self.dir)?.is_some_and(|latch| latch.needs_statement()))
-        };
-        let out = match held.verdict() {
-            Verdict::Closed | Verdict::Clear(Basis::Witness) => true,
-            Verdict::Clear(Basis::Peer) => !unowned()?,
-            Verdict::Blocked(_) | Verdict::Wait(_) => false,
-        };
+        let out = matches!(held.verdict(), Verdict::Closed | Verdict::Clear(_));
         if out {
             unmark()?;
         }
-        self.record(id, &held)?;
-        Ok(if out { held.open() } else { Opened::Held(held) })
+        self.note(id, &recorded(&held))?;
+        Ok(held.open())
+    }
+
+    /// Takes note of a verdict or a release which the node's own database has already, and which
+    /// has not been acted on yet. The latch goes once nothing is held any more.
+    pub fn note(&self, id: &str, found: &Recorded) -> Result<()> {
+        if let (Some(_), Some(ours), Some(witness)) = (&found.release, &found.ours, &self.witness) {
+            witness.accept(id, ours)?;
+        }
+        let blocked = matches!(found.verdict, Some(Verdict::Blocked(_)));
+        if !blocked && Latch::read(&self.dir)?.is_none() {
+            return Ok(());
+        }
+        self.change(|latch| {
+            let known = latch.channels.get(id).and_then(|entry| entry.release.clone());
+            let release = found.release.clone().or(known);
+            latch.channels.insert(id.to_owned(), Recorded { release, ..found.clone() });
+        })
     }
 
     /// Lets a channel out by an operator's decision, which is recorded first.
@@ -163,21 +193,16 @@ impl Guard {
         release: &Release,
         unmark: impl FnOnce() -> Result<()>,
     ) -> Result<C, Box<(Quarantined<C>, Error)>> {
-        let (recorded, ours) = (recorded(&held), held.ours());
+        let found = recorded(&held);
         held.release(release, |release| {
-            let released = Released {
-                reason: release.reason().to_owned(),
-                by: release.by().to_owned(),
-                time: self.env.now(),
-            };
+            let release = Some(Released::by(release, self.env.now()));
             self.change(|latch| {
-                let entry = latch.channels.entry(id.to_owned()).or_insert(recorded);
-                entry.release = Some(released);
+                latch
+                    .channels
+                    .insert(id.to_owned(), Recorded { release: release.clone(), ..found.clone() });
             })?;
-            if let Some(witness) = &self.witness {
-                witness.accept(id, &ours)?;
-            }
-            unmark()
+            unmark()?;
+            self.note(id, &Recorded { release, ..found })
         })
         .map_err(Box::new)
     }
@@ -185,10 +210,7 @@ impl Guard {
     /// The release that an operator recorded with the program while the node runs.
     pub fn released(&self, id: &str) -> Result<Option<Release>> {
         let Some(latch) = Latch::read(&self.dir)? else { return Ok(None) };
-        let Some(released) = latch.released(id) else { return Ok(None) };
-        Release::new(released.reason.clone(), released.by.clone())
-            .map(Some)
-            .map_err(|error| Error::corrupt(error.to_string()).entry(id))
+        latch.released(id).map(|released| released.as_release(id)).transpose()
     }
 
     /// To be called after the moves are durable in the node's database, and before anything of them
@@ -241,7 +263,10 @@ impl Guard {
     fn hold<C: Channel>(&self, id: &str, channel: C, latch: Option<&Latch>) -> Quarantined<C> {
         let backup = latch.and_then(|latch| backup_marks(&latch.marks, id));
         let witness = self.witness.as_ref().and_then(|witness| witness.of(id));
-        let mut held = Quarantined::new(channel, self.policy, backup, witness);
+        // Without a witness nothing keeps two copies apart: nobody's word clears one of them.
+        let alone = latch.is_none_or(|latch| !latch.needs_statement());
+        let policy = if alone { self.policy } else { Policy::Witness };
+        let mut held = Quarantined::new(channel, policy, backup, witness);
         let recorded = latch.and_then(|latch| latch.channels.get(id));
         if let Some(verdict) = recorded.and_then(|recorded| recorded.verdict) {
             held.recall(verdict);
@@ -251,21 +276,21 @@ impl Guard {
 
     /// Lists the channels in the latch. Where there is none, and the witness has condemned one, or
     /// knows one that the node lacks, the directory was taken back by another hand: it gets one.
-    fn list<C: Channel>(&self, admitted: &Admitted<C>, latched: bool) -> Result<()> {
+    fn list<C: Channel>(&self, sorted: &Sorted<C>, latched: bool) -> Result<()> {
         let blocked = |held: &Quarantined<C>| matches!(held.verdict(), Verdict::Blocked(_));
-        let condemned = admitted.held.iter().any(|(_, held)| blocked(held));
-        if !latched && !condemned && admitted.lacking.is_empty() {
+        let condemned = sorted.held.iter().any(|(_, held)| blocked(held));
+        if !latched && !condemned && sorted.lacking.is_empty() {
             return Ok(());
         }
         self.change(|latch| {
-            for (id, held) in &admitted.held {
+            for (id, held) in &sorted.held {
                 if latched || blocked(held) {
                     let release = latch.channels.get(id).and_then(|entry| entry.release.clone());
                     let entry = Recorded { release, ..recorded(held) };
                     latch.channels.insert(id.clone(), entry);
                 }
             }
-            for id in &admitted.lacking {
+            for id in &sorted.lacking {
                 let verdict = Some(Verdict::Blocked(Reason::ChannelLacking));
                 let lacking = Recorded { verdict, ..Recorded::default() };
                 latch.channels.entry(id.clone()).or_insert(lacking);
@@ -286,18 +311,6 @@ impl Guard {
         Ok(())
     }
 
-    /// Tells the latch, where there is one or something is condemned.
-    fn record<C: Channel>(&self, id: &str, held: &Quarantined<C>) -> Result<()> {
-        let blocked = matches!(held.verdict(), Verdict::Blocked(_));
-        if !blocked && Latch::read(&self.dir)?.is_none() {
-            return Ok(());
-        }
-        self.change(|latch| {
-            let release = latch.channels.get(id).and_then(|entry| entry.release.clone());
-            latch.channels.insert(id.to_owned(), Recorded { release, ..recorded(held) });
-        })
-    }
-
     /// Changes the latch, making it where there is none; it goes where nothing is held any more.
     fn change(&self, change: impl FnOnce(&mut Latch)) -> Result<()> {
         let uid = NodeFile::read(&self.dir)?.map(|file| file.uid);
@@ -313,6 +326,7 @@ impl Guard {
     }
 }
 
+/// What is to be recorded of a channel in quarantine.
 fn recorded<C: Channel>(held: &Quarantined<C>) -> Recorded {
     Recorded {
         ours: Some(held.ours()),

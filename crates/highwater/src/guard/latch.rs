@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use highwater_guard::{Basis, Evidence, Ours, Verdict};
+use highwater_guard::{Evidence, Ours, Release, Verdict};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -126,6 +126,19 @@ pub struct Withheld {
     pub release: Option<Released>,
 }
 
+impl Released {
+    pub(crate) fn by(release: &Release, time: Time) -> Released {
+        let (reason, by) = (release.reason().to_owned(), release.by().to_owned());
+        Released { reason, by, time }
+    }
+
+    /// As the guard takes it.
+    pub(crate) fn as_release(&self, id: &str) -> Result<Release> {
+        Release::new(self.reason.clone(), self.by.clone())
+            .map_err(|error| Error::corrupt(error.to_string()).entry(id))
+    }
+}
+
 impl Latch {
     /// Reads the latch of a node directory; `None` where nothing is quarantined.
     ///
@@ -231,11 +244,7 @@ impl Latch {
             return true;
         }
         let Some(recorded) = self.channels.get(channel) else { return self.listed };
-        match recorded.verdict {
-            Some(Verdict::Closed | Verdict::Clear(Basis::Witness)) => true,
-            Some(Verdict::Clear(Basis::Peer)) => !self.needs_statement(),
-            Some(Verdict::Blocked(_) | Verdict::Wait(_)) | None => false,
-        }
+        matches!(recorded.verdict, Some(Verdict::Closed | Verdict::Clear(_)))
     }
 
     /// Whether a peer's word clears nobody before somebody has stated that the original is gone.

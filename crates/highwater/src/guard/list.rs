@@ -155,11 +155,6 @@ fn channel(latch: &Latch, id: &str, recorded: &Recorded) -> Held {
             (HeldState::Closed, "its funding output is spent, confirmed".to_owned())
         }
         (Some(release), _) => (HeldState::Released, release.reason.clone()),
-        (None, Some(Verdict::Clear(Basis::Peer))) if latch.needs_statement() => {
-            let unsaid = "the peer says that nothing is missing; nobody has stated that the original \
-                          node is gone for good";
-            (HeldState::Waiting, unsaid.to_owned())
-        }
         (None, None) => (HeldState::Waiting, since(latch)),
         (None, Some(Verdict::Clear(Basis::Witness))) => {
             (HeldState::Clear, "the witness remembers no more than the node".to_owned())
@@ -168,6 +163,11 @@ fn channel(latch: &Latch, id: &str, recorded: &Recorded) -> Held {
             (HeldState::Clear, "the peer says that nothing is missing".to_owned())
         }
         (None, Some(Verdict::Blocked(reason))) => (HeldState::Blocked, words(reason).to_owned()),
+        (None, Some(Verdict::Wait(Reason::WitnessNeeded))) if latch.needs_statement() => {
+            let unsaid = "the peer says that nothing is missing; nobody has stated that the original \
+                          node is gone for good";
+            (HeldState::Waiting, unsaid.to_owned())
+        }
         (None, Some(Verdict::Wait(reason))) => (HeldState::Waiting, words(reason).to_owned()),
     };
     Held { id: id.to_owned(), state, reason }

@@ -11,7 +11,7 @@ mod store;
 mod witness;
 
 pub use crate::ids::GuardKind;
-pub use gate::{Admitted, Arrival, Guard, channel_marks};
+pub use gate::{Admitted, Arrival, Guard, Sorted, channel_marks};
 pub use latch::{Cause, Latch, Recorded, Released, Withheld};
 pub use list::{Held, HeldState, Standing, list, standing, wait, words};
 pub use release::{Which, release};

@@ -1,7 +1,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use highwater_guard::{FundingSpent, Report, Witness as Remembered};
+use highwater_guard::{Basis, FundingSpent, Report, Witness as Remembered};
 
 use super::*;
 use crate::guard::{HeldState, MemoryWitness, Which, list, release, standing};
@@ -160,10 +160,13 @@ fn a_peers_word_clears_nobody_before_the_original_is_stated_to_be_gone() {
     let mut held = only(scene.admit(&guard, &[("a", at(3))]));
     held.hear(agreeing(3));
     let opened = guard.settle("a", held, || scene.unmark("a")).unwrap();
-    let Opened::Held(held) = opened else { panic!("cleared without the statement") };
+    assert!(matches!(opened, Opened::Held(_)), "cleared without the statement");
     assert!(scene.unmarked.borrow().is_empty());
     assert!(list(scene.dir.path()).unwrap()[0].reason.contains("original"));
     scene.state_that_the_original_is_gone();
+    let guard = scene.peer();
+    let mut held = only(scene.admit(&guard, &[("a", at(3))]));
+    held.hear(agreeing(3));
     let opened = guard.settle("a", held, || scene.unmark("a")).unwrap();
     assert!(matches!(opened, Opened::Clear(..)));
     assert!(!scene.latched());
