@@ -62,6 +62,9 @@ pub(crate) enum Command {
     /// Show, give up or take over the right to write snapshots of a node
     #[command(subcommand)]
     Owner(OwnerCommand),
+    /// Make, show or open a recovery kit: what closes the channels when every backup is gone
+    #[command(subcommand)]
+    Kit(KitCommand),
     /// Show the newest snapshot of each node; exit code 9 where one is too old
     Status(StatusArgs),
     /// Print the completions for a shell
@@ -361,4 +364,51 @@ pub(crate) struct CompletionsArgs {
 pub(crate) struct ManArgs {
     /// Where the pages go; made if missing
     pub(crate) dir: PathBuf,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum KitCommand {
+    /// Seal a kit from what the node wrote for it
+    Export(KitExportArgs),
+    /// Show what a kit tells without a key
+    Show(KitShowArgs),
+    /// Open a kit, without the vault
+    Open(KitOpenArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct KitExportArgs {
+    /// The node's data directory
+    pub(crate) node_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) vault: VaultArgs,
+    /// The sealed kit, made with mode 0600
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// The content of the kit [default: .highwater/kit.json in NODE_DIR]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: Option<PathBuf>,
+    /// The node's name [default: the directory's name] [env: HIGHWATER_NODE]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<NodeName>,
+    /// Replace the output where it exists
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct KitShowArgs {
+    /// The sealed kit
+    pub(crate) kit: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct KitOpenArgs {
+    /// The sealed kit
+    pub(crate) kit: PathBuf,
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+    /// Where its content goes, secrets included: a new file, made with mode 0600; `-` prints it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
 }

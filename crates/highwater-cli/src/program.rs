@@ -88,6 +88,7 @@ fn execute(context: &Context, command: &Command) -> Result<Answer> {
         Command::Recover(args) => commands::recover::run(context, args),
         Command::Key(command) => commands::key::run(context, command),
         Command::Owner(command) => commands::owner::run(context, command),
+        Command::Kit(command) => commands::kit::run(context, command),
         Command::Status(args) => commands::status::run(context, args),
         Command::Completions(args) => commands::completions::run(args),
         Command::Man(args) => commands::man::run(args),

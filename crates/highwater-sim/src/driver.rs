@@ -6,7 +6,7 @@
 
 use highwater::guard::Arrival;
 use highwater::{Error, Kind, Result};
-use highwater_guard::{Channel as _, ClosedChannel, FundingSpent, Opened, Quarantined, Release};
+use highwater_guard::{ClosedChannel, FundingSpent, Opened, Quarantined, Release};
 
 use crate::channel::Channel;
 use crate::gate::Gate;
@@ -22,6 +22,8 @@ pub struct Driver<S, G> {
     gate: G,
     /// Moves that are durable and not raised yet.
     unraised: Moves,
+    /// Closed channels that the witness could not be told of yet.
+    unretired: Vec<ChannelId>,
 }
 
 /// What is to be done now that a step is durable and raised.
@@ -49,7 +51,7 @@ impl<S: Store, G: Gate> Driver<S, G> {
     /// Starts a node on its store: nothing is said before the gate has sorted the channels.
     pub fn start(keys: NodeKeys, mut store: S, mut gate: G) -> Result<Driver<S, G>> {
         let Stored { channels, mut counters, offers, invoices, payments } = store.load()?;
-        let mut node = Node::new(keys, gate.epoch(), gate.policy());
+        let mut node = Node::new(keys, gate.epoch());
         let mut arrivals = Vec::new();
         for StoredChannel { channel, stale, closed } in channels {
             node.know(channel.id(), *channel.peer());
@@ -62,9 +64,8 @@ impl<S: Store, G: Gate> Driver<S, G> {
             }
         }
         let epoch = gate.epoch();
-        let admitted = gate.admit(arrivals, &mut |id| {
-            store.commit(&[Record::Unmark(id.clone(), epoch)])
-        })?;
+        let admitted =
+            gate.admit(arrivals, &mut |id| store.commit(&[Record::Unmark(id.clone(), epoch)]))?;
         admitted.free.into_iter().for_each(|channel| node.put_live(channel));
         admitted.held.into_iter().for_each(|(id, held)| node.put_held(id, held));
         let fresh = gate.next_key(counters.channel);
@@ -74,7 +75,7 @@ impl<S: Store, G: Gate> Driver<S, G> {
         }
         node.recall(Stored { channels: Vec::new(), counters, offers, invoices, payments });
         node.lack(admitted.lacking);
-        Ok(Driver { node, store, gate, unraised: Moves::default() })
+        Ok(Driver { node, store, gate, unraised: Moves::default(), unretired: Vec::new() })
     }
 
     /// Turns one input into what leaves.
@@ -121,24 +122,25 @@ impl<S: Store, G: Gate> Driver<S, G> {
         if !records.is_empty() {
             self.store.commit(&records).map_err(Failure::Stopped)?;
         }
+        let mut moving = !moves.is_empty();
         self.unraised.extend(moves);
         for id in judge {
             let next = self.settle(&id).map_err(Failure::Stopped)?;
+            moving |= !next.moves.is_empty();
             self.unraised.extend(next.moves);
             effects.extend(next.effects);
             if !next.records.is_empty() {
                 self.store.commit(&next.records).map_err(Failure::Stopped)?;
             }
         }
-        if !self.unraised.is_empty() {
+        if moving || effects.iter().any(Effect::tells) {
             if let Err(error) = self.gate.leave(&self.unraised) {
                 return Err(self.silence(error));
             }
             self.unraised = Moves::default();
         }
-        for id in closed {
-            self.gate.retire(&id).map_err(|error| self.silence(error))?;
-        }
+        self.unretired.extend(closed);
+        self.retire().map_err(Failure::Stopped)?;
         Ok(Outcome { effects, answer })
     }
 
@@ -158,6 +160,19 @@ impl<S: Store, G: Gate> Driver<S, G> {
                 Step::default()
             }
         })
+    }
+
+    /// Lets the witness forget closed channels. It may be told later as well: at the latest at the next
+    /// start.
+    fn retire(&mut self) -> Result<()> {
+        while let Some(id) = self.unretired.last() {
+            match self.gate.retire(id) {
+                Ok(()) => drop(self.unretired.pop()),
+                Err(error) if error.kind() == Kind::Fenced => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(())
     }
 
     fn silence(&mut self, error: Error) -> Failure {

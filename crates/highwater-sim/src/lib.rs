@@ -15,3 +15,6 @@ pub mod ledger;
 pub mod node;
 pub mod store;
 pub mod wire;
+
+#[cfg(test)]
+mod tests;

@@ -230,6 +230,16 @@ pub(crate) fn own_like(path: &Path, like: &Path) -> Result<()> {
     own(path, &found, owner.stx_uid, owner.stx_gid)
 }
 
+/// Takes every permission from all but the owner.
+pub(crate) fn keep_private(path: &Path, found: &Statx) -> Result<()> {
+    let mode = u32::from(found.stx_mode) & 0o7777;
+    if mode & 0o077 == 0 || !(is_dir(found) || is_file(found)) {
+        return Ok(());
+    }
+    fs::set_permissions(path, Permissions::from_mode(mode & 0o700))
+        .map_err(|error| Error::io(format!("can't set the mode of {}", path.display()), error))
+}
+
 /// Gives it to an owner, unless it is theirs.
 fn own(path: &Path, found: &Statx, uid: u32, gid: u32) -> Result<()> {
     if (found.stx_uid, found.stx_gid) == (uid, gid) {

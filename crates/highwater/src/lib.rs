@@ -16,6 +16,7 @@ pub mod env;
 pub mod error;
 pub mod guard;
 pub mod ids;
+pub mod kit;
 mod node;
 pub mod restore;
 pub mod vault;

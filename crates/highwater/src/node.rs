@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::env::Env;
 use crate::error::{Error, Result};
-use crate::ids::{NodeUid, RestoreId};
+use crate::ids::{GuardKind, NodeName, NodeUid, RestoreId};
 
 /// Highwater's own directory in a node directory.
 pub(crate) const OWN_DIR: &str = ".highwater";
@@ -24,6 +24,9 @@ pub(crate) struct NodeFile {
     pub(crate) uid: NodeUid,
     /// The restore that made the directory; `None` where none has.
     pub(crate) restore: Option<RestoreId>,
+    /// How the node is held back once it is restored or rolled back, where its backups ask for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) guard: Option<GuardKind>,
 }
 
 impl NodeFile {
@@ -61,4 +64,13 @@ impl NodeFile {
         };
         write().map_err(failed)
     }
+}
+
+/// The name given, or that of the directory.
+pub(crate) fn node_name(dir: &Path, given: Option<&NodeName>) -> Result<NodeName> {
+    if let Some(name) = given {
+        return Ok(name.clone());
+    }
+    let name = dir.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    name.parse().map_err(|error: Error| error.hint("give the node a name with --node NAME"))
 }

@@ -14,6 +14,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("control", &["error", "env"]),
     ("durable", &["error"]),
     ("node", &["error", "ids", "env"]),
+    ("kit", &["error", "ids", "env", "durable", "node", "vault"]),
     ("guard", &["error", "ids", "env", "control", "durable", "node", "vault"]),
     ("engine", &["error", "ids", "env", "control"]),
     ("vault", &["error", "ids", "env", "control", "engine::records"]),

@@ -24,13 +24,14 @@ pub(crate) fn run(context: &Context, args: &BackupArgs) -> Result<Answer> {
             include: args.files.include.clone(),
         },
         capture: CaptureOptions {
-            hooks: Vec::new(),
             allow_no_barrier: args.no_barrier,
             block_max: args.max_block,
+            ..CaptureOptions::default()
         },
         rehash: args.rehash,
         full: args.full,
         rate_max: args.limit_rate,
+        guard: None,
         adopt: args.adopt,
     };
     let actor = context.actor()?;

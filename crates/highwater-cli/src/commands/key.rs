@@ -1,6 +1,5 @@
 //! `key`: the slots of a vault.
 
-use highwater::vault::SlotInfo;
 use highwater::{Kind, Result};
 use serde_json::json;
 
@@ -8,7 +7,6 @@ use super::record;
 use crate::answer::Answer;
 use crate::cli::{KeyAddArgs, KeyCommand, KeyRemoveArgs, VaultArgs};
 use crate::context::Context;
-use crate::format;
 use crate::keys::KeySource;
 
 pub(crate) fn run(context: &Context, command: &KeyCommand) -> Result<Answer> {
@@ -36,19 +34,7 @@ fn add(context: &Context, args: &KeyAddArgs) -> Result<Answer> {
 
 fn list(context: &Context, args: &VaultArgs) -> Result<Answer> {
     let slots = context.vault(args)?.slots()?;
-    let rows = slots
-        .iter()
-        .map(|slot: &SlotInfo| {
-            vec![
-                slot.slot.to_string(),
-                record::word(&slot.kind),
-                slot.label.clone(),
-                format::time(slot.created),
-            ]
-        })
-        .collect();
-    let human = format::table(&["SLOT", "KIND", "LABEL", "CREATED"], &[], rows);
-    Ok(Answer::new(json!(slots), human))
+    Ok(Answer::new(json!(slots), record::slot_table(&slots)))
 }
 
 fn remove(context: &Context, args: &KeyRemoveArgs) -> Result<Answer> {

@@ -7,6 +7,7 @@ pub(crate) mod diff;
 pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod key;
+pub(crate) mod kit;
 pub(crate) mod man;
 pub(crate) mod owner;
 pub(crate) mod recover;

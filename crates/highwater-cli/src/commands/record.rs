@@ -1,8 +1,9 @@
-//! What several documents share: parts and marks.
+//! What several documents share: parts, key slots and marks.
 
 use std::collections::BTreeMap;
 
 use highwater::engine::EngineKind;
+use highwater::vault::SlotInfo;
 use highwater::vault::manifest::Mark;
 use serde_json::{Value, json};
 
@@ -23,6 +24,15 @@ pub(super) fn part_table(parts: &[Part]) -> String {
         vec![name.clone(), word(engine), files.to_string(), format::bytes(*bytes)]
     };
     format::table(&["PART", "ENGINE", "FILES", "SIZE"], &[2, 3], parts.iter().map(row).collect())
+}
+
+/// The key slots as a table.
+pub(super) fn slot_table(slots: &[SlotInfo]) -> String {
+    let row = |slot: &SlotInfo| {
+        let (id, kind) = (slot.slot.to_string(), word(&slot.kind));
+        vec![id, kind, slot.label.clone(), format::time(slot.created)]
+    };
+    format::table(&["SLOT", "KIND", "LABEL", "CREATED"], &[], slots.iter().map(row).collect())
 }
 
 /// The marks as an object of numbers.

@@ -20,6 +20,7 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<Answer> {
         force: args.force,
         owner: args.owner,
         schema: args.schema,
+        ..RestoreOptions::default()
     };
     let vault = context.vault_for_node(&args.vault, &args.node_dir)?;
     let plan = restore::plan(&vault, &args.node_dir, &options)?;

@@ -13,6 +13,7 @@ mod crash_restore;
 mod hard_times;
 mod interrupts;
 mod keys;
+mod kit;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod node;

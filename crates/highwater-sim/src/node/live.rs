@@ -1,6 +1,6 @@
 //! Messages about a live channel, and what it does next by itself.
 
-use highwater_guard::{Quarantined, Report};
+use highwater_guard::{Policy, Quarantined, Report};
 
 use super::{Node, Slot, Step};
 use crate::channel::{CHANGES_MAX, Channel, Mismatch, Violation};
@@ -134,7 +134,8 @@ impl Node {
                 self.channels.insert(id.clone(), Slot::Live(next));
             }
             Err(Mismatch::WeForgot) => {
-                let mut held = Quarantined::new(*next, self.policy, None, None);
+                // Whoever's word clears: this one condemns.
+                let mut held = Quarantined::new(*next, Policy::default(), None, None);
                 held.hear(report);
                 self.judge(id.clone(), held, step);
             }

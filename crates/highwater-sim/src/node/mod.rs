@@ -12,10 +12,11 @@ mod session;
 use std::collections::{BTreeMap, BTreeSet};
 
 use highwater::{Error, Result};
-use highwater_guard::{ClosedChannel, Ours, Policy, Quarantined, Verdict};
+use highwater_guard::{ClosedChannel, Ours, Quarantined, Verdict};
 use serde::Serialize;
 
 pub use commands::{Answer, Command};
+pub use quarantine::words;
 
 use crate::channel::{Channel, Offer};
 use crate::ids::{ChannelId, PaymentHash, PeerId, Preimage, Sats};
@@ -31,7 +32,6 @@ pub struct Node {
     keys: NodeKeys,
     /// The epoch under which channels move.
     epoch: u64,
-    policy: Policy,
     channels: BTreeMap<ChannelId, Slot>,
     peers: BTreeMap<ChannelId, PeerId>,
     sessions: BTreeMap<PeerId, Session>,
@@ -146,12 +146,11 @@ pub enum State {
 }
 
 impl Node {
-    /// A node that knows of no channel yet, under the epoch and the policy of this start.
-    pub fn new(keys: NodeKeys, epoch: u64, policy: Policy) -> Node {
+    /// A node that knows of no channel yet, under the epoch of this start.
+    pub fn new(keys: NodeKeys, epoch: u64) -> Node {
         Node {
             keys,
             epoch,
-            policy,
             channels: BTreeMap::new(),
             peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -265,7 +264,7 @@ impl Node {
             Some(Slot::Live(channel)) => return Ok(channel),
             Some(Slot::Quarantined(held)) => Error::new(
                 highwater::Kind::Quarantined,
-                format!("the channel is in quarantine: {}", quarantine::words(held.verdict())),
+                format!("the channel is in quarantine: {}", words(held.verdict())),
             )
             .hint("wait for its peer or a witness, or release it with a reason"),
             Some(Slot::Closed(_)) => Error::conflict("the channel is closed"),
@@ -273,6 +272,14 @@ impl Node {
             None => Error::not_found("no such channel"),
         };
         Err(error.entry(id.as_str()))
+    }
+}
+
+impl Effect {
+    /// Whether it tells the peer, or commits us to, anything: only then the witness must know first.
+    /// To punish and to claim waits for nobody.
+    pub fn tells(&self) -> bool {
+        !matches!(self, Effect::Submit(Transaction::Punish { .. } | Transaction::Claim { .. }))
     }
 }
 
@@ -325,7 +332,7 @@ impl Slot {
             Slot::Quarantined(held) => {
                 let blocked = matches!(held.verdict(), Verdict::Blocked(_));
                 let state = if blocked { State::Blocked } else { State::Waiting };
-                let reason = Some(quarantine::words(held.verdict()).to_owned());
+                let reason = Some(words(held.verdict()).to_owned());
                 (state, reason, Some(held.ours()), None, false)
             }
             Slot::Closed(_) => (State::Closed, None, None, None, true),

@@ -64,7 +64,7 @@ impl Node {
 }
 
 /// A verdict in plain words.
-pub(super) fn words(verdict: Verdict) -> &'static str {
+pub fn words(verdict: Verdict) -> &'static str {
     let (Verdict::Blocked(reason) | Verdict::Wait(reason)) = verdict else { return "decided" };
     match reason {
         Reason::RevocationLost => "the peer has a revocation that this node does not remember",

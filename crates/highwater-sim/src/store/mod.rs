@@ -10,7 +10,7 @@ use highwater::Result;
 use highwater_guard::Verdict;
 use serde::{Deserialize, Serialize};
 
-pub use memory::{Disk, MemoryStore};
+pub use memory::{Cut, Disk, MemoryStore};
 pub use sqlite::{DATABASE, SqliteStore};
 
 use crate::channel::{Channel, Offer};

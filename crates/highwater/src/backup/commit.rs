@@ -9,7 +9,7 @@ use base64::prelude::BASE64_STANDARD_NO_PAD as BASE64;
 
 use crate::engine::{Barrier, Captured, Metadata, PartCapture, SourceEntry};
 use crate::error::{Error, Result};
-use crate::ids::{PackId, RelPath, Time};
+use crate::ids::{GuardKind, PackId, RelPath, Time};
 use crate::vault::MANIFEST_VERSION;
 use crate::vault::Manifest;
 use crate::vault::manifest::{EntryRecord, Leaf, Mark, PackRef, PartRecord, Runs};
@@ -138,7 +138,8 @@ impl<'a> Draft<'a> {
             parent: task.base.map(|base| base.snapshot),
             time: self.time,
             barrier: self.barrier,
-            guarded: false,
+            guarded: task.identity.guard == Some(GuardKind::Databases),
+            guard: task.identity.guard,
             program: env!("CARGO_PKG_VERSION").to_owned(),
             restore: task.identity.restore,
             schema: options.schema,

@@ -10,7 +10,7 @@ use crate::engine::{
 };
 use crate::env::FaultPoint;
 use crate::error::{Error, Result};
-use crate::ids::{Epoch, NodeName, RelPath, Seq, SnapshotId};
+use crate::ids::{Epoch, GuardKind, NodeName, RelPath, Seq, SnapshotId};
 use crate::node::NodeFile;
 use crate::vault::manifest::{EntryRecord, Mark, PartRecord};
 use crate::vault::{Actor, BACKUP_TIME_MAX, Intent, Manifest, Vault, copied};
@@ -47,6 +47,9 @@ pub struct BackupOptions {
     pub full: bool,
     /// Reads no more than so many bytes a second.
     pub rate_max: Option<u64>,
+    /// How the node is held back once it is restored or rolled back; `None`: as its backup before
+    /// asked for, so that no call forgets it.
+    pub guard: Option<GuardKind>,
     /// This directory goes on as the node of that name, although it carries another uid.
     pub adopt: bool,
 }
@@ -99,13 +102,15 @@ pub fn run(
     let start = control.env.monotonic();
     let layout = engine::discover(dir, &options.discover)?;
     plan::keep_apart(&layout.dir, vault)?;
-    let node = plan::node_name(&layout.dir, options.node.as_ref())?;
+    crate::guard::hold::refuse_withheld(&layout.dir)?;
+    let node = crate::node::node_name(&layout.dir, options.node.as_ref())?;
     let writer = actor.writer(&control.env)?;
     let _lock = actor.lock_node(vault.id(), &node)?;
     vault.collect_temporary()?;
     vault.collect_leftovers(&node, writer)?;
     let parent = plan::parent(vault, &node)?;
-    let identity = plan::identify(&layout.dir, &node, parent.as_ref(), options.adopt, control)?;
+    let mut identity = plan::identify(&layout.dir, &node, parent.as_ref(), options.adopt, control)?;
+    identity.guard = options.guard.or(identity.guard);
     let record = vault.claim(&node, writer, actor, identity.uid)?;
     let epoch = record.epoch;
     plan::refuse_copy(vault, actor, parent.as_ref(), epoch)?;

@@ -22,15 +22,6 @@ pub(super) fn keep_apart(dir: &Path, vault: &Vault) -> Result<()> {
     Ok(())
 }
 
-/// The name given, or that of the directory.
-pub(super) fn node_name(dir: &Path, given: Option<&NodeName>) -> Result<NodeName> {
-    if let Some(name) = given {
-        return Ok(name.clone());
-    }
-    let name = dir.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-    name.parse().map_err(|error: Error| error.hint("give the node a name with --node NAME"))
-}
-
 /// The newest snapshot of the node: by epoch and sequence, never by a clock.
 pub(super) fn parent(vault: &Vault, node: &NodeName) -> Result<Option<Manifest>> {
     match vault.snapshot_names(Some(node))?.last() {
@@ -55,9 +46,14 @@ pub(super) fn identify(
         (None, Some(_)) if !adopt => Err(another_node(node)),
         (Some(known), None) => Ok(known),
         (known, Some(expected)) => {
-            Ok(NodeFile { uid: expected, restore: known.and_then(|known| known.restore) })
+            let guard = parent.and_then(Manifest::guard_kind);
+            let (restore, guard) =
+                known.map_or((None, guard), |known| (known.restore, known.guard.or(guard)));
+            Ok(NodeFile { uid: expected, restore, guard })
         }
-        (None, None) => Ok(NodeFile { uid: NodeUid::random(&control.env)?, restore: None }),
+        (None, None) => {
+            Ok(NodeFile { uid: NodeUid::random(&control.env)?, restore: None, guard: None })
+        }
     }
 }
 

@@ -301,3 +301,6 @@ fn lock(dir: &Path) -> Result<File> {
         Err(error) => Err(wrong(error.into())),
     }
 }
+
+#[cfg(test)]
+mod tests;

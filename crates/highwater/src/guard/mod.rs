@@ -12,6 +12,7 @@ mod witness;
 
 pub use crate::ids::GuardKind;
 pub use gate::{Admitted, Arrival, Guard, Sorted, channel_marks};
+pub(crate) use latch::LATCH;
 pub use latch::{Cause, Latch, Recorded, Released, Withheld};
 pub use list::{Held, HeldState, Standing, list, standing, wait, words};
 pub use release::{Which, release};

@@ -43,3 +43,9 @@ pub trait Adapter: Send + Sync {
     /// Opens the database below `dir`.
     fn open(&self, dir: &Path) -> Result<Box<dyn GuardedStore>>;
 }
+
+impl std::fmt::Debug for dyn Adapter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Adapter")
+    }
+}

@@ -7,11 +7,13 @@ use crate::control::{Control, Event};
 use crate::engine::{self, Depth, EngineKind};
 use crate::env::FaultPoint;
 use crate::error::{Error, Kind, Result};
+use crate::guard::{self, Latch};
 use crate::ids::{RelPath, RestoreId};
 use crate::node::{NodeFile, OWN_DIR};
 use crate::vault::manifest::PartRecord;
 use crate::vault::{Level, Manifest, Selector, SnapshotInfo, Vault};
 
+use super::hold;
 use super::plan::chosen;
 use super::stage::{Stage, copy_others};
 use super::work::{Work, locate};
@@ -33,60 +35,102 @@ pub(super) fn run(vault: &Vault, plan: &RestorePlan, control: &Control) -> Resul
             .hint("plan again"));
     }
     refuse_users(&place.target)?;
+    let adapter = plan.adapter.as_deref();
+    // Asked again: a newer backup may have raised a mark since the plan was made.
+    let mut weighed = hold::weigh(vault, &manifest, &place.target, adapter.is_some())?;
+    weighed.kind = weighed.kind.or(plan.hold);
     let restore = RestoreId::random(&control.env)?;
     let work = Work::begin(&place, restore, manifest.snapshot, &control.env)?;
-    let staged = stage(vault, &manifest, plan, restore, &work.staging(), control);
-    let warnings = match staged {
-        Ok(warnings) => warnings,
+    let staging = work.staging();
+    let parts = chosen(&manifest, plan.part.as_deref())?;
+    let named = entry_points(&parts);
+    let node = Staged { vault, manifest: &manifest, plan, parts, restore, dir: &staging, control };
+    let staged = node.make().and_then(|warnings| Ok((warnings, node.hold(weighed, &named)?)));
+    let (warnings, held) = match staged {
+        Ok(staged) => staged,
         Err(error) => {
             work.abandon()?;
             return Err(error);
         }
     };
-    let entry_points = entry_points(&chosen(&manifest, plan.part.as_deref())?);
+    let quarantined = match &held {
+        Some(held) => held.quarantined,
+        // A latch that was captured with the node stays in force.
+        None => guard::standing(&staging)?.map_or(0, |standing| standing.quarantined()),
+    };
     control.report(Event::Stage { name: "exchange", bytes_total: 0 });
-    let kept = work.commit(&entry_points, control)?;
+    let kept = work.commit(&named, control)?;
+    hold::read_back(held.as_ref(), adapter, &place.target, &named, &control.env)?;
     Ok(RestoreReport {
         snapshot: manifest.snapshot,
         target: place.target,
         bytes: plan.bytes,
         duration: control.env.monotonic() - start,
         kept,
-        quarantined: 0,
+        quarantined,
         warnings,
     })
 }
 
-/// Makes the whole new directory, checked and durable.
-fn stage(
-    vault: &Vault,
-    manifest: &Manifest,
-    plan: &RestorePlan,
+/// The new node directory in the making.
+struct Staged<'a> {
+    vault: &'a Vault,
+    manifest: &'a Manifest,
+    plan: &'a RestorePlan,
+    parts: Vec<&'a PartRecord>,
     restore: RestoreId,
-    staging: &Path,
-    control: &Control,
-) -> Result<Vec<String>> {
-    let parts = chosen(manifest, plan.part.as_deref())?;
-    if let (Some(_), Some(_), [part]) = (&plan.part, &plan.keep, parts.as_slice()) {
-        keep_others(part, &plan.target, staging, control)?;
+    dir: &'a Path,
+    control: &'a Control,
+}
+
+impl Staged<'_> {
+    /// Writes the whole of it, and checks it. Returns warnings.
+    fn make(&self) -> Result<Vec<String>> {
+        let Staged { vault, manifest, plan, parts, dir, control, .. } = self;
+        if let (Some(_), Some(_), [part]) = (&plan.part, &plan.keep, parts.as_slice()) {
+            keep_others(part, &plan.target, dir, control)?;
+        }
+        let stage = Stage::new(dir, plan.owner);
+        stage.write(vault, manifest, parts, control)?;
+        control.report(Event::Stage { name: "verify", bytes_total: 0 });
+        let mut warnings = check_parts(dir, parts, Depth::Open)?;
+        let guard = manifest.guard_kind();
+        NodeFile { uid: manifest.uid, restore: Some(self.restore), guard }
+            .write(dir, &control.env)?;
+        // A node directory of which one part alone was exchanged stays what it was.
+        let root = match (&plan.part, &plan.keep) {
+            (Some(_), Some(_)) => engine::metadata_of(&plan.target)?,
+            _ => manifest.root.clone(),
+        };
+        warnings.extend(stage.describe(&root, parts)?);
+        Ok(warnings)
     }
-    let stage = Stage::new(staging, plan.owner);
-    stage.write(vault, manifest, &parts, control)?;
-    control.report(Event::Stage { name: "verify", bytes_total: 0 });
-    let mut warnings = check_parts(staging, &parts, Depth::Open)?;
-    NodeFile { uid: manifest.uid, restore: Some(restore) }.write(staging, &control.env)?;
-    if let Some((uid, gid)) = plan.owner {
-        stage.own(Path::new(OWN_DIR), uid, gid)?;
+
+    /// Puts the hold on, and makes all of it durable.
+    fn hold(&self, weighed: hold::Weighed, named: &[RelPath]) -> Result<Option<hold::Held>> {
+        let Staged { manifest, plan, dir, control, .. } = self;
+        if plan.part.is_some()
+            && let Some(latch) = Latch::read(&plan.target)?
+        {
+            // The rest of the node is in quarantine, whatever this part was captured with.
+            latch.write(dir, &control.env)?;
+        }
+        let about = hold::About {
+            manifest,
+            restore: self.restore,
+            original_gone: plan.original_gone.as_ref(),
+        };
+        let adapter = plan.adapter.as_deref();
+        let held = hold::put_on(weighed, &about, adapter, dir, named, &control.env)?;
+        let own = dir.join(OWN_DIR);
+        durable::own_like(&own, dir)?;
+        for name in durable::names(&own)? {
+            durable::own_like(&own.join(name), dir)?;
+        }
+        control.env.fault(FaultPoint::RestoreSync)?;
+        Stage::new(dir, plan.owner).sync()?;
+        Ok(held)
     }
-    // A node directory of which one part alone was exchanged stays what it was.
-    let root = match (&plan.part, &plan.keep) {
-        (Some(_), Some(_)) => engine::metadata_of(&plan.target)?,
-        _ => manifest.root.clone(),
-    };
-    warnings.extend(stage.describe(&root, &parts)?);
-    control.env.fault(FaultPoint::RestoreSync)?;
-    stage.sync()?;
-    Ok(warnings)
 }
 
 /// Copies what stays as it is. What belongs to the part now, also what the snapshot does not know
@@ -151,8 +195,9 @@ fn entry_points(parts: &[&PartRecord]) -> Vec<RelPath> {
         .filter_map(|part| match part.engine {
             EngineKind::RocksDb | EngineKind::LevelDb => Some(part.root.join("CURRENT".as_ref())),
             EngineKind::Badger => Some(part.root.join("MANIFEST".as_ref())),
-            EngineKind::Lmdb => Some(part.root.join("data.mdb".as_ref())),
-            EngineKind::Sqlite | EngineKind::Redb | EngineKind::Bbolt => Some(part.root.clone()),
+            EngineKind::Sqlite | EngineKind::Redb | EngineKind::Bbolt | EngineKind::Lmdb => {
+                Some(part.root.clone())
+            }
             EngineKind::Files => None,
         })
         .collect()

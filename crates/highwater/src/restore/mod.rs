@@ -4,7 +4,9 @@ mod carry;
 mod entries;
 mod exchange;
 mod fetch;
+mod hold;
 mod journal;
+mod mark;
 mod plan;
 mod rollback;
 mod stage;
@@ -13,12 +15,14 @@ mod tests;
 mod work;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::control::Control;
 use crate::engine::EngineKind;
 use crate::error::Result;
-use crate::ids::{NodeName, SnapshotId, Time};
+use crate::guard::{Adapter, Released};
+use crate::ids::{GuardKind, NodeName, SnapshotId, Time};
 use crate::vault::{Level, Selector, Vault};
 
 /// What a restore does besides the common.
@@ -34,6 +38,11 @@ pub struct RestoreOptions {
     pub owner: Option<(u32, u32)>,
     /// The schema version that the node's program knows: a newer snapshot is refused.
     pub schema: Option<u64>,
+    /// Opens the node's database, so that its channels are marked stale before the node gets it.
+    pub adapter: Option<Arc<dyn Adapter>>,
+    /// A statement that no other copy of the node runs or ever will: without it, and without a
+    /// witness, a peer's word clears no channel.
+    pub original_gone: Option<Released>,
 }
 
 /// How the target is exchanged.
@@ -78,6 +87,15 @@ pub struct RestorePlan {
     pub part: Option<String>,
     /// `--force` was given.
     pub force: bool,
+    /// How the restored node is held back; `None`: it just goes on.
+    pub hold: Option<GuardKind>,
+    /// Why it is held back.
+    pub reasons: Vec<String>,
+    /// Opens the node's database.
+    pub adapter: Option<Arc<dyn Adapter>>,
+    /// The statement that no other copy of the node runs or ever will: without it, and without a
+    /// witness, a peer's word clears no channel.
+    pub original_gone: Option<Released>,
 }
 
 /// What a restore did.
@@ -93,7 +111,8 @@ pub struct RestoreReport {
     pub duration: Duration,
     /// Where the old directory is kept.
     pub kept: Option<PathBuf>,
-    /// Databases whose entry points are withheld.
+    /// Channels that are marked stale, or databases whose entry points are withheld; 1 for a node
+    /// whose channels are not known yet.
     pub quarantined: u64,
     /// What the operator should know.
     pub warnings: Vec<String>,
@@ -134,10 +153,22 @@ pub fn test(
 /// Undoes the last restore of `target`: the kept directory takes its place again, and what stood
 /// there is kept, so that a second rollback undoes the first. Tells which node `target` holds.
 ///
+/// A guarded node that could have been overtaken is held back as a restored one is: its latch is
+/// put on, its databases withheld.
+///
 /// Nothing kept: not found. The node runs, another operation runs, one was interrupted, or another
 /// hand replaced `target` since: a conflict.
 pub fn rollback(target: &Path, control: &Control) -> Result<Outcome> {
-    rollback::rollback(target, control, crate::engine::users)
+    rollback::rollback(target, None, control, crate::engine::users)
+}
+
+/// [`rollback`] of a node whose database `adapter` opens: its channels are marked stale.
+pub fn rollback_with(
+    target: &Path,
+    adapter: &Arc<dyn Adapter>,
+    control: &Control,
+) -> Result<Outcome> {
+    rollback::rollback(target, Some(adapter.as_ref()), control, crate::engine::users)
 }
 
 /// Finishes an interrupted restore or rollback of `target`, one way or the other: undone where the

@@ -2,18 +2,19 @@
 
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
+use crate::guard::Latch;
 use crate::ids::encode;
 use crate::vault::manifest::PartRecord;
 use crate::vault::{Level, Location, Manifest, SnapshotInfo, Vault};
 
+use super::hold;
 use super::work::locate;
 use super::{RestoreOptions, RestorePlan};
 
 /// Plans a restore of `target`; changes nothing.
 pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Result<RestorePlan> {
     let SnapshotInfo { manifest, level } = vault.resolve(&options.selector)?;
-    refuse_guarded(&manifest)?;
     let parts = chosen(&manifest, options.part.as_deref())?;
     let place = locate(target)?;
     let Location::Local(path) = vault.location();
@@ -34,6 +35,11 @@ pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Re
         warnings
             .push("the snapshot failed a restore test: restore another one if you can".to_owned());
     }
+    if options.part.is_some() && place.keep.is_some() {
+        refuse_withheld(&place.target)?;
+    }
+    let weighed = hold::weigh(vault, &manifest, &place.target, options.adapter.is_some())?;
+    warnings.extend(weighed.marks_below.iter().cloned());
     let kept = place.work.join("kept");
     if place.keep.is_some() && kept.exists() {
         warnings.push(format!(
@@ -66,18 +72,23 @@ pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Re
         owner: options.owner,
         part: options.part.clone(),
         force: options.force,
+        hold: weighed.kind,
+        reasons: weighed.reasons,
+        adapter: options.adapter.clone(),
+        original_gone: options.original_gone.clone(),
     })
 }
 
-/// A snapshot that asks to be held back must not be restored by a program that can't do so: its node
-/// would start on state that may be old.
-fn refuse_guarded(manifest: &Manifest) -> Result<()> {
-    if !manifest.guarded {
+/// One part of a node whose databases are withheld can't be exchanged alone: what waits would be left
+/// behind.
+fn refuse_withheld(target: &Path) -> Result<()> {
+    let withheld = Latch::read(target)?.is_some_and(|latch| !latch.withheld.is_empty());
+    if !withheld {
         return Ok(());
     }
-    Err(Error::input("the snapshot is guarded, and this program holds no node back")
-        .entry(manifest.snapshot.to_string())
-        .hint("restore it with the version of highwater that wrote it, or a newer one"))
+    Err(Error::new(Kind::Quarantined, "databases of the node are withheld")
+        .entry(encode(target.as_os_str().as_encoded_bytes()))
+        .hint("restore the whole node, or release them first with `highwater guard release`"))
 }
 
 /// All parts of a snapshot, or the one that is named.
@@ -111,21 +122,5 @@ fn schema_warnings(manifest: &Manifest, known: Option<u64>) -> Result<Vec<String
             Ok(vec![format!("the snapshot tells no schema version; the node's is {known}")])
         }
         _ => Ok(Vec::new()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::Kind;
-
-    #[test]
-    fn a_guarded_snapshot_is_restored_by_nobody_who_cannot_guard() {
-        let fixture = include_str!("../../tests/fixtures/manifest.json");
-        let mut manifest: Manifest = serde_json::from_str(fixture).unwrap();
-        assert!(manifest.guarded);
-        assert_eq!(refuse_guarded(&manifest).unwrap_err().kind(), Kind::Input);
-        manifest.guarded = false;
-        assert!(refuse_guarded(&manifest).is_ok());
     }
 }

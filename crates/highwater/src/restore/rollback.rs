@@ -4,20 +4,32 @@ use std::path::Path;
 
 use super::journal::{Journal, Phase};
 use super::work::{Place, Users, WorkDir, candidates, interrupted, locate, standing};
-use super::{Exchange, Outcome, entries, exchange};
+use super::{Exchange, Outcome, entries, exchange, hold};
 use crate::control::Control;
 use crate::durable;
 use crate::error::{Error, Result};
+use crate::guard::Adapter;
 
 /// [`super::rollback`], asking `users` who has the node directory open.
 ///
 /// A rollback brings an older node back, so it is a restore: a kept node that could act on its state
-/// must be marked, or its entry points withheld, between the last look and the announcement.
-pub(super) fn rollback(target: &Path, control: &Control, users: Users) -> Result<Outcome> {
-    rollback_at(&locate(target)?, control, users)
+/// is held back between the last look and the announcement. A crash meanwhile leaves it kept, partly
+/// held back; the next rollback holds it back wholly.
+pub(super) fn rollback(
+    target: &Path,
+    adapter: Option<&dyn Adapter>,
+    control: &Control,
+    users: Users,
+) -> Result<Outcome> {
+    rollback_at(&locate(target)?, adapter, control, users)
 }
 
-pub(super) fn rollback_at(place: &Place, control: &Control, users: Users) -> Result<Outcome> {
+pub(super) fn rollback_at(
+    place: &Place,
+    adapter: Option<&dyn Adapter>,
+    control: &Control,
+    users: Users,
+) -> Result<Outcome> {
     control.cancel.check()?;
     for (path, _) in candidates(&place.target)?.1 {
         if Journal::read(&path.join("journal.json"))?.is_some() {
@@ -50,12 +62,15 @@ pub(super) fn rollback_at(place: &Place, control: &Control, users: Users) -> Res
     let mut journal = record.rollback(control.env.now());
     exchange::refuse_mounts(&dir, &journal)?;
     dir.refuse_users(users)?;
+    let undone = (record.restore, record.snapshot);
+    let held = hold::put_on_kept(&dir.kept(), &dir.target, undone, adapter, &control.env)?;
     match place.exchange {
         Exchange::Create | Exchange::Whole => exchange::announce(&dir, &mut journal),
         Exchange::Entries => entries::announce(&dir, &mut journal, &[]),
     }
     .map_err(|error| standing(error, &dir.target, "is untouched"))?;
     exchange::carry_out(&dir, &mut journal, &control.env)?;
+    hold::read_back(held.as_ref(), adapter, &dir.target, &[], &control.env)?;
     Ok(journal.incoming.outcome())
 }
 

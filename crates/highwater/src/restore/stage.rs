@@ -188,18 +188,6 @@ impl<'a> Stage<'a> {
             .map_err(|error| failed("setting the time", error))
     }
 
-    /// Gives one of Highwater's own directories, and what is in it, to an owner.
-    pub(super) fn own(&self, path: &Path, uid: u32, gid: u32) -> Result<()> {
-        let path = self.dir.join(path);
-        let failed = |error| Error::io("setting the owner", error);
-        std::os::unix::fs::lchown(&path, Some(uid), Some(gid)).map_err(failed)?;
-        for found in std::fs::read_dir(&path).map_err(failed)? {
-            let found = found.map_err(failed)?.path();
-            std::os::unix::fs::lchown(found, Some(uid), Some(gid)).map_err(failed)?;
-        }
-        Ok(())
-    }
-
     /// Makes all of it durable: one call for the file system, whatever the number of files.
     pub(super) fn sync(&self) -> Result<()> {
         let failed = |error| Error::io("making the restored files durable", error);

@@ -1,6 +1,8 @@
 //! Every restore and rollback is cut off at every fault point, each recovery of it too: the node
 //! directory is then exactly the old one or exactly the new one, and nothing of the work is left.
 
+mod held;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
@@ -86,7 +88,7 @@ fn make_node(root: &Path, who: &str) {
     write(&root.join("closed/file"), &said(b""), 0o400);
     fs::set_permissions(root.join("closed"), Permissions::from_mode(0o555)).unwrap();
     let restore = if who == "new" { RESTORE } else { [1; 16] };
-    let mark = serde_json::json!({ "restore": hex::encode(restore) });
+    let mark = serde_json::json!({ "uid": hex::encode([5; 16]), "restore": hex::encode(restore) });
     write(&root.join(".highwater/node.json"), mark.to_string().as_bytes(), 0o600);
 }
 
@@ -184,7 +186,7 @@ impl Bench {
     }
 
     fn rollback(&self, control: &Control) -> Result<Outcome> {
-        rollback::rollback_at(&self.place(), control, nobody)
+        rollback::rollback_at(&self.place(), None, control, nobody)
     }
 
     fn recover(&self, control: &Control) -> Result<Outcome> {
@@ -402,7 +404,7 @@ fn nothing_is_exchanged_while_the_node_runs() {
         bench.assert_tidy(None);
 
         bench.restore("new", &control()).unwrap();
-        let error = rollback::rollback_at(&bench.place(), &control(), somebody).unwrap_err();
+        let error = rollback::rollback_at(&bench.place(), None, &control(), somebody).unwrap_err();
         assert_eq!(error.kind(), Kind::Conflict);
         bench.assert_holds("new", "refused");
     }
@@ -477,7 +479,7 @@ fn links_in_the_path_are_resolved() {
     restore(&place, "new", &control()).unwrap();
     assert!(link.symlink_metadata().unwrap().is_symlink());
     bench.assert_holds("new", "restored through a link");
-    assert_eq!(rollback::rollback(&link, &control(), nobody).unwrap(), Outcome::Old);
+    assert_eq!(rollback::rollback(&link, None, &control(), nobody).unwrap(), Outcome::Old);
     bench.assert_holds("old", "rolled back through a link");
 
     let dangling = bench.home.path().join("dangling");
@@ -684,7 +686,7 @@ fn inside_a_mount_namespace() {
         let kept = target.join(".highwater/restore/kept");
         assert_eq!(restore(&place, "new", &control()).unwrap(), Some(kept.clone()));
         assert_eq!((tree(&target), tree(&kept)), (expected("new"), expected("old")));
-        assert_eq!(rollback::rollback(&target, &control(), nobody).unwrap(), Outcome::Old);
+        assert_eq!(rollback::rollback(&target, None, &control(), nobody).unwrap(), Outcome::Old);
         assert_eq!((tree(&target), tree(&kept)), (expected("old"), expected("new")));
         let crashed = restore(&locate(&target).unwrap(), "new", &crash_at(12));
         assert!(crashed.is_err() && target.join("CURRENT").is_dir());

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 /// The version that this program writes and reads.
-pub(super) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 
 /// What the field `blake3` of a wire structure holds until [`seal`] has filled it in.
-pub(super) const UNSEALED: &str =
+pub(crate) const UNSEALED: &str =
     "0000000000000000000000000000000000000000000000000000000000000000";
 
 const CHECKSUM_BEGIN: &str = "  \"blake3\": \"";
@@ -34,7 +34,7 @@ pub(super) fn body<T: Serialize>(wire: &T) -> Result<Vec<u8>> {
 }
 
 /// The canonical bytes of `wire`, with its checksum.
-pub(super) fn seal<T: Serialize>(wire: &T) -> Result<Vec<u8>> {
+pub(crate) fn seal<T: Serialize>(wire: &T) -> Result<Vec<u8>> {
     let mut bytes = body(wire)?;
     let line = checksum_line(&bytes);
     bytes.extend_from_slice(line.as_bytes());
@@ -43,7 +43,7 @@ pub(super) fn seal<T: Serialize>(wire: &T) -> Result<Vec<u8>> {
 
 /// Reads the document `name`. Corrupt where any byte is not what was written; input where a newer
 /// program wrote it.
-pub(super) fn open<T: Serialize + DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T> {
+pub(crate) fn open<T: Serialize + DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T> {
     #[derive(Deserialize)]
     struct Versioned {
         version: u32,
@@ -67,7 +67,7 @@ pub(super) fn open<T: Serialize + DeserializeOwned>(name: &str, bytes: &[u8]) ->
 }
 
 /// The error of a document whose content is not what was written.
-pub(super) fn damaged(name: &str, why: &str) -> Error {
+pub(crate) fn damaged(name: &str, why: &str) -> Error {
     Error::corrupt(format!("{name} is damaged: {why}"))
         .entry(name)
         .hint("put back a good copy of this object, if there is one")
@@ -86,14 +86,11 @@ fn checksum_line(body: &[u8]) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use crate::error::{Error, Kind};
 
     /// Every single flipped bit, every truncation and an extra byte must be found as damage.
-    pub(in crate::vault) fn every_damage_is_found(
-        bytes: &[u8],
-        parse: impl Fn(&[u8]) -> Option<Error>,
-    ) {
+    pub(crate) fn every_damage_is_found(bytes: &[u8], parse: impl Fn(&[u8]) -> Option<Error>) {
         assert!(parse(bytes).is_none(), "the document itself is sound");
         let found = |damaged: &[u8], what: &str| {
             let error = parse(damaged).unwrap_or_else(|| panic!("not found: {what}"));
@@ -112,7 +109,7 @@ pub(super) mod tests {
     }
 
     /// The same document with one text replaced and the checksum made to fit again.
-    pub(in crate::vault) fn forged(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+    pub(crate) fn forged(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
         let text = std::str::from_utf8(bytes).unwrap();
         assert!(text.contains(from));
         let text = text.replacen(from, to, 1);

@@ -241,6 +241,24 @@ impl SlotDoc {
     }
 }
 
+/// In another document a slot stands as in its own, its checksum included.
+impl Serialize for SlotDoc {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes = self.to_bytes().map_err(serde::ser::Error::custom)?;
+        let wire: Wire = serde_json::from_slice(&bytes).map_err(serde::ser::Error::custom)?;
+        wire.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for SlotDoc {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<SlotDoc, D::Error> {
+        let wire = Wire::deserialize(deserializer)?;
+        let mut bytes = serde_json::to_vec_pretty(&wire).map_err(serde::de::Error::custom)?;
+        bytes.push(b'\n');
+        SlotDoc::parse(&format!("keys/{}", wire.slot), &bytes).map_err(serde::de::Error::custom)
+    }
+}
+
 impl Terms {
     fn object_name(&self) -> String {
         format!("keys/{}", self.slot)

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Barrier, Consistency, EngineKind, EntryType, Identity, Metadata, Units};
-use crate::ids::{Epoch, NodeName, NodeUid, PackId, RelPath, RestoreId, Seq, SnapshotId, Time};
+use crate::ids::{
+    Epoch, GuardKind, NodeName, NodeUid, PackId, RelPath, RestoreId, Seq, SnapshotId, Time,
+};
 
 use super::runs::LEAF_BYTES;
 
@@ -38,6 +40,9 @@ pub struct Manifest {
     pub barrier: Barrier,
     /// A restore without proof that it is current withholds the databases' entry points.
     pub guarded: bool,
+    /// How a restored node is held back, where its backups ask for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<GuardKind>,
     /// The version of Highwater that wrote it.
     pub program: String,
     /// Which restore had made the node directory, where one had.
@@ -166,6 +171,11 @@ impl Manifest {
     /// Bytes of all files.
     pub fn bytes_total(&self) -> u64 {
         self.parts.iter().map(PartRecord::bytes).sum()
+    }
+
+    /// How a node is held back that is restored from this snapshot, where its backups ask for it.
+    pub fn guard_kind(&self) -> Option<GuardKind> {
+        self.guard.or(self.guarded.then_some(GuardKind::Databases))
     }
 
     /// Every entry, part by part.

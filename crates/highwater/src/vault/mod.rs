@@ -18,7 +18,7 @@ use crate::ids::{Epoch, NodeName, SlotId, Time, VaultId, WriterId};
 mod actor;
 mod check;
 mod codec;
-mod document;
+pub(crate) mod document;
 mod header;
 mod intent;
 mod keys;
@@ -40,12 +40,12 @@ pub(crate) mod witness;
 pub(crate) use actor::boot;
 pub use check::{CheckOptions, CheckReport, Fault, check};
 pub(crate) use intent::{BACKUP_TIME_MAX, Intent};
+pub(crate) use keys::{MasterKey, SlotDoc};
 pub use manifest::Manifest;
 pub(crate) use nodes::{NodeRecord, copied};
 pub(crate) use snapshots::{MANIFEST_VERSION, SnapshotName};
 
 use header::Header;
-use keys::{MasterKey, SlotDoc};
 use local::LocalStore;
 use pack::UnitKeys;
 use read::PackCache;
@@ -335,7 +335,8 @@ impl Vault {
         Ok(found.info())
     }
 
-    fn slot_documents(&self) -> Result<Vec<SlotDoc>> {
+    /// The key slots as stored, each made under this vault's key.
+    pub(crate) fn slot_documents(&self) -> Result<Vec<SlotDoc>> {
         let mut slots = Vec::new();
         for listed in self.store.list(Some("keys"))? {
             let slot = SlotDoc::parse(&listed.name, &self.store.get(&listed.name)?)?;

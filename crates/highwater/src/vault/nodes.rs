@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
-use crate::ids::{Epoch, NodeName, NodeUid, Seq, SnapshotId, Time, WriterId};
+use crate::ids::{Epoch, GuardKind, NodeName, NodeUid, Seq, SnapshotId, Time, WriterId};
 
 use super::manifest::Manifest;
 use super::seal::ObjectKind;
@@ -42,6 +42,9 @@ pub(crate) struct NodeRecord {
     pub(crate) newest: Option<(SnapshotId, Seq)>,
     /// The highest marks seen.
     pub(crate) marks: BTreeMap<String, u64>,
+    /// How a restored node is held back, as the newest snapshot asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) guard: Option<GuardKind>,
     /// Snapshots that passed a restore test, oldest first.
     pub(crate) restored: Vec<SnapshotId>,
     /// Snapshots that failed one, oldest first: `latest` is none of them.
@@ -69,6 +72,7 @@ impl NodeRecord {
             fence: BTreeMap::new(),
             newest: None,
             marks: BTreeMap::new(),
+            guard: None,
             restored: Vec::new(),
             failed: Vec::new(),
         }
@@ -197,6 +201,7 @@ impl Vault {
             }
             record.uid = Some(manifest.uid);
             record.newest = Some((manifest.snapshot, manifest.seq));
+            record.guard = manifest.guard_kind();
             for (name, mark) in &manifest.marks {
                 let highest = record.marks.entry(name.clone()).or_default();
                 *highest = mark.value.max(*highest);

@@ -31,6 +31,7 @@ pub(crate) enum ObjectKind {
     Intent = 3,
     Node = 4,
     Witness = 6,
+    Kit = 7,
 }
 
 /// What a frame is for; part of its additional data.

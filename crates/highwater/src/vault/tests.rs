@@ -103,6 +103,7 @@ fn manifest() -> Manifest {
         time: time(),
         barrier: Barrier::Frozen,
         guarded: true,
+        guard: None,
         program: "0.1.0".to_owned(),
         restore: Some(RestoreId::from_bytes([6; 16])),
         schema: Some(7),
@@ -143,6 +144,7 @@ fn record() -> NodeRecord {
         fence: [(1, Seq(4)), (2, Seq(9))].into(),
         newest: Some((SnapshotId::from_bytes([1; 16]), Seq(10))),
         marks: [("height".to_owned(), 5)].into(),
+        guard: None,
         restored: vec![SnapshotId::from_bytes([1; 16])],
         failed: Vec::new(),
     }

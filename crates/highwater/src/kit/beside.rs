@@ -1,0 +1,79 @@
+//! `.highwater/kit.json`: what a node writes for its kit at each channel opening, beside its own
+//! state, so that `kit export` can seal it without knowing how the node stores its channels.
+
+use std::path::Path;
+
+use super::{KitContent, KitSource, file, parse, secret, validate};
+use crate::durable;
+use crate::env::Env;
+use crate::error::{Error, Kind, Result};
+use crate::node::OWN_DIR;
+
+/// Where it stands in the node directory. No backup captures it: after a restore the node writes it
+/// anew when it starts.
+pub const BESIDE: &str = ".highwater/kit.json";
+
+/// Writes what belongs into the kit into the node directory: durable when it returns, in one step,
+/// readable by its owner only. To be called when the node starts, and when a channel's funding is
+/// known, before the funding is sent.
+///
+/// # Errors
+/// Input where `keys` of a channel have another value than last time: they are for what never
+/// changes, and what changes could be used against the node.
+pub fn write_beside(node_dir: &Path, source: &dyn KitSource, env: &Env) -> Result<()> {
+    let content = source.kit()?;
+    validate(&content.identity, &content.channels).map_err(Error::input)?;
+    match read_beside(node_dir) {
+        Ok(before) => refuse_changes(&before, &content)?,
+        Err(error) if error.kind() == Kind::NotFound => {}
+        // The node itself knows what stood there.
+        Err(error) if error.kind() == Kind::Corrupt => {}
+        Err(error) => return Err(error),
+    }
+    durable::make_dir(&node_dir.join(OWN_DIR))?;
+    durable::sync_dir(node_dir)?;
+    let mut text = secret::json(&content, false, 1)?;
+    text.push(b'\n');
+    file::write_file(&node_dir.join(BESIDE), &text, true, env)
+}
+
+/// What the node in `node_dir` wrote last; not found where it never did.
+pub fn read_beside(node_dir: &Path) -> Result<KitContent> {
+    read_content(&node_dir.join(BESIDE)).map_err(|error| match error.kind() {
+        Kind::NotFound => {
+            error.hint("a node that embeds highwater writes it; else give the content with --from")
+        }
+        _ => error,
+    })
+}
+
+/// The content of a kit in a file that only its owner may read. Corrupt where it is malformed.
+pub fn read_content(path: &Path) -> Result<KitContent> {
+    let text = file::read_private(path)?;
+    let name = path.display().to_string();
+    let wrong = |why: String| Error::corrupt(format!("it is no content of a kit: {why}"));
+    let content = parse(&text, wrong).and_then(|content: KitContent| {
+        validate(&content.identity, &content.channels).map_err(wrong)?;
+        Ok(content)
+    });
+    content.map_err(|error| error.entry(name))
+}
+
+fn refuse_changes(before: &KitContent, after: &KitContent) -> Result<()> {
+    for channel in &after.channels {
+        let Some(known) = before.channels.iter().find(|known| known.id == channel.id) else {
+            continue;
+        };
+        let changed = known.keys.iter().find(|(name, value)| {
+            channel.keys.get(*name).is_some_and(|value_now| value_now != *value)
+        });
+        if let Some((name, _)) = changed {
+            let what = format!(
+                "`{name}` of the channel `{}` has changed: a kit has place only for what never does",
+                channel.id
+            );
+            return Err(Error::input(what).entry(BESIDE));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,338 @@
+//! Whether, and how, a node that comes back is held back; and the hold that is put on it before it
+//! becomes the node's.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use highwater_guard::Verdict;
+
+use super::mark;
+use crate::durable;
+use crate::env::{Env, FaultPoint};
+use crate::error::{Error, Kind, Result};
+use crate::guard::{Adapter, Cause, LATCH, Latch, Recorded, Released, hold};
+use crate::ids::{GuardKind, NodeName, NodeUid, RelPath, RestoreId, SnapshotId};
+use crate::node::NodeFile;
+use crate::vault::{Manifest, Vault};
+
+/// So many marks are named one by one.
+const MARKS_NAMED_MAX: usize = 8;
+
+/// What was found about a snapshot that is to be restored.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Weighed {
+    /// How the node is held back; `None`: it just goes on.
+    pub(super) kind: Option<GuardKind>,
+    /// Why.
+    pub(super) reasons: Vec<String>,
+    /// Which of its marks lie below the highest that the vault has seen.
+    pub(super) marks_below: Vec<String>,
+    /// The highest marks that the vault has seen.
+    marks: BTreeMap<String, u64>,
+}
+
+/// Finds out how a node that is restored from `manifest` over `target` is held back: as its adapter
+/// or its backups ask for; and where its marks lie below the highest that the vault has seen, or
+/// that can't be told, at least by its databases.
+pub(super) fn weigh(
+    vault: &Vault,
+    manifest: &Manifest,
+    target: &Path,
+    adapter: bool,
+) -> Result<Weighed> {
+    let mut reasons = Vec::new();
+    let asked = manifest.guard_kind();
+    if asked.is_some() {
+        reasons.push("its backups ask for it".to_owned());
+    }
+    let standing = standing_guard(target, manifest.uid)?;
+    if standing.is_some() && asked.is_none() {
+        reasons.push("the node that it replaces is guarded".to_owned());
+    }
+    let mut marks: BTreeMap<String, u64> =
+        manifest.marks.iter().map(|(name, mark)| (name.clone(), mark.value)).collect();
+    let mut marks_below = Vec::new();
+    let mut guarded = asked.or(standing);
+    match vault.node_record(&manifest.node) {
+        Ok(Some(record)) => {
+            let newest = vault.snapshot_names(Some(&manifest.node))?;
+            let newest = newest.last().is_none_or(|name| name.snapshot == manifest.snapshot);
+            let below = below(&marks, &record.marks, newest);
+            if !below.is_empty() {
+                guarded = guarded.or(record.guard).or(Some(GuardKind::Databases));
+                reasons.extend(below.iter().cloned());
+                marks_below = below;
+            }
+            if record.guard.is_some() && guarded.is_none() {
+                guarded = record.guard;
+                reasons.push("later backups of the node ask for it".to_owned());
+            }
+            for (name, value) in record.marks {
+                let highest = marks.entry(name).or_default();
+                *highest = value.max(*highest);
+            }
+        }
+        Ok(None) => {}
+        Err(error) if error.kind() == Kind::Corrupt => {
+            guarded = guarded.or(Some(GuardKind::Databases));
+            reasons.push(format!("what the vault has seen of the node can't be read: {error}"));
+        }
+        Err(error) => return Err(error),
+    }
+    if adapter {
+        reasons.push("its channels are marked".to_owned());
+    }
+    let kind = if adapter { Some(GuardKind::Channels) } else { guarded };
+    Ok(Weighed { kind, reasons, marks_below, marks })
+}
+
+/// The guard of the node in `target`, where that is the one that comes back.
+fn standing_guard(target: &Path, uid: NodeUid) -> Result<Option<GuardKind>> {
+    let file = match NodeFile::read(target) {
+        // What can't be read is exchanged out, and says nothing.
+        Err(error) if error.kind() == Kind::Corrupt => None,
+        found => found?,
+    };
+    let Some(file) = file.filter(|file| file.uid == uid) else { return Ok(None) };
+    let latch = match Latch::read(target) {
+        Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Input) => {
+            return Ok(file.guard.or(Some(GuardKind::Databases)));
+        }
+        found => found?,
+    };
+    Ok(file.guard.or(latch.map(|latch| latch.kind)))
+}
+
+/// Which marks lie below the highest ones, in plain words. The newest snapshot of a node need not
+/// have a mark that an older one has: the channel is gone.
+fn below(
+    marks: &BTreeMap<String, u64>,
+    highest: &BTreeMap<String, u64>,
+    newest: bool,
+) -> Vec<String> {
+    let mut found: Vec<String> = highest
+        .iter()
+        .filter_map(|(name, &highest)| match marks.get(name) {
+            Some(&value) if value < highest => Some(format!(
+                "mark `{name}` is {} below the highest seen, {highest}",
+                highest - value
+            )),
+            None if !newest => Some(format!(
+                "mark `{name}` is not in this snapshot; the highest seen is {highest}"
+            )),
+            _ => None,
+        })
+        .collect();
+    if found.len() > MARKS_NAMED_MAX {
+        let more = found.len() - MARKS_NAMED_MAX;
+        found.truncate(MARKS_NAMED_MAX);
+        found.push(format!("{more} more marks are below the highest seen"));
+    }
+    found
+}
+
+/// A hold that is on.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    latch: Latch,
+    /// Channels or databases that are held back.
+    pub(super) quarantined: u64,
+    /// The channels are marked in the node's own database.
+    marked: bool,
+}
+
+/// What a restore says of itself in the latch.
+pub(super) struct About<'a> {
+    pub(super) manifest: &'a Manifest,
+    pub(super) restore: RestoreId,
+    /// Somebody's statement that no other copy of the node runs or ever will.
+    pub(super) original_gone: Option<&'a Released>,
+}
+
+/// Puts the hold on the staged copy in `dir`; `named` are the entry points that the snapshot tells of.
+pub(super) fn put_on(
+    weighed: Weighed,
+    about: &About<'_>,
+    adapter: Option<&dyn Adapter>,
+    dir: &Path,
+    named: &[RelPath],
+    env: &Env,
+) -> Result<Option<Held>> {
+    let Some(kind) = weighed.kind else { return Ok(None) };
+    let manifest = about.manifest;
+    let latch = Latch {
+        uid: Some(manifest.uid),
+        restore: Some(about.restore),
+        snapshot: Some(manifest.snapshot),
+        reasons: weighed.reasons,
+        marks: weighed.marks,
+        original_gone: about.original_gone.cloned(),
+        ..Latch::new(kind, manifest.node.clone(), Cause::Restore, env.now())
+    };
+    let latch = succeed(latch, captured(dir)?);
+    // A latch that was captured with the node tells of an older quarantine, and of nothing that is
+    // withheld here.
+    durable::remove_file(&dir.join(LATCH))?;
+    hold_back(latch, adapter, dir, named, env).map(Some)
+}
+
+/// The latch in `dir`, where it can be read.
+fn captured(dir: &Path) -> Result<Option<Latch>> {
+    match Latch::read(dir) {
+        Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Input) => Ok(None),
+        found => found,
+    }
+}
+
+/// What a later latch takes over from an earlier one of the same node: what was condemned stays so,
+/// and no mark is forgotten. What was cleared, or released, was so for an older directory.
+fn succeed(mut latch: Latch, before: Option<Latch>) -> Latch {
+    let Some(before) = before.filter(|before| before.uid == latch.uid) else { return latch };
+    for (name, value) in before.marks {
+        let highest = latch.marks.entry(name).or_default();
+        *highest = value.max(*highest);
+    }
+    let condemned = |recorded: &Recorded| matches!(recorded.verdict, Some(Verdict::Blocked(_)));
+    for (id, recorded) in before.channels {
+        if condemned(&recorded) {
+            latch.channels.insert(id, Recorded { release: None, ..recorded });
+        }
+    }
+    latch
+}
+
+fn hold_back(
+    mut latch: Latch,
+    adapter: Option<&dyn Adapter>,
+    dir: &Path,
+    named: &[RelPath],
+    env: &Env,
+) -> Result<Held> {
+    if Latch::read(dir)?.is_some_and(|before| !before.withheld.is_empty()) {
+        // Nothing opens its databases now; what waits keeps waiting.
+        let quarantined = hold::withhold(dir, latch.clone(), named, env)?;
+        return Ok(Held { latch, quarantined, marked: false });
+    }
+    let marked = latch.kind == GuardKind::Channels && adapter.is_some();
+    let quarantined = match (latch.kind, adapter) {
+        (GuardKind::Channels, Some(adapter)) => {
+            mark::mark(adapter, dir, &mut latch, env)?;
+            latch.write(dir, env)?;
+            latch.channels.len() as u64
+        }
+        (GuardKind::Channels, None) => {
+            latch.write(dir, env)?;
+            1
+        }
+        (GuardKind::Databases, _) => hold::withhold(dir, latch.clone(), named, env)?,
+    };
+    Ok(Held { latch, quarantined, marked })
+}
+
+/// Reads the marks back where the node finds them now, and withholds its databases there and then
+/// where one is missing.
+pub(super) fn read_back(
+    held: Option<&Held>,
+    adapter: Option<&dyn Adapter>,
+    target: &Path,
+    named: &[RelPath],
+    env: &Env,
+) -> Result<()> {
+    let (Some(held), Some(adapter)) = (held.filter(|held| held.marked), adapter) else {
+        return Ok(());
+    };
+    let read = env
+        .fault(FaultPoint::GuardReadBack)
+        .and_then(|()| mark::read_back(adapter, target, &held.latch));
+    let Err(error) = read else { return Ok(()) };
+    let withheld = hold::withhold(target, held.latch.clone(), named, env);
+    let (state, hint) = match &withheld {
+        Ok(_) => {
+            ("its databases are withheld".to_owned(), "`highwater rollback` undoes the restore")
+        }
+        Err(second) => {
+            (format!("its databases can't be withheld: {second}"), "don't start the node")
+        }
+    };
+    let message =
+        format!("{error}; the node directory {} is the new one, {state}", target.display());
+    let hint =
+        error.hint_text().map_or_else(|| hint.to_owned(), |first| format!("{first}; {hint}"));
+    let told = Error::new(error.kind(), message).hint(hint);
+    Err(match error.entry_name() {
+        Some(entry) => told.entry(entry).source(error),
+        None => told.source(error),
+    })
+}
+
+/// Puts a hold on the directory that a rollback brings back, where the node is guarded: by what
+/// either directory says, or by an adapter. One that can't have been overtaken stays as it is:
+/// nothing has run on the restored directory while all its databases were withheld.
+pub(super) fn put_on_kept(
+    kept: &Path,
+    target: &Path,
+    undone: (RestoreId, SnapshotId),
+    adapter: Option<&dyn Adapter>,
+    env: &Env,
+) -> Result<Option<Held>> {
+    let (ours, theirs) = (Side::of(kept)?, Side::of(target)?);
+    let guarded = match adapter {
+        Some(_) => Some(GuardKind::Channels),
+        None => ours.guard.or(theirs.guard),
+    };
+    let Some(kind) = guarded else { return Ok(None) };
+    if !theirs.unknown && hold::all_withheld(target)? {
+        return Ok(None);
+    }
+    let uid = ours.file.as_ref().or(theirs.file.as_ref()).map(|file| file.uid);
+    let latches = [theirs.latch, ours.latch];
+    let known = latches.iter().flatten().next();
+    let name = || -> Result<NodeName> {
+        let name = target.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        name.parse().or_else(|_| "node".parse())
+    };
+    let node = known.map_or_else(name, |latch| Ok(latch.node.clone()))?;
+    let latch = Latch {
+        uid: uid.or(known.and_then(|latch| latch.uid)),
+        restore: Some(undone.0),
+        snapshot: Some(undone.1),
+        reasons: vec!["the restored node may have run since".to_owned()],
+        ..Latch::new(kind, node, Cause::Rollback, env.now())
+    };
+    let [theirs, ours_before] = latches;
+    // What was condemned on the other side says nothing of this one, which may be newer.
+    let theirs = theirs.map(|latch| Latch { channels: BTreeMap::new(), ..latch });
+    let latch = succeed(succeed(latch, theirs), ours_before);
+    if ours.unknown {
+        durable::remove_file(&kept.join(LATCH))?;
+    }
+    hold_back(latch, adapter, kept, &[], env).map(Some)
+}
+
+/// What one side of a rollback says of its guard.
+struct Side {
+    file: Option<NodeFile>,
+    latch: Option<Latch>,
+    guard: Option<GuardKind>,
+    /// Its latch can't be read.
+    unknown: bool,
+}
+
+impl Side {
+    fn of(dir: &Path) -> Result<Side> {
+        let (file, lost) = match NodeFile::read(dir) {
+            Err(error) if error.kind() == Kind::Corrupt => (None, true),
+            found => (found?, false),
+        };
+        let (latch, unknown) = match Latch::read(dir) {
+            Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Input) => (None, true),
+            found => (found?, false),
+        };
+        let guard = file
+            .as_ref()
+            .and_then(|file| file.guard)
+            .or(latch.as_ref().map(|latch| latch.kind))
+            .or((lost || unknown).then_some(GuardKind::Databases));
+        Ok(Side { file, latch, guard, unknown })
+    }
+}

@@ -1,0 +1,748 @@
+//! A node that comes back is held back: its channels are marked in its own database, or its databases
+//! are withheld; through the public API, with real databases.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use highwater::backup::BackupOptions;
+use highwater::control::Control;
+use highwater::env::{Clock, Env, FaultPoint, Faults};
+use highwater::guard::{
+    self, Adapter, Cause, ChannelRecord, GuardKind, GuardedStore, HeldState, Latch, Phase, Which,
+};
+use highwater::ids::{SnapshotId, Time};
+use highwater::restore::{self, Outcome, RestoreOptions, RestorePlan, RestoreReport};
+use highwater::vault::Selector;
+use highwater::{Error, Kind, Result};
+use highwater_guard::Ours;
+use rusqlite::Connection;
+
+use super::{Bench, control, env, kind};
+
+const DATABASE: &str = "channels.sqlite";
+
+/// A node's channels, in SQLite.
+struct Store(Connection);
+
+impl Store {
+    fn open(dir: &Path) -> Result<Store> {
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE;
+        let wrong = |error| Error::unavailable("opening the channels").source(error);
+        Connection::open_with_flags(dir.join(DATABASE), flags).map(Store).map_err(wrong)
+    }
+
+    fn names(&self, sql: &str) -> Vec<String> {
+        let mut rows = self.0.prepare(sql).unwrap();
+        let names = rows.query_map([], |row| row.get(0)).unwrap();
+        names.map(rusqlite::Result::unwrap).collect()
+    }
+}
+
+impl GuardedStore for Store {
+    fn channels(&mut self) -> Result<Vec<ChannelRecord>> {
+        let mut rows = self.0.prepare("select id, phase, signed from channels").unwrap();
+        let rows = rows.query_map([], |row| {
+            let phase = match row.get::<_, String>(1)?.as_str() {
+                "funding" => Phase::Funding,
+                "open" => Phase::Open,
+                _ => Phase::Closed,
+            };
+            let signed: u32 = row.get(2)?;
+            let ours = Ours { signed: Some(signed.into()), ..Ours::default() };
+            Ok(ChannelRecord { id: row.get(0)?, phase, ours })
+        });
+        Ok(rows.unwrap().map(rusqlite::Result::unwrap).collect())
+    }
+
+    fn mark_stale(&mut self, id: &str) -> Result<()> {
+        self.0.execute("update channels set stale = 1 where id = ?1", [id]).unwrap();
+        Ok(())
+    }
+
+    fn stale(&mut self) -> Result<Vec<String>> {
+        Ok(self.names("select id from channels where stale order by id"))
+    }
+}
+
+/// Opens the channels of the directory that it is given, and remembers it.
+#[derive(Default)]
+struct Honest(Mutex<Vec<PathBuf>>);
+
+impl Adapter for Honest {
+    fn open(&self, dir: &Path) -> Result<Box<dyn GuardedStore>> {
+        self.0.lock().unwrap().push(dir.to_path_buf());
+        Ok(Box::new(Store::open(dir)?))
+    }
+}
+
+/// Sets the marks on a copy in memory.
+struct Forgetful;
+
+struct Unwritten(Store, BTreeSet<String>);
+
+impl Adapter for Forgetful {
+    fn open(&self, dir: &Path) -> Result<Box<dyn GuardedStore>> {
+        Ok(Box::new(Unwritten(Store::open(dir)?, BTreeSet::new())))
+    }
+}
+
+impl GuardedStore for Unwritten {
+    fn channels(&mut self) -> Result<Vec<ChannelRecord>> {
+        self.0.channels()
+    }
+
+    fn mark_stale(&mut self, id: &str) -> Result<()> {
+        self.1.insert(id.to_owned());
+        Ok(())
+    }
+
+    fn stale(&mut self) -> Result<Vec<String>> {
+        Ok(self.1.iter().cloned().collect())
+    }
+}
+
+/// Opens the node directory whatever directory it is given.
+struct Elsewhere(PathBuf);
+
+impl Adapter for Elsewhere {
+    fn open(&self, _: &Path) -> Result<Box<dyn GuardedStore>> {
+        Ok(Box::new(Store::open(&self.0)?))
+    }
+}
+
+/// A node with a channel of each phase and several that could be punished.
+fn make_node(bench: &Bench) {
+    let database = Connection::open(bench.node().join(DATABASE)).unwrap();
+    database.pragma_update(None, "journal_mode", "wal").unwrap();
+    database
+        .execute_batch(
+            "create table channels (id text, phase text, signed integer, stale integer default 0);
+             insert into channels (id, phase, signed) values
+                 ('new', 'funding', 1), ('one', 'open', 4), ('two', 'open', 7),
+                 ('three', 'open', 9), ('gone', 'closed', 20)",
+        )
+        .unwrap();
+    drop(database);
+    bench.write("keys/seed", b"seed");
+}
+
+const OPEN: [&str; 3] = ["one", "three", "two"];
+
+fn stale(dir: &Path) -> Vec<String> {
+    Store::open(dir).unwrap().stale().unwrap()
+}
+
+fn move_on(dir: &Path) {
+    Store::open(dir).unwrap().0.execute("update channels set signed = signed + 1", []).unwrap();
+}
+
+fn guarded(kind: GuardKind) -> BackupOptions {
+    BackupOptions { guard: Some(kind), ..BackupOptions::default() }
+}
+
+fn marked(height: u64) -> BackupOptions {
+    let marks = BTreeMap::from([("height".to_owned(), height)]);
+    BackupOptions { marks, ..BackupOptions::default() }
+}
+
+fn plan(
+    bench: &Bench,
+    snapshot: SnapshotId,
+    target: &Path,
+    adapter: Option<Arc<dyn Adapter>>,
+) -> RestorePlan {
+    let selector = Selector { snapshot: snapshot.to_string(), ..Selector::default() };
+    let options = RestoreOptions { selector, force: true, adapter, ..RestoreOptions::default() };
+    restore::plan(&bench.vault, target, &options).unwrap()
+}
+
+fn restore_with(
+    bench: &Bench,
+    snapshot: SnapshotId,
+    target: &Path,
+    adapter: Option<Arc<dyn Adapter>>,
+    control: &Control,
+) -> Result<RestoreReport> {
+    restore::run(&bench.vault, &plan(bench, snapshot, target, adapter), control)
+}
+
+/// A bench whose node was backed up, and has moved on since.
+fn overtaken(options: &BackupOptions) -> (Bench, SnapshotId) {
+    let bench = Bench::new();
+    make_node(&bench);
+    let snapshot = bench.backup_with(options).snapshot;
+    move_on(&bench.node());
+    (bench, snapshot)
+}
+
+fn signed(dir: &Path) -> u64 {
+    let row = "select signed from channels where id = 'one'";
+    let signed: u32 = Store::open(dir).unwrap().0.query_row(row, [], |row| row.get(0)).unwrap();
+    signed.into()
+}
+
+#[test]
+fn what_could_be_punished_is_marked_in_what_becomes_the_node() {
+    let (bench, snapshot) = overtaken(&BackupOptions::default());
+    let honest = Arc::new(Honest::default());
+    let plan = plan(&bench, snapshot, &bench.node(), Some(honest.clone()));
+    assert_eq!(plan.hold, Some(GuardKind::Channels));
+    let report = restore::run(&bench.vault, &plan, &control()).unwrap();
+    assert_eq!(report.quarantined, 3);
+    assert_eq!(
+        (stale(&bench.node()), signed(&bench.node())),
+        (OPEN.map(str::to_owned).to_vec(), 4)
+    );
+    // Not in the directory that was renamed away.
+    let kept = report.kept.unwrap();
+    assert_eq!((stale(&kept), signed(&kept)), (Vec::new(), 5));
+    // Marked, and read back, in the one staging directory; read back again where the node is.
+    let (staging, target) = (plan.staging.clone(), plan.target.clone());
+    assert_eq!(*honest.0.lock().unwrap(), [staging.clone(), staging, target]);
+
+    let latch = Latch::read(&bench.node()).unwrap().unwrap();
+    assert_eq!(
+        (latch.kind, latch.cause, latch.listed),
+        (GuardKind::Channels, Cause::Restore, true)
+    );
+    assert_eq!((latch.snapshot, latch.node), (Some(snapshot), bench.name()));
+    assert_eq!(latch.channels.keys().collect::<Vec<_>>(), OPEN);
+    assert_eq!(latch.channels["two"].ours.unwrap().signed, Some(7));
+    let held = guard::list(&bench.node()).unwrap();
+    assert!(held.iter().all(|held| held.state == HeldState::Waiting), "{held:?}");
+    // Found again by a node that starts, and starts once more.
+    assert_eq!(stale(&bench.node()), OPEN);
+}
+
+#[test]
+fn a_mark_that_is_not_written_is_found_before_the_node_is_exchanged() {
+    let (bench, snapshot) = overtaken(&BackupOptions::default());
+    let restored =
+        restore_with(&bench, snapshot, &bench.node(), Some(Arc::new(Forgetful)), &control());
+    let error = restored.unwrap_err();
+    assert_eq!((error.kind(), error.entry_name()), (Kind::Corrupt, Some("one")), "{error}");
+    assert_eq!((signed(&bench.node()), Latch::read(&bench.node()).unwrap()), (5, None));
+    assert!(!bench.dir.path().join(".highwater-node").exists());
+}
+
+#[test]
+fn a_mark_that_went_elsewhere_withholds_the_databases_there_and_then() {
+    let (bench, snapshot) = overtaken(&BackupOptions::default());
+    let node = bench.node();
+    let lost = Arc::new(Elsewhere(node.clone()));
+    let error = restore_with(&bench, snapshot, &node, Some(lost), &control()).unwrap_err();
+    assert_eq!((error.kind(), error.entry_name()), (Kind::Corrupt, Some("one")), "{error}");
+    assert!(error.message().contains("its databases are withheld"), "{error}");
+    assert!(node.join(DATABASE).is_dir());
+    assert!(Store::open(&node).is_err());
+    let states: Vec<HeldState> =
+        guard::list(&node).unwrap().into_iter().map(|held| held.state).collect();
+    assert_eq!(states[0], HeldState::Withheld);
+    assert_eq!(kind(guard::wait(&node, Some(Duration::ZERO), &control())), Kind::Quarantined);
+    let honest: Arc<dyn Adapter> = Arc::new(Honest::default());
+    assert_eq!(restore::rollback_with(&node, &honest, &control()).unwrap(), Outcome::Old);
+    assert_eq!((stale(&node), signed(&node)), (OPEN.map(str::to_owned).to_vec(), 5));
+}
+
+#[test]
+fn a_rollback_marks_the_older_node_too() {
+    let (bench, snapshot) = overtaken(&guarded(GuardKind::Channels));
+    let node = bench.node();
+    let honest: Arc<dyn Adapter> = Arc::new(Honest::default());
+    restore_with(&bench, snapshot, &node, Some(honest.clone()), &control()).unwrap();
+    move_on(&node);
+    assert_eq!(restore::rollback_with(&node, &honest, &control()).unwrap(), Outcome::Old);
+    assert_eq!((stale(&node), signed(&node)), (OPEN.map(str::to_owned).to_vec(), 5));
+    let latch = Latch::read(&node).unwrap().unwrap();
+    assert_eq!((latch.cause, latch.channels.len()), (Cause::Rollback, 3));
+    assert!(Latch::read(&bench.dir.path().join(".highwater-node/kept")).unwrap().is_some());
+
+    // The rollback of the rollback, by a program that knows no adapter: the node finds the latch.
+    assert_eq!(restore::rollback(&node, &control()).unwrap(), Outcome::New);
+    let latch = Latch::read(&node).unwrap().unwrap();
+    assert_eq!((latch.cause, latch.listed), (Cause::Rollback, false));
+    assert!(latch.channels.is_empty());
+    let held = guard::list(&node).unwrap();
+    assert_eq!((held[0].id.as_str(), held[0].state), ("node", HeldState::Waiting));
+}
+
+#[test]
+fn a_node_that_embeds_the_library_is_held_until_it_has_listed_its_channels() {
+    let (bench, snapshot) = overtaken(&guarded(GuardKind::Channels));
+    let target = bench.dir.path().join("target");
+    let report = restore_with(&bench, snapshot, &target, None, &control()).unwrap();
+    assert_eq!(report.quarantined, 1);
+    assert!(Store::open(&target).is_ok());
+    let held = guard::list(&target).unwrap();
+    assert_eq!((held.len(), held[0].id.as_str(), held[0].state), (1, "node", HeldState::Waiting));
+    let lost = guard::release(&target, &Which::Channel("two".to_owned()), "why", "me", &control());
+    assert!(lost.unwrap_err().hint_text().unwrap().contains("--all"));
+    let held = guard::release(&target, &Which::All, "the original is dead", "me", &control());
+    assert_eq!(held.unwrap()[0].state, HeldState::Released);
+    let latch = Latch::read(&target).unwrap().unwrap();
+    assert_eq!(latch.release.as_ref().unwrap().reason, "the original is dead");
+    assert!(latch.released("any that it will list").is_some());
+    guard::wait(&target, None, &control()).unwrap();
+}
+
+/// A node with a RocksDB, a SQLite with a log, and a bbolt.
+fn make_databases(bench: &Bench) {
+    let node = bench.node();
+    let mut options = rust_rocksdb::Options::default();
+    options.create_if_missing(true);
+    let rocks = rust_rocksdb::DB::open(&options, node.join("store")).unwrap();
+    rocks.put(b"key", b"value").unwrap();
+    drop(rocks);
+    let sql = Connection::open(node.join("wallet.sqlite")).unwrap();
+    sql.execute_batch("create table t (x); insert into t values (1)").unwrap();
+    drop(sql);
+    bench.write("pages.db", super::page_file(1, 2));
+    bench.write("keys/seed", b"seed");
+}
+
+const PARTS: [&str; 3] = ["pages.db", "store", "wallet.sqlite"];
+
+/// Whether RocksDB and SQLite open what a node would, on a copy: the failing start of an engine
+/// leaves logs.
+fn starts(dir: &Path) -> [bool; 2] {
+    let scratch = super::scratch();
+    let copy = scratch.path().join("copy");
+    copy_tree(dir, &copy);
+    let mut options = rust_rocksdb::Options::default();
+    options.create_if_missing(true);
+    let rocks = rust_rocksdb::DB::open(&options, copy.join("store"));
+    let sql = Connection::open(copy.join("wallet.sqlite")).and_then(|sql| {
+        sql.execute_batch("create table if not exists t (x); insert into t values (2)")
+    });
+    [rocks.is_ok(), sql.is_ok()]
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    let copied = std::process::Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+    assert!(copied.success());
+}
+
+fn states(dir: &Path) -> Vec<(String, HeldState)> {
+    guard::list(dir).unwrap().into_iter().map(|held| (held.id, held.state)).collect()
+}
+
+fn withheld() -> Vec<(String, HeldState)> {
+    PARTS.map(|part| (part.to_owned(), HeldState::Withheld)).to_vec()
+}
+
+#[test]
+fn a_node_that_nobody_can_change_opens_nothing_until_its_release() {
+    let bench = Bench::new();
+    make_databases(&bench);
+    let report = bench.backup_with(&guarded(GuardKind::Databases));
+    let expected = super::tree(&bench.node());
+    let target = bench.dir.path().join("target");
+    let plan = plan(&bench, report.snapshot, &target, None);
+    assert_eq!(plan.hold, Some(GuardKind::Databases));
+    assert_eq!(plan.reasons, ["its backups ask for it"]);
+    assert_eq!(restore::run(&bench.vault, &plan, &control()).unwrap().quarantined, 3);
+    assert_eq!(starts(&target), [false, false]);
+    for point in ["store/CURRENT", "wallet.sqlite", "pages.db"] {
+        assert!(target.join(point).is_dir(), "{point} is withheld, not absent");
+    }
+    assert_eq!(states(&target), withheld());
+    let backup = highwater::backup::run(
+        &bench.vault,
+        &target,
+        &bench.actor("alice"),
+        &BackupOptions { node: Some(bench.name()), ..BackupOptions::default() },
+        &control(),
+    );
+    assert_eq!(kind(backup), Kind::Quarantined);
+
+    let release =
+        |which: &Which, reason: &str| guard::release(&target, which, reason, "me", &control());
+    assert_eq!(kind(release(&Which::All, " ")), Kind::Input);
+    let unknown = release(&Which::Channel("other".to_owned()), "why").unwrap_err();
+    assert_eq!(unknown.kind(), Kind::NotFound);
+    assert!(PARTS.iter().all(|part| unknown.hint_text().unwrap().contains(part)), "{unknown:?}");
+    let one = release(&Which::Channel("store".to_owned()), "it is a cache").unwrap();
+    let state = |part: &str| one.iter().find(|held| held.id == part).unwrap().state;
+    assert_eq!(PARTS.map(state), [HeldState::Withheld, HeldState::Released, HeldState::Withheld]);
+    assert_eq!(states(&target).len(), 2);
+    assert!(target.join("store/CURRENT").is_file() && target.join("wallet.sqlite").is_dir());
+
+    let all = release(&Which::All, "the original is dead").unwrap();
+    assert!(all.iter().all(|held| held.state == HeldState::Released), "{all:?}");
+    assert_eq!(release(&Which::All, "again").unwrap(), []);
+    assert_eq!(Latch::read(&target).unwrap(), None);
+    super::assert_same(&super::tree(&target), &expected);
+    assert_eq!(starts(&target), [true, true]);
+    let record = fs::read_to_string(target.join(".highwater/quarantine.last.json")).unwrap();
+    assert!(record.contains("the original is dead"), "{record}");
+}
+
+#[test]
+fn a_rollback_withholds_a_node_that_may_have_been_overtaken() {
+    let bench = Bench::new();
+    make_databases(&bench);
+    let snapshot = bench.backup_with(&guarded(GuardKind::Databases)).snapshot;
+    let node = bench.node();
+    let restore = || restore_with(&bench, snapshot, &node, None, &control()).unwrap();
+    let rollback = || restore::rollback(&node, &control()).unwrap();
+    let release = || guard::release(&node, &Which::All, "why", "me", &control()).unwrap();
+
+    // Nothing has run on what was restored: the node is as it was left.
+    restore();
+    assert_eq!(rollback(), Outcome::Old);
+    assert_eq!((states(&node), starts(&node)), (Vec::new(), [true, true]));
+
+    // What was released may have run.
+    restore();
+    release();
+    assert_eq!(starts(&node), [true, true]);
+    assert_eq!(rollback(), Outcome::Old);
+    assert_eq!((states(&node), starts(&node)), (withheld(), [false, false]));
+    assert_eq!(Latch::read(&node).unwrap().unwrap().cause, Cause::Rollback);
+
+    // And so may the one that comes back now, although the one it replaces can't have.
+    assert_eq!(rollback(), Outcome::New);
+    assert_eq!((states(&node), starts(&node)), (Vec::new(), [true, true]));
+    assert_eq!(rollback(), Outcome::Old);
+    assert_eq!(states(&node), withheld());
+    release();
+    assert_eq!(starts(&node), [true, true]);
+}
+
+#[test]
+fn marks_below_the_highest_hold_a_node_back_and_say_by_how_much() {
+    let bench = Bench::new();
+    make_databases(&bench);
+    let first = bench.backup_with(&BackupOptions::default()).snapshot;
+    let second = bench.backup_with(&marked(101)).snapshot;
+    let third = bench.backup_with(&marked(105)).snapshot;
+    let target = |name: &str| bench.dir.path().join(name);
+
+    let below = plan(&bench, second, &target("second"), None);
+    assert_eq!(below.hold, Some(GuardKind::Databases));
+    let told = "mark `height` is 4 below the highest seen, 105";
+    assert!(below.warnings.iter().any(|warning| warning == told), "{:?}", below.warnings);
+    assert_eq!(below.reasons, [told]);
+    assert_eq!(restore::run(&bench.vault, &below, &control()).unwrap().quarantined, 3);
+    assert_eq!(starts(&target("second")), [false, false]);
+    let held = guard::list(&target("second")).unwrap();
+    assert!(held[0].reason.ends_with(told), "{held:?}");
+    assert_eq!(Latch::read(&target("second")).unwrap().unwrap().marks["height"], 105);
+
+    // A snapshot from before the marks; and the newest one.
+    assert_eq!(plan(&bench, first, &target("first"), None).hold, Some(GuardKind::Databases));
+    let report = restore_with(&bench, third, &target("third"), None, &control()).unwrap();
+    assert_eq!((report.quarantined, states(&target("third"))), (0, Vec::new()));
+    assert_eq!(starts(&target("third")), [true, true]);
+    let without = bench.backup_with(&BackupOptions::default()).snapshot;
+    assert_eq!(plan(&bench, without, &target("fourth"), None).hold, None);
+}
+
+#[test]
+fn marks_that_can_not_be_read_hold_a_node_back() {
+    let bench = Bench::new();
+    make_databases(&bench);
+    let snapshot = bench.backup_with(&marked(5)).snapshot;
+    let record = bench.objects("nodes").pop().unwrap();
+    let mut bytes = fs::read(&record).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::remove_file(&record).unwrap();
+    fs::write(&record, bytes).unwrap();
+    let target = bench.dir.path().join("target");
+    let plan = plan(&bench, snapshot, &target, None);
+    assert_eq!(plan.hold, Some(GuardKind::Databases));
+    assert!(plan.reasons[0].contains("can't be read"), "{:?}", plan.reasons);
+    assert_eq!(restore::run(&bench.vault, &plan, &control()).unwrap().quarantined, 3);
+}
+
+#[test]
+fn no_backup_forgets_that_the_node_is_guarded() {
+    let bench = Bench::new();
+    make_databases(&bench);
+    let plain = bench.backup().snapshot;
+    bench.backup_with(&guarded(GuardKind::Databases));
+    let again = bench.backup().snapshot;
+    let target = bench.dir.path().join("target");
+    assert_eq!(plan(&bench, again, &target, None).hold, Some(GuardKind::Databases));
+    let older = plan(&bench, plain, &target, None);
+    assert_eq!(older.hold, Some(GuardKind::Databases));
+    assert_eq!(older.reasons, ["later backups of the node ask for it"]);
+}
+
+#[test]
+fn a_latch_that_was_captured_is_not_taken_for_the_new_one() {
+    let (bench, first) = overtaken(&guarded(GuardKind::Channels));
+    let node = bench.node();
+    let honest: Arc<dyn Adapter> = Arc::new(Honest::default());
+    restore_with(&bench, first, &node, Some(honest.clone()), &control()).unwrap();
+    Latch::update(&node, &env(), |latch| {
+        let mut latch = latch.unwrap();
+        let verdict = highwater_guard::Verdict::Blocked(highwater_guard::Reason::RevocationLost);
+        latch.channels.get_mut("one").unwrap().verdict = Some(verdict);
+        Ok(Some(latch))
+    })
+    .unwrap();
+    guard::release(&node, &Which::Channel("two".to_owned()), "why", "me", &control()).unwrap();
+    // A node with a latch is backed up, its latch with it.
+    let second = bench.backup().snapshot;
+    let target = bench.dir.path().join("target");
+    restore_with(&bench, second, &target, Some(honest), &control()).unwrap();
+    let latch = Latch::read(&target).unwrap().unwrap();
+    assert_eq!((latch.snapshot, latch.channels.len()), (Some(second), 3));
+    assert!(latch.channels["one"].verdict.is_some(), "what was condemned stays so");
+    assert!(latch.channels["two"].release.is_none(), "a release was for the older directory");
+}
+
+#[test]
+fn a_captured_latch_of_a_node_that_nobody_guards_stays_in_force() {
+    let (bench, first) = overtaken(&BackupOptions::default());
+    let node = bench.node();
+    restore_with(&bench, first, &node, Some(Arc::new(Honest::default())), &control()).unwrap();
+    let second = bench.backup().snapshot;
+    let target = bench.dir.path().join("target");
+    let report = restore_with(&bench, second, &target, None, &control()).unwrap();
+    assert_eq!(report.quarantined, 3);
+    assert_eq!(Latch::read(&target).unwrap(), Latch::read(&node).unwrap());
+}
+
+#[test]
+fn one_part_alone_leaves_no_quarantine_behind() {
+    let bench = Bench::new();
+    make_databases(&bench);
+    let plain = bench.backup().snapshot;
+    let node = bench.node();
+    let part = |part: &str, snapshot: SnapshotId| {
+        let selector = Selector { snapshot: snapshot.to_string(), ..Selector::default() };
+        let part = Some(part.to_owned());
+        let options = RestoreOptions { selector, force: true, part, ..RestoreOptions::default() };
+        restore::plan(&bench.vault, &node, &options)
+    };
+    let guarded = bench.backup_with(&guarded(GuardKind::Databases)).snapshot;
+    restore_with(&bench, guarded, &node, None, &control()).unwrap();
+    assert_eq!(kind(part("files", plain)), Kind::Quarantined);
+    guard::release(&node, &Which::All, "why", "me", &control()).unwrap();
+    let plan = part("wallet.sqlite", guarded).unwrap();
+    restore::run(&bench.vault, &plan, &control()).unwrap();
+    assert_eq!((states(&node), starts(&node)), (withheld(), [false, false]));
+}
+
+/// What a killed process leaves: nothing runs after the fault.
+struct KillAt {
+    point: FaultPoint,
+    left: AtomicUsize,
+}
+
+struct Killed;
+
+impl Faults for KillAt {
+    fn reached(&self, point: FaultPoint) -> Result<()> {
+        if point == self.point && self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            panic_any(Killed);
+        }
+        Ok(())
+    }
+}
+
+/// Runs `operation`, killed at the `count`th passage of `point`; whether it was.
+fn killed(point: FaultPoint, count: usize, operation: impl FnOnce(&Control)) -> bool {
+    let kill = KillAt { point, left: AtomicUsize::new(count) };
+    let control = Control::new(env().with_faults(kill));
+    match catch_unwind(AssertUnwindSafe(|| operation(&control))) {
+        Ok(()) => false,
+        Err(payload) if payload.is::<Killed>() => true,
+        Err(payload) => std::panic::resume_unwind(payload),
+    }
+}
+
+/// Calls `strike` for every passage of a guard's point until it is no longer passed, and tells which
+/// points were.
+fn at_every_step(mut strike: impl FnMut(FaultPoint, usize) -> bool) -> Vec<&'static str> {
+    let mut passed = Vec::new();
+    for &point in FaultPoint::ALL.iter().filter(|point| point.name().starts_with("guard.")) {
+        for count in 1.. {
+            assert!(count < 100, "{} is passed for ever", point.name());
+            if !strike(point, count) {
+                break;
+            }
+            if count == 1 {
+                passed.push(point.name());
+            }
+        }
+    }
+    passed
+}
+
+#[test]
+fn a_restore_that_marks_killed_anywhere_ends_old_or_marked() {
+    let (bench, snapshot) = overtaken(&BackupOptions::default());
+    let honest: Arc<dyn Adapter> = Arc::new(Honest::default());
+    let (node, scratch) = (bench.dir.path().join("target"), super::scratch());
+    let model = scratch.path().join("model");
+    copy_tree(&bench.node(), &model);
+    let passed = at_every_step(|point, count| {
+        let what = format!("{} ({count})", point.name());
+        for path in [&node, &bench.dir.path().join(".highwater-target")] {
+            let _ = fs::remove_dir_all(path);
+        }
+        copy_tree(&model, &node);
+        let was_killed = killed(point, count, |control| {
+            restore_with(&bench, snapshot, &node, Some(honest.clone()), control).unwrap();
+        });
+        let outcome = restore::recover(&node, &control()).unwrap();
+        if signed(&node) == 5 {
+            assert!(was_killed && outcome == Outcome::Old, "{what}: {outcome:?}");
+            assert_eq!((stale(&node), Latch::read(&node).unwrap()), (Vec::new(), None), "{what}");
+            return true;
+        }
+        assert_eq!((stale(&node).len(), states(&node).len()), (3, 3), "{what}");
+        was_killed
+    });
+    assert_eq!(passed, ["guard.mark", "guard.latch", "guard.read_back"]);
+}
+
+#[test]
+fn a_restore_that_withholds_killed_anywhere_ends_old_or_withheld() {
+    let bench = Bench::new();
+    make_databases(&bench);
+    let snapshot = bench.backup_with(&guarded(GuardKind::Databases)).snapshot;
+    let target = bench.dir.path().join("target");
+    let passed = at_every_step(|point, count| {
+        let was_killed = killed(point, count, |control| {
+            restore_with(&bench, snapshot, &target, None, control).unwrap();
+        });
+        restore::recover(&target, &control()).unwrap();
+        assert_eq!(target.exists(), !was_killed, "{} ({count})", point.name());
+        if target.exists() {
+            assert_eq!((states(&target), starts(&target)), (withheld(), [false, false]));
+            fs::remove_dir_all(&target).unwrap();
+        }
+        was_killed
+    });
+    assert_eq!(passed, ["guard.latch", "guard.withhold"]);
+}
+
+#[test]
+fn a_rollback_killed_anywhere_leaves_nothing_that_starts_unmarked() {
+    let (bench, snapshot) = overtaken(&guarded(GuardKind::Channels));
+    let honest: Arc<dyn Adapter> = Arc::new(Honest::default());
+    let node = bench.node();
+    let passed = at_every_step(|point, count| {
+        restore_with(&bench, snapshot, &node, Some(honest.clone()), &control()).unwrap();
+        let was_killed = killed(point, count, |control| {
+            restore::rollback_with(&node, &honest, control).unwrap();
+        });
+        restore::recover(&node, &control()).unwrap();
+        if signed(&node) == 4 {
+            assert_eq!(restore::rollback_with(&node, &honest, &control()).unwrap(), Outcome::Old);
+        }
+        assert_eq!((signed(&node), stale(&node).len(), states(&node).len()), (5, 3, 3));
+        assert_eq!(Latch::read(&node).unwrap().unwrap().cause, Cause::Rollback);
+        was_killed
+    });
+    assert_eq!(passed, ["guard.mark", "guard.latch", "guard.read_back"]);
+}
+
+#[test]
+fn a_rollback_that_withholds_is_finished_by_the_next_one() {
+    let bench = Bench::new();
+    make_databases(&bench);
+    let snapshot = bench.backup_with(&guarded(GuardKind::Databases)).snapshot;
+    let node = bench.node();
+    let release = || guard::release(&node, &Which::All, "why", "me", &control()).unwrap();
+    let passed = at_every_step(|point, count| {
+        restore_with(&bench, snapshot, &node, None, &control()).unwrap();
+        release();
+        let was_killed = killed(point, count, |control| {
+            restore::rollback(&node, control).unwrap();
+        });
+        restore::recover(&node, &control()).unwrap();
+        if states(&node).is_empty() {
+            assert!(was_killed, "{} ({count}) lets the older node go", point.name());
+            assert_eq!(restore::rollback(&node, &control()).unwrap(), Outcome::Old);
+        }
+        assert_eq!((states(&node), starts(&node)), (withheld(), [false, false]));
+        release();
+        was_killed
+    });
+    assert_eq!(passed, ["guard.latch", "guard.withhold"]);
+}
+
+#[test]
+fn a_release_killed_anywhere_is_finished_by_the_next_one() {
+    let bench = Bench::new();
+    make_databases(&bench);
+    let snapshot = bench.backup_with(&guarded(GuardKind::Databases)).snapshot;
+    let target = bench.dir.path().join("target");
+    restore_with(&bench, snapshot, &target, None, &control()).unwrap();
+    let again = bench.dir.path().join("again");
+    let passed = at_every_step(|point, count| {
+        copy_tree(&target, &again);
+        let was_killed = killed(point, count, |control| {
+            guard::release(&again, &Which::All, "why", "me", control).unwrap();
+        });
+        if was_killed {
+            assert!(!guard::list(&again).unwrap().is_empty(), "{} ({count})", point.name());
+            for point in ["store/CURRENT", "wallet.sqlite", "pages.db"] {
+                assert!(again.join(point).exists(), "{point} is absent");
+            }
+            guard::release(&again, &Which::All, "again", "me", &control()).unwrap();
+        }
+        assert_eq!((states(&again), starts(&again)), (Vec::new(), [true, true]));
+        fs::remove_dir_all(&again).unwrap();
+        was_killed
+    });
+    assert_eq!(passed, ["guard.latch", "guard.release"]);
+}
+
+/// Each pause passes at once; one of them releases.
+struct Releasing {
+    dir: PathBuf,
+    now: Mutex<Duration>,
+    release_at: Option<Duration>,
+}
+
+impl Clock for Releasing {
+    fn now(&self) -> Time {
+        Env::system().now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        *self.now.lock().unwrap()
+    }
+
+    fn pause(&self, duration: Duration) {
+        let mut now = self.now.lock().unwrap();
+        *now += duration;
+        if self.release_at.is_some_and(|at| at <= *now) {
+            guard::release(&self.dir, &Which::All, "why", "me", &control()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn waiting_ends_with_the_release_or_the_time() {
+    let (bench, snapshot) = overtaken(&guarded(GuardKind::Databases));
+    let target = bench.dir.path().join("target");
+    restore_with(&bench, snapshot, &target, None, &control()).unwrap();
+    let waiting = |release_at: Option<u64>| {
+        let release_at = release_at.map(Duration::from_secs);
+        let clock = Releasing { dir: target.clone(), now: Mutex::default(), release_at };
+        Control::new(Env::system().with_clock(clock))
+    };
+    let minute = Some(Duration::from_secs(60));
+    let control = waiting(None);
+    let error = guard::wait(&target, minute, &control).unwrap_err();
+    assert_eq!((error.kind(), error.entry_name()), (Kind::Quarantined, Some(DATABASE)));
+    assert!(error.hint_text().unwrap().contains("highwater guard release"));
+    assert_eq!(control.env.monotonic(), Duration::from_secs(60));
+    control.cancel.cancel();
+    assert_eq!(kind(guard::wait(&target, None, &control)), Kind::Interrupted);
+    let control = waiting(Some(20));
+    guard::wait(&target, minute, &control).unwrap();
+    assert_eq!(control.env.monotonic(), Duration::from_secs(20));
+}
