@@ -87,7 +87,7 @@ impl World {
             self.parties[party].witness.deliver();
         }
         self.reach(party, true);
-        if self.witnessed() {
+        if self.witnessed() && self.honest(party) {
             // Whatever was still to go wrong goes wrong here, with a record that is too old.
             while self.parties[party].witness.put_new(0, b"").is_err() {}
         }
@@ -155,7 +155,8 @@ impl World {
             return stuck(format!("{id} lost nothing, and is {states:?}"));
         }
         for (side, at) in [a, b].into_iter().enumerate() {
-            if self.witnessed() && whole[side] && !live[side] {
+            let honest = self.honest(a.0) && self.honest(b.0);
+            if honest && self.witnessed() && whole[side] && !live[side] {
                 return stuck(format!("{id} lost nothing at {at:?}, and is {:?}", states[side]));
             }
         }

@@ -148,11 +148,14 @@ impl World {
         self.watch_order(at, &channel, |its| its.closing)
     }
 
-    /// What is new leaves only the copy that owns the witness.
+    /// What is new never leaves a copy that lags behind another one.
     fn watch_owner(&self, at: At, channel: &ChannelId) -> Outcome {
-        let (epoch, owner) = (self.copy(at).epoch, self.owner_epoch(at.0));
-        if self.witnessed() && epoch != owner && self.plan.broken.is_none() {
-            let what = format!("{at:?} moves {channel} under epoch {epoch}, deposed by {owner}");
+        let stored = self.stored(at);
+        let stored = stored.channels.iter().find(|stored| stored.channel.id() == channel);
+        let epoch = stored.map_or(0, |stored| stored.channel.ours().epoch);
+        let raised = self.entry(at.0, channel).map_or(0, |its| its.epoch);
+        if self.witnessed() && epoch < raised && self.plan.broken.is_none() {
+            let what = format!("{at:?} moves {channel} of epoch {epoch}, it is at epoch {raised}");
             return breach(Kind::Spoke, what);
         }
         Ok(())
@@ -205,14 +208,6 @@ impl World {
             owned: true,
             epoch: entry.epoch,
         })
-    }
-
-    fn owner_epoch(&self, party: usize) -> u64 {
-        let party = &self.parties[party];
-        party.witness.cut_off(false);
-        let record = Witness::look(&party.witness, &party.name);
-        party.witness.cut_off(!party.reachable);
-        record.expect("a witness in memory can be read").map_or(0, |record| record.epoch)
     }
 
     /// A published commitment was proven to be revoked.
