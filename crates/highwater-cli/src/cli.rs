@@ -3,6 +3,7 @@
 //! No flag has a default from the environment here: `settings` resolves flag, environment and file
 //! in one place.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -67,6 +68,19 @@ pub(crate) enum Command {
     Kit(KitCommand),
     /// Show the newest snapshot of each node; exit code 9 where one is too old
     Status(StatusArgs),
+    /// Show what of a node directory is quarantined, and let it go on
+    #[command(subcommand)]
+    Guard(GuardCommand),
+    /// Run a node once nothing of its directory is withheld
+    ///
+    /// For nodes that can't be changed. The command takes the place of this process: the same
+    /// process id, signals go straight to the node, and the exit code is the node's. While a
+    /// database is withheld, it waits and says for what. An interrupted restore is a conflict:
+    /// `highwater recover` comes first.
+    ///
+    /// A node that embeds the guard is not held back by quarantined channels: it judges them itself,
+    /// with its witness and its peers, and can't do so before it runs.
+    Run(RunArgs),
     /// Print the completions for a shell
     Completions(CompletionsArgs),
     /// Write the manual pages into a directory
@@ -172,6 +186,10 @@ pub(crate) struct BackupArgs {
     /// The node's schema version, recorded
     #[arg(long, value_name = "VERSION")]
     pub(crate) schema: Option<u64>,
+    /// A restore of the node withholds its databases until `guard release`: for nodes that can't be
+    /// changed, and whose old state is dangerous. Later backups keep to it without the flag
+    #[arg(long)]
+    pub(crate) guarded: bool,
 }
 
 #[derive(Args, Debug, Default)]
@@ -256,6 +274,10 @@ pub(crate) struct RestoreArgs {
     /// Replace a target that holds something; it is kept for `rollback`
     #[arg(long)]
     pub(crate) force: bool,
+    /// The node that was backed up runs nowhere and never will again, and how that is known: recorded.
+    /// Without it, and without a witness, the word of its peers clears no channel
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) original_gone: Option<String>,
     /// The schema version that the node's program knows: a newer snapshot is refused
     #[arg(long, value_name = "VERSION")]
     pub(crate) schema: Option<u64>,
@@ -344,6 +366,8 @@ pub(crate) struct OwnerChangeArgs {
 
 #[derive(Args, Debug, Default)]
 pub(crate) struct StatusArgs {
+    /// Node directories: say of each what of it is quarantined
+    pub(crate) node_dir: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) vault: VaultArgs,
     /// One node alone [env: HIGHWATER_NODE]
@@ -352,6 +376,72 @@ pub(crate) struct StatusArgs {
     /// Exit with 9 where a node's newest snapshot is older, as 26h
     #[arg(long, value_name = "AGE", value_parser = values::duration)]
     pub(crate) max_age: Option<Duration>,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum GuardCommand {
+    /// List what is quarantined; exit code 10 while anything is
+    List(TargetArgs),
+    /// Show all that is recorded: our numbers, evidence, verdict, release
+    Show(GuardShowArgs),
+    /// Let a channel or a database go on without proof; recorded with who and why
+    Release(GuardReleaseArgs),
+    /// Wait until nothing is quarantined; exit code 10 where the time is over first
+    ///
+    /// As ExecCondition= of a unit it is for nodes that can't be changed: one that embeds the guard
+    /// judges its channels only once it runs.
+    Wait(GuardWaitArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct GuardShowArgs {
+    /// The node directory
+    pub(crate) node_dir: PathBuf,
+    /// One channel, or the part of one database, alone
+    pub(crate) channel: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct GuardReleaseArgs {
+    /// The node directory
+    pub(crate) node_dir: PathBuf,
+    /// The channel, or the part of the database, as `guard list` names it
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub(crate) channel: Option<String>,
+    /// All that is quarantined
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Why; recorded in the node directory
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) reason: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct GuardWaitArgs {
+    /// The node directory
+    pub(crate) node_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) patience: PatienceArgs,
+}
+
+/// How long somebody waits for a release.
+#[derive(Args, Debug)]
+pub(crate) struct PatienceArgs {
+    /// Exit with 10 after so long, as 30 (seconds), 500ms, 2h; 0 looks once and does not wait
+    /// [default: wait for ever]
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    /// The node directory
+    pub(crate) node_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) patience: PatienceArgs,
+    /// The node's program, and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
 }
 
 #[derive(Args, Debug)]

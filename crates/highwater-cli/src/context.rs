@@ -62,13 +62,18 @@ impl Context {
 
     /// Who acts on the vault.
     pub(crate) fn actor(&self) -> Result<Actor> {
+        Ok(Actor { state_dir: self.settings.state_dir()?, name: self.who() })
+    }
+
+    /// Who acts, as it is recorded: `user@machine`.
+    pub(crate) fn who(&self) -> String {
         let user = match self.settings.user() {
             Some(user) => user.to_owned(),
             None => rustix::process::getuid().as_raw().to_string(),
         };
         let uname = rustix::system::uname();
         let machine = uname.nodename().to_string_lossy();
-        Ok(Actor { state_dir: self.settings.state_dir()?, name: format!("{user}@{machine}") })
+        format!("{user}@{machine}")
     }
 
     /// The snapshot that an id, a prefix or `latest` means, among those of `node` or of all.

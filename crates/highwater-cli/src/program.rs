@@ -90,6 +90,8 @@ fn execute(context: &Context, command: &Command) -> Result<Answer> {
         Command::Owner(command) => commands::owner::run(context, command),
         Command::Kit(command) => commands::kit::run(context, command),
         Command::Status(args) => commands::status::run(context, args),
+        Command::Guard(command) => commands::guard::run(context, command),
+        Command::Run(args) => commands::run::run(context, args),
         Command::Completions(args) => commands::completions::run(args),
         Command::Man(args) => commands::man::run(args),
     }

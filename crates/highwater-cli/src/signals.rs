@@ -1,5 +1,8 @@
 //! SIGINT and SIGTERM cancel the operation at its next step; a second one ends the program at once.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use highwater::control::Cancel;
 use highwater::{Error, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -17,4 +20,17 @@ pub(crate) fn cancel_on_signals(cancel: &Cancel) -> Result<()> {
             .map_err(|error| Error::io("the signal handlers", error))?;
     }
     Ok(())
+}
+
+/// Gives the signals their usual effect back, for a process that is about to become another program:
+/// one that comes from here on ends it, one that came before is told as interrupted. None is lost
+/// between the two.
+pub(crate) fn hand_over(cancel: &Cancel) -> Result<()> {
+    let handed_over = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_default(signal, Arc::clone(&handed_over))
+            .map_err(|error| Error::io("the signal handlers", error))?;
+    }
+    handed_over.store(true, Ordering::SeqCst);
+    cancel.check()
 }

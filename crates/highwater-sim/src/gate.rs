@@ -46,6 +46,9 @@ pub trait Gate {
         unmark: Unmark<'_>,
     ) -> Result<Channel, Box<(Quarantined<Channel>, highwater::Error)>>;
 
+    /// The release that an operator has recorded elsewhere while the node runs.
+    fn released(&self, id: &ChannelId) -> Result<Option<Release>>;
+
     /// Raises all that moves at one moment; it is durable in the store, and nothing has left yet.
     /// Fenced: another copy of this node has taken over.
     fn leave(&mut self, moves: &Moves) -> Result<()>;
@@ -108,6 +111,10 @@ impl Gate for Guard {
         unmark: Unmark<'_>,
     ) -> Result<Channel, Box<(Quarantined<Channel>, highwater::Error)>> {
         Guard::release(self, id.as_str(), held, release, unmark)
+    }
+
+    fn released(&self, id: &ChannelId) -> Result<Option<Release>> {
+        Guard::released(self, id.as_str())
     }
 
     fn leave(&mut self, moves: &Moves) -> Result<()> {
@@ -193,6 +200,10 @@ impl Gate for PeerGate {
         unmark: Unmark<'_>,
     ) -> Result<Channel, Box<(Quarantined<Channel>, highwater::Error)>> {
         held.release(release, |_| unmark()).map_err(Box::new)
+    }
+
+    fn released(&self, _: &ChannelId) -> Result<Option<Release>> {
+        Ok(None)
     }
 
     fn leave(&mut self, _: &Moves) -> Result<()> {

@@ -13,6 +13,7 @@ pub mod ids;
 pub mod keys;
 pub mod ledger;
 pub mod node;
+pub mod process;
 pub mod store;
 pub mod wire;
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use highwater::backup::{self, BackupOptions, BackupReport};
 use highwater::engine::{CaptureOptions, DiscoverOptions};
+use highwater::guard::GuardKind;
 use highwater::{Error, Result};
 use serde_json::{Value, json};
 
@@ -31,7 +32,7 @@ pub(crate) fn run(context: &Context, args: &BackupArgs) -> Result<Answer> {
         rehash: args.rehash,
         full: args.full,
         rate_max: args.limit_rate,
-        guard: None,
+        guard: args.guarded.then_some(GuardKind::Databases),
         adopt: args.adopt,
     };
     let actor = context.actor()?;

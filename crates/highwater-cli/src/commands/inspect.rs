@@ -2,6 +2,7 @@
 
 use highwater::Result;
 use highwater::engine::{self, DiscoverOptions, EngineKind, FoundPart, Layout, Refusal, User};
+use highwater::guard::{self, GuardKind, Standing};
 use highwater::ids::RelPath;
 use serde_json::{Value, json};
 
@@ -23,12 +24,14 @@ pub(crate) fn run(args: &InspectArgs) -> Result<Answer> {
         .iter()
         .filter(|refusal| !layout.parts.iter().any(|part| concerns(refusal, part)))
         .collect();
+    let standing = guard::standing(&layout.dir)?;
     let document = json!({
         "dir": places::text(&layout.dir),
+        "quarantine": standing,
         "parts": parts.iter().map(Seen::document).collect::<Value>(),
         "refusals": homeless.iter().map(|refusal| refusal_document(refusal)).collect::<Value>(),
     });
-    Ok(Answer::new(document, human(&layout, &parts, &homeless)))
+    Ok(Answer::new(document, human(&layout, &parts, &homeless, standing.as_ref())))
 }
 
 /// A part, with what stands between it and a backup.
@@ -108,7 +111,12 @@ fn user_list(users: &[&User]) -> String {
     names.join(", ")
 }
 
-fn human(layout: &Layout, parts: &[Seen<'_>], homeless: &[&Refusal]) -> String {
+fn human(
+    layout: &Layout,
+    parts: &[Seen<'_>],
+    homeless: &[&Refusal],
+    standing: Option<&Standing>,
+) -> String {
     let rows: Vec<Part> = parts
         .iter()
         .map(|seen| {
@@ -132,10 +140,22 @@ fn human(layout: &Layout, parts: &[Seen<'_>], homeless: &[&Refusal]) -> String {
     for refusal in homeless {
         notes.push(format!("refused  {}: {}; {}", refusal.entry, refusal.problem, refusal.hint));
     }
+    notes.extend(standing.into_iter().flat_map(held_notes));
     if !notes.iter().any(|note| note.starts_with("refused")) {
         notes.push("A backup would refuse nothing.".to_owned());
     }
     lines.push(String::new());
     lines.extend(notes);
     lines.join("\n")
+}
+
+/// What is quarantined; a database that is withheld can't be backed up either.
+fn held_notes(standing: &Standing) -> Vec<String> {
+    let word = match standing.kind {
+        GuardKind::Channels => "held    ",
+        GuardKind::Databases => "refused ",
+    };
+    let held = standing.held.iter().filter(|held| held.state.holds());
+    held.map(|held| format!("{word} {}: {}, {}", held.id, record::word(&held.state), held.reason))
+        .collect()
 }

@@ -1,10 +1,11 @@
 //! `restore`: a plan that prints, or the plan carried out.
 
-use highwater::Result;
+use highwater::guard::{GuardKind, Released};
 use highwater::restore::{self, Exchange, RestoreOptions, RestorePlan, RestoreReport};
+use highwater::{Error, Result};
 use serde_json::{Value, json};
 
-use super::record;
+use super::{guard, record};
 use crate::answer::Answer;
 use crate::cli::RestoreArgs;
 use crate::context::Context;
@@ -20,7 +21,8 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<Answer> {
         force: args.force,
         owner: args.owner,
         schema: args.schema,
-        ..RestoreOptions::default()
+        adapter: None,
+        original_gone: original_gone(context, args)?,
     };
     let vault = context.vault_for_node(&args.vault, &args.node_dir)?;
     let plan = restore::plan(&vault, &args.node_dir, &options)?;
@@ -34,7 +36,18 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<Answer> {
         report.warnings.iter().filter(|text| !warnings.contains(text)).cloned().collect::<Vec<_>>(),
     );
     let document = document(&report, &warnings);
-    Ok(Answer::new(document, human(&report)).warnings(warnings))
+    Ok(Answer::new(document, human(&report, plan.hold)).warnings(warnings))
+}
+
+/// The operator's statement, with who made it and when.
+fn original_gone(context: &Context, args: &RestoreArgs) -> Result<Option<Released>> {
+    let Some(reason) = args.original_gone.as_deref().map(str::trim) else { return Ok(None) };
+    if reason.is_empty() {
+        return Err(Error::input("--original-gone says nothing")
+            .hint("say how it is known that the node runs nowhere else"));
+    }
+    let (reason, by) = (reason.to_owned(), context.who());
+    Ok(Some(Released { reason, by, time: context.env().now() }))
 }
 
 fn document(report: &RestoreReport, warnings: &[String]) -> Value {
@@ -49,7 +62,7 @@ fn document(report: &RestoreReport, warnings: &[String]) -> Value {
     })
 }
 
-fn human(report: &RestoreReport) -> String {
+fn human(report: &RestoreReport, hold: Option<GuardKind>) -> String {
     let mut lines = vec![format!(
         "Restored {} to {}: {} in {}",
         report.snapshot,
@@ -63,10 +76,7 @@ fn human(report: &RestoreReport) -> String {
             places::text(kept)
         ));
     }
-    if report.quarantined > 0 {
-        let databases = format::count(report.quarantined, "database is", "databases are");
-        lines.push(format!("{databases} withheld until shown to be current."));
-    }
+    lines.extend(guard::line(&report.target, report.quarantined, hold));
     lines.join("\n")
 }
 
@@ -86,6 +96,8 @@ fn plan_document(plan: &RestorePlan) -> Value {
         "bytes": plan.bytes,
         "owner": plan.owner.map(|(user, group)| format!("{user}:{group}")),
         "force": plan.force,
+        "hold": plan.hold,
+        "reasons": plan.reasons,
         "warnings": plan.warnings,
     })
 }
@@ -120,6 +132,13 @@ fn plan_human(plan: &RestorePlan) -> String {
         fields.push(("owner", format!("{user}:{group}")));
     }
     fields.push(("writes", format::bytes(plan.bytes)));
+    if let Some(hold) = plan.hold {
+        let what = match hold {
+            GuardKind::Channels => "the channels are quarantined",
+            GuardKind::Databases => "the databases are withheld until `guard release`",
+        };
+        fields.push(("holds", format!("{what}: {}", plan.reasons.join("; "))));
+    }
     format!(
         "{}\n\n{}\n\nNothing was changed.",
         format::fields(&fields),

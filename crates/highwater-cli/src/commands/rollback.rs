@@ -21,5 +21,5 @@ pub(crate) fn run(context: &Context, args: &TargetArgs) -> Result<Answer> {
         Outcome::Old => format!("{target} is the directory from before the restore again."),
         Outcome::New => format!("{target} is still the restored directory."),
     };
-    Ok(Answer::new(recover::document(&args.node_dir, outcome), human))
+    recover::answer(&args.node_dir, outcome, human)
 }

@@ -1,6 +1,7 @@
 //! `show`: one snapshot.
 
 use highwater::Result;
+use highwater::guard::GuardKind;
 use highwater::vault::manifest::PartRecord;
 use highwater::vault::{Manifest, SnapshotInfo};
 use serde_json::{Value, json};
@@ -30,6 +31,7 @@ fn document(info: &SnapshotInfo) -> Value {
         "time": manifest.time,
         "barrier": manifest.barrier,
         "guarded": manifest.guarded,
+        "guard": manifest.guard_kind(),
         "program": manifest.program,
         "restore": manifest.restore,
         "schema": manifest.schema,
@@ -72,8 +74,12 @@ fn human(info: &SnapshotInfo) -> String {
     if let Some(schema) = &manifest.schema {
         fields.push(("schema", schema.to_string()));
     }
-    if manifest.guarded {
-        fields.push(("guarded", "a restore withholds the databases".to_owned()));
+    if let Some(kind) = manifest.guard_kind() {
+        let what = match kind {
+            GuardKind::Channels => "a restore quarantines the channels",
+            GuardKind::Databases => "a restore withholds the databases",
+        };
+        fields.push(("guarded", what.to_owned()));
     }
     if !manifest.marks.is_empty() {
         fields.push(("marks", record::mark_line(&manifest.marks)));

@@ -1,18 +1,20 @@
 //! `status`: how old the newest snapshot of each node is.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use highwater::guard::{self, Standing};
 use highwater::ids::{NodeName, Time};
 use highwater::vault::{Level, SnapshotInfo};
 use highwater::{Error, Kind, Result};
 use serde_json::{Value, json};
 
-use super::record;
+use super::{guard as held, record};
 use crate::answer::Answer;
 use crate::cli::StatusArgs;
 use crate::context::Context;
-use crate::format;
+use crate::{format, places};
 
 /// Clocks of two machines may differ by so much before a time is said to lie in the future.
 const CLOCK_DIFFERENCE_NANOS_MAX: i64 = 5 * 60 * 1_000_000_000;
@@ -41,9 +43,16 @@ pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<Answer> {
     for node in newest.keys() {
         warnings.extend(vault.node_warnings(node)?);
     }
+    let directories = directories(&args.node_dir)?;
+    for (dir, standing) in &directories {
+        let quarantined = standing.as_ref().map_or(0, Standing::quarantined);
+        let line = held::line(dir, quarantined, standing.as_ref().map(|standing| standing.kind));
+        warnings.extend(line.map(|line| format!("{}: {line}", places::text(dir))));
+    }
     let document = json!({
         "nodes": newest.values().map(|info| document(info, now, stale(info))).collect::<Value>(),
         "slots": slots,
+        "directories": directories.iter().map(directory_document).collect::<Value>(),
         "warnings": warnings,
     });
     let rows = newest.values().map(|info| row(info, now, stale(info))).collect();
@@ -54,6 +63,20 @@ pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<Answer> {
     };
     let failed = any_stale.then_some(Kind::Stale);
     Ok(Answer::new(document, human).warnings(warnings).failed(failed))
+}
+
+/// What of each node directory is quarantined.
+fn directories(dirs: &[PathBuf]) -> Result<Vec<(&Path, Option<Standing>)>> {
+    let standing = |dir: &'_ PathBuf| -> Result<Option<Standing>> {
+        held::refuse_missing(dir)?;
+        guard::standing(dir)
+    };
+    dirs.iter().map(|dir| Ok((dir.as_path(), standing(dir)?))).collect()
+}
+
+fn directory_document((dir, standing): &(&Path, Option<Standing>)) -> Value {
+    let quarantined = standing.as_ref().map_or(0, Standing::quarantined);
+    json!({"dir": places::text(dir), "quarantined": quarantined, "standing": standing})
 }
 
 fn is_older(now: Time, time: Time, age_max: Duration) -> bool {

@@ -115,12 +115,22 @@ impl Scene {
         give_away(self.dir.path());
     }
 
-    /// The program with the vault, key and state directory of the scene.
+    /// The program with the vault, key and state directory of the scene, for a document.
     pub(crate) fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = self.plain_command(args);
+        command.arg("--json");
+        command
+    }
+
+    /// The same, for people.
+    pub(crate) fn plain_command<S: AsRef<OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = S>,
+    ) -> Command {
         let mut words =
             self.launcher.iter().map(OsString::as_os_str).chain([self.program.as_os_str()]);
         let mut command = Command::new(words.next().unwrap());
-        command.args(words).args(args).arg("--json");
+        command.args(words).args(args);
         command
             .env("HIGHWATER_VAULT", self.path("vault"))
             .env("HIGHWATER_KEY_FILE", self.path("vault.key"))

@@ -31,7 +31,13 @@ fn tool(name: &str, args: &[&str], input: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn is_there(name: &str) -> bool {
+/// Runs a tool that may fail; whether it ended well.
+pub(crate) fn attempt(name: &str, args: &[&str]) -> bool {
+    let output = Command::new(name).args(args).stdin(Stdio::null()).output().unwrap();
+    output.status.success()
+}
+
+pub(crate) fn is_there(name: &str) -> bool {
     let mut asked = Command::new(name);
     asked.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
     let there = asked.status().is_ok();

@@ -22,6 +22,15 @@ fn a_wrong_call_exits_with_2_and_says_so_in_a_document() {
         &["owner", "release", "--node", "n"],
         &["owner", "take-over", "--node", "n", "--reason", ""],
         &["status", "--max-age", "long"],
+        &["guard"],
+        &["guard", "list"],
+        &["guard", "release", "node", "channel"],
+        &["guard", "release", "node", "--reason", "r"],
+        &["guard", "release", "node", "--all", "--reason", ""],
+        &["guard", "release", "node", "channel", "--all", "--reason", "r"],
+        &["guard", "wait", "node", "--timeout", "long"],
+        &["run", "node"],
+        &["run", "node", "command"],
         &["freeze"],
         &[],
     ];
@@ -51,7 +60,10 @@ fn completions_know_the_commands() {
     let world = World::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = world.run(&["completions", shell]).code(0).stdout;
-        assert!(script.contains("snapshots") && script.contains("rollback"), "{shell}");
+        assert!(
+            ["snapshots", "rollback", "guard", "release"].iter().all(|word| script.contains(word)),
+            "{shell}"
+        );
     }
     assert!(world.run(&["completions", "bash", "--json"]).code(0).json()["script"].is_string());
 }
@@ -62,7 +74,9 @@ fn there_is_a_manual_page_for_each_command() {
     let document = world.run(&["man", "pages", "--json"]).code(0).json();
     let pages = document["pages"].as_array().expect("pages").len();
     assert_eq!(std::fs::read_dir(world.path("pages")).expect("pages").count(), pages);
-    for page in ["highwater.1", "highwater-restore.1", "highwater-key-add.1"] {
+    for page in
+        ["highwater.1", "highwater-guard-release.1", "highwater-run.1", "highwater-key-add.1"]
+    {
         let text = std::fs::read_to_string(world.path("pages").join(page)).expect(page);
         assert!(text.contains(".TH"), "{page}");
     }

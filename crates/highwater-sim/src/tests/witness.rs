@@ -163,7 +163,7 @@ fn keys_of_a_channel_that_is_lacking_are_never_used_again() {
     copy(&mut world, &image);
     world.start(ALICE);
     let lacking: Vec<ChannelId> = world.driver(ALICE).node().lacking().cloned().collect();
-    assert_eq!(lacking, [second.clone()]);
+    assert_eq!(lacking, std::slice::from_ref(&second));
     world.connect();
     world.run();
     assert_eq!(world.state(ALICE, &first), State::Open);

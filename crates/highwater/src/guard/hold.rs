@@ -109,6 +109,11 @@ pub(super) fn reveal(dir: &Path, env: &Env) -> Result<Vec<Held>> {
     Latch::update(dir, env, |latch| {
         let Some(mut latch) = latch else { return Ok(None) };
         latch.withheld.retain(|withheld| !released.contains(&withheld));
+        // Who released it stays recorded as long as others are withheld.
+        for withheld in &released {
+            let recorded = latch.channels.entry(withheld.part.clone()).or_default();
+            recorded.release.clone_from(&withheld.release);
+        }
         left = rows(&latch);
         let done = latch.kind == GuardKind::Databases
             && latch.withheld.is_empty()

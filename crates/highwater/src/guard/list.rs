@@ -73,6 +73,15 @@ impl Standing {
     pub fn quarantined(&self) -> u64 {
         self.held.iter().filter(|held| held.state.holds()).count() as u64
     }
+
+    /// What keeps the node from being started. A channel does so only where the node has no guard
+    /// that could judge it once it runs.
+    pub fn in_the_way(&self) -> impl Iterator<Item = &Held> {
+        self.held.iter().filter(|held| match self.kind {
+            GuardKind::Channels => held.state == HeldState::Withheld,
+            GuardKind::Databases => held.state.holds(),
+        })
+    }
 }
 
 /// How the node in `dir` stands; `None` where it has no latch.
@@ -98,10 +107,31 @@ pub fn list(dir: &Path) -> Result<Vec<Held>> {
 /// # Errors
 /// Quarantined where `timeout` passes before; interrupted where the caller cancels.
 pub fn wait(dir: &Path, timeout: Option<Duration>, control: &Control) -> Result<()> {
+    wait_while(timeout, control, || {
+        Ok(list(dir)?.into_iter().filter(|held| held.state.holds()).collect())
+    })
+}
+
+/// Waits until nothing in `dir` keeps the node from being started: [`Standing::in_the_way`].
+///
+/// # Errors
+/// As [`wait`].
+pub fn wait_to_start(dir: &Path, timeout: Option<Duration>, control: &Control) -> Result<()> {
+    wait_while(timeout, control, || {
+        let standing = standing(dir)?;
+        Ok(standing.iter().flat_map(Standing::in_the_way).cloned().collect())
+    })
+}
+
+fn wait_while(
+    timeout: Option<Duration>,
+    control: &Control,
+    held: impl Fn() -> Result<Vec<Held>>,
+) -> Result<()> {
     let start = control.env.monotonic();
     loop {
         control.cancel.check()?;
-        let held: Vec<Held> = list(dir)?.into_iter().filter(|held| held.state.holds()).collect();
+        let held = held()?;
         let Some(first) = held.first() else { return Ok(()) };
         let waited = control.env.monotonic().saturating_sub(start);
         let left = timeout.map(|timeout| timeout.saturating_sub(waited));

@@ -278,3 +278,6 @@ fn unreachable_witness(node: &NodeName, error: Error) -> Error {
         .hint("nothing is signed or revoked until it is back; switching it off is recorded in it")
         .source(error)
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,12 +35,17 @@ pub(super) fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     read(path, file, length)
 }
 
-/// Writes a file of mode 0600: whole and durable, or not at all. A file that has the name already is
-/// a conflict, or else is replaced.
+/// Writes a file of mode 0600 and at most 16 MiB: whole and durable, or not at all. A file that has
+/// the name already is a conflict, or else is replaced.
 pub fn write_file(path: &Path, bytes: &[u8], replace: bool, env: &Env) -> Result<()> {
     let name = path.file_name().ok_or_else(|| {
         Error::input("the path has no file name").entry(path.display().to_string())
     })?;
+    if bytes.len() as u64 > KIT_BYTES_MAX {
+        return Err(
+            Error::input("a kit of more than 16 MiB is none").entry(path.display().to_string())
+        );
+    }
     let mut fresh = std::ffi::OsString::from(".");
     fresh.push(name);
     fresh.push(format!(".{}", hex::encode(env.random::<8>()?)));

@@ -343,6 +343,9 @@ fn a_file_is_made_once_or_replaced_whole() {
     assert_eq!(read_file(&path).unwrap(), b"two");
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::read_dir(bench.dir.path()).unwrap().count(), 3, "nothing is left behind");
+    let long = vec![0; (16 << 20) + 1];
+    assert_eq!(wrong(write_file(&path, &long, true, &env)).kind(), Kind::Input);
+    assert_eq!(read_file(&path).unwrap(), b"two", "what is there stays");
     assert_eq!(wrong(read_file(&bench.node())).kind(), Kind::Input);
     assert_eq!(wrong(read_file(&bench.node().join("none"))).kind(), Kind::NotFound);
 }

@@ -176,3 +176,13 @@ pub fn rollback_with(
 pub fn recover(target: &Path, control: &Control) -> Result<Outcome> {
     rollback::recover(target, control, crate::engine::users)
 }
+
+/// Refuses a node directory whose restore or rollback was interrupted, or goes on: a conflict until
+/// [`recover`] has run. For who is about to start the node.
+///
+/// Who may not look into the work directory beside the node directory, as a node whose restore was
+/// made by root, is not told of an exchange of wholes: on either side of it the directory is whole,
+/// with its latch.
+pub fn refuse_interrupted(target: &Path) -> Result<()> {
+    rollback::refuse_interrupted(target)
+}

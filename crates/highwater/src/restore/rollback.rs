@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use super::journal::{Journal, Phase};
+use super::journal::{Journal, Phase, Way};
 use super::work::{Place, Users, WorkDir, candidates, interrupted, locate, standing};
 use super::{Exchange, Outcome, entries, exchange, hold};
 use crate::control::Control;
 use crate::durable;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::guard::Adapter;
 
 /// [`super::rollback`], asking `users` who has the node directory open.
@@ -72,6 +72,20 @@ pub(super) fn rollback_at(
     exchange::carry_out(&dir, &mut journal, &control.env)?;
     hold::read_back(held.as_ref(), adapter, &dir.target, &[], &control.env)?;
     Ok(journal.incoming.outcome())
+}
+
+/// [`super::refuse_interrupted`].
+pub(super) fn refuse_interrupted(target: &Path) -> Result<()> {
+    let (target, places) = candidates(target)?;
+    for (path, way) in places {
+        match Journal::read(&path.join("journal.json")) {
+            Ok(None) => {}
+            Ok(Some(_)) => return Err(interrupted(&target)),
+            Err(error) if error.kind() == Kind::Denied && way == Way::Whole => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// [`super::recover`], asking `users` who has the node directory open.

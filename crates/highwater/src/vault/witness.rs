@@ -113,7 +113,9 @@ impl Vault {
     /// The newest witness record of a node: its number and its document.
     pub(crate) fn newest_witness(&self, node: &NodeName) -> Result<Option<(u64, Vec<u8>)>> {
         for _ in 0..READ_TRIES_MAX {
-            let Some(&number) = self.witness_numbers(node)?.last() else { return Ok(None) };
+            let Some(&number) = self.witness_numbers(node)?.last() else {
+                return self.refuse_absent_vault().map(|()| None);
+            };
             let name = witness_name(node, number);
             match self.store().get(&name) {
                 Ok(object) => {
@@ -169,6 +171,16 @@ impl Vault {
             if self.store().delete(&witness_name(node, number)).is_err() {
                 return;
             }
+        }
+    }
+
+    /// Unavailable where the vault is gone since it was opened (its disk was unmounted, say): what
+    /// is not found there is not missing.
+    fn refuse_absent_vault(&self) -> Result<()> {
+        match self.store().size(super::header::NAME)? {
+            Some(_) => Ok(()),
+            None => Err(Error::unavailable("the vault is not where it was")
+                .entry(self.location().to_string())),
         }
     }
 

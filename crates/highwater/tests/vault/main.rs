@@ -10,6 +10,7 @@ mod owners;
 mod quarantine;
 mod sequences;
 mod slots;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -202,8 +202,8 @@ fn what_could_be_punished_is_marked_in_what_becomes_the_node() {
     let kept = report.kept.unwrap();
     assert_eq!((stale(&kept), signed(&kept)), (Vec::new(), 5));
     // Marked, and read back, in the one staging directory; read back again where the node is.
-    let (staging, target) = (plan.staging.clone(), plan.target.clone());
-    assert_eq!(*honest.0.lock().unwrap(), [staging.clone(), staging, target]);
+    let opened = [&plan.staging, &plan.staging, &plan.target];
+    assert!(honest.0.lock().unwrap().iter().eq(opened));
 
     let latch = Latch::read(&bench.node()).unwrap().unwrap();
     assert_eq!(

@@ -24,7 +24,7 @@ pub(super) struct Line {
     doubt: Option<WitnessRecord>,
     /// Who has taken the witness over from us.
     pub(super) deposed: Option<(String, Time)>,
-    waiting: VecDeque<(u64, Change)>,
+    pub(super) waiting: VecDeque<(u64, Change)>,
     answers: BTreeMap<u64, Result<Raised>>,
     next_ticket: u64,
     led: bool,

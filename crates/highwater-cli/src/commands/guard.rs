@@ -1,0 +1,293 @@
+//! `guard`: what of a node directory is quarantined, and letting it go on.
+
+use std::path::Path;
+use std::time::Duration;
+
+use highwater::guard::{self, GuardKind, Held, HeldState, Latch, Released, Standing, Which};
+use highwater::{Error, Kind, Result, restore};
+use serde_json::{Value, json};
+
+use super::record;
+use crate::answer::Answer;
+use crate::cli::{GuardCommand, GuardReleaseArgs, GuardShowArgs, GuardWaitArgs, TargetArgs};
+use crate::context::Context;
+use crate::{format, output, places};
+
+/// The numbers of a channel, as people read them.
+const NUMBERS: [&str; 5] = ["signed", "revoked", "received", "closing", "epoch"];
+/// What is said where there is no latch.
+const NOTHING: &str = "Nothing is quarantined.";
+
+pub(crate) fn run(context: &Context, command: &GuardCommand) -> Result<Answer> {
+    match command {
+        GuardCommand::List(args) => list(args),
+        GuardCommand::Show(args) => show(args),
+        GuardCommand::Release(args) => release(context, args),
+        GuardCommand::Wait(args) => wait(context, args),
+    }
+}
+
+fn list(args: &TargetArgs) -> Result<Answer> {
+    refuse_missing(&args.node_dir)?;
+    let Some(standing) = guard::standing(&args.node_dir)? else {
+        let nothing = json!({
+            "channels": [], "node": null, "kind": null, "cause": null, "snapshot": null,
+            "since": null,
+        });
+        return Ok(Answer::new(nothing, NOTHING));
+    };
+    let document = json!({
+        "channels": standing.held,
+        "node": standing.node,
+        "kind": standing.kind,
+        "cause": standing.cause,
+        "snapshot": standing.snapshot,
+        "since": standing.since,
+    });
+    let failed = (standing.quarantined() > 0).then_some(Kind::Quarantined);
+    let human = format!("{}\n\n{}", origin(&standing), table(&standing.held));
+    Ok(Answer::new(document, human).failed(failed))
+}
+
+fn show(args: &GuardShowArgs) -> Result<Answer> {
+    refuse_missing(&args.node_dir)?;
+    let (Some(standing), Some(latch)) =
+        (guard::standing(&args.node_dir)?, Latch::read(&args.node_dir)?)
+    else {
+        if let Some(channel) = &args.channel {
+            return Err(Error::not_found("nothing of this node is quarantined").entry(channel));
+        }
+        return Ok(Answer::new(json!({"channels": [], "node": null}), NOTHING));
+    };
+    let wanted = |held: &&Held| args.channel.as_ref().is_none_or(|channel| held.id == *channel);
+    let held: Vec<&Held> = standing.held.iter().filter(wanted).collect();
+    if let (true, Some(channel)) = (held.is_empty(), &args.channel) {
+        return Err(Error::not_found(format!("`{channel}` is not in quarantine"))
+            .entry(channel)
+            .hint("`highwater guard list` names what is"));
+    }
+    let document = json!({
+        "node": latch.node,
+        "uid": latch.uid,
+        "kind": latch.kind,
+        "cause": latch.cause,
+        "restore": latch.restore,
+        "snapshot": latch.snapshot,
+        "since": latch.time,
+        "reasons": latch.reasons,
+        "marks": latch.marks,
+        "listed": latch.listed,
+        "release": latch.release,
+        "original_gone": latch.original_gone,
+        "channels": held.iter().map(|held| held_document(&latch, held)).collect::<Value>(),
+    });
+    let mut paragraphs = vec![head(&standing, &latch)];
+    paragraphs.extend(held.iter().map(|held| held_fields(&latch, held)));
+    Ok(Answer::new(document, paragraphs.join("\n\n")))
+}
+
+fn release(context: &Context, args: &GuardReleaseArgs) -> Result<Answer> {
+    refuse_missing(&args.node_dir)?;
+    let which = match &args.channel {
+        Some(channel) => Which::Channel(channel.clone()),
+        None => Which::All,
+    };
+    let by = context.who();
+    let stands = guard::release(&args.node_dir, &which, &args.reason, &by, &context.control)?;
+    let is_meant = |held: &&Held| args.channel.as_ref().is_none_or(|channel| held.id == *channel);
+    let released: Vec<&Held> =
+        stands.iter().filter(is_meant).filter(|held| held.state == HeldState::Released).collect();
+    let left: Vec<&Held> = stands.iter().filter(|held| held.state.holds()).collect();
+    let document = json!({
+        "released": released, "held": left, "by": by, "reason": args.reason.trim(),
+    });
+    Ok(Answer::new(document, release_lines(&released, &left)))
+}
+
+fn release_lines(released: &[&Held], left: &[&Held]) -> String {
+    let names = |held: &[&Held]| {
+        let names: Vec<&str> = held.iter().map(|held| held.id.as_str()).collect();
+        names.join(", ")
+    };
+    if released.is_empty() && left.is_empty() {
+        return NOTHING.to_owned();
+    }
+    let mut lines = Vec::new();
+    if !released.is_empty() {
+        lines.push(format!("Released: {}.", names(released)));
+        lines.push(
+            "You take upon yourself that this state is current: if the node has gone further \
+             anywhere, what it signs from now on can cost the money in its channels."
+                .to_owned(),
+        );
+    }
+    if !left.is_empty() {
+        lines.push(format!("Still held: {}.", names(left)));
+    }
+    lines.join("\n")
+}
+
+fn wait(context: &Context, args: &GuardWaitArgs) -> Result<Answer> {
+    let (dir, timeout) = (&args.node_dir, args.patience.timeout);
+    refuse_unready(dir)?;
+    if let Some(standing) = guard::standing(dir)? {
+        say_waiting(dir, standing.held.iter().filter(|held| held.state.holds()), timeout);
+    }
+    guard::wait(dir, timeout, &context.control)?;
+    Ok(Answer::new(json!({"quarantined": 0}), NOTHING))
+}
+
+/// Waits until nothing keeps the node in `dir` from being started.
+pub(super) fn wait_to_start(
+    context: &Context,
+    dir: &Path,
+    timeout: Option<Duration>,
+) -> Result<()> {
+    refuse_unready(dir)?;
+    if let Some(standing) = guard::standing(dir)? {
+        say_waiting(dir, standing.in_the_way(), timeout);
+    }
+    guard::wait_to_start(dir, timeout, &context.control)?;
+    // A restore may have begun meanwhile.
+    refuse_unready(dir)
+}
+
+/// Says what is waited for, before the wait begins.
+fn say_waiting<'a>(dir: &Path, held: impl Iterator<Item = &'a Held>, timeout: Option<Duration>) {
+    let names: Vec<&str> = held.map(|held| held.id.as_str()).collect();
+    if !names.is_empty() && timeout != Some(Duration::ZERO) {
+        output::note(&format!(
+            "waiting for the release of {}: `highwater guard list {}` says why",
+            names.join(", "),
+            places::text(dir)
+        ));
+    }
+}
+
+/// A node can't start from a directory that is not there, nor from one whose restore was interrupted.
+fn refuse_unready(dir: &Path) -> Result<()> {
+    refuse_missing(dir)?;
+    restore::refuse_interrupted(dir)
+}
+
+pub(super) fn refuse_missing(dir: &Path) -> Result<()> {
+    let name = places::text(dir);
+    let found = std::fs::metadata(dir)
+        .map_err(|error| Error::io("the node directory", error).entry(name.as_str()))?;
+    if found.is_dir() {
+        return Ok(());
+    }
+    Err(Error::input("the node directory is no directory").entry(name))
+}
+
+/// What a report says of `quarantined` databases or channels; `None` of none.
+pub(super) fn line(dir: &Path, quarantined: u64, kind: Option<GuardKind>) -> Option<String> {
+    if quarantined == 0 {
+        return None;
+    }
+    let dir = places::text(dir);
+    Some(match kind {
+        Some(GuardKind::Channels) => format!(
+            "Its channels are quarantined: the node judges them once it runs, \
+             `highwater guard list {dir}` tells how far it is."
+        ),
+        _ => format!(
+            "{} withheld: `highwater guard release {dir} --all --reason \"…\"` lets the node go on.",
+            format::count(quarantined, "database is", "databases are")
+        ),
+    })
+}
+
+fn origin(standing: &Standing) -> String {
+    let how = match standing.cause {
+        guard::Cause::Restore => "restored from",
+        guard::Cause::Rollback => "brought back by a rollback of",
+        guard::Cause::Witness => "behind its witness",
+    };
+    let snapshot = standing.snapshot.map(|snapshot| format!(" {}", record::short(&snapshot)));
+    let since = format::time(standing.since);
+    format!("Node {}, {how}{}, since {since}", standing.node, snapshot.unwrap_or_default())
+}
+
+fn table(held: &[Held]) -> String {
+    let row = |held: &Held| vec![held.id.clone(), record::word(&held.state), held.reason.clone()];
+    format::table(&["CHANNEL", "STATE", "REASON"], &[], held.iter().map(row).collect())
+}
+
+fn held_document(latch: &Latch, held: &Held) -> Value {
+    let recorded = latch.channels.get(&held.id);
+    json!({
+        "id": held.id,
+        "state": held.state,
+        "reason": held.reason,
+        "ours": recorded.and_then(|recorded| recorded.ours),
+        "evidence": recorded.and_then(|recorded| recorded.evidence),
+        "verdict": recorded.and_then(|recorded| recorded.verdict),
+        "release": release_of(latch, held),
+        "withheld": withheld_paths(latch, held),
+    })
+}
+
+fn release_of<'a>(latch: &'a Latch, held: &Held) -> Option<&'a Released> {
+    let withheld = latch.withheld.iter().find(|withheld| withheld.part == held.id);
+    withheld.and_then(|withheld| withheld.release.as_ref()).or_else(|| latch.released(&held.id))
+}
+
+fn withheld_paths(latch: &Latch, held: &Held) -> Vec<String> {
+    let of_part = latch.withheld.iter().filter(|withheld| withheld.part == held.id);
+    of_part.map(|withheld| withheld.path.to_string()).collect()
+}
+
+fn head(standing: &Standing, latch: &Latch) -> String {
+    let mut lines = vec![origin(standing)];
+    lines.extend(latch.reasons.iter().cloned());
+    if !latch.marks.is_empty() {
+        let marks: Vec<String> =
+            latch.marks.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        lines.push(format!("The vault has seen {}.", marks.join(" ")));
+    }
+    lines.join("\n")
+}
+
+fn held_fields(latch: &Latch, held: &Held) -> String {
+    let mut fields = vec![
+        ("channel", held.id.clone()),
+        ("state", record::word(&held.state)),
+        ("reason", held.reason.clone()),
+    ];
+    let paths = withheld_paths(latch, held);
+    if !paths.is_empty() {
+        fields.push(("withheld", paths.join(", ")));
+    }
+    if let Some(recorded) = latch.channels.get(&held.id) {
+        let known =
+            |value: Value| if value.is_null() { "not known".to_owned() } else { pairs(&value) };
+        fields.push(("ours", known(json!(recorded.ours))));
+        let evidence = json!(recorded.evidence);
+        for name in ["chain", "backup", "witness", "report", "policy"] {
+            fields.push((name, known(evidence[name].clone())));
+        }
+        fields.push(("verdict", known(json!(recorded.verdict))));
+    }
+    if let Some(release) = release_of(latch, held) {
+        let time = format::time(release.time);
+        fields.push(("release", format!("by {}, {time}: {}", release.by, release.reason)));
+    }
+    format::fields(&fields)
+}
+
+/// An object on one line, as `signed 6, revoked 5`, the numbers in the order of [`NUMBERS`].
+fn pairs(value: &Value) -> String {
+    match value {
+        Value::Object(object) => {
+            let place = |name: &str| NUMBERS.iter().position(|number| *number == name);
+            let mut named: Vec<(&String, &Value)> = object.iter().collect();
+            named.sort_by_key(|(name, _)| place(name).unwrap_or(NUMBERS.len()));
+            let pairs: Vec<String> =
+                named.iter().map(|(name, value)| format!("{name} {}", pairs(value))).collect();
+            pairs.join(", ")
+        }
+        Value::Null => "not known".to_owned(),
+        other => record::word(other),
+    }
+}
