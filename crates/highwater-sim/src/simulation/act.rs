@@ -1,9 +1,12 @@
 //! What can happen at a step.
 
-use highwater::guard::PutFault;
+use std::collections::BTreeMap;
+
+use highwater::guard::{Cause, GuardKind, Latch, PutFault, Released, channel_marks};
+use highwater::ids::{NodeName, Time};
 
 use super::gate::GateCut;
-use super::world::{At, Copy, Crash, Outcome, Paying, Story, World, load, numbers};
+use super::world::{At, Copy, Crash, Image, Outcome, Paying, Story, World, load, numbers};
 use crate::ids::{Both, ChannelId, Sats};
 use crate::ledger::Spend;
 use crate::node::{Answer, Command, Input, State};
@@ -82,16 +85,22 @@ impl World {
     /// Something happens.
     pub(super) fn act(&mut self) -> Outcome {
         self.trace.borrow_mut().step();
-        let sum: usize = ACTS.iter().map(|(_, weight)| weight).sum();
-        let mut at = self.rng.below(sum);
-        let act = ACTS.iter().find(|(_, weight)| match at.checked_sub(*weight) {
+        let weight = |(act, weight): &(Act, usize)| match act {
+            Act::Close | Act::ForceClose => self.plan.endings,
+            _ => *weight,
+        };
+        let sum: usize = ACTS.iter().map(weight).sum();
+        let mut at = self.rng.clone().below(sum);
+        let act = ACTS.iter().find(|act| match at.checked_sub(weight(act)) {
             Some(rest) => {
                 at = rest;
                 false
             }
             None => true,
         });
-        match act.expect("the number is below the sum").0 {
+        let act = act.expect("the number is below the sum").0;
+        self.rng.below(sum);
+        match act {
             Act::Deliver => self.act_deliver(),
             Act::Connect => self.act_connect(),
             Act::Disconnect => self.act_disconnect(),
@@ -116,7 +125,7 @@ impl World {
     }
 
     fn crash(&mut self) -> Option<Crash> {
-        if self.calm || !self.rng.chance(1, 60) {
+        if self.calm || !self.rng.chance(1, self.plan.crashes) {
             return None;
         }
         let leaving = Crash::Leaving(self.rng.below(3));
@@ -125,6 +134,7 @@ impl World {
             Crash::Commit(Cut::AfterSync),
             Crash::Gate(GateCut::BeforeRaise),
             Crash::Gate(GateCut::AfterRaise),
+            Crash::Gate(GateCut::AfterUnmark),
             leaving,
         ])
     }
@@ -304,8 +314,8 @@ impl World {
     fn act_backup(&mut self) -> Outcome {
         let copies = self.all();
         let Some(at) = self.rng.pick(&copies) else { return Ok(()) };
-        let image = self.copy(at).disk.image();
-        let marks = self.rng.chance(1, 2).then(|| numbers(&load(&image)));
+        let image = self.copy(at).image();
+        let marks = self.rng.chance(1, 2).then(|| numbers(&load(&image.disk)));
         self.note(format_args!("a backup of {at:?}, with marks: {}", marks.is_some()));
         let party = &mut self.parties[at.0];
         for (id, ours) in marks.into_iter().flatten() {
@@ -323,14 +333,20 @@ impl World {
     }
 
     /// Whether a party may go back in time: with a witness always. By their peers' word only while
-    /// they remember: nobody else may be in quarantine.
+    /// these remember its channels: they lack none, and none of theirs is in quarantine.
     fn may_go_back(&self, party: usize) -> bool {
-        let others = self.all().into_iter().filter(|at| at.0 != party);
+        let others = || self.all().into_iter().filter(|at| at.0 != party);
         let held = |at: At| {
             let mut channels = self.stored(at).channels.into_iter();
             channels.any(|stored| stored.stale.is_some() && !stored.closed)
         };
-        self.witnessed() || !others.into_iter().any(held)
+        let lacking = |at: At| {
+            let stored = self.stored(at);
+            let has = |id| stored.channels.iter().any(|stored| stored.channel.id() == id);
+            let its = self.channels.iter().filter(|(_, story)| story.ends.contains(&at.0));
+            its.map(|(id, _)| id).any(|id| self.ledger.view(id).funded && !has(id))
+        };
+        self.witnessed() || !others().any(|at| held(at) || lacking(at))
     }
 
     /// A party of which one copy can be replaced.
@@ -346,33 +362,34 @@ impl World {
         let count = self.parties[party].images.len();
         let newest = self.rng.chance(1, 2);
         let which = if newest { count - 1 } else { self.rng.below(count) };
-        let disk = self.parties[party].images[which].image();
-        disk.mark_stale();
+        let image = self.parties[party].images[which].image();
         self.note(format_args!("party {party} is restored from image {which} of {count}"));
-        self.replace(party, Some(disk));
+        self.replace(party, image, Cause::Restore);
         Ok(())
     }
 
     /// The last restore is undone: its disk is as old by now.
     fn act_rollback(&mut self) -> Outcome {
         let Some(party) = self.one_to_go_back() else { return Ok(()) };
-        let Some(disk) = self.parties[party].kept.take() else { return Ok(()) };
-        disk.mark_stale();
+        let Some(image) = self.parties[party].kept.take() else { return Ok(()) };
         self.note(format_args!("party {party} is rolled back"));
-        self.replace(party, Some(disk));
+        self.replace(party, image, Cause::Rollback);
         Ok(())
     }
 
-    fn replace(&mut self, party: usize, disk: Option<crate::store::Disk>) {
-        let Some(disk) = disk else { return };
+    /// Puts a disk in the place of another one as Highwater does: marked, with a latch beside it.
+    fn replace(&mut self, party: usize, image: Image, cause: Cause) {
         self.tally.restored += 1;
-        self.parties[party].went_back = true;
         self.stop((party, 0));
-        let marks = self.parties[party].marks.clone();
-        let copy = &mut self.parties[party].copies[0];
-        let before = std::mem::replace(&mut copy.disk, disk);
-        copy.marks = marks;
-        self.parties[party].kept = Some(before);
+        image.disk.mark_stale();
+        let real = self.real(party);
+        let its = &mut self.parties[party];
+        its.went_back = true;
+        let marks = its.marks.iter().flat_map(|(id, ours)| channel_marks(id.as_str(), ours));
+        let latch = latch(its.name.clone(), cause, marks.collect());
+        let mut copy = Copy::on(Image { disk: image.disk, latch: Some(latch) }, real);
+        copy.marks = its.marks.clone();
+        its.kept = Some(std::mem::replace(&mut its.copies[0], copy).image());
     }
 
     /// Somebody puts an old disk in the place of the newer one: nothing is marked.
@@ -382,11 +399,12 @@ impl World {
         }
         let party = self.rng.below(self.parties.len());
         let Some(image) = self.rng.pick(&self.parties[party].images) else { return Ok(()) };
+        let real = self.real(party);
         self.note(format_args!("an old disk is put in the place of that of party {party}"));
         self.tally.restored += 1;
         self.parties[party].went_back = true;
         self.stop((party, 0));
-        self.parties[party].copies[0] = Copy::on(image.image());
+        self.parties[party].copies[0] = Copy::on(image.image(), real);
         Ok(())
     }
 
@@ -396,13 +414,14 @@ impl World {
         if !self.witnessed() || self.parties[party].copies.len() > 1 {
             return Ok(());
         }
-        let now = self.parties[party].copies[0].disk.image();
+        let real = self.real(party);
+        let now = self.parties[party].copies[0].image();
         let old = self.rng.pick(&self.parties[party].images).expect("the first one stays");
-        let disk = if self.rng.chance(1, 2) { now } else { old.image() };
+        let image = if self.rng.chance(1, 2) { now } else { old.image() };
         self.note(format_args!("party {party} is cloned"));
         self.tally.cloned += 1;
         self.parties[party].went_back = true;
-        self.parties[party].copies.push(Copy::on(disk));
+        self.parties[party].copies.push(Copy::on(image, real));
         Ok(())
     }
 
@@ -457,5 +476,27 @@ impl World {
     pub(super) fn state(&self, at: At, id: &ChannelId) -> Option<State> {
         let listed = self.copy(at).driver.as_ref()?.node().list();
         listed.into_iter().find(|listed| listed.id == *id).map(|listed| listed.state)
+    }
+}
+
+/// What Highwater leaves in a directory that it has put in another one's place.
+fn latch(node: NodeName, cause: Cause, marks: BTreeMap<String, u64>) -> Latch {
+    let (reason, by, time) = ("it burnt".to_owned(), "the simulation".to_owned(), Time::default());
+    Latch {
+        version: 1,
+        kind: GuardKind::Channels,
+        node,
+        uid: None,
+        cause,
+        restore: None,
+        snapshot: None,
+        time,
+        reasons: Vec::new(),
+        marks,
+        channels: BTreeMap::new(),
+        listed: false,
+        withheld: Vec::new(),
+        release: None,
+        original_gone: Some(Released { reason, by, time }),
     }
 }

@@ -2,13 +2,14 @@
 //! broken in the ways that a guard must not be, so that the simulation shows that it would notice.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use highwater::env::Env;
 use highwater::guard::{Arrival, Guard, MemoryWitness, Move, Witness};
 use highwater::ids::NodeName;
-use highwater::{Error, Result};
-use highwater_guard::{Basis, Opened, Ours, Policy, Quarantined, Release, Report};
+use highwater::{Control, Error, Result};
+use highwater_guard::{Basis, Opened, Ours, Policy, Quarantined, Release, Report, Verdict};
 
 use crate::channel::Channel;
 use crate::gate::{Admitted, Gate, Loaded, Unmark};
@@ -37,6 +38,8 @@ pub(super) enum GateCut {
     BeforeRaise,
     /// In the witness, nothing has left.
     AfterRaise,
+    /// A mark is gone, and the channel is not out yet.
+    AfterUnmark,
 }
 
 /// What a gate is made of.
@@ -45,6 +48,8 @@ pub(super) struct Parts {
     pub(super) broken: Option<Break>,
     /// The highest marks that backups have recorded, where the disk was restored from one.
     pub(super) backups: BTreeMap<ChannelId, Ours>,
+    /// Where the library's guard keeps its latch, if it is that one.
+    pub(super) dir: Option<PathBuf>,
 }
 
 pub(super) struct SimGate {
@@ -77,7 +82,14 @@ impl SimGate {
             }
         };
         let epoch = witness.as_ref().map_or(0, Witness::epoch);
-        let (guard, cut, late) = (None, None, Moves::default());
+        let (cut, late) = (None, Moves::default());
+        let (guard, witness) = match &parts.dir {
+            Some(dir) => {
+                let control = Control::new(env.clone());
+                (Some(Guard::open(dir, node.clone(), parts.policy, witness, &control)?), None)
+            }
+            None => (None, witness),
+        };
         Ok(SimGate { parts, witness, guard, epoch, cut, late })
     }
 
@@ -129,6 +141,14 @@ impl SimGate {
     }
 }
 
+fn power(goes: bool) -> Result<()> {
+    if goes { Err(gone()) } else { Ok(()) }
+}
+
+fn gone() -> Error {
+    Error::unavailable("the power went")
+}
+
 type Held = Quarantined<Channel>;
 
 impl Gate for SimGate {
@@ -167,11 +187,17 @@ impl Gate for SimGate {
         Ok(admitted)
     }
 
-    fn settle(&mut self, id: &ChannelId, held: Held, unmark: Unmark<'_>) -> Result<Opened<Channel>> {
+    fn settle(
+        &mut self,
+        id: &ChannelId,
+        held: Held,
+        unmark: Unmark<'_>,
+    ) -> Result<Opened<Channel>> {
+        let cut = self.cut == Some(GateCut::AfterUnmark);
+        let mut unmark = || unmark().and_then(|()| power(cut));
         if let Some(guard) = &mut self.guard {
-            return Gate::settle(guard, id, held, unmark);
+            return Gate::settle(guard, id, held, &mut unmark);
         }
-        use highwater_guard::Verdict;
         match held.verdict() {
             Verdict::Clear(_) | Verdict::Closed => unmark()?,
             _ if self.lets_out(&held) => {
@@ -202,12 +228,16 @@ impl Gate for SimGate {
         .map_err(Box::new)
     }
 
+    fn released(&self, id: &ChannelId) -> Result<Option<Release>> {
+        self.guard.as_ref().map_or(Ok(None), |guard| Gate::released(guard, id))
+    }
+
     fn leave(&mut self, moves: &Moves) -> Result<()> {
-        let gone = || Error::unavailable("the power went");
         let cut = self.cut.take();
         if cut == Some(GateCut::BeforeRaise) {
             return Err(gone());
         }
+        let cut = cut.filter(|cut| *cut == GateCut::AfterRaise);
         if self.is(Break::RaisesLate) {
             let late = std::mem::replace(&mut self.late, moves.clone());
             self.raise(&late)?;
@@ -216,7 +246,7 @@ impl Gate for SimGate {
         } else {
             self.raise(moves)?;
         }
-        if cut.is_some() { Err(gone()) } else { Ok(()) }
+        power(cut.is_some())
     }
 
     fn retire(&mut self, id: &ChannelId) -> Result<()> {

@@ -5,7 +5,7 @@ use highwater_guard::{Channel as _, Ours};
 
 use super::world::{At, Outcome, World, rank};
 use super::{Breach, Kind};
-use crate::ids::{ChannelId, PaymentHash, Sats};
+use crate::ids::{Both, ChannelId, PaymentHash, Sats, Side};
 use crate::ledger::DELAY_BLOCKS;
 use crate::node::{Command, State};
 use crate::store::PaymentState;
@@ -35,7 +35,7 @@ impl World {
     }
 
     /// Delivers all that is in flight.
-    fn pump(&mut self) -> Outcome {
+    pub(super) fn pump(&mut self) -> Outcome {
         for _ in 0..MESSAGES_MAX {
             let mut waiting = Vec::new();
             for (pair, session) in &self.sessions {
@@ -104,7 +104,8 @@ impl World {
     }
 
     fn whole_ends(&self, id: &ChannelId) -> [bool; 2] {
-        self.ends(id).map(|at| self.is_whole(at, id))
+        let misled = self.watch.misled.contains(id);
+        self.ends(id).map(|at| !misled && self.is_whole(at, id))
     }
 
     /// Whether a node has lost nothing of a channel, and nobody remembers more.
@@ -147,9 +148,8 @@ impl World {
             self.pay(b, a, id.clone(), Sats(1))?;
             return self.pump();
         }
-        let live = [a, b].map(|at| {
-            self.copy(at).driver.as_ref().is_some_and(|it| it.node().live(id).is_some())
-        });
+        let live = [a, b]
+            .map(|at| self.copy(at).driver.as_ref().is_some_and(|it| it.node().live(id).is_some()));
         let all_whole = whole == [true; 2];
         if all_whole && (!self.channels[id].ending || live != [true; 2]) {
             return stuck(format!("{id} lost nothing, and is {states:?}"));
@@ -195,8 +195,10 @@ impl World {
             self.tally.open += 1;
             return self.agree(id, a, b);
         }
+        // Nobody is left who remembers it, and may close it: an operator has to decide.
         let mute = |state: &Option<State>, at: At| {
-            !self.honest(at.0) || matches!(state, None | Some(State::Blocked | State::Waiting))
+            !self.honest(at.0)
+                || matches!(state, None | Some(State::Offered | State::Blocked | State::Waiting))
         };
         if mute(&states[0], a) && mute(&states[1], b) {
             return Ok(());
@@ -212,20 +214,15 @@ impl World {
         let node = |at: At| self.copy(at).driver.as_ref().expect("it runs").node();
         let [ours, theirs] = [a, b].map(|at| node(at).live(id).expect("it is open"));
         let story = &self.channels[id];
-        let mut expected = story.balance;
-        let mut paid = 0;
+        let (mut paid, mut received, mut spent) = (0, Both::default(), Both::default());
         for (hash, paying) in self.payments.iter().filter(|(_, paying)| paying.channel == *id) {
-            let from_opener = paying.payer == story.ends[0];
-            let payer = if from_opener { a } else { b };
-            let (from, to) = match from_opener {
-                true => (&mut expected.opener, &mut expected.acceptor),
-                false => (&mut expected.acceptor, &mut expected.opener),
-            };
-            match node(payer).payment(hash).map(|payment| payment.state) {
+            let payer = if paying.payer == a.0 { Side::Opener } else { Side::Acceptor };
+            let at = if payer == Side::Opener { a } else { b };
+            match node(at).payment(hash).map(|payment| payment.state) {
                 Some(PaymentState::Paid(_)) => {
                     paid += 1;
-                    *from = from.checked_sub(paying.amount).unwrap_or_default();
-                    *to += paying.amount;
+                    *spent.at_mut(payer) += paying.amount;
+                    *received.at_mut(payer.other()) += paying.amount;
                 }
                 Some(PaymentState::Failed) | None => {}
                 Some(PaymentState::Pending) => {
@@ -236,10 +233,14 @@ impl World {
         if !ours.is_settled() || !theirs.is_settled() {
             return stuck(format!("{id} never settles"));
         }
-        let balances = (expected.opener, expected.acceptor);
+        let expected = |side| {
+            let had = *story.balance.at(side) + *received.at(side);
+            had.checked_sub(*spent.at(side)).unwrap_or_default()
+        };
+        let balances = (expected(Side::Opener), expected(Side::Acceptor));
         if ours.balances() != balances || theirs.balances() != (balances.1, balances.0) {
             let what = format!(
-                "{id}: {:?} and {:?}, where it should be {expected:?}",
+                "{id}: {:?} and {:?}, where it should be {balances:?}",
                 ours.balances(),
                 theirs.balances()
             );
@@ -257,7 +258,8 @@ impl World {
             return Ok(());
         }
         let Some(latest) = self.watch.latest.get(&(at.0, id.clone())) else { return Ok(()) };
-        let pending = |hash: &PaymentHash| latest.balance().pending.iter().any(|it| it.hash == *hash);
+        let pending =
+            |hash: &PaymentHash| latest.balance().pending.iter().any(|it| it.hash == *hash);
         let mut floor = latest.balances().0;
         for (hash, paying) in self.payments.iter().filter(|(_, paying)| paying.channel == *id) {
             let payer = self.copy((paying.payer, 0)).driver.as_ref();

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use highwater::env::{Clock, Env, Random};
 use highwater::Result;
+use highwater::env::{Clock, Env, Random};
 use highwater::ids::Time;
 
 /// SplitMix64: one number of state, and every seed is as good as another.

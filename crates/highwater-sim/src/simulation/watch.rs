@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use highwater::guard::Witness;
+use highwater::guard::{Witness, WitnessRecord};
 use highwater_guard::Channel as _;
 
-use super::world::{At, Outcome, World, rank};
+use super::world::{At, Outcome, World, numbers, rank};
 use super::{Breach, Kind};
 use crate::channel::Channel;
 use crate::ids::{ChannelId, PublicKey, Side, Signature};
@@ -22,11 +22,13 @@ pub(super) struct Watch {
     /// Signatures of the peer's commitments, by number, and of the close.
     signed: BTreeMap<(usize, ChannelId, Option<u64>), Signature>,
     /// Commitments that a party has revoked, counted: what has left, and what the peer has.
-    revoked_left: BTreeMap<End, u64>,
+    pub(super) revoked_left: BTreeMap<End, u64>,
     revoked_held: BTreeMap<End, u64>,
     published: BTreeMap<End, u64>,
     /// The furthest state of each end that was ever durable.
     pub(super) latest: BTreeMap<End, Channel>,
+    /// Channels of which a copy that was deposed, and did not know it yet, has said where it stands.
+    pub(super) misled: BTreeSet<ChannelId>,
     /// Which channel a key of a party is for.
     keys: BTreeMap<PublicKey, ChannelId>,
     /// The ends that have been condemned, and those that went on after a quarantine.
@@ -67,6 +69,7 @@ impl World {
         self.silent(at, channel)?;
         let end = (at.0, channel.clone());
         match body {
+            Body::Reestablish(_) => self.watch_memory(at, channel)?,
             Body::Open { key, .. } | Body::Accept { key, .. } => {
                 let witnessed = self.witnessed();
                 let first = self.watch.keys.entry(*key).or_insert_with(|| channel.clone());
@@ -91,7 +94,8 @@ impl World {
                     self.watch_owner(at, channel)?;
                 }
                 if self.watch.published.get(&end).is_some_and(|published| *published <= *number) {
-                    let what = format!("{at:?} revokes commitment {number} of {channel}, published");
+                    let what =
+                        format!("{at:?} revokes commitment {number} of {channel}, published");
                     return breach(Kind::Revoked, what);
                 }
                 self.watch_order(at, channel, |its| its.revoked >= revoked)?;
@@ -101,17 +105,42 @@ impl World {
         Ok(())
     }
 
+    /// Who says where it stands remembers all that has left it, and that its peer may have. A copy that
+    /// was deposed and has not moved since does not know yet; it only misleads its peer.
+    fn watch_memory(&mut self, at: At, channel: &ChannelId) -> Outcome {
+        let end = (at.0, channel.clone());
+        let ours = numbers(&self.stored(at)).get(channel).copied().unwrap_or_default();
+        let latest = self.watch.latest.get(&end);
+        if latest.is_some_and(|latest| rank(&latest.ours()) > rank(&ours)) {
+            self.watch.misled.insert(channel.clone());
+        }
+        let left =
+            if self.witnessed() { &self.watch.revoked_left } else { &self.watch.revoked_held };
+        let left = left.get(&end).copied().unwrap_or(0);
+        if left > ours.revoked && self.copy(at).epoch == self.owner_epoch(at.0) {
+            let what = format!("{at:?} speaks of {channel} at {}, {left} have left", ours.revoked);
+            return breach(Kind::Forgot, what);
+        }
+        Ok(())
+    }
+
     /// Nothing is said about a channel that is in quarantine in the node, or marked on its disk.
     fn silent(&self, at: At, channel: &ChannelId) -> Outcome {
+        if self.plan.broken.is_some() {
+            return Ok(());
+        }
         let driver = self.copy(at).driver.as_ref().expect("it has just answered");
         let listed = driver.node().list().into_iter().find(|listed| listed.id == *channel);
-        let held = listed
-            .is_some_and(|listed| matches!(listed.state, State::Waiting | State::Blocked));
+        let held =
+            listed.is_some_and(|listed| matches!(listed.state, State::Waiting | State::Blocked));
         let marked = self.stored(at).channels.iter().any(|stored| {
             stored.channel.id() == channel && stored.stale.is_some() && !stored.closed
         });
-        if held || (marked && self.plan.broken.is_none()) {
-            return breach(Kind::Spoke, format!("{at:?} spoke of {channel}, which is in quarantine"));
+        if held || marked {
+            return breach(
+                Kind::Spoke,
+                format!("{at:?} spoke of {channel}, which is in quarantine"),
+            );
         }
         Ok(())
     }
@@ -168,7 +197,8 @@ impl World {
         channel: &ChannelId,
         has: impl Fn(&highwater_guard::Witness) -> bool,
     ) -> Outcome {
-        if self.plan.broken.is_some() {
+        // Where the chain has decided, the witness has forgotten the channel.
+        if self.plan.broken.is_some() || self.ledger.view(channel).confirmed {
             return Ok(());
         }
         let stored = self.stored(at);
@@ -192,12 +222,12 @@ impl World {
     }
 
     /// What the witness of a party says of a channel, whether it can be reached or not.
-    pub(super) fn entry(&self, party: usize, channel: &ChannelId) -> Option<highwater_guard::Witness> {
-        let party = &self.parties[party];
-        party.witness.cut_off(false);
-        let record = Witness::look(&party.witness, &party.name);
-        party.witness.cut_off(!party.reachable);
-        let record = record.expect("a witness in memory can be read")?;
+    pub(super) fn entry(
+        &self,
+        party: usize,
+        channel: &ChannelId,
+    ) -> Option<highwater_guard::Witness> {
+        let record = self.record(party)?;
         let entry = record.channels.get(channel.as_str())?;
         Some(highwater_guard::Witness {
             signed: entry.signed,
@@ -208,6 +238,19 @@ impl World {
             owned: true,
             epoch: entry.epoch,
         })
+    }
+
+    /// The epoch of the copy that has taken the witness over last; 0 where there is no witness.
+    fn owner_epoch(&self, party: usize) -> u64 {
+        self.record(party).filter(|_| self.witnessed()).map_or(0, |record| record.epoch)
+    }
+
+    fn record(&self, party: usize) -> Option<WitnessRecord> {
+        let party = &self.parties[party];
+        party.witness.cut_off(false);
+        let record = Witness::look(&party.witness, &party.name);
+        party.witness.cut_off(!party.reachable);
+        record.expect("a witness in memory can be read")
     }
 
     /// A published commitment was proven to be revoked.

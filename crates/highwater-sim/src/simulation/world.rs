@@ -4,11 +4,13 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use highwater::env::Env;
-use highwater::guard::MemoryWitness;
 use highwater::Kind as ErrorKind;
+use highwater::env::Env;
+use highwater::guard::{Latch, MemoryWitness};
 use highwater::ids::NodeName;
 use highwater_guard::{Channel as _, Ours, Policy};
+
+use tempfile::TempDir;
 
 use super::gate::{Break, GateCut, Parts, SimGate};
 use super::random::{Rng, env};
@@ -51,9 +53,9 @@ pub(super) struct Party {
     pub(super) name: NodeName,
     pub(super) witness: MemoryWitness,
     pub(super) reachable: bool,
-    pub(super) images: Vec<Disk>,
+    pub(super) images: Vec<Image>,
     /// What a restore has put aside.
-    pub(super) kept: Option<Disk>,
+    pub(super) kept: Option<Image>,
     pub(super) copies: Vec<Copy>,
     /// It was restored, rolled back or copied.
     pub(super) went_back: bool,
@@ -61,8 +63,17 @@ pub(super) struct Party {
     pub(super) marks: BTreeMap<ChannelId, Ours>,
 }
 
+/// What a copy of a node directory holds.
+#[derive(Clone, Default)]
+pub(super) struct Image {
+    pub(super) disk: Disk,
+    pub(super) latch: Option<Latch>,
+}
+
 pub(super) struct Copy {
     pub(super) disk: Disk,
+    /// Beside it, where the library's guard has its latch.
+    dir: Option<TempDir>,
     pub(super) driver: Option<Driver<MemoryStore, SimGate>>,
     pub(super) epoch: u64,
     /// A restore has left the marks of backups beside its disk.
@@ -103,16 +114,16 @@ impl World {
     pub(super) fn new(plan: Plan, trace: Rc<RefCell<Trace>>) -> World {
         let party = |number: usize| {
             let keys = NodeKeys::new([number as u8 + 1; 32]);
-            let disk = Disk::default();
+            let real = plan.real && plan.rogue != Some(number);
             Party {
                 id: keys.peer_id(),
                 keys,
                 name: format!("node-{number}").parse().expect("it is a name"),
                 witness: MemoryWitness::new(),
                 reachable: true,
-                images: vec![disk.image()],
+                images: vec![Image::default()],
                 kept: None,
-                copies: vec![Copy::on(disk)],
+                copies: vec![Copy::on(Image::default(), real)],
                 went_back: false,
                 marks: BTreeMap::new(),
             }
@@ -135,6 +146,11 @@ impl World {
 
     pub(super) fn note(&self, event: std::fmt::Arguments<'_>) {
         self.trace.borrow_mut().event(event);
+    }
+
+    /// Whether a party has the library's guard, on a directory.
+    pub(super) fn real(&self, party: usize) -> bool {
+        self.plan.real && self.honest(party)
     }
 
     pub(super) fn honest(&self, party: usize) -> bool {
@@ -173,20 +189,24 @@ impl World {
         let rogue = !self.honest(at.0);
         let broken = if rogue { Some(Break::FreeForAll) } else { self.plan.broken };
         let backups = self.copy(at).marks.clone();
-        let parts = Parts { policy: self.plan.policy, broken, backups };
+        let dir = self.copy(at).dir.as_ref().map(|dir| dir.path().to_owned());
+        let parts = Parts { policy: self.plan.policy, broken, backups, dir };
         let party = &self.parties[at.0];
-        let started = SimGate::open(parts, &party.witness, &party.name, &self.env).and_then(|gate| {
-            let epoch = crate::gate::Gate::epoch(&gate);
-            let mut store = MemoryStore::new(self.copy(at).disk.clone());
-            cut.into_iter().for_each(|cut| store.cut(cut));
-            Ok((epoch, Driver::start(party.keys.clone(), store, gate)?))
-        });
+        let started =
+            SimGate::open(parts, &party.witness, &party.name, &self.env).and_then(|gate| {
+                let epoch = crate::gate::Gate::epoch(&gate);
+                let mut store = MemoryStore::new(self.copy(at).disk.clone());
+                cut.into_iter().for_each(|cut| store.cut(cut));
+                Ok((epoch, Driver::start(party.keys.clone(), store, gate)?))
+            });
         match started {
             Ok((epoch, driver)) => {
                 self.note(format_args!("{at:?} starts under epoch {epoch}"));
                 let copy = self.copy_mut(at);
                 (copy.epoch, copy.driver) = (epoch, Some(driver));
                 self.observe(at);
+                // Before it speaks to anybody it looks at the ledger.
+                self.look(at)?;
             }
             Err(error) => {
                 self.note(format_args!("{at:?} can't start: {error}"));
@@ -278,7 +298,8 @@ impl World {
             Some(Crash::Gate(cut)) => driver.gate_mut().cut(cut),
             Some(Crash::Leaving(_)) | None => {}
         }
-        let event = format!("{at:?} <- {input:?}{}", crash.map_or(String::new(), |c| format!(" {c:?}")));
+        let event =
+            format!("{at:?} <- {input:?}{}", crash.map_or(String::new(), |c| format!(" {c:?}")));
         let result = driver.handle(input);
         self.note(format_args!("{event}"));
         self.observe(at);
@@ -381,8 +402,25 @@ impl World {
 }
 
 impl Copy {
-    pub(super) fn on(disk: Disk) -> Copy {
-        Copy { disk, driver: None, epoch: 0, marks: BTreeMap::new() }
+    /// A copy on the disk of an image, which is its own from now on.
+    pub(super) fn on(image: Image, real: bool) -> Copy {
+        let dir = real.then(|| tempfile::tempdir().expect("there is a temporary directory"));
+        if let (Some(dir), Some(latch)) = (&dir, image.latch) {
+            latch.write(dir.path(), &Env::system()).expect("a latch can be written");
+        }
+        Copy { disk: image.disk, dir, driver: None, epoch: 0, marks: BTreeMap::new() }
+    }
+
+    pub(super) fn image(&self) -> Image {
+        let latch = self.dir.as_ref().map(|dir| Latch::read(dir.path()));
+        let latch = latch.and_then(|latch| latch.expect("a latch can be read"));
+        Image { disk: self.disk.image(), latch }
+    }
+}
+
+impl Image {
+    pub(super) fn image(&self) -> Image {
+        Image { disk: self.disk.image(), latch: self.latch.clone() }
     }
 }
 
