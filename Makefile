@@ -22,7 +22,7 @@ demo: setup ## Show the whole circle on a generated node, in a temporary directo
 	@scripts/stage demo cargo run --quiet --package highwater-cli -- demo
 
 .PHONY: test
-test: setup fmt clippy tidy features nextest doctests rustdoc ## All that CI runs
+test: setup fmt clippy tidy features wasm nextest doctests rustdoc ## All that CI runs
 	@echo; echo '== make test: passed'
 
 .PHONY: fmt
@@ -45,24 +45,31 @@ features: setup ## Every feature alone, and none
 	@scripts/stage 'features: rocksdb' $(FEATURES) --features rocksdb -- -D warnings
 	@scripts/stage 'features: sqlite' $(FEATURES) --features sqlite -- -D warnings
 	@scripts/stage 'features: conformance' $(FEATURES) --features conformance -- -D warnings
+	@scripts/stage 'features: guard' cargo clippy --package highwater-guard --all-targets -- -D warnings
 	@scripts/stage 'features: program' cargo clippy --package highwater-cli --all-targets -- -D warnings
+
+.PHONY: wasm
+wasm: setup ## The verdicts build for WebAssembly, and need no native engine
+	@scripts/stage wasm scripts/wasm
 
 .PHONY: nextest
 nextest: setup ## The tests
 	@scripts/stage nextest cargo nextest run --workspace --all-features
 
 .PHONY: doctests
-doctests: setup ## The examples in the documentation of the library
-	@scripts/stage doctests cargo test --doc --package highwater --all-features
+doctests: setup ## The examples in the documentation of the libraries
+	@scripts/stage doctests cargo test --doc --package highwater \
+	  --package highwater-guard --all-features
 
 .PHONY: rustdoc
 rustdoc: setup ## The documentation builds, and its links lead somewhere
 	@RUSTDOCFLAGS='-D warnings' \
-	  scripts/stage rustdoc cargo doc --no-deps --package highwater --all-features
+	  scripts/stage rustdoc cargo doc --no-deps --package highwater \
+	  --package highwater-guard --all-features
 
 .PHONY: nightly
-nightly: setup ## The same tests with longer searches (NIGHTLY_CASES)
-	@PROPTEST_CASES=$(NIGHTLY_CASES) \
+nightly: setup ## The same tests with longer searches (NIGHTLY_CASES), the model's larger ones too
+	@PROPTEST_CASES=$(NIGHTLY_CASES) HIGHWATER_MODEL=large \
 	  scripts/stage nightly cargo nextest run --workspace --all-features
 
 .PHONY: lint-deps

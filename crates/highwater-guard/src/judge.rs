@@ -55,6 +55,8 @@ pub enum Reason {
     WitnessNeeded,
     /// The node can't tell how many commitments it has signed.
     SignaturesUnknown,
+    /// The funding output is being spent, not confirmed yet: it may be by us, and forgotten.
+    SpendUnconfirmed,
     /// Nothing was heard yet.
     NothingHeard,
 }
@@ -87,6 +89,9 @@ pub fn judge(ours: &Ours, evidence: &Evidence) -> Verdict {
         (Policy::Witness, _) if forgot => Verdict::Wait(Reason::WitnessForgot),
         (Policy::Witness, _) => Verdict::Wait(Reason::WitnessNeeded),
         (Policy::Peer, None) => Verdict::Wait(Reason::SignaturesUnknown),
+        (Policy::Peer, Some(_)) if spend_forgotten(ours, evidence) => {
+            Verdict::Wait(Reason::SpendUnconfirmed)
+        }
         (Policy::Peer, Some(_)) => clear(ours, Basis::Peer),
     }
 }
@@ -98,6 +103,13 @@ pub fn witness_forgot(ours: &Ours, witness: &Witness) -> bool {
     behind(signed_least(ours), witness.signed)
         || behind(ours.revoked, witness.revoked)
         || behind(ours.received, witness.received)
+}
+
+/// Whether the output is being spent, perhaps by a commitment of ours whose publication was lost with
+/// the newer state: the peer knows nothing of it, and the next revocation would make it punishable.
+/// A witness would know: `closing` is raised before anything is published.
+fn spend_forgotten(ours: &Ours, evidence: &Evidence) -> bool {
+    evidence.chain == Some(FundingSpent::Unconfirmed) && !ours.closing
 }
 
 /// Why more has left than is remembered, where somebody shows it.

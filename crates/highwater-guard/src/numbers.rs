@@ -14,7 +14,8 @@ pub struct Ours {
     pub revoked: u64,
     /// `L`: revocations received; `L ≤ S ≤ L + 1`.
     pub received: u64,
-    /// A closing or splice signature was given.
+    /// A closing or splice signature was given, or our own commitment was published: what can't be
+    /// taken back, and is written before it leaves.
     pub closing: bool,
     /// The witness's epoch under which this copy of the node last moved the channel; 0 where there
     /// is no witness. Written in the transaction of the move.
@@ -59,7 +60,7 @@ pub struct Witness {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FundingSpent {
-    /// Seen, not confirmed: decides nothing.
+    /// Seen, not confirmed: it decides nothing, and nobody's word but the witness's clears beside it.
     Unconfirmed,
     /// Confirmed: the chain decides.
     Confirmed,

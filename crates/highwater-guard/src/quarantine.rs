@@ -25,10 +25,10 @@ pub trait Channel {
 
 /// A channel that may be stale.
 ///
-/// It has no way to the channel itself:
+/// What it tells is the verdict, what the node remembers, and what may be claimed:
 ///
-/// ```compile_fail
-/// # use highwater_guard::{Channel, Ours, Policy, Quarantined};
+/// ```
+/// # use highwater_guard::{Channel, ClosedChannel, Ours, Policy, Quarantined};
 /// # struct Mine;
 /// # impl Mine { fn sign(&self) {} }
 /// # impl Channel for Mine {
@@ -36,8 +36,172 @@ pub trait Channel {
 /// #     fn ours(&self) -> Ours { Ours::default() }
 /// #     fn claims(&self) -> &() { &() }
 /// # }
-/// let held = Quarantined::new(Mine, Policy::Peer, None, None);
+/// # let held = Quarantined::new(Mine, Policy::Peer, None, None);
+/// held.claims();
+/// assert_eq!(held.ours(), Ours::default());
+/// ```
+///
+/// It has no way to the channel itself, neither by its methods
+///
+/// ```compile_fail
+/// # use highwater_guard::{Channel, ClosedChannel, Ours, Policy, Quarantined};
+/// # struct Mine;
+/// # impl Mine { fn sign(&self) {} }
+/// # impl Channel for Mine {
+/// #     type Claims = ();
+/// #     fn ours(&self) -> Ours { Ours::default() }
+/// #     fn claims(&self) -> &() { &() }
+/// # }
+/// # let held = Quarantined::new(Mine, Policy::Peer, None, None);
 /// held.sign();
+/// ```
+///
+/// nor as a reference, nor by what it is made of, nor as a whole:
+///
+/// ```compile_fail
+/// # use highwater_guard::{Channel, ClosedChannel, Ours, Policy, Quarantined};
+/// # struct Mine;
+/// # impl Mine { fn sign(&self) {} }
+/// # impl Channel for Mine {
+/// #     type Claims = ();
+/// #     fn ours(&self) -> Ours { Ours::default() }
+/// #     fn claims(&self) -> &() { &() }
+/// # }
+/// # let held = Quarantined::new(Mine, Policy::Peer, None, None);
+/// let channel: &Mine = &*held;
+/// ```
+///
+/// ```compile_fail
+/// # use highwater_guard::{Channel, ClosedChannel, Ours, Policy, Quarantined};
+/// # struct Mine;
+/// # impl Mine { fn sign(&self) {} }
+/// # impl Channel for Mine {
+/// #     type Claims = ();
+/// #     fn ours(&self) -> Ours { Ours::default() }
+/// #     fn claims(&self) -> &() { &() }
+/// # }
+/// # let held = Quarantined::new(Mine, Policy::Peer, None, None);
+/// let channel: &Mine = held.as_ref();
+/// ```
+///
+/// ```compile_fail
+/// # use highwater_guard::{Channel, ClosedChannel, Ours, Policy, Quarantined};
+/// # struct Mine;
+/// # impl Mine { fn sign(&self) {} }
+/// # impl Channel for Mine {
+/// #     type Claims = ();
+/// #     fn ours(&self) -> Ours { Ours::default() }
+/// #     fn claims(&self) -> &() { &() }
+/// # }
+/// # let held = Quarantined::new(Mine, Policy::Peer, None, None);
+/// use std::borrow::Borrow;
+/// let channel: &Mine = held.borrow();
+/// ```
+///
+/// ```compile_fail
+/// # use highwater_guard::{Channel, ClosedChannel, Ours, Policy, Quarantined};
+/// # struct Mine;
+/// # impl Mine { fn sign(&self) {} }
+/// # impl Channel for Mine {
+/// #     type Claims = ();
+/// #     fn ours(&self) -> Ours { Ours::default() }
+/// #     fn claims(&self) -> &() { &() }
+/// # }
+/// # let held = Quarantined::new(Mine, Policy::Peer, None, None);
+/// let channel: &Mine = &held.channel;
+/// ```
+///
+/// ```compile_fail
+/// # use highwater_guard::{Channel, ClosedChannel, Ours, Policy, Quarantined};
+/// # struct Mine;
+/// # impl Mine { fn sign(&self) {} }
+/// # impl Channel for Mine {
+/// #     type Claims = ();
+/// #     fn ours(&self) -> Ours { Ours::default() }
+/// #     fn claims(&self) -> &() { &() }
+/// # }
+/// # let held = Quarantined::new(Mine, Policy::Peer, None, None);
+/// let channel: Mine = held.into_inner();
+/// ```
+///
+/// ```compile_fail
+/// # use highwater_guard::{Channel, ClosedChannel, Ours, Policy, Quarantined};
+/// # struct Mine;
+/// # impl Mine { fn sign(&self) {} }
+/// # impl Channel for Mine {
+/// #     type Claims = ();
+/// #     fn ours(&self) -> Ours { Ours::default() }
+/// #     fn claims(&self) -> &() { &() }
+/// # }
+/// # let held = Quarantined::new(Mine, Policy::Peer, None, None);
+/// let channel: Mine = held.into();
+/// ```
+///
+/// What the network has decided stays as silent:
+///
+/// ```
+/// # use highwater_guard::{Channel, ClosedChannel, Ours, Policy, Quarantined};
+/// # struct Mine;
+/// # impl Mine { fn sign(&self) {} }
+/// # impl Channel for Mine {
+/// #     type Claims = ();
+/// #     fn ours(&self) -> Ours { Ours::default() }
+/// #     fn claims(&self) -> &() { &() }
+/// # }
+/// # let held = Quarantined::new(Mine, Policy::Peer, None, None);
+/// fn punish(closed: ClosedChannel<Mine>) { closed.claims(); }
+/// ```
+///
+/// ```compile_fail
+/// # use highwater_guard::{Channel, ClosedChannel, Ours, Policy, Quarantined};
+/// # struct Mine;
+/// # impl Mine { fn sign(&self) {} }
+/// # impl Channel for Mine {
+/// #     type Claims = ();
+/// #     fn ours(&self) -> Ours { Ours::default() }
+/// #     fn claims(&self) -> &() { &() }
+/// # }
+/// # let held = Quarantined::new(Mine, Policy::Peer, None, None);
+/// fn speak(closed: ClosedChannel<Mine>) { closed.sign() }
+/// ```
+///
+/// ```compile_fail
+/// # use highwater_guard::{Channel, ClosedChannel, Ours, Policy, Quarantined};
+/// # struct Mine;
+/// # impl Mine { fn sign(&self) {} }
+/// # impl Channel for Mine {
+/// #     type Claims = ();
+/// #     fn ours(&self) -> Ours { Ours::default() }
+/// #     fn claims(&self) -> &() { &() }
+/// # }
+/// # let held = Quarantined::new(Mine, Policy::Peer, None, None);
+/// fn speak(closed: ClosedChannel<Mine>) { (*closed).sign() }
+/// ```
+///
+/// ```compile_fail
+/// # use highwater_guard::{Channel, ClosedChannel, Ours, Policy, Quarantined};
+/// # struct Mine;
+/// # impl Mine { fn sign(&self) {} }
+/// # impl Channel for Mine {
+/// #     type Claims = ();
+/// #     fn ours(&self) -> Ours { Ours::default() }
+/// #     fn claims(&self) -> &() { &() }
+/// # }
+/// # let held = Quarantined::new(Mine, Policy::Peer, None, None);
+/// fn speak(closed: ClosedChannel<Mine>) { closed.channel.sign() }
+/// ```
+///
+/// ```compile_fail
+/// # use highwater_guard::{Channel, ClosedChannel, Ours, Policy, Quarantined};
+/// # struct Mine;
+/// # impl Mine { fn sign(&self) {} }
+/// # impl Channel for Mine {
+/// #     type Claims = ();
+/// #     fn ours(&self) -> Ours { Ours::default() }
+/// #     fn claims(&self) -> &() { &() }
+/// # }
+/// # let held = Quarantined::new(Mine, Policy::Peer, None, None);
+/// fn speak(closed: ClosedChannel<Mine>) { closed.into_inner().sign() }
 /// ```
 pub struct Quarantined<C> {
     channel: C,

@@ -53,6 +53,10 @@ pub trait Gate {
     /// Fenced: another copy of this node has taken over.
     fn leave(&mut self, moves: &Moves) -> Result<()>;
 
+    /// Finds out whether another copy of this node has taken over, before a message leaves that moves
+    /// nothing.
+    fn confirm(&mut self) -> Result<()>;
+
     /// The close of a channel is confirmed.
     fn retire(&mut self, id: &ChannelId) -> Result<()>;
 
@@ -123,6 +127,10 @@ impl Gate for Guard {
             channels.map(|(id, ours)| Move { channel: id.to_string(), ours: *ours }).collect();
         let counters = moves.key_used.map(|used| (KEYS.to_owned(), used));
         Guard::leave(self, &channels, counters.as_slice())
+    }
+
+    fn confirm(&mut self) -> Result<()> {
+        Guard::confirm(self)
     }
 
     fn retire(&mut self, id: &ChannelId) -> Result<()> {
@@ -205,6 +213,10 @@ impl Gate for PeerGate {
     }
 
     fn leave(&mut self, _: &Moves) -> Result<()> {
+        Ok(())
+    }
+
+    fn confirm(&mut self) -> Result<()> {
         Ok(())
     }
 

@@ -20,6 +20,11 @@ pub struct NodeKeys {
 }
 
 impl NodeKeys {
+    /// The seed.
+    pub(crate) fn seed(&self) -> &[u8; 32] {
+        &self.seed
+    }
+
     /// From the seed that the node's key file holds.
     pub fn new(seed: [u8; 32]) -> NodeKeys {
         NodeKeys { seed, id: Key::derive(&seed, "identity", 0).public() }

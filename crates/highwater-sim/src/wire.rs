@@ -95,6 +95,9 @@ pub enum Body {
         /// The hash of the secret of `number + 2`.
         next: RevocationHash,
     },
+    /// The sender has lost all that it knew of the channel: it can neither sign nor publish
+    /// anything. It tells no number, since it has none.
+    Lost,
     /// No new payments: let us close.
     Shutdown,
     /// Signs the cooperative close, once nothing is under way.

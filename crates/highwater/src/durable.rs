@@ -26,7 +26,7 @@ pub(crate) fn stat(path: &Path) -> Result<Option<Statx>> {
 
 /// By what a file or directory is known, whatever its name. The number alone is given to another
 /// one soon after it was removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Inode {
     /// Its number in its file system.
     pub(crate) number: u64,
@@ -36,12 +36,15 @@ pub(crate) struct Inode {
 
 /// The inode of `path`, links not followed; `None` where there is nothing.
 pub(crate) fn inode(path: &Path) -> Result<Option<Inode>> {
-    Ok(stat(path)?.map(|found| {
-        let told = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::BTIME);
-        let born = found.stx_btime;
-        let nanos = born.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(born.tv_nsec.into());
-        Inode { number: found.stx_ino, born_ns: told.then_some(nanos) }
-    }))
+    Ok(stat(path)?.as_ref().map(inode_of))
+}
+
+/// The inode of what was found.
+pub(crate) fn inode_of(found: &Statx) -> Inode {
+    let told = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::BTIME);
+    let born = found.stx_btime;
+    let nanos = born.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(born.tv_nsec.into());
+    Inode { number: found.stx_ino, born_ns: told.then_some(nanos) }
 }
 
 /// Whether it is a directory.

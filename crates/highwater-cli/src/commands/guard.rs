@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use highwater::guard::{self, GuardKind, Held, HeldState, Latch, Released, Standing, Which};
+use highwater::guard::{
+    self, GuardKind, Held, HeldState, Latch, Recorded, Released, Standing, Which,
+};
 use highwater::{Error, Kind, Result, restore};
 use serde_json::{Value, json};
 
@@ -45,7 +47,7 @@ fn list(args: &TargetArgs) -> Result<Answer> {
         "since": standing.since,
     });
     let failed = (standing.quarantined() > 0).then_some(Kind::Quarantined);
-    let human = format!("{}\n\n{}", origin(&standing), table(&standing.held));
+    let human = format!("{}\n\n{}", origin(&standing), table(&standing));
     Ok(Answer::new(document, human).failed(failed))
 }
 
@@ -209,9 +211,14 @@ fn origin(standing: &Standing) -> String {
     format!("Node {}, {how}{}, since {since}", standing.node, snapshot.unwrap_or_default())
 }
 
-fn table(held: &[Held]) -> String {
+fn table(standing: &Standing) -> String {
+    let what = match standing.kind {
+        GuardKind::Channels => "CHANNEL",
+        GuardKind::Databases => "DATABASE",
+    };
     let row = |held: &Held| vec![held.id.clone(), record::word(&held.state), held.reason.clone()];
-    format::table(&["CHANNEL", "STATE", "REASON"], &[], held.iter().map(row).collect())
+    let rows = standing.held.iter().map(row).collect();
+    format::table(&[what, "STATE", "REASON"], &[], rows)
 }
 
 fn held_document(latch: &Latch, held: &Held) -> Value {
@@ -241,6 +248,10 @@ fn withheld_paths(latch: &Latch, held: &Held) -> Vec<String> {
 fn head(standing: &Standing, latch: &Latch) -> String {
     let mut lines = vec![origin(standing)];
     lines.extend(latch.reasons.iter().cloned());
+    if let Some(gone) = &latch.original_gone {
+        let time = format::time(gone.time);
+        lines.push(format!("The original is gone, says {}, {time}: {}", gone.by, gone.reason));
+    }
     if !latch.marks.is_empty() {
         let marks: Vec<String> =
             latch.marks.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -251,7 +262,7 @@ fn head(standing: &Standing, latch: &Latch) -> String {
 
 fn held_fields(latch: &Latch, held: &Held) -> String {
     let mut fields = vec![
-        ("channel", held.id.clone()),
+        ("name", held.id.clone()),
         ("state", record::word(&held.state)),
         ("reason", held.reason.clone()),
     ];
@@ -259,15 +270,17 @@ fn held_fields(latch: &Latch, held: &Held) -> String {
     if !paths.is_empty() {
         fields.push(("withheld", paths.join(", ")));
     }
-    if let Some(recorded) = latch.channels.get(&held.id) {
-        let known =
-            |value: Value| if value.is_null() { "not known".to_owned() } else { pairs(&value) };
-        fields.push(("ours", known(json!(recorded.ours))));
+    // Of a database nothing is recorded but its release.
+    let is_channel = |recorded: &&Recorded| {
+        latch.kind == GuardKind::Channels || recorded.ours.is_some() || recorded.verdict.is_some()
+    };
+    if let Some(recorded) = latch.channels.get(&held.id).filter(is_channel) {
         let evidence = json!(recorded.evidence);
+        fields.push(("ours", pairs(&json!(recorded.ours))));
         for name in ["chain", "backup", "witness", "report", "policy"] {
-            fields.push((name, known(evidence[name].clone())));
+            fields.push((name, pairs(&evidence[name])));
         }
-        fields.push(("verdict", known(json!(recorded.verdict))));
+        fields.push(("verdict", pairs(&json!(recorded.verdict))));
     }
     if let Some(release) = release_of(latch, held) {
         let time = format::time(release.time);

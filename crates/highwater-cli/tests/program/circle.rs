@@ -127,7 +127,7 @@ fn the_demo_ends_with_all_rows_equal_and_leaves_nothing_behind() {
         crate::world::answered(command.env("TMPDIR", &scratch).output().expect("it starts"))
     };
     let story = run(&["demo"]).code(0);
-    assert!(story.stdout.ends_with("All rows equal.\n"), "{}", story.stdout);
+    assert!(story.stdout.ends_with("All rows equal, no satoshi lost.\n"), "{}", story.stdout);
     let document = run(&["demo", "--json"]).code(0).json();
     assert_eq!(document["ok"], true);
     assert_eq!(document["damage"]["ok"], false);

@@ -1,28 +1,26 @@
-//! A restored node that is held back: withheld databases, the list, the release, `run` and `wait`.
+//! A restored node that is held back: withheld databases, the list, the release.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
-use std::os::unix::process::ExitStatusExt as _;
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 
 use highwater::env::FaultPoint;
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::node::{self, Age};
-use crate::scene::{PROGRAM, Ran, Scene, counts, finish};
+use crate::scene::{Ran, Scene, counts};
 use crate::strangers::{attempt, is_there};
 use crate::tree::{self, Tree};
 
 /// The parts of the node that are databases.
-const DATABASES: [&str; 2] = [node::LEDGER, node::STORE];
-const REASON: &str = "stopped before the backup";
+pub(crate) const DATABASES: [&str; 2] = [node::LEDGER, node::STORE];
+pub(crate) const REASON: &str = "stopped before the backup";
 
 /// A scene with a guarded snapshot of the old node, restored to the path that is returned.
-fn withheld() -> (Scene, PathBuf) {
+pub(crate) fn withheld() -> (Scene, PathBuf) {
     let scene = Scene::with_node();
     backup(&scene, &["--guarded"]).ok();
     let target = scene.path("target");
@@ -31,23 +29,23 @@ fn withheld() -> (Scene, PathBuf) {
     (scene, target)
 }
 
-fn backup(scene: &Scene, flags: &[&str]) -> Ran {
+pub(crate) fn backup(scene: &Scene, flags: &[&str]) -> Ran {
     let node = scene.path("node");
     let words = ["backup".as_ref(), node.as_os_str()];
     scene.run(words.into_iter().chain(flags.iter().map(OsStr::new)))
 }
 
 /// The words of `guard VERB DIR ARGUMENTS…`.
-fn words<'a>(verb: &'a str, dir: &'a Path, arguments: &[&'a str]) -> Vec<&'a OsStr> {
+pub(crate) fn words<'a>(verb: &'a str, dir: &'a Path, arguments: &[&'a str]) -> Vec<&'a OsStr> {
     let words = ["guard".as_ref(), verb.as_ref(), dir.as_os_str()];
     words.into_iter().chain(arguments.iter().map(|word| OsStr::new(*word))).collect()
 }
 
-fn guard(scene: &Scene, verb: &str, dir: &Path, arguments: &[&str]) -> Ran {
+pub(crate) fn guard(scene: &Scene, verb: &str, dir: &Path, arguments: &[&str]) -> Ran {
     scene.run(words(verb, dir, arguments))
 }
 
-fn release_all(scene: &Scene, dir: &Path) -> Value {
+pub(crate) fn release_all(scene: &Scene, dir: &Path) -> Value {
     guard(scene, "release", dir, &["--all", "--reason", REASON]).ok()
 }
 
@@ -58,7 +56,7 @@ fn states(list: &Value) -> Vec<(&str, &str)> {
 }
 
 #[track_caller]
-fn assert_withheld(scene: &Scene, dir: &Path) {
+pub(crate) fn assert_withheld(scene: &Scene, dir: &Path) {
     let listed = guard(scene, "list", dir, &[]);
     assert_eq!(listed.code, Some(10), "{listed:?}");
     let expected = DATABASES.map(|name| (name, "withheld"));
@@ -83,7 +81,7 @@ fn backed_up(scene: &Scene) -> Tree {
 }
 
 /// A copy of a node directory, started as the node would.
-fn start_a_copy(scene: &Scene, dir: &Path) -> Result<Age, String> {
+pub(crate) fn start_a_copy(scene: &Scene, dir: &Path) -> Result<Age, String> {
     let copy = scene.path("copy-for-a-node");
     tree::copy(dir, &copy);
     let started = node::start(&copy);
@@ -91,40 +89,18 @@ fn start_a_copy(scene: &Scene, dir: &Path) -> Result<Age, String> {
     started
 }
 
-fn send(child: &Child, signal: Signal) {
-    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
-    kill_process(pid, signal).unwrap();
-}
-
-/// The next line that a process says; it comes once it is said.
-fn line(stream: &mut impl BufRead) -> String {
-    let mut line = String::new();
-    stream.read_line(&mut line).unwrap();
-    line
-}
-
 /// What a process says to its end.
-fn rest(stream: &mut impl Read) -> String {
+pub(crate) fn rest(stream: &mut impl Read) -> String {
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     text
 }
 
 /// `run` with a shell as the node; `$0` of its script is the node directory.
-fn start_node(scene: &Scene, dir: &Path, script: &str) -> Child {
+pub(crate) fn start_node(scene: &Scene, dir: &Path, script: &str) -> Child {
     let mut command = scene.plain_command(["run".as_ref(), dir.as_os_str()]);
     command.args(["--", "sh", "-c", script]).arg(dir);
     command.spawn().unwrap()
-}
-
-/// The same where the databases are withheld: it has said what it waits for, and waits.
-fn start_waiting(scene: &Scene, dir: &Path, script: &str) -> Child {
-    let mut child = start_node(scene, dir, script);
-    let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    let said = line(&mut stderr);
-    assert!(DATABASES.iter().all(|database| said.contains(database)), "{said}");
-    child.stderr = Some(stderr.into_inner());
-    child
 }
 
 #[test]
@@ -261,105 +237,19 @@ fn a_restore_below_a_mark_says_by_how_much_and_withholds() {
 }
 
 #[test]
-fn run_waits_for_a_release_and_then_is_the_node() {
-    let (scene, target) = withheld();
-    let script = r#"echo "$$"; cat "$0/node.key"; wc -c < "$0/ledger.sqlite"; exit 23"#;
-    let mut child = start_waiting(&scene, &target, script);
-    assert_withheld(&scene, &target);
-    assert_eq!(child.try_wait().unwrap(), None);
-    release_all(&scene, &target);
-    let pid = child.id();
-    let said = rest(child.stdout.as_mut().unwrap());
-    let lines: Vec<&str> = said.lines().collect();
-    let ledger = fs::metadata(scene.path("node").join(node::LEDGER)).unwrap().len();
-    assert_eq!(lines, [pid.to_string(), format!("key {}", node::SECRET), ledger.to_string()]);
-    assert_eq!(child.wait().unwrap().code(), Some(23), "the exit code is the node's");
-    assert_eq!(start_a_copy(&scene, &target), Ok(Age::Old));
-}
-
-#[test]
-fn wait_returns_once_all_is_released_and_not_before() {
-    let (scene, target) = withheld();
-    let mut child = scene.command(words("wait", &target, &[])).spawn().unwrap();
-    let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    assert!(line(&mut stderr).contains(node::STORE));
-    guard(&scene, "release", &target, &[node::STORE, "--reason", REASON]).ok();
-    assert_eq!(child.try_wait().unwrap(), None, "the ledger is withheld still");
-    guard(&scene, "release", &target, &[node::LEDGER, "--reason", REASON]).ok();
-    finish(child).ok();
-}
-
-#[test]
-fn who_waits_ends_at_the_timeout_with_10_and_by_a_signal_with_130() {
-    let (scene, target) = withheld();
-    guard(&scene, "wait", &target, &["--timeout", "20ms"]).failed(10, "quarantined");
-    let mut command = scene.plain_command(["run".as_ref(), target.as_os_str()]);
-    let output = command.args(["--timeout", "0", "--", "true"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(10), "{output:?}");
-    for signal in [Signal::INT, Signal::TERM] {
-        let child = start_waiting(&scene, &target, "echo it runs");
-        send(&child, signal);
-        let output = child.wait_with_output().unwrap();
-        assert_eq!((output.status.code(), &*output.stdout), (Some(130), &b""[..]), "{output:?}");
-    }
-}
-
-#[test]
-fn a_signal_goes_straight_to_the_node() {
-    let scene = Scene::with_node();
-    let node = scene.path("node");
-    // Whether the signal comes before the shell reads or while it does, its end of input follows.
-    let script = "trap 'echo stopped; exit 7' TERM; echo ready; read line; exit 1";
-    let mut command = scene.plain_command(["run".as_ref(), node.as_os_str()]);
-    command.args(["--", "sh", "-c", script]).stdin(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    assert_eq!(line(&mut stdout), "ready\n");
-    send(&child, Signal::TERM);
-    drop(child.stdin.take());
-    assert_eq!(rest(&mut stdout), "stopped\n");
-    assert_eq!(child.wait().unwrap().code(), Some(7));
-
-    // A node that leaves a signal alone dies by it: no handler of ours is left.
-    let mut child = start_node(&scene, &node, "echo ready; exec tail -f /dev/null");
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    assert_eq!(line(&mut stdout), "ready\n");
-    send(&child, Signal::INT);
-    assert_eq!(child.wait().unwrap().signal(), Some(Signal::INT.as_raw()));
-}
-
-#[test]
-fn a_command_that_cant_be_executed_is_named() {
-    let scene = Scene::with_node();
-    let node = scene.path("node");
-    let run = |program: &OsStr| {
-        let words = ["--json".as_ref(), "run".as_ref(), node.as_os_str(), "--".as_ref(), program];
-        finish(scene.plain_command(words).spawn().unwrap())
-    };
-    let error = run("no-such-node".as_ref()).failed(3, "not_found");
-    assert_eq!(error["entry"], "no-such-node", "{error}");
-    let config = node.join("config.toml");
-    let error = run(config.as_os_str()).failed(7, "denied");
-    assert_eq!(error["entry"], config.to_str().unwrap(), "{error}");
-}
-
-#[test]
-fn run_refuses_a_directory_whose_restore_was_interrupted() {
+fn the_statement_that_the_original_is_gone_is_recorded() {
     let scene = Scene::with_node();
     backup(&scene, &["--guarded"]).ok();
     let target = scene.path("target");
-    let args = ["restore".as_ref(), "latest".as_ref(), target.as_os_str()];
-    let struck = (FaultPoint::RestoreKeep, 1, "kill");
-    assert!(scene.run_with_fault(struck, args).killed());
-    let mut child = start_node(&scene, &target, "echo it runs");
-    assert_eq!(child.wait().unwrap().code(), Some(4));
-    assert_eq!(rest(child.stdout.as_mut().unwrap()), "");
-    let said = rest(child.stderr.as_mut().unwrap());
-    assert!(said.contains("highwater recover"), "{said}");
-    let wait = guard(&scene, "wait", &target, &["--timeout", "0"]).failed(4, "conflict");
-    assert!(wait["hint"].as_str().unwrap().contains("highwater recover"), "{wait}");
-    scene.run(["recover".as_ref(), target.as_os_str()]).ok();
-    assert_withheld(&scene, &target);
+    let restore = |statement: &str| {
+        let words = ["restore".as_ref(), "latest".as_ref(), target.as_os_str()];
+        scene.run(words.into_iter().chain(["--original-gone".as_ref(), statement.as_ref()]))
+    };
+    restore(" ").failed(2, "input");
+    restore("its disk is shredded").ok();
+    let shown = guard(&scene, "show", &target, &[]).ok();
+    assert_eq!(shown["original_gone"]["reason"], "its disk is shredded", "{shown}");
+    assert!(shown["original_gone"]["by"].as_str().unwrap().contains('@'), "{shown}");
 }
 
 #[test]
@@ -493,36 +383,4 @@ fn channels_are_listed_shown_and_released_and_hold_no_node_back_that_judges_itse
     assert_eq!(rest["held"], json!([]), "{rest}");
     guard(&scene, "list", &node, &[]).ok();
     guard(&scene, "wait", &node, &["--timeout", "0"]).ok();
-}
-
-/// The units of a document, as they stand in its code blocks.
-fn units(document: &str) -> Vec<&str> {
-    let blocks = document.split("```ini\n").skip(1);
-    let blocks = blocks.map(|block| block.split("```").next().unwrap());
-    blocks
-        .filter(|block| block.contains("highwater guard") || block.contains("highwater run"))
-        .collect()
-}
-
-#[test]
-fn the_units_of_the_operations_manual_are_understood_by_systemd() {
-    if !is_there("systemd-analyze") {
-        return;
-    }
-    let scene = Scene::new();
-    let manual = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operations.md");
-    let manual = fs::read_to_string(manual).unwrap();
-    let units = units(&manual);
-    assert_eq!(units.len(), 2, "one that waits, one that is skipped");
-    for (number, unit) in units.into_iter().enumerate() {
-        // It looks for the programs, which are not installed here.
-        let unit = unit.replace("/usr/local/bin/highwater", PROGRAM);
-        let unit = unit.replace("/usr/local/bin/node", "/bin/true");
-        let path = scene.path(&format!("node-{number}.service"));
-        fs::write(&path, unit).unwrap();
-        let verify = Command::new("systemd-analyze").arg("verify").arg(&path).output().unwrap();
-        let said = String::from_utf8_lossy(&verify.stderr).into_owned();
-        let ours: Vec<&str> = said.lines().filter(|line| line.contains("node-")).collect();
-        assert!(verify.status.success() && ours.is_empty(), "{said}");
-    }
 }

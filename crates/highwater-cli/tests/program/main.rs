@@ -13,6 +13,9 @@ mod crash_restore;
 mod guard;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
+mod guard_run;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
 mod hard_times;
 mod interrupts;
 mod keys;

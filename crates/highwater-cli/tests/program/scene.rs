@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -108,11 +109,21 @@ impl Scene {
         if !rustix::process::geteuid().is_root() {
             return;
         }
+        self.launch_by_nobody();
+        give_away(self.dir.path());
+    }
+
+    /// The same, while what is there stays whose it is: that user may pass through.
+    pub(crate) fn lend_to_nobody(&mut self) {
+        self.launch_by_nobody();
+        fs::set_permissions(self.dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    }
+
+    fn launch_by_nobody(&mut self) {
         self.program = self.path("highwater");
         fs::copy(PROGRAM, &self.program).unwrap();
         let id = NOBODY.to_string();
         self.launch_by(&["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"]);
-        give_away(self.dir.path());
     }
 
     /// The program with the vault, key and state directory of the scene, for a document.

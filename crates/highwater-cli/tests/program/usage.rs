@@ -17,6 +17,7 @@ fn a_wrong_call_exits_with_2_and_says_so_in_a_document() {
         &["restore", "latest", "node", "--before", "yesterday"],
         &["restore", "latest", "node", "--require", "perfect"],
         &["restore", "latest", "node", "--owner", "root"],
+        &["restore", "latest", "node", "--original-gone", ""],
         &["check", "--scratch", "dir"],
         &["key", "add"],
         &["owner", "release", "--node", "n"],

@@ -155,13 +155,21 @@ impl Node {
     }
 
     fn force_close(&mut self, id: &ChannelId, step: &mut Step) -> Result<Answer> {
-        let mut next = self.live_mut(id)?.clone();
+        self.live_mut(id)?;
+        self.publish(id, step);
+        Ok(Answer::Done)
+    }
+
+    /// Publishes the commitment of a live channel.
+    pub(super) fn publish(&mut self, id: &ChannelId, step: &mut Step) {
+        let Some(Slot::Live(channel)) = self.channels.get(id) else { return };
+        let mut next = channel.clone();
         let keys = self.keys.channel(next.index());
         let signed = next.publish(&keys);
         next.stamp(self.epoch);
         step.keep(&next);
+        step.confirm = true;
         step.effects.push(Effect::Submit(Transaction::Commit(signed)));
-        self.channels.insert(id.clone(), Slot::Live(Box::new(next)));
-        Ok(Answer::Done)
+        self.channels.insert(id.clone(), Slot::Live(next));
     }
 }

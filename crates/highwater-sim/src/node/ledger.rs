@@ -36,6 +36,11 @@ impl Node {
             }
             _ => {}
         }
+        if self.looked.insert(id.clone())
+            && matches!(self.channels.get(id), Some(Slot::Quarantined(_)))
+        {
+            self.hear(id, step);
+        }
         if view.paid.is_some() {
             self.paid.insert(id.clone());
         }
@@ -65,8 +70,7 @@ impl Node {
         }
         if channel.is_published() {
             let keys = self.keys.channel(channel.index());
-            // Published before, so the witness knows it; asked again whether we still own it.
-            step.speak_for(&channel);
+            step.confirm = true;
             step.effects.push(Effect::Submit(Transaction::Commit(channel.publish(&keys))));
             return;
         }

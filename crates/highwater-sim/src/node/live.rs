@@ -13,6 +13,10 @@ impl Node {
     /// Takes a message about a live channel. What the peer must not say stops the channel.
     pub(super) fn live_message(&mut self, id: &ChannelId, body: Body, step: &mut Step) {
         let Some(Slot::Live(channel)) = self.channels.get(id) else { return };
+        if body == Body::Lost {
+            // Ours is the newest commitment that anybody remembers, and it is not revoked.
+            return self.publish(id, step);
+        }
         let mut next = channel.clone();
         if next.stopped().is_some() || next.is_published() {
             return;
@@ -81,7 +85,8 @@ impl Node {
             Body::Open { .. }
             | Body::Accept { .. }
             | Body::FundingCreated { .. }
-            | Body::FundingSigned { .. } => return Ok(false),
+            | Body::FundingSigned { .. }
+            | Body::Lost => return Ok(false),
         }
         Ok(true)
     }

@@ -7,14 +7,18 @@ use super::{Node, Slot, Step};
 use crate::channel::Channel;
 use crate::ids::ChannelId;
 use crate::store::{Record, Stale};
-use crate::wire::Reestablish;
 
 impl Node {
-    /// The peer has said where it stands, in a session of this start.
-    pub(super) fn hear(&mut self, id: ChannelId, reestablish: Reestablish, step: &mut Step) {
-        let Ok(mut held) = self.take_held(&id) else { return };
-        held.hear(Report::from(reestablish));
-        self.judge(id, held, step);
+    /// The peer has said where it stands, in a session of this start. Its word counts once the ledger
+    /// was asked: a commitment of ours that waits there to be confirmed, and that we have forgotten,
+    /// is nothing that the peer knows of.
+    pub(super) fn hear(&mut self, id: &ChannelId, step: &mut Step) {
+        let session = self.peers.get(id).and_then(|peer| self.sessions.get(peer));
+        let heard = session.and_then(|session| session.talks.get(id)?.heard);
+        let (Some(heard), true) = (heard, self.looked.contains(id)) else { return };
+        let Ok(mut held) = self.take_held(id) else { return };
+        held.hear(Report::from(heard));
+        self.judge(id.clone(), held, step);
     }
 
     /// The funding output was spent.
@@ -82,6 +86,7 @@ pub fn words(verdict: Verdict) -> &'static str {
         Reason::WitnessForgot => "the witness remembers less than it must",
         Reason::WitnessNeeded => "only a witness could clear it",
         Reason::SignaturesUnknown => "the node can't tell how much it has signed",
+        Reason::SpendUnconfirmed => "its funding output is being spent, perhaps by this node",
         Reason::NothingHeard => "nothing was heard yet",
     }
 }

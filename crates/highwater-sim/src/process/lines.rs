@@ -104,7 +104,8 @@ pub(super) fn answer_all<R: DeserializeOwned>(
             Ok(value) => json!({ "ok": value }),
             Err(error) => error_document(&error),
         };
-        if writeln!(writer, "{reply}").is_err() {
+        // One write for a line, so that no part of it waits for the other side.
+        if writer.write_all(format!("{reply}\n").as_bytes()).is_err() {
             return;
         }
     }
@@ -131,7 +132,11 @@ impl Client {
     pub(super) fn ask<A: DeserializeOwned>(&mut self, request: &impl Serialize) -> Result<A> {
         let text = serde_json::to_string(request)
             .map_err(|error| Error::bug("a request can't be written as JSON").source(error))?;
-        writeln!(self.reader.get_mut(), "{text}").map_err(|error| Error::io("asking", error))?;
+        let line = format!("{text}\n");
+        self.reader
+            .get_mut()
+            .write_all(line.as_bytes())
+            .map_err(|error| Error::io("asking", error))?;
         let line = read_line(&mut self.reader)?
             .ok_or_else(|| Error::unavailable("the connection ended without an answer"))?;
         let unclear =
@@ -167,25 +172,32 @@ pub(super) fn error_document(error: &Error) -> Value {
 fn parse_error(document: &Value) -> Error {
     let text = |name: &str| document[name].as_str().map(str::to_owned);
     let name = text("kind").unwrap_or_default();
-    let kind = KINDS.iter().copied().find(|kind| kind.name() == name).unwrap_or(Kind::Bug);
+    let kind =
+        KINDS.iter().find(|(kind, _)| kind.name() == name).map_or(Kind::Bug, |(kind, _)| *kind);
     let error = Error::new(kind, text("message").unwrap_or_default());
     let error = text("hint").into_iter().fold(error, Error::hint);
     text("entry").into_iter().fold(error, Error::entry)
 }
 
-const KINDS: [Kind; 11] = [
-    Kind::Bug,
-    Kind::Input,
-    Kind::NotFound,
-    Kind::Conflict,
-    Kind::Corrupt,
-    Kind::Fenced,
-    Kind::Denied,
-    Kind::Unavailable,
-    Kind::Stale,
-    Kind::Quarantined,
-    Kind::Interrupted,
+/// The kinds of errors, and the exit codes that they have in all programs of this project.
+const KINDS: [(Kind, u8); 11] = [
+    (Kind::Bug, 1),
+    (Kind::Input, 2),
+    (Kind::NotFound, 3),
+    (Kind::Conflict, 4),
+    (Kind::Corrupt, 5),
+    (Kind::Fenced, 6),
+    (Kind::Denied, 7),
+    (Kind::Unavailable, 8),
+    (Kind::Stale, 9),
+    (Kind::Quarantined, 10),
+    (Kind::Interrupted, 130),
 ];
+
+/// The exit code of a program that ends with an error of that kind.
+pub(super) fn exit_code(kind: Kind) -> u8 {
+    KINDS.iter().find(|(known, _)| *known == kind).map_or(1, |(_, code)| *code)
+}
 
 /// Opens a port; the address that it got.
 pub(super) fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr)> {

@@ -6,6 +6,7 @@ mod home;
 mod ledger;
 mod lines;
 mod peers;
+mod recover;
 mod run;
 mod vault;
 
@@ -68,6 +69,9 @@ enum Command {
         /// The directory.
         dir: PathBuf,
     },
+    /// Brings the money home when nothing is left but a recovery kit: tells the peers that the state
+    /// is lost, waits until they have closed, and prints what was paid.
+    Recover(RecoverArgs),
 }
 
 #[derive(Args)]
@@ -81,7 +85,7 @@ struct RunArgs {
     /// Where peers connect.
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// Where the operator connects.
+    /// Where the operator connects. Whoever can connect there commands the node: keep it on loopback.
     #[arg(long, default_value = "127.0.0.1:0")]
     control: SocketAddr,
     /// Where the ledger listens.
@@ -132,6 +136,22 @@ struct RestoreArgs {
     original_gone: Option<String>,
 }
 
+#[derive(Args)]
+struct RecoverArgs {
+    /// The kit.
+    #[arg(long)]
+    kit: PathBuf,
+    /// The file with the vault's key.
+    #[arg(long)]
+    key_file: PathBuf,
+    /// Where the ledger listens.
+    #[arg(long)]
+    ledger: SocketAddr,
+    /// Where a peer listens now, where the kit does not know.
+    #[arg(long = "peer", value_name = "ID=ADDRESS", value_parser = named_address)]
+    peers: Vec<(String, SocketAddr)>,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum PolicyArg {
     Peer,
@@ -160,19 +180,20 @@ pub fn main() -> ExitCode {
             let text = lines::error_document(&error).to_string();
             // Nobody is left to tell where even this fails.
             let _ = writeln!(std::io::stderr(), "{text}");
-            ExitCode::FAILURE
+            ExitCode::from(lines::exit_code(error.kind()))
         }
     }
 }
 
 fn execute(command: Command, control: &Control) -> Result<Option<Value>> {
     match command {
-        Command::Init { dir } => home::init(&dir, &control.env).map(Some),
+        Command::Init { dir } => home::init(&dir).map(Some),
         Command::Run(args) => run::run(args, control).map(|()| None),
         Command::Ledger { listen } => ledger::serve(listen, control).map(|()| None),
         Command::Ctl { address, request } => lines::ask(address, &request).map(Some),
         Command::AskLedger { address, request } => lines::ask(address, &request).map(Some),
         Command::Restore(args) => vault::restore(args, control).map(Some),
+        Command::Recover(args) => recover::recover(&args, control).map(Some),
         Command::Rollback { dir } => vault::rollback(&dir, control).map(Some),
     }
 }

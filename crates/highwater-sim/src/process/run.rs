@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::Scope;
 use std::time::Duration;
 
 use highwater::guard::{Guard, channel_marks};
 use highwater::ids::NodeName;
+use highwater::kit;
 use highwater::{Control, Env, Error, Result};
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -23,14 +25,17 @@ use crate::driver::{Driver, Failure, Outcome};
 use crate::gate::Gate;
 use crate::ids::{ChannelId, PeerId};
 use crate::keys::NodeKeys;
-use crate::node::{Answer, Effect, Input, State};
-use crate::store::SqliteStore;
+use crate::node::{Answer, Effect, Input, Listed, State};
+use crate::store::{SqliteStore, Store as _};
 use crate::wire::{Message, read_frame, write_frame};
 
 /// How often the ledger is looked at, and lost sessions are sought again.
 const TICK: Duration = Duration::from_millis(100);
 /// A peer is there within this time, or is tried again later.
 const DIAL_MAX: Duration = Duration::from_secs(2);
+
+/// So many events wait; who brings more waits with them.
+const EVENTS_MAX: usize = 256;
 
 /// What the threads bring.
 pub(super) enum Event {
@@ -66,7 +71,7 @@ pub(super) struct Link {
 struct Shared {
     keys: NodeKeys,
     control: Control,
-    events: Sender<Event>,
+    events: SyncSender<Event>,
     connections: Connections,
     sessions: AtomicU64,
     backups: Option<Backups>,
@@ -89,7 +94,7 @@ pub(super) fn run(args: RunArgs, control: &Control) -> Result<()> {
         let (keys, store) = home::open(&dir)?;
         let gate = crate::gate::PeerGate::unguarded();
         let driver = Driver::start(keys.clone(), store, gate)?;
-        return serve(&args, keys, driver, backups, control, &stop);
+        return serve(&args, &dir, keys, driver, backups, control, &stop);
     }
     let policy = args.policy.into();
     let witness = match (policy, &vault) {
@@ -102,7 +107,7 @@ pub(super) fn run(args: RunArgs, control: &Control) -> Result<()> {
     let guard = Guard::open(&dir, name, policy, witness, control)?;
     let (keys, store) = home::open(&dir)?;
     let driver = Driver::start(keys.clone(), store, guard)?;
-    serve(&args, keys, driver, backups, control, &stop)
+    serve(&args, &dir, keys, driver, backups, control, &stop)
 }
 
 /// Whether the process was told to stop.
@@ -117,6 +122,7 @@ pub(super) fn stop_signal() -> Result<impl Fn() -> bool + Sync> {
 
 fn serve<G: Gate>(
     args: &RunArgs,
+    dir: &Path,
     keys: NodeKeys,
     driver: Driver<SqliteStore, G>,
     backups: Option<Backups>,
@@ -125,7 +131,7 @@ fn serve<G: Gate>(
 ) -> Result<()> {
     let (peers_listener, listen) = lines::listen(args.listen)?;
     let (control_listener, operator) = lines::listen(args.control)?;
-    let (events, inbox) = channel();
+    let (events, inbox) = sync_channel(EVENTS_MAX);
     let shared = Shared {
         keys,
         control: control.clone(),
@@ -154,6 +160,8 @@ fn serve<G: Gate>(
             scope,
             shared,
             stopping: false,
+            dir,
+            in_kit: BTreeSet::new(),
         };
         let ended = said.and_then(|()| shell.run(&inbox, stop));
         // Nobody is answered any more: who still waits for an answer hears that we are gone.
@@ -210,6 +218,9 @@ struct Shell<'scope, 'env, G> {
     scope: &'scope Scope<'scope, 'env>,
     shared: &'scope Shared,
     stopping: bool,
+    dir: &'env Path,
+    /// The channels that the recovery kit names.
+    in_kit: BTreeSet<ChannelId>,
 }
 
 /// What ends the process.
@@ -269,8 +280,28 @@ impl<G: Gate> Shell<'_, '_, G> {
         Ok(())
     }
 
+    /// Writes what a recovery kit is made of beside the node's state, where it names other channels
+    /// than there are: at the start, and within a tick of an opening.
+    fn keep_kit(&mut self) -> Result<(), Fatal> {
+        let open = |it: &Listed| !matches!(it.state, State::Offered | State::Closed);
+        let listed = self.driver.node().list();
+        let channels: BTreeSet<ChannelId> =
+            listed.into_iter().filter(open).map(|it| it.id).collect();
+        if channels == self.in_kit {
+            return Ok(());
+        }
+        let address = |(name, peer): (&String, &PeerId)| Some((*peer, *self.peers.get(name)?));
+        let addresses = self.names.iter().filter_map(address).collect();
+        let stored = self.driver.store_mut().load().map_err(Fatal)?;
+        let content = crate::kit::content(&self.shared.keys, &stored, &addresses);
+        kit::write_beside(self.dir, &content, &self.shared.control.env).map_err(Fatal)?;
+        self.in_kit = channels;
+        Ok(())
+    }
+
     /// Looks at the ledger, takes releases over that the program recorded, calls absent peers.
     fn tick(&mut self) -> Result<(), Fatal> {
+        self.keep_kit()?;
         for id in self.driver.node().watched() {
             // Where the ledger can't be reached it is asked again at the next tick.
             let Ok(view) = self.ledger.view(id.clone()) else { break };

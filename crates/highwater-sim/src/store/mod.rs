@@ -117,3 +117,6 @@ pub struct Stored {
     /// What is given out once.
     pub counters: Counters,
 }
+
+#[cfg(test)]
+mod tests;

@@ -109,15 +109,18 @@ fn of_a_clone_and_its_original_one_can_act() {
     world.start(ALICE);
     world.connect();
     world.run();
-    world.pay(ALICE, &id, 10);
-    for command in [
-        Command::Pay { channel: id.clone(), amount: Sats(10), hash },
-        Command::ForceClose { channel: id.clone() },
+    let bob = world.id(BOB);
+    for input in [
+        Input::Connected(bob),
+        Input::Command(Command::Pay { channel: id.clone(), amount: Sats(10), hash }),
+        Input::Command(Command::ForceClose { channel: id.clone() }),
     ] {
-        let failure = original.handle(Input::Command(command)).unwrap_err();
+        let failure = original.handle(input).unwrap_err();
         assert!(matches!(failure, Failure::Stopped(_)), "{failure:?}");
         assert_eq!(failure.into_error().kind(), highwater::Kind::Fenced);
     }
+    world.pay(ALICE, &id, 10);
+    world.agreed(&id);
 }
 
 #[test]

@@ -98,6 +98,45 @@ fn a_witness_clears_a_current_node_and_blocks_an_old_one_without_a_peer() {
 }
 
 #[test]
+fn without_a_statement_that_the_original_is_gone_no_peer_clears_a_restored_node() {
+    let mut world = World::new("peer");
+    let id = world.open();
+    world.backup(0);
+    world.kill(0);
+    world.restore(0, false);
+    world.start(0);
+    world.connect();
+    let reason = |list: &serde_json::Value| World::channel(list, &id)["reason"].clone();
+    world.wait(0, |list| reason(list) == "only a witness could clear it");
+    assert_eq!(world.reply(0, force_close(&id))["error"]["kind"], "quarantined");
+    world.kill(0);
+    world.restore(0, true);
+    world.start(0);
+    world.connect();
+    world.wait_state(0, &id, "open");
+}
+
+#[test]
+fn the_marks_of_a_newer_backup_block_an_older_one_without_a_peer() {
+    let mut world = World::new("peer");
+    let id = world.open();
+    let old = world.backup(0)["snapshot"].clone();
+    world.pay(0, &id, 1_000);
+    let marks = world.backup(0)["marks"].clone();
+    for (name, mark) in [("signed", 2), ("revoked", 2), ("received", 2), ("closing", 0)] {
+        assert_eq!(marks[format!("channel.{id}.{name}")], mark, "{marks}");
+    }
+    world.kill(0);
+    world.restore_snapshot(0, true, old.as_str().unwrap());
+    world.start(0);
+    let channel = World::channel(&world.list(0), &id);
+    assert_eq!(
+        (channel["state"].clone(), channel["reason"].clone()),
+        (json!("blocked"), json!("a backup remembers more than this node"),)
+    );
+}
+
+#[test]
 fn a_rollback_marks_what_comes_back() {
     let mut world = World::new("peer");
     let id = world.open();
@@ -127,15 +166,15 @@ fn of_a_running_node_and_its_copy_the_later_one_acts() {
     assert!(copied.unwrap().success());
     world.start(0);
     world.connect();
-    let original = world.set_aside(0);
+    world.set_aside(0);
 
     // The copy takes the same place, while the original still runs.
     std::fs::rename(&home, world.path("original")).unwrap();
     std::fs::rename(&copy, &home).unwrap();
     world.start(0);
     world.connect();
+    assert_eq!(world.last_words_aside()["error"]["kind"], "fenced");
     world.pay(0, &id, 5);
-    drop(original);
 }
 
 #[test]

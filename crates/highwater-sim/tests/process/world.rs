@@ -10,14 +10,17 @@ use highwater::Env;
 use highwater::vault::{Location, Secret, Vault};
 use serde_json::{Value, json};
 
+use super::tap::Tap;
+
 const PROGRAM: &str = env!("CARGO_BIN_EXE_channel-node");
 /// What a test waits for comes within so many looks, 20 milliseconds apart.
-const LOOKS_MAX: usize = 1500;
+const LOOKS_MAX: usize = 1000;
 
 pub(crate) struct World {
     dir: tempfile::TempDir,
     ledger: Process,
     nodes: Vec<Node>,
+    aside: Option<Process>,
 }
 
 pub(crate) struct Node {
@@ -44,24 +47,40 @@ impl Drop for Process {
 impl World {
     /// A ledger, a vault, and two nodes that run and are connected: 0 calls 1.
     pub(crate) fn new(policy: &'static str) -> World {
-        let dir = tempfile::tempdir().unwrap();
-        let secret = Secret::create_key_file(&dir.path().join("vault.key")).unwrap();
-        let vault = Location::Local(dir.path().join("vault"));
-        Vault::create(&vault, &secret, false, &Env::system()).unwrap();
-        let ledger = Process::start(&["ledger"], &[]);
-        let mut world = World { dir, ledger, nodes: Vec::new() };
-        for name in ["alice", "bob"] {
-            let init = program(&["init", text(&world.home(name))]);
-            let key = init["node"].as_str().unwrap().to_owned();
-            let flags = Vec::new();
-            world.nodes.push(Node { name, policy, flags, process: None, key });
-        }
+        let mut world = World::stopped(policy);
         world.start(0);
         world.start(1);
         world.connect();
         world
     }
 
+    /// The same, and all that the two say to each other goes over a wire that listens.
+    pub(crate) fn tapped(policy: &'static str, tap: &Tap) -> World {
+        let mut world = World::stopped(policy);
+        world.nodes[0].flags.push(format!("--peer=bob={}", tap.address()));
+        world.start_tapped(1, tap);
+        world.start_tapped(0, tap);
+        world
+    }
+
+    /// A ledger, a vault, and two nodes that don't run yet.
+    fn stopped(policy: &'static str) -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = Secret::create_key_file(&dir.path().join("vault.key")).unwrap();
+        let vault = Location::Local(dir.path().join("vault"));
+        Vault::create(&vault, &secret, false, &Env::system()).unwrap();
+        let ledger = Process::start(&["ledger"], &[]);
+        let mut world = World { dir, ledger, nodes: Vec::new(), aside: None };
+        for name in ["alice", "bob"] {
+            let init = program(&["init", text(&world.home(name))]);
+            let key = init["node"].as_str().unwrap().to_owned();
+            let flags = Vec::new();
+            world.nodes.push(Node { name, policy, flags, process: None, key });
+        }
+        world
+    }
+
+    #[cfg(feature = "unguarded")]
     pub(crate) fn node(&mut self, who: usize) -> &mut Node {
         &mut self.nodes[who]
     }
@@ -96,6 +115,25 @@ impl World {
         self.nodes[who].process = Some(Process::start(&arguments, &flags));
     }
 
+    /// Starts a node, and waits until it has a session over the wire where both run.
+    pub(crate) fn start_tapped(&mut self, who: usize, tap: &Tap) {
+        self.start(who);
+        if who == 1 {
+            tap.lead_to(self.running(1).hello["listen"].as_str().unwrap().parse().unwrap());
+        }
+        if self.nodes.iter().all(|node| node.process.is_some()) {
+            self.await_session();
+        }
+    }
+
+    /// Waits until each node has a session with the other.
+    pub(crate) fn await_session(&self) {
+        for who in [0, 1] {
+            let key = json!(self.nodes[1 - who].key);
+            self.wait(who, |list| list["sessions"].as_array().unwrap().contains(&key));
+        }
+    }
+
     /// Node 0 calls node 1 from now on.
     pub(crate) fn connect(&mut self) {
         let address = self.running(1).hello["listen"].clone();
@@ -117,19 +155,19 @@ impl World {
         process.child.wait().unwrap().success()
     }
 
-    /// The process of a node, which ends on its own; whether it ended well, and its last words.
-    pub(crate) fn ended(&mut self, who: usize) -> (bool, Value) {
-        let mut process = self.nodes[who].process.take().unwrap();
-        let status = process.child.wait().unwrap();
+    /// Puts the process of a node aside, so that another can be started in its place.
+    pub(crate) fn set_aside(&mut self, who: usize) {
+        self.aside = self.nodes[who].process.take();
+    }
+
+    /// The process that was set aside ends on its own, with an error: its last words.
+    pub(crate) fn last_words_aside(&mut self) -> Value {
+        let mut process = self.aside.take().unwrap();
+        assert!(!process.child.wait().unwrap().success());
         let mut words = String::new();
         let stderr = process.child.stderr.take().unwrap();
         BufReader::new(stderr).read_line(&mut words).unwrap();
-        (status.success(), serde_json::from_str(&words).unwrap_or_default())
-    }
-
-    /// Hands the process of a node over, so that another can be started in its place.
-    pub(crate) fn set_aside(&mut self, who: usize) -> impl Drop + use<> {
-        self.nodes[who].process.take().unwrap()
+        serde_json::from_str(&words).unwrap_or_default()
     }
 
     /// Asks a node; the whole reply.
@@ -176,10 +214,12 @@ impl World {
     pub(crate) fn open(&self) -> String {
         let open = json!({ "command": "open", "peer": "bob", "ours": 50_000, "theirs": 50_000 });
         let id = self.ask(0, open)["channel"].as_str().unwrap().to_owned();
-        self.wait_state(1, &id, "funding");
-        self.advance(1);
-        self.wait_state(0, &id, "open");
-        self.wait_state(1, &id, "open");
+        for who in [0, 1] {
+            self.wait(who, |list| {
+                self.advance(1);
+                World::channel(list, &id)["state"] == "open"
+            });
+        }
         id
     }
 
@@ -189,7 +229,7 @@ impl World {
         let hash = invoice["invoice"].clone();
         let pay = json!({ "command": "pay", "channel": id, "amount": amount, "hash": hash });
         self.ask(from, pay);
-        for who in [0, 1] {
+        for who in [from, 1 - from] {
             self.wait(who, |list| World::channel(list, id)["settled"] == true);
         }
         let payment = self.ask(from, json!({ "command": "payment", "hash": hash }));
@@ -227,8 +267,15 @@ impl World {
 
     /// Brings the newest backup back.
     pub(crate) fn restore(&self, who: usize, original_gone: bool) -> Value {
+        self.restore_snapshot(who, original_gone, "latest")
+    }
+
+    /// Brings a backup back.
+    pub(crate) fn restore_snapshot(&self, who: usize, original_gone: bool, id: &str) -> Value {
         let home = self.home_of(who);
-        let mut arguments = vec!["restore", text(&home), "--force", "--name", self.nodes[who].name];
+        let name = self.nodes[who].name;
+        let mut arguments =
+            vec!["restore", text(&home), "--force", "--name", name, "--snapshot", id];
         if original_gone {
             arguments.extend(["--original-gone", "its disk was burnt"]);
         }
@@ -269,7 +316,7 @@ pub(crate) fn program(arguments: &[&str]) -> Value {
 fn request(process: &Process, port: &str, question: Value) -> Value {
     let address = process.hello[port].as_str().expect("it has said where it listens");
     let mut stream = TcpStream::connect(address).unwrap();
-    writeln!(stream, "{question}").unwrap();
+    stream.write_all(format!("{question}\n").as_bytes()).unwrap();
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).unwrap();
     serde_json::from_str(&line).unwrap_or_else(|_| panic!("{question}: `{line}`"))

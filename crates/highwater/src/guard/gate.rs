@@ -106,8 +106,7 @@ impl Guard {
         let mut sorted = Sorted { free, held, released, lacking };
         for Arrival { id, channel, stale } in arrivals {
             let settled = latch.as_ref().is_none_or(|latch| latch.lets_go(&id));
-            if let Some(release) = latch.as_ref().and_then(|latch| latch.released(&id)) {
-                let release = release.as_release(&id)?;
+            if let Some(release) = self.to_release(&id, latch.as_ref())? {
                 let held = self.hold(&id, channel, latch.as_ref());
                 sorted.released.push((id, held, release));
             } else if settled && !stale && self.witness.is_none() {
@@ -118,7 +117,7 @@ impl Guard {
             }
         }
         self.forget_released(&mut sorted.lacking, latch.as_ref())?;
-        self.list(&sorted, latch.is_some())?;
+        self.list(&sorted, latch.as_ref())?;
         Ok(sorted)
     }
 
@@ -171,7 +170,8 @@ impl Guard {
     /// Takes note of a verdict or a release which the node's own database has already, and which
     /// has not been acted on yet. The latch goes once nothing is held any more.
     pub fn note(&self, id: &str, found: &Recorded) -> Result<()> {
-        if let (Some(_), Some(ours), Some(witness)) = (&found.release, &found.ours, &self.witness) {
+        let out = found.release.is_some();
+        if let (true, Some(ours), Some(witness)) = (out, &found.ours, &self.witness) {
             witness.accept(id, ours)?;
         }
         let blocked = matches!(found.verdict, Some(Verdict::Blocked(_)));
@@ -179,9 +179,10 @@ impl Guard {
             return Ok(());
         }
         self.change(|latch| {
-            let known = latch.channels.get(id).and_then(|entry| entry.release.clone());
-            let release = found.release.clone().or(known);
-            latch.channels.insert(id.to_owned(), Recorded { release, ..found.clone() });
+            let known = latch.channels.remove(id).unwrap_or_default();
+            let (release, past) = (found.release.clone().or(known.release), known.past);
+            let entry = Recorded { release, out: out || known.out, past, ..found.clone() };
+            latch.channels.insert(id.to_owned(), entry);
         })
     }
 
@@ -197,9 +198,9 @@ impl Guard {
         held.release(release, |release| {
             let release = Some(Released::by(release, self.env.now()));
             self.change(|latch| {
-                latch
-                    .channels
-                    .insert(id.to_owned(), Recorded { release: release.clone(), ..found.clone() });
+                let past = latch.channels.remove(id).unwrap_or_default().past;
+                let entry = Recorded { release: release.clone(), past, ..found.clone() };
+                latch.channels.insert(id.to_owned(), entry);
             })?;
             unmark()?;
             self.note(id, &Recorded { release, ..found })
@@ -210,7 +211,7 @@ impl Guard {
     /// The release that an operator recorded with the program while the node runs.
     pub fn released(&self, id: &str) -> Result<Option<Release>> {
         let Some(latch) = Latch::read(&self.dir)? else { return Ok(None) };
-        latch.released(id).map(|released| released.as_release(id)).transpose()
+        self.to_release(id, Some(&latch))
     }
 
     /// To be called after the moves are durable in the node's database, and before anything of them
@@ -222,6 +223,16 @@ impl Guard {
     pub fn leave(&self, moves: &[Move], counters: &[(String, u64)]) -> Result<()> {
         match &self.witness {
             Some(witness) => witness.raise(moves, counters).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// To be called before a message that moves no number leaves: the first word of a session, our own
+    /// commitment. [`Guard::leave`] costs nothing where all numbers stand, and so would not find that
+    /// another copy of the node has taken over since.
+    pub fn confirm(&self) -> Result<()> {
+        match &self.witness {
+            Some(witness) => witness.confirm(),
             None => Ok(()),
         }
     }
@@ -268,47 +279,76 @@ impl Guard {
         let policy = if alone { self.policy } else { Policy::Witness };
         let mut held = Quarantined::new(channel, policy, backup, witness);
         let recorded = latch.and_then(|latch| latch.channels.get(id));
+        let recorded = recorded.filter(|recorded| !recorded.out);
         if let Some(verdict) = recorded.and_then(|recorded| recorded.verdict) {
             held.recall(verdict);
         }
         held
     }
 
+    /// The release of a channel that is to be carried out now. A release answers for what was found
+    /// when it was given: where the witness has been raised since, by another copy of the node, it
+    /// counts for nothing.
+    fn to_release(&self, id: &str, latch: Option<&Latch>) -> Result<Option<Release>> {
+        let Some(latch) = latch else { return Ok(None) };
+        let Some(release) = latch.to_release(id) else { return Ok(None) };
+        let recorded = latch.channels.get(id).and_then(|recorded| recorded.evidence);
+        let then = recorded.map(|evidence| evidence.witness.map(unowned));
+        let now = self.witness.as_ref().and_then(|witness| witness.of(id)).map(unowned);
+        if self.witness.is_some() && then.is_some_and(|then| then != now) {
+            return Ok(None);
+        }
+        release.as_release(id).map(Some)
+    }
+
     /// Lists the channels in the latch. Where there is none, and the witness has condemned one, or
     /// knows one that the node lacks, the directory was taken back by another hand: it gets one.
-    fn list<C: Channel>(&self, sorted: &Sorted<C>, latched: bool) -> Result<()> {
+    fn list<C: Channel>(&self, sorted: &Sorted<C>, known: Option<&Latch>) -> Result<()> {
         let blocked = |held: &Quarantined<C>| matches!(held.verdict(), Verdict::Blocked(_));
         let condemned = sorted.held.iter().any(|(_, held)| blocked(held));
-        if !latched && !condemned && sorted.lacking.is_empty() {
+        if known.is_none() && !condemned && sorted.lacking.is_empty() {
             return Ok(());
         }
         self.change(|latch| {
             for (id, held) in &sorted.held {
-                if latched || blocked(held) {
-                    let release = latch.channels.get(id).and_then(|entry| entry.release.clone());
-                    let entry = Recorded { release, ..recorded(held) };
-                    latch.channels.insert(id.clone(), entry);
+                if known.is_some() || blocked(held) {
+                    let before = latch.channels.remove(id).unwrap_or_default();
+                    let past = before.past.into_iter().chain(before.release).collect();
+                    latch.channels.insert(id.clone(), Recorded { past, ..recorded(held) });
                 }
+            }
+            // From here on a release of the whole node is one of each channel that it was about.
+            for (id, held, _) in &sorted.released {
+                let release = latch.released(id).cloned();
+                let past = latch.channels.remove(id).unwrap_or_default().past;
+                let entry = Recorded { release, past, ..recorded(held) };
+                latch.channels.insert(id.clone(), entry);
             }
             for id in &sorted.lacking {
                 let verdict = Some(Verdict::Blocked(Reason::ChannelLacking));
                 let lacking = Recorded { verdict, ..Recorded::default() };
                 latch.channels.entry(id.clone()).or_insert(lacking);
             }
+            latch.release = None;
             latch.listed = true;
         })
     }
 
     /// What an operator has released of the channels that the node lacks is no longer expected.
     fn forget_released(&self, lacking: &mut Vec<String>, latch: Option<&Latch>) -> Result<()> {
-        for id in std::mem::take(lacking) {
-            if latch.is_some_and(|latch| latch.released(&id).is_some()) {
-                self.retire(&id)?;
-            } else {
-                lacking.push(id);
-            }
+        let released = |id: &String| latch.is_some_and(|latch| latch.to_release(id).is_some());
+        let (gone, still): (Vec<_>, Vec<_>) =
+            std::mem::take(lacking).into_iter().partition(released);
+        *lacking = still;
+        gone.iter().try_for_each(|id| self.retire(id))?;
+        if gone.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        self.change(|latch| {
+            for id in gone {
+                latch.channels.entry(id).or_default().out = true;
+            }
+        })
     }
 
     /// Changes the latch, making it where there is none; it goes where nothing is held any more.
@@ -326,6 +366,11 @@ impl Guard {
     }
 }
 
+/// The numbers of a witness, whoever owns it.
+fn unowned(witness: highwater_guard::Witness) -> highwater_guard::Witness {
+    highwater_guard::Witness { owned: false, ..witness }
+}
+
 /// What is to be recorded of a channel in quarantine.
 fn recorded<C: Channel>(held: &Quarantined<C>) -> Recorded {
     Recorded {
@@ -333,6 +378,8 @@ fn recorded<C: Channel>(held: &Quarantined<C>) -> Recorded {
         evidence: Some(*held.evidence()),
         verdict: Some(held.verdict()),
         release: None,
+        out: false,
+        past: Vec::new(),
     }
 }
 

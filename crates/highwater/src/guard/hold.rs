@@ -35,8 +35,9 @@ pub(crate) fn withhold(dir: &Path, mut latch: Latch, named: &[RelPath], env: &En
         let known: BTreeSet<RelPath> =
             withheld.iter().map(|withheld| withheld.path.clone()).collect();
         let present = points::find(dir, named)?.present;
-        for path in present.iter().filter(|path| !known.contains(path)) {
-            let part = points::part_of(path, &present);
+        let all = present.union(&known).cloned().collect();
+        for path in present.difference(&known) {
+            let part = points::part_of(path, &all);
             let place = free_place(&withheld)?;
             withheld.push(Withheld { part, path: path.clone(), place, release: None });
         }
@@ -49,10 +50,14 @@ pub(crate) fn withhold(dir: &Path, mut latch: Latch, named: &[RelPath], env: &En
     durable::make_dir(&own)?;
     durable::own_like(&own, dir)?;
     durable::sync_dir(&dir.join(OWN_DIR))?;
-    for withheld in &latch.withheld {
-        take(dir, withheld)?;
-        env.fault(FaultPoint::GuardWithhold)?;
-    }
+    // Nobody releases meanwhile.
+    Latch::update(dir, env, |latch| {
+        for withheld in latch.iter().flat_map(|latch| &latch.withheld) {
+            take(dir, withheld)?;
+            env.fault(FaultPoint::GuardWithhold)?;
+        }
+        Ok(latch)
+    })?;
     Ok(databases(&latch))
 }
 
@@ -97,41 +102,46 @@ fn take(dir: &Path, withheld: &Withheld) -> Result<()> {
 /// Returns what was held, as it stands now.
 pub(super) fn reveal(dir: &Path, env: &Env) -> Result<Vec<Held>> {
     env.fault(FaultPoint::GuardRelease)?;
-    let latch = Latch::read(dir)?;
-    let released = latch.iter().flat_map(|latch| &latch.withheld);
-    // A log comes back before its main file: nothing opens the database without it meanwhile.
-    let released: Vec<&Withheld> = released.filter(|withheld| withheld.release.is_some()).collect();
-    for withheld in released.iter().rev() {
-        put_back(dir, withheld)?;
-        env.fault(FaultPoint::GuardRelease)?;
-    }
-    let mut left = Vec::new();
+    let mut told = Vec::new();
     Latch::update(dir, env, |latch| {
         let Some(mut latch) = latch else { return Ok(None) };
-        latch.withheld.retain(|withheld| !released.contains(&withheld));
-        // Who released it stays recorded as long as others are withheld.
-        for withheld in &released {
-            let recorded = latch.channels.entry(withheld.part.clone()).or_default();
-            recorded.release.clone_from(&withheld.release);
+        let (released, still): (Vec<Withheld>, Vec<Withheld>) =
+            latch.withheld.into_iter().partition(|withheld| withheld.release.is_some());
+        // A log comes back before its main file: nothing opens the database without it meanwhile.
+        for withheld in released.iter().rev() {
+            put_back(dir, withheld)?;
+            env.fault(FaultPoint::GuardRelease)?;
         }
-        left = rows(&latch);
-        let done = latch.kind == GuardKind::Databases
-            && latch.withheld.is_empty()
-            && (!released.is_empty() || latch.release.is_some());
+        latch.withheld = still;
+        if latch.kind == GuardKind::Databases {
+            // Who released it stays recorded as long as others are withheld.
+            for withheld in &released {
+                let recorded = latch.channels.entry(withheld.part.clone()).or_default();
+                recorded.release.clone_from(&withheld.release);
+            }
+        }
+        let decided = !released.is_empty() || latch.release.is_some();
+        let done = latch.kind == GuardKind::Databases && latch.withheld.is_empty() && decided;
         if done {
-            left.clear();
+            durable::remove_empty(&dir.join(OWN_DIR).join(WITHHELD))?;
+        } else {
+            told = rows(&latch);
         }
+        add_released(&mut told, &released);
         Ok((!done).then_some(latch))
     })?;
+    Ok(told)
+}
+
+/// Adds a row for each database that is back.
+fn add_released(told: &mut Vec<Held>, released: &[Withheld]) {
     for withheld in released {
         let Some(release) = &withheld.release else { continue };
-        if left.iter().any(|held| held.id == withheld.part) {
-            continue;
+        if told.iter().all(|held| held.id != withheld.part) {
+            let (id, reason) = (withheld.part.clone(), release.reason.clone());
+            told.push(Held { id, state: HeldState::Released, reason });
         }
-        let (id, reason) = (withheld.part.clone(), release.reason.clone());
-        left.push(Held { id, state: HeldState::Released, reason });
     }
-    Ok(left)
 }
 
 /// Moves one entry point back, unless it is back.
@@ -148,7 +158,9 @@ fn put_back(dir: &Path, withheld: &Withheld) -> Result<()> {
         (State::File, State::Nothing | State::Placeholder) => {}
         _ => return Err(disturbed(withheld)),
     }
-    durable::remove_tree(&place)?;
+    if let State::Placeholder = state(&place)? {
+        durable::remove_tree(&place)?;
+    }
     durable::sync_dir(&above(&place))
 }
 

@@ -97,6 +97,12 @@ pub struct Recorded {
     /// An operator's release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<Released>,
+    /// The release was carried out. It counts once: what is found after it is judged anew.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub out: bool,
+    /// Releases that count no longer, for whoever asks later.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub past: Vec<Released>,
 }
 
 /// An operator's release, as recorded.
@@ -152,6 +158,13 @@ impl Latch {
             Err(error) => return Err(Error::io("reading the latch", error).entry(LATCH)),
         };
         Latch::parse(&bytes).map(Some)
+    }
+
+    /// How a node directory was held back before its latch was taken away, where one was and the
+    /// record of it can be read.
+    pub(crate) fn last_kind(dir: &Path) -> Option<GuardKind> {
+        let bytes = std::fs::read(dir.join(OWN_DIR).join(LAST)).ok()?;
+        Latch::parse(&bytes).ok().map(|latch| latch.kind)
     }
 
     fn parse(bytes: &[u8]) -> Result<Latch> {
@@ -234,22 +247,26 @@ impl Latch {
 
     /// Whether anything is held any more.
     pub(crate) fn holds(&self) -> bool {
-        let listed = self.listed || self.release.is_some() || self.kind == GuardKind::Databases;
+        let listed = self.listed || self.kind == GuardKind::Databases;
         !listed || !self.withheld.is_empty() || self.channels.keys().any(|id| !self.lets_go(id))
     }
 
-    /// Whether a channel is not, or no longer, held: opened later, settled, or released.
+    /// Whether a channel is not, or no longer, held: opened later, settled, or let out by a release
+    /// that was carried out.
     pub(crate) fn lets_go(&self, channel: &str) -> bool {
-        if self.released(channel).is_some() {
-            return true;
-        }
         let Some(recorded) = self.channels.get(channel) else { return self.listed };
-        matches!(recorded.verdict, Some(Verdict::Closed | Verdict::Clear(_)))
+        recorded.out || matches!(recorded.verdict, Some(Verdict::Closed | Verdict::Clear(_)))
     }
 
     /// Whether a peer's word clears nobody before somebody has stated that the original is gone.
     pub(crate) fn needs_statement(&self) -> bool {
         self.cause == Cause::Restore && self.original_gone.is_none()
+    }
+
+    /// An operator's release of this channel that was not carried out yet.
+    pub(crate) fn to_release(&self, channel: &str) -> Option<&Released> {
+        let settled = self.channels.contains_key(channel) && self.lets_go(channel);
+        self.released(channel).filter(|_| !settled)
     }
 
     /// Whether an operator has let this channel go on.

@@ -84,7 +84,7 @@ impl Standing {
     }
 }
 
-/// How the node in `dir` stands; `None` where it has no latch.
+/// How the node in `dir` stands; `None` where it has no latch, or is not there.
 pub fn standing(dir: &Path) -> Result<Option<Standing>> {
     Ok(Latch::read(dir)?.map(|latch| Standing {
         held: rows(&latch),
@@ -99,7 +99,16 @@ pub fn standing(dir: &Path) -> Result<Option<Standing>> {
 /// The channels and databases of the node in `dir` that are quarantined, and those of the same
 /// quarantine that are no longer; none where there is no latch.
 pub fn list(dir: &Path) -> Result<Vec<Held>> {
+    must_be_there(dir)?;
     Ok(Latch::read(dir)?.map_or_else(Vec::new, |latch| rows(&latch)))
+}
+
+/// Where there is no directory, nothing says that a node may start.
+pub(super) fn must_be_there(dir: &Path) -> Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    Err(Error::not_found(format!("there is no directory {}", dir.display())))
 }
 
 /// Waits until nothing in `dir` is quarantined or withheld.
@@ -118,6 +127,7 @@ pub fn wait(dir: &Path, timeout: Option<Duration>, control: &Control) -> Result<
 /// As [`wait`].
 pub fn wait_to_start(dir: &Path, timeout: Option<Duration>, control: &Control) -> Result<()> {
     wait_while(timeout, control, || {
+        must_be_there(dir)?;
         let standing = standing(dir)?;
         Ok(standing.iter().flat_map(Standing::in_the_way).cloned().collect())
     })
@@ -233,6 +243,7 @@ pub fn words(reason: Reason) -> &'static str {
         Reason::WitnessForgot => "the witness remembers less than it must",
         Reason::WitnessNeeded => "only a witness that is the node's could clear it",
         Reason::SignaturesUnknown => "the node can't tell how many commitments it has signed",
+        Reason::SpendUnconfirmed => "the funding output is being spent, perhaps by the node itself",
         Reason::NothingHeard => "nothing was heard yet of the peer or a witness",
     }
 }

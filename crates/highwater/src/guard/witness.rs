@@ -91,6 +91,19 @@ impl Witness {
         holder: String,
         env: &Env,
     ) -> Result<Witness> {
+        Witness::take_over_above(store, node, holder, 0, env)
+    }
+
+    /// [`Witness::take_over`], under an epoch above `known`: the highest one under which the node has
+    /// stored a move. A witness that was lost and made anew, or that went back, would otherwise
+    /// give out epochs a second time, and one history could pass for another.
+    pub fn take_over_above(
+        store: Arc<dyn WitnessStore>,
+        node: NodeName,
+        holder: String,
+        known: u64,
+        env: &Env,
+    ) -> Result<Witness> {
         let (put, since) = (PutId::random(env)?, env.now());
         let mut failed = false;
         for attempt in 0..TAKE_OVER_TRIES_MAX {
@@ -110,7 +123,8 @@ impl Witness {
                 return Ok(Witness::owning(store, node, record, env));
             }
             record.number += 1;
-            record.epoch += 1;
+            let epoch = record.epoch.max(known).checked_add(1);
+            record.epoch = epoch.ok_or_else(|| Error::bug("the witness has no epochs left"))?;
             (record.holder, record.since, record.put) = (holder.clone(), since, put);
             match store.put_new(record.number, &record.to_bytes()?) {
                 Ok(true) => return Ok(Witness::owning(store, node, record, env)),

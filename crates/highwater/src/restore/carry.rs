@@ -8,7 +8,7 @@ use crate::engine::{self, Depth, EngineKind};
 use crate::env::FaultPoint;
 use crate::error::{Error, Kind, Result};
 use crate::guard::{self, Latch};
-use crate::ids::{RelPath, RestoreId};
+use crate::ids::{GuardKind, RelPath, RestoreId};
 use crate::node::{NodeFile, OWN_DIR};
 use crate::vault::manifest::PartRecord;
 use crate::vault::{Level, Manifest, Selector, SnapshotInfo, Vault};
@@ -39,24 +39,26 @@ pub(super) fn run(vault: &Vault, plan: &RestorePlan, control: &Control) -> Resul
     // Asked again: a newer backup may have raised a mark since the plan was made.
     let mut weighed = hold::weigh(vault, &manifest, &place.target, adapter.is_some())?;
     weighed.kind = weighed.kind.or(plan.hold);
+    let parts = chosen(&manifest, plan.part.as_deref())?;
+    let named = entry_points(&parts);
     let restore = RestoreId::random(&control.env)?;
     let work = Work::begin(&place, restore, manifest.snapshot, &control.env)?;
     let staging = work.staging();
-    let parts = chosen(&manifest, plan.part.as_deref())?;
-    let named = entry_points(&parts);
     let node = Staged { vault, manifest: &manifest, plan, parts, restore, dir: &staging, control };
-    let staged = node.make().and_then(|warnings| Ok((warnings, node.hold(weighed, &named)?)));
-    let (warnings, held) = match staged {
+    let staged = node.make(weighed.guard).and_then(|mut warnings| {
+        let held = node.hold(weighed, &named)?;
+        let quarantined = match &held {
+            Some(held) => held.quarantined,
+            None => node.captured_quarantine(&mut warnings)?,
+        };
+        Ok((warnings, held, quarantined))
+    });
+    let (warnings, held, quarantined) = match staged {
         Ok(staged) => staged,
         Err(error) => {
             work.abandon()?;
             return Err(error);
         }
-    };
-    let quarantined = match &held {
-        Some(held) => held.quarantined,
-        // A latch that was captured with the node stays in force.
-        None => guard::standing(&staging)?.map_or(0, |standing| standing.quarantined()),
     };
     control.report(Event::Stage { name: "exchange", bytes_total: 0 });
     let kept = work.commit(&named, control)?;
@@ -85,7 +87,7 @@ struct Staged<'a> {
 
 impl Staged<'_> {
     /// Writes the whole of it, and checks it. Returns warnings.
-    fn make(&self) -> Result<Vec<String>> {
+    fn make(&self, guard: Option<GuardKind>) -> Result<Vec<String>> {
         let Staged { vault, manifest, plan, parts, dir, control, .. } = self;
         if let (Some(_), Some(_), [part]) = (&plan.part, &plan.keep, parts.as_slice()) {
             keep_others(part, &plan.target, dir, control)?;
@@ -94,7 +96,6 @@ impl Staged<'_> {
         stage.write(vault, manifest, parts, control)?;
         control.report(Event::Stage { name: "verify", bytes_total: 0 });
         let mut warnings = check_parts(dir, parts, Depth::Open)?;
-        let guard = manifest.guard_kind();
         NodeFile { uid: manifest.uid, restore: Some(self.restore), guard }
             .write(dir, &control.env)?;
         // A node directory of which one part alone was exchanged stays what it was.
@@ -104,6 +105,18 @@ impl Staged<'_> {
         };
         warnings.extend(stage.describe(&root, parts)?);
         Ok(warnings)
+    }
+
+    /// A latch that was captured with the node stays in force: tells how much it holds.
+    fn captured_quarantine(&self, warnings: &mut Vec<String>) -> Result<u64> {
+        match guard::standing(self.dir) {
+            Ok(standing) => Ok(standing.map_or(0, |standing| standing.quarantined())),
+            Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Input) => {
+                warnings.push(format!("the node was in quarantine when it was captured: {error}"));
+                Ok(1)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Puts the hold on, and makes all of it durable.

@@ -21,6 +21,8 @@ const MARKS_NAMED_MAX: usize = 8;
 /// What was found about a snapshot that is to be restored.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Weighed {
+    /// What its directory says of how it is guarded from now on.
+    pub(super) guard: Option<GuardKind>,
     /// How the node is held back; `None`: it just goes on.
     pub(super) kind: Option<GuardKind>,
     /// Why.
@@ -43,7 +45,7 @@ pub(super) fn weigh(
     let mut reasons = Vec::new();
     let asked = manifest.guard_kind();
     if asked.is_some() {
-        reasons.push("its backups ask for it".to_owned());
+        reasons.push("its backups ask for quarantine".to_owned());
     }
     let standing = standing_guard(target, manifest.uid)?;
     if standing.is_some() && asked.is_none() {
@@ -52,20 +54,21 @@ pub(super) fn weigh(
     let mut marks: BTreeMap<String, u64> =
         manifest.marks.iter().map(|(name, mark)| (name.clone(), mark.value)).collect();
     let mut marks_below = Vec::new();
-    let mut guarded = asked.or(standing);
+    let mut guard = asked.or(standing);
+    let mut forced = false;
     match vault.node_record(&manifest.node) {
         Ok(Some(record)) => {
             let newest = vault.snapshot_names(Some(&manifest.node))?;
             let newest = newest.last().is_none_or(|name| name.snapshot == manifest.snapshot);
             let below = below(&marks, &record.marks, newest);
+            if record.guard.is_some() && guard.is_none() {
+                guard = record.guard;
+                reasons.push("later backups of the node ask for quarantine".to_owned());
+            }
             if !below.is_empty() {
-                guarded = guarded.or(record.guard).or(Some(GuardKind::Databases));
+                forced = true;
                 reasons.extend(below.iter().cloned());
                 marks_below = below;
-            }
-            if record.guard.is_some() && guarded.is_none() {
-                guarded = record.guard;
-                reasons.push("later backups of the node ask for it".to_owned());
             }
             for (name, value) in record.marks {
                 let highest = marks.entry(name).or_default();
@@ -74,16 +77,19 @@ pub(super) fn weigh(
         }
         Ok(None) => {}
         Err(error) if error.kind() == Kind::Corrupt => {
-            guarded = guarded.or(Some(GuardKind::Databases));
+            forced = true;
             reasons.push(format!("what the vault has seen of the node can't be read: {error}"));
         }
         Err(error) => return Err(error),
     }
     if adapter {
-        reasons.push("its channels are marked".to_owned());
+        guard = Some(GuardKind::Channels);
+        if reasons.is_empty() {
+            reasons.push("the node brings what marks its channels".to_owned());
+        }
     }
-    let kind = if adapter { Some(GuardKind::Channels) } else { guarded };
-    Ok(Weighed { kind, reasons, marks_below, marks })
+    let kind = guard.or(forced.then_some(GuardKind::Databases));
+    Ok(Weighed { guard, kind, reasons, marks_below, marks })
 }
 
 /// The guard of the node in `target`, where that is the one that comes back.
@@ -100,7 +106,9 @@ fn standing_guard(target: &Path, uid: NodeUid) -> Result<Option<GuardKind>> {
         }
         found => found?,
     };
-    Ok(file.guard.or(latch.map(|latch| latch.kind)))
+    // Databases can be withheld for what one snapshot was; channels are the node's.
+    let channels = latch.map(|latch| latch.kind).filter(|kind| *kind == GuardKind::Channels);
+    Ok(file.guard.or(channels))
 }
 
 /// Which marks lie below the highest ones, in plain words. The newest snapshot of a node need not
@@ -281,7 +289,11 @@ pub(super) fn put_on_kept(
         None => ours.guard.or(theirs.guard),
     };
     let Some(kind) = guarded else { return Ok(None) };
-    if !theirs.unknown && hold::all_withheld(target)? {
+    if let Some(error) = ours.unreadable {
+        // It may name what is withheld.
+        return Err(error);
+    }
+    if theirs.unreadable.is_none() && hold::all_withheld(target)? {
         return Ok(None);
     }
     let uid = ours.file.as_ref().or(theirs.file.as_ref()).map(|file| file.uid);
@@ -303,9 +315,6 @@ pub(super) fn put_on_kept(
     // What was condemned on the other side says nothing of this one, which may be newer.
     let theirs = theirs.map(|latch| Latch { channels: BTreeMap::new(), ..latch });
     let latch = succeed(succeed(latch, theirs), ours_before);
-    if ours.unknown {
-        durable::remove_file(&kept.join(LATCH))?;
-    }
     hold_back(latch, adapter, kept, &[], env).map(Some)
 }
 
@@ -314,8 +323,8 @@ struct Side {
     file: Option<NodeFile>,
     latch: Option<Latch>,
     guard: Option<GuardKind>,
-    /// Its latch can't be read.
-    unknown: bool,
+    /// Why its latch can't be read, where it can't.
+    unreadable: Option<Error>,
 }
 
 impl Side {
@@ -324,15 +333,19 @@ impl Side {
             Err(error) if error.kind() == Kind::Corrupt => (None, true),
             found => (found?, false),
         };
-        let (latch, unknown) = match Latch::read(dir) {
-            Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Input) => (None, true),
-            found => (found?, false),
+        let (latch, unreadable) = match Latch::read(dir) {
+            Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Input) => {
+                (None, Some(error))
+            }
+            found => (found?, None),
         };
         let guard = file
             .as_ref()
             .and_then(|file| file.guard)
             .or(latch.as_ref().map(|latch| latch.kind))
-            .or((lost || unknown).then_some(GuardKind::Databases));
-        Ok(Side { file, latch, guard, unknown })
+            // What was held back once, and released, has run.
+            .or_else(|| Latch::last_kind(dir))
+            .or((lost || unreadable.is_some()).then_some(GuardKind::Databases));
+        Ok(Side { file, latch, guard, unreadable })
     }
 }

@@ -54,12 +54,12 @@ pub(super) fn read_back(adapter: &dyn Adapter, dir: &Path, latch: &Latch) -> Res
 fn watching<T>(dir: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let mut before = BTreeSet::new();
     points::walk(dir, &mut |_, found, _| {
-        before.insert(found.stx_ino);
+        before.insert(durable::inode_of(found));
         Ok(())
     })?;
     let done = work()?;
     points::walk(dir, &mut |path, found, _| {
-        if before.contains(&found.stx_ino) {
+        if before.contains(&durable::inode_of(found)) {
             return Ok(());
         }
         let path = path.under(dir);

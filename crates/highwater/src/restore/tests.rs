@@ -699,6 +699,7 @@ fn inside_a_mount_namespace() {
         assert_eq!((error.kind(), tree(&target)), (Kind::Conflict, expected("new")));
         assert_eq!(durable::remove_tree(&above).unwrap_err().kind(), Kind::Conflict);
         assert_eq!(tree(&target), expected("new"));
+        held::restore_and_release(&target);
         let umount = std::process::Command::new("umount").arg(&target).status().unwrap();
         assert!(umount.success());
     }

@@ -31,7 +31,7 @@ pub struct WitnessRecord {
     pub node: NodeName,
     /// Rises by one with each record.
     pub number: u64,
-    /// Rises by one with each takeover.
+    /// Rises with each takeover.
     pub epoch: u64,
     /// Who has taken it over, as it named itself.
     pub holder: String,

@@ -344,7 +344,7 @@ fn a_node_that_nobody_can_change_opens_nothing_until_its_release() {
     let target = bench.dir.path().join("target");
     let plan = plan(&bench, report.snapshot, &target, None);
     assert_eq!(plan.hold, Some(GuardKind::Databases));
-    assert_eq!(plan.reasons, ["its backups ask for it"]);
+    assert_eq!(plan.reasons, ["its backups ask for quarantine"]);
     assert_eq!(restore::run(&bench.vault, &plan, &control()).unwrap().quarantined, 3);
     assert_eq!(starts(&target), [false, false]);
     for point in ["store/CURRENT", "wallet.sqlite", "pages.db"] {
@@ -369,7 +369,7 @@ fn a_node_that_nobody_can_change_opens_nothing_until_its_release() {
     let one = release(&Which::Channel("store".to_owned()), "it is a cache").unwrap();
     let state = |part: &str| one.iter().find(|held| held.id == part).unwrap().state;
     assert_eq!(PARTS.map(state), [HeldState::Withheld, HeldState::Released, HeldState::Withheld]);
-    assert_eq!(states(&target).len(), 2);
+    assert_eq!(states(&target)[2], ("store".to_owned(), HeldState::Released));
     assert!(target.join("store/CURRENT").is_file() && target.join("wallet.sqlite").is_dir());
 
     let all = release(&Which::All, "the original is dead").unwrap();
@@ -471,7 +471,7 @@ fn no_backup_forgets_that_the_node_is_guarded() {
     assert_eq!(plan(&bench, again, &target, None).hold, Some(GuardKind::Databases));
     let older = plan(&bench, plain, &target, None);
     assert_eq!(older.hold, Some(GuardKind::Databases));
-    assert_eq!(older.reasons, ["later backups of the node ask for it"]);
+    assert_eq!(older.reasons, ["later backups of the node ask for quarantine"]);
 }
 
 #[test]
@@ -500,14 +500,24 @@ fn a_latch_that_was_captured_is_not_taken_for_the_new_one() {
 
 #[test]
 fn a_captured_latch_of_a_node_that_nobody_guards_stays_in_force() {
-    let (bench, first) = overtaken(&BackupOptions::default());
-    let node = bench.node();
-    restore_with(&bench, first, &node, Some(Arc::new(Honest::default())), &control()).unwrap();
-    let second = bench.backup().snapshot;
+    let bench = Bench::new();
+    make_node(&bench);
+    let latch = include_str!("../fixtures/latch.json");
+    let mut latch: Latch = serde_json::from_str(latch).unwrap();
+    (latch.kind, latch.withheld) = (GuardKind::Channels, Vec::new());
+    latch.write(&bench.node(), &env()).unwrap();
     let target = bench.dir.path().join("target");
-    let report = restore_with(&bench, second, &target, None, &control()).unwrap();
-    assert_eq!(report.quarantined, 3);
-    assert_eq!(Latch::read(&target).unwrap(), Latch::read(&node).unwrap());
+    let restored = || {
+        let snapshot = bench.backup().snapshot;
+        restore_with(&bench, snapshot, &target, None, &control()).unwrap()
+    };
+    assert_eq!(restored().quarantined, 1);
+    assert_eq!(Latch::read(&target).unwrap(), Some(latch));
+
+    // What one that can't be read holds back can't be told: there is no capture without it.
+    bench.write("highwater-quarantine.json", "{");
+    let backup = bench.backup_as("alice", &BackupOptions::default(), &control());
+    assert_eq!(kind(backup), Kind::Corrupt);
 }
 
 #[test]
@@ -697,6 +707,72 @@ fn a_release_killed_anywhere_is_finished_by_the_next_one() {
         was_killed
     });
     assert_eq!(passed, ["guard.latch", "guard.release"]);
+}
+
+#[test]
+fn an_owner_is_given_all_that_a_hold_writes() {
+    use std::os::unix::fs::MetadataExt as _;
+    let us = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    let owner = if us.0 == 0 { (4711, 4712) } else { us };
+    let (bench, snapshot) = overtaken(&guarded(GuardKind::Databases));
+    let adapters: [Option<Arc<dyn Adapter>>; 2] = [None, Some(Arc::new(Littering))];
+    for (number, adapter) in adapters.into_iter().enumerate() {
+        let target = bench.dir.path().join(format!("target-{number}"));
+        let mut plan = plan(&bench, snapshot, &target, adapter);
+        plan.owner = Some(owner);
+        restore::run(&bench.vault, &plan, &control()).unwrap();
+        let mut pending = vec![target.clone()];
+        while let Some(path) = pending.pop() {
+            let found = path.symlink_metadata().unwrap();
+            assert_eq!((found.uid(), found.gid()), owner, "{}", path.display());
+            if found.is_dir() {
+                pending.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            }
+        }
+        let litter = target.join("litter");
+        assert!(number == 0 || litter.metadata().unwrap().mode() & 0o077 == 0);
+        let latch = target.join("highwater-quarantine.json").metadata().unwrap();
+        assert_eq!(latch.mode() & 0o7777, 0o600);
+    }
+}
+
+/// Leaves a file that everybody may read, each time it is opened.
+struct Littering;
+
+impl Adapter for Littering {
+    fn open(&self, dir: &Path) -> Result<Box<dyn GuardedStore>> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let litter = dir.join("litter");
+        let _ = fs::remove_file(&litter);
+        fs::write(&litter, b"a table").unwrap();
+        fs::set_permissions(&litter, fs::Permissions::from_mode(0o644)).unwrap();
+        Ok(Box::new(Store::open(dir)?))
+    }
+}
+
+#[test]
+fn a_node_whose_channels_were_marked_once_stays_guarded() {
+    let (bench, snapshot) = overtaken(&BackupOptions::default());
+    let node = bench.node();
+    restore_with(&bench, snapshot, &node, Some(Arc::new(Honest::default())), &control()).unwrap();
+    // The node has cleared all of them, and goes on.
+    Latch::remove(&node).unwrap();
+    move_on(&node);
+    restore::rollback(&node, &control()).unwrap();
+    assert_eq!(Latch::read(&node).unwrap().unwrap().kind, GuardKind::Channels);
+    let report = restore_with(&bench, snapshot, &node, None, &control()).unwrap();
+    assert_eq!(report.quarantined, 1);
+}
+
+#[test]
+fn a_directory_that_is_not_there_lets_nothing_start() {
+    let missing = Path::new("/nonexistent/node");
+    assert_eq!(kind(guard::wait(missing, Some(Duration::ZERO), &control())), Kind::NotFound);
+    let started = guard::wait_to_start(missing, None, &control());
+    assert_eq!((kind(started), kind(guard::list(missing))), (Kind::NotFound, Kind::NotFound));
+    assert_eq!(guard::standing(missing).unwrap(), None);
+    let released = guard::release(missing, &Which::All, "why", "me", &control());
+    assert_eq!(kind(released), Kind::NotFound);
 }
 
 /// Each pause passes at once; one of them releases.

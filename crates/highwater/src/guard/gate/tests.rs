@@ -266,3 +266,43 @@ fn the_policy_witness_needs_one() {
     let opened = Guard::open(scene.dir.path(), name(), Policy::Witness, None, &scene.control);
     assert_eq!(opened.err().unwrap().kind(), Kind::Input);
 }
+
+#[test]
+fn a_release_counts_once_also_where_the_disk_is_taken_back_to_it() {
+    let scene = Scene::new();
+    let guard = scene.witnessed();
+    let moved = |epoch, number| Ours { epoch, ..at(number) };
+    let to = |id: &str, ours| Move { channel: id.to_owned(), ours };
+    let first = guard.epoch();
+    guard.leave(&[to("a", moved(first, 4)), to("b", moved(first, 4))], &[]).unwrap();
+
+    // Both are condemned, and one is released; the other keeps the latch.
+    let old = [("a", moved(first, 3)), ("b", moved(first, 3))];
+    assert_eq!(scene.admit(&scene.witnessed(), &old).held.len(), 2);
+    let which = Which::Channel("a".into());
+    release(scene.dir.path(), &which, "the peer agrees", "eve", &scene.control).unwrap();
+    let just_released = std::fs::read(scene.dir.path().join("highwater-quarantine.json")).unwrap();
+    let later = scene.witnessed();
+    assert_eq!(ids(&scene.admit(&later, &old).free), ["a"]);
+    let mine = moved(later.epoch(), 6);
+    later.leave(&[to("a", mine)], &[]).unwrap();
+
+    // The next start lets it go by the witness's word, which still is its own.
+    let current = [("a", mine), old[1]];
+    assert_eq!(ids(&scene.admit(&scene.witnessed(), &current).free), ["a"]);
+    // The disk as it was after the release, and as it was right before: neither is current.
+    let stale = [("a", moved(later.epoch(), 3)), old[1]];
+    assert_eq!(ids(&scene.admit(&scene.witnessed(), &stale).held), ["a", "b"]);
+    std::fs::write(scene.dir.path().join("highwater-quarantine.json"), just_released).unwrap();
+    assert_eq!(ids(&scene.admit(&scene.witnessed(), &old).held), ["a", "b"]);
+}
+
+#[test]
+fn a_release_of_the_whole_node_is_one_of_the_channels_that_it_was_about() {
+    let scene = Scene::restored(&[]);
+    release(scene.dir.path(), &Which::All, "it is a test node", "eve", &scene.control).unwrap();
+    let admitted = scene.admit(&scene.peer(), &[("a", at(3)), ("b", at(5))]);
+    assert_eq!((ids(&admitted.free), admitted.held.len()), (vec!["a", "b"], 0));
+    assert_eq!(*scene.unmarked.borrow(), ["a", "b"]);
+    assert!(!scene.latched());
+}

@@ -20,6 +20,8 @@ fn latch() -> Latch {
         evidence: Some(Evidence::default()),
         verdict: Some(Verdict::Blocked(Reason::WitnessAhead)),
         release: Some(released.clone()),
+        out: false,
+        past: Vec::new(),
     };
     let path = |path: &[u8]| RelPath::from_bytes(path).unwrap();
     Latch {
@@ -94,8 +96,12 @@ fn nobody_changes_it_between_a_look_and_the_write() {
     let dir = scratch();
     let env = Env::system();
     latch().write(dir.path(), &env).unwrap();
+    let lock = dir.path().join(OWN_DIR).join(LOCK);
     let raise = || {
         Latch::update(dir.path(), &env, |latch| {
+            let other = File::open(&lock).unwrap();
+            let taken = rustix::fs::flock(&other, FlockOperation::NonBlockingLockShared);
+            assert_eq!(taken, Err(Errno::WOULDBLOCK));
             let mut latch = latch.unwrap();
             *latch.marks.get_mut("height").unwrap() += 1;
             Ok(Some(latch))

@@ -166,6 +166,33 @@ impl Witness {
         Err(unreachable_witness(&self.node, failure))
     }
 
+    /// Asks the witness whether this start still owns it: for a message that moves no number, such as
+    /// the first word of a session, or our own commitment.
+    ///
+    /// # Errors
+    /// Fenced where another start has taken it over; unavailable where it can't be reached.
+    pub fn confirm(&self) -> Result<()> {
+        let newest = Witness::look(&*self.store, &self.node)
+            .map_err(|error| unreachable_witness(&self.node, error))?;
+        let mut line = self.line();
+        match newest {
+            _ if line.deposed.is_some() => {}
+            Some(newest) if newest.epoch > self.epoch => {
+                line.deposed = Some((newest.holder, newest.since));
+            }
+            Some(newest) if newest.epoch == self.epoch => return Ok(()),
+            _ => {
+                return Err(Error::corrupt(
+                    "the witness has forgotten that this start took it over",
+                )
+                .entry(self.node.to_string())
+                .hint("put back what its store has lost"));
+            }
+        }
+        let deposed = line.deposed.clone().expect("it was found, or known");
+        Err(self.fenced(&deposed))
+    }
+
     fn record_known(&self, record: WitnessRecord) {
         let mut line = self.line();
         line.recorded = record;

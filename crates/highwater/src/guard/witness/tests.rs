@@ -122,6 +122,30 @@ fn only_what_rose_belongs_to_the_new_epoch() {
 }
 
 #[test]
+fn no_epoch_is_given_out_again_where_the_witness_was_lost() {
+    use highwater_guard::{Evidence, Policy, Reason, Verdict, judge};
+    let take = |store: &MemoryWitness, known| {
+        let store = Arc::new(store.clone());
+        Witness::take_over_above(store, node(), "us".to_owned(), known, &env()).unwrap()
+    };
+    let lost = MemoryWitness::new();
+    (0..7).for_each(|_| drop(start(lost.clone(), "us")));
+    let old = take(&lost, 3);
+    assert_eq!(old.epoch(), 8, "one above its own, where that is higher");
+    assert_eq!(raise(&old, "a", 5).unwrap(), Raised::Durable);
+    // A copy of this state, with a 6 that nobody has seen, sleeps while the witness is lost.
+    let asleep = ours(6, old.epoch());
+    let anew = MemoryWitness::new();
+    let next = take(&anew, old.epoch());
+    assert_eq!(next.epoch(), 9);
+    assert_eq!(raise(&next, "a", 6).unwrap(), Raised::Durable);
+    let again = take(&anew, asleep.epoch);
+    let evidence =
+        Evidence { witness: again.of("a"), policy: Policy::Witness, ..Evidence::default() };
+    assert_eq!(judge(&asleep, &evidence), Verdict::Blocked(Reason::MovedElsewhere));
+}
+
+#[test]
 fn a_move_that_was_stored_under_another_epoch_is_a_bug() {
     let store = MemoryWitness::new();
     drop(start(store.clone(), "first"));

@@ -16,12 +16,32 @@ fn named() -> [RelPath; 1] {
     [RelPath::from_bytes(b"store/CURRENT").unwrap()]
 }
 
+/// Restores the new node with all its databases withheld.
+fn restore_withheld(place: &Place, control: &Control) -> Result<()> {
+    let work = begin(place, &Env::system())?;
+    make_node(&work.staging(), "new");
+    hold::withhold(&work.staging(), latch(), &named(), &Env::system()).unwrap();
+    work.commit(&named(), control).map(drop)
+}
+
+/// In a mount point that holds a node: restored withheld, rolled back, restored and released.
+pub(super) fn restore_and_release(target: &Path) {
+    let before = tree(target);
+    restore_withheld(&locate(target).unwrap(), &control()).unwrap();
+    assert!(POINTS.iter().all(|point| target.join(point).is_dir()));
+    assert_eq!(rollback::rollback(target, None, &control(), nobody).unwrap(), Outcome::Old);
+    assert_eq!(tree(target), before);
+    assert_eq!(rollback::rollback(target, None, &control(), nobody).unwrap(), Outcome::New);
+    assert!(POINTS.iter().all(|point| target.join(point).is_dir()));
+    guard::release(target, &Which::All, "a test", "a test", &control()).unwrap();
+    assert!(POINTS.iter().all(|point| target.join(point).is_file()));
+    assert_eq!(rollback::rollback(target, None, &control(), nobody).unwrap(), Outcome::Old);
+    assert!(POINTS.iter().all(|point| target.join(point).is_dir()));
+}
+
 impl Bench {
     fn restore_withheld(&self, control: &Control) -> Result<()> {
-        let work = begin(&self.place(), &Env::system())?;
-        make_node(&work.staging(), "new");
-        hold::withhold(&work.staging(), latch(), &named(), &Env::system()).unwrap();
-        work.commit(&named(), control).map(drop)
+        restore_withheld(&self.place(), control)
     }
 
     /// Whether a directory of this node holds placeholders, and no entry point.
@@ -43,7 +63,6 @@ impl Bench {
         for name in ["quarantine.lock", "quarantine.last.json"] {
             fs::remove_file(target.join(".highwater").join(name)).unwrap();
         }
-        fs::remove_dir(target.join(".highwater/withheld")).unwrap();
         self.assert_holds(who, "released");
     }
 }
