@@ -7,10 +7,7 @@ use highwater::guard::HeldState;
 use serde_json::{Value, json};
 
 use super::tap::{Tap, with_tap};
-use super::world::World;
-
-const ALICE: usize = 0;
-const BOB: usize = 1;
+use super::world::{ALICE, BOB, World};
 
 pub(crate) fn force_close(id: &str) -> Value {
     json!({ "command": "force_close", "channel": id })
@@ -34,16 +31,16 @@ pub(crate) fn latched(world: &World, who: usize, id: &str) -> Option<HeldState> 
 
 /// A node with two channels, brought back from a backup after which `busy` has moved and `quiet` has
 /// not. Bob's words are held back: nothing was heard yet.
-struct Restored {
-    world: World,
-    quiet: String,
-    busy: String,
+pub(crate) struct Restored {
+    pub(crate) world: World,
+    pub(crate) quiet: String,
+    pub(crate) busy: String,
     /// The first session since.
-    since: usize,
+    pub(crate) since: usize,
 }
 
 impl Restored {
-    fn new(policy: &'static str, flags: &[&str], tap: &Tap) -> Restored {
+    pub(crate) fn new(policy: &'static str, flags: &[&str], tap: &Tap) -> Restored {
         let mut world = World::tapped(policy, tap);
         let (quiet, busy) = (world.open(), world.open());
         world.pay(ALICE, &quiet, 1_000);
@@ -58,7 +55,7 @@ impl Restored {
         let since = tap.sessions();
         world.node(ALICE).flags.extend(flags.iter().map(|&flag| flag.to_owned()));
         world.start_tapped(ALICE, tap);
-        tap.await_frame(since, BOB, &busy);
+        tap.await_frame(since, BOB, "\"reestablish\"");
         Restored { world, quiet, busy, since }
     }
 }

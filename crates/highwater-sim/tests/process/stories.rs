@@ -173,7 +173,8 @@ fn of_a_running_node_and_its_copy_the_later_one_acts() {
     std::fs::rename(&copy, &home).unwrap();
     world.start(0);
     world.connect();
-    assert_eq!(world.last_words_aside()["error"]["kind"], "fenced");
+    let (code, words) = world.last_words_aside();
+    assert_eq!((code, &words["error"]["kind"]), (Some(6), &json!("fenced")));
     world.pay(0, &id, 5);
 }
 

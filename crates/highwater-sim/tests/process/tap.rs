@@ -37,6 +37,16 @@ struct Session {
     streams: [TcpStream; 2],
     /// Directions that still carry.
     open: usize,
+    /// Frames that are held back are lost, so that the end of the session is seen behind them.
+    ending: bool,
+}
+
+/// What becomes of a frame.
+enum Pass {
+    Through,
+    Lost,
+    /// The session has ended.
+    End,
 }
 
 /// Ends the wire, also where the test has failed, so that its threads end.
@@ -108,8 +118,11 @@ impl Tap {
         });
     }
 
-    /// Waits until every session has ended: then all that was ever sent is known.
+    /// Waits until every session has ended, as one does with a node that was killed: then all that was
+    /// ever sent is known. What was held back is lost.
     pub(crate) fn await_end(&self) {
+        self.state().sessions.iter_mut().for_each(|session| session.ending = true);
+        self.changed.notify_all();
         self.wait(|state| state.sessions.iter().all(|session| session.open == 0));
     }
 
@@ -167,8 +180,10 @@ impl Tap {
 
     fn carry(&self, number: usize, from: usize, mut read: TcpStream, mut write: TcpStream) {
         while let Some(frame) = read_frame(&mut read) {
-            if !self.pass(number, from, &frame) || write.write_all(&frame).is_err() {
-                break;
+            match self.pass(number, from, &frame) {
+                Pass::Lost => {}
+                Pass::Through if write.write_all(&frame).is_ok() => {}
+                Pass::Through | Pass::End => break,
             }
         }
         for stream in [read, write] {
@@ -179,23 +194,29 @@ impl Tap {
         self.changed.notify_all();
     }
 
-    /// Keeps a copy of a frame, and waits while it is held back; whether it may pass.
-    fn pass(&self, number: usize, from: usize, frame: &[u8]) -> bool {
+    /// Keeps a copy of a frame, and waits while it is held back.
+    fn pass(&self, number: usize, from: usize, frame: &[u8]) -> Pass {
         let mut state = self.state();
         state.sessions[number].sent[from].push(frame.to_vec());
         self.changed.notify_all();
-        let held = |state: &mut State| {
-            let session = &state.sessions[number];
-            let greeted = session.sent[from].len() > GREETING;
-            let wanted = state.holds[from].is_some_and(|needle| contains(frame, needle));
-            greeted && wanted && !state.ended && session.open == 2
+        let held = |state: &State| {
+            let greeted = state.sessions[number].sent[from].len() > GREETING;
+            greeted && state.holds[from].is_some_and(|needle| contains(frame, needle))
         };
-        state = self.changed.wait_while(state, held).unwrap_or_else(PoisonError::into_inner);
-        let open = !state.ended && state.sessions[number].open == 2;
-        if open {
-            state.sessions[number].passed.push((from, frame.to_vec()));
+        let goes_on = |state: &State| {
+            let session = &state.sessions[number];
+            !state.ended && session.open == 2 && !session.ending
+        };
+        let waits = |state: &mut State| held(state) && goes_on(state);
+        state = self.changed.wait_while(state, waits).unwrap_or_else(PoisonError::into_inner);
+        if state.ended || state.sessions[number].open < 2 {
+            return Pass::End;
         }
-        open
+        if held(&state) {
+            return Pass::Lost;
+        }
+        state.sessions[number].passed.push((from, frame.to_vec()));
+        Pass::Through
     }
 
     fn wait(&self, wanted: impl Fn(&State) -> bool) {
@@ -214,7 +235,13 @@ impl Tap {
 
 impl Session {
     fn new(streams: [TcpStream; 2]) -> Session {
-        Session { sent: [Vec::new(), Vec::new()], passed: Vec::new(), streams, open: 2 }
+        Session {
+            sent: [Vec::new(), Vec::new()],
+            passed: Vec::new(),
+            streams,
+            open: 2,
+            ending: false,
+        }
     }
 }
 

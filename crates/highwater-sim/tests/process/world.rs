@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use highwater::Env;
@@ -12,9 +12,13 @@ use serde_json::{Value, json};
 
 use super::tap::Tap;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_channel-node");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_channel-node");
 /// What a test waits for comes within so many looks, 20 milliseconds apart.
-const LOOKS_MAX: usize = 1000;
+pub(crate) const LOOKS_MAX: usize = 1000;
+
+/// The node that calls the other one.
+pub(crate) const ALICE: usize = 0;
+pub(crate) const BOB: usize = 1;
 
 pub(crate) struct World {
     dir: tempfile::TempDir,
@@ -54,9 +58,11 @@ impl World {
         world
     }
 
-    /// The same, and all that the two say to each other goes over a wire that listens.
+    /// The same, and all that the two say to each other goes over a wire that listens. The policy is
+    /// node 0's; node 1 has no witness.
     pub(crate) fn tapped(policy: &'static str, tap: &Tap) -> World {
         let mut world = World::stopped(policy);
+        world.nodes[1].policy = "peer";
         world.nodes[0].flags.push(format!("--peer=bob={}", tap.address()));
         world.start_tapped(1, tap);
         world.start_tapped(0, tap);
@@ -104,7 +110,7 @@ impl World {
 
     pub(crate) fn start(&mut self, who: usize) {
         let home = self.home_of(who);
-        let ledger = self.ledger.hello["listen"].as_str().unwrap().to_owned();
+        let ledger = self.ledger();
         let node = &self.nodes[who];
         let mut flags = self.vault_flags();
         flags.extend(node.flags.iter().cloned());
@@ -160,14 +166,14 @@ impl World {
         self.aside = self.nodes[who].process.take();
     }
 
-    /// The process that was set aside ends on its own, with an error: its last words.
-    pub(crate) fn last_words_aside(&mut self) -> Value {
+    /// The process that was set aside ends on its own: its exit code, and its last words.
+    pub(crate) fn last_words_aside(&mut self) -> (Option<i32>, Value) {
         let mut process = self.aside.take().unwrap();
-        assert!(!process.child.wait().unwrap().success());
+        let code = process.child.wait().unwrap().code();
         let mut words = String::new();
         let stderr = process.child.stderr.take().unwrap();
         BufReader::new(stderr).read_line(&mut words).unwrap();
-        serde_json::from_str(&words).unwrap_or_default()
+        (code, serde_json::from_str(&words).unwrap_or_default())
     }
 
     /// Asks a node; the whole reply.
@@ -223,17 +229,37 @@ impl World {
         id
     }
 
-    /// Pays, and sees it arrive on both sides.
-    pub(crate) fn pay(&self, from: usize, id: &str, amount: u64) {
+    /// A payment that the peer of `from` asks for: the command, and its hash.
+    pub(crate) fn payment(&self, from: usize, id: &str, amount: u64) -> (Value, Value) {
         let invoice = self.ask(1 - from, json!({ "command": "invoice" }));
         let hash = invoice["invoice"].clone();
         let pay = json!({ "command": "pay", "channel": id, "amount": amount, "hash": hash });
+        (pay, hash)
+    }
+
+    /// Waits until a payment has arrived, and its payer has the proof.
+    pub(crate) fn await_paid(&self, from: usize, hash: &Value) {
+        let paid = || {
+            let payment = self.ask(from, json!({ "command": "payment", "hash": hash }));
+            payment["state"]["paid"].is_string()
+        };
+        self.wait(from, |_| paid());
+    }
+
+    /// Pays, and sees it arrive on both sides.
+    pub(crate) fn pay(&self, from: usize, id: &str, amount: u64) {
+        let (pay, hash) = self.payment(from, id, amount);
         self.ask(from, pay);
         for who in [from, 1 - from] {
             self.wait(who, |list| World::channel(list, id)["settled"] == true);
         }
         let payment = self.ask(from, json!({ "command": "payment", "hash": hash }));
         assert!(payment["state"]["paid"].is_string(), "{payment}");
+    }
+
+    /// Where the ledger listens.
+    pub(crate) fn ledger(&self) -> String {
+        self.ledger.hello["listen"].as_str().unwrap().to_owned()
     }
 
     pub(crate) fn advance(&self, blocks: u64) {
@@ -305,9 +331,14 @@ impl Process {
     }
 }
 
+/// Runs the program to its end.
+pub(crate) fn run(arguments: &[&str]) -> Output {
+    Command::new(PROGRAM).args(arguments).output().unwrap()
+}
+
 /// Runs the program to its end; its answer.
 pub(crate) fn program(arguments: &[&str]) -> Value {
-    let output = Command::new(PROGRAM).args(arguments).output().unwrap();
+    let output = run(arguments);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{arguments:?}: {said}");
     serde_json::from_slice(&output.stdout).unwrap()
