@@ -32,4 +32,6 @@ pub mod store;
 pub mod wire;
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;

@@ -42,7 +42,11 @@ impl Node {
                 step.records.push(Record::Stale(id.clone(), Stale { verdict: Some(verdict) }));
             }
         }
-        step.judge.push(id.clone());
+        // A spend that is not confirmed may be our own commitment, of a time that we have forgotten:
+        // the peer's word is no word on it, and what goes on would revoke it.
+        if held.evidence().chain != Some(FundingSpent::Unconfirmed) {
+            step.judge.push(id.clone());
+        }
         self.put_held(id, held);
     }
 
