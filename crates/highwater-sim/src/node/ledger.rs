@@ -70,6 +70,8 @@ impl Node {
         }
         if channel.is_published() {
             let keys = self.keys.channel(channel.index());
+            // Stored as published, it may have failed to reach the witness before a crash.
+            step.speak_for(&channel);
             step.confirm = true;
             step.effects.push(Effect::Submit(Transaction::Commit(channel.publish(&keys))));
             return;

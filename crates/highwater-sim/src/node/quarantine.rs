@@ -42,11 +42,7 @@ impl Node {
                 step.records.push(Record::Stale(id.clone(), Stale { verdict: Some(verdict) }));
             }
         }
-        // A spend that is not confirmed may be our own commitment, of a time that we have forgotten:
-        // the peer's word is no word on it, and what goes on would revoke it.
-        if held.evidence().chain != Some(FundingSpent::Unconfirmed) {
-            step.judge.push(id.clone());
-        }
+        step.judge.push(id.clone());
         self.put_held(id, held);
     }
 

@@ -104,8 +104,7 @@ impl World {
     }
 
     fn whole_ends(&self, id: &ChannelId) -> [bool; 2] {
-        let misled = self.watch.misled.contains(id);
-        self.ends(id).map(|at| !misled && self.is_whole(at, id))
+        self.ends(id).map(|at| self.is_whole(at, id))
     }
 
     /// Whether a node has lost nothing of a channel, and nobody remembers more.

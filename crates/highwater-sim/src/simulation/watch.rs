@@ -27,8 +27,6 @@ pub(super) struct Watch {
     published: BTreeMap<End, u64>,
     /// The furthest state of each end that was ever durable.
     pub(super) latest: BTreeMap<End, Channel>,
-    /// Channels of which a copy that was deposed, and did not know it yet, has said where it stands.
-    pub(super) misled: BTreeSet<ChannelId>,
     /// Which channel a key of a party is for.
     keys: BTreeMap<PublicKey, ChannelId>,
     /// The ends that have been condemned, and those that went on after a quarantine.
@@ -105,19 +103,21 @@ impl World {
         Ok(())
     }
 
-    /// Who says where it stands remembers all that has left it, and that its peer may have. A copy that
-    /// was deposed and has not moved since does not know yet; it only misleads its peer.
-    fn watch_memory(&mut self, at: At, channel: &ChannelId) -> Outcome {
+    /// Who says where it stands owns the witness, and remembers all that has left it, and that its peer
+    /// may have.
+    fn watch_memory(&self, at: At, channel: &ChannelId) -> Outcome {
         let end = (at.0, channel.clone());
-        let ours = numbers(&self.stored(at)).get(channel).copied().unwrap_or_default();
-        let latest = self.watch.latest.get(&end);
-        if latest.is_some_and(|latest| rank(&latest.ours()) > rank(&ours)) {
-            self.watch.misled.insert(channel.clone());
+        let (epoch, owner) = (self.copy(at).epoch, self.owner_epoch(at.0));
+        if epoch != owner && self.plan.broken.is_none() {
+            let what =
+                format!("{at:?} speaks of {channel} under epoch {epoch}, deposed by {owner}");
+            return breach(Kind::Spoke, what);
         }
+        let ours = numbers(&self.stored(at)).get(channel).copied().unwrap_or_default();
         let left =
             if self.witnessed() { &self.watch.revoked_left } else { &self.watch.revoked_held };
         let left = left.get(&end).copied().unwrap_or(0);
-        if left > ours.revoked && self.copy(at).epoch == self.owner_epoch(at.0) {
+        if left > ours.revoked && epoch == owner {
             let what = format!("{at:?} speaks of {channel} at {}, {left} have left", ours.revoked);
             return breach(Kind::Forgot, what);
         }
