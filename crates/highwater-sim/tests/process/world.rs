@@ -171,7 +171,11 @@ impl World {
     /// The process that was set aside ends on its own: its exit code, and its last words.
     pub(crate) fn last_words_aside(&mut self) -> (Option<i32>, Value) {
         let mut process = self.aside.take().unwrap();
-        let code = process.child.wait().unwrap().code();
+        let ended = (0..LOOKS_MAX).find_map(|_| {
+            Env::system().pause(Duration::from_millis(20));
+            process.child.try_wait().unwrap()
+        });
+        let code = ended.expect("it ends").code();
         let mut words = String::new();
         let stderr = process.child.stderr.take().unwrap();
         BufReader::new(stderr).read_line(&mut words).unwrap();
