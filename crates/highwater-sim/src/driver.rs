@@ -15,6 +15,10 @@ use crate::keys::NodeKeys;
 use crate::node::{Answer, Effect, Input, Moves, Node, Step};
 use crate::store::{Record, Store, Stored, StoredChannel};
 
+/// Where a store may be old, so many invoices may have been made that it does not remember: their
+/// preimages may be known to who paid them, and none is used again.
+const INVOICES_FORGOTTEN_MAX: u64 = 1 << 32;
+
 /// A node with its store and its gate.
 pub struct Driver<S, G> {
     node: Node,
@@ -63,14 +67,17 @@ impl<S: Store, G: Gate> Driver<S, G> {
                 arrivals.push((Arrival { id, channel, stale: stale.is_some() }, stale));
             }
         }
+        let marked = arrivals.iter().any(|(arrival, _)| arrival.stale);
         let epoch = gate.epoch();
         let admitted =
             gate.admit(arrivals, &mut |id| store.commit(&[Record::Unmark(id.clone(), epoch)]))?;
+        let in_question = marked || !admitted.held.is_empty();
         admitted.free.into_iter().for_each(|channel| node.put_live(channel));
         admitted.held.into_iter().for_each(|(id, held)| node.put_held(id, held));
         let fresh = gate.next_key(counters.channel);
-        if fresh != counters.channel {
+        if fresh != counters.channel || in_question {
             counters.channel = fresh;
+            counters.invoice += if in_question { INVOICES_FORGOTTEN_MAX } else { 0 };
             store.commit(&[Record::Counters(counters)])?;
         }
         node.recall(Stored { channels: Vec::new(), counters, offers, invoices, payments });

@@ -138,11 +138,9 @@ impl Gate for Guard {
     }
 
     fn next_key(&self, ours: u64) -> u64 {
-        // What the guard is told is the last index used; `ours` is the next one.
-        match ours.checked_sub(1) {
-            Some(used) => Guard::next_key(self, KEYS, used),
-            None => 0,
-        }
+        // What the guard is told is the last index used; `ours` is the next one. A node that remembers
+        // none may have forgotten all: it begins behind what the witness has seen, index 0 at least.
+        Guard::next_key(self, KEYS, ours.saturating_sub(1))
     }
 }
 

@@ -16,6 +16,7 @@ use crate::ids::{
 #[derive(Clone)]
 pub struct NodeKeys {
     seed: [u8; 32],
+    id: PeerId,
 }
 
 impl NodeKeys {
@@ -26,7 +27,7 @@ impl NodeKeys {
 
     /// From the seed that the node's key file holds.
     pub fn new(seed: [u8; 32]) -> NodeKeys {
-        NodeKeys { seed }
+        NodeKeys { seed, id: Key::derive(&seed, "identity", 0).public() }
     }
 
     /// The key that the node is known by.
@@ -36,7 +37,7 @@ impl NodeKeys {
 
     /// The node's name among its peers.
     pub fn peer_id(&self) -> PeerId {
-        self.identity().public()
+        self.id
     }
 
     /// The keys of the channel of that index. An index is used once.

@@ -108,6 +108,10 @@ impl Channel {
         if number != self.revoked + 1 {
             return violation(format!("it signed commitment {number}, not {}", self.revoked + 1));
         }
+        // What a copy of this node publishes now is this commitment: it is not revoked any more.
+        if self.closing {
+            return violation("it signed a commitment where the close was signed");
+        }
         self.check_allowed(&changes)?;
         let outcomes = changes.iter().filter_map(|change| self.outcome(change)).collect();
         // What the peer has revoked with our changes in it, it has now signed into ours.

@@ -7,7 +7,7 @@ use super::{Effect, Node, Slot, Step};
 use crate::channel::Channel;
 use crate::driver::chain_decided;
 use crate::ids::{ChannelId, Side};
-use crate::ledger::{Transaction, View};
+use crate::ledger::{Spend, Transaction, View};
 use crate::store::Record;
 use crate::wire::Body;
 
@@ -36,6 +36,11 @@ impl Node {
             }
             _ => {}
         }
+        if self.looked.insert(id.clone())
+            && matches!(self.channels.get(id), Some(Slot::Quarantined(_)))
+        {
+            self.hear(id, step);
+        }
         if view.paid.is_some() {
             self.paid.insert(id.clone());
         }
@@ -48,7 +53,13 @@ impl Node {
     }
 
     fn look_live(&mut self, mut channel: Channel, view: &View, step: &mut Step) {
-        if view.spend.is_some() {
+        if let Some(spend) = &view.spend {
+            // Not confirmed yet, it can be confirmed at any moment: what it takes to the ledger must
+            // not be revoked now. It may be ours, of a time that we have forgotten.
+            if matches!(spend, Spend::Commit(_)) && !channel.is_published() {
+                channel.stop("its output is being spent by a commitment");
+                self.advance(channel, step);
+            }
             return;
         }
         let (id, peer) = (channel.id().clone(), *channel.peer());

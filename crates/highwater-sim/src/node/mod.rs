@@ -42,6 +42,8 @@ pub struct Node {
     lacking: BTreeSet<ChannelId>,
     /// No key of a lacking channel can be used again.
     keys_jumped: bool,
+    /// Channels that the ledger was asked about since this start.
+    looked: BTreeSet<ChannelId>,
     /// Channels of which the ledger has nothing more to tell.
     paid: BTreeSet<ChannelId>,
 }
@@ -161,6 +163,7 @@ impl Node {
             counters: Counters::default(),
             lacking: BTreeSet::new(),
             keys_jumped: true,
+            looked: BTreeSet::new(),
             paid: BTreeSet::new(),
         }
     }

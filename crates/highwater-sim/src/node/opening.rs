@@ -7,6 +7,9 @@ use crate::ledger::Transaction;
 use crate::store::Record;
 use crate::wire::Body;
 
+/// A peer may open so many channels at a time.
+const OPENINGS_MAX: usize = 16;
+
 impl Node {
     /// A message of an opening; what does not fit is ignored, and the opening ends with its session.
     pub(super) fn open_message(
@@ -37,7 +40,8 @@ impl Node {
         revocations: [RevocationHash; 2],
         step: &mut Step,
     ) {
-        if self.channels.contains_key(&id) || !self.keys_jumped {
+        let openings = self.sessions.get(&peer).map_or(0, |session| session.openings.len());
+        if self.channels.contains_key(&id) || !self.keys_jumped || openings >= OPENINGS_MAX {
             return;
         }
         let index = self.next_index(step);

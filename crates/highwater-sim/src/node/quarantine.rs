@@ -7,14 +7,18 @@ use super::{Node, Slot, Step};
 use crate::channel::Channel;
 use crate::ids::ChannelId;
 use crate::store::{Record, Stale};
-use crate::wire::Reestablish;
 
 impl Node {
-    /// The peer has said where it stands, in a session of this start.
-    pub(super) fn hear(&mut self, id: ChannelId, reestablish: Reestablish, step: &mut Step) {
-        let Ok(mut held) = self.take_held(&id) else { return };
-        held.hear(Report::from(reestablish));
-        self.judge(id, held, step);
+    /// The peer has said where it stands, in a session of this start. Its word counts once the ledger
+    /// was asked: a commitment of ours that waits there to be confirmed, and that we have forgotten,
+    /// is nothing that the peer knows of.
+    pub(super) fn hear(&mut self, id: &ChannelId, step: &mut Step) {
+        let session = self.peers.get(id).and_then(|peer| self.sessions.get(peer));
+        let heard = session.and_then(|session| session.talks.get(id)?.heard);
+        let (Some(heard), true) = (heard, self.looked.contains(id)) else { return };
+        let Ok(mut held) = self.take_held(id) else { return };
+        held.hear(Report::from(heard));
+        self.judge(id.clone(), held, step);
     }
 
     /// The funding output was spent.
@@ -38,7 +42,11 @@ impl Node {
                 step.records.push(Record::Stale(id.clone(), Stale { verdict: Some(verdict) }));
             }
         }
-        step.judge.push(id.clone());
+        // A spend that is not confirmed may be our own commitment, of a time that we have forgotten:
+        // the peer's word is no word on it, and what goes on would revoke it.
+        if held.evidence().chain != Some(FundingSpent::Unconfirmed) {
+            step.judge.push(id.clone());
+        }
         self.put_held(id, held);
     }
 

@@ -9,6 +9,9 @@ use crate::commitment::Change;
 use crate::ids::{ChannelId, PeerId};
 use crate::wire::{Body, Message, Reestablish};
 
+/// Channels that peers name and we lack are remembered up to this number.
+const LACKING_MAX: usize = 1024;
+
 /// A session with one peer.
 #[derive(Default)]
 pub(super) struct Session {
@@ -69,13 +72,15 @@ impl Node {
         match self.channels.get(&id) {
             // Nothing is answered about a channel that we lack: the peer would close it.
             None if matches!(body, Body::Reestablish(_)) => {
-                self.keys_jumped &= !self.lacking.insert(id);
+                if self.lacking.len() < LACKING_MAX {
+                    self.keys_jumped &= !self.lacking.insert(id);
+                }
             }
             Some(_) if self.peers.get(&id) != Some(&peer) => {}
             Some(Slot::Quarantined(_)) => {
                 if let Body::Reestablish(reestablish) = body {
                     session.talks.entry(id.clone()).or_default().heard = Some(reestablish);
-                    self.hear(id, reestablish, step);
+                    self.hear(&id, step);
                 }
             }
             Some(Slot::Live(_)) => self.live_message(&id, body, step),

@@ -4,7 +4,8 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use highwater::{Env, Error, Result};
+use highwater::{Error, Result};
+use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::{Value, json};
 
 use crate::keys::NodeKeys;
@@ -14,10 +15,13 @@ use crate::store::SqliteStore;
 const IDENTITY: &str = "identity.key";
 
 /// Makes a node directory.
-pub(super) fn init(dir: &Path, env: &Env) -> Result<Value> {
+pub(super) fn init(dir: &Path) -> Result<Value> {
     let io = |error| Error::io(dir.display(), error);
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
-    let seed: [u8; 32] = env.random()?;
+    let mut seed = [0; 32];
+    SystemRandom::new()
+        .fill(&mut seed)
+        .map_err(|_| Error::unavailable("the operating system gives no random bytes"))?;
     let path = dir.join(IDENTITY);
     let mut file = std::fs::OpenOptions::new()
         .write(true)

@@ -172,25 +172,32 @@ pub(super) fn error_document(error: &Error) -> Value {
 fn parse_error(document: &Value) -> Error {
     let text = |name: &str| document[name].as_str().map(str::to_owned);
     let name = text("kind").unwrap_or_default();
-    let kind = KINDS.iter().copied().find(|kind| kind.name() == name).unwrap_or(Kind::Bug);
+    let kind =
+        KINDS.iter().find(|(kind, _)| kind.name() == name).map_or(Kind::Bug, |(kind, _)| *kind);
     let error = Error::new(kind, text("message").unwrap_or_default());
     let error = text("hint").into_iter().fold(error, Error::hint);
     text("entry").into_iter().fold(error, Error::entry)
 }
 
-const KINDS: [Kind; 11] = [
-    Kind::Bug,
-    Kind::Input,
-    Kind::NotFound,
-    Kind::Conflict,
-    Kind::Corrupt,
-    Kind::Fenced,
-    Kind::Denied,
-    Kind::Unavailable,
-    Kind::Stale,
-    Kind::Quarantined,
-    Kind::Interrupted,
+/// The kinds of errors, and the exit codes that they have in all programs of this project.
+const KINDS: [(Kind, u8); 11] = [
+    (Kind::Bug, 1),
+    (Kind::Input, 2),
+    (Kind::NotFound, 3),
+    (Kind::Conflict, 4),
+    (Kind::Corrupt, 5),
+    (Kind::Fenced, 6),
+    (Kind::Denied, 7),
+    (Kind::Unavailable, 8),
+    (Kind::Stale, 9),
+    (Kind::Quarantined, 10),
+    (Kind::Interrupted, 130),
 ];
+
+/// The exit code of a program that ends with an error of that kind.
+pub(super) fn exit_code(kind: Kind) -> u8 {
+    KINDS.iter().find(|(known, _)| *known == kind).map_or(1, |(_, code)| *code)
+}
 
 /// Opens a port; the address that it got.
 pub(super) fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr)> {

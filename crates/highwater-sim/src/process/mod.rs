@@ -85,7 +85,7 @@ struct RunArgs {
     /// Where peers connect.
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// Where the operator connects.
+    /// Where the operator connects. Whoever can connect there commands the node: keep it on loopback.
     #[arg(long, default_value = "127.0.0.1:0")]
     control: SocketAddr,
     /// Where the ledger listens.
@@ -94,8 +94,12 @@ struct RunArgs {
     /// A peer that the node keeps a session with.
     #[arg(long = "peer", value_name = "NAME=ADDRESS", value_parser = named_address)]
     peers: Vec<(String, SocketAddr)>,
-    #[command(flatten)]
-    vault: Option<VaultArgs>,
+    /// The vault that keeps the node's backups, and its witness.
+    #[arg(long, requires = "key_file")]
+    vault: Option<PathBuf>,
+    /// The file with the vault's key.
+    #[arg(long, requires = "vault")]
+    key_file: Option<PathBuf>,
     /// Whose word clears a channel that may be stale.
     #[arg(long, value_enum, default_value = "peer")]
     policy: PolicyArg,
@@ -108,11 +112,19 @@ struct RunArgs {
 #[derive(Args, Clone)]
 struct VaultArgs {
     /// The vault that keeps the node's backups, and its witness.
-    #[arg(long, requires = "key_file")]
+    #[arg(long)]
     vault: PathBuf,
     /// The file with the vault's key.
     #[arg(long)]
     key_file: PathBuf,
+}
+
+impl RunArgs {
+    /// The vault, where there is one.
+    fn vault(&self) -> Option<VaultArgs> {
+        let (vault, key_file) = (self.vault.clone()?, self.key_file.clone()?);
+        Some(VaultArgs { vault, key_file })
+    }
 }
 
 #[derive(Args)]
@@ -180,14 +192,14 @@ pub fn main() -> ExitCode {
             let text = lines::error_document(&error).to_string();
             // Nobody is left to tell where even this fails.
             let _ = writeln!(std::io::stderr(), "{text}");
-            ExitCode::FAILURE
+            ExitCode::from(lines::exit_code(error.kind()))
         }
     }
 }
 
 fn execute(command: Command, control: &Control) -> Result<Option<Value>> {
     match command {
-        Command::Init { dir } => home::init(&dir, &control.env).map(Some),
+        Command::Init { dir } => home::init(&dir).map(Some),
         Command::Run(args) => run::run(args, control).map(|()| None),
         Command::Ledger { listen } => ledger::serve(listen, control).map(|()| None),
         Command::Ctl { address, request } => lines::ask(address, &request).map(Some),

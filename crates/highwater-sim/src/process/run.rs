@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::Scope;
 use std::time::Duration;
 
@@ -33,6 +33,9 @@ use crate::wire::{Message, read_frame, write_frame};
 const TICK: Duration = Duration::from_millis(100);
 /// A peer is there within this time, or is tried again later.
 const DIAL_MAX: Duration = Duration::from_secs(2);
+
+/// So many events wait; who brings more waits with them.
+const EVENTS_MAX: usize = 256;
 
 /// What the threads bring.
 pub(super) enum Event {
@@ -68,7 +71,7 @@ pub(super) struct Link {
 struct Shared {
     keys: NodeKeys,
     control: Control,
-    events: Sender<Event>,
+    events: SyncSender<Event>,
     connections: Connections,
     sessions: AtomicU64,
     backups: Option<Backups>,
@@ -82,7 +85,7 @@ pub(super) fn run(args: RunArgs, control: &Control) -> Result<()> {
         Some(name) => name.clone(),
         None => dir.file_name().unwrap_or_default().to_string_lossy().parse::<NodeName>()?,
     };
-    let vault = args.vault.as_ref().map(|vault| vault::open(vault, &control.env)).transpose()?;
+    let vault = args.vault().map(|vault| vault::open(&vault, &control.env)).transpose()?;
     let vault = vault.map(Arc::new);
     let backups =
         vault.clone().map(|vault| Backups { vault, node: name.clone(), dir: dir.clone() });
@@ -128,7 +131,7 @@ fn serve<G: Gate>(
 ) -> Result<()> {
     let (peers_listener, listen) = lines::listen(args.listen)?;
     let (control_listener, operator) = lines::listen(args.control)?;
-    let (events, inbox) = channel();
+    let (events, inbox) = sync_channel(EVENTS_MAX);
     let shared = Shared {
         keys,
         control: control.clone(),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{SyncSender, channel};
 
 use highwater::backup::{self, BackupOptions};
 use highwater::engine::{CaptureOptions, HoldHook};
@@ -29,7 +29,7 @@ pub(super) struct Backups {
 impl Backups {
     /// Backs the node up while it runs. `events` leads to who owns its database, which holds still
     /// between the marks that it tells and the end of the capture.
-    pub(super) fn run(&self, events: &Sender<Event>, control: &Control) -> Result<Value> {
+    pub(super) fn run(&self, events: &SyncSender<Event>, control: &Control) -> Result<Value> {
         let events = events.clone();
         let hold: HoldHook = Arc::new(move |capture| {
             let (marks, told) = channel();

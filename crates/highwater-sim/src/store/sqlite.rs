@@ -1,6 +1,7 @@
 //! The store of a real node: one SQLite database in its directory, in WAL mode, synced at each
 //! commit.
 
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use highwater::{Error, Result};
@@ -38,6 +39,16 @@ impl SqliteStore {
         let path = dir.join(DATABASE);
         if !create && !path.is_file() {
             return Err(Error::not_found("there is no channel database").entry(DATABASE));
+        }
+        if create {
+            // Nobody else may read it, from its first byte; its log and index take its mode.
+            std::fs::OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .mode(0o600)
+                .open(&path)
+                .map_err(|error| Error::io(DATABASE, error))?;
         }
         let connection = Connection::open(&path).map_err(failed)?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;

@@ -172,6 +172,30 @@ fn a_revoked_commitment_that_the_peer_publishes_is_punished_in_quarantine() {
 }
 
 #[test]
+fn a_commitment_that_we_published_and_forgot_keeps_us_silent_whatever_the_peer_says() {
+    for seen_first in [true, false] {
+        let (mut world, id, image) = backed_up();
+        world.command(ALICE, Command::ForceClose { channel: id.clone() }).unwrap();
+        world.crash(ALICE);
+        world.restore(ALICE, &image);
+        let since = world.said.len();
+        world.start_unseeing(ALICE);
+        if seen_first {
+            world.look();
+        }
+        world.connect();
+        world.run();
+        assert_eq!(world.state(ALICE, &id), State::Waiting);
+        world.look();
+        assert_eq!(world.state(ALICE, &id), State::Waiting);
+        assert!(world.said_since(ALICE, since).is_empty());
+        world.blocks(8);
+        assert_eq!(world.state(ALICE, &id), State::Closed);
+        assert!(!world.ledger.view(&id).punished);
+    }
+}
+
+#[test]
 fn a_closing_channel_resumes_closing_once_it_is_clear() {
     let (mut world, id, _) = backed_up();
     world.command(ALICE, Command::Close { channel: id.clone() }).unwrap();

@@ -73,6 +73,12 @@ impl<G: Gate> World<G> {
     }
 
     fn start(&mut self, who: Who) {
+        self.start_unseeing(who);
+        self.look_alone(who);
+    }
+
+    /// Starts a node that has not asked the ledger yet.
+    fn start_unseeing(&mut self, who: Who) {
         let party = &mut self.parties[who];
         let store = MemoryStore::new(party.disk.clone());
         let driver = Driver::start(party.keys.clone(), store, (party.gate)()).unwrap();
@@ -183,15 +189,18 @@ impl<G: Gate> World<G> {
     /// Both look at the ledger, and talk about it.
     fn look(&mut self) {
         for who in [ALICE, BOB] {
-            if !self.runs(who) {
-                continue;
-            }
-            for id in self.driver(who).node().watched() {
-                let view = self.ledger.view(&id);
-                self.input(who, Input::Ledger(id, view));
+            if self.runs(who) {
+                self.look_alone(who);
             }
         }
         self.run();
+    }
+
+    fn look_alone(&mut self, who: Who) {
+        for id in self.driver(who).node().watched() {
+            let view = self.ledger.view(&id);
+            self.input(who, Input::Ledger(id, view));
+        }
     }
 
     fn blocks(&mut self, blocks: u64) {

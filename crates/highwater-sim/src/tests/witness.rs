@@ -173,5 +173,5 @@ fn keys_of_a_channel_that_is_lacking_are_never_used_again() {
     let third = world.open();
     assert!(third != second && third != first);
     let index = world.live(ALICE, &third).index();
-    assert_eq!(index, 2);
+    assert_eq!(index, 3);
 }

@@ -22,6 +22,19 @@ fn nodes_open_pay_and_close() {
 }
 
 #[test]
+fn a_node_without_a_vault_pays_and_backs_nothing_up() {
+    let mut world = World::new("peer");
+    let id = world.open();
+    assert!(world.stop(1));
+    world.node(1).vault = false;
+    world.start(1);
+    world.connect();
+    world.pay(0, &id, 1_000);
+    let refused = world.reply(1, json!({ "command": "backup" }));
+    assert_eq!(refused["error"]["kind"], "input", "{refused}");
+}
+
+#[test]
 fn a_node_that_is_killed_between_payments_goes_on() {
     let mut world = World::new("witness");
     let id = world.open();
@@ -173,7 +186,8 @@ fn of_a_running_node_and_its_copy_the_later_one_acts() {
     std::fs::rename(&copy, &home).unwrap();
     world.start(0);
     world.connect();
-    assert_eq!(world.last_words_aside()["error"]["kind"], "fenced");
+    let (code, words) = world.last_words_aside();
+    assert_eq!((code, &words["error"]["kind"]), (Some(6), &json!("fenced")));
     world.pay(0, &id, 5);
 }
 

@@ -3,16 +3,22 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use highwater::Env;
 use highwater::vault::{Location, Secret, Vault};
 use serde_json::{Value, json};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_channel-node");
+use super::tap::Tap;
+
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_channel-node");
 /// What a test waits for comes within so many looks, 20 milliseconds apart.
-const LOOKS_MAX: usize = 1500;
+pub(crate) const LOOKS_MAX: usize = 1000;
+
+/// The node that calls the other one.
+pub(crate) const ALICE: usize = 0;
+pub(crate) const BOB: usize = 1;
 
 pub(crate) struct World {
     dir: tempfile::TempDir,
@@ -24,6 +30,8 @@ pub(crate) struct World {
 pub(crate) struct Node {
     name: &'static str,
     pub(crate) policy: &'static str,
+    /// It is told of the vault.
+    pub(crate) vault: bool,
     pub(crate) flags: Vec<String>,
     process: Option<Process>,
     key: String,
@@ -45,6 +53,26 @@ impl Drop for Process {
 impl World {
     /// A ledger, a vault, and two nodes that run and are connected: 0 calls 1.
     pub(crate) fn new(policy: &'static str) -> World {
+        let mut world = World::stopped(policy);
+        world.start(0);
+        world.start(1);
+        world.connect();
+        world
+    }
+
+    /// The same, and all that the two say to each other goes over a wire that listens. The policy is
+    /// node 0's; node 1 has no witness.
+    pub(crate) fn tapped(policy: &'static str, tap: &Tap) -> World {
+        let mut world = World::stopped(policy);
+        world.nodes[1].policy = "peer";
+        world.nodes[0].flags.push(format!("--peer=bob={}", tap.address()));
+        world.start_tapped(1, tap);
+        world.start_tapped(0, tap);
+        world
+    }
+
+    /// A ledger, a vault, and two nodes that don't run yet.
+    fn stopped(policy: &'static str) -> World {
         let dir = tempfile::tempdir().unwrap();
         let secret = Secret::create_key_file(&dir.path().join("vault.key")).unwrap();
         let vault = Location::Local(dir.path().join("vault"));
@@ -55,14 +83,12 @@ impl World {
             let init = program(&["init", text(&world.home(name))]);
             let key = init["node"].as_str().unwrap().to_owned();
             let flags = Vec::new();
-            world.nodes.push(Node { name, policy, flags, process: None, key });
+            world.nodes.push(Node { name, policy, vault: true, flags, process: None, key });
         }
-        world.start(0);
-        world.start(1);
-        world.connect();
         world
     }
 
+    #[cfg(feature = "unguarded")]
     pub(crate) fn node(&mut self, who: usize) -> &mut Node {
         &mut self.nodes[who]
     }
@@ -86,15 +112,34 @@ impl World {
 
     pub(crate) fn start(&mut self, who: usize) {
         let home = self.home_of(who);
-        let ledger = self.ledger.hello["listen"].as_str().unwrap().to_owned();
+        let ledger = self.ledger();
         let node = &self.nodes[who];
-        let mut flags = self.vault_flags();
+        let mut flags = if node.vault { self.vault_flags() } else { Vec::new() };
         flags.extend(node.flags.iter().cloned());
         let name = node.name;
         let arguments = ["run", "--dir", text(&home), "--name", name, "--ledger", &ledger];
         let policy = ["--policy", node.policy].map(str::to_owned);
         flags.extend(policy);
         self.nodes[who].process = Some(Process::start(&arguments, &flags));
+    }
+
+    /// Starts a node, and waits until it has a session over the wire where both run.
+    pub(crate) fn start_tapped(&mut self, who: usize, tap: &Tap) {
+        self.start(who);
+        if who == 1 {
+            tap.lead_to(self.running(1).hello["listen"].as_str().unwrap().parse().unwrap());
+        }
+        if self.nodes.iter().all(|node| node.process.is_some()) {
+            self.await_session();
+        }
+    }
+
+    /// Waits until each node has a session with the other.
+    pub(crate) fn await_session(&self) {
+        for who in [0, 1] {
+            let key = json!(self.nodes[1 - who].key);
+            self.wait(who, |list| list["sessions"].as_array().unwrap().contains(&key));
+        }
     }
 
     /// Node 0 calls node 1 from now on.
@@ -123,14 +168,14 @@ impl World {
         self.aside = self.nodes[who].process.take();
     }
 
-    /// The process that was set aside ends on its own, with an error: its last words.
-    pub(crate) fn last_words_aside(&mut self) -> Value {
+    /// The process that was set aside ends on its own: its exit code, and its last words.
+    pub(crate) fn last_words_aside(&mut self) -> (Option<i32>, Value) {
         let mut process = self.aside.take().unwrap();
-        assert!(!process.child.wait().unwrap().success());
+        let code = process.child.wait().unwrap().code();
         let mut words = String::new();
         let stderr = process.child.stderr.take().unwrap();
         BufReader::new(stderr).read_line(&mut words).unwrap();
-        serde_json::from_str(&words).unwrap_or_default()
+        (code, serde_json::from_str(&words).unwrap_or_default())
     }
 
     /// Asks a node; the whole reply.
@@ -186,17 +231,37 @@ impl World {
         id
     }
 
-    /// Pays, and sees it arrive on both sides.
-    pub(crate) fn pay(&self, from: usize, id: &str, amount: u64) {
+    /// A payment that the peer of `from` asks for: the command, and its hash.
+    pub(crate) fn payment(&self, from: usize, id: &str, amount: u64) -> (Value, Value) {
         let invoice = self.ask(1 - from, json!({ "command": "invoice" }));
         let hash = invoice["invoice"].clone();
         let pay = json!({ "command": "pay", "channel": id, "amount": amount, "hash": hash });
+        (pay, hash)
+    }
+
+    /// Waits until a payment has arrived, and its payer has the proof.
+    pub(crate) fn await_paid(&self, from: usize, hash: &Value) {
+        let paid = || {
+            let payment = self.ask(from, json!({ "command": "payment", "hash": hash }));
+            payment["state"]["paid"].is_string()
+        };
+        self.wait(from, |_| paid());
+    }
+
+    /// Pays, and sees it arrive on both sides.
+    pub(crate) fn pay(&self, from: usize, id: &str, amount: u64) {
+        let (pay, hash) = self.payment(from, id, amount);
         self.ask(from, pay);
         for who in [from, 1 - from] {
             self.wait(who, |list| World::channel(list, id)["settled"] == true);
         }
         let payment = self.ask(from, json!({ "command": "payment", "hash": hash }));
         assert!(payment["state"]["paid"].is_string(), "{payment}");
+    }
+
+    /// Where the ledger listens.
+    pub(crate) fn ledger(&self) -> String {
+        self.ledger.hello["listen"].as_str().unwrap().to_owned()
     }
 
     pub(crate) fn advance(&self, blocks: u64) {
@@ -268,9 +333,14 @@ impl Process {
     }
 }
 
+/// Runs the program to its end.
+pub(crate) fn run(arguments: &[&str]) -> Output {
+    Command::new(PROGRAM).args(arguments).output().unwrap()
+}
+
 /// Runs the program to its end; its answer.
 pub(crate) fn program(arguments: &[&str]) -> Value {
-    let output = Command::new(PROGRAM).args(arguments).output().unwrap();
+    let output = run(arguments);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{arguments:?}: {said}");
     serde_json::from_slice(&output.stdout).unwrap()

@@ -84,9 +84,9 @@ impl Standing {
     }
 }
 
-/// How the node in `dir` stands; `None` where it has no latch.
+/// How the node in `dir` stands; `None` where it has no latch, or is not there.
 pub fn standing(dir: &Path) -> Result<Option<Standing>> {
-    Ok(latch_of(dir)?.map(|latch| Standing {
+    Ok(Latch::read(dir)?.map(|latch| Standing {
         held: rows(&latch),
         node: latch.node,
         kind: latch.kind,
@@ -99,13 +99,14 @@ pub fn standing(dir: &Path) -> Result<Option<Standing>> {
 /// The channels and databases of the node in `dir` that are quarantined, and those of the same
 /// quarantine that are no longer; none where there is no latch.
 pub fn list(dir: &Path) -> Result<Vec<Held>> {
-    Ok(latch_of(dir)?.map_or_else(Vec::new, |latch| rows(&latch)))
+    must_be_there(dir)?;
+    Ok(Latch::read(dir)?.map_or_else(Vec::new, |latch| rows(&latch)))
 }
 
-/// The latch of a directory that is there: where there is none, nothing says that a node may start.
-fn latch_of(dir: &Path) -> Result<Option<Latch>> {
+/// Where there is no directory, nothing says that a node may start.
+pub(super) fn must_be_there(dir: &Path) -> Result<()> {
     if dir.is_dir() {
-        return Latch::read(dir);
+        return Ok(());
     }
     Err(Error::not_found(format!("there is no directory {}", dir.display())))
 }
@@ -126,6 +127,7 @@ pub fn wait(dir: &Path, timeout: Option<Duration>, control: &Control) -> Result<
 /// As [`wait`].
 pub fn wait_to_start(dir: &Path, timeout: Option<Duration>, control: &Control) -> Result<()> {
     wait_while(timeout, control, || {
+        must_be_there(dir)?;
         let standing = standing(dir)?;
         Ok(standing.iter().flat_map(Standing::in_the_way).cloned().collect())
     })

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::hold;
 use super::latch::{Latch, Recorded, Released};
-use super::list::{Held, rows};
+use super::list::{Held, must_be_there, rows};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::ids::GuardKind;
@@ -36,9 +36,7 @@ pub fn release(
         return Err(Error::input("a release needs a reason")
             .hint("say with --reason how it is known that no newer state is lost"));
     }
-    if !dir.is_dir() {
-        return Err(Error::not_found(format!("there is no directory {}", dir.display())));
-    }
+    must_be_there(dir)?;
     let released =
         Released { reason: reason.trim().to_owned(), by: by.to_owned(), time: control.env.now() };
     let mut before = Vec::new();

@@ -45,7 +45,7 @@ pub(super) fn weigh(
     let mut reasons = Vec::new();
     let asked = manifest.guard_kind();
     if asked.is_some() {
-        reasons.push("its backups ask for it".to_owned());
+        reasons.push("its backups ask for quarantine".to_owned());
     }
     let standing = standing_guard(target, manifest.uid)?;
     if standing.is_some() && asked.is_none() {
@@ -62,7 +62,7 @@ pub(super) fn weigh(
             let below = below(&marks, &record.marks, newest);
             if record.guard.is_some() && guard.is_none() {
                 guard = record.guard;
-                reasons.push("later backups of the node ask for it".to_owned());
+                reasons.push("later backups of the node ask for quarantine".to_owned());
             }
             if !below.is_empty() {
                 forced = true;

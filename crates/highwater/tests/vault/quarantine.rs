@@ -359,7 +359,7 @@ fn a_node_that_nobody_can_change_opens_nothing_until_its_release() {
     let target = bench.dir.path().join("target");
     let plan = plan(&bench, report.snapshot, &target, None);
     assert_eq!(plan.hold, Some(GuardKind::Databases));
-    assert_eq!(plan.reasons, ["its backups ask for it"]);
+    assert_eq!(plan.reasons, ["its backups ask for quarantine"]);
     assert_eq!(restore::run(&bench.vault, &plan, &control()).unwrap().quarantined, 3);
     assert_eq!(starts(&target), [false, false]);
     for point in ["store/CURRENT", "wallet.sqlite", "pages.db"] {
@@ -499,7 +499,7 @@ fn no_backup_forgets_that_the_node_is_guarded() {
     assert_eq!(plan(&bench, again, &target, None).hold, Some(GuardKind::Databases));
     let older = plan(&bench, plain, &target, None);
     assert_eq!(older.hold, Some(GuardKind::Databases));
-    assert_eq!(older.reasons, ["later backups of the node ask for it"]);
+    assert_eq!(older.reasons, ["later backups of the node ask for quarantine"]);
 }
 
 #[test]
@@ -873,7 +873,9 @@ fn a_node_whose_channels_were_marked_once_stays_guarded() {
 fn a_directory_that_is_not_there_lets_nothing_start() {
     let missing = Path::new("/nonexistent/node");
     assert_eq!(kind(guard::wait(missing, Some(Duration::ZERO), &control())), Kind::NotFound);
-    assert_eq!(kind(guard::list(missing)), Kind::NotFound);
+    let started = guard::wait_to_start(missing, None, &control());
+    assert_eq!((kind(started), kind(guard::list(missing))), (Kind::NotFound, Kind::NotFound));
+    assert_eq!(guard::standing(missing).unwrap(), None);
     let released = guard::release(missing, &Which::All, "why", "me", &control());
     assert_eq!(kind(released), Kind::NotFound);
 }
