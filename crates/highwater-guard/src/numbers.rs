@@ -45,7 +45,7 @@ pub struct Witness {
     pub revoked: u64,
     /// Revocations received and acted on.
     pub received: u64,
-    /// A closing or splice signature was given.
+    /// A closing or splice signature was given, or our own commitment was published.
     pub closing: bool,
     /// It was never switched off while the channel was open.
     pub continuous: bool,

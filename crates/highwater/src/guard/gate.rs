@@ -96,9 +96,15 @@ impl Guard {
     ///
     /// Held is what carries a stale mark, what the latch holds, and, where there is a witness,
     /// every channel: it is asked at every start, since a copied disk carries no mark. Call it with
-    /// all channels but those that are not funded yet and those whose close is confirmed. The node
-    /// lets them out itself, and tells the guard by [`Guard::note`]; or it calls [`Guard::admit`].
+    /// all channels but those for which nothing is signed yet and those whose close is confirmed. The
+    /// node lets them out itself, and tells the guard by [`Guard::note`]; or it calls
+    /// [`Guard::admit`].
+    ///
+    /// # Errors
+    /// Corrupt where the epoch of this start is not above all that the node has stored: the witness
+    /// was lost, or went back, and numbers of two histories would be told apart by nothing.
     pub fn sort<C: Channel>(&self, arrivals: Vec<Arrival<C>>) -> Result<Sorted<C>> {
+        self.refuse_epochs_again(&arrivals)?;
         let latch = Latch::read(&self.dir)?;
         let ids = arrivals.iter().map(|arrival| arrival.id.as_str());
         let lacking = self.witness.as_ref().map_or_else(Vec::new, |witness| witness.lacking(ids));
@@ -269,6 +275,23 @@ impl Guard {
             .hint("let the counter jump to `next_key` first")),
             _ => Ok(()),
         }
+    }
+
+    fn refuse_epochs_again<C: Channel>(&self, arrivals: &[Arrival<C>]) -> Result<()> {
+        let known = arrivals.iter().map(|arrival| arrival.channel.ours().epoch).max().unwrap_or(0);
+        let Some(witness) = self.witness.as_ref().filter(|witness| witness.epoch() <= known) else {
+            return Ok(());
+        };
+        Err(Error::corrupt(format!(
+            "the witness was lost, or went back: this start has epoch {}, and the node has stored a \
+             move under epoch {known}",
+            witness.epoch()
+        ))
+        .entry(self.node.to_string())
+        .hint(
+            "put back what its store has lost; without it the node takes over above all epochs that \
+             it has stored (`Witness::take_over_above`), and its channels wait",
+        ))
     }
 
     fn hold<C: Channel>(&self, id: &str, channel: C, latch: Option<&Latch>) -> Quarantined<C> {

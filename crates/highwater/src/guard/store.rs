@@ -9,9 +9,10 @@ use crate::error::Result;
 /// How far a channel is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Not funded yet: nothing that it signed can be punished.
+    /// Nothing is signed for it yet. One that is signed for may have been funded since the snapshot,
+    /// and moved: it is open.
     Funding,
-    /// Funded, also while it is closing: it could be punished.
+    /// Signed for, funded or not, also while it is closing: it could be punished.
     Open,
     /// Its close is confirmed.
     Closed,

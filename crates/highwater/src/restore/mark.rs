@@ -15,8 +15,7 @@ pub(super) fn mark(adapter: &dyn Adapter, dir: &Path, latch: &mut Latch, env: &E
         let mut store = adapter.open(dir)?;
         let mut channels = BTreeMap::new();
         for channel in store.channels()? {
-            // Nothing that was signed before the funding, and nothing once the chain has decided,
-            // can be punished.
+            // Where nothing is signed yet, and where the chain has decided, nothing can be punished.
             if channel.phase != Phase::Open {
                 continue;
             }

@@ -58,7 +58,7 @@ pub struct WitnessEntry {
     pub revoked: u64,
     /// Revocations received and acted on.
     pub received: u64,
-    /// A closing or splice signature was given.
+    /// A closing or splice signature was given, or our own commitment was published.
     pub closing: bool,
     /// It was never switched off since the channel is in it.
     pub continuous: bool,

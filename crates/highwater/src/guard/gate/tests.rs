@@ -249,6 +249,26 @@ fn an_operators_release_is_recorded_and_outlives_the_start() {
 }
 
 #[test]
+fn no_start_moves_under_an_epoch_that_the_node_has_seen_before() {
+    let scene = Scene::new();
+    scene.witnessed();
+    let guard = scene.witnessed();
+    let mine = Ours { epoch: guard.epoch(), ..at(6) };
+    guard.leave(&[Move { channel: "a".into(), ours: mine }], &[]).unwrap();
+    // The witness is lost, and made anew by the next start. A copy that moved the channel under the
+    // same epoch would be taken for this node.
+    scene.witness.forget_above(0);
+    for epoch in [1, 2] {
+        let guard = scene.witnessed();
+        assert_eq!(guard.epoch(), epoch);
+        let arrival = Arrival { id: "a".to_owned(), channel: Numbers(mine), stale: false };
+        let refused = guard.admit(vec![arrival], |id| scene.unmark(id));
+        assert_eq!(refused.err().unwrap().kind(), Kind::Corrupt);
+    }
+    assert_eq!(ids(&scene.admit(&scene.witnessed(), &[("a", mine)]).held), ["a"]);
+}
+
+#[test]
 fn a_crash_before_the_mark_is_removed_holds_the_channel_again() {
     let scene = Scene::restored(&[]);
     scene.state_that_the_original_is_gone();
