@@ -249,6 +249,14 @@ impl Gate for SimGate {
         power(cut.is_some())
     }
 
+    fn confirm(&mut self) -> Result<()> {
+        match (&mut self.guard, &self.witness) {
+            (Some(guard), _) => Gate::confirm(guard),
+            (None, Some(witness)) => witness.confirm(),
+            (None, None) => Ok(()),
+        }
+    }
+
     fn retire(&mut self, id: &ChannelId) -> Result<()> {
         match (&mut self.guard, &self.witness) {
             (Some(guard), _) => Gate::retire(guard, id),
