@@ -88,7 +88,6 @@ impl World {
         world
     }
 
-    #[cfg(feature = "unguarded")]
     pub(crate) fn node(&mut self, who: usize) -> &mut Node {
         &mut self.nodes[who]
     }
