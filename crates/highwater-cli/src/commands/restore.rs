@@ -36,7 +36,8 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<Answer> {
         report.warnings.iter().filter(|text| !warnings.contains(text)).cloned().collect::<Vec<_>>(),
     );
     let document = document(&report, &warnings);
-    Ok(Answer::new(document, human(&report, plan.hold)).warnings(warnings))
+    let hold = highwater::guard::standing(&report.target)?.map(|standing| standing.kind);
+    Ok(Answer::new(document, human(&report, hold)).warnings(warnings))
 }
 
 /// The operator's statement, with who made it and when.

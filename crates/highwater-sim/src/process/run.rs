@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, s
 use std::thread::Scope;
 use std::time::Duration;
 
-use highwater::guard::{Guard, channel_marks};
+use highwater::guard::{Guard, channel_marks, wait_to_start};
 use highwater::ids::NodeName;
 use highwater::kit;
 use highwater::{Control, Env, Error, Result};
@@ -96,6 +96,9 @@ pub(super) fn run(args: RunArgs, control: &Control) -> Result<()> {
         let driver = Driver::start(keys.clone(), store, gate)?;
         return serve(&args, &dir, keys, driver, backups, control, &stop);
     }
+    // Before the witness is taken over, which deposes whoever owns it: a directory that is withheld must
+    // not be started at all.
+    wait_to_start(&dir, Some(Duration::ZERO), control)?;
     let policy = args.policy.into();
     let witness = match (policy, &vault) {
         (highwater_guard::Policy::Witness, Some(vault)) => {

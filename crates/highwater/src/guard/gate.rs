@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use highwater_guard::{Channel, Opened, Ours, Policy, Quarantined, Reason, Release, Verdict};
 
 use super::latch::{Cause, Latch, Recorded, Released};
-use super::witness::{Move, Witness};
+use super::witness::{Move, Raised, Witness};
 use crate::control::Control;
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
@@ -95,7 +95,8 @@ impl Guard {
     /// latch.
     ///
     /// Held is what carries a stale mark, what the latch holds, and, where there is a witness,
-    /// every channel: it is asked at every start, since a copied disk carries no mark. Call it with
+    /// every channel: it is asked at every start, since a copied disk carries no mark. A channel that
+    /// was moved under a witness is held also where none is asked any more. Call it with
     /// all channels but those for which nothing is signed yet and those whose close is confirmed. The
     /// node lets them out itself, and tells the guard by [`Guard::note`]; or it calls
     /// [`Guard::admit`].
@@ -115,7 +116,7 @@ impl Guard {
             if let Some(release) = self.to_release(&id, latch.as_ref())? {
                 let held = self.hold(&id, channel, latch.as_ref());
                 sorted.released.push((id, held, release));
-            } else if settled && !stale && self.witness.is_none() {
+            } else if settled && !stale && self.witness.is_none() && channel.ours().epoch == 0 {
                 sorted.free.push((id, channel));
             } else {
                 let held = self.hold(&id, channel, latch.as_ref());
@@ -159,6 +160,10 @@ impl Guard {
     /// `unmark` is that of [`Guard::admit`]; the latch
     /// is told next, and the channel comes out last, so that a crash in between holds it again. The
     /// latch goes once nothing is held any more.
+    ///
+    /// # Errors
+    /// The store's, the latch's, or the witness's, which is told first what the channel stands at.
+    /// The channel is gone with the error: the node stops, and begins again from its store.
     pub fn settle<C: Channel>(
         &self,
         id: &str,
@@ -168,6 +173,13 @@ impl Guard {
         let out = matches!(held.verdict(), Verdict::Closed | Verdict::Clear(_));
         if out {
             unmark()?;
+        }
+        if let (Verdict::Clear(_), Some(witness)) = (held.verdict(), &self.witness) {
+            // A move may be stored that never reached the witness, a publication say: nothing of it
+            // may leave before it has.
+            let ours = Ours { epoch: self.epoch(), ..held.ours() };
+            let moved = Move { channel: id.to_owned(), ours };
+            let _: Raised = witness.raise(&[moved], &[])?;
         }
         self.note(id, &recorded(&held))?;
         Ok(held.open())
@@ -243,12 +255,19 @@ impl Guard {
         }
     }
 
-    /// The close of a channel is confirmed: the witness forgets it.
+    /// The close of a channel is confirmed: the witness forgets it, and the latch holds it no longer.
+    /// To be called for each such channel at every start, too: it may have been confirmed meanwhile.
     pub fn retire(&self, id: &str) -> Result<()> {
-        match &self.witness {
-            Some(witness) => witness.retire(id),
-            None => Ok(()),
+        if let Some(witness) = &self.witness {
+            witness.retire(id)?;
         }
+        let held = |latch: Latch| latch.channels.contains_key(id) && !latch.lets_go(id);
+        if !Latch::read(&self.dir)?.is_some_and(held) {
+            return Ok(());
+        }
+        self.change(|latch| {
+            latch.channels.entry(id.to_owned()).or_default().verdict = Some(Verdict::Closed);
+        })
     }
 
     /// The next value of a key counter that was used by nobody: above the node's own, and above what
@@ -359,7 +378,11 @@ impl Guard {
 
     /// What an operator has released of the channels that the node lacks is no longer expected.
     fn forget_released(&self, lacking: &mut Vec<String>, latch: Option<&Latch>) -> Result<()> {
-        let released = |id: &String| latch.is_some_and(|latch| latch.to_release(id).is_some());
+        // A release of the whole node is about the channels that it has.
+        let own = |latch: &Latch, id: &String| {
+            latch.channels.get(id).is_some_and(|found| found.release.is_some() && !found.out)
+        };
+        let released = |id: &String| latch.is_some_and(|latch| own(latch, id));
         let (gone, still): (Vec<_>, Vec<_>) =
             std::mem::take(lacking).into_iter().partition(released);
         *lacking = still;

@@ -173,7 +173,11 @@ pub(super) fn put_on(
     named: &[RelPath],
     env: &Env,
 ) -> Result<Option<Held>> {
-    let Some(kind) = weighed.kind else { return Ok(None) };
+    let captured = captured(dir)?;
+    // A latch that was captured with a node that nobody guards stays in force, as one of this restore:
+    // what was let out before was let out of another directory.
+    let kind = weighed.kind.or(captured.as_ref().map(|latch| latch.kind));
+    let Some(kind) = kind else { return Ok(None) };
     let manifest = about.manifest;
     let latch = Latch {
         uid: Some(manifest.uid),
@@ -184,7 +188,7 @@ pub(super) fn put_on(
         original_gone: about.original_gone.cloned(),
         ..Latch::new(kind, manifest.node.clone(), Cause::Restore, env.now())
     };
-    let latch = succeed(latch, captured(dir)?);
+    let latch = succeed(latch, captured);
     // A latch that was captured with the node tells of an older quarantine, and of nothing that is
     // withheld here.
     durable::remove_file(&dir.join(LATCH))?;

@@ -592,15 +592,24 @@ fn a_captured_latch_of_a_node_that_nobody_guards_stays_in_force() {
     make_node(&bench);
     let latch = include_str!("../fixtures/latch.json");
     let mut latch: Latch = serde_json::from_str(latch).unwrap();
+    bench.backup();
+    let file = std::fs::read(bench.node().join(".highwater/node.json")).unwrap();
+    let file: serde_json::Value = serde_json::from_slice(&file).unwrap();
     (latch.kind, latch.withheld) = (GuardKind::Channels, Vec::new());
+    latch.uid = serde_json::from_value(file["uid"].clone()).unwrap();
     latch.write(&bench.node(), &env()).unwrap();
     let target = bench.dir.path().join("target");
-    let restored = || {
-        let snapshot = bench.backup().snapshot;
-        restore_with(&bench, snapshot, &target, None, &control()).unwrap()
-    };
-    assert_eq!(restored().quarantined, 1);
-    assert_eq!(Latch::read(&target).unwrap(), Some(latch));
+    let snapshot = bench.backup().snapshot;
+    let restored = restore_with(&bench, snapshot, &target, None, &control()).unwrap();
+    assert_eq!(restored.quarantined, 1);
+    // It is one of this restore now: what was condemned stays so, what was released is not.
+    let found = Latch::read(&target).unwrap().unwrap();
+    assert_eq!((found.kind, found.cause), (GuardKind::Channels, Cause::Restore));
+    assert_eq!((found.listed, found.original_gone), (false, None));
+    let condemned = &found.channels["one"];
+    assert_eq!(condemned.verdict, latch.channels["one"].verdict);
+    assert_eq!((&condemned.release, condemned.out), (&None, false));
+    assert_eq!(found.marks["height"], 105);
 
     // What one that can't be read holds back can't be told: there is no capture without it.
     bench.write("highwater-quarantine.json", "{");

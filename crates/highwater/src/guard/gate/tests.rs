@@ -326,3 +326,64 @@ fn a_release_of_the_whole_node_is_one_of_the_channels_that_it_was_about() {
     assert_eq!(*scene.unmarked.borrow(), ["a", "b"]);
     assert!(!scene.latched());
 }
+
+#[test]
+fn what_moved_under_a_witness_is_held_where_none_is_asked_any_more() {
+    let scene = Scene::new();
+    let moved = Ours { epoch: 3, ..at(4) };
+    let guard = scene.peer();
+    let mut held = only(scene.admit(&guard, &[("a", moved)]));
+    assert_eq!(held.verdict(), Verdict::Wait(Reason::NothingHeard));
+    held.hear(agreeing(4));
+    assert!(matches!(guard.settle("a", held, || Ok(())).unwrap(), Opened::Clear(..)));
+}
+
+#[test]
+fn a_stored_move_reaches_the_witness_before_its_channel_comes_out() {
+    let scene = Scene::new();
+    let guard = scene.witnessed();
+    let moved = |epoch, closing| Ours { epoch, closing, ..at(4) };
+    let first = moved(guard.epoch(), false);
+    guard.leave(&[Move { channel: "a".into(), ours: first }], &[]).unwrap();
+    // A publication was stored, and the process ended before the witness had it.
+    let later = scene.witnessed();
+    let admitted = scene.admit(&later, &[("a", moved(guard.epoch(), true))]);
+    assert_eq!(ids(&admitted.free), ["a"]);
+    let last = scene.witnessed();
+    let remembered = last.witness.as_ref().unwrap().of("a").unwrap();
+    assert_eq!((remembered.closing, remembered.epoch), (true, later.epoch()));
+    // A copy that does not remember it is condemned.
+    let held = only(scene.admit(&last, &[("a", first)]));
+    assert_eq!(held.verdict(), Verdict::Blocked(Reason::WitnessAhead));
+}
+
+#[test]
+fn a_release_of_the_whole_node_is_not_about_channels_that_it_lacks() {
+    let scene = Scene::restored(&[]);
+    let guard = scene.witnessed();
+    let moved = Ours { epoch: guard.epoch(), ..at(4) };
+    let to = |id: &str| Move { channel: id.to_owned(), ours: moved };
+    guard.leave(&[to("a"), to("gone")], &[("keys".into(), 9)]).unwrap();
+    release(scene.dir.path(), &Which::All, "it is a test node", "eve", &scene.control).unwrap();
+    let later = scene.witnessed();
+    let admitted = scene.admit(&later, &[("a", moved)]);
+    assert_eq!((ids(&admitted.free), &*admitted.lacking), (vec!["a"], &["gone".to_owned()][..]));
+    assert!(later.may_open(&admitted.lacking, &[("keys", 2)]).is_err());
+    // By its own name it is.
+    let which = Which::Channel("gone".into());
+    release(scene.dir.path(), &which, "its peer has closed it", "eve", &scene.control).unwrap();
+    let let_out = Ours { epoch: later.epoch(), ..moved };
+    assert!(scene.admit(&scene.witnessed(), &[("a", let_out)]).lacking.is_empty());
+    assert!(!scene.latched());
+}
+
+#[test]
+fn a_channel_that_was_closed_meanwhile_keeps_no_latch() {
+    let scene = Scene::restored(&[]);
+    scene.state_that_the_original_is_gone();
+    assert_eq!(scene.admit(&scene.peer(), &[("a", at(3))]).held.len(), 1);
+    let next = scene.peer();
+    next.retire("a").unwrap();
+    assert!(scene.admit(&next, &[]).held.is_empty());
+    assert!(!scene.latched());
+}
