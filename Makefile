@@ -9,8 +9,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/highwater/target
-# What a longer search means: cases of each property test.
+# What a longer search means: cases of each property test, and seeds of the simulation.
 NIGHTLY_CASES ?= 20000
+NIGHTLY_SEEDS ?= 50000
 
 .PHONY: help
 help: ## List the targets
@@ -68,8 +69,8 @@ rustdoc: setup ## The documentation builds, and its links lead somewhere
 	  --package highwater-guard --all-features
 
 .PHONY: nightly
-nightly: setup ## The same tests with longer searches (NIGHTLY_CASES), the model's larger ones too
-	@PROPTEST_CASES=$(NIGHTLY_CASES) HIGHWATER_MODEL=large \
+nightly: setup ## The same tests with longer searches (NIGHTLY_CASES, NIGHTLY_SEEDS), the model's larger ones too
+	@PROPTEST_CASES=$(NIGHTLY_CASES) HIGHWATER_MODEL=large HIGHWATER_SIM_SEEDS=$(NIGHTLY_SEEDS) \
 	  scripts/stage nightly cargo nextest run --workspace --all-features
 
 .PHONY: lint-deps

@@ -1,7 +1,7 @@
 //! Channels that may be stale: they listen, and a verdict lets them out.
 
 use highwater::{Error, Result};
-use highwater_guard::{FundingSpent, Quarantined, Reason, Report, Verdict};
+use highwater_guard::{FundingSpent, Quarantined, Report, Verdict};
 
 use super::{Node, Slot, Step};
 use crate::channel::Channel;
@@ -69,20 +69,8 @@ impl Node {
 
 /// A verdict in plain words.
 pub fn words(verdict: Verdict) -> &'static str {
-    let (Verdict::Blocked(reason) | Verdict::Wait(reason)) = verdict else { return "decided" };
-    match reason {
-        Reason::RevocationLost => "the peer has a revocation that this node does not remember",
-        Reason::SignatureLost => "the peer has a signature that this node does not remember",
-        Reason::WitnessAhead => "the witness remembers more than this node",
-        Reason::MovedElsewhere => "another copy of this node has moved it since",
-        Reason::BackupAhead => "a backup remembers more than this node",
-        Reason::ChannelLacking => "the witness knows a channel that this node lacks",
-        Reason::NumbersImpossible => "its numbers can't be",
-        Reason::PeerForgot => "the peer remembers less than it has told before",
-        Reason::WitnessForgot => "the witness remembers less than it must",
-        Reason::WitnessNeeded => "only a witness could clear it",
-        Reason::SignaturesUnknown => "the node can't tell how much it has signed",
-        Reason::SpendUnconfirmed => "its funding output is being spent, perhaps by this node",
-        Reason::NothingHeard => "nothing was heard yet",
+    match verdict {
+        Verdict::Blocked(reason) | Verdict::Wait(reason) => highwater::guard::words(reason),
+        Verdict::Closed | Verdict::Clear(_) => "decided",
     }
 }
