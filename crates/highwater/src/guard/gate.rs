@@ -355,8 +355,13 @@ impl Guard {
             for (id, held) in &sorted.held {
                 if known.is_some() || blocked(held) {
                     let before = latch.channels.remove(id).unwrap_or_default();
-                    let past = before.past.into_iter().chain(before.release).collect();
-                    latch.channels.insert(id.clone(), Recorded { past, ..recorded(held) });
+                    // One that was given while this start looked counts: nobody has heard it yet.
+                    let heard = known.is_none_or(|known| known.released(id).is_some());
+                    let (past, release) =
+                        if heard { (before.release, None) } else { (None, before.release) };
+                    let past = before.past.into_iter().chain(past).collect();
+                    let entry = Recorded { past, release, ..recorded(held) };
+                    latch.channels.insert(id.clone(), entry);
                 }
             }
             // From here on a release of the whole node is one of each channel that it was about.

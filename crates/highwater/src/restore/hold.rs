@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::guard::{Adapter, Cause, LATCH, Latch, Recorded, Released, hold};
 use crate::ids::{GuardKind, NodeName, NodeUid, RelPath, RestoreId, SnapshotId};
 use crate::node::NodeFile;
-use crate::vault::{Manifest, Vault};
+use crate::vault::{Manifest, NodeRecord, Vault};
 
 /// So many marks are named one by one.
 const MARKS_NAMED_MAX: usize = 8;
@@ -56,7 +56,7 @@ pub(super) fn weigh(
     let mut marks_below = Vec::new();
     let mut guard = asked.or(standing);
     let mut forced = false;
-    match vault.node_record(&manifest.node) {
+    match seen(vault, manifest) {
         Ok(Some(record)) => {
             let newest = record.newest.is_none_or(|(_, seq)| manifest.seq >= seq);
             let below = below(&marks, &record.marks, newest);
@@ -89,6 +89,25 @@ pub(super) fn weigh(
     }
     let kind = guard.or(forced.then_some(GuardKind::Databases));
     Ok(Weighed { guard, kind, reasons, marks_below, marks })
+}
+
+/// What the vault has seen of a node: its record, and its newest snapshot where a crash kept that from
+/// being recorded.
+fn seen(vault: &Vault, manifest: &Manifest) -> Result<Option<NodeRecord>> {
+    let Some(mut record) = vault.node_record(&manifest.node)? else { return Ok(None) };
+    let names = vault.snapshot_names(Some(&manifest.node))?;
+    let unrecorded =
+        names.last().filter(|name| record.newest.is_none_or(|(_, seq)| name.seq > seq));
+    if let Some(name) = unrecorded {
+        let newest = vault.manifest(name)?;
+        record.newest = Some((newest.snapshot, newest.seq));
+        record.guard = newest.guard_kind().or(record.guard);
+        for (name, mark) in newest.marks {
+            let highest = record.marks.entry(name).or_default();
+            *highest = mark.value.max(*highest);
+        }
+    }
+    Ok(Some(record))
 }
 
 /// The guard of the node in `target`, where that is the one that comes back.

@@ -471,6 +471,30 @@ fn the_newest_that_is_left_is_not_the_newest_that_there_was() {
     assert_eq!(plan.reasons, ["mark `height` is not in this snapshot; the highest seen is 105"]);
 }
 
+/// Fails once the manifest is there.
+struct CutShort;
+
+impl Faults for CutShort {
+    fn reached(&self, point: FaultPoint) -> Result<()> {
+        if point == FaultPoint::BackupNodeRecord {
+            return Err(Error::unavailable("the power went"));
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn the_marks_of_a_snapshot_that_was_not_recorded_any_more_count_too() {
+    let bench = Bench::new();
+    make_databases(&bench);
+    let older = bench.backup_with(&marked(5)).snapshot;
+    let cut = Control::new(env().with_faults(CutShort));
+    assert_eq!(kind(bench.backup_as("alice", &marked(105), &cut)), Kind::Unavailable);
+    let plan = plan(&bench, older, &bench.dir.path().join("target"), None);
+    assert_eq!(plan.hold, Some(GuardKind::Databases));
+    assert_eq!(plan.reasons, ["mark `height` is 100 below the highest seen, 105"]);
+}
+
 #[test]
 fn marks_that_can_not_be_read_hold_a_node_back() {
     let bench = Bench::new();
