@@ -8,7 +8,7 @@ use highwater::ids::{NodeName, Time};
 use super::gate::GateCut;
 use super::world::{At, Copy, Crash, Image, Outcome, Paying, Story, World, load, numbers};
 use crate::ids::{Both, ChannelId, Sats};
-use crate::ledger::Spend;
+use crate::ledger::{Spend, View};
 use crate::node::{Answer, Command, Input, State};
 use crate::store::Cut;
 
@@ -267,7 +267,12 @@ impl World {
         let peer = self.parties[acceptor.0].id;
         if let Some(Answer::Channel(id)) = self.command(opener, Command::Open { peer, balance })? {
             let story = Story { ends: [opener.0, acceptor.0], balance, ending: false };
-            self.channels.entry(id).or_insert(story);
+            // Under `peer` a node that forgot an opening uses its keys again, and so its name.
+            if self.ledger.view(&id) == View::default() {
+                self.channels.insert(id, story);
+            } else {
+                self.channels.entry(id).or_insert(story);
+            }
         }
         Ok(())
     }
@@ -374,6 +379,7 @@ impl World {
         let Some(image) = self.parties[party].kept.take() else { return Ok(()) };
         self.note(format_args!("party {party} is rolled back"));
         self.replace(party, image, Cause::Rollback);
+        self.parties[party].rolled_back = true;
         Ok(())
     }
 

@@ -130,7 +130,10 @@ impl World {
             let Ours { signed, revoked, received, closing, .. } = *mark;
             ahead(signed.unwrap_or(0), revoked, received, closing)
         });
-        self.honest(at.0) && latest == Some(&channel) && !witness && !backup
+        // Under `peer` nothing tells a disk from before a restore from what the restored one did under
+        // the same numbers: the peer finds out, and both stop.
+        let told_apart = self.witnessed() || !self.parties[at.0].rolled_back;
+        self.honest(at.0) && latest == Some(&channel) && !witness && !backup && told_apart
     }
 
     /// Pays where the channel is open; else somebody who may closes it.

@@ -59,6 +59,8 @@ pub(super) struct Party {
     pub(super) copies: Vec<Copy>,
     /// It was restored, rolled back or copied.
     pub(super) went_back: bool,
+    /// A disk from before a restore came back.
+    pub(super) rolled_back: bool,
     /// The highest marks that backups have recorded.
     pub(super) marks: BTreeMap<ChannelId, Ours>,
 }
@@ -125,6 +127,7 @@ impl World {
                 kept: None,
                 copies: vec![Copy::on(Image::default(), real)],
                 went_back: false,
+                rolled_back: false,
                 marks: BTreeMap::new(),
             }
         };
