@@ -120,7 +120,7 @@ fn without_a_statement_that_the_original_is_gone_no_peer_clears_a_restored_node(
     world.start(0);
     world.connect();
     let reason = |list: &serde_json::Value| World::channel(list, &id)["reason"].clone();
-    world.wait(0, |list| reason(list) == "only a witness could clear it");
+    world.wait(0, |list| reason(list) == "only a witness that is the node's could clear it");
     assert_eq!(world.reply(0, force_close(&id))["error"]["kind"], "quarantined");
     world.kill(0);
     world.restore(0, true);
@@ -145,7 +145,7 @@ fn the_marks_of_a_newer_backup_block_an_older_one_without_a_peer() {
     let channel = World::channel(&world.list(0), &id);
     assert_eq!(
         (channel["state"].clone(), channel["reason"].clone()),
-        (json!("blocked"), json!("a backup remembers more than this node"),)
+        (json!("blocked"), json!("a backup remembers more than the node"),)
     );
 }
 

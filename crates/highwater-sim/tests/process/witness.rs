@@ -23,7 +23,7 @@ fn the_witness_condemns_and_clears_a_restored_node_before_its_peer_has_said_a_wo
         let Restored { mut world, quiet, busy, since } = Restored::new("witness", &[], tap);
         world.wait_state(ALICE, &quiet, "open");
         let blocked = world.wait_state(ALICE, &busy, "blocked");
-        assert_eq!(blocked["reason"], "the witness remembers more than this node");
+        assert_eq!(blocked["reason"], "the witness remembers more than the node");
         refuses(&world, ALICE, &busy);
         tap.let_through();
         world.pay(ALICE, &quiet, 10);

@@ -14,7 +14,7 @@ use super::tap::Tap;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_channel-node");
 /// What a test waits for comes within so many looks, 20 milliseconds apart.
-pub(crate) const LOOKS_MAX: usize = 1000;
+pub(crate) const LOOKS_MAX: usize = 3000;
 
 /// The node that calls the other one.
 pub(crate) const ALICE: usize = 0;
