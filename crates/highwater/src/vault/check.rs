@@ -202,7 +202,7 @@ fn add_unreferenced_packs(
     report: &mut CheckReport,
 ) {
     let faulty: BTreeSet<String> = report.errors.iter().map(|fault| fault.entry.clone()).collect();
-    for Listed { name, size } in objects {
+    for Listed { name, size, .. } in objects {
         let Some(rest) = name.strip_prefix("packs/") else { continue };
         if faulty.contains(name) {
             continue;

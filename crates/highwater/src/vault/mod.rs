@@ -6,7 +6,6 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -188,7 +187,6 @@ pub struct Actor {
 /// An open vault.
 pub struct Vault {
     store: Store,
-    local: Arc<LocalStore>,
     location: Location,
     header: Header,
     master: MasterKey,
@@ -207,13 +205,12 @@ impl Vault {
         env: &Env,
     ) -> Result<Created> {
         let Location::Local(path) = location;
-        let local = Arc::new(LocalStore::create(path, env)?);
-        let store = Store::new(local.clone())?;
+        let store = Store::local(LocalStore::create(path, env)?)?;
         let master = MasterKey::generate()?;
         let id = VaultId::random(env)?;
         let traits = store.probe(env)?;
         let header = Header::new(id, env.now(), traits, &master)?;
-        let vault = Vault::assemble(store, local, location.clone(), header, master, env.clone());
+        let vault = Vault::assemble(store, location.clone(), header, master, env.clone());
         vault.add_slot(secret, "first")?;
         let recovery_words = match recovery {
             true => {
@@ -237,8 +234,17 @@ impl Vault {
     /// the header is damaged; input where a newer program made it.
     pub fn open(location: &Location, secret: &Secret, env: &Env) -> Result<Vault> {
         let Location::Local(path) = location;
-        let local = Arc::new(LocalStore::open(path, env)?);
-        let store = Store::new(local.clone())?;
+        let store = Store::local(LocalStore::open(path, env)?)?;
+        Vault::open_in(store, location, secret, env)
+    }
+
+    /// Opens the vault that a store holds.
+    pub(crate) fn open_in(
+        store: Store,
+        location: &Location,
+        secret: &Secret,
+        env: &Env,
+    ) -> Result<Vault> {
         let bytes = store.get(header::NAME).map_err(|error| match error.kind() {
             crate::Kind::NotFound => Error::not_found("there is no vault here")
                 .entry(location.to_string())
@@ -259,14 +265,7 @@ impl Vault {
             let Some(master) = slot.unwrap(secret)? else { continue };
             slot.verify(&master)?;
             header.verify(&master)?;
-            return Ok(Vault::assemble(
-                store,
-                local,
-                location.clone(),
-                header,
-                master,
-                env.clone(),
-            ));
+            return Ok(Vault::assemble(store, location.clone(), header, master, env.clone()));
         }
         // A damaged slot may be the one that the secret opens: that must not look like a wrong key.
         Err(damage.unwrap_or_else(|| {
@@ -278,7 +277,6 @@ impl Vault {
 
     fn assemble(
         store: Store,
-        local: Arc<LocalStore>,
         location: Location,
         header: Header,
         master: MasterKey,
@@ -289,7 +287,7 @@ impl Vault {
             page: *master.derive(id.as_bytes(), &[b"hw1 page"]),
             slice: *master.derive(id.as_bytes(), &[b"hw1 slice"]),
         };
-        Vault { store, local, location, header, master, keys, env, packs: PackCache::default() }
+        Vault { store, location, header, master, keys, env, packs: PackCache::default() }
     }
 
     /// The vault's id.
@@ -364,7 +362,7 @@ impl Vault {
 
     /// Removes temporary files of writers that were killed.
     pub(crate) fn collect_temporary(&self) -> Result<()> {
-        self.local.collect_leftovers()
+        self.store.collect_temporary()
     }
 
     pub(crate) fn env(&self) -> &Env {

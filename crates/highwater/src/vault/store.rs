@@ -14,6 +14,9 @@ use object_store::{
 };
 
 use crate::error::{Error, Kind, Result};
+use crate::ids::Time;
+
+use super::local::LocalStore;
 
 /// Parts of an upload are at least this long, but for the last one: S3 takes no smaller ones.
 const UPLOAD_PART_BYTES: usize = 8 << 20;
@@ -25,20 +28,35 @@ const UPLOAD_SLACK_BYTES: usize = 5 << 20;
 pub(crate) struct Listed {
     pub(crate) name: String,
     pub(crate) size: u64,
+    /// When it was put, by the store's clock.
+    pub(crate) modified: Time,
 }
 
 /// The objects of one vault.
 pub(crate) struct Store {
     objects: Arc<dyn ObjectStore>,
+    /// The same store, where it is a local directory.
+    local: Option<Arc<LocalStore>>,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Store {
+    /// A local directory.
+    pub(crate) fn local(local: LocalStore) -> Result<Store> {
+        let local = Arc::new(local);
+        Ok(Store { local: Some(Arc::clone(&local)), ..Store::new(local)? })
+    }
+
     pub(crate) fn new(objects: Arc<dyn ObjectStore>) -> Result<Store> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .map_err(|error| Error::io("starting the object store's runtime", error))?;
-        Ok(Store { objects, runtime })
+        Ok(Store { objects, local: None, runtime })
+    }
+
+    /// Removes temporary files of writers that were killed.
+    pub(crate) fn collect_temporary(&self) -> Result<()> {
+        self.local.as_ref().map_or(Ok(()), |local| local.collect_leftovers())
     }
 
     /// Puts a new object; `false` where one of that name exists, which then stays as it is.
@@ -89,7 +107,11 @@ impl Store {
         let list = self
             .objects
             .list(prefix_path.as_ref())
-            .map_ok(|meta| Listed { name: meta.location.to_string(), size: meta.size })
+            .map_ok(|meta| Listed {
+                name: meta.location.to_string(),
+                size: meta.size,
+                modified: Time::from_nanos(meta.last_modified.timestamp_nanos_opt().unwrap_or(0)),
+            })
             .try_collect::<Vec<_>>();
         let mut listed = self
             .runtime
