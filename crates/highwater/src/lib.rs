@@ -10,6 +10,7 @@
 
 pub mod backup;
 pub mod control;
+mod direct;
 mod durable;
 pub mod engine;
 pub mod env;

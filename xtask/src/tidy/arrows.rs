@@ -12,6 +12,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("ids", &["error", "env"]),
     ("env", &["error", "ids"]),
     ("control", &["error", "env"]),
+    ("direct", &[]),
     ("durable", &["error"]),
     ("node", &["error", "ids", "env"]),
     ("kit", &["error", "ids", "env", "durable", "node", "vault"]),
@@ -19,7 +20,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("engine", &["error", "ids", "env", "control"]),
     ("vault", &["error", "ids", "env", "control", "engine::records"]),
     ("backup", &["error", "ids", "env", "control", "node", "guard", "engine", "vault"]),
-    ("restore", &["error", "ids", "env", "control", "durable", "node", "guard", "engine", "vault"]),
+    ("restore", &["error", "ids", "env", "control", "direct", "durable", "node", "guard", "engine", "vault"]),
 ];
 
 /// The records of `engine` that `vault` may name.

@@ -18,6 +18,7 @@ use crate::vault::{Actor, BACKUP_TIME_MAX, Intent, Manifest, Vault, copied};
 mod assemble;
 mod batch;
 mod commit;
+mod effort;
 mod messages;
 mod pipeline;
 mod plan;

@@ -18,6 +18,7 @@ use crate::vault::{Manifest, Vault};
 
 use super::assemble::{Assembler, FileMap};
 use super::batch::{Batcher, Cut, Rate};
+use super::effort::Gauge;
 use super::messages::{Halt, Hashed, Job, Read, Write};
 use super::write::{Written, write_packs};
 
@@ -66,18 +67,19 @@ pub(super) fn run(
     // A job's place in a queue above bounds their number here.
     let (jobs_in, jobs_out) = bounded::<Job>(BATCHES_MAX + FRAMES_MAX);
     let keys = vault.unit_keys();
+    let gauge = &Gauge::default();
     let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, WORKERS_MAX);
     std::thread::scope(|scope| {
         for _ in 0..workers {
             let jobs = jobs_out.clone();
-            scope.spawn(move || work(keys, &jobs));
+            scope.spawn(move || work(keys, gauge, &jobs));
         }
         drop(jobs_out);
         let assembler_jobs = jobs_in.clone();
         let assembler = scope.spawn(move || {
             Assembler::new(vault, snapshot, parent, assembler_jobs, write_in).run(&read_out)
         });
-        let writer = scope.spawn(move || write_packs(vault, &write_out, control));
+        let writer = scope.spawn(move || write_packs(vault, &write_out, gauge, control));
         let mut reader = Reader { jobs: jobs_in, out: read_in, rate: Rate::new(rate_max), control };
         let read = reader.run(parts);
         drop(reader);
@@ -112,7 +114,7 @@ fn conclude(
     }
 }
 
-fn work(keys: &UnitKeys, jobs: &Receiver<Job>) {
+fn work(keys: &UnitKeys, gauge: &Gauge, jobs: &Receiver<Job>) {
     // A reply that nobody waits for any more belongs to a backup that has failed already.
     for job in jobs {
         match job {
@@ -121,7 +123,7 @@ fn work(keys: &UnitKeys, jobs: &Receiver<Job>) {
                 let _ = reply.send(Hashed { batch, ids });
             }
             Job::Seal { key, number, frame, reply } => {
-                let _ = reply.send(seal_frame(&key, number, frame));
+                let _ = reply.send(seal_frame(&key, number, frame, gauge.effort()));
             }
         }
     }

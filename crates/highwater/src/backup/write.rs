@@ -14,6 +14,7 @@ use crate::vault::pack::{FrameRecord, UnitId, pack_name, seal_index};
 use crate::vault::seal::ObjectKey;
 use crate::vault::store::Upload;
 
+use super::effort::{Gauge, Watch};
 use super::messages::{Halt, Write};
 
 /// The packs that were written.
@@ -36,11 +37,12 @@ struct Pack<'a> {
 pub(super) fn write_packs(
     vault: &Vault,
     input: &Receiver<Write>,
+    gauge: &Gauge,
     control: &Control,
 ) -> Result<Written, Halt> {
     let mut written = Written::default();
     let mut open: Option<Pack<'_>> = None;
-    let ended = write_all(vault, input, control, &mut open, &mut written);
+    let ended = write_all(vault, input, Watch::new(gauge), control, &mut open, &mut written);
     if let (Err(_), Some(pack)) = (&ended, open) {
         pack.upload.abort()?;
     }
@@ -50,6 +52,7 @@ pub(super) fn write_packs(
 fn write_all<'a>(
     vault: &'a Vault,
     input: &Receiver<Write>,
+    mut watch: Watch<'_>,
     control: &Control,
     open: &mut Option<Pack<'a>>,
     written: &mut Written,
@@ -64,11 +67,15 @@ fn write_all<'a>(
                 *open = Some(Pack { id, key, upload, frames: Vec::new(), ids: Vec::new() });
             }
             Write::Frame(sealed) => {
+                let begin = control.env.monotonic();
                 let sealed = sealed.recv().map_err(|_| Halt::Stopped)??;
+                let sealed_at = control.env.monotonic();
                 let Some(pack) = open else {
                     return Err(Error::bug("a frame came before its pack").into());
                 };
                 pack.upload.write(&sealed.bytes)?;
+                let stored = control.env.monotonic() - sealed_at;
+                watch.note(sealed_at - begin, stored, sealed.bytes.len());
                 pack.frames.push(sealed.record);
                 pack.ids.extend(sealed.ids);
                 control.env.fault(FaultPoint::BackupPackWrite)?;

@@ -16,7 +16,7 @@ use crate::ids::{Epoch, NodeName, SlotId, Time, VaultId, WriterId};
 
 mod actor;
 mod check;
-mod codec;
+pub(crate) mod codec;
 pub(crate) mod document;
 mod header;
 mod intent;

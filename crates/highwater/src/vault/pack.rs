@@ -11,7 +11,7 @@ use std::ops::Range;
 use crate::error::{Error, Result};
 use crate::ids::PackId;
 
-use super::codec::Codec;
+use super::codec::{Codec, Effort};
 use super::seal::{HEADER_BYTES, ObjectKey, Purpose, TAG_BYTES};
 
 /// A pack is closed once it holds so many plain bytes.
@@ -192,8 +192,13 @@ thread_local! {
 
 /// Compresses and seals a frame, then opens it again and compares: what can't be read back never
 /// reaches the vault.
-pub(crate) fn seal_frame(key: &ObjectKey, number: u64, frame: PlainFrame) -> Result<SealedFrame> {
-    let (codec, mut bytes) = Codec::compress(&frame.bytes)?;
+pub(crate) fn seal_frame(
+    key: &ObjectKey,
+    number: u64,
+    frame: PlainFrame,
+    effort: Effort,
+) -> Result<SealedFrame> {
+    let (codec, mut bytes) = Codec::compress(&frame.bytes, effort)?;
     bytes.reserve(TAG_BYTES);
     key.seal(number, Purpose::Data, &[], &mut bytes)?;
     let record = FrameRecord {
@@ -348,12 +353,12 @@ mod tests {
         let bytes: Vec<u8> = (0..FRAME_BYTES).map(|at| (at % 251) as u8).collect();
         let ids = vec![UnitId::ZERO; 16];
         let plain = PlainFrame { kind: FrameKind::Pages, ids, bytes: bytes.clone() };
-        let sealed = seal_frame(&key, 3, plain).unwrap();
+        let sealed = seal_frame(&key, 3, plain, Effort::Fast).unwrap();
         assert!(opens_to(&key, 3, sealed.record, &sealed.bytes, &bytes));
         let mut wrong = bytes.clone();
         wrong[4096] ^= 1;
         assert!(!opens_to(&key, 3, sealed.record, &sealed.bytes, &wrong));
-        let (codec, mut frame) = Codec::compress(&wrong).unwrap();
+        let (codec, mut frame) = Codec::compress(&wrong, Effort::Dense).unwrap();
         key.seal(4, Purpose::Data, &[], &mut frame).unwrap();
         let record = FrameRecord { stored: frame.len() as u32, codec, ..sealed.record };
         assert!(!opens_to(&key, 4, record, &frame, &bytes), "compressed from other bytes");

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 use super::Vault;
-use super::codec::Codec;
+use super::codec::{Codec, Effort};
 use super::seal::{HEADER_BYTES, ObjectKey, ObjectKind, Purpose};
 
 /// The version of every document that this program writes, and the newest that it reads.
@@ -36,7 +36,7 @@ pub(super) fn seal_text(
     name: &str,
     plain: &[u8],
 ) -> Result<Bytes> {
-    let (codec, body) = Codec::compress(plain)?;
+    let (codec, body) = Codec::compress(plain, Effort::Dense)?;
     let mut frame = Vec::with_capacity(PREFIX_BYTES + body.len() + 16);
     frame.push(codec as u8);
     frame.extend_from_slice(&(plain.len() as u64).to_le_bytes());

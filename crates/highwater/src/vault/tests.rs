@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::manifest::{EntryRecord, Leaf, Mark, PackRef, PartRecord, Runs};
 use super::nodes::NodeRecord;
+use super::codec::Effort;
 use super::pack::{
     FrameKind, PackIndex, PlainFrame, UnitId, end_bytes, open_frame, open_index, seal_frame,
     seal_index, unit_range,
@@ -344,7 +345,7 @@ fn write_pack(key: &ObjectKey) -> Vec<u8> {
     let mut pack = key.header().to_vec();
     let (mut records, mut ids) = (Vec::new(), Vec::new());
     for (number, frame) in frames().into_iter().enumerate() {
-        let sealed = seal_frame(key, number as u64, frame).unwrap();
+        let sealed = seal_frame(key, number as u64, frame, Effort::Fast).unwrap();
         pack.extend_from_slice(&sealed.bytes);
         records.push(sealed.record);
         ids.extend(sealed.ids);

@@ -2,7 +2,7 @@
 //! name. Its writer's lock tells a living one from what a dead writer has left.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, RenameFlags};
 use rustix::io::Errno;
 
 use super::{Directory, TEMPORARY, failed, generic, meta_of, sync_directory};
+use crate::direct::SequentialWriter;
 use crate::env::FaultPoint;
 
 const TRIES_MAX: u32 = 16;
@@ -21,7 +22,7 @@ const TRIES_MAX: u32 = 16;
 #[derive(Debug)]
 pub(super) struct Temporary {
     directory: Arc<Directory>,
-    file: File,
+    writer: SequentialWriter,
     path: PathBuf,
     published: bool,
 }
@@ -41,13 +42,14 @@ impl Temporary {
                 created => created.map_err(at)?,
             };
             let directory = Arc::clone(directory);
-            let made = Temporary { directory, file, path, published: false };
+            let writer = SequentialWriter::new(file);
+            let made = Temporary { directory, writer, path, published: false };
             // Until it is locked, a collector may take it for a dead writer's.
-            match rustix::fs::flock(&made.file, FlockOperation::NonBlockingLockExclusive) {
+            match rustix::fs::flock(made.writer.file(), FlockOperation::NonBlockingLockExclusive) {
                 Err(Errno::WOULDBLOCK) => continue,
                 locked => locked.map_err(|error| at(error.into()))?,
             }
-            if made.file.metadata().map_err(at)?.nlink() > 0 {
+            if made.writer.file().metadata().map_err(at)?.nlink() > 0 {
                 return Ok(made);
             }
         }
@@ -56,14 +58,14 @@ impl Temporary {
 
     pub(super) fn write(&mut self, payload: &PutPayload) -> Result<()> {
         for bytes in payload {
-            self.file.write_all(bytes).map_err(|error| failed(TEMPORARY, error))?;
+            self.writer.write(bytes).map_err(|error| failed(TEMPORARY, error))?;
         }
         Ok(())
     }
 
     /// Copies all of `source` into the file.
     pub(super) fn copy(&mut self, source: &mut File) -> Result<()> {
-        io::copy(source, &mut self.file).map(drop).map_err(|error| failed(TEMPORARY, error))
+        io::copy(source, &mut self.writer.file()).map(drop).map_err(|error| failed(TEMPORARY, error))
     }
 
     /// Gives the file its name, durably. A crash before the last sync leaves the object whole or
@@ -76,8 +78,9 @@ impl Temporary {
     ) -> Result<PutResult> {
         let at = |error: io::Error| failed(location.as_ref(), error);
         let directory = Arc::clone(&self.directory);
+        self.writer.finish().map_err(at)?;
         directory.env.fault(FaultPoint::LocalPutSync).map_err(generic)?;
-        self.file.sync_all().map_err(at)?;
+        self.writer.file().sync_all().map_err(at)?;
         directory.env.fault(FaultPoint::LocalPutLink).map_err(generic)?;
         let parent = path.parent().unwrap_or(&directory.root);
         directory.make_durable(parent).map_err(at)?;
@@ -94,7 +97,7 @@ impl Temporary {
             })?;
         }
         sync_directory(parent).map_err(at)?;
-        let meta = meta_of(location.clone(), &self.file.metadata().map_err(at)?)?;
+        let meta = meta_of(location.clone(), &self.writer.file().metadata().map_err(at)?)?;
         Ok(PutResult { e_tag: meta.e_tag, version: None, extensions: Default::default() })
     }
 }
