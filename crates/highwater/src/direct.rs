@@ -1,12 +1,15 @@
-//! Large files written from start to end past the page cache, where the file system can.
+//! Large reads and writes past the page cache, where the file system can.
 //!
 //! A backup or a restore moves more bytes than a node's machine has to spare: through the page cache
 //! they would push out the node's own pages, and copying them there costs more time than the disk
-//! takes. Direct I/O asks for aligned memory, offsets and lengths; what is left over at the end of
-//! a file is written in the ordinary way.
+//! takes. Direct I/O asks for aligned memory, offsets and lengths; what does not fit, and what a file
+//! system refuses, goes the ordinary way.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
+use std::ops::Range;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::Path;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -16,16 +19,153 @@ use rustix::io::Errno;
 const ALIGNMENT: usize = 4096;
 /// So much is written at once: enough for a disk to run at its full speed.
 const BUFFER_BYTES: usize = 8 << 20;
+/// Shorter reads and writes go through the page cache: their cost is that of a call.
+const DIRECT_BYTES_MIN: usize = 1 << 20;
 
-/// A file that is written from its start to its end. Files shorter than the buffer are written in
-/// the ordinary way. Nothing is durable before the caller syncs the file.
+/// Bytes in memory that begin at an aligned address, or as far from one as their place in a file.
+#[derive(Debug, Default)]
+pub(crate) struct AlignedBuffer {
+    memory: Vec<u8>,
+    used: Range<usize>,
+}
+
+impl AlignedBuffer {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.memory[self.used.clone()]
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[self.used.clone()]
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.used.len()
+    }
+
+    /// Forgets the bytes; the memory stays for the next ones.
+    pub(crate) fn clear(&mut self) {
+        self.used = 0..0;
+    }
+
+    /// Adds bytes at the end.
+    pub(crate) fn extend(&mut self, bytes: &[u8]) {
+        self.make_room(self.used.len() + bytes.len());
+        let end = self.used.end + bytes.len();
+        self.memory[self.used.end..end].copy_from_slice(bytes);
+        self.used.end = end;
+    }
+
+    /// Room for `length` bytes in all; what is held is kept. The first ones begin at an aligned
+    /// address.
+    fn make_room(&mut self, length: usize) {
+        let start = if self.used.is_empty() { self.aligned() } else { self.used.start };
+        if start + length <= self.memory.len() {
+            self.used = start..start + self.used.len();
+            return;
+        }
+        let old = std::mem::take(self);
+        // Twice what was held, so that growing by pieces moves each byte once or twice.
+        self.memory = vec![0; length.max(2 * old.len()).max(ALIGNMENT) + ALIGNMENT];
+        let start = self.aligned();
+        self.memory[start..start + old.len()].copy_from_slice(old.bytes());
+        self.used = start..start + old.len();
+    }
+
+    fn aligned(&self) -> usize {
+        self.memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT)
+    }
+
+    /// Reads a range of the file at `path`, which must be there whole.
+    pub(crate) fn read(&mut self, path: &Path, range: Range<u64>) -> io::Result<()> {
+        let length = to_memory(range.end - range.start)?;
+        self.clear();
+        if length >= DIRECT_BYTES_MIN
+            && let Ok(file) = open_direct(path)
+            && self.read_direct(&file, &range)?
+        {
+            return Ok(());
+        }
+        self.make_room(length);
+        self.used.end = self.used.start + length;
+        let read = File::open(path)?.read_exact_at(self.bytes_mut(), range.start);
+        if read.is_err() {
+            self.clear();
+        }
+        read
+    }
+
+    /// The same past the page cache; `false` where the file system refuses that.
+    fn read_direct(&mut self, file: &File, range: &Range<u64>) -> io::Result<bool> {
+        let before = to_memory(range.start % ALIGNMENT as u64)?;
+        let length = to_memory(range.end - range.start)?;
+        let whole = (before + length).next_multiple_of(ALIGNMENT);
+        self.make_room(whole);
+        let start = self.used.start;
+        let (offset, mut filled) = (range.start - before as u64, 0);
+        while filled < before + length {
+            let place = &mut self.memory[start + filled..start + whole];
+            match rustix::io::pread(file, place, offset + filled as u64) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(more) => filled += more,
+                Err(Errno::INTR) => {}
+                Err(Errno::INVAL) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.used = start + before..start + before + length;
+        Ok(true)
+    }
+}
+
+/// A file whose places are written in any order, by several threads at once.
+#[derive(Debug)]
+pub(crate) struct PlacedWriter {
+    file: File,
+    /// The same file, open for direct I/O; `None` where the file system has none.
+    direct: Option<File>,
+}
+
+impl PlacedWriter {
+    /// A writer of `file`, which stands at `path`.
+    pub(crate) fn new(file: File, path: &Path) -> PlacedWriter {
+        let direct = OpenOptions::new()
+            .write(true)
+            .custom_flags((OFlags::DIRECT | OFlags::NOFOLLOW).bits() as i32)
+            .open(path);
+        PlacedWriter { file, direct: direct.ok() }
+    }
+
+    /// Writes bytes at a place.
+    pub(crate) fn write_at(&self, buffer: &AlignedBuffer, offset: u64) -> io::Result<()> {
+        let bytes = buffer.bytes();
+        let aligned = bytes.as_ptr().align_offset(ALIGNMENT) == 0
+            && offset.is_multiple_of(ALIGNMENT as u64)
+            && bytes.len() >= DIRECT_BYTES_MIN;
+        let mut written = 0;
+        if let (true, Some(direct)) = (aligned, &self.direct) {
+            let whole = &bytes[..bytes.len() / ALIGNMENT * ALIGNMENT];
+            written = write_whole_blocks(whole, |rest, done| {
+                rustix::io::pwrite(direct, rest, offset + done as u64)
+            })?;
+        }
+        self.file.write_all_at(&bytes[written..], offset + written as u64)
+    }
+}
+
+fn open_direct(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(OFlags::DIRECT.bits() as i32).open(path)
+}
+
+fn to_memory(length: u64) -> io::Result<usize> {
+    usize::try_from(length).map_err(io::Error::other)
+}
+
+/// A file that is written from its start to its end. Files shorter than what is written at once go
+/// through the page cache. Nothing is durable before the caller syncs the file.
 #[derive(Debug)]
 pub(crate) struct SequentialWriter {
     file: File,
-    /// One alignment longer than what is used, so that an aligned part can be found in it.
-    memory: Vec<u8>,
-    start: usize,
-    filled: usize,
+    buffer: AlignedBuffer,
     /// Whether direct I/O may still be tried: no write was refused.
     direct: bool,
     /// Whether the buffer was full once.
@@ -35,7 +175,7 @@ pub(crate) struct SequentialWriter {
 impl SequentialWriter {
     /// A writer of `file`, which is empty. Memory is taken with the first byte.
     pub(crate) fn new(file: File) -> SequentialWriter {
-        SequentialWriter { file, memory: Vec::new(), start: 0, filled: 0, direct: true, large: false }
+        SequentialWriter { file, buffer: AlignedBuffer::default(), direct: true, large: false }
     }
 
     /// The file; what was written may not be in it before [`SequentialWriter::finish`].
@@ -45,20 +185,13 @@ impl SequentialWriter {
 
     /// Adds bytes at the end.
     pub(crate) fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        if self.memory.is_empty() {
-            self.memory = vec![0; BUFFER_BYTES + ALIGNMENT];
-            self.start = self.memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
-        }
         while !bytes.is_empty() {
-            let (now, later) = bytes.split_at(bytes.len().min(BUFFER_BYTES - self.filled));
-            let begin = self.start + self.filled;
-            self.memory[begin..begin + now.len()].copy_from_slice(now);
-            self.filled += now.len();
+            let (now, later) = bytes.split_at(bytes.len().min(BUFFER_BYTES - self.buffer.len()));
+            self.buffer.extend(now);
             bytes = later;
-            if self.filled == BUFFER_BYTES {
-                self.write_direct(BUFFER_BYTES)?;
-                self.filled = 0;
+            if self.buffer.len() == BUFFER_BYTES {
                 self.large = true;
+                self.write_buffer()?;
             }
         }
         Ok(())
@@ -66,45 +199,41 @@ impl SequentialWriter {
 
     /// Writes what is left, and gives the memory back.
     pub(crate) fn finish(&mut self) -> io::Result<()> {
-        // A file that fitted into the buffer is small: the page cache is the right place for it.
-        let whole = if self.large { self.filled / ALIGNMENT * ALIGNMENT } else { 0 };
-        if whole > 0 {
-            self.write_direct(whole)?;
-        }
-        self.file.write_all(&self.memory[self.start + whole..self.start + self.filled])?;
-        self.filled = 0;
-        self.memory = Vec::new();
+        self.write_buffer()?;
+        self.buffer = AlignedBuffer::default();
         Ok(())
     }
 
-    /// Writes the first `length` bytes of the buffer, past the page cache where that is not refused.
-    /// The flag is on for this write alone, so that whoever else uses the file is not bound by it.
-    fn write_direct(&mut self, length: usize) -> io::Result<()> {
-        let bytes = &self.memory[self.start..self.start + length];
-        let flags = rustix::fs::fcntl_getfl(&self.file)?;
-        self.direct = self.direct
-            && bytes.as_ptr().align_offset(ALIGNMENT) == 0
-            && rustix::fs::fcntl_setfl(&self.file, flags | OFlags::DIRECT).is_ok();
-        if !self.direct {
-            return self.file.write_all(bytes);
+    /// Writes what is buffered, past the page cache where that is not refused. The flag is on for
+    /// this write alone, so that whoever else uses the file is not bound by it.
+    fn write_buffer(&mut self) -> io::Result<()> {
+        let bytes = self.buffer.bytes();
+        let whole = &bytes[..bytes.len() / ALIGNMENT * ALIGNMENT];
+        let mut written = 0;
+        if self.large && self.direct && whole.as_ptr().align_offset(ALIGNMENT) == 0 {
+            let flags = rustix::fs::fcntl_getfl(&self.file)?;
+            if rustix::fs::fcntl_setfl(&self.file, flags | OFlags::DIRECT).is_ok() {
+                let done = write_whole_blocks(whole, |rest, _| rustix::io::write(&self.file, rest));
+                rustix::fs::fcntl_setfl(&self.file, flags)?;
+                written = done?;
+            }
+            self.direct = written == whole.len();
         }
-        let written = write_whole_blocks(&self.file, bytes);
-        rustix::fs::fcntl_setfl(&self.file, flags)?;
-        let written = written?;
-        if written < length {
-            self.direct = false;
-            self.file.write_all(&self.memory[self.start + written..self.start + length])?;
-        }
+        self.file.write_all(&bytes[written..])?;
+        self.buffer.clear();
         Ok(())
     }
 }
 
 /// Writes until all is written, or until the file system refuses to go on in this way; returns how
-/// much was written.
-fn write_whole_blocks(file: &File, bytes: &[u8]) -> io::Result<usize> {
+/// much was written. `write` is handed the rest, and how much was written before it.
+fn write_whole_blocks(
+    bytes: &[u8],
+    write: impl Fn(&[u8], usize) -> Result<usize, Errno>,
+) -> io::Result<usize> {
     let mut written = 0;
     while written < bytes.len() {
-        match rustix::io::write(file, &bytes[written..]) {
+        match write(&bytes[written..], written) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(more) => written += more,
             Err(Errno::INTR) => {}
@@ -145,6 +274,42 @@ mod tests {
         written(&[BUFFER_BYTES]);
         written(&[BUFFER_BYTES - 1, 1, 1]);
         written(&[3, BUFFER_BYTES, 5000, 2 * BUFFER_BYTES, 17]);
+    }
+
+    #[test]
+    fn every_range_is_read_as_it_stands() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let content: Vec<u8> = (0..3 * DIRECT_BYTES_MIN + 777).map(|at| (at % 253) as u8).collect();
+        std::fs::write(&path, &content).unwrap();
+        let whole = content.len();
+        let mut buffer = AlignedBuffer::default();
+        for range in [0..whole, 1..whole, 4095..DIRECT_BYTES_MIN + 4097, 0..1, 5..5, 9..5000] {
+            buffer.read(&path, range.start as u64..range.end as u64).unwrap();
+            assert!(buffer.bytes() == &content[range.clone()], "{range:?}");
+        }
+        for range in [whole as u64..whole as u64 + 1, 9..whole as u64 + 9] {
+            let error = buffer.read(&path, range).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        }
+    }
+
+    #[test]
+    fn places_are_written_in_any_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let writer = PlacedWriter::new(File::create(&path).unwrap(), &path);
+        let mut meant = vec![0; 3 * DIRECT_BYTES_MIN + 9];
+        let mut buffer = AlignedBuffer::default();
+        for (at, length) in [(DIRECT_BYTES_MIN, 2 * DIRECT_BYTES_MIN + 9), (0, 4096), (5000, 70)] {
+            buffer.clear();
+            for piece in vec![at as u8 + 1; length].chunks(5003) {
+                buffer.extend(piece);
+            }
+            writer.write_at(&buffer, at as u64).unwrap();
+            meant[at..at + length].fill(at as u8 + 1);
+        }
+        assert!(std::fs::read(&path).unwrap() == meant);
     }
 
     /// A file that takes no direct I/O, and one that takes it no further: the rest goes the other way.

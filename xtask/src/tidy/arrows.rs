@@ -18,9 +18,15 @@ const MODULES: &[(&str, &[&str])] = &[
     ("kit", &["error", "ids", "env", "durable", "node", "vault"]),
     ("guard", &["error", "ids", "env", "control", "durable", "node", "vault"]),
     ("engine", &["error", "ids", "env", "control"]),
-    ("vault", &["error", "ids", "env", "control", "engine::records"]),
+    ("vault", &["error", "ids", "env", "control", "direct", "engine::records"]),
     ("backup", &["error", "ids", "env", "control", "node", "guard", "engine", "vault"]),
-    ("restore", &["error", "ids", "env", "control", "direct", "durable", "node", "guard", "engine", "vault"]),
+    (
+        "restore",
+        &[
+            "error", "ids", "env", "control", "direct", "durable", "node", "guard", "engine",
+            "vault",
+        ],
+    ),
 ];
 
 /// The records of `engine` that `vault` may name.

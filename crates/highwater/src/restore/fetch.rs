@@ -3,13 +3,13 @@
 //! The calling thread finds the units of one GiB at a time and cuts them into reads of neighbouring
 //! frames; workers open, verify and write them at their places.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::control::{Control, Event};
+use crate::direct::{AlignedBuffer, PlacedWriter};
 use crate::env::FaultPoint;
 use crate::error::{Error, Result};
 use crate::vault::manifest::{EntryRecord, PackRef};
@@ -20,6 +20,8 @@ use crate::vault::{Manifest, Vault};
 
 /// Neighbouring frames are read together up to so many stored bytes.
 const READ_BYTES: u64 = 4 << 20;
+/// Neighbouring units are written together up to so many bytes.
+const WRITE_BYTES_MAX: usize = 8 << 20;
 /// Reads wait for a worker: at most so many.
 const READS_MAX: usize = 4;
 const WORKERS_MAX: usize = 8;
@@ -35,7 +37,7 @@ struct Piece {
 /// Neighbouring frames of a pack, and where their units go.
 struct Read {
     pack: PackRef,
-    file: Arc<File>,
+    file: Arc<PlacedWriter>,
     path: Arc<str>,
     pieces: Vec<Piece>,
 }
@@ -43,7 +45,7 @@ struct Read {
 /// Where files are written to.
 pub(super) trait Target {
     /// Makes the file of an entry, empty, of its full length.
-    fn create(&self, entry: &EntryRecord) -> Result<File>;
+    fn create(&self, entry: &EntryRecord) -> Result<PlacedWriter>;
 }
 
 /// Writes the content of `entries` to the files that `target` makes.
@@ -145,11 +147,20 @@ fn cut(
     Ok(reads)
 }
 
+/// What a worker keeps from one read to the next.
+#[derive(Default)]
+struct Worker {
+    stored: AlignedBuffer,
+    plain: Vec<u8>,
+    /// Neighbouring units of a file, to be written together, and their place.
+    out: AlignedBuffer,
+    offset: u64,
+}
+
 fn work(vault: &Vault, queue: &Receiver<Read>, failure: &Mutex<Option<Error>>, control: &Control) {
-    let mut plain = Vec::new();
+    let mut worker = Worker::default();
     for read in queue {
-        let done =
-            control.cancel.check().and_then(|()| carry_out(vault, &read, &mut plain, control));
+        let done = control.cancel.check().and_then(|()| worker.carry_out(vault, &read, control));
         if let Err(error) = done {
             failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
             return;
@@ -157,48 +168,78 @@ fn work(vault: &Vault, queue: &Receiver<Read>, failure: &Mutex<Option<Error>>, c
     }
 }
 
-fn carry_out(vault: &Vault, read: &Read, plain: &mut Vec<u8>, control: &Control) -> Result<()> {
-    let open = vault.open_pack(read.pack)?;
-    let index = &open.index;
-    let (Some(first), Some(last)) = (read.pieces.first(), read.pieces.last()) else {
-        return Ok(());
-    };
-    let start = index.range(first.frame).start;
-    let end = index.range(last.frame).end;
-    let mut bytes = vault.store().get_range(&open.name, start..end)?.to_vec();
-    let mut opened = None;
-    for piece in &read.pieces {
-        let record = index.frame(piece.frame);
-        let wrong = || {
-            Error::corrupt(format!(
-                "frame {} of the pack was changed; {} can't be restored from it",
-                piece.frame, read.path
-            ))
-            .entry(&open.name)
-            .hint("restore another snapshot, or from another vault")
+impl Worker {
+    fn carry_out(&mut self, vault: &Vault, read: &Read, control: &Control) -> Result<()> {
+        let open = vault.open_pack(read.pack)?;
+        let index = &open.index;
+        let (Some(first), Some(last)) = (read.pieces.first(), read.pieces.last()) else {
+            return Ok(());
         };
-        if opened != Some(piece.frame) {
-            let range = index.range(piece.frame);
-            let stored = bytes
-                .get_mut((range.start - start) as usize..(range.end - start) as usize)
-                .ok_or_else(wrong)?;
-            open_frame(&open.key, piece.frame as u64, record, stored, plain).ok_or_else(wrong)?;
-            opened = Some(piece.frame);
-        }
-        let first = index.first_unit(piece.frame) + piece.place as u32;
-        for (unit, place) in (first..).zip(piece.place..piece.place + piece.count) {
-            let id = vault.unit_keys().id(record.kind, &plain[unit_range(record, place)]);
-            if index.unit_id(unit) != Some(id) {
-                return Err(wrong());
+        let start = index.range(first.frame).start;
+        let end = index.range(last.frame).end;
+        vault.store().read(&open.name, start..end, &mut self.stored)?;
+        let mut opened = None;
+        for piece in &read.pieces {
+            let record = index.frame(piece.frame);
+            let wrong = || {
+                Error::corrupt(format!(
+                    "frame {} of the pack was changed; {} can't be restored from it",
+                    piece.frame, read.path
+                ))
+                .entry(&open.name)
+                .hint("restore another snapshot, or from another vault")
+            };
+            if opened != Some(piece.frame) {
+                let range = index.range(piece.frame);
+                let range = (range.start - start) as usize..(range.end - start) as usize;
+                let stored = self.stored.bytes_mut().get_mut(range).ok_or_else(wrong)?;
+                open_frame(&open.key, piece.frame as u64, record, stored, &mut self.plain)
+                    .ok_or_else(wrong)?;
+                opened = Some(piece.frame);
             }
+            let first = index.first_unit(piece.frame) + piece.place as u32;
+            for (unit, place) in (first..).zip(piece.place..piece.place + piece.count) {
+                let id = vault.unit_keys().id(record.kind, &self.plain[unit_range(record, place)]);
+                if index.unit_id(unit) != Some(id) {
+                    return Err(wrong());
+                }
+            }
+            let from = unit_range(record, piece.place).start;
+            let to = unit_range(record, piece.place + piece.count - 1).end;
+            self.put(read, piece.offset, from..to, control)?;
         }
-        let from = unit_range(record, piece.place).start;
-        let to = unit_range(record, piece.place + piece.count - 1).end;
+        self.write_out(read, control)
+    }
+
+    /// Takes verified bytes of `plain` that go to a place of the file.
+    fn put(
+        &mut self,
+        read: &Read,
+        offset: u64,
+        range: Range<usize>,
+        control: &Control,
+    ) -> Result<()> {
+        let follows = self.offset + self.out.len() as u64 == offset;
+        if !follows || self.out.len() + range.len() > WRITE_BYTES_MAX {
+            self.write_out(read, control)?;
+            self.offset = offset;
+        }
+        self.out.extend(&self.plain[range]);
+        Ok(())
+    }
+
+    fn write_out(&mut self, read: &Read, control: &Control) -> Result<()> {
+        let length = self.out.len() as u64;
+        if length == 0 {
+            return Ok(());
+        }
         control.env.fault(FaultPoint::RestoreStage)?;
         read.file
-            .write_all_at(&plain[from..to], piece.offset)
+            .write_at(&self.out, self.offset)
             .map_err(|error| Error::io("writing a restored file", error).entry(&*read.path))?;
-        control.report(Event::Bytes((to - from) as u64));
+        self.offset += length;
+        self.out.clear();
+        control.report(Event::Bytes(length));
+        Ok(())
     }
-    Ok(())
 }

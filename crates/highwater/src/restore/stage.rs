@@ -12,6 +12,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::control::{Control, Event};
+use crate::direct::PlacedWriter;
 use crate::engine::{EntryType, Metadata};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{RelPath, decode};
@@ -27,7 +28,7 @@ pub(super) struct Stage<'a> {
 }
 
 impl Target for Stage<'_> {
-    fn create(&self, entry: &EntryRecord) -> Result<File> {
+    fn create(&self, entry: &EntryRecord) -> Result<PlacedWriter> {
         let path = entry.path.under(self.dir);
         let file = OpenOptions::new()
             .write(true)
@@ -38,7 +39,7 @@ impl Target for Stage<'_> {
             .map_err(|error| Error::io("making a file", error).entry(entry.path.to_string()))?;
         file.set_len(entry.size)
             .map_err(|error| Error::io("making a file", error).entry(entry.path.to_string()))?;
-        Ok(file)
+        Ok(PlacedWriter::new(file, &path))
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::PoisonError;
 use serde::Serialize;
 
 use crate::control::{Control, Event};
+use crate::direct::AlignedBuffer;
 use crate::error::{Error, Kind, Result};
 use crate::ids::PackId;
 
@@ -233,9 +234,10 @@ fn check_packs(
             .map(|_| {
                 scope.spawn(|| {
                     let mut looked = (0, 0);
+                    let mut buffer = AlignedBuffer::default();
                     while let Some(pack) = next() {
                         control.cancel.check()?;
-                        match check_pack(vault, pack, control) {
+                        match check_pack(vault, pack, &mut buffer, control) {
                             Ok(units) => {
                                 looked.0 += units;
                                 looked.1 += pack.size;
@@ -264,7 +266,12 @@ fn check_packs(
 }
 
 /// Opens every frame of a pack and compares every unit with its id; counts the units.
-fn check_pack(vault: &Vault, pack: PackRef, control: &Control) -> Result<u64> {
+fn check_pack(
+    vault: &Vault,
+    pack: PackRef,
+    buffer: &mut AlignedBuffer,
+    control: &Control,
+) -> Result<u64> {
     let open = vault.open_pack(pack)?;
     let index = &open.index;
     let mut frame = 0;
@@ -278,7 +285,8 @@ fn check_pack(vault: &Vault, pack: PackRef, control: &Control) -> Result<u64> {
             last += 1;
         }
         let end = index.range(last).end;
-        let mut bytes = vault.store().get_range(&open.name, start..end)?.to_vec();
+        vault.store().read(&open.name, start..end, buffer)?;
+        let bytes = buffer.bytes_mut();
         for number in frame..=last {
             let record = index.frame(number);
             let wrong = || {

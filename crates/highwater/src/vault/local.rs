@@ -28,6 +28,7 @@ use object_store::{
 use rustix::fs::OFlags;
 
 use self::temporary::{Temporary, remove_if_dead};
+use crate::direct::AlignedBuffer;
 use crate::env::Env;
 
 mod temporary;
@@ -83,6 +84,17 @@ impl LocalStore {
             return Err(crate::Error::not_found(what).entry(&name));
         }
         Ok(LocalStore::at(root, env))
+    }
+
+    /// Reads a range of an object, past the page cache where it is a large one.
+    pub(crate) fn read(
+        &self,
+        location: &Name,
+        range: Range<u64>,
+        buffer: &mut AlignedBuffer,
+    ) -> Result<()> {
+        let path = self.directory.path_of(location)?;
+        buffer.read(&path, range).map_err(|error| absent_or_failed(location, error))
     }
 
     /// Removes what writers that died have left in `.tmp/`; what a living one writes stays.

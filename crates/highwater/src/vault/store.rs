@@ -13,6 +13,7 @@ use object_store::{
     MultipartUpload, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
 };
 
+use crate::direct::AlignedBuffer;
 use crate::error::{Error, Kind, Result};
 use crate::ids::Time;
 
@@ -89,6 +90,29 @@ impl Store {
                 Err(Error::corrupt(format!("it was cut to {size} bytes")).entry(name))
             }
             _ => Err(store_error(name, error)),
+        })
+    }
+
+    /// A range of an object in `buffer`, where it may be changed; corrupt where the object ends before.
+    pub(crate) fn read(
+        &self,
+        name: &str,
+        range: Range<u64>,
+        buffer: &mut AlignedBuffer,
+    ) -> Result<()> {
+        let Some(local) = &self.local else {
+            let bytes = self.get_range(name, range)?;
+            buffer.clear();
+            buffer.extend(&bytes);
+            return Ok(());
+        };
+        local.read(&Name::from(name), range.clone(), buffer).or_else(|error| {
+            match self.size(name)? {
+                Some(size) if size < range.end => {
+                    Err(Error::corrupt(format!("it was cut to {size} bytes")).entry(name))
+                }
+                _ => Err(store_error(name, error)),
+            }
         })
     }
 

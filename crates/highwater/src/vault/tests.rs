@@ -5,9 +5,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::codec::Effort;
 use super::manifest::{EntryRecord, Leaf, Mark, PackRef, PartRecord, Runs};
 use super::nodes::NodeRecord;
-use super::codec::Effort;
 use super::pack::{
     FrameKind, PackIndex, PlainFrame, UnitId, end_bytes, open_frame, open_index, seal_frame,
     seal_index, unit_range,

@@ -65,7 +65,9 @@ impl Temporary {
 
     /// Copies all of `source` into the file.
     pub(super) fn copy(&mut self, source: &mut File) -> Result<()> {
-        io::copy(source, &mut self.writer.file()).map(drop).map_err(|error| failed(TEMPORARY, error))
+        io::copy(source, &mut self.writer.file())
+            .map(drop)
+            .map_err(|error| failed(TEMPORARY, error))
     }
 
     /// Gives the file its name, durably. A crash before the last sync leaves the object whole or

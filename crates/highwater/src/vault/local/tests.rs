@@ -458,12 +458,12 @@ fn the_root_of_a_store() {
 struct Mount(tempfile::TempDir);
 
 impl Mount {
-    /// A file system of 1 MiB; `None` where this user may not mount one.
+    /// A file system of 10 MiB; `None` where this user may not mount one.
     #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
     fn new() -> Option<Mount> {
         let directory = tempfile::tempdir().unwrap();
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+            .args(["-t", "tmpfs", "-o", "size=10m", "tmpfs"])
             .arg(directory.path())
             .output();
         if !mounted.is_ok_and(|output| output.status.success()) {
@@ -490,12 +490,12 @@ impl Drop for Mount {
 fn a_full_disk_is_told_and_leaves_nothing_behind() {
     let Some(mount) = Mount::new() else { return };
     let store = LocalStore::create(mount.0.path(), &Env::system()).unwrap();
-    let error = put(&store, "big", &[1; 2 << 20], PutMode::Create).unwrap_err();
+    let error = put(&store, "big", &vec![1; 20 << 20], PutMode::Create).unwrap_err();
     assert_eq!(io_kind(&error), Some(io::ErrorKind::StorageFull), "{error}");
 
     let mut upload = block_on(store.put_multipart(&name("big"))).unwrap();
-    block_on(upload.put_part(vec![1; 512 << 10].into())).unwrap();
-    let error = block_on(upload.put_part(vec![1; 1 << 20].into())).unwrap_err();
+    block_on(upload.put_part(vec![1; 6 << 20].into())).unwrap();
+    let error = block_on(upload.put_part(vec![1; 16 << 20].into())).unwrap_err();
     assert_eq!(io_kind(&error), Some(io::ErrorKind::StorageFull), "{error}");
     // A part's future need not be awaited: the upload itself must not complete.
     assert!(block_on(upload.complete()).is_err());
