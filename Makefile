@@ -83,6 +83,14 @@ build: setup ## The program, optimised
 	@scripts/stage build cargo build --release --package highwater-cli --locked
 	@echo "$(CARGO_TARGET_DIR)/release/highwater"
 
+# What is measured: `make bench BENCH='--size 500 --repeat 1'`; cargo xtask bench tells its flags.
+BENCH ?= --size 2000 --repeat 3 --scale 200,2000,8000
+
+.PHONY: bench
+bench: build ## Figures beside cp, restic, borg, rustic, ldb and sqlite3, on the same data in one run
+	@scripts/setup bench
+	@scripts/stage bench cargo xtask bench $(BENCH)
+
 .PHONY: install
 install: setup ## The program into cargo's directory of programs
 	@scripts/stage install cargo install --locked --path crates/highwater-cli

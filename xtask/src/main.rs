@@ -1,5 +1,6 @@
-//! `cargo xtask tidy`: the checks of the tree that no compiler makes.
+//! `cargo xtask tidy`: the checks of the tree that no compiler makes. `cargo xtask bench`: figures.
 
+mod bench;
 mod tidy;
 
 use std::io::Write as _;
@@ -12,7 +13,8 @@ fn main() -> Result<ExitCode> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["tidy"] => tidy(),
-        _ => bail!("usage: cargo xtask tidy"),
+        ["bench", ..] => bench::run(&args[1..]).map(|()| ExitCode::SUCCESS),
+        _ => bail!("usage: cargo xtask tidy | bench"),
     }
 }
 
