@@ -112,85 +112,27 @@ impl Tool {
 
     /// What it does with a node, in order. What has to be there before is made here, unmeasured.
     pub(super) fn steps(self, node: &Node, place: &Place) -> Result<Vec<Step>> {
-        let (source, out) = (quoted(&node.dir), quoted(&place.dir));
-        let step = |what, command: String| Step { what, command };
-        Ok(match self {
-            Tool::Highwater => highwater(node, place)?,
-            Tool::Copy => {
-                let copy = format!("cp -r {source} {out}/copy; sync -f {out}");
-                let back = format!("cp -r {out}/copy {out}/back; sync -f {out}");
-                vec![step(What::Full, copy), step(What::Restore, back)]
-            }
+        match self {
+            Tool::Highwater => highwater(node, place),
+            Tool::Copy => Ok(copy(node, place)),
             Tool::Restic => {
-                let restic = format!("restic --quiet --repo {out}/repository");
-                run(Command::new("bash")
-                    .args(["-c", &format!("{restic} init")])
-                    .envs(place.environment()))?;
-                vec![
-                    step(What::Full, format!("{restic} backup {source}; sync -f {out}")),
-                    step(What::Unchanged, format!("{restic} backup {source}; sync -f {out}")),
-                    step(What::Check, format!("{restic} check --read-data")),
-                    step(
-                        What::Restore,
-                        format!(
-                            "{restic} restore latest --target {out}/back --verify; sync -f {out}"
-                        ),
-                    ),
-                ]
+                repository(node, place, "restic --quiet --repo {}", "restore latest --target")
             }
-            Tool::Rustic => {
-                let rustic =
-                    format!("rustic --no-progress --log-level error --repository {out}/repository");
-                run(Command::new("bash")
-                    .args(["-c", &format!("{rustic} init")])
-                    .envs(place.environment()))?;
-                vec![
-                    step(What::Full, format!("{rustic} backup {source}; sync -f {out}")),
-                    step(What::Unchanged, format!("{rustic} backup {source}; sync -f {out}")),
-                    step(What::Check, format!("{rustic} check --read-data")),
-                    step(
-                        What::Restore,
-                        format!("{rustic} restore latest {out}/back; sync -f {out}"),
-                    ),
-                ]
-            }
-            Tool::Borg => {
-                run(Command::new("bash")
-                    .args([
-                        "-c",
-                        &format!("borg init --encryption repokey-blake2 {out}/repository"),
-                    ])
-                    .envs(place.environment()))?;
-                let create =
-                    |name| format!("borg create {out}/repository::{name} {source}; sync -f {out}");
-                let back = format!(
-                    "mkdir {out}/back; cd {out}/back; borg extract {out}/repository::first; \
-                     sync -f {out}"
-                );
-                vec![
-                    step(What::Full, create("first")),
-                    step(What::Unchanged, create("second")),
-                    step(What::Check, format!("borg check --verify-data {out}/repository")),
-                    step(What::Restore, back),
-                ]
-            }
-            Tool::Ldb => {
-                let backup = format!("ldb backup --db={source} --backup_dir={out}/backup");
-                let back = format!("ldb restore --db={out}/back --backup_dir={out}/backup");
-                vec![
-                    step(What::Full, format!("{backup}; sync -f {out}")),
-                    step(What::Unchanged, format!("{backup}; sync -f {out}")),
-                    step(What::Restore, format!("{back}; sync -f {out}")),
-                ]
-            }
-            Tool::SqliteBackup => {
-                let database = quoted(&node.database());
-                let backup = format!("sqlite3 {database} '.backup {out}/backup'; sync -f {out}");
-                let back = format!("sqlite3 {out}/back '.restore {out}/backup'; sync -f {out}");
-                vec![step(What::Full, backup), step(What::Restore, back)]
-            }
-        })
+            Tool::Rustic => repository(
+                node,
+                place,
+                "rustic --no-progress --log-level error --repository {}",
+                "restore latest",
+            ),
+            Tool::Borg => borg(node, place),
+            Tool::Ldb => Ok(ldb(node, place)),
+            Tool::SqliteBackup => Ok(sqlite_backup(node, place)),
+        }
     }
+}
+
+fn step(what: What, command: String) -> Step {
+    Step { what, command }
 }
 
 fn highwater(node: &Node, place: &Place) -> Result<Vec<Step>> {
@@ -198,13 +140,62 @@ fn highwater(node: &Node, place: &Place) -> Result<Vec<Step>> {
     let (source, out) = (quoted(&node.dir), quoted(&place.dir));
     let program = quoted(&place.program);
     let backup = format!("{program} backup {source} --node node --json");
-    let step = |what, command: String| Step { what, command };
     Ok(vec![
         step(What::Full, backup.clone()),
         step(What::Unchanged, backup),
         step(What::Check, format!("{program} check --read-data --json")),
         step(What::Restore, format!("{program} restore latest {out}/back --json")),
     ])
+}
+
+fn copy(node: &Node, place: &Place) -> Vec<Step> {
+    let (source, out) = (quoted(&node.dir), quoted(&place.dir));
+    vec![
+        step(What::Full, format!("cp -r {source} {out}/copy; sync -f {out}")),
+        step(What::Restore, format!("cp -r {out}/copy {out}/back; sync -f {out}")),
+    ]
+}
+
+/// restic, and what speaks its language. `command` has a place for the repository.
+fn repository(node: &Node, place: &Place, command: &str, restore: &str) -> Result<Vec<Step>> {
+    let (source, out) = (quoted(&node.dir), quoted(&place.dir));
+    let command = command.replace("{}", &format!("{out}/repository"));
+    place.prepare(&format!("{command} init"))?;
+    Ok(vec![
+        step(What::Full, format!("{command} backup {source}; sync -f {out}")),
+        step(What::Unchanged, format!("{command} backup {source}; sync -f {out}")),
+        step(What::Check, format!("{command} check --read-data")),
+        step(What::Restore, format!("{command} {restore} {out}/back; sync -f {out}")),
+    ])
+}
+
+fn borg(node: &Node, place: &Place) -> Result<Vec<Step>> {
+    let (source, out) = (quoted(&node.dir), quoted(&place.dir));
+    place.prepare(&format!("borg init --encryption repokey-blake2 {out}/repository"))?;
+    let create = |name| format!("borg create {out}/repository::{name} {source}; sync -f {out}");
+    let back = format!(
+        "mkdir {out}/back; cd {out}/back; borg extract {out}/repository::first; sync -f {out}"
+    );
+    Ok(vec![
+        step(What::Full, create("first")),
+        step(What::Unchanged, create("second")),
+        step(What::Check, format!("borg check --verify-data {out}/repository")),
+        step(What::Restore, back),
+    ])
+}
+
+fn ldb(node: &Node, place: &Place) -> Vec<Step> {
+    let (source, out) = (quoted(&node.dir), quoted(&place.dir));
+    let backup = format!("ldb backup --db={source} --backup_dir={out}/backup; sync -f {out}");
+    let back = format!("ldb restore --db={out}/back --backup_dir={out}/backup; sync -f {out}");
+    vec![step(What::Full, backup.clone()), step(What::Unchanged, backup), step(What::Restore, back)]
+}
+
+fn sqlite_backup(node: &Node, place: &Place) -> Vec<Step> {
+    let (database, out) = (quoted(&node.database()), quoted(&place.dir));
+    let backup = format!("sqlite3 {database} '.backup {out}/backup'; sync -f {out}");
+    let back = format!("sqlite3 {out}/back '.restore {out}/backup'; sync -f {out}");
+    vec![step(What::Full, backup), step(What::Restore, back)]
 }
 
 impl fmt::Display for Tool {
@@ -255,6 +246,11 @@ impl Place {
             .args(["init", "--no-recovery-slot", "--json"])
             .arg(vault)
             .envs(self.environment()))
+    }
+
+    /// Runs a shell command that is not measured.
+    fn prepare(&self, command: &str) -> Result<()> {
+        run(Command::new("bash").args(["-c", command]).envs(self.environment()))
     }
 
     /// What every command is told by its environment: secrets, and where caches and state lie.

@@ -17,7 +17,10 @@ fn arrows_that_point_down_pass() {
     let text = "use crate::error::{Error, Result};\nuse crate::{Env, vault::Level};\n\
                 use crate::engine::{Barrier, Units};\nuse super::Vault;\n";
     assert_eq!(arrows(VAULT, text), [0; 0]);
-    assert_eq!(arrows("crates/highwater/src/backup/mod.rs", "use crate::engine::capture;\n"), [0; 0]);
+    assert_eq!(
+        arrows("crates/highwater/src/backup/mod.rs", "use crate::engine::capture;\n"),
+        [0; 0]
+    );
 }
 
 #[test]

@@ -18,6 +18,7 @@ use crate::vault::runs::{self, LEAF_BYTES, Place, Run};
 use crate::vault::seal::{ObjectKey, ObjectKind};
 use crate::vault::{Manifest, Vault};
 
+use super::buffers::Buffers;
 use super::messages::{Halt, Hashed, Job, Read, Write};
 
 /// Runs up to so many bytes stand in the manifest itself.
@@ -73,6 +74,7 @@ pub(super) struct Assembler<'a> {
     vault: &'a Vault,
     snapshot: SnapshotId,
     parent: Option<&'a Manifest>,
+    buffers: &'a Buffers,
     jobs: Sender<Job>,
     out: Sender<Write>,
     pack: Option<OpenPack>,
@@ -89,6 +91,7 @@ impl<'a> Assembler<'a> {
         vault: &'a Vault,
         snapshot: SnapshotId,
         parent: Option<&'a Manifest>,
+        buffers: &'a Buffers,
         jobs: Sender<Job>,
         out: Sender<Write>,
     ) -> Assembler<'a> {
@@ -96,6 +99,7 @@ impl<'a> Assembler<'a> {
             vault,
             snapshot,
             parent,
+            buffers,
             jobs,
             out,
             pack: None,
@@ -157,6 +161,7 @@ impl<'a> Assembler<'a> {
                 }
             }
         }
+        self.buffers.give(batch.bytes);
         Ok(())
     }
 
@@ -284,7 +289,7 @@ impl<'a> Assembler<'a> {
         let empty = PlainFrame {
             kind: FrameKind::Pages,
             ids: Vec::new(),
-            bytes: Vec::with_capacity(FRAME_BYTES),
+            bytes: self.buffers.take(FRAME_BYTES),
         };
         let frame = std::mem::replace(&mut self.pending, empty);
         self.send_frame(frame)

@@ -7,6 +7,8 @@ use crate::engine::{Piece, Units};
 use crate::error::Result;
 use crate::vault::read::unit_shape;
 
+use super::buffers::Buffers;
+
 /// Pages are hashed together up to so many bytes; slices are hashed each by itself.
 const PAGES_BYTES: u64 = 1 << 20;
 
@@ -25,20 +27,22 @@ pub(super) enum Cut {
 }
 
 /// Collects pieces into batches.
-pub(super) struct Batcher {
+pub(super) struct Batcher<'a> {
+    buffers: &'a Buffers,
     unit: u64,
     batch: usize,
     bytes: Vec<u8>,
 }
 
-impl Batcher {
-    pub(super) fn new(units: Units) -> Batcher {
+impl<'a> Batcher<'a> {
+    pub(super) fn new(units: Units, size: u64, buffers: &'a Buffers) -> Batcher<'a> {
         let (unit, _) = unit_shape(units);
         let batch = match units {
             Units::Pages { .. } => PAGES_BYTES.max(unit) / unit * unit,
             Units::Slices => unit,
         };
-        Batcher { unit, batch: batch as usize, bytes: Vec::new() }
+        let bytes = buffers.take(batch.min(size) as usize);
+        Batcher { buffers, unit, batch: batch as usize, bytes }
     }
 
     /// Takes a piece and hands on what is whole; returns the piece's length.
@@ -61,9 +65,6 @@ impl Batcher {
 
     fn extend(&mut self, mut data: &[u8], out: &mut dyn FnMut(Cut) -> Result<()>) -> Result<()> {
         while !data.is_empty() {
-            if self.bytes.capacity() == 0 {
-                self.bytes.reserve_exact(self.batch.min(data.len().next_power_of_two().max(4096)));
-            }
             let (now, later) = data.split_at(data.len().min(self.batch - self.bytes.len()));
             self.bytes.extend_from_slice(now);
             data = later;
@@ -104,8 +105,14 @@ impl Batcher {
         if self.bytes.is_empty() {
             return Ok(());
         }
-        let bytes = std::mem::replace(&mut self.bytes, Vec::with_capacity(self.batch));
+        let bytes = std::mem::replace(&mut self.bytes, self.buffers.take(self.batch));
         out(Cut::Batch(Batch { bytes }))
+    }
+}
+
+impl Drop for Batcher<'_> {
+    fn drop(&mut self) {
+        self.buffers.give(std::mem::take(&mut self.bytes));
     }
 }
 

@@ -39,14 +39,24 @@ pub(super) enum Read {
 /// What goes from the assembler to the writer, in order.
 pub(super) enum Write {
     Pack { id: PackId, key: Arc<ObjectKey> },
-    Frame(Receiver<Result<SealedFrame>>),
+    Frame(Receiver<Result<(SealedFrame, Vec<UnitId>)>>),
     Finished,
 }
 
 /// What the workers do.
 pub(super) enum Job {
-    Hash { batch: Batch, kind: FrameKind, unit: usize, reply: Sender<Hashed> },
-    Seal { key: Arc<ObjectKey>, number: u64, frame: PlainFrame, reply: Sender<Result<SealedFrame>> },
+    Hash {
+        batch: Batch,
+        kind: FrameKind,
+        unit: usize,
+        reply: Sender<Hashed>,
+    },
+    Seal {
+        key: Arc<ObjectKey>,
+        number: u64,
+        frame: PlainFrame,
+        reply: Sender<Result<(SealedFrame, Vec<UnitId>)>>,
+    },
 }
 
 /// A stage that ended before its time: by its own fault, or because a neighbour had stopped.

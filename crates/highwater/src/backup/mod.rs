@@ -17,6 +17,7 @@ use crate::vault::{Actor, BACKUP_TIME_MAX, Intent, Manifest, Vault, copied};
 
 mod assemble;
 mod batch;
+mod buffers;
 mod commit;
 mod effort;
 mod messages;

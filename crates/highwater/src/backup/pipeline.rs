@@ -13,11 +13,12 @@ use crate::engine::{Finished, PartCapture, Units};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{PackId, SnapshotId};
 use crate::vault::manifest::EntryRecord;
-use crate::vault::pack::{FrameKind, UnitId, UnitKeys, seal_frame};
+use crate::vault::pack::{FrameKind, UnitId, UnitKeys, seal_frame, sealed_bytes_max};
 use crate::vault::{Manifest, Vault};
 
 use super::assemble::{Assembler, FileMap};
 use super::batch::{Batcher, Cut, Rate};
+use super::buffers::Buffers;
 use super::effort::Gauge;
 use super::messages::{Halt, Hashed, Job, Read, Write};
 use super::write::{Written, write_packs};
@@ -68,19 +69,22 @@ pub(super) fn run(
     let (jobs_in, jobs_out) = bounded::<Job>(BATCHES_MAX + FRAMES_MAX);
     let keys = vault.unit_keys();
     let gauge = &Gauge::default();
+    let buffers = &Buffers::default();
     let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, WORKERS_MAX);
     std::thread::scope(|scope| {
         for _ in 0..workers {
             let jobs = jobs_out.clone();
-            scope.spawn(move || work(keys, gauge, &jobs));
+            scope.spawn(move || work(keys, gauge, buffers, &jobs));
         }
         drop(jobs_out);
         let assembler_jobs = jobs_in.clone();
         let assembler = scope.spawn(move || {
-            Assembler::new(vault, snapshot, parent, assembler_jobs, write_in).run(&read_out)
+            Assembler::new(vault, snapshot, parent, buffers, assembler_jobs, write_in)
+                .run(&read_out)
         });
-        let writer = scope.spawn(move || write_packs(vault, &write_out, gauge, control));
-        let mut reader = Reader { jobs: jobs_in, out: read_in, rate: Rate::new(rate_max), control };
+        let writer = scope.spawn(move || write_packs(vault, &write_out, gauge, buffers, control));
+        let mut reader =
+            Reader { jobs: jobs_in, out: read_in, rate: Rate::new(rate_max), buffers, control };
         let read = reader.run(parts);
         drop(reader);
         let assembled = assembler.join().unwrap_or_else(|_| Err(panicked("assembler")));
@@ -114,7 +118,7 @@ fn conclude(
     }
 }
 
-fn work(keys: &UnitKeys, gauge: &Gauge, jobs: &Receiver<Job>) {
+fn work(keys: &UnitKeys, gauge: &Gauge, buffers: &Buffers, jobs: &Receiver<Job>) {
     // A reply that nobody waits for any more belongs to a backup that has failed already.
     for job in jobs {
         match job {
@@ -123,7 +127,10 @@ fn work(keys: &UnitKeys, gauge: &Gauge, jobs: &Receiver<Job>) {
                 let _ = reply.send(Hashed { batch, ids });
             }
             Job::Seal { key, number, frame, reply } => {
-                let _ = reply.send(seal_frame(&key, number, frame, gauge.effort()));
+                let room = buffers.take(sealed_bytes_max(frame.bytes.len()));
+                let sealed = seal_frame(&key, number, &frame, gauge.effort(), room);
+                buffers.give(frame.bytes);
+                let _ = reply.send(sealed.map(|sealed| (sealed, frame.ids)));
             }
         }
     }
@@ -142,6 +149,7 @@ struct Reader<'a> {
     jobs: Sender<Job>,
     out: Sender<Read>,
     rate: Rate,
+    buffers: &'a Buffers,
     control: &'a Control,
 }
 
@@ -172,7 +180,7 @@ impl Reader<'_> {
         let (units, size, path) = (source.units, source.size, source.path.clone());
         let old = old.cloned().map(Box::new);
         self.send(Read::Begin { file: number, units, size, old })?;
-        let mut batcher = Batcher::new(units);
+        let mut batcher = Batcher::new(units, size, self.buffers);
         let mut seen = 0;
         let streamed = part
             .stream(entry, &mut |piece| {

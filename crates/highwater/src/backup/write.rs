@@ -14,6 +14,7 @@ use crate::vault::pack::{FrameRecord, UnitId, pack_name, seal_index};
 use crate::vault::seal::ObjectKey;
 use crate::vault::store::Upload;
 
+use super::buffers::Buffers;
 use super::effort::{Gauge, Watch};
 use super::messages::{Halt, Write};
 
@@ -38,11 +39,13 @@ pub(super) fn write_packs(
     vault: &Vault,
     input: &Receiver<Write>,
     gauge: &Gauge,
+    buffers: &Buffers,
     control: &Control,
 ) -> Result<Written, Halt> {
     let mut written = Written::default();
     let mut open: Option<Pack<'_>> = None;
-    let ended = write_all(vault, input, Watch::new(gauge), control, &mut open, &mut written);
+    let ended =
+        write_all(vault, input, Watch::new(gauge), buffers, control, &mut open, &mut written);
     if let (Err(_), Some(pack)) = (&ended, open) {
         pack.upload.abort()?;
     }
@@ -53,6 +56,7 @@ fn write_all<'a>(
     vault: &'a Vault,
     input: &Receiver<Write>,
     mut watch: Watch<'_>,
+    buffers: &Buffers,
     control: &Control,
     open: &mut Option<Pack<'a>>,
     written: &mut Written,
@@ -68,7 +72,7 @@ fn write_all<'a>(
             }
             Write::Frame(sealed) => {
                 let begin = control.env.monotonic();
-                let sealed = sealed.recv().map_err(|_| Halt::Stopped)??;
+                let (sealed, ids) = sealed.recv().map_err(|_| Halt::Stopped)??;
                 let sealed_at = control.env.monotonic();
                 let Some(pack) = open else {
                     return Err(Error::bug("a frame came before its pack").into());
@@ -77,7 +81,8 @@ fn write_all<'a>(
                 let stored = control.env.monotonic() - sealed_at;
                 watch.note(sealed_at - begin, stored, sealed.bytes.len());
                 pack.frames.push(sealed.record);
-                pack.ids.extend(sealed.ids);
+                pack.ids.extend(ids);
+                buffers.give(sealed.bytes);
                 control.env.fault(FaultPoint::BackupPackWrite)?;
             }
             Write::Finished => return Ok(end_pack(open, control, written)?),

@@ -4,8 +4,6 @@ use std::cell::RefCell;
 
 use crate::error::{Error, Result};
 
-use super::seal::TAG_BYTES;
-
 /// zstd's level where time counts: without entropy coding of literals, two to three times as fast as
 /// level 1 there and back, for a fifth to a third more bytes.
 const ZSTD_LEVEL_FAST: i32 = -6;
@@ -48,21 +46,32 @@ impl Codec {
         }
     }
 
-    /// The bytes as they are to be stored, and how.
-    pub(crate) fn compress(plain: &[u8], effort: Effort) -> Result<(Codec, Vec<u8>)> {
+    /// So many bytes [`Codec::compress`] may need, and make, of so many.
+    pub(crate) fn bytes_max(plain: usize) -> usize {
+        zstd::zstd_safe::compress_bound(plain)
+    }
+
+    /// Makes the bytes as they are to be stored in `stored`, replacing what was there; tells how.
+    pub(crate) fn compress(plain: &[u8], effort: Effort, stored: &mut Vec<u8>) -> Result<Codec> {
         if plain.len() > 4 * SAMPLE_BYTES {
             let middle = plain.len() / 2;
             let sample = &plain[middle..middle + SAMPLE_BYTES];
-            if !worth(zstd(sample, effort)?.len(), sample.len()) {
-                return Ok((Codec::Raw, plain.to_vec()));
+            zstd(sample, effort, stored)?;
+            if !worth(stored.len(), sample.len()) {
+                return Ok(Codec::as_it_is(plain, stored));
             }
         }
-        let packed = zstd(plain, effort)?;
-        if worth(packed.len(), plain.len()) {
-            Ok((Codec::Zstd, packed))
-        } else {
-            Ok((Codec::Raw, plain.to_vec()))
+        zstd(plain, effort, stored)?;
+        if worth(stored.len(), plain.len()) {
+            return Ok(Codec::Zstd);
         }
+        Ok(Codec::as_it_is(plain, stored))
+    }
+
+    fn as_it_is(plain: &[u8], stored: &mut Vec<u8>) -> Codec {
+        stored.clear();
+        stored.extend_from_slice(plain);
+        Codec::Raw
     }
 
     /// Expands `stored` to exactly `length` bytes in `plain`, replacing what was there. `None` where
@@ -89,22 +98,20 @@ fn worth(stored: usize, plain: usize) -> bool {
     stored * 10 <= plain * (10 - SAVING_MIN_PARTS_IN_TEN)
 }
 
-fn zstd(plain: &[u8], effort: Effort) -> Result<Vec<u8>> {
+fn zstd(plain: &[u8], effort: Effort, packed: &mut Vec<u8>) -> Result<()> {
     let failed = |error| Error::io("compressing", error);
     let level = match effort {
         Effort::Fast => ZSTD_LEVEL_FAST,
         Effort::Dense => ZSTD_LEVEL_DENSE,
     };
+    packed.clear();
+    packed.reserve(Codec::bytes_max(plain.len()));
     COMPRESSOR.with_borrow_mut(|slot| {
         let compressor = match slot {
             Some(compressor) => compressor,
             None => slot.insert(zstd::bulk::Compressor::new(level).map_err(failed)?),
         };
         compressor.set_compression_level(level).map_err(failed)?;
-        // Room for the tag as well: what seals it need not move it.
-        let room = zstd::zstd_safe::compress_bound(plain.len()) + TAG_BYTES;
-        let mut packed = Vec::with_capacity(room);
-        compressor.compress_to_buffer(plain, &mut packed).map_err(failed)?;
-        Ok(packed)
+        compressor.compress_to_buffer(plain, packed).map(drop).map_err(failed)
     })
 }

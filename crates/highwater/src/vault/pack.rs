@@ -180,7 +180,6 @@ pub(crate) struct PlainFrame {
 /// A frame as it will be stored, opened and compared already.
 pub(crate) struct SealedFrame {
     pub(crate) record: FrameRecord,
-    pub(crate) ids: Vec<UnitId>,
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -190,16 +189,23 @@ thread_local! {
     static SCRATCH: RefCell<(Vec<u8>, Vec<u8>)> = const { RefCell::new((Vec::new(), Vec::new())) };
 }
 
+/// So much memory a frame of `plain` bytes may take once it is sealed.
+pub(crate) fn sealed_bytes_max(plain: usize) -> usize {
+    Codec::bytes_max(plain) + TAG_BYTES
+}
+
 /// Compresses and seals a frame, then opens it again and compares: what can't be read back never
-/// reaches the vault.
+/// reaches the vault. The sealed bytes are made in `room`.
 pub(crate) fn seal_frame(
     key: &ObjectKey,
     number: u64,
-    frame: PlainFrame,
+    frame: &PlainFrame,
     effort: Effort,
+    room: Vec<u8>,
 ) -> Result<SealedFrame> {
-    let (codec, mut bytes) = Codec::compress(&frame.bytes, effort)?;
-    bytes.reserve(TAG_BYTES);
+    let mut bytes = room;
+    bytes.reserve(sealed_bytes_max(frame.bytes.len()));
+    let codec = Codec::compress(&frame.bytes, effort, &mut bytes)?;
     key.seal(number, Purpose::Data, &[], &mut bytes)?;
     let record = FrameRecord {
         stored: bytes.len() as u32,
@@ -212,7 +218,7 @@ pub(crate) fn seal_frame(
         return Err(Error::bug("a sealed frame opens to something else")
             .hint("the machine's memory or processor may be faulty"));
     }
-    Ok(SealedFrame { record, ids: frame.ids, bytes })
+    Ok(SealedFrame { record, bytes })
 }
 
 /// Whether a sealed frame opens to exactly these bytes.
@@ -353,12 +359,13 @@ mod tests {
         let bytes: Vec<u8> = (0..FRAME_BYTES).map(|at| (at % 251) as u8).collect();
         let ids = vec![UnitId::ZERO; 16];
         let plain = PlainFrame { kind: FrameKind::Pages, ids, bytes: bytes.clone() };
-        let sealed = seal_frame(&key, 3, plain, Effort::Fast).unwrap();
+        let sealed = seal_frame(&key, 3, &plain, Effort::Fast, Vec::new()).unwrap();
         assert!(opens_to(&key, 3, sealed.record, &sealed.bytes, &bytes));
         let mut wrong = bytes.clone();
         wrong[4096] ^= 1;
         assert!(!opens_to(&key, 3, sealed.record, &sealed.bytes, &wrong));
-        let (codec, mut frame) = Codec::compress(&wrong, Effort::Dense).unwrap();
+        let mut frame = Vec::new();
+        let codec = Codec::compress(&wrong, Effort::Dense, &mut frame).unwrap();
         key.seal(4, Purpose::Data, &[], &mut frame).unwrap();
         let record = FrameRecord { stored: frame.len() as u32, codec, ..sealed.record };
         assert!(!opens_to(&key, 4, record, &frame, &bytes), "compressed from other bytes");

@@ -345,10 +345,10 @@ fn write_pack(key: &ObjectKey) -> Vec<u8> {
     let mut pack = key.header().to_vec();
     let (mut records, mut ids) = (Vec::new(), Vec::new());
     for (number, frame) in frames().into_iter().enumerate() {
-        let sealed = seal_frame(key, number as u64, frame, Effort::Fast).unwrap();
+        let sealed = seal_frame(key, number as u64, &frame, Effort::Fast, Vec::new()).unwrap();
         pack.extend_from_slice(&sealed.bytes);
         records.push(sealed.record);
-        ids.extend(sealed.ids);
+        ids.extend(frame.ids);
     }
     pack.extend_from_slice(&seal_index(key, records, ids).unwrap());
     pack
