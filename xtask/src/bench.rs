@@ -4,6 +4,7 @@
 mod data;
 mod measure;
 mod report;
+mod s3;
 mod series;
 mod tools;
 
@@ -39,6 +40,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     let tools: Vec<Tool> = options.tools.iter().copied().filter(|tool| tool.is_there()).collect();
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", report::machine(&options, &tools)?)?;
+    let mut local = Vec::new();
     for &kind in &options.sets {
         let node = Node::make(&options.dir, kind, options.size_mb)?;
         let mut all = Samples::default();
@@ -52,6 +54,11 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         }
         writeln!(out, "{}", report::comparison(&node, &tools, &all)?)?;
         out.flush()?;
+        local.push(all);
+    }
+    match s3::program() {
+        Some(server) => writeln!(out, "{}", s3::run_all(&options, &server, &local)?)?,
+        None => eprint_line("S3 skipped: `scripts/setup s3s-fs` builds the server")?,
     }
     if !options.scale_mb.is_empty() {
         writeln!(out, "{}", series::run(&options)?)?;

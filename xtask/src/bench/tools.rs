@@ -231,6 +231,10 @@ impl Place {
         &self.dir
     }
 
+    pub(super) fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// Removes it; the next tool begins when the disk has taken note of that.
     pub(super) fn remove(&self) -> Result<()> {
         if self.dir.exists() {
@@ -249,7 +253,7 @@ impl Place {
     }
 
     /// Runs a shell command that is not measured.
-    fn prepare(&self, command: &str) -> Result<()> {
+    pub(super) fn prepare(&self, command: &str) -> Result<()> {
         run(Command::new("bash").args(["-c", command]).envs(self.environment()))
     }
 
