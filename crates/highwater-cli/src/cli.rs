@@ -51,6 +51,14 @@ pub(crate) enum Command {
     Diff(DiffArgs),
     /// Check a vault: manifests and sizes, every byte, or by restoring
     Check(CheckArgs),
+    /// Hide snapshots that no rule keeps, or that are named; a later `prune` deletes them
+    ///
+    /// What no rule keeps goes. The newest snapshot of a node (by sequence, whatever a clock says),
+    /// the newest that failed no restore test and the newest that passed one are always kept. Named
+    /// snapshots go whatever they are.
+    Forget(ForgetArgs),
+    /// Delete what was forgotten two days ago or longer, and packs that no snapshot needs
+    Prune(PruneArgs),
     /// Restore a snapshot into a node directory, in one exchange
     Restore(RestoreArgs),
     /// Undo the last restore of a node directory
@@ -246,6 +254,92 @@ pub(crate) struct CheckArgs {
     /// Where the restore test puts its scratch directory [default: the temporary directory]
     #[arg(long, value_name = "DIR", requires = "restore_test")]
     pub(crate) scratch: Option<PathBuf>,
+}
+
+#[derive(Args, Debug, Default)]
+pub(crate) struct ForgetArgs {
+    /// Forget these: ids, or unique prefixes
+    #[arg(value_name = "SNAPSHOT", conflicts_with_all = RULES)]
+    pub(crate) snapshots: Vec<String>,
+    #[command(flatten)]
+    pub(crate) vault: VaultArgs,
+    /// One node alone; else each of the vault by itself [env: HIGHWATER_NODE]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<NodeName>,
+    /// Keep the last N
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_last: Option<u32>,
+    /// Keep the newest of each of N hours (UTC) that have a snapshot
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_hourly: Option<u32>,
+    /// Keep the newest of each of N days
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_daily: Option<u32>,
+    /// Keep the newest of each of N weeks, which begin on Monday
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_weekly: Option<u32>,
+    /// Keep the newest of each of N months
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_monthly: Option<u32>,
+    /// Keep all that are younger, seen from the newest, as 30d
+    #[arg(long, value_name = "AGE", value_parser = values::duration)]
+    pub(crate) keep_within: Option<Duration>,
+    /// Keep all with this tag
+    #[arg(long, value_name = "K[=V]", value_parser = values::tag)]
+    pub(crate) keep_tag: Vec<(String, Option<String>)>,
+    /// Bring a forgotten snapshot back, as long as no prune has begun to delete it
+    #[arg(long, value_name = "SNAPSHOT", conflicts_with_all = ["snapshots", "node", "dry_run", "prune"])]
+    #[arg(conflicts_with_all = RULES)]
+    pub(crate) undo: Option<String>,
+    /// Prune afterwards
+    #[arg(long)]
+    pub(crate) prune: bool,
+    /// Print what would happen, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) how: PruneHowArgs,
+}
+
+/// The rules of a policy.
+const RULES: [&str; 7] = [
+    "keep_last",
+    "keep_hourly",
+    "keep_daily",
+    "keep_weekly",
+    "keep_monthly",
+    "keep_within",
+    "keep_tag",
+];
+
+#[derive(Args, Debug, Default)]
+pub(crate) struct PruneArgs {
+    #[command(flatten)]
+    pub(crate) vault: VaultArgs,
+    /// Print what would happen, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) how: PruneHowArgs,
+}
+
+/// How a prune decides.
+#[derive(Args, Debug, Default)]
+pub(crate) struct PruneHowArgs {
+    /// Delete what was forgotten so long ago, by the store's clock [default: 48h]
+    ///
+    /// Less is for those who know that nobody restores or checks such a snapshot at this time: its
+    /// packs go while it is read. A backup that runs is safe whatever this says.
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    pub(crate) grace: Option<Duration>,
+}
+
+impl PruneHowArgs {
+    /// Whether any of them was given.
+    pub(crate) fn is_given(&self) -> bool {
+        let PruneHowArgs { grace } = self;
+        grace.is_some()
+    }
 }
 
 #[derive(Args, Debug, Default)]

@@ -10,6 +10,9 @@ mod crash_backup;
 mod crash_restore;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
+mod forget;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
 mod guard;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
@@ -23,6 +26,9 @@ mod kit;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod node;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
+mod prune;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod scene;

@@ -14,8 +14,8 @@ use crate::ids::{NodeName, SnapshotId, VaultId, WriterId};
 
 use super::Actor;
 
-/// Held for as long as one backup of a node runs on this machine.
-pub(crate) struct NodeLock(#[expect(dead_code, reason = "closing it gives the lock up")] File);
+/// Held for as long as a backup of a node, or a prune of a vault, runs on this machine.
+pub(crate) struct Lock(#[expect(dead_code, reason = "closing it gives the lock up")] File);
 
 impl Actor {
     /// The writer id of this user here; made at the first use.
@@ -93,25 +93,34 @@ impl Actor {
     }
 
     /// Locks a node of a vault for a backup; a conflict where one runs already.
-    pub(crate) fn lock_node(&self, vault: VaultId, node: &NodeName) -> Result<NodeLock> {
+    pub(crate) fn lock_node(&self, vault: VaultId, node: &NodeName) -> Result<Lock> {
+        let busy = Error::conflict(format!("a backup of node {node} is running already"))
+            .entry(node.to_string());
+        self.lock(&format!("{vault}-{node}"), busy)
+    }
+
+    /// Locks a vault against a second forget or prune of this user here. Those of two machines are
+    /// safe beside one another without it.
+    pub(crate) fn lock_vault(&self, vault: VaultId) -> Result<Lock> {
+        let busy = Error::conflict("a forget or a prune of this vault is running already");
+        self.lock(&format!("{vault}"), busy)
+    }
+
+    fn lock(&self, file: &str, busy: Error) -> Result<Lock> {
         let dir = self.state_dir.join("locks");
         make_private_dir(&dir)?;
-        let path = dir.join(format!("{vault}-{node}"));
+        let path = dir.join(file);
         let file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
             .open(&path)
-            .map_err(|error| Error::io("opening the lock of the node", error).entry(name(&path)))?;
+            .map_err(|error| Error::io("opening a lock", error).entry(name(&path)))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(NodeLock(file)),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                Err(Error::conflict(format!("a backup of node {node} is running already"))
-                    .entry(node.to_string())
-                    .hint("wait for it to end"))
-            }
-            Err(error) => Err(Error::io("locking the node", error).entry(name(&path))),
+            Ok(()) => Ok(Lock(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(busy.hint("wait for it to end")),
+            Err(error) => Err(Error::io("taking a lock", error).entry(name(&path))),
         }
     }
 }

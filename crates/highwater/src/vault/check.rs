@@ -106,12 +106,13 @@ impl CheckReport {
     }
 }
 
-/// Opens every object but the packs, and returns the manifests.
+/// Opens every object but the packs, and returns the manifests of what is visible.
 fn check_documents(
     vault: &Vault,
     objects: &[Listed],
     report: &mut CheckReport,
 ) -> Result<Vec<Manifest>> {
+    let visible: BTreeSet<SnapshotName> = vault.snapshot_names(None)?.into_iter().collect();
     let mut manifests = Vec::new();
     for Listed { name, .. } in objects {
         let folder = name.split_once('/').map_or(name.as_str(), |(folder, _)| folder);
@@ -120,27 +121,36 @@ fn check_documents(
             "keys" => check_slot(vault, name),
             "intents" => vault.open_intent(name).map(drop),
             "nodes" => vault.open_node_record(name).and_then(|record| {
-                let newest = record.newest.filter(|_| is_newest(name, objects));
-                let Some((snapshot, _)) = newest else { return Ok(()) };
-                let names = vault.snapshot_names(Some(&record.node))?;
-                if names.iter().any(|name| name.snapshot == snapshot) {
-                    return Ok(());
-                }
+                let lost = match is_newest(name, objects) {
+                    true => vault.lost_newest_of(&record)?,
+                    false => None,
+                };
+                let Some(snapshot) = lost else { return Ok(()) };
                 Err(Error::corrupt("the newest snapshot of the node is missing")
                     .entry(format!("snapshots/{}/…-{snapshot}", record.node)))
             }),
             "witness" => vault.open_witness(name).map(drop),
             "snapshots" => match SnapshotName::parse(name) {
                 Some(parsed) => {
-                    report.judge(vault.manifest(&parsed)).map(|manifest| manifests.extend(manifest))
+                    vault.manifest(&parsed).map(|manifest| {
+                        manifests.extend(
+                            // The packs of one that nobody sees may be gone already.
+                            visible.contains(&parsed).then_some(manifest),
+                        )
+                    })
                 }
                 None => Err(foreign(name)),
             },
-            // A later prune keeps its tombstones in `trash/`; nothing that is needed lies there.
-            "packs" | "trash" => Ok(()),
+            "trash" => vault.open_trash(name).map(drop),
+            "packs" => Ok(()),
             _ => Err(foreign(name)),
         };
-        report.judge(looked)?;
+        // A backup that has ended, or a prune, may have deleted it since it was listed.
+        let vanished = looked.as_ref().is_err_and(|error| error.kind() == Kind::NotFound)
+            && vault.store().size(name)?.is_none();
+        if !vanished {
+            report.judge(looked)?;
+        }
     }
     if !objects.iter().any(|listed| listed.name == header::NAME) {
         report.fault(&Error::corrupt("it is missing").entry(header::NAME));

@@ -15,6 +15,8 @@ use super::snapshots::foreign;
 
 /// An intent older than this stands for no backup: its packs may be collected.
 const INTENT_SECONDS_MAX: u64 = 24 * 60 * 60;
+/// The same as a duration.
+pub(crate) const INTENT_TIME_MAX: Duration = Duration::from_secs(INTENT_SECONDS_MAX);
 
 /// A backup commits within this time or not at all: well before anybody takes it for dead.
 pub(crate) const BACKUP_TIME_MAX: Duration = Duration::from_secs(INTENT_SECONDS_MAX / 2);
@@ -35,7 +37,7 @@ pub(crate) struct Intent {
     pub(crate) boot: Option<String>,
 }
 
-fn intent_name(snapshot: SnapshotId) -> String {
+pub(crate) fn intent_name(snapshot: SnapshotId) -> String {
     format!("intents/{snapshot}")
 }
 

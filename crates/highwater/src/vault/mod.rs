@@ -18,6 +18,7 @@ mod actor;
 mod check;
 mod codec;
 pub(crate) mod document;
+pub mod forget;
 mod header;
 mod intent;
 mod keys;
@@ -26,7 +27,9 @@ pub mod manifest;
 mod nodes;
 pub(crate) mod pack;
 mod probe;
+pub mod prune;
 pub(crate) mod read;
+pub mod retention;
 pub(crate) mod runs;
 pub(crate) mod seal;
 mod sealed;
@@ -34,6 +37,7 @@ mod snapshots;
 pub(crate) mod store;
 #[cfg(test)]
 mod tests;
+mod trash;
 pub(crate) mod witness;
 
 pub(crate) use actor::boot;
@@ -43,12 +47,14 @@ pub(crate) use keys::{MasterKey, SlotDoc};
 pub use manifest::Manifest;
 pub(crate) use nodes::{NodeRecord, copied};
 pub(crate) use snapshots::{MANIFEST_VERSION, SnapshotName};
+pub use trash::GRACE;
 
 use header::Header;
 use local::LocalStore;
 use pack::UnitKeys;
 use read::PackCache;
 use store::Store;
+use trash::TrashCache;
 
 /// Where a vault is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -193,6 +199,7 @@ pub struct Vault {
     keys: UnitKeys,
     env: Env,
     packs: PackCache,
+    trash: TrashCache,
 }
 
 impl Vault {
@@ -287,7 +294,8 @@ impl Vault {
             page: *master.derive(id.as_bytes(), &[b"hw1 page"]),
             slice: *master.derive(id.as_bytes(), &[b"hw1 slice"]),
         };
-        Vault { store, location, header, master, keys, env, packs: PackCache::default() }
+        let (packs, trash) = (PackCache::default(), TrashCache::default());
+        Vault { store, location, header, master, keys, env, packs, trash }
     }
 
     /// The vault's id.
@@ -358,6 +366,10 @@ impl Vault {
 
     pub(crate) fn pack_cache(&self) -> &PackCache {
         &self.packs
+    }
+
+    pub(crate) fn trash_cache(&self) -> &TrashCache {
+        &self.trash
     }
 
     /// Removes temporary files of writers that were killed.
