@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use highwater::ids::{NodeName, Time};
-use highwater::vault::Level;
+use highwater::vault::{Level, Share};
 
 use crate::values;
 
@@ -247,6 +247,10 @@ pub(crate) struct CheckArgs {
     /// Read, open and compare every byte
     #[arg(long)]
     pub(crate) read_data: bool,
+    /// Read a share only, as 5%: the packs that were read longest ago, or never, so that twenty
+    /// runs of 5% read all
+    #[arg(long, value_name = "SHARE", requires = "read_data")]
+    pub(crate) subset: Option<Share>,
     /// Restore into a scratch directory and let the engines check their data; without SNAPSHOT,
     /// the newest snapshot of each node
     #[arg(long)]

@@ -79,6 +79,16 @@ fault_points! {
     PrunePack = "prune.pack",
     /// All packs that go are gone; before a record in the trash is deleted.
     PruneTrash = "prune.trash",
+    /// Before the intent of a rewriting is put.
+    RewriteIntent = "rewrite.intent",
+    /// Before a new pack is begun.
+    RewritePack = "rewrite.pack",
+    /// In the middle of a new pack.
+    RewriteFrame = "rewrite.frame",
+    /// All new packs are there; before a manifest of the next generation is put.
+    RewriteManifest = "rewrite.manifest",
+    /// All manifests are there; the intent still stands.
+    RewriteDone = "rewrite.done",
     /// A local object's bytes are written, not yet durable.
     LocalPutSync = "local.put.sync",
     /// A local object is durable under its temporary name.

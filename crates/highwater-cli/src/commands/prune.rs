@@ -25,7 +25,7 @@ pub(super) fn carry_out(
     dry_run: bool,
 ) -> Result<Answer> {
     let options = PruneOptions { grace: args.grace.unwrap_or(GRACE) };
-    let plan = prune::plan(vault, actor, &options)?;
+    let plan = prune::plan(vault, actor, &options, &context.control)?;
     let document = |pruned: Option<&Pruned>| {
         json!({
             "dry_run": dry_run,

@@ -132,6 +132,7 @@ pub fn run(
         writer,
         start: control.env.now(),
         boot: crate::vault::boot(),
+        rewrite: false,
     };
     vault.put_intent(&intent)?;
     let base = plan::base(vault, parent, &mut warnings)?;

@@ -96,17 +96,23 @@ impl Actor {
     pub(crate) fn lock_node(&self, vault: VaultId, node: &NodeName) -> Result<Lock> {
         let busy = Error::conflict(format!("a backup of node {node} is running already"))
             .entry(node.to_string());
-        self.lock(&format!("{vault}-{node}"), busy)
+        self.lock(&format!("{vault}-{node}"), Some(busy))
     }
 
     /// Locks a vault against a second forget or prune of this user here. Those of two machines are
     /// safe beside one another without it.
     pub(crate) fn lock_vault(&self, vault: VaultId) -> Result<Lock> {
         let busy = Error::conflict("a forget or a prune of this vault is running already");
-        self.lock(&format!("{vault}"), busy)
+        self.lock(&format!("{vault}"), Some(busy))
     }
 
-    fn lock(&self, file: &str, busy: Error) -> Result<Lock> {
+    /// Waits for whoever writes to one of the small files in the state directory at this moment.
+    pub(super) fn lock_memory(&self, file: &str) -> Result<Lock> {
+        self.lock(file, None)
+    }
+
+    /// Takes a lock; where somebody has it, waits, or fails with `busy`.
+    fn lock(&self, file: &str, busy: Option<Error>) -> Result<Lock> {
         let dir = self.state_dir.join("locks");
         make_private_dir(&dir)?;
         let path = dir.join(file);
@@ -117,10 +123,16 @@ impl Actor {
             .mode(0o600)
             .open(&path)
             .map_err(|error| Error::io("opening a lock", error).entry(name(&path)))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        let operation = match busy {
+            Some(_) => FlockOperation::NonBlockingLockExclusive,
+            None => FlockOperation::LockExclusive,
+        };
+        match flock(&file, operation) {
             Ok(()) => Ok(Lock(file)),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(busy.hint("wait for it to end")),
-            Err(error) => Err(Error::io("taking a lock", error).entry(name(&path))),
+            Err(error) => Err(match busy.filter(|_| error == rustix::io::Errno::WOULDBLOCK) {
+                Some(busy) => busy.hint("wait for it to end"),
+                None => Error::io("taking a lock", error).entry(name(&path)),
+            }),
         }
     }
 }
@@ -131,7 +143,7 @@ pub(crate) fn boot() -> Option<String> {
     Some(id.trim_end().to_owned())
 }
 
-fn make_private_dir(dir: &Path) -> Result<()> {
+pub(super) fn make_private_dir(dir: &Path) -> Result<()> {
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -139,7 +151,7 @@ fn make_private_dir(dir: &Path) -> Result<()> {
         .map_err(|error| Error::io("making the state directory", error).entry(name(dir)))
 }
 
-fn sync_dir(dir: &Path) -> Result<()> {
+pub(super) fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir)
         .and_then(|dir| dir.sync_all())
         .map_err(|error| Error::io("syncing the state directory", error).entry(name(dir)))
@@ -151,6 +163,6 @@ fn damaged(path: &Path) -> Error {
     )
 }
 
-fn name(path: &Path) -> String {
+pub(super) fn name(path: &Path) -> String {
     crate::ids::encode(PathBuf::from(path).as_os_str().as_encoded_bytes())
 }

@@ -165,6 +165,10 @@ pub fn undo(vault: &Vault, actor: &Actor, snapshot: &str, control: &Control) -> 
         vault.put_trash(&doc)?;
         return Err(too_late(snapshot));
     }
+    // A prune that began and ended meanwhile has left no claim, and no manifest.
+    if !vault.standing_names(None)?.iter().any(|name| name.snapshot == snapshot) {
+        return Err(too_late(snapshot));
+    }
     Ok(snapshot)
 }
 

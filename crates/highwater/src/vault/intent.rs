@@ -35,6 +35,9 @@ pub(crate) struct Intent {
     /// The run of the kernel that the backup runs under, where it can be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) boot: Option<String>,
+    /// No backup: a prune rewrites packs. Its own packs are named after it as those of a snapshot are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) rewrite: bool,
 }
 
 pub(crate) fn intent_name(snapshot: SnapshotId) -> String {
@@ -111,7 +114,9 @@ impl Vault {
         let mut committed: Option<Vec<SnapshotId>> = None;
         for listed in self.store().list(Some("intents"))? {
             let intent = self.open_intent(&listed.name)?;
-            if intent.node != *node || intent.writer != writer || !self.is_dead(&intent) {
+            // The packs of a rewriting may be named by manifests: that is for a prune to judge.
+            let ours = intent.node == *node && intent.writer == writer && !intent.rewrite;
+            if !ours || !self.is_dead(&intent) {
                 continue;
             }
             let committed = match &committed {

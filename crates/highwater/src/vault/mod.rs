@@ -16,6 +16,7 @@ use crate::ids::{Epoch, NodeName, SlotId, Time, VaultId, WriterId};
 
 mod actor;
 mod check;
+mod checked;
 mod codec;
 pub(crate) mod document;
 pub mod forget;
@@ -42,6 +43,7 @@ pub(crate) mod witness;
 
 pub(crate) use actor::boot;
 pub use check::{CheckOptions, CheckReport, Fault, check};
+pub use checked::{Coverage, Share};
 pub(crate) use intent::{BACKUP_TIME_MAX, Intent};
 pub(crate) use keys::{MasterKey, SlotDoc};
 pub use manifest::Manifest;

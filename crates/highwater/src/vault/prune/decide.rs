@@ -130,14 +130,14 @@ fn why(
 fn held(survey: &Survey, now: Time) -> Result<BTreeSet<SnapshotId>> {
     let mut held = BTreeSet::new();
     for intent in survey.intents.iter().filter(|intent| !intent.is_dead(now)) {
-        if !intent.opened {
+        let Some(opened) = &intent.intent else {
             let name = intent_name(intent.snapshot);
             let dead = after(intent.modified, INTENT_TIME_MAX);
             let damage = Error::new(Kind::Corrupt, "it is damaged").entry(name);
             return Err(refuse(&damage, format!("from {dead} on it stands for no backup")));
-        }
+        };
         held.insert(intent.snapshot);
-        held.extend(intent.parent);
+        held.extend(opened.parent);
     }
     Ok(held)
 }

@@ -34,6 +34,10 @@
 //!   was forgotten at the earliest, and so is a generation that was replaced.
 //! - *A takeover* hides what a deposed writer commits; nothing builds on it, and it is deleted two
 //!   days after it was put.
+//! - *A rewriting* copies units and puts manifests of the next generation. It puts an intent and then
+//!   looks for claims; a prune puts its claim and then looks for such intents: one of them gives way,
+//!   so that no manifest of a snapshot appears while the snapshot is deleted. A backup that began with
+//!   the old generation keeps it by its intent, as any parent; one that begins takes the highest.
 //! - *Killed anywhere:* manifests go before packs, and what hides them goes last. So a snapshot that
 //!   is visible is whole, and the next prune finds the rest by the claim.
 //!
@@ -47,30 +51,67 @@ use serde::Serialize;
 
 use crate::control::{Control, Event};
 use crate::env::FaultPoint;
-use crate::error::Result;
-use crate::ids::{NodeName, PackId, SnapshotId, Time};
+use crate::error::{Error, Result};
+use crate::ids::{NodeName, PackId, SnapshotId, Time, WriterId};
 
+use super::checked::Share;
 use super::pack::pack_name;
 use super::trash::{Forgotten, GRACE, Purpose, TrashDoc, TrashRecord};
 use super::{Actor, SnapshotName, Vault};
 
+mod copy;
 mod decide;
+mod rewrite;
 mod survey;
+mod usage;
 
 use decide::{Decision, decide};
-use survey::{Known, Survey};
+use survey::{Announced, Known, Survey};
 
 /// How a prune decides.
 #[derive(Clone, Debug)]
 pub struct PruneOptions {
     /// How long ago a snapshot was forgotten at least.
     pub grace: Duration,
+    /// Whether packs that are mostly unneeded are rewritten.
+    pub rewrite: Option<Rewriting>,
 }
 
 impl Default for PruneOptions {
     fn default() -> PruneOptions {
-        PruneOptions { grace: GRACE }
+        PruneOptions { grace: GRACE, rewrite: None }
     }
+}
+
+/// How much is rewritten.
+#[derive(Clone, Copy, Debug)]
+pub struct Rewriting {
+    /// No more than this share of the vault's packs is to be unneeded.
+    pub unused_max: Share,
+    /// No more bytes are copied at once.
+    pub bytes_max: u64,
+}
+
+/// What would be rewritten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RewritePlan {
+    /// Bytes in packs of the visible snapshots that none of them needs.
+    pub bytes_unused: u64,
+    /// Packs that would be replaced.
+    pub packs: u64,
+    /// Bytes that would be copied.
+    pub bytes: u64,
+}
+
+/// What was rewritten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Rewritten {
+    /// Snapshots that have a new generation.
+    pub manifests: u64,
+    /// Packs that were replaced; a prune deletes them once the grace period is over.
+    pub packs: u64,
+    /// Bytes of the new packs.
+    pub bytes: u64,
 }
 
 /// Why a manifest is deleted.
@@ -126,6 +167,8 @@ pub struct PrunePlan {
     pub packs_young: u64,
     /// Forgotten snapshots that stay for now.
     pub waiting: Vec<Waiting>,
+    /// What would be rewritten, where that was asked for.
+    pub rewrite: Option<RewritePlan>,
     /// What the operator should know.
     pub warnings: Vec<String>,
     #[serde(skip)]
@@ -137,9 +180,13 @@ pub struct PrunePlan {
 }
 
 impl PrunePlan {
-    /// Whether there is nothing to delete.
+    /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.decision.is_empty()
+        self.decision.is_empty() && self.rewrites().is_none()
+    }
+
+    fn rewrites(&self) -> Option<&Rewriting> {
+        self.options.rewrite.as_ref().filter(|_| self.rewrite.is_some_and(|plan| plan.packs > 0))
     }
 }
 
@@ -152,6 +199,8 @@ pub struct Pruned {
     pub packs: u64,
     /// Bytes of those packs.
     pub bytes: u64,
+    /// What was rewritten.
+    pub rewritten: Rewritten,
 }
 
 /// Decides what a prune would delete. Nothing is deleted; a small object is put, and removed again,
@@ -160,7 +209,12 @@ pub struct Pruned {
 /// # Errors
 /// Corrupt where a manifest that stays can't be opened, since what it needs is not known then; input
 /// where a newer program wrote one.
-pub fn plan(vault: &Vault, actor: &Actor, options: &PruneOptions) -> Result<PrunePlan> {
+pub fn plan(
+    vault: &Vault,
+    actor: &Actor,
+    options: &PruneOptions,
+    control: &Control,
+) -> Result<PrunePlan> {
     let time = vault.store_time(&actor.name)?;
     let mut known = Known::default();
     let survey = Survey::take(vault, &mut known)?;
@@ -171,6 +225,13 @@ pub fn plan(vault: &Vault, actor: &Actor, options: &PruneOptions) -> Result<Prun
         generation: name.generation,
         why: *why,
     };
+    let rewrite = match &options.rewrite {
+        Some(rewriting) => {
+            let names = vault.snapshot_names(None)?;
+            Some(rewrite::plan(vault, &names, rewriting, control)?.0)
+        }
+        None => None,
+    };
     Ok(PrunePlan {
         time,
         manifests: decision.manifests.iter().map(doomed).collect(),
@@ -179,6 +240,7 @@ pub fn plan(vault: &Vault, actor: &Actor, options: &PruneOptions) -> Result<Prun
         bytes_needed: decision.bytes_needed,
         packs_young: decision.packs_young,
         waiting: decision.waiting.clone(),
+        rewrite,
         warnings: decision.warnings.clone(),
         options: options.clone(),
         decision,
@@ -194,13 +256,27 @@ pub fn plan(vault: &Vault, actor: &Actor, options: &PruneOptions) -> Result<Prun
 pub fn run(vault: &Vault, actor: &Actor, plan: &PrunePlan, control: &Control) -> Result<Pruned> {
     let _lock = actor.lock_vault(vault.id())?;
     vault.collect_temporary()?;
-    if plan.is_empty() {
-        return Ok(Pruned::default());
+    let mut pruned = match plan.decision.is_empty() {
+        true => Pruned::default(),
+        false => claim_and_delete(vault, actor, plan, control)?,
+    };
+    if let Some(rewriting) = plan.rewrites() {
+        pruned.rewritten = rewrite::run(vault, actor, rewriting, control)?;
     }
+    Ok(pruned)
+}
+
+fn claim_and_delete(
+    vault: &Vault,
+    actor: &Actor,
+    plan: &PrunePlan,
+    control: &Control,
+) -> Result<Pruned> {
     control.env.fault(FaultPoint::PruneClaim)?;
     let claim = vault.put_trash(&claim(vault, actor, &plan.decision)?)?;
     control.env.fault(FaultPoint::PruneSurvey)?;
-    let (survey, decision) = match look_again(vault, &claim, plan, control) {
+    let writer = actor.writer(&control.env)?;
+    let (survey, decision) = match look_again(vault, &claim, plan, writer, control) {
         Ok(found) => found,
         Err(error) => {
             // Nothing was deleted yet: the claim must not stay in the way of an undo.
@@ -229,14 +305,24 @@ fn look_again(
     vault: &Vault,
     claim: &TrashRecord,
     plan: &PrunePlan,
+    writer: WriterId,
     control: &Control,
 ) -> Result<(Survey, Decision)> {
     let mut known = plan.known.clone();
     let mut survey = Survey::begin(vault)?;
-    survey.bury_the_dead(vault, claim.modified, control)?;
+    let dead =
+        |intent: &Announced| intent.is_dead(claim.modified) || intent.is_killed_rewriting(writer);
+    survey.bury(vault, control, dead)?;
+    if survey.is_rewritten_beside(None) {
+        return Err(busy());
+    }
     survey.finish(vault, &mut known)?;
     let decision = decide(&survey, claim.modified, plan.options.grace, Some(claim))?;
     Ok((survey, decision))
+}
+
+fn busy() -> Error {
+    Error::conflict("another prune of this vault is at work").hint("prune again once it has ended")
 }
 
 fn delete(

@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::control::Control;
 use crate::env::FaultPoint;
 use crate::error::{Error, Kind, Result};
-use crate::ids::{NodeName, PackId, SnapshotId, Time};
-use crate::vault::intent::{INTENT_TIME_MAX, intent_name};
+use crate::ids::{NodeName, PackId, SnapshotId, Time, WriterId};
+use crate::vault::intent::{INTENT_TIME_MAX, Intent};
 use crate::vault::manifest::Manifest;
 use crate::vault::nodes::NodeRecord;
 use crate::vault::pack::pack_name;
@@ -23,9 +23,8 @@ pub(super) type Known = BTreeMap<SnapshotName, BTreeSet<PackId>>;
 pub(super) struct Announced {
     pub(super) snapshot: SnapshotId,
     pub(super) modified: Time,
-    /// `None` where the intent was not opened, because it is dead.
-    pub(super) parent: Option<SnapshotId>,
-    pub(super) opened: bool,
+    /// What it says; `None` where it can't be opened.
+    pub(super) intent: Option<Intent>,
 }
 
 /// A manifest, as listed.
@@ -65,46 +64,41 @@ impl Survey {
         for listed in vault.store().list(Some("intents"))? {
             let id = listed.name.strip_prefix("intents/").and_then(|id| id.parse().ok());
             let snapshot = id.ok_or_else(|| foreign(&listed.name))?;
-            intents.push(Announced {
-                snapshot,
-                modified: listed.modified,
-                parent: None,
-                opened: false,
-            });
+            let intent = match vault.open_intent(&listed.name) {
+                Ok(intent) => Some(intent),
+                // The backup has ended: its manifest is listed later.
+                Err(error) if error.kind() == Kind::NotFound => continue,
+                // Whether that matters is decided by its age.
+                Err(error) if error.kind() == Kind::Corrupt => None,
+                Err(error) => return Err(error),
+            };
+            intents.push(Announced { snapshot, modified: listed.modified, intent });
         }
         Ok(Survey { trash, intents, ..Survey::default() })
     }
 
-    /// Deletes the intents of backups that are dead.
-    pub(super) fn bury_the_dead(
+    /// Deletes intents that stand for nothing any more.
+    pub(super) fn bury(
         &mut self,
         vault: &Vault,
-        now: Time,
         control: &Control,
+        dead: impl Fn(&Announced) -> bool,
     ) -> Result<()> {
-        for intent in self.intents.iter().filter(|intent| intent.is_dead(now)) {
+        for intent in self.intents.iter().filter(|intent| dead(intent)) {
             control.env.fault(FaultPoint::PruneIntent)?;
             vault.delete_intent(intent.snapshot)?;
         }
-        self.intents.retain(|intent| !intent.is_dead(now));
+        self.intents.retain(|intent| !dead(intent));
         Ok(())
     }
 
-    /// What the intents name; then manifests, then packs.
+    /// Whether a rewriting is at work beside `own`.
+    pub(super) fn is_rewritten_beside(&self, own: Option<SnapshotId>) -> bool {
+        self.intents.iter().any(|intent| intent.rewrites() && Some(intent.snapshot) != own)
+    }
+
+    /// Manifests, then packs.
     pub(super) fn finish(&mut self, vault: &Vault, known: &mut Known) -> Result<()> {
-        for intent in &mut self.intents {
-            match vault.open_intent(&intent_name(intent.snapshot)) {
-                Ok(opened) => {
-                    intent.parent = opened.parent;
-                    intent.opened = true;
-                }
-                // The backup has ended since: its manifest is listed below.
-                Err(error) if error.kind() == Kind::NotFound => intent.opened = true,
-                // Whether that matters is decided by its age.
-                Err(error) if error.kind() == Kind::Corrupt => {}
-                Err(error) => return Err(error),
-            }
-        }
         for listed in vault.store().list(Some("snapshots"))? {
             let name = SnapshotName::parse(&listed.name).ok_or_else(|| foreign(&listed.name))?;
             if !self.records.contains_key(&name.node)
@@ -175,6 +169,21 @@ impl Announced {
     /// No backup commits so long after it put its intent.
     pub(super) fn is_dead(&self, now: Time) -> bool {
         is_older(self.modified, now, INTENT_TIME_MAX)
+    }
+
+    /// Whether it is that of a rewriting.
+    pub(super) fn rewrites(&self) -> bool {
+        self.intent.as_ref().is_some_and(|intent| intent.rewrite)
+    }
+
+    /// Whether it is that of a rewriting by `writer`, which was killed: who holds the lock of the vault
+    /// knows that none of its own is running under this run of the kernel.
+    pub(super) fn is_killed_rewriting(&self, writer: WriterId) -> bool {
+        let boot = crate::vault::boot();
+        let ours = |intent: &Intent| {
+            intent.rewrite && intent.writer == writer && boot.is_some() && intent.boot == boot
+        };
+        self.intent.as_ref().is_some_and(ours)
     }
 }
 
