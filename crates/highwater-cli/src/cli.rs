@@ -336,13 +336,20 @@ pub(crate) struct PruneHowArgs {
     /// packs go while it is read. A backup that runs is safe whatever this says.
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     pub(crate) grace: Option<Duration>,
+    /// Rewrite packs until no more than this share of all that is stored is unneeded; 100% rewrites
+    /// nothing, and reads no index to find out [default: 10%]
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) max_unused: Option<Share>,
+    /// Copy no more bytes at once while rewriting; the next prune goes on [default: 4GiB]
+    #[arg(long, value_name = "BYTES", value_parser = values::size)]
+    pub(crate) max_rewrite: Option<u64>,
 }
 
 impl PruneHowArgs {
     /// Whether any of them was given.
     pub(crate) fn is_given(&self) -> bool {
-        let PruneHowArgs { grace } = self;
-        grace.is_some()
+        let PruneHowArgs { grace, max_unused, max_rewrite } = self;
+        grace.is_some() || max_unused.is_some() || max_rewrite.is_some()
     }
 }
 

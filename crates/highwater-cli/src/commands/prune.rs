@@ -1,7 +1,7 @@
 //! `prune`: deletes what was forgotten long enough ago, and what no snapshot needs.
 
 use highwater::Result;
-use highwater::vault::prune::{self, PruneOptions, PrunePlan, Pruned, Why};
+use highwater::vault::prune::{self, PruneOptions, PrunePlan, Pruned, Rewriting, Why};
 use highwater::vault::{Actor, GRACE, Vault};
 use serde_json::json;
 
@@ -24,7 +24,13 @@ pub(super) fn carry_out(
     args: &PruneHowArgs,
     dry_run: bool,
 ) -> Result<Answer> {
-    let options = PruneOptions { grace: args.grace.unwrap_or(GRACE) };
+    let unused_max = args.max_unused.unwrap_or(Rewriting::USUAL.unused_max);
+    let bytes_max = args.max_rewrite.unwrap_or(Rewriting::USUAL.bytes_max);
+    let rewriting = Rewriting { unused_max, bytes_max };
+    let options = PruneOptions {
+        grace: args.grace.unwrap_or(GRACE),
+        rewrite: Some(rewriting).filter(|_| !unused_max.is_all()),
+    };
     let plan = prune::plan(vault, actor, &options, &context.control)?;
     let document = |pruned: Option<&Pruned>| {
         json!({
@@ -33,6 +39,7 @@ pub(super) fn carry_out(
             "manifests": pruned.map_or(0, |pruned| pruned.manifests),
             "packs": pruned.map_or(0, |pruned| pruned.packs),
             "bytes": pruned.map_or(0, |pruned| pruned.bytes),
+            "rewritten": pruned.map(|pruned| pruned.rewritten),
         })
     };
     if dry_run {
@@ -44,12 +51,20 @@ pub(super) fn carry_out(
         output::tell(&lines(&plan))?;
     }
     let pruned = prune::run(vault, actor, &plan, &context.control)?;
-    let human = format!(
+    let mut human = format!(
         "{} and {} deleted, {} freed.",
         format::count(pruned.manifests, "manifest", "manifests"),
         format::count(pruned.packs, "pack", "packs"),
         format::bytes(pruned.bytes)
     );
+    if pruned.rewritten.packs > 0 {
+        human.push_str(&format!(
+            "\n{} rewritten for {}, {} copied; a prune after the grace period deletes the old ones.",
+            format::count(pruned.rewritten.packs, "pack", "packs"),
+            format::count(pruned.rewritten.manifests, "snapshot", "snapshots"),
+            format::bytes(pruned.rewritten.bytes)
+        ));
+    }
     Ok(Answer::new(document(Some(&pruned)), human).warnings(plan.warnings.clone()))
 }
 
@@ -80,6 +95,14 @@ fn lines(plan: &PrunePlan) -> String {
         format::bytes(plan.bytes),
         format::bytes(plan.bytes_needed)
     ));
+    if let Some(rewrite) = plan.rewrite.filter(|rewrite| rewrite.packs > 0) {
+        lines.push(format!(
+            "{} to rewrite, {} to copy: {} in packs of the snapshots are unneeded.",
+            format::count(rewrite.packs, "pack", "packs"),
+            format::bytes(rewrite.bytes),
+            format::bytes(rewrite.bytes_unused)
+        ));
+    }
     if plan.packs_young > 0 {
         lines.push(format!(
             "{} in no snapshot, younger than two days: a backup may be writing.",

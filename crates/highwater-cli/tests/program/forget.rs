@@ -26,6 +26,7 @@ fn a_policy_without_a_rule_and_rules_beside_names_are_wrong_calls() {
     scene.run(["forget", "--keep-last", "1", &made[0]]).failed(2, "input");
     scene.run(["forget", "--undo", &made[0], "--keep-last", "1"]).failed(2, "input");
     scene.run(["forget", "--keep-last", "1", "--grace", "1h"]).failed(2, "input");
+    scene.run(["forget", "--keep-last", "1", "--max-unused", "5%"]).failed(2, "input");
     scene.run(["forget", "--keep-tag", ""]).failed(2, "input");
     scene.run(["forget", "0000000000"]).failed(3, "not_found");
     scene.run(["forget", "--keep-last", "1", "--node", "other"]).failed(3, "not_found");
@@ -93,7 +94,7 @@ fn the_newest_goes_only_by_name_and_the_one_before_takes_its_place() {
     assert!(warnings.contains("newest"), "{warnings}");
     assert_eq!(scene.run(["status"]).ok()["nodes"][0]["newest"], made[1].as_str());
     assert_eq!(scene.run(["show", "latest"]).ok()["snapshot"], made[1].as_str());
-    scene.run(["prune", "--grace", "0"]).ok();
+    scene.run(["prune", "--grace", "0", "--max-unused", "100%"]).ok();
     assert_eq!(scene.snapshots(), made[..2]);
     assert_eq!(scene.run(["status"]).ok()["warnings"].to_string().matches("missing").count(), 0);
     assert_eq!(scene.run(["show", "latest"]).ok()["snapshot"], made[1].as_str());
@@ -101,7 +102,7 @@ fn the_newest_goes_only_by_name_and_the_one_before_takes_its_place() {
     assert_eq!((&next["parent"], &next["seq"]), (&made[1].as_str().into(), &4.into()));
     scene.run(["forget", &made[0], &made[1], next["snapshot"].as_str().unwrap()]).ok();
     assert_eq!(scene.snapshots(), [""; 0]);
-    scene.run(["prune", "--grace", "0"]).ok();
+    scene.run(["prune", "--grace", "0", "--max-unused", "100%"]).ok();
     assert_eq!(scene.backup().ok()["seq"], 5);
     scene.assert_vault_clean("after all was forgotten");
 }

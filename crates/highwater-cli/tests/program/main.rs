@@ -7,6 +7,9 @@ mod circle;
 mod crash_backup;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
+mod crash_prune;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
 mod crash_restore;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]

@@ -94,6 +94,7 @@ pub(super) fn base(
     warnings: &mut Vec<String>,
 ) -> Result<Option<Manifest>> {
     let Some(parent) = parent else { return Ok(None) };
+    vault.refuse_unknown_trash()?;
     let names = vault.snapshot_names(Some(&parent.node))?;
     let Some(name) = names.iter().find(|name| name.snapshot == parent.snapshot) else {
         warnings.push(format!(

@@ -142,7 +142,10 @@ fn check_documents(
     objects: &[Listed],
     report: &mut CheckReport,
 ) -> Result<Vec<Manifest>> {
-    let visible: BTreeSet<SnapshotName> = vault.snapshot_names(None)?.into_iter().collect();
+    // Where a record that hides snapshots is damaged, all of them are looked at.
+    let visible = report.judge(vault.snapshot_names(None))?;
+    let visible: Option<BTreeSet<SnapshotName>> =
+        visible.map(|visible| visible.into_iter().collect());
     let mut manifests = Vec::new();
     for Listed { name, .. } in objects {
         let folder = name.split_once('/').map_or(name.as_str(), |(folder, _)| folder);
@@ -165,7 +168,10 @@ fn check_documents(
                     vault.manifest(&parsed).map(|manifest| {
                         manifests.extend(
                             // The packs of one that nobody sees may be gone already.
-                            visible.contains(&parsed).then_some(manifest),
+                            visible
+                                .as_ref()
+                                .is_none_or(|visible| visible.contains(&parsed))
+                                .then_some(manifest),
                         )
                     })
                 }

@@ -110,6 +110,7 @@ pub fn run(vault: &Vault, actor: &Actor, plan: &ForgetPlan, control: &Control) -
         .flat_map(|node| node.forget.iter().map(|goes| (&node.node, goes.snapshot)))
         .map(|(node, snapshot)| Forgotten { node: node.clone(), snapshot })
         .collect();
+    vault.trash()?.refuse_unknown()?;
     let mut until = None;
     for some in gone.chunks(SNAPSHOTS_MAX) {
         control.cancel.check()?;
@@ -130,6 +131,7 @@ pub fn undo(vault: &Vault, actor: &Actor, snapshot: &str, control: &Control) -> 
     vault.collect_temporary()?;
     let mut standing = vault.standing_names(None)?;
     let trash = vault.trash()?;
+    trash.refuse_unknown()?;
     standing.retain(|name| trash.forgotten(name.snapshot).is_some());
     let snapshot = by_prefix(&standing, snapshot)
         .map_err(|error| match error.kind() {

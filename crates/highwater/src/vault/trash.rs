@@ -75,6 +75,9 @@ pub(crate) struct Trash {
     /// Records that can't be opened. They hide nothing: what they have forgotten is back, which is
     /// the safe side.
     pub(crate) damaged: Vec<String>,
+    /// Records of a newer program, or with a flipped version. Who only reads goes on without them;
+    /// who writes must not.
+    pub(crate) unknown: Vec<String>,
 }
 
 /// Records that were opened lately; they never change under their name.
@@ -91,6 +94,14 @@ impl Trash {
     /// Whether a snapshot is not to be seen.
     pub(crate) fn hides(&self, snapshot: SnapshotId) -> bool {
         self.records.iter().any(|record| record.doc.names(snapshot))
+    }
+
+    /// Input where a newer program wrote a record: what it hides, or deletes, is not known.
+    pub(crate) fn refuse_unknown(&self) -> Result<()> {
+        let Some(name) = self.unknown.first() else { return Ok(()) };
+        Err(Error::input("a record in the trash was made by a newer highwater")
+            .entry(name)
+            .hint("use the version of highwater that wrote it, or a newer one"))
     }
 
     /// When a snapshot was forgotten, by the store's clock.
@@ -141,6 +152,11 @@ impl Vault {
         Err(Error::conflict("the trash of the vault keeps changing").hint("try again"))
     }
 
+    /// For who writes: a record that can't be understood may say that a parent is being deleted.
+    pub(crate) fn refuse_unknown_trash(&self) -> Result<()> {
+        self.trash()?.refuse_unknown()
+    }
+
     /// The trash as one listing shows it; `None` where a record was gone before it was read: what
     /// took its place may be missing from that listing.
     fn trash_listed(&self) -> Result<Option<Trash>> {
@@ -156,6 +172,9 @@ impl Vault {
                 Err(error) if error.kind() == Kind::NotFound => return Ok(None),
                 Err(error) if error.kind() == Kind::Corrupt => {
                     trash.damaged.push(listed.name.clone());
+                }
+                Err(error) if error.kind() == Kind::Input => {
+                    trash.unknown.push(listed.name.clone())
                 }
                 Err(error) => return Err(error),
             }

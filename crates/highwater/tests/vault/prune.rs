@@ -501,6 +501,47 @@ fn a_damaged_tombstone_hides_nothing() {
     assert!(bench.objects("trash").is_empty());
 }
 
+/// Whatever byte of a tombstone changes, a check names it, and nobody is kept from the snapshots.
+#[test]
+fn every_byte_of_a_tombstone_counts() {
+    let bench = Bench::new();
+    let mut history = History(Vec::new());
+    let forgotten = history.take(&bench, 1);
+    history.take(&bench, 2);
+    forget_named(&bench, &[forgotten], &control()).unwrap();
+    let tombstone = bench.objects("trash").remove(0);
+    let sound = fs::read(&tombstone).unwrap();
+    for at in 0..sound.len() {
+        let mut bytes = sound.clone();
+        bytes[at] ^= 1 << (at % 8);
+        fs::write(&tombstone, bytes).unwrap();
+        let vault = Vault::open(bench.vault.location(), &key(1), &env()).unwrap();
+        assert_eq!(vault.snapshots(None).unwrap().len(), 2, "byte {at}");
+        let options = highwater::vault::CheckOptions::default();
+        let report = highwater::vault::check(&vault, &options, &control()).unwrap();
+        assert!(tombstone.ends_with(&report.errors[0].entry), "byte {at}: {:?}", report.errors);
+        if report.errors[0].problem.contains("newer") || report.errors[0].problem.contains("knows")
+        {
+            // It may be what a newer program deletes by: who writes stops.
+            let pruned = prune_of(
+                bench.vault.location(),
+                &bench.actor("warden"),
+                Duration::ZERO,
+                &control(),
+            );
+            assert_eq!(kind(pruned), Kind::Input, "byte {at}");
+            let backup = backup::run(
+                &vault,
+                &bench.node(),
+                &bench.actor("alice"),
+                &BackupOptions::default(),
+                &control(),
+            );
+            assert_eq!(kind(backup), Kind::Input, "byte {at}");
+        }
+    }
+}
+
 /// What was forgotten does not make older state look like the newest: the marks still count.
 #[test]
 fn forgetting_the_newest_does_not_make_an_older_one_current() {

@@ -92,6 +92,13 @@ pub struct Rewriting {
     pub bytes_max: u64,
 }
 
+impl Rewriting {
+    /// What a prune rewrites where nothing else is said: no more than a tenth is to be unneeded, and
+    /// 4 GiB are copied at once. While it runs it remembers where each unit went: some 100 bytes for
+    /// each of up to a million pages.
+    pub const USUAL: Rewriting = Rewriting { unused_max: Share::TENTH, bytes_max: 4 << 30 };
+}
+
 /// What would be rewritten.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct RewritePlan {

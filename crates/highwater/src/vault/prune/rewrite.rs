@@ -11,7 +11,7 @@ use base64::prelude::BASE64_STANDARD_NO_PAD as BASE64;
 use crate::control::{Control, Event};
 use crate::env::FaultPoint;
 use crate::error::{Error, Result};
-use crate::ids::{PackId, SnapshotId};
+use crate::ids::{NodeUid, PackId, SnapshotId};
 use crate::vault::intent::{BACKUP_TIME_MAX, Intent};
 use crate::vault::manifest::{EntryRecord, Leaf, Manifest, PackRef, Runs};
 use crate::vault::pack::FrameKind;
@@ -61,7 +61,8 @@ pub(super) fn run(
     let intent = Intent {
         version: 1,
         snapshot: SnapshotId::random(&control.env)?,
-        uid: vault.manifest(&first)?.uid,
+        // It is for no node in particular.
+        uid: NodeUid::from_bytes([0; 16]),
         node: first.node,
         parent: None,
         writer,

@@ -60,6 +60,7 @@ impl Survey {
     /// Trash, then intents.
     pub(super) fn begin(vault: &Vault) -> Result<Survey> {
         let trash = vault.trash()?;
+        trash.refuse_unknown()?;
         let mut intents = Vec::new();
         for listed in vault.store().list(Some("intents"))? {
             let id = listed.name.strip_prefix("intents/").and_then(|id| id.parse().ok());

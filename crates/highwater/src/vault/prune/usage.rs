@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::control::Control;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::ids::PackId;
 use crate::vault::checked::Share;
 use crate::vault::manifest::{Leaf, Manifest, PackRef, Runs};
@@ -27,7 +27,9 @@ pub(super) struct Usage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fill {
     pub(super) pack: PackRef,
-    /// Stored bytes of the units that are needed, about.
+    /// Stored bytes of its units; the index comes on top.
+    pub(super) data: u64,
+    /// Those of the units that are needed, about.
     pub(super) used: u64,
 }
 
@@ -51,7 +53,11 @@ impl Usage {
         let mut usage = Usage::default();
         let mut seen: HashSet<LeafIdentity> = HashSet::new();
         for name in names {
-            let manifest = vault.manifest(name)?;
+            let manifest = match vault.manifest(name) {
+                // Another prune has deleted it since it was listed.
+                Err(error) if error.kind() == Kind::NotFound => continue,
+                manifest => manifest?,
+            };
             for entry in manifest.entries() {
                 for (number, leaf) in entry.leaves.iter().enumerate() {
                     control.cancel.check()?;
@@ -91,8 +97,10 @@ impl Usage {
     pub(super) fn fills(&self, vault: &Vault) -> Result<Vec<Fill>> {
         let fill = |(&id, needed): (&PackId, &Needed)| {
             let pack = PackRef { id, size: needed.size };
-            let used = needed.bytes(&vault.open_pack(pack)?.index);
-            Ok(Fill { pack, used })
+            let open = vault.open_pack(pack)?;
+            let index = &open.index;
+            let data = (0..index.frames()).map(|frame| u64::from(index.frame(frame).stored)).sum();
+            Ok(Fill { pack, data, used: needed.bytes(index) })
         };
         self.packs.iter().map(fill).collect()
     }
@@ -125,21 +133,21 @@ impl Needed {
 
 impl Fill {
     pub(super) fn unused(&self) -> u64 {
-        self.pack.size.saturating_sub(self.used)
+        self.data.saturating_sub(self.used)
     }
 }
 
 /// The packs to rewrite, so that no more than a share of all bytes is unneeded: the emptiest first, as
 /// long as no more than `bytes_max` are copied. A pack that is fuller than the share asks is left.
 pub(super) fn choose(fills: &[Fill], unused_max: Share, bytes_max: u64) -> Vec<Fill> {
-    let total: u64 = fills.iter().map(|fill| fill.pack.size).sum();
+    let total: u64 = fills.iter().map(|fill| fill.data).sum();
     let mut unused: u64 = fills.iter().map(Fill::unused).sum();
     let mut order: Vec<&Fill> =
-        fills.iter().filter(|fill| fill.unused() > unused_max.of(fill.pack.size)).collect();
+        fills.iter().filter(|fill| fill.unused() > unused_max.of(fill.data)).collect();
     // By the unneeded share of each, without a division: a/b > c/d where a·d > c·b.
     order.sort_by(|a, b| {
-        let left = u128::from(b.unused()) * u128::from(a.pack.size);
-        let right = u128::from(a.unused()) * u128::from(b.pack.size);
+        let left = u128::from(b.unused()) * u128::from(a.data);
+        let right = u128::from(a.unused()) * u128::from(b.data);
         left.cmp(&right).then(a.pack.id.cmp(&b.pack.id))
     });
     let mut chosen = Vec::new();
@@ -160,7 +168,7 @@ mod tests {
     use super::*;
 
     fn fill(number: u8, size: u64, used: u64) -> Fill {
-        Fill { pack: PackRef { id: PackId::from_bytes([number; 16]), size }, used }
+        Fill { pack: PackRef { id: PackId::from_bytes([number; 16]), size }, data: size, used }
     }
 
     fn chosen(fills: &[Fill], share: &str, bytes_max: u64) -> Vec<u8> {
