@@ -43,8 +43,8 @@ pub(super) fn decide(
     grace: Duration,
     claim: Option<&TrashRecord>,
 ) -> Result<Decision> {
-    let mut decision = Decision::default();
-    decision.intents = survey.intents.iter().any(|intent| intent.is_dead(now));
+    let intents = survey.intents.iter().any(|intent| intent.is_dead(now));
+    let mut decision = Decision { intents, ..Decision::default() };
     let held = held(survey, now)?;
     let mut waiting = BTreeMap::new();
     let mut given_up = BTreeSet::new();

@@ -77,7 +77,7 @@ impl World {
         fs::write(dir.join("plain"), noise(u64::from(self.fill), 9_000)).unwrap();
         let before = self.visible();
         let options = BackupOptions { node: Some(World::name(second)), full, ..Default::default() };
-        let actor = self.bench.actor(if self.fill % 5 == 0 { "bob" } else { "alice" });
+        let actor = self.bench.actor(if self.fill.is_multiple_of(5) { "bob" } else { "alice" });
         let mut owned = true;
         dies(|| match backup::run(&self.bench.vault, &dir, &actor, &options, control) {
             Ok(_) => {}
@@ -173,8 +173,11 @@ impl World {
     }
 }
 
+/// So many sequences.
+const CASES: u32 = 24;
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn whatever_happens_what_is_visible_is_whole_and_garbage_goes(steps in steps()) {
