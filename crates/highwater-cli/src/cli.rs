@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use highwater::ids::{NodeName, Time};
-use highwater::vault::Level;
+use highwater::vault::{Level, Share};
 
 use crate::values;
 
@@ -51,6 +51,14 @@ pub(crate) enum Command {
     Diff(DiffArgs),
     /// Check a vault: manifests and sizes, every byte, or by restoring
     Check(CheckArgs),
+    /// Hide snapshots that no rule keeps, or that are named; a later `prune` deletes them
+    ///
+    /// What no rule keeps goes. The newest snapshot of a node (by sequence, whatever a clock says),
+    /// the newest that failed no restore test and the newest that passed one are always kept. Named
+    /// snapshots go whatever they are.
+    Forget(ForgetArgs),
+    /// Delete what was forgotten two days ago or longer, and packs that no snapshot needs
+    Prune(PruneArgs),
     /// Restore a snapshot into a node directory, in one exchange
     Restore(RestoreArgs),
     /// Undo the last restore of a node directory
@@ -239,6 +247,10 @@ pub(crate) struct CheckArgs {
     /// Read, open and compare every byte
     #[arg(long)]
     pub(crate) read_data: bool,
+    /// Read a share only, as 5%: the packs that were read longest ago, or never, so that twenty
+    /// runs of 5% read all
+    #[arg(long, value_name = "SHARE", requires = "read_data")]
+    pub(crate) subset: Option<Share>,
     /// Restore into a scratch directory and let the engines check their data; without SNAPSHOT,
     /// the newest snapshot of each node
     #[arg(long)]
@@ -246,6 +258,99 @@ pub(crate) struct CheckArgs {
     /// Where the restore test puts its scratch directory [default: the temporary directory]
     #[arg(long, value_name = "DIR", requires = "restore_test")]
     pub(crate) scratch: Option<PathBuf>,
+}
+
+#[derive(Args, Debug, Default)]
+pub(crate) struct ForgetArgs {
+    /// Forget these: ids, or unique prefixes
+    #[arg(value_name = "SNAPSHOT", conflicts_with_all = RULES)]
+    pub(crate) snapshots: Vec<String>,
+    #[command(flatten)]
+    pub(crate) vault: VaultArgs,
+    /// One node alone; else each of the vault by itself [env: HIGHWATER_NODE]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<NodeName>,
+    /// Keep the last N
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_last: Option<u32>,
+    /// Keep the newest of each of N hours (UTC) that have a snapshot
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_hourly: Option<u32>,
+    /// Keep the newest of each of N days
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_daily: Option<u32>,
+    /// Keep the newest of each of N weeks, which begin on Monday
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_weekly: Option<u32>,
+    /// Keep the newest of each of N months
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_monthly: Option<u32>,
+    /// Keep all that are younger, seen from the newest, as 30d
+    #[arg(long, value_name = "AGE", value_parser = values::duration)]
+    pub(crate) keep_within: Option<Duration>,
+    /// Keep all with this tag
+    #[arg(long, value_name = "K[=V]", value_parser = values::tag)]
+    pub(crate) keep_tag: Vec<(String, Option<String>)>,
+    /// Bring a forgotten snapshot back, as long as no prune has begun to delete it
+    #[arg(long, value_name = "SNAPSHOT", conflicts_with_all = ["snapshots", "node", "dry_run", "prune"])]
+    #[arg(conflicts_with_all = RULES)]
+    pub(crate) undo: Option<String>,
+    /// Prune afterwards
+    #[arg(long)]
+    pub(crate) prune: bool,
+    /// Print what would happen, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) how: PruneHowArgs,
+}
+
+/// The rules of a policy.
+const RULES: [&str; 7] = [
+    "keep_last",
+    "keep_hourly",
+    "keep_daily",
+    "keep_weekly",
+    "keep_monthly",
+    "keep_within",
+    "keep_tag",
+];
+
+#[derive(Args, Debug, Default)]
+pub(crate) struct PruneArgs {
+    #[command(flatten)]
+    pub(crate) vault: VaultArgs,
+    /// Print what would happen, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) how: PruneHowArgs,
+}
+
+/// How a prune decides.
+#[derive(Args, Debug, Default)]
+pub(crate) struct PruneHowArgs {
+    /// Delete what was forgotten so long ago, by the store's clock [default: 48h]
+    ///
+    /// Less is for those who know that nobody restores or checks such a snapshot at this time: its
+    /// packs go while it is read. A backup that runs is safe whatever this says.
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    pub(crate) grace: Option<Duration>,
+    /// Rewrite packs until no more than this share of all that is stored is unneeded; 100% rewrites
+    /// nothing, and reads no index to find out [default: 10%]
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) max_unused: Option<Share>,
+    /// Copy no more bytes at once while rewriting; the next prune goes on [default: 4GiB]
+    #[arg(long, value_name = "BYTES", value_parser = values::size)]
+    pub(crate) max_rewrite: Option<u64>,
+}
+
+impl PruneHowArgs {
+    /// Whether any of them was given.
+    pub(crate) fn is_given(&self) -> bool {
+        let PruneHowArgs { grace, max_unused, max_rewrite } = self;
+        grace.is_some() || max_unused.is_some() || max_rewrite.is_some()
+    }
 }
 
 #[derive(Args, Debug, Default)]

@@ -83,6 +83,8 @@ fn execute(context: &Context, command: &Command) -> Result<Answer> {
         Command::Show(args) => commands::show::run(context, args),
         Command::Diff(args) => commands::diff::run(context, args),
         Command::Check(args) => commands::check::run(context, args),
+        Command::Forget(args) => commands::forget::run(context, args),
+        Command::Prune(args) => commands::prune::run(context, args),
         Command::Restore(args) => commands::restore::run(context, args),
         Command::Rollback(args) => commands::rollback::run(context, args),
         Command::Recover(args) => commands::recover::run(context, args),

@@ -48,6 +48,17 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| error.to_string())
 }
 
+/// A tag with its value, or by its name alone: `K=V` or `K`.
+pub(crate) fn tag(text: &str) -> Result<(String, Option<String>), String> {
+    if text.is_empty() {
+        return Err("the name of the tag is empty".to_owned());
+    }
+    match text.contains('=') {
+        true => pair(text).map(|(name, value)| (name, Some(value))),
+        false => Ok((text.to_owned(), None)),
+    }
+}
+
 /// Owner and group as numbers: `1000:1000`.
 pub(crate) fn owner(text: &str) -> Result<(u32, u32), String> {
     let wrong = || "write it as two numbers, UID:GID".to_owned();

@@ -32,7 +32,7 @@ pub trait Faults: Send + Sync {
 
 macro_rules! fault_points {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// The write steps of backup, restore and guard, in the order in which they are passed.
+        /// The write steps of backup, forget, prune, restore and guard, in the order in which they are passed.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum FaultPoint { $($(#[$doc])* $name,)* }
 
@@ -63,6 +63,32 @@ fault_points! {
     BackupNodeRecord = "backup.node_record",
     /// All is there, the intent still stands.
     BackupIntentDelete = "backup.intent.delete",
+    /// Before a tombstone is put.
+    ForgetTombstone = "forget.tombstone",
+    /// A snapshot is brought back: its tombstone still stands.
+    ForgetUndo = "forget.undo",
+    /// Before a prune claims what it will delete.
+    PruneClaim = "prune.claim",
+    /// The claim stands; nothing is deleted.
+    PruneSurvey = "prune.survey",
+    /// Before an intent of a backup that is dead is deleted.
+    PruneIntent = "prune.intent",
+    /// Before a manifest is deleted.
+    PruneManifest = "prune.manifest",
+    /// All manifests that go are gone; before a pack is deleted.
+    PrunePack = "prune.pack",
+    /// All packs that go are gone; before a record in the trash is deleted.
+    PruneTrash = "prune.trash",
+    /// Before the intent of a rewriting is put.
+    RewriteIntent = "rewrite.intent",
+    /// Before a new pack is begun.
+    RewritePack = "rewrite.pack",
+    /// In the middle of a new pack.
+    RewriteFrame = "rewrite.frame",
+    /// All new packs are there; before a manifest of the next generation is put.
+    RewriteManifest = "rewrite.manifest",
+    /// All manifests are there; the intent still stands.
+    RewriteDone = "rewrite.done",
     /// A local object's bytes are written, not yet durable.
     LocalPutSync = "local.put.sync",
     /// A local object is durable under its temporary name.

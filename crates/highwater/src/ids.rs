@@ -103,6 +103,11 @@ id16!(
 );
 
 id16!(
+    /// A record in the trash of a vault.
+    TrashId
+);
+
+id16!(
     /// One put of a witness's record: two copies of one process never put the same.
     PutId
 );

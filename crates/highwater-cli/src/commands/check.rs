@@ -5,7 +5,7 @@ use std::path::Path;
 
 use highwater::ids::NodeName;
 use highwater::vault::{self, CheckOptions, CheckReport, Fault, Selector, Vault};
-use highwater::{Error, Kind, Result, restore};
+use highwater::{Kind, Result, restore};
 use serde_json::json;
 
 use crate::answer::Answer;
@@ -17,7 +17,7 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> Result<Answer> {
     let vault = context.vault(&args.vault)?;
     let node = context.settings.node(args.node.as_ref());
     let mut report = check(context, args, &vault, node.as_ref())?;
-    let mut warnings = Vec::new();
+    let mut warnings = std::mem::take(&mut report.warnings);
     let mut tested = 0;
     if args.restore_test {
         let scratch = args.scratch.clone().unwrap_or_else(std::env::temp_dir);
@@ -32,6 +32,7 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> Result<Answer> {
         "snapshots": report.snapshots,
         "chunks": report.chunks,
         "bytes": report.bytes,
+        "coverage": report.coverage,
         "restore_tests": tested,
         "errors": report.errors,
         "warnings": warnings,
@@ -47,34 +48,18 @@ fn check(
     vault: &Vault,
     node: Option<&NodeName>,
 ) -> Result<CheckReport> {
-    let one = |selector: Option<Selector>| {
-        let options = CheckOptions { selector, read_data: args.read_data };
-        vault::check(vault, &options, &context.control)
+    let selector = match &args.snapshot {
+        Some(snapshot) => Some(context.selector(snapshot, node)?),
+        None => None,
     };
-    if let Some(snapshot) = &args.snapshot {
-        return one(Some(context.selector(snapshot, node)?));
-    }
-    let Some(node) = node else { return one(None) };
-    let snapshots = vault.snapshots(Some(node))?;
-    if snapshots.is_empty() {
-        return Err(Error::not_found(format!("the vault holds no snapshot of node `{node}`")));
-    }
-    let mut sum = CheckReport { ok: true, ..CheckReport::default() };
-    for info in snapshots {
-        let report = one(Some(Selector {
-            snapshot: info.manifest.snapshot.to_string(),
-            ..Selector::default()
-        }))?;
-        sum.snapshots += report.snapshots;
-        sum.chunks += report.chunks;
-        sum.bytes += report.bytes;
-        for fault in report.errors {
-            if !sum.errors.contains(&fault) {
-                sum.errors.push(fault);
-            }
-        }
-    }
-    Ok(sum)
+    let options = CheckOptions {
+        selector,
+        node: node.cloned(),
+        read_data: args.read_data,
+        subset: args.subset,
+        actor: if args.read_data { Some(context.actor()?) } else { None },
+    };
+    vault::check(vault, &options, &context.control)
 }
 
 /// The snapshot that was named, or the newest of each node.
@@ -131,6 +116,15 @@ fn human(args: &CheckArgs, report: &CheckReport, tested: u64) -> String {
             format::bytes(report.bytes)
         )
     }];
+    if let Some(coverage) = &report.coverage {
+        let read = format!(
+            "{} of {} in packs were read",
+            format::bytes(coverage.bytes_read),
+            format::bytes(coverage.bytes)
+        );
+        let since = coverage.since.map(|since| format!(" since {}", format::time(since)));
+        lines.push(format!("{read}{}", since.unwrap_or_default()));
+    }
     if tested > 0 {
         lines.push(format!(
             "{} restored to scratch, opened and checked by their engines",

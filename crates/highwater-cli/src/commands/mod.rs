@@ -1,9 +1,11 @@
-//! The commands, one file each: `run` turns arguments into an answer, and prints nothing.
+//! The commands, one file each: `run` turns arguments into an answer, and prints nothing but
+//! the plan of what destroys.
 
 pub(crate) mod backup;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod diff;
+pub(crate) mod forget;
 pub(crate) mod guard;
 pub(crate) mod init;
 pub(crate) mod inspect;
@@ -11,6 +13,7 @@ pub(crate) mod key;
 pub(crate) mod kit;
 pub(crate) mod man;
 pub(crate) mod owner;
+pub(crate) mod prune;
 pub(crate) mod recover;
 pub(crate) mod restore;
 pub(crate) mod rollback;

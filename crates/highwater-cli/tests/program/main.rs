@@ -7,7 +7,13 @@ mod circle;
 mod crash_backup;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
+mod crash_prune;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
 mod crash_restore;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
+mod forget;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod guard;
@@ -23,6 +29,9 @@ mod kit;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod node;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
+mod prune;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod scene;

@@ -121,7 +121,7 @@ impl<'a> Draft<'a> {
 
     /// The manifest, now that all is stored.
     pub(super) fn complete(mut self, task: &Task<'_>, stored: Stored) -> Result<Made> {
-        let packs = self.place(task.base, &stored)?;
+        let packs = self.place(task.base.as_ref(), &stored)?;
         for finished in stored.finished {
             self.pause = self.pause.max(finished.blocked);
             self.warnings.extend(finished.warnings);
@@ -135,7 +135,7 @@ impl<'a> Draft<'a> {
             uid: task.identity.uid,
             seq: task.seq,
             epoch: task.epoch,
-            parent: task.base.map(|base| base.snapshot),
+            parent: task.base.as_ref().map(|base| base.snapshot),
             time: self.time,
             barrier: self.barrier,
             guarded: task.identity.guard == Some(GuardKind::Databases),

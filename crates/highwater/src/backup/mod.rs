@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::ids::{Epoch, GuardKind, NodeName, RelPath, Seq, SnapshotId};
 use crate::node::NodeFile;
 use crate::vault::manifest::{EntryRecord, Mark, PartRecord};
-use crate::vault::{Actor, BACKUP_TIME_MAX, Intent, Manifest, Vault, copied};
+use crate::vault::{Actor, BACKUP_TIME_MAX, Intent, Manifest, SnapshotName, Vault, copied};
 
 mod assemble;
 mod batch;
@@ -110,18 +110,19 @@ pub fn run(
     let _lock = actor.lock_node(vault.id(), &node)?;
     vault.collect_temporary()?;
     vault.collect_leftovers(&node, writer)?;
+    let newest = plan::newest(vault, &node)?;
     let parent = plan::parent(vault, &node)?;
     let mut identity = plan::identify(&layout.dir, &node, parent.as_ref(), options.adopt, control)?;
     identity.guard = options.guard.or(identity.guard);
     let record = vault.claim(&node, writer, actor, identity.uid)?;
     let epoch = record.epoch;
-    plan::refuse_copy(vault, actor, parent.as_ref(), epoch)?;
+    plan::refuse_copy(vault, actor, newest.as_ref(), &record)?;
     // Only who may write makes the directory the node's.
     if NodeFile::read(&layout.dir)?.as_ref() != Some(&identity) {
         identity.write(&layout.dir, &control.env)?;
     }
-    let (base, warnings) = plan::base(vault, &node, parent.as_ref(), options.full)?;
-
+    let mut warnings = vault.node_warnings(&node)?;
+    let parent = parent.filter(|_| !options.full);
     let snapshot = SnapshotId::random(&control.env)?;
     control.env.fault(FaultPoint::BackupIntent)?;
     let intent = Intent {
@@ -129,20 +130,22 @@ pub fn run(
         snapshot,
         node,
         uid: identity.uid,
-        parent: base.map(|base| base.snapshot),
+        parent: parent.as_ref().map(|parent| parent.snapshot),
         writer,
         start: control.env.now(),
         boot: crate::vault::boot(),
+        rewrite: false,
     };
     vault.put_intent(&intent)?;
+    let base = plan::base(vault, parent, &mut warnings)?;
     Task {
         vault,
         actor,
         layout: &layout,
         intent,
         identity,
-        newest: parent.as_ref().map(|parent| parent.snapshot),
-        seq: plan::next_seq(parent.as_ref(), &record),
+        seq: plan::next_seq(newest.as_ref(), &record),
+        newest,
         base,
         epoch,
         options,
@@ -159,11 +162,11 @@ struct Task<'a> {
     layout: &'a Layout,
     intent: Intent,
     identity: NodeFile,
-    /// The node's newest snapshot, whether its units are used or not.
-    newest: Option<SnapshotId>,
+    /// The node's newest snapshot, whether its units are used or not, forgotten or not.
+    newest: Option<SnapshotName>,
     seq: Seq,
     /// The snapshot whose units are used.
-    base: Option<&'a Manifest>,
+    base: Option<Manifest>,
     epoch: Epoch,
     options: &'a BackupOptions,
     control: &'a Control,
@@ -239,7 +242,7 @@ impl Task<'_> {
         let stored = pipeline::run(
             self.vault,
             self.intent.snapshot,
-            self.base,
+            self.base.as_ref(),
             parts.into_iter().map(|(_, part)| part).collect(),
             self.options.rate_max,
             self.control,
@@ -250,7 +253,7 @@ impl Task<'_> {
     /// The parent's files, where this directory is still the one that the parent saw: a restore
     /// since then may have put other content behind the same names, sizes and times.
     fn known_files(&self) -> HashMap<RelPath, &'_ EntryRecord> {
-        let Some(base) = self.base else { return HashMap::new() };
+        let Some(base) = &self.base else { return HashMap::new() };
         base.entries()
             .filter(|entry| entry.kind == EntryType::File)
             .map(|entry| (entry.path.clone(), entry))
@@ -258,7 +261,8 @@ impl Task<'_> {
     }
 
     fn unchanged(&self, source: &SourceEntry, old: &EntryRecord) -> bool {
-        let same_directory = self.base.is_some_and(|base| base.restore == self.identity.restore);
+        let same_directory =
+            self.base.as_ref().is_some_and(|base| base.restore == self.identity.restore);
         !self.options.rehash
             && same_directory
             && source.identity.is_some()
@@ -272,19 +276,27 @@ impl Task<'_> {
         self.control.cancel.check()?;
         let Intent { snapshot, node, writer, .. } = &self.intent;
         self.vault.refuse_deposed(node, self.epoch, *writer)?;
-        let newest = self.vault.snapshot_names(Some(node))?.last().map(|name| name.snapshot);
-        if newest != self.newest {
+        // Where a prune has deleted the newest one meanwhile, an older one is the newest.
+        let place = |name: &SnapshotName| (name.epoch, name.seq);
+        let newest = plan::newest(self.vault, node)?;
+        if newest.as_ref().map(place) > self.newest.as_ref().map(place) {
             return Err(copied(node));
         }
         let late = self.control.env.monotonic().saturating_sub(self.start) > BACKUP_TIME_MAX;
         if late || !self.vault.intent_stands(*snapshot)? {
-            return Err(Error::conflict("the backup took so long that its packs were given up")
-                .hint("back up again"));
+            return Err(given_up());
         }
-        let known: Vec<SnapshotId> = self.newest.iter().chain([snapshot]).copied().collect();
+        let known = self.newest.iter().map(|newest| newest.snapshot);
+        let known: Vec<SnapshotId> = known.chain([*snapshot]).collect();
         self.actor.remember(self.vault.id(), node, &known)?;
         self.control.env.fault(FaultPoint::BackupManifest)?;
         self.vault.put_manifest(manifest)?;
+        // A machine that was suspended since it looked for its intent may have been taken for dead: a
+        // prune that had not seen the manifest has deleted packs of it then.
+        if !self.vault.intent_stands(*snapshot)? {
+            self.vault.take_back(manifest)?;
+            return Err(given_up());
+        }
         // From here on the snapshot is visible: what fails now does not undo it.
         self.control.env.fault(FaultPoint::BackupNodeRecord)?;
         self.vault.record_snapshot(manifest, *writer)?;
@@ -300,6 +312,10 @@ impl Task<'_> {
         }
         self.vault.discard(*snapshot)
     }
+}
+
+fn given_up() -> Error {
+    Error::conflict("the backup took so long that its packs were given up").hint("back up again")
 }
 
 impl Made {

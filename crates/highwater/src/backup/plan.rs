@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use crate::control::Control;
-use crate::error::{Error, Result};
-use crate::ids::{Epoch, NodeName, NodeUid, Seq};
+use crate::error::{Error, Kind, Result};
+use crate::ids::{NodeName, NodeUid, Seq};
 use crate::node::NodeFile;
-use crate::vault::{Actor, Location, Manifest, NodeRecord, Vault, copied};
+use crate::vault::{Actor, Location, Manifest, NodeRecord, SnapshotName, Vault, copied};
 
 /// Refuses a vault inside the node directory, or a node directory inside the vault.
 pub(super) fn keep_apart(dir: &Path, vault: &Vault) -> Result<()> {
@@ -22,12 +22,22 @@ pub(super) fn keep_apart(dir: &Path, vault: &Vault) -> Result<()> {
     Ok(())
 }
 
-/// The newest snapshot of the node: by epoch and sequence, never by a clock.
+/// The newest visible snapshot of the node: by epoch and sequence, never by a clock.
 pub(super) fn parent(vault: &Vault, node: &NodeName) -> Result<Option<Manifest>> {
-    match vault.snapshot_names(Some(node))?.last() {
-        Some(name) => vault.manifest(name).map(Some),
-        None => Ok(None),
-    }
+    let names = vault.snapshot_names(Some(node))?;
+    let Some(name) = names.last() else { return Ok(None) };
+    let id = name.snapshot;
+    vault.manifest(name).map(Some).map_err(|error| match error.kind() {
+        Kind::Corrupt => {
+            error.hint(format!("`highwater forget {id}` gives it up, and the next backup goes on"))
+        }
+        _ => error,
+    })
+}
+
+/// The newest snapshot that stands, whether it was forgotten or not: what a commit must come after.
+pub(super) fn newest(vault: &Vault, node: &NodeName) -> Result<Option<SnapshotName>> {
+    Ok(vault.standing_names(Some(node))?.pop())
 }
 
 /// Who this directory is, or is to be; nothing is written yet. Another node under a name that the vault
@@ -62,37 +72,49 @@ pub(super) fn identify(
 pub(super) fn refuse_copy(
     vault: &Vault,
     actor: &Actor,
-    parent: Option<&Manifest>,
-    epoch: Epoch,
+    newest: Option<&SnapshotName>,
+    record: &NodeRecord,
 ) -> Result<()> {
-    match parent.filter(|parent| parent.epoch == epoch) {
-        Some(parent) if !actor.knows(vault.id(), &parent.node, parent.snapshot)? => {
-            Err(copied(&parent.node))
-        }
-        _ => Ok(()),
+    let Some(newest) = newest.filter(|newest| newest.epoch == record.epoch) else { return Ok(()) };
+    let known = |snapshot| actor.knows(vault.id(), &newest.node, snapshot);
+    // Where newer ones were forgotten and deleted, the record tells the last one that there was.
+    let last = record.newest.filter(|(_, seq)| *seq >= newest.seq);
+    if known(newest.snapshot)? || last.map_or(Ok(false), |(last, _)| known(last))? {
+        return Ok(());
     }
+    Err(copied(&newest.node))
 }
 
-/// The snapshot whose units are used: the newest one, unless all is to be stored anew, or a pack of
-/// it is gone. A snapshot must not be built on what is not there.
-pub(super) fn base<'a>(
+/// The snapshot whose units are used, once the intent names it: from then on no prune deletes what it
+/// needs. It must still be visible, in the generation that is the highest now, with all its packs.
+/// What a prune deleted before the intent was put is not built on.
+pub(super) fn base(
     vault: &Vault,
-    node: &NodeName,
-    parent: Option<&'a Manifest>,
-    full: bool,
-) -> Result<(Option<&'a Manifest>, Vec<String>)> {
-    let mut warnings = vault.node_warnings(node)?;
-    let Some(parent) = parent.filter(|_| !full) else { return Ok((None, warnings)) };
-    let Some(missing) = vault.missing_pack(parent)? else { return Ok((Some(parent), warnings)) };
+    parent: Option<Manifest>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Manifest>> {
+    let Some(parent) = parent else { return Ok(None) };
+    vault.refuse_unknown_trash()?;
+    let names = vault.snapshot_names(Some(&parent.node))?;
+    let Some(name) = names.iter().find(|name| name.snapshot == parent.snapshot) else {
+        warnings.push(format!(
+            "the snapshot before, {}, was forgotten meanwhile: everything was stored anew",
+            parent.snapshot
+        ));
+        return Ok(None);
+    };
+    let parent =
+        if name.generation == parent.generation { parent } else { vault.manifest(name)? };
+    let Some(missing) = vault.missing_pack(&parent)? else { return Ok(Some(parent)) };
     warnings.push(format!(
         "{missing}, which the snapshots before need, is missing: everything was stored anew"
     ));
-    Ok((None, warnings))
+    Ok(None)
 }
 
 /// The number after the last one that was ever given, also to a snapshot that is gone.
-pub(super) fn next_seq(parent: Option<&Manifest>, record: &NodeRecord) -> Seq {
-    let standing = parent.map_or(Seq(0), |parent| parent.seq);
+pub(super) fn next_seq(newest: Option<&SnapshotName>, record: &NodeRecord) -> Seq {
+    let standing = newest.map_or(Seq(0), |newest| newest.seq);
     let recorded = record.newest.map_or(Seq(0), |(_, seq)| seq);
     Seq(standing.max(recorded).0 + 1)
 }

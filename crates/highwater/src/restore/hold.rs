@@ -95,7 +95,7 @@ pub(super) fn weigh(
 /// being recorded.
 fn seen(vault: &Vault, manifest: &Manifest) -> Result<Option<NodeRecord>> {
     let Some(mut record) = vault.node_record(&manifest.node)? else { return Ok(None) };
-    let names = vault.snapshot_names(Some(&manifest.node))?;
+    let names = vault.standing_names(Some(&manifest.node))?;
     let unrecorded =
         names.last().filter(|name| record.newest.is_none_or(|(_, seq)| name.seq > seq));
     if let Some(name) = unrecorded {

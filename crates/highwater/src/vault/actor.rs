@@ -14,8 +14,8 @@ use crate::ids::{NodeName, SnapshotId, VaultId, WriterId};
 
 use super::Actor;
 
-/// Held for as long as one backup of a node runs on this machine.
-pub(crate) struct NodeLock(#[expect(dead_code, reason = "closing it gives the lock up")] File);
+/// Held for as long as a backup of a node, or a prune of a vault, runs on this machine.
+pub(crate) struct Lock(#[expect(dead_code, reason = "closing it gives the lock up")] File);
 
 impl Actor {
     /// The writer id of this user here; made at the first use.
@@ -93,25 +93,46 @@ impl Actor {
     }
 
     /// Locks a node of a vault for a backup; a conflict where one runs already.
-    pub(crate) fn lock_node(&self, vault: VaultId, node: &NodeName) -> Result<NodeLock> {
+    pub(crate) fn lock_node(&self, vault: VaultId, node: &NodeName) -> Result<Lock> {
+        let busy = Error::conflict(format!("a backup of node {node} is running already"))
+            .entry(node.to_string());
+        self.lock(&format!("{vault}-{node}"), Some(busy))
+    }
+
+    /// Locks a vault against a second forget or prune of this user here. Those of two machines are
+    /// safe beside one another without it.
+    pub(crate) fn lock_vault(&self, vault: VaultId) -> Result<Lock> {
+        let busy = Error::conflict("a forget or a prune of this vault is running already");
+        self.lock(&format!("{vault}"), Some(busy))
+    }
+
+    /// Waits for whoever writes to one of the small files in the state directory at this moment.
+    pub(super) fn lock_memory(&self, file: &str) -> Result<Lock> {
+        self.lock(file, None)
+    }
+
+    /// Takes a lock; where somebody has it, waits, or fails with `busy`.
+    fn lock(&self, file: &str, busy: Option<Error>) -> Result<Lock> {
         let dir = self.state_dir.join("locks");
         make_private_dir(&dir)?;
-        let path = dir.join(format!("{vault}-{node}"));
+        let path = dir.join(file);
         let file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
             .open(&path)
-            .map_err(|error| Error::io("opening the lock of the node", error).entry(name(&path)))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(NodeLock(file)),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                Err(Error::conflict(format!("a backup of node {node} is running already"))
-                    .entry(node.to_string())
-                    .hint("wait for it to end"))
-            }
-            Err(error) => Err(Error::io("locking the node", error).entry(name(&path))),
+            .map_err(|error| Error::io("opening a lock", error).entry(name(&path)))?;
+        let operation = match busy {
+            Some(_) => FlockOperation::NonBlockingLockExclusive,
+            None => FlockOperation::LockExclusive,
+        };
+        match flock(&file, operation) {
+            Ok(()) => Ok(Lock(file)),
+            Err(error) => Err(match busy.filter(|_| error == rustix::io::Errno::WOULDBLOCK) {
+                Some(busy) => busy.hint("wait for it to end"),
+                None => Error::io("taking a lock", error).entry(name(&path)),
+            }),
         }
     }
 }
@@ -122,7 +143,7 @@ pub(crate) fn boot() -> Option<String> {
     Some(id.trim_end().to_owned())
 }
 
-fn make_private_dir(dir: &Path) -> Result<()> {
+pub(super) fn make_private_dir(dir: &Path) -> Result<()> {
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -130,7 +151,7 @@ fn make_private_dir(dir: &Path) -> Result<()> {
         .map_err(|error| Error::io("making the state directory", error).entry(name(dir)))
 }
 
-fn sync_dir(dir: &Path) -> Result<()> {
+pub(super) fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir)
         .and_then(|dir| dir.sync_all())
         .map_err(|error| Error::io("syncing the state directory", error).entry(name(dir)))
@@ -142,6 +163,6 @@ fn damaged(path: &Path) -> Error {
     )
 }
 
-fn name(path: &Path) -> String {
+pub(super) fn name(path: &Path) -> String {
     crate::ids::encode(PathBuf::from(path).as_os_str().as_encoded_bytes())
 }

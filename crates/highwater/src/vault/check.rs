@@ -9,15 +9,16 @@ use serde::Serialize;
 use crate::control::{Control, Event};
 use crate::direct::AlignedBuffer;
 use crate::error::{Error, Kind, Result};
-use crate::ids::PackId;
+use crate::ids::{NodeName, PackId};
 
+use super::checked::{Checked, Coverage, Share};
 use super::keys::SlotDoc;
 use super::manifest::{EntryRecord, Manifest, PackRef};
 use super::pack::{open_frame, pack_name, unit_range};
 use super::read::leaf_packs;
 use super::snapshots::foreign;
 use super::store::Listed;
-use super::{Selector, SnapshotName, Vault, header};
+use super::{Actor, Selector, SnapshotName, Vault, header};
 
 /// Frames are read together up to so many stored bytes.
 const READ_BYTES: u64 = 4 << 20;
@@ -27,10 +28,16 @@ const READERS: usize = 2;
 /// What a check looks at.
 #[derive(Clone, Debug, Default)]
 pub struct CheckOptions {
-    /// One snapshot; all of them where `None`.
+    /// One snapshot alone.
     pub selector: Option<Selector>,
+    /// The snapshots of one node alone, where no snapshot is selected.
+    pub node: Option<NodeName>,
     /// Every byte is read, opened and compared, not only manifests and sizes.
     pub read_data: bool,
+    /// Only a share of the packs is read: those that were read longest ago.
+    pub subset: Option<Share>,
+    /// Who remembers which packs were read; needed where only a share is.
+    pub actor: Option<Actor>,
 }
 
 /// A fault that a check found.
@@ -53,19 +60,28 @@ pub struct CheckReport {
     pub chunks: u64,
     /// Stored bytes read, or whose presence was confirmed.
     pub bytes: u64,
+    /// How much was read by this check and earlier ones, where that is remembered.
+    pub coverage: Option<Coverage>,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
     /// The faults.
     pub errors: Vec<Fault>,
 }
 
 /// Checks a vault. Faults are in the report; an error is what kept the check from being made.
 pub fn check(vault: &Vault, options: &CheckOptions, control: &Control) -> Result<CheckReport> {
+    if options.subset.is_some() && !(options.read_data && options.actor.is_some()) {
+        return Err(Error::input("a share was given where no data is read")
+            .hint("a share is one of the bytes that --read-data reads"));
+    }
     let mut report = CheckReport::default();
     let objects = vault.store().list(None)?;
     let sizes: BTreeMap<&str, u64> =
         objects.iter().map(|listed| (listed.name.as_str(), listed.size)).collect();
-    let manifests = match &options.selector {
-        Some(selector) => vec![vault.resolve(selector)?.manifest],
-        None => check_documents(vault, &objects, &mut report)?,
+    let manifests = match (&options.selector, &options.node) {
+        (Some(selector), _) => vec![vault.resolve(selector)?.manifest],
+        (None, Some(node)) => of_node(vault, node, &mut report)?,
+        (None, None) => check_documents(vault, &objects, &mut report)?,
     };
     report.snapshots = manifests.len() as u64;
     let mut packs = BTreeMap::new();
@@ -73,11 +89,12 @@ pub fn check(vault: &Vault, options: &CheckOptions, control: &Control) -> Result
         check_packs_present(manifest, &sizes, &mut packs, &mut report);
     }
     if options.read_data {
-        if options.selector.is_none() {
+        let needed: BTreeSet<PackId> = packs.keys().copied().collect();
+        if options.selector.is_none() && options.node.is_none() {
             add_unreferenced_packs(&objects, &mut packs, &mut report);
         }
-        check_packs(vault, &packs, control, &mut report)?;
-        check_maps(vault, &manifests, control, &mut report)?;
+        let chosen = read_packs(vault, options, (&packs, &needed, &objects), control, &mut report)?;
+        check_maps(vault, &manifests, chosen.as_ref(), control, &mut report)?;
     } else {
         report.bytes = packs.values().sum();
     }
@@ -107,12 +124,29 @@ impl CheckReport {
     }
 }
 
-/// Opens every object but the packs, and returns the manifests.
+/// The manifests of a node; a damaged one is a fault.
+fn of_node(vault: &Vault, node: &NodeName, report: &mut CheckReport) -> Result<Vec<Manifest>> {
+    let names = vault.snapshot_names(Some(node))?;
+    if names.is_empty() {
+        return Err(Error::not_found(format!("the vault holds no snapshot of node `{node}`")));
+    }
+    let mut manifests = Vec::new();
+    for name in &names {
+        manifests.extend(report.judge(vault.manifest(name))?);
+    }
+    Ok(manifests)
+}
+
+/// Opens every object but the packs, and returns the manifests of what is visible.
 fn check_documents(
     vault: &Vault,
     objects: &[Listed],
     report: &mut CheckReport,
 ) -> Result<Vec<Manifest>> {
+    // Where a record that hides snapshots is damaged, all of them are looked at.
+    let visible = report.judge(vault.snapshot_names(None))?;
+    let visible: Option<BTreeSet<SnapshotName>> =
+        visible.map(|visible| visible.into_iter().collect());
     let mut manifests = Vec::new();
     for Listed { name, .. } in objects {
         let folder = name.split_once('/').map_or(name.as_str(), |(folder, _)| folder);
@@ -121,27 +155,39 @@ fn check_documents(
             "keys" => check_slot(vault, name),
             "intents" => vault.open_intent(name).map(drop),
             "nodes" => vault.open_node_record(name).and_then(|record| {
-                let newest = record.newest.filter(|_| is_newest(name, objects));
-                let Some((snapshot, _)) = newest else { return Ok(()) };
-                let names = vault.snapshot_names(Some(&record.node))?;
-                if names.iter().any(|name| name.snapshot == snapshot) {
-                    return Ok(());
-                }
+                let lost = match is_newest(name, objects) {
+                    true => vault.lost_newest_of(&record)?,
+                    false => None,
+                };
+                let Some(snapshot) = lost else { return Ok(()) };
                 Err(Error::corrupt("the newest snapshot of the node is missing")
                     .entry(format!("snapshots/{}/…-{snapshot}", record.node)))
             }),
             "witness" => vault.open_witness(name).map(drop),
             "snapshots" => match SnapshotName::parse(name) {
                 Some(parsed) => {
-                    report.judge(vault.manifest(&parsed)).map(|manifest| manifests.extend(manifest))
+                    vault.manifest(&parsed).map(|manifest| {
+                        manifests.extend(
+                            // The packs of one that nobody sees may be gone already.
+                            visible
+                                .as_ref()
+                                .is_none_or(|visible| visible.contains(&parsed))
+                                .then_some(manifest),
+                        )
+                    })
                 }
                 None => Err(foreign(name)),
             },
-            // A later prune keeps its tombstones in `trash/`; nothing that is needed lies there.
-            "packs" | "trash" => Ok(()),
+            "trash" => vault.open_trash(name).map(drop),
+            "packs" => Ok(()),
             _ => Err(foreign(name)),
         };
-        report.judge(looked)?;
+        // A backup that has ended, or a prune, may have deleted it since it was listed.
+        let vanished = looked.as_ref().is_err_and(|error| error.kind() == Kind::NotFound)
+            && vault.store().size(name)?.is_none();
+        if !vanished {
+            report.judge(looked)?;
+        }
     }
     if !objects.iter().any(|listed| listed.name == header::NAME) {
         report.fault(&Error::corrupt("it is missing").entry(header::NAME));
@@ -204,12 +250,10 @@ fn add_unreferenced_packs(
 ) {
     let faulty: BTreeSet<String> = report.errors.iter().map(|fault| fault.entry.clone()).collect();
     for Listed { name, size, .. } in objects {
-        let Some(rest) = name.strip_prefix("packs/") else { continue };
-        if faulty.contains(name) {
+        if !name.starts_with("packs/") || faulty.contains(name) {
             continue;
         }
-        let id = rest.split_once('/').and_then(|(_, id)| id.parse::<PackId>().ok());
-        match id.filter(|&id| pack_name(id) == *name) {
+        match pack_of(name) {
             Some(id) => {
                 packs.insert(id, *size);
             }
@@ -218,18 +262,60 @@ fn add_unreferenced_packs(
     }
 }
 
-/// Reads every byte of the packs.
+/// Reads the packs, or the share of them that is due, and remembers which. Returns that share.
+fn read_packs(
+    vault: &Vault,
+    options: &CheckOptions,
+    (packs, needed, objects): (&BTreeMap<PackId, u64>, &BTreeSet<PackId>, &[Listed]),
+    control: &Control,
+    report: &mut CheckReport,
+) -> Result<Option<BTreeSet<PackId>>> {
+    let mut memory = match &options.actor {
+        Some(actor) => Some(Checked::load(actor, vault.id())?),
+        None => None,
+    };
+    report.warnings.extend(memory.iter_mut().filter_map(|memory| memory.warning.take()));
+    let chosen = memory.as_ref().zip(options.subset);
+    let chosen = chosen.map(|(memory, share)| memory.choose(packs, share));
+    let read: BTreeMap<PackId, u64> = packs
+        .iter()
+        .filter(|(id, _)| chosen.as_ref().is_none_or(|chosen| chosen.contains(id)))
+        .map(|(&id, &size)| (id, size))
+        .collect();
+    let mut looked = Vec::new();
+    let checked = check_packs(vault, &read, needed, control, &mut looked, report);
+    if let (Some(memory), Some(actor)) = (&mut memory, &options.actor) {
+        let now = control.env.now();
+        looked.iter().for_each(|&(id, good)| memory.note(id, good, now));
+        // Packs of other nodes and snapshots are remembered as well.
+        let known = objects.iter().filter_map(|listed| pack_of(&listed.name)).collect();
+        memory.save(actor, &known)?;
+        report.coverage = Some(memory.coverage(packs));
+    }
+    checked.map(|()| chosen)
+}
+
+fn pack_of(name: &str) -> Option<PackId> {
+    let id = name.strip_prefix("packs/")?.split_once('/')?.1.parse::<PackId>().ok()?;
+    (pack_name(id) == name).then_some(id)
+}
+
+/// Reads every byte of the packs; tells which were read whole, and which were good.
 fn check_packs(
     vault: &Vault,
     packs: &BTreeMap<PackId, u64>,
+    needed: &BTreeSet<PackId>,
     control: &Control,
+    looked: &mut Vec<(PackId, bool)>,
     report: &mut CheckReport,
 ) -> Result<()> {
     control.report(Event::Stage { name: "check", bytes_total: packs.values().sum() });
     let queue = Mutex::new(packs.iter().map(|(&id, &size)| PackRef { id, size }));
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
     let found = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
+    let ended = Mutex::new(Vec::new());
+    let end = |id, good| ended.lock().unwrap_or_else(PoisonError::into_inner).push((id, good));
+    let read = std::thread::scope(|scope| {
         let readers: Vec<_> = (0..READERS)
             .map(|_| {
                 scope.spawn(|| {
@@ -241,8 +327,14 @@ fn check_packs(
                             Ok(units) => {
                                 looked.0 += units;
                                 looked.1 += pack.size;
+                                end(pack.id, true);
                             }
+                            // A prune has deleted it since it was listed.
+                            Err(_)
+                                if !needed.contains(&pack.id)
+                                    && vault.store().size(&pack_name(pack.id))?.is_none() => {}
                             Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Input) => {
+                                end(pack.id, false);
                                 found.lock().unwrap_or_else(PoisonError::into_inner).push(error);
                             }
                             Err(error) => return Err(error),
@@ -259,10 +351,11 @@ fn check_packs(
             report.bytes += bytes;
         }
         Ok(())
-    })?;
+    });
     let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     found.iter().for_each(|error| report.fault(error));
-    Ok(())
+    *looked = ended.into_inner().unwrap_or_else(PoisonError::into_inner);
+    read
 }
 
 /// Opens every frame of a pack and compares every unit with its id; counts the units.
@@ -312,10 +405,12 @@ fn check_pack(
     Ok(units)
 }
 
-/// Loads the map of every file: each unit that a snapshot names is one that a pack holds.
+/// Loads the map of every file, or of those in the packs that were read: each unit that a snapshot
+/// names is one that a pack holds.
 fn check_maps(
     vault: &Vault,
     manifests: &[Manifest],
+    chosen: Option<&BTreeSet<PackId>>,
     control: &Control,
     report: &mut CheckReport,
 ) -> Result<()> {
@@ -324,7 +419,9 @@ fn check_maps(
         for entry in manifest.entries() {
             for number in 0..entry.leaves.len() {
                 control.cancel.check()?;
-                if !seen.insert(leaf_identity(manifest, entry, number)) {
+                let mut packs = leaf_packs(manifest, &entry.leaves[number]).into_iter().flatten();
+                let due = chosen.is_none_or(|chosen| packs.any(|pack| chosen.contains(&pack.id)));
+                if !due || !seen.insert(leaf_identity(manifest, entry, number)) {
                     continue;
                 }
                 report.judge(vault.load_leaf(manifest, entry, number).map(drop))?;

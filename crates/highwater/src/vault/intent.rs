@@ -15,6 +15,8 @@ use super::snapshots::foreign;
 
 /// An intent older than this stands for no backup: its packs may be collected.
 const INTENT_SECONDS_MAX: u64 = 24 * 60 * 60;
+/// The same as a duration.
+pub(crate) const INTENT_TIME_MAX: Duration = Duration::from_secs(INTENT_SECONDS_MAX);
 
 /// A backup commits within this time or not at all: well before anybody takes it for dead.
 pub(crate) const BACKUP_TIME_MAX: Duration = Duration::from_secs(INTENT_SECONDS_MAX / 2);
@@ -33,9 +35,12 @@ pub(crate) struct Intent {
     /// The run of the kernel that the backup runs under, where it can be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) boot: Option<String>,
+    /// No backup: a prune rewrites packs. Its own packs are named after it as those of a snapshot are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) rewrite: bool,
 }
 
-fn intent_name(snapshot: SnapshotId) -> String {
+pub(crate) fn intent_name(snapshot: SnapshotId) -> String {
     format!("intents/{snapshot}")
 }
 
@@ -109,7 +114,9 @@ impl Vault {
         let mut committed: Option<Vec<SnapshotId>> = None;
         for listed in self.store().list(Some("intents"))? {
             let intent = self.open_intent(&listed.name)?;
-            if intent.node != *node || intent.writer != writer || !self.is_dead(&intent) {
+            // The packs of a rewriting may be named by manifests: that is for a prune to judge.
+            let ours = intent.node == *node && intent.writer == writer && !intent.rewrite;
+            if !ours || !self.is_dead(&intent) {
                 continue;
             }
             let committed = match &committed {

@@ -16,8 +16,10 @@ use crate::ids::{Epoch, NodeName, SlotId, Time, VaultId, WriterId};
 
 mod actor;
 mod check;
+mod checked;
 pub(crate) mod codec;
 pub(crate) mod document;
+pub mod forget;
 mod header;
 mod intent;
 mod keys;
@@ -26,7 +28,9 @@ pub mod manifest;
 mod nodes;
 pub(crate) mod pack;
 mod probe;
+pub mod prune;
 pub(crate) mod read;
+pub mod retention;
 pub(crate) mod runs;
 pub(crate) mod seal;
 mod sealed;
@@ -34,21 +38,25 @@ mod snapshots;
 pub(crate) mod store;
 #[cfg(test)]
 mod tests;
+mod trash;
 pub(crate) mod witness;
 
 pub(crate) use actor::boot;
 pub use check::{CheckOptions, CheckReport, Fault, check};
+pub use checked::{Coverage, Share};
 pub(crate) use intent::{BACKUP_TIME_MAX, Intent};
 pub(crate) use keys::{MasterKey, SlotDoc};
 pub use manifest::Manifest;
 pub(crate) use nodes::{NodeRecord, copied};
 pub(crate) use snapshots::{MANIFEST_VERSION, SnapshotName};
+pub use trash::GRACE;
 
 use header::Header;
 use local::LocalStore;
 use pack::UnitKeys;
 use read::PackCache;
 use store::Store;
+use trash::TrashCache;
 
 /// Where a vault is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -193,6 +201,7 @@ pub struct Vault {
     keys: UnitKeys,
     env: Env,
     packs: PackCache,
+    trash: TrashCache,
 }
 
 impl Vault {
@@ -287,7 +296,8 @@ impl Vault {
             page: *master.derive(id.as_bytes(), &[b"hw1 page"]),
             slice: *master.derive(id.as_bytes(), &[b"hw1 slice"]),
         };
-        Vault { store, location, header, master, keys, env, packs: PackCache::default() }
+        let (packs, trash) = (PackCache::default(), TrashCache::default());
+        Vault { store, location, header, master, keys, env, packs, trash }
     }
 
     /// The vault's id.
@@ -358,6 +368,10 @@ impl Vault {
 
     pub(crate) fn pack_cache(&self) -> &PackCache {
         &self.packs
+    }
+
+    pub(crate) fn trash_cache(&self) -> &TrashCache {
+        &self.trash
     }
 
     /// Removes temporary files of writers that were killed.

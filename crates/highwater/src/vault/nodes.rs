@@ -40,6 +40,9 @@ pub(crate) struct NodeRecord {
     pub(crate) fence: BTreeMap<u64, Seq>,
     /// The newest snapshot that its owner recorded.
     pub(crate) newest: Option<(SnapshotId, Seq)>,
+    /// The newest snapshot, once a prune has deleted it: it is not lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pruned: Option<SnapshotId>,
     /// The highest marks seen.
     pub(crate) marks: BTreeMap<String, u64>,
     /// How a restored node is held back, as the newest snapshot asks for it.
@@ -71,6 +74,7 @@ impl NodeRecord {
             since: now,
             fence: BTreeMap::new(),
             newest: None,
+            pruned: None,
             marks: BTreeMap::new(),
             guard: None,
             restored: Vec::new(),
@@ -201,6 +205,7 @@ impl Vault {
             }
             record.uid = Some(manifest.uid);
             record.newest = Some((manifest.snapshot, manifest.seq));
+            record.pruned = None;
             record.guard = manifest.guard_kind();
             for (name, mark) in &manifest.marks {
                 let highest = record.marks.entry(name.clone()).or_default();
@@ -261,7 +266,8 @@ impl Vault {
             if !take && record.writer != Some(writer) {
                 return Err(fenced(record));
             }
-            let names = self.snapshot_names(Some(node))?;
+            // What was forgotten counts too: it may be brought back.
+            let names = self.standing_names(Some(node))?;
             let last = names.iter().filter(|name| name.epoch == record.epoch).map(|name| name.seq);
             record.fence.insert(record.epoch.0, last.max().unwrap_or_default());
             record.writer = take.then_some(writer);

@@ -30,6 +30,7 @@ pub(crate) enum ObjectKind {
     Manifest = 2,
     Intent = 3,
     Node = 4,
+    Trash = 5,
     Witness = 6,
     Kit = 7,
 }

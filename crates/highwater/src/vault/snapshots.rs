@@ -13,6 +13,7 @@ use super::nodes::NodeRecord;
 use super::pack::pack_name;
 use super::seal::ObjectKind;
 use super::sealed;
+use super::trash::{GRACE, after};
 use super::{Level, Selector, SnapshotInfo, Vault};
 
 /// The version of manifests that this program writes.
@@ -64,8 +65,19 @@ impl SnapshotName {
 
 impl Vault {
     /// The visible snapshots of a node or of all, each in its highest generation; by node, epoch
-    /// and sequence. A snapshot that a deposed writer committed behind the fence is not visible.
+    /// and sequence. Neither one that a deposed writer committed behind the fence is visible, nor
+    /// one that was forgotten.
     pub(crate) fn snapshot_names(&self, node: Option<&NodeName>) -> Result<Vec<SnapshotName>> {
+        // The trash first: a prune removes manifests before what hides them.
+        let trash = self.trash()?;
+        let mut names = self.standing_names(node)?;
+        names.retain(|name| !trash.hides(name.snapshot));
+        Ok(names)
+    }
+
+    /// The same with those that were forgotten, as long as a prune has not deleted them: what a node
+    /// has done is not undone by forgetting it.
+    pub(crate) fn standing_names(&self, node: Option<&NodeName>) -> Result<Vec<SnapshotName>> {
         let prefix = node.map_or("snapshots".to_owned(), |node| format!("snapshots/{node}"));
         let mut names = Vec::new();
         for listed in self.store().list(Some(&prefix))? {
@@ -134,24 +146,9 @@ impl Vault {
         if selector.snapshot == "latest" {
             return self.resolve_latest(&names, selector);
         }
-        let prefix = selector.snapshot.as_str();
-        if prefix.len() < 4 || !prefix.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(Error::input(format!("`{}` is no snapshot id", encode(prefix.as_bytes())))
-                .hint("give an id, four or more of its first digits, or `latest`"));
-        }
-        let prefix = prefix.to_ascii_lowercase();
-        let mut fitting =
-            names.iter().filter(|name| name.snapshot.to_string().starts_with(&prefix));
-        let Some(first) = fitting.next() else {
-            return Err(Error::not_found(format!("no snapshot {prefix} in the vault"))
-                .entry(prefix)
-                .hint("`highwater snapshots` lists them"));
-        };
-        if fitting.next().is_some() {
-            return Err(Error::input(format!("more than one snapshot begins with {prefix}"))
-                .hint("give more digits"));
-        }
-        let info = self.snapshot_info(first)?;
+        let named = by_prefix(&names, &selector.snapshot)
+            .or_else(|error| Err(self.forgotten(selector)?.unwrap_or(error)))?;
+        let info = self.snapshot_info(named)?;
         if selector.before.is_some_and(|before| info.manifest.time > before) {
             return Err(Error::not_found("that snapshot is younger than the time asked for"));
         }
@@ -183,12 +180,35 @@ impl Vault {
         Err(if selector.require.is_some() { too_low() } else { nothing() })
     }
 
+    /// That a snapshot is not there because it was forgotten, if that is so.
+    fn forgotten(&self, selector: &Selector) -> Result<Option<Error>> {
+        let standing = self.standing_names(selector.node.as_ref())?;
+        let Ok(name) = by_prefix(&standing, &selector.snapshot) else { return Ok(None) };
+        let trash = self.trash()?;
+        let Some(since) = trash.forgotten(name.snapshot) else { return Ok(None) };
+        let id = name.snapshot;
+        let error = Error::not_found(format!("snapshot {id} was forgotten at {since}"));
+        Ok(Some(error.entry(id.to_string()).hint(if trash.claimed(id) {
+            "a prune has begun to delete it: restore another one".to_owned()
+        } else {
+            let until = after(since, GRACE);
+            format!("`highwater forget --undo {id}` brings it back, at least until {until}")
+        })))
+    }
+
     /// The snapshot that the node's record knows as the newest, where its manifest is gone.
     pub(crate) fn lost_newest(&self, node: &NodeName) -> Result<Option<SnapshotId>> {
-        let Some((newest, _)) = self.node_record(node)?.and_then(|record| record.newest) else {
-            return Ok(None);
-        };
-        Ok(if self.is_committed(node, newest)? { None } else { Some(newest) })
+        match self.node_record(node)? {
+            Some(record) => self.lost_newest_of(&record),
+            None => Ok(None),
+        }
+    }
+
+    /// The same by a record that was read already. What was forgotten on purpose is not lost.
+    pub(crate) fn lost_newest_of(&self, record: &NodeRecord) -> Result<Option<SnapshotId>> {
+        let Some((newest, _)) = record.newest else { return Ok(None) };
+        let there = record.pruned == Some(newest) || self.is_committed(&record.node, newest)?;
+        Ok(if there { None } else { Some(newest) })
     }
 
     /// What the operator should know of a node in this vault: a newest snapshot that is gone.
@@ -226,6 +246,11 @@ impl Vault {
         }
     }
 
+    /// Removes a manifest that its own backup must not have put.
+    pub(crate) fn take_back(&self, manifest: &Manifest) -> Result<()> {
+        self.store().delete(&SnapshotName::of(manifest).object())
+    }
+
     /// A pack of the manifest that is not there in its full size, if there is one.
     pub(crate) fn missing_pack(&self, manifest: &Manifest) -> Result<Option<String>> {
         if manifest.packs.is_empty() {
@@ -256,6 +281,27 @@ impl Vault {
             _ => Level::Sealed,
         };
         Ok(SnapshotInfo { manifest, level })
+    }
+}
+
+/// The one snapshot whose id begins with `prefix`. Input where that is no beginning of an id, or of
+/// more than one; not found where it is of none.
+pub(crate) fn by_prefix<'a>(names: &'a [SnapshotName], prefix: &str) -> Result<&'a SnapshotName> {
+    if prefix.len() < 4 || !prefix.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(Error::input(format!("`{}` is no snapshot id", encode(prefix.as_bytes())))
+            .hint("give an id, four or more of its first digits, or `latest`"));
+    }
+    let prefix = prefix.to_ascii_lowercase();
+    let mut fitting = names.iter().filter(|name| name.snapshot.to_string().starts_with(&prefix));
+    let Some(first) = fitting.next() else {
+        return Err(Error::not_found(format!("no snapshot {prefix} in the vault"))
+            .entry(prefix)
+            .hint("`highwater snapshots` lists them"));
+    };
+    match fitting.next() {
+        None => Ok(first),
+        Some(_) => Err(Error::input(format!("more than one snapshot begins with {prefix}"))
+            .hint("give more digits")),
     }
 }
 

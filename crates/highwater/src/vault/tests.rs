@@ -128,6 +128,7 @@ fn intent() -> Intent {
         writer: WriterId::from_bytes([3; 16]),
         start: time(),
         boot: None,
+        rewrite: false,
     }
 }
 
@@ -143,6 +144,7 @@ fn record() -> NodeRecord {
         reason: Some("moved".to_owned()),
         since: time(),
         fence: [(1, Seq(4)), (2, Seq(9))].into(),
+        pruned: None,
         newest: Some((SnapshotId::from_bytes([1; 16]), Seq(10))),
         marks: [("height".to_owned(), 5)].into(),
         guard: None,

@@ -136,18 +136,17 @@ fn another_vaults_objects_are_refused() {
 }
 
 #[test]
-fn check_names_what_no_highwater_puts_there_and_leaves_trash_alone() {
+fn check_names_what_no_highwater_puts_there() {
     let bench = Bench::new();
     bench.write("a", b"1");
     bench.backup();
     let vault = bench.dir.path().join("vault");
     fs::create_dir(vault.join("trash")).unwrap();
-    fs::write(vault.join("trash/of-a-later-prune"), b"").unwrap();
-    bench.assert_sound();
+    fs::write(vault.join("trash/note"), b"").unwrap();
     fs::write(vault.join("snapshots/node/readme.txt"), b"").unwrap();
     fs::write(vault.join("notes"), b"").unwrap();
     let report = check(&bench.vault, &CheckOptions::default(), &control()).unwrap();
     let entries: Vec<_> = report.errors.iter().map(|fault| fault.entry.as_str()).collect();
-    assert!(entries.contains(&"notes"), "{entries:?}");
+    assert!(entries.contains(&"notes") && entries.contains(&"trash/note"), "{entries:?}");
     assert!(entries.contains(&"snapshots/node/readme.txt"), "{entries:?}");
 }

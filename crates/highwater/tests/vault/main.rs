@@ -7,9 +7,11 @@ mod fixture;
 mod increments;
 mod marks;
 mod owners;
+mod prune;
 mod quarantine;
 mod sequences;
 mod slots;
+mod subset;
 mod witness;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,270 @@
+//! Forgetting snapshots: a plan that prints, tombstones that hide, and the way back.
+//!
+//! A tombstone destroys nothing. What it hides can be brought back until a prune that comes after
+//! the grace period has begun to delete it. See [`crate::vault::prune`] for why that is safe beside
+//! backups and other prunes.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::control::Control;
+use crate::env::FaultPoint;
+use crate::error::{Error, Kind, Result};
+use crate::ids::{NodeName, SnapshotId, Time};
+
+use super::retention::{Candidate, Reason, Retention};
+use super::snapshots::by_prefix;
+use super::trash::{Forgotten, GRACE, Purpose, SNAPSHOTS_MAX, TrashDoc, after};
+use super::{Actor, Level, SnapshotInfo, SnapshotName, Vault};
+
+/// What is to be forgotten.
+#[derive(Clone, Debug, Default)]
+pub struct ForgetOptions {
+    /// One node alone; each of them by itself where `None`.
+    pub node: Option<NodeName>,
+    /// The policy; empty where `snapshots` are named.
+    pub retention: Retention,
+    /// Ids or unique prefixes; empty where there is a policy.
+    pub snapshots: Vec<String>,
+}
+
+/// What would be forgotten: data that prints.
+#[derive(Clone, Debug, Serialize)]
+pub struct ForgetPlan {
+    /// The nodes, by name.
+    pub nodes: Vec<NodePlan>,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// What would become of the snapshots of a node.
+#[derive(Clone, Debug, Serialize)]
+pub struct NodePlan {
+    /// The node.
+    pub node: NodeName,
+    /// What stays, newest first.
+    pub keep: Vec<Keep>,
+    /// What goes, newest first.
+    pub forget: Vec<Goes>,
+}
+
+/// A snapshot that stays.
+#[derive(Clone, Debug, Serialize)]
+pub struct Keep {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// When its barrier was; `None` where its manifest can't be opened.
+    pub time: Option<Time>,
+    /// Why; empty where snapshots were named and it was not.
+    pub reasons: Vec<Reason>,
+}
+
+/// A snapshot that goes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Goes {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// When its barrier was; `None` where its manifest can't be opened.
+    pub time: Option<Time>,
+}
+
+/// What was forgotten.
+#[derive(Clone, Debug, Serialize)]
+pub struct Forgot {
+    /// The snapshots.
+    pub snapshots: Vec<SnapshotId>,
+    /// Until then at least they can be brought back, by the store's clock; `None` where there are
+    /// none.
+    pub until: Option<Time>,
+}
+
+/// Decides what would be forgotten; nothing is written.
+///
+/// # Errors
+/// Input where neither a policy nor snapshots are given, or both; not found where a snapshot or the
+/// node is none of the vault.
+pub fn plan(vault: &Vault, options: &ForgetOptions) -> Result<ForgetPlan> {
+    if !options.snapshots.is_empty() && !options.retention.is_empty() {
+        return Err(Error::input("both a policy and snapshots were given")
+            .hint("forget by one of them, then by the other"));
+    }
+    let names = vault.snapshot_names(options.node.as_ref())?;
+    if let (true, Some(node)) = (names.is_empty(), &options.node) {
+        return Err(Error::not_found(format!("the vault holds no snapshot of node `{node}`")));
+    }
+    if options.snapshots.is_empty() {
+        by_policy(vault, options, &names)
+    } else {
+        by_name(vault, options, &names)
+    }
+}
+
+/// Forgets what a plan says. The snapshots are hidden from then on; nothing is deleted.
+pub fn run(vault: &Vault, actor: &Actor, plan: &ForgetPlan, control: &Control) -> Result<Forgot> {
+    let _lock = actor.lock_vault(vault.id())?;
+    vault.collect_temporary()?;
+    let gone: Vec<Forgotten> = plan
+        .nodes
+        .iter()
+        .flat_map(|node| node.forget.iter().map(|goes| (&node.node, goes.snapshot)))
+        .map(|(node, snapshot)| Forgotten { node: node.clone(), snapshot })
+        .collect();
+    vault.trash()?.refuse_unknown()?;
+    let mut until = None;
+    for some in gone.chunks(SNAPSHOTS_MAX) {
+        control.cancel.check()?;
+        control.env.fault(FaultPoint::ForgetTombstone)?;
+        let doc = TrashDoc::new(vault, Purpose::Forget, &actor.name, some.to_vec(), Vec::new())?;
+        let record = vault.put_trash(&doc)?;
+        until = until.or(Some(after(record.modified, GRACE)));
+    }
+    Ok(Forgot { snapshots: gone.into_iter().map(|gone| gone.snapshot).collect(), until })
+}
+
+/// Brings a forgotten snapshot back, by its id or a unique prefix of it.
+///
+/// # Errors
+/// Not found where no such snapshot was forgotten; conflict where a prune has begun to delete it.
+pub fn undo(vault: &Vault, actor: &Actor, snapshot: &str, control: &Control) -> Result<SnapshotId> {
+    let _lock = actor.lock_vault(vault.id())?;
+    vault.collect_temporary()?;
+    let mut standing = vault.standing_names(None)?;
+    let trash = vault.trash()?;
+    trash.refuse_unknown()?;
+    standing.retain(|name| trash.forgotten(name.snapshot).is_some());
+    let snapshot = by_prefix(&standing, snapshot)
+        .map_err(|error| match error.kind() {
+            Kind::NotFound => Error::not_found(format!("no snapshot {snapshot} was forgotten"))
+                .entry(snapshot)
+                .hint("a prune may have deleted it"),
+            _ => error,
+        })?
+        .snapshot;
+    if trash.claimed(snapshot) {
+        return Err(too_late(snapshot));
+    }
+    for record in trash.tombstones(snapshot) {
+        let mut others = record.doc.snapshots.clone();
+        others.retain(|gone| gone.snapshot != snapshot);
+        if !others.is_empty() {
+            // The others stay hidden at every instant: their new tombstone stands before the old
+            // one goes.
+            let doc = TrashDoc::new(vault, Purpose::Forget, &actor.name, others, Vec::new())?;
+            vault.put_trash(&doc)?;
+        }
+        control.env.fault(FaultPoint::ForgetUndo)?;
+        vault.store().delete(&record.name)?;
+    }
+    // A prune puts its claim and then looks for the tombstone; this removed the tombstone and then
+    // looks for a claim. So one of the two sees the other.
+    if vault.trash()?.claimed(snapshot) {
+        let again = trash.tombstones(snapshot).into_iter().flat_map(|record| {
+            record.doc.snapshots.clone().into_iter().filter(|gone| gone.snapshot == snapshot)
+        });
+        let again: Vec<Forgotten> = again.take(1).collect();
+        let doc = TrashDoc::new(vault, Purpose::Forget, &actor.name, again, Vec::new())?;
+        vault.put_trash(&doc)?;
+        return Err(too_late(snapshot));
+    }
+    // A prune that began and ended meanwhile has left no claim, and no manifest.
+    if !vault.standing_names(None)?.iter().any(|name| name.snapshot == snapshot) {
+        return Err(too_late(snapshot));
+    }
+    Ok(snapshot)
+}
+
+fn too_late(snapshot: SnapshotId) -> Error {
+    Error::conflict("a prune has begun to delete that snapshot")
+        .entry(snapshot.to_string())
+        .hint("`highwater snapshots` lists what is left")
+}
+
+fn by_policy(vault: &Vault, options: &ForgetOptions, names: &[SnapshotName]) -> Result<ForgetPlan> {
+    let mut warnings = Vec::new();
+    let mut nodes: BTreeMap<NodeName, Vec<Result<SnapshotInfo, SnapshotId>>> = BTreeMap::new();
+    for name in names {
+        let info = match vault.snapshot_info(name) {
+            Ok(info) => Ok(info),
+            Err(error) if error.kind() == Kind::Corrupt => {
+                warnings.push(format!(
+                    "snapshot {} of {} can't be opened and stays: forget it by its id",
+                    name.snapshot, name.node
+                ));
+                Err(name.snapshot)
+            }
+            Err(error) => return Err(error),
+        };
+        nodes.entry(name.node.clone()).or_default().push(info);
+    }
+    let now = vault.env().now();
+    let mut planned = Vec::new();
+    for (node, infos) in nodes {
+        let readable: Vec<&SnapshotInfo> = infos.iter().flatten().collect();
+        let candidates: Vec<Candidate> = readable.iter().map(|info| Candidate::of(info)).collect();
+        let kept = options.retention.apply(&candidates, now)?;
+        let time = |snapshot: &SnapshotId| {
+            let info = readable.iter().find(|info| info.manifest.snapshot == *snapshot);
+            info.map(|info| info.manifest.time)
+        };
+        let unreadable = infos.iter().filter_map(|info| info.as_ref().err());
+        let unreadable =
+            unreadable.map(|&snapshot| Keep { snapshot, time: None, reasons: Vec::new() });
+        let keep = kept.keep.into_iter().map(|(snapshot, reasons)| Keep {
+            snapshot,
+            time: time(&snapshot),
+            reasons,
+        });
+        let forget = kept.forget.into_iter();
+        planned.push(NodePlan {
+            node,
+            keep: keep.chain(unreadable).collect(),
+            forget: forget.map(|snapshot| Goes { snapshot, time: time(&snapshot) }).collect(),
+        });
+    }
+    if planned.is_empty() {
+        // An empty vault is no reason to accept a policy that says nothing.
+        options.retention.apply(&[], now)?;
+    }
+    Ok(ForgetPlan { nodes: planned, warnings })
+}
+
+/// The snapshots that were named, also such as can't be opened.
+fn by_name(vault: &Vault, options: &ForgetOptions, names: &[SnapshotName]) -> Result<ForgetPlan> {
+    let mut chosen = Vec::new();
+    for text in &options.snapshots {
+        let name = by_prefix(names, text)?;
+        if !chosen.contains(&name.snapshot) {
+            chosen.push(name.snapshot);
+        }
+    }
+    let mut warnings = Vec::new();
+    let mut nodes: BTreeMap<NodeName, NodePlan> = BTreeMap::new();
+    for name in names.iter().rev() {
+        let node = nodes.entry(name.node.clone()).or_insert_with(|| NodePlan {
+            node: name.node.clone(),
+            keep: Vec::new(),
+            forget: Vec::new(),
+        });
+        let info = match vault.snapshot_info(name) {
+            Ok(info) => Some(info),
+            Err(error) if error.kind() == Kind::Corrupt => None,
+            Err(error) => return Err(error),
+        };
+        let (snapshot, time) = (name.snapshot, info.as_ref().map(|info| info.manifest.time));
+        if !chosen.contains(&snapshot) {
+            node.keep.push(Keep { snapshot, time, reasons: Vec::new() });
+            continue;
+        }
+        let good = info.is_some_and(|info| info.level > Level::Failed);
+        if node.keep.is_empty() && good {
+            warnings.push(format!("{snapshot} is the newest snapshot of {}", name.node));
+        }
+        node.forget.push(Goes { snapshot, time });
+    }
+    nodes.retain(|_, node| !node.forget.is_empty());
+    for node in nodes.values().filter(|node| node.keep.is_empty()) {
+        warnings.push(format!("no snapshot of {} is left", node.node));
+    }
+    Ok(ForgetPlan { nodes: nodes.into_values().collect(), warnings })
+}

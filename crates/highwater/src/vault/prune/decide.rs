@@ -1,0 +1,190 @@
+//! What of a vault goes, and what stays: pure, from what was listed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::error::{Error, Kind, Result};
+use crate::ids::{PackId, SnapshotId, Time};
+use crate::vault::SnapshotName;
+use crate::vault::intent::{INTENT_TIME_MAX, intent_name};
+use crate::vault::trash::{Purpose, TrashRecord, after};
+
+use super::survey::{Survey, is_older, refuse};
+use super::{Waiting, Why};
+
+/// A pack in no manifest may be one that a backup writes, until it is so old.
+const UNREFERENCED_TIME_MAX: Duration = Duration::from_secs(48 * 60 * 60);
+
+/// What goes, what stays for now, and what is to be said of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Decision {
+    /// By name, so that of a snapshot the lower generations go first.
+    pub(super) manifests: Vec<(SnapshotName, Why)>,
+    /// With their sizes.
+    pub(super) packs: BTreeMap<PackId, u64>,
+    pub(super) bytes_needed: u64,
+    pub(super) packs_young: u64,
+    pub(super) waiting: Vec<Waiting>,
+    pub(super) warnings: Vec<String>,
+    intents: bool,
+    needed: BTreeSet<PackId>,
+    /// Records in the trash that have nothing left to hide, once all else is deleted.
+    pub(super) trash: Vec<String>,
+}
+
+/// Decides what goes at the time `now` of the store; no more than what is claimed, where there is a
+/// claim already.
+///
+/// # Errors
+/// Of the kind that kept a manifest that stays, or a living intent, from being opened.
+pub(super) fn decide(
+    survey: &Survey,
+    now: Time,
+    grace: Duration,
+    claim: Option<&TrashRecord>,
+) -> Result<Decision> {
+    let intents = survey.intents.iter().any(|intent| intent.is_dead(now));
+    let mut decision = Decision { intents, ..Decision::default() };
+    let held = held(survey, now)?;
+    let mut waiting = BTreeMap::new();
+    let mut given_up = BTreeSet::new();
+    let names: Vec<&SnapshotName> = survey.manifests.keys().collect();
+    for (at, &name) in names.iter().enumerate() {
+        let replaced = names.get(at + 1).filter(|next| next.snapshot == name.snapshot);
+        let replaced = replaced.map(|&next| survey.manifests[next].modified);
+        let listed = &survey.manifests[name];
+        let claimed = |why: Why| {
+            let named = |claim: &TrashRecord| claim.doc.names(name.snapshot);
+            why != Why::Forgotten || claim.is_none_or(named)
+        };
+        let why = match why(survey, name, replaced, (now, grace)) {
+            Fate::Goes(why) if !held.contains(&name.snapshot) && claimed(why) => why,
+            fate => {
+                let until = if let Fate::Waits(until) = fate { until } else { None };
+                if survey.trash.hides(name.snapshot) {
+                    let (node, snapshot) = (name.node.clone(), name.snapshot);
+                    waiting.insert(snapshot, Waiting { node, snapshot, until });
+                }
+                let packs = listed.packs.as_ref().map_err(|error| unreadable(name, error))?;
+                decision.needed.extend(packs);
+                continue;
+            }
+        };
+        given_up.extend(listed.packs.as_ref().into_iter().flatten().copied());
+        decision.manifests.push((name.clone(), why));
+    }
+    decision.waiting = waiting.into_values().collect();
+    let claims = survey.trash.records.iter().filter(|record| record.doc.purpose == Purpose::Delete);
+    given_up.extend(claims.flat_map(|record| record.doc.packs.iter().copied()));
+    for (&id, pack) in &survey.packs {
+        if decision.needed.contains(&id) {
+            decision.bytes_needed += pack.size;
+        } else if given_up.contains(&id) || is_older(pack.modified, now, UNREFERENCED_TIME_MAX) {
+            if claim.is_none_or(|claim| claim.doc.packs.contains(&id)) {
+                decision.packs.insert(id, pack.size);
+            }
+        } else {
+            decision.packs_young += 1;
+        }
+    }
+    decision.warnings.extend(survey.trash.damaged.iter().map(|name| {
+        format!("{name} can't be opened and is removed: what it has forgotten is visible again")
+    }));
+    let own = claim.map(|claim| claim.name.as_str());
+    decision.trash = decision.emptied(survey, now, own);
+    Ok(decision)
+}
+
+/// What becomes of a manifest.
+enum Fate {
+    Stays,
+    /// It was forgotten, or replaced; until when it stays.
+    Waits(Option<Time>),
+    Goes(Why),
+}
+
+fn why(
+    survey: &Survey,
+    name: &SnapshotName,
+    replaced: Option<Time>,
+    (now, grace): (Time, Duration),
+) -> Fate {
+    if let Some(since) = survey.trash.forgotten(name.snapshot) {
+        // What a prune has begun to delete is deleted.
+        if is_older(since, now, grace) || survey.trash.claimed(name.snapshot) {
+            return Fate::Goes(Why::Forgotten);
+        }
+        return Fate::Waits(Some(after(since, grace)));
+    }
+    let aged = |since: Time, why: Why| match is_older(since, now, grace) {
+        true => Fate::Goes(why),
+        false => Fate::Waits(Some(after(since, grace))),
+    };
+    if survey.is_fenced(name) {
+        return aged(survey.manifests[name].modified, Why::Fenced);
+    }
+    replaced.map_or(Fate::Stays, |since| aged(since, Why::Replaced))
+}
+
+/// The snapshots that backups which may be running build on, and those that they are about to record.
+fn held(survey: &Survey, now: Time) -> Result<BTreeSet<SnapshotId>> {
+    let mut held = BTreeSet::new();
+    for intent in survey.intents.iter().filter(|intent| !intent.is_dead(now)) {
+        let Some(opened) = &intent.intent else {
+            let name = intent_name(intent.snapshot);
+            let dead = after(intent.modified, INTENT_TIME_MAX);
+            let damage = Error::new(Kind::Corrupt, "it is damaged").entry(name);
+            return Err(refuse(&damage, format!("from {dead} on it stands for no backup")));
+        };
+        held.insert(intent.snapshot);
+        held.extend(opened.parent);
+    }
+    Ok(held)
+}
+
+fn unreadable(name: &SnapshotName, error: &Error) -> Error {
+    let id = name.snapshot;
+    let hint = match error.kind() {
+        Kind::Input => "use a newer highwater".to_owned(),
+        _ => format!(
+            "`highwater forget {id}` gives it up; once its time is over, `highwater prune` goes on"
+        ),
+    };
+    refuse(error, hint)
+}
+
+impl Decision {
+    pub(super) fn is_empty(&self) -> bool {
+        self.manifests.is_empty() && self.packs.is_empty() && !self.intents && self.trash.is_empty()
+    }
+
+    fn emptied(&self, survey: &Survey, now: Time, own: Option<&str>) -> Vec<String> {
+        let gone: BTreeSet<&SnapshotName> = self.manifests.iter().map(|(name, _)| name).collect();
+        let left: BTreeSet<SnapshotId> = survey
+            .manifests
+            .keys()
+            .filter(|name| !gone.contains(name))
+            .map(|name| name.snapshot)
+            .collect();
+        let pack_left = |id: &PackId| {
+            survey.packs.contains_key(id)
+                && !self.packs.contains_key(id)
+                && !self.needed.contains(id)
+        };
+        let over = |record: &&TrashRecord| {
+            let hides = record.doc.snapshots.iter().any(|gone| left.contains(&gone.snapshot));
+            match record.doc.purpose {
+                Purpose::Forget => !hides,
+                // Another prune may be at it; a day later none is.
+                Purpose::Delete => {
+                    is_older(record.modified, now, INTENT_TIME_MAX)
+                        || !hides && !record.doc.packs.iter().any(pack_left)
+                }
+                Purpose::Clock => is_older(record.modified, now, INTENT_TIME_MAX),
+            }
+        };
+        let others = survey.trash.records.iter().filter(|record| Some(record.name.as_str()) != own);
+        let records = others.filter(over).map(|record| record.name.clone());
+        records.chain(survey.trash.damaged.iter().cloned()).collect()
+    }
+}

@@ -1,0 +1,365 @@
+//! Pruning: what was forgotten long enough ago is deleted, and what nobody needs.
+//!
+//! No lock joins the machines that use a vault. What follows is why a prune is safe beside backups,
+//! restores, other forgets and other prunes, if the store lists an object as soon as it is put. All
+//! ages are by the store's clock: the time that it gives a small object which the prune puts.
+//!
+//! A **backup** (1) chooses the newest visible snapshot as its parent, (2) puts its intent, which
+//! names the parent, (3) looks whether the parent is still visible, in which generation, and whether
+//! all its packs are there, and else builds on nothing, (4) puts packs, (5) sees that its intent
+//! stands, (6) puts the manifest, (7) sees that its intent stands, and else takes the manifest back.
+//! A **forget** puts a tombstone. A **prune** (a) puts a claim, which names all that it means to
+//! delete, (b) lists trash, (c) lists intents and deletes the dead ones, those older than a day,
+//! (d) lists manifests and opens them, (e) deletes manifests, then packs, then trash, its claim last.
+//!
+//! - *A parent is forgotten.* Tombstone before (3): the backup sees it. After (3): the intent was put
+//!   before the tombstone. If the prune finds it alive in (c), it keeps the parent whole. If it finds
+//!   none, the backup has ended, and its manifest is seen in (d); or the backup is dead.
+//! - *A prune deletes the parent between (1) and (3), its tombstone included.* Then the manifest is
+//!   gone before the tombstone is, and (3) does not find the parent.
+//! - *A backup that slept for more than a day* is taken for dead. The prune deletes the intent and
+//!   then lists manifests; the backup puts its manifest and then looks for its intent. So the prune
+//!   sees the manifest, or the backup misses its intent and takes the manifest back. (A backup ends
+//!   by itself after half a day; only a machine that is suspended between (5) and (6) gets here.)
+//! - *Packs of a running backup* are in no manifest. They are younger than its intent, and what is in
+//!   no manifest stays for two days, but for packs that a claim names: those were in a manifest that
+//!   has been deleted, and whoever builds on them names a parent, as above.
+//! - *A forgotten snapshot is brought back.* The undo removes the tombstone and then looks for a claim;
+//!   the prune puts its claim and then looks for tombstones. So the prune leaves it alone, or the undo
+//!   sees the claim and puts the tombstone back. What a claim names is hidden as well, so that no
+//!   backup builds on it meanwhile.
+//! - *Two prunes.* Each deletes only what none of the manifests that it has listed needs. Deleting
+//!   twice is deleting once. A claim that a killed prune has left is finished by the next one.
+//! - *A restore, a check* reads manifests that are visible. What it reads is deleted two days after it
+//!   was forgotten at the earliest, and so is a generation that was replaced.
+//! - *A takeover* hides what a deposed writer commits; nothing builds on it, and it is deleted two
+//!   days after it was put.
+//! - *A rewriting* copies units and puts manifests of the next generation. It puts an intent and then
+//!   looks for claims; a prune puts its claim and then looks for such intents: one of them gives way,
+//!   so that no manifest of a snapshot appears while the snapshot is deleted. A backup that began with
+//!   the old generation keeps it by its intent, as any parent; one that begins takes the highest.
+//! - *Killed anywhere:* manifests go before packs, and what hides them goes last. So a snapshot that
+//!   is visible is whole, and the next prune finds the rest by the claim.
+//!
+//! A shorter grace period shortens the time for restores and for second thoughts. It does not break
+//! any of the above but the one about restores and checks.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::control::{Control, Event};
+use crate::env::FaultPoint;
+use crate::error::{Error, Result};
+use crate::ids::{NodeName, PackId, SnapshotId, Time, WriterId};
+
+use super::checked::Share;
+use super::pack::pack_name;
+use super::trash::{Forgotten, GRACE, Purpose, TrashDoc, TrashRecord};
+use super::{Actor, SnapshotName, Vault};
+
+mod copy;
+mod decide;
+mod rewrite;
+mod survey;
+mod usage;
+
+use decide::{Decision, decide};
+use survey::{Announced, Known, Survey};
+
+/// How a prune decides.
+#[derive(Clone, Debug)]
+pub struct PruneOptions {
+    /// How long ago a snapshot was forgotten at least.
+    pub grace: Duration,
+    /// Whether packs that are mostly unneeded are rewritten.
+    pub rewrite: Option<Rewriting>,
+}
+
+impl Default for PruneOptions {
+    fn default() -> PruneOptions {
+        PruneOptions { grace: GRACE, rewrite: None }
+    }
+}
+
+/// How much is rewritten.
+#[derive(Clone, Copy, Debug)]
+pub struct Rewriting {
+    /// No more than this share of the vault's packs is to be unneeded.
+    pub unused_max: Share,
+    /// No more bytes are copied at once.
+    pub bytes_max: u64,
+}
+
+impl Rewriting {
+    /// What a prune rewrites where nothing else is said: no more than a tenth is to be unneeded, and
+    /// 4 GiB are copied at once. While it runs it remembers where each unit went: some 100 bytes for
+    /// each of up to a million pages.
+    pub const USUAL: Rewriting = Rewriting { unused_max: Share::TENTH, bytes_max: 4 << 30 };
+}
+
+/// What would be rewritten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RewritePlan {
+    /// Bytes in packs of the visible snapshots that none of them needs.
+    pub bytes_unused: u64,
+    /// Packs that would be replaced.
+    pub packs: u64,
+    /// Bytes that would be copied.
+    pub bytes: u64,
+}
+
+/// What was rewritten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Rewritten {
+    /// Snapshots that have a new generation.
+    pub manifests: u64,
+    /// Packs that were replaced; a prune deletes them once the grace period is over.
+    pub packs: u64,
+    /// Bytes of the new packs.
+    pub bytes: u64,
+}
+
+/// Why a manifest is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Why {
+    /// It was forgotten.
+    Forgotten,
+    /// A later generation of the same snapshot has replaced it.
+    Replaced,
+    /// A deposed writer put it, and nobody ever saw it.
+    Fenced,
+}
+
+/// A manifest that goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Doomed {
+    /// The node.
+    pub node: NodeName,
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// Which generation of it.
+    pub generation: u32,
+    /// Why.
+    pub why: Why,
+}
+
+/// A forgotten snapshot that stays for now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Waiting {
+    /// The node.
+    pub node: NodeName,
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// From then on it may go, by the store's clock; `None` where a backup that runs builds on it.
+    pub until: Option<Time>,
+}
+
+/// What a prune would delete: data that prints.
+#[derive(Clone, Debug, Serialize)]
+pub struct PrunePlan {
+    /// What time it was, by the store's clock.
+    pub time: Time,
+    /// Manifests that go.
+    pub manifests: Vec<Doomed>,
+    /// Packs that go.
+    pub packs: u64,
+    /// Bytes of those packs.
+    pub bytes: u64,
+    /// Bytes of the packs that stay because a snapshot needs them.
+    pub bytes_needed: u64,
+    /// Packs in no snapshot that stay: a backup may be writing them.
+    pub packs_young: u64,
+    /// Forgotten snapshots that stay for now.
+    pub waiting: Vec<Waiting>,
+    /// What would be rewritten, where that was asked for.
+    pub rewrite: Option<RewritePlan>,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
+    #[serde(skip)]
+    options: PruneOptions,
+    #[serde(skip)]
+    decision: Decision,
+    #[serde(skip)]
+    known: Known,
+}
+
+impl PrunePlan {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.decision.is_empty() && self.rewrites().is_none()
+    }
+
+    fn rewrites(&self) -> Option<&Rewriting> {
+        self.options.rewrite.as_ref().filter(|_| self.rewrite.is_some_and(|plan| plan.packs > 0))
+    }
+}
+
+/// What a prune has deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Pruned {
+    /// Snapshots, that is manifests of any generation.
+    pub manifests: u64,
+    /// Packs.
+    pub packs: u64,
+    /// Bytes of those packs.
+    pub bytes: u64,
+    /// What was rewritten.
+    pub rewritten: Rewritten,
+}
+
+/// Decides what a prune would delete. Nothing is deleted; a small object is put, and removed again,
+/// to learn the store's time.
+///
+/// # Errors
+/// Corrupt where a manifest that stays can't be opened, since what it needs is not known then; input
+/// where a newer program wrote one.
+pub fn plan(
+    vault: &Vault,
+    actor: &Actor,
+    options: &PruneOptions,
+    control: &Control,
+) -> Result<PrunePlan> {
+    let time = vault.store_time(&actor.name)?;
+    let mut known = Known::default();
+    let survey = Survey::take(vault, &mut known)?;
+    let decision = decide(&survey, time, options.grace, None)?;
+    let doomed = |(name, why): &(SnapshotName, Why)| Doomed {
+        node: name.node.clone(),
+        snapshot: name.snapshot,
+        generation: name.generation,
+        why: *why,
+    };
+    let rewrite = match &options.rewrite {
+        Some(rewriting) => {
+            let names = vault.snapshot_names(None)?;
+            Some(rewrite::plan(vault, &names, rewriting, control)?.0)
+        }
+        None => None,
+    };
+    Ok(PrunePlan {
+        time,
+        manifests: decision.manifests.iter().map(doomed).collect(),
+        packs: decision.packs.len() as u64,
+        bytes: decision.packs.values().sum(),
+        bytes_needed: decision.bytes_needed,
+        packs_young: decision.packs_young,
+        waiting: decision.waiting.clone(),
+        rewrite,
+        warnings: decision.warnings.clone(),
+        options: options.clone(),
+        decision,
+        known,
+    })
+}
+
+/// Deletes what a plan names, as far as nobody needs it any more.
+///
+/// # Errors
+/// Conflict where this user prunes the vault already; as [`plan`] otherwise. Whatever ends it, what
+/// is visible is whole, and the next prune finishes.
+pub fn run(vault: &Vault, actor: &Actor, plan: &PrunePlan, control: &Control) -> Result<Pruned> {
+    let _lock = actor.lock_vault(vault.id())?;
+    vault.collect_temporary()?;
+    let mut pruned = match plan.decision.is_empty() {
+        true => Pruned::default(),
+        false => claim_and_delete(vault, actor, plan, control)?,
+    };
+    if let Some(rewriting) = plan.rewrites() {
+        pruned.rewritten = rewrite::run(vault, actor, rewriting, control)?;
+    }
+    Ok(pruned)
+}
+
+fn claim_and_delete(
+    vault: &Vault,
+    actor: &Actor,
+    plan: &PrunePlan,
+    control: &Control,
+) -> Result<Pruned> {
+    control.env.fault(FaultPoint::PruneClaim)?;
+    let claim = vault.put_trash(&claim(vault, actor, &plan.decision)?)?;
+    control.env.fault(FaultPoint::PruneSurvey)?;
+    let writer = actor.writer(&control.env)?;
+    let (survey, decision) = match look_again(vault, &claim, plan, writer, control) {
+        Ok(found) => found,
+        Err(error) => {
+            // Nothing was deleted yet: the claim must not stay in the way of an undo.
+            vault.store().delete(&claim.name)?;
+            return Err(error);
+        }
+    };
+    let pruned = delete(vault, &survey, &decision, control)?;
+    control.env.fault(FaultPoint::PruneTrash)?;
+    vault.store().delete(&claim.name)?;
+    Ok(pruned)
+}
+
+/// What a prune means to delete, said before it decides for good.
+fn claim(vault: &Vault, actor: &Actor, decision: &Decision) -> Result<TrashDoc> {
+    let forgotten = decision.manifests.iter().filter(|(_, why)| *why == Why::Forgotten);
+    let snapshots: BTreeSet<Forgotten> = forgotten
+        .map(|(name, _)| Forgotten { node: name.node.clone(), snapshot: name.snapshot })
+        .collect();
+    let packs: Vec<PackId> = decision.packs.keys().copied().collect();
+    TrashDoc::new(vault, Purpose::Delete, &actor.name, snapshots.into_iter().collect(), packs)
+}
+
+/// Decides again, now that the claim stands; no more than what it names is left of it.
+fn look_again(
+    vault: &Vault,
+    claim: &TrashRecord,
+    plan: &PrunePlan,
+    writer: WriterId,
+    control: &Control,
+) -> Result<(Survey, Decision)> {
+    let mut known = plan.known.clone();
+    let mut survey = Survey::begin(vault)?;
+    let dead =
+        |intent: &Announced| intent.is_dead(claim.modified) || intent.is_killed_rewriting(writer);
+    survey.bury(vault, control, dead)?;
+    if survey.is_rewritten_beside(None) {
+        return Err(busy());
+    }
+    survey.finish(vault, &mut known)?;
+    let decision = decide(&survey, claim.modified, plan.options.grace, Some(claim))?;
+    Ok((survey, decision))
+}
+
+fn busy() -> Error {
+    Error::conflict("another prune of this vault is at work").hint("prune again once it has ended")
+}
+
+fn delete(
+    vault: &Vault,
+    survey: &Survey,
+    decision: &Decision,
+    control: &Control,
+) -> Result<Pruned> {
+    let mut pruned = Pruned::default();
+    control.report(Event::Stage { name: "prune", bytes_total: decision.packs.values().sum() });
+    for (name, why) in &decision.manifests {
+        control.cancel.check()?;
+        if *why == Why::Forgotten {
+            survey.remember(vault, name)?;
+        }
+        control.env.fault(FaultPoint::PruneManifest)?;
+        vault.store().delete(&name.object())?;
+        pruned.manifests += 1;
+    }
+    for (&pack, &bytes) in &decision.packs {
+        control.cancel.check()?;
+        control.env.fault(FaultPoint::PrunePack)?;
+        vault.store().delete(&pack_name(pack))?;
+        control.report(Event::Bytes(bytes));
+        pruned.packs += 1;
+        pruned.bytes += bytes;
+    }
+    for name in &decision.trash {
+        control.env.fault(FaultPoint::PruneTrash)?;
+        vault.store().delete(name)?;
+    }
+    Ok(pruned)
+}

@@ -1,0 +1,206 @@
+//! What is in a vault, listed in the order that makes a decision safe: trash, intents, manifests,
+//! packs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::control::Control;
+use crate::env::FaultPoint;
+use crate::error::{Error, Kind, Result};
+use crate::ids::{NodeName, PackId, SnapshotId, Time, WriterId};
+use crate::vault::intent::{INTENT_TIME_MAX, Intent};
+use crate::vault::manifest::Manifest;
+use crate::vault::nodes::NodeRecord;
+use crate::vault::pack::pack_name;
+use crate::vault::snapshots::foreign;
+use crate::vault::trash::Trash;
+use crate::vault::{SnapshotName, Vault};
+
+/// What is known of manifests that were opened before; they never change under their name.
+pub(super) type Known = BTreeMap<SnapshotName, BTreeSet<PackId>>;
+
+/// An intent, as listed.
+pub(super) struct Announced {
+    pub(super) snapshot: SnapshotId,
+    pub(super) modified: Time,
+    /// What it says; `None` where it can't be opened.
+    pub(super) intent: Option<Intent>,
+}
+
+/// A manifest, as listed.
+pub(super) struct Listed {
+    pub(super) modified: Time,
+    /// The packs that it needs; else why that is not known.
+    pub(super) packs: Result<BTreeSet<PackId>>,
+}
+
+/// A pack, as listed.
+pub(super) struct Stored {
+    pub(super) size: u64,
+    pub(super) modified: Time,
+}
+
+#[derive(Default)]
+pub(super) struct Survey {
+    pub(super) trash: Trash,
+    pub(super) intents: Vec<Announced>,
+    pub(super) manifests: BTreeMap<SnapshotName, Listed>,
+    pub(super) packs: BTreeMap<PackId, Stored>,
+    pub(super) records: BTreeMap<NodeName, NodeRecord>,
+}
+
+impl Survey {
+    /// All of it, without a change to the vault.
+    pub(super) fn take(vault: &Vault, known: &mut Known) -> Result<Survey> {
+        let mut survey = Survey::begin(vault)?;
+        survey.finish(vault, known)?;
+        Ok(survey)
+    }
+
+    /// Trash, then intents.
+    pub(super) fn begin(vault: &Vault) -> Result<Survey> {
+        let trash = vault.trash()?;
+        trash.refuse_unknown()?;
+        let mut intents = Vec::new();
+        for listed in vault.store().list(Some("intents"))? {
+            let id = listed.name.strip_prefix("intents/").and_then(|id| id.parse().ok());
+            let snapshot = id.ok_or_else(|| foreign(&listed.name))?;
+            let intent = match vault.open_intent(&listed.name) {
+                Ok(intent) => Some(intent),
+                // The backup has ended: its manifest is listed later.
+                Err(error) if error.kind() == Kind::NotFound => continue,
+                // Whether that matters is decided by its age.
+                Err(error) if error.kind() == Kind::Corrupt => None,
+                Err(error) => return Err(error),
+            };
+            intents.push(Announced { snapshot, modified: listed.modified, intent });
+        }
+        Ok(Survey { trash, intents, ..Survey::default() })
+    }
+
+    /// Deletes intents that stand for nothing any more.
+    pub(super) fn bury(
+        &mut self,
+        vault: &Vault,
+        control: &Control,
+        dead: impl Fn(&Announced) -> bool,
+    ) -> Result<()> {
+        for intent in self.intents.iter().filter(|intent| dead(intent)) {
+            control.env.fault(FaultPoint::PruneIntent)?;
+            vault.delete_intent(intent.snapshot)?;
+        }
+        self.intents.retain(|intent| !dead(intent));
+        Ok(())
+    }
+
+    /// Whether a rewriting is at work beside `own`.
+    pub(super) fn is_rewritten_beside(&self, own: Option<SnapshotId>) -> bool {
+        self.intents.iter().any(|intent| intent.rewrites() && Some(intent.snapshot) != own)
+    }
+
+    /// Manifests, then packs.
+    pub(super) fn finish(&mut self, vault: &Vault, known: &mut Known) -> Result<()> {
+        for listed in vault.store().list(Some("snapshots"))? {
+            let name = SnapshotName::parse(&listed.name).ok_or_else(|| foreign(&listed.name))?;
+            if !self.records.contains_key(&name.node)
+                && let Some(record) = vault.node_record(&name.node)?
+            {
+                self.records.insert(name.node.clone(), record);
+            }
+            let packs = match known.get(&name) {
+                Some(packs) => Ok(packs.clone()),
+                None => match vault.manifest(&name) {
+                    Ok(manifest) => Ok(packs_of(&manifest)),
+                    // Another prune has deleted it since it was listed.
+                    Err(error) if error.kind() == Kind::NotFound => continue,
+                    Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Input) => Err(error),
+                    Err(error) => return Err(error),
+                },
+            };
+            if let Ok(packs) = &packs {
+                known.insert(name.clone(), packs.clone());
+            }
+            self.manifests.insert(name, Listed { modified: listed.modified, packs });
+        }
+        for listed in vault.store().list(Some("packs"))? {
+            let id = listed.name.rsplit_once('/').and_then(|(_, id)| id.parse::<PackId>().ok());
+            let id = id.filter(|&id| pack_name(id) == listed.name);
+            let id = id.ok_or_else(|| foreign(&listed.name))?;
+            self.packs.insert(id, Stored { size: listed.size, modified: listed.modified });
+        }
+        Ok(())
+    }
+
+    /// Whether a deposed writer put it behind the fence.
+    pub(super) fn is_fenced(&self, name: &SnapshotName) -> bool {
+        self.records.get(&name.node).is_some_and(|record| record.hides(name.epoch, name.seq))
+    }
+
+    /// Before the newest snapshot of a node goes, its record says so: it is not lost, its number is not
+    /// given again, and the marks that it has seen still count.
+    pub(super) fn remember(&self, vault: &Vault, name: &SnapshotName) -> Result<()> {
+        let newest = self.records.get(&name.node).and_then(|record| record.newest);
+        if newest.is_some_and(|(_, seq)| seq > name.seq) || self.is_fenced(name) {
+            return Ok(());
+        }
+        let manifest = match vault.manifest(name) {
+            Ok(manifest) => Some(manifest),
+            Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound) => None,
+            Err(error) => return Err(error),
+        };
+        vault.update_node(&name.node, |record| {
+            if record.newest.is_some_and(|(_, seq)| seq > name.seq) {
+                return Ok(());
+            }
+            record.newest = Some((name.snapshot, name.seq));
+            record.pruned = Some(name.snapshot);
+            let Some(manifest) = &manifest else { return Ok(()) };
+            record.guard = manifest.guard_kind().or(record.guard);
+            for (name, mark) in &manifest.marks {
+                let highest = record.marks.entry(name.clone()).or_default();
+                *highest = mark.value.max(*highest);
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+}
+
+impl Announced {
+    /// No backup commits so long after it put its intent.
+    pub(super) fn is_dead(&self, now: Time) -> bool {
+        is_older(self.modified, now, INTENT_TIME_MAX)
+    }
+
+    /// Whether it is that of a rewriting.
+    pub(super) fn rewrites(&self) -> bool {
+        self.intent.as_ref().is_some_and(|intent| intent.rewrite)
+    }
+
+    /// Whether it is that of a rewriting by `writer`, which was killed: who holds the lock of the vault
+    /// knows that none of its own is running under this run of the kernel.
+    pub(super) fn is_killed_rewriting(&self, writer: WriterId) -> bool {
+        let boot = crate::vault::boot();
+        let ours = |intent: &Intent| {
+            intent.rewrite && intent.writer == writer && boot.is_some() && intent.boot == boot
+        };
+        self.intent.as_ref().is_some_and(ours)
+    }
+}
+
+/// Whether something was put at `time`, and longer than `age` ago at `now`.
+pub(super) fn is_older(time: Time, now: Time, age: Duration) -> bool {
+    let nanos = i128::from(now.as_nanos()) - i128::from(time.as_nanos());
+    nanos >= i128::try_from(age.as_nanos()).unwrap_or(i128::MAX)
+}
+
+fn packs_of(manifest: &Manifest) -> BTreeSet<PackId> {
+    manifest.packs.iter().map(|pack| pack.id).collect()
+}
+
+/// That a prune can't go on because of an object that it can't read.
+pub(super) fn refuse(error: &Error, hint: String) -> Error {
+    let object = error.entry_name().unwrap_or("an object");
+    let what = format!("{object} can't be opened, so that what it needs is not known: {error}");
+    Error::new(error.kind(), what).entry(object).hint(hint)
+}
