@@ -18,6 +18,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("guard", &["error", "ids", "env", "control", "durable", "node", "vault"]),
     ("engine", &["error", "ids", "env", "control"]),
     ("vault", &["error", "ids", "env", "control", "engine::records"]),
+    ("archive", &["error", "ids", "env", "control", "durable", "vault"]),
     ("backup", &["error", "ids", "env", "control", "node", "guard", "engine", "vault"]),
     ("restore", &["error", "ids", "env", "control", "durable", "node", "guard", "engine", "vault"]),
 ];

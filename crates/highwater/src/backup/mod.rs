@@ -131,6 +131,7 @@ pub fn run(
         writer,
         start: control.env.now(),
         boot: crate::vault::boot(),
+        import: None,
     };
     vault.put_intent(&intent)?;
     Task {

@@ -19,7 +19,7 @@ const INTENT_SECONDS_MAX: u64 = 24 * 60 * 60;
 /// A backup commits within this time or not at all: well before anybody takes it for dead.
 pub(crate) const BACKUP_TIME_MAX: Duration = Duration::from_secs(INTENT_SECONDS_MAX / 2);
 
-/// The announcement of a backup.
+/// The announcement of a backup, or of an import.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Intent {
@@ -33,9 +33,13 @@ pub(crate) struct Intent {
     /// The run of the kernel that the backup runs under, where it can be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) boot: Option<String>,
+    /// The intent is that of an import, not of a backup: the packs that the snapshot needs, whether
+    /// they are there already or will be put.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) import: Option<Vec<PackId>>,
 }
 
-fn intent_name(snapshot: SnapshotId) -> String {
+pub(super) fn intent_name(snapshot: SnapshotId) -> String {
     format!("intents/{snapshot}")
 }
 
@@ -97,7 +101,7 @@ impl Vault {
     /// Whether the backup of an intent of our own writer, whose node we have locked, can't be running
     /// any more. Under another run of the kernel it may be a clone of this machine that runs it:
     /// then only its age tells, since no backup commits after a day.
-    fn is_dead(&self, intent: &Intent) -> bool {
+    pub(super) fn is_dead(&self, intent: &Intent) -> bool {
         let same_boot = intent.boot.is_some() && intent.boot == super::actor::boot();
         same_boot || self.env().now().seconds_since(intent.start) > INTENT_SECONDS_MAX
     }
@@ -124,6 +128,8 @@ impl Vault {
             };
             if committed.contains(&intent.snapshot) {
                 self.delete_intent(intent.snapshot)?;
+            } else if intent.import.is_some() {
+                self.discard_import(&intent)?;
             } else {
                 self.discard(intent.snapshot)?;
             }

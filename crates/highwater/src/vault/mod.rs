@@ -19,6 +19,7 @@ mod check;
 mod codec;
 pub(crate) mod document;
 mod header;
+mod import;
 mod intent;
 mod keys;
 mod local;
@@ -36,15 +37,15 @@ pub(crate) mod store;
 mod tests;
 pub(crate) mod witness;
 
-pub(crate) use actor::boot;
+pub(crate) use actor::{NodeLock, boot};
 pub use check::{CheckOptions, CheckReport, Fault, check};
+pub(crate) use header::{Header, NAME as HEADER_NAME};
 pub(crate) use intent::{BACKUP_TIME_MAX, Intent};
 pub(crate) use keys::{MasterKey, SlotDoc};
 pub use manifest::Manifest;
 pub(crate) use nodes::{NodeRecord, copied};
-pub(crate) use snapshots::{MANIFEST_VERSION, SnapshotName};
+pub(crate) use snapshots::{ContentId, MANIFEST_VERSION, SnapshotName};
 
-use header::Header;
 use local::LocalStore;
 use pack::UnitKeys;
 use read::PackCache;
@@ -55,6 +56,19 @@ use store::Store;
 pub enum Location {
     /// A local directory, absolute.
     Local(PathBuf),
+    /// Archive files, in the order of their chain: a vault that can only be read. What opens them is
+    /// [`crate::archive::open`].
+    Archive(Vec<PathBuf>),
+}
+
+impl Location {
+    /// Where it lies in this machine's file system.
+    pub fn paths(&self) -> &[PathBuf] {
+        match self {
+            Location::Local(path) => std::slice::from_ref(path),
+            Location::Archive(paths) => paths,
+        }
+    }
 }
 
 impl FromStr for Location {
@@ -73,8 +87,8 @@ impl FromStr for Location {
 
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Location::Local(path) = self;
-        f.write_str(&crate::ids::encode(path.as_os_str().as_encoded_bytes()))
+        let name = |path: &PathBuf| crate::ids::encode(path.as_os_str().as_encoded_bytes());
+        f.write_str(&self.paths().iter().map(name).collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -204,8 +218,7 @@ impl Vault {
         recovery: bool,
         env: &Env,
     ) -> Result<Created> {
-        let Location::Local(path) = location;
-        let store = Store::local(LocalStore::create(path, env)?)?;
+        let store = create_store(location, env)?;
         let master = MasterKey::generate()?;
         let id = VaultId::random(env)?;
         let traits = store.probe(env)?;
@@ -233,9 +246,39 @@ impl Vault {
     /// Not found where there is none; denied where `secret` opens no slot; corrupt where a slot or
     /// the header is damaged; input where a newer program made it.
     pub fn open(location: &Location, secret: &Secret, env: &Env) -> Result<Vault> {
-        let Location::Local(path) = location;
-        let store = Store::local(LocalStore::open(path, env)?)?;
-        Vault::open_in(store, location, secret, env)
+        Vault::open_in(open_store(location, env)?, location, secret, env)
+    }
+
+    /// The id of the vault at a place, which no secret is needed for; `None` where there is none.
+    pub(crate) fn id_at(location: &Location, env: &Env) -> Result<Option<VaultId>> {
+        let bytes = open_store(location, env).and_then(|store| store.get(header::NAME));
+        match bytes {
+            Err(error) if error.kind() == crate::Kind::NotFound => Ok(None),
+            bytes => Ok(Some(Header::parse(&bytes?)?.vault)),
+        }
+    }
+
+    /// Makes a copy of a vault where nothing is: its id, its key and its slots, and no snapshot yet.
+    /// What its own store can do is found out anew.
+    pub(crate) fn create_copy(
+        location: &Location,
+        header: &Header,
+        slots: &[SlotDoc],
+        master: MasterKey,
+        env: &Env,
+    ) -> Result<Vault> {
+        let store = create_store(location, env)?;
+        let header = Header::new(header.vault, header.created, store.probe(env)?, &master)?;
+        let vault = Vault::assemble(store, location.clone(), header, master, env.clone());
+        for slot in slots {
+            slot.verify(&vault.master)?;
+            vault.store.put_new(&slot.object_name(), slot.to_bytes()?)?;
+        }
+        env.fault(crate::env::FaultPoint::ImportVault)?;
+        if !vault.store.put_new(header::NAME, vault.header.to_bytes()?)? {
+            return Err(Error::conflict("another vault was made in the same place"));
+        }
+        Ok(vault)
     }
 
     /// Opens the vault that a store holds.
@@ -348,6 +391,10 @@ impl Vault {
         &self.store
     }
 
+    pub(crate) fn header(&self) -> &Header {
+        &self.header
+    }
+
     pub(crate) fn master(&self) -> &MasterKey {
         &self.master
     }
@@ -368,4 +415,24 @@ impl Vault {
     pub(crate) fn env(&self) -> &Env {
         &self.env
     }
+}
+
+fn create_store(location: &Location, env: &Env) -> Result<Store> {
+    match location {
+        Location::Local(path) => Store::local(LocalStore::create(path, env)?),
+        Location::Archive(_) => Err(read_only(location)),
+    }
+}
+
+fn open_store(location: &Location, env: &Env) -> Result<Store> {
+    match location {
+        Location::Local(path) => Store::local(LocalStore::open(path, env)?),
+        Location::Archive(_) => Err(read_only(location)),
+    }
+}
+
+fn read_only(location: &Location) -> Error {
+    Error::input("an archive is no vault that could be written")
+        .entry(location.to_string())
+        .hint("`highwater import` makes a vault of it; `highwater restore --from` restores from it")
 }

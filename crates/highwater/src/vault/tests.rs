@@ -127,6 +127,7 @@ fn intent() -> Intent {
         writer: WriterId::from_bytes([3; 16]),
         start: time(),
         boot: None,
+        import: None,
     }
 }
 

@@ -1,0 +1,171 @@
+//! What an import does to a vault beside putting objects: its intent, its record, what a killed one
+//! has left.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::error::{Error, Kind, Result};
+use crate::ids::{Epoch, NodeName, PackId, SnapshotId};
+
+use super::intent::intent_name;
+use super::nodes::NodeRecord;
+use super::pack::pack_name;
+use super::seal::ObjectKind;
+use super::sealed;
+use super::{Intent, Manifest, SnapshotName, Vault};
+
+impl Vault {
+    /// Puts the intent of an import; a conflict where one of the same snapshot stands.
+    pub(crate) fn put_import_intent(&self, intent: &Intent) -> Result<()> {
+        let name = intent_name(intent.snapshot);
+        let object = sealed::seal(self, ObjectKind::Intent, &name, intent)?;
+        if self.store().put_new(&name, object)? {
+            return Ok(());
+        }
+        Err(Error::conflict("the snapshot is being written, or an import of it was killed")
+            .entry(name)
+            .hint("wait for it to end; what was killed, the next import by the same user collects"))
+    }
+
+    /// The packs that are in the vault, with their sizes.
+    pub(crate) fn packs_present(&self) -> Result<HashMap<String, u64>> {
+        let listed = self.store().list(Some("packs"))?;
+        Ok(listed.into_iter().map(|listed| (listed.name, listed.size)).collect())
+    }
+
+    /// The packs that some manifest of the vault names, whether its snapshot is visible or not.
+    pub(crate) fn packs_needed(&self) -> Result<HashSet<PackId>> {
+        let mut needed = HashSet::new();
+        for listed in self.store().list(Some("snapshots"))? {
+            let name = SnapshotName::parse(&listed.name)
+                .ok_or_else(|| super::snapshots::foreign(&listed.name))?;
+            match self.manifest(&name) {
+                Ok(manifest) => needed.extend(manifest.packs.iter().map(|pack| pack.id)),
+                // It was deleted since the list was made.
+                Err(error) if error.kind() == Kind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(needed)
+    }
+
+    /// Removes the packs of an import that was killed, then its intent. A pack stays that a manifest
+    /// or another intent names: somebody else has put it since.
+    ///
+    /// Packs are listed first, then intents, then manifests: who puts a pack has put an intent
+    /// before it, and deletes that only after the manifest.
+    pub(crate) fn discard_import(&self, intent: &Intent) -> Result<()> {
+        let present = self.packs_present()?;
+        let mut kept = HashSet::new();
+        for listed in self.store().list(Some("intents"))? {
+            if listed.name != intent_name(intent.snapshot) {
+                kept.extend(self.open_intent(&listed.name)?.import.into_iter().flatten());
+            }
+        }
+        match self.packs_needed() {
+            Ok(needed) => kept.extend(needed),
+            // What a damaged manifest needs can't be told: then nothing is removed, and the intent
+            // stays for a later look.
+            Err(error) if error.kind() == Kind::Corrupt => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        for pack in intent.import.iter().flatten().filter(|pack| !kept.contains(pack)) {
+            let name = pack_name(*pack);
+            if present.contains_key(&name) {
+                self.store().delete(&name)?;
+            }
+        }
+        self.delete_intent(intent.snapshot)
+    }
+
+    /// Refuses a snapshot that would be visible to nobody, or would stand where another one does, or
+    /// ahead of the ones that the node's owner goes on to make.
+    pub(crate) fn refuse_import(&self, manifest: &Manifest) -> Result<()> {
+        let node = &manifest.node;
+        if let Some(record) = self.node_record(node)? {
+            if record.uid.is_some_and(|uid| uid != manifest.uid) {
+                return Err(parted(node, "the vault knows another node under the same name"));
+            }
+            if record.hides(manifest.epoch, manifest.seq) {
+                return Err(Error::fenced("its writer had lost the ownership when it was written")
+                    .entry(node.to_string())
+                    .hint("it was never visible, and is not what the node went on from"));
+            }
+            refuse_ahead(&record, manifest.epoch)?;
+        }
+        let same_place = |name: &SnapshotName| {
+            (name.epoch, name.seq) == (manifest.epoch, manifest.seq)
+                && name.snapshot != manifest.snapshot
+        };
+        if self.snapshot_names(Some(node))?.iter().any(same_place) {
+            return Err(parted(node, "the vault has another snapshot in the same place"));
+        }
+        Ok(())
+    }
+
+    /// Records an imported snapshot, where the record doesn't tell of it: newest and marks rise, the
+    /// owner stays. A node without a record gets one without an owner.
+    pub(crate) fn record_import(&self, manifest: &Manifest, by: &str) -> Result<()> {
+        if self.node_record(&manifest.node)?.is_some_and(|record| tells_of(&record, manifest)) {
+            return Ok(());
+        }
+        self.update_node(&manifest.node, |record| {
+            refuse_ahead(record, manifest.epoch)?;
+            if record.number == 0 {
+                record.claimed_by = by.to_owned();
+                record.reason = Some("imported from an archive".to_owned());
+            }
+            record.epoch = record.epoch.max(manifest.epoch);
+            record.uid = record.uid.or(Some(manifest.uid));
+            if record.newest.is_none_or(|(_, seq)| seq < manifest.seq) {
+                record.newest = Some((manifest.snapshot, manifest.seq));
+                record.guard = manifest.guard_kind();
+            }
+            for (name, mark) in &manifest.marks {
+                let highest = record.marks.entry(name.clone()).or_default();
+                *highest = mark.value.max(*highest);
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// The one visible snapshot of an id, if there is one.
+    pub(crate) fn find_snapshot(
+        &self,
+        node: &NodeName,
+        snapshot: SnapshotId,
+    ) -> Result<Option<SnapshotName>> {
+        let names = self.snapshot_names(Some(node))?;
+        Ok(names.into_iter().find(|name| name.snapshot == snapshot))
+    }
+}
+
+/// Whether the record needs no change for a snapshot.
+fn tells_of(record: &NodeRecord, manifest: &Manifest) -> bool {
+    let seen = |(name, mark): (&String, &super::manifest::Mark)| {
+        record.marks.get(name).is_some_and(|highest| *highest >= mark.value)
+    };
+    record.newest.is_some_and(|(_, seq)| seq >= manifest.seq)
+        && record.epoch >= manifest.epoch
+        && manifest.marks.iter().all(seen)
+}
+
+/// An owner under an older epoch would go on below the imported snapshot: its newer ones would not be
+/// `latest`.
+fn refuse_ahead(record: &NodeRecord, epoch: Epoch) -> Result<()> {
+    if record.writer.is_none() || record.epoch >= epoch {
+        return Ok(());
+    }
+    Err(Error::fenced(format!(
+        "the node was taken over after this vault parted: its owner here is {}",
+        record.claimed_by
+    ))
+    .entry(record.node.to_string())
+    .hint("if that owner is gone for good, `highwater owner take-over` and `owner release` first"))
+}
+
+fn parted(node: &NodeName, what: &str) -> Error {
+    Error::conflict(format!("{what}: the two vaults have parted"))
+        .entry(node.to_string())
+        .hint("import into an empty place: that makes a vault of its own")
+}
