@@ -1,6 +1,7 @@
 //! `import`: archives into the vault that they come from, or a copy of it.
 
 use std::fs::File;
+use std::io::IsTerminal as _;
 use std::path::Path;
 
 use highwater::archive::{self, ImportReport, Imported, Input};
@@ -26,6 +27,10 @@ pub(crate) fn run(context: &Context, args: &ImportArgs) -> Result<Answer> {
 
 fn input(path: &Path) -> Result<Input<'static>> {
     if is_stdio(path) {
+        if std::io::stdin().is_terminal() {
+            return Err(Error::input("an archive does not come from a terminal")
+                .hint("lead a file or a pipe into standard input, or give a path"));
+        }
         return Ok(Input { name: "standard input".to_owned(), read: Box::new(std::io::stdin()) });
     }
     let name = places::text(path);

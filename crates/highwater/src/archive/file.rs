@@ -48,7 +48,7 @@ pub(super) fn write<T>(
     env.fault(FaultPoint::ExportSync)?;
     part.file.sync_all().map_err(failed)?;
     env.fault(FaultPoint::ExportRename)?;
-    part.publish(path, replace)?;
+    part.publish(&parent.join(name), replace)?;
     durable::sync_dir(parent)?;
     Ok(written)
 }

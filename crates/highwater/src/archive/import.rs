@@ -7,6 +7,7 @@
 //! `check --read-data` does.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::control::{Control, Event};
@@ -100,14 +101,14 @@ impl Copy {
         let last = begun.last().ok_or_else(|| Error::bug("no archive is to be imported"))?;
         last.preamble.verify(&master)?;
         let stood = location.paths().iter().any(|path| path.exists());
-        let vault = Vault::create_copy(
-            location,
-            &last.preamble.vault,
-            &last.preamble.slots,
-            master,
-            &control.env,
-        )?;
-        Ok(Copy { vault, stood })
+        let (header, slots) = (&last.preamble.vault, &last.preamble.slots);
+        match Vault::create_copy(location, header, slots, master, &control.env) {
+            Ok(vault) => Ok(Copy { vault, stood }),
+            Err(error) => {
+                remove_folders(location, stood)?;
+                Err(error)
+            }
+        }
     }
 
     /// Takes the copy away again, unless a snapshot of it is visible. First what makes it a vault.
@@ -119,26 +120,35 @@ impl Copy {
         for listed in self.vault.store().list(None)? {
             self.vault.store().delete(&listed.name)?;
         }
-        for path in self.vault.location().paths() {
-            remove_empty_below(path)?;
-            if !self.stood {
-                crate::durable::remove_empty(path)?;
-            }
-        }
-        Ok(())
+        remove_folders(self.vault.location(), self.stood)
     }
 }
 
-/// Removes the directories below `path` in which nothing is.
-fn remove_empty_below(path: &std::path::Path) -> Result<()> {
-    for name in crate::durable::names(path)? {
-        let below = path.join(name);
-        if crate::durable::stat(&below)?.is_some_and(|found| crate::durable::is_dir(&found)) {
-            remove_empty_below(&below)?;
-            crate::durable::remove_empty(&below)?;
+/// Folders that a vault in a local directory makes.
+const FOLDERS: &[&str] = &["keys", "intents", "packs", "snapshots", "nodes", ".tmp"];
+
+/// Removes the folders of a vault in which nothing is, and its directory unless that stood before.
+fn remove_folders(location: &Location, stood: bool) -> Result<()> {
+    for path in location.paths() {
+        for folder in FOLDERS {
+            remove_empty(&path.join(folder))?;
+        }
+        if !stood {
+            crate::durable::remove_empty(path)?;
         }
     }
     Ok(())
+}
+
+/// Removes a directory in which nothing is but such directories.
+fn remove_empty(path: &Path) -> Result<()> {
+    if !crate::durable::stat(path)?.is_some_and(|found| crate::durable::is_dir(&found)) {
+        return Ok(());
+    }
+    for name in crate::durable::names(path)? {
+        remove_empty(&path.join(name))?;
+    }
+    crate::durable::remove_empty(path).map(drop)
 }
 
 fn run(
@@ -324,7 +334,7 @@ impl Importer<'_> {
 
     /// Puts the intent, and tells which packs are to be put.
     ///
-    /// A pack that is there and belongs to no manifest is somebody's leftover, and may be removed at
+    /// A pack that is there and belongs to no visible snapshot is somebody's leftover, and may be removed at
     /// any time: nothing is built on it.
     fn announce(&mut self, taken: &Taken, beyond: &[PackRef]) -> Result<HashSet<PackId>> {
         let manifest = &taken.manifest;
@@ -352,8 +362,8 @@ impl Importer<'_> {
                 .entry(pack_name(wrong.id)));
         }
         if !foreign.is_empty() {
-            let needed = self.vault.packs_needed()?;
-            if let Some(loose) = foreign.iter().find(|pack| !needed.contains(&pack.id)) {
+            let visible = self.vault.packs_visible()?;
+            if let Some(loose) = foreign.iter().find(|pack| !visible.contains(&pack.id)) {
                 return Err(Error::conflict("a pack is there that belongs to no snapshot")
                     .entry(pack_name(loose.id))
                     .hint("another import runs, or was killed: what is loose, a prune removes"));

@@ -10,6 +10,7 @@ use crate::vault::{Actor, Manifest, NodeRecord, Vault, copied};
 
 /// Refuses a vault inside the node directory, or a node directory inside the vault.
 pub(super) fn keep_apart(dir: &Path, vault: &Vault) -> Result<()> {
+    vault.refuse_read_only()?;
     for path in vault.location().paths() {
         let path = path
             .canonicalize()

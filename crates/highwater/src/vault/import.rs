@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::env::{Env, FaultPoint};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{Epoch, NodeName, PackId, SnapshotId};
 
@@ -11,7 +12,10 @@ use super::nodes::NodeRecord;
 use super::pack::pack_name;
 use super::seal::ObjectKind;
 use super::sealed;
-use super::{Intent, Manifest, SnapshotName, Vault};
+use super::store::Store;
+use super::{
+    HEADER_NAME, Header, Intent, Location, Manifest, MasterKey, SlotDoc, SnapshotName, Vault,
+};
 
 impl Vault {
     /// Puts the intent of an import; a conflict where one of the same snapshot stands.
@@ -32,8 +36,22 @@ impl Vault {
         Ok(listed.into_iter().map(|listed| (listed.name, listed.size)).collect())
     }
 
+    /// The packs of the visible snapshots: what can be built upon.
+    pub(crate) fn packs_visible(&self) -> Result<HashSet<PackId>> {
+        let mut visible = HashSet::new();
+        for name in self.snapshot_names(None)? {
+            match self.manifest(&name) {
+                Ok(manifest) => visible.extend(manifest.packs.iter().map(|pack| pack.id)),
+                // A damaged one hides its own packs alone.
+                Err(error) if error.kind() == Kind::Corrupt => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(visible)
+    }
+
     /// The packs that some manifest of the vault names, whether its snapshot is visible or not.
-    pub(crate) fn packs_needed(&self) -> Result<HashSet<PackId>> {
+    fn packs_needed(&self) -> Result<HashSet<PackId>> {
         let mut needed = HashSet::new();
         for listed in self.store().list(Some("snapshots"))? {
             let name = SnapshotName::parse(&listed.name)
@@ -138,6 +156,65 @@ impl Vault {
         let names = self.snapshot_names(Some(node))?;
         Ok(names.into_iter().find(|name| name.snapshot == snapshot))
     }
+}
+
+/// A local directory in which nothing is but what a killed import had put of the same slots, before it
+/// was a vault. `None`: something else is there.
+pub(super) fn begun_copy(
+    location: &Location,
+    slots: &[SlotDoc],
+    env: &Env,
+) -> Result<Option<Store>> {
+    let Location::Local(path) = location else { return Ok(None) };
+    let failed = |error| Error::io("looking at the vault's directory", error);
+    for entry in std::fs::read_dir(path).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        if !["keys", "intents", super::local::TEMPORARY].iter().any(|ours| name == *ours) {
+            return Ok(None);
+        }
+    }
+    let store = super::open_store(location, env)?;
+    let (probes, others): (Vec<_>, Vec<_>) =
+        store.list(None)?.into_iter().partition(|listed| super::probe::is_probe(&listed.name));
+    for listed in others {
+        let Some(slot) = slots.iter().find(|slot| slot.object_name() == listed.name) else {
+            return Ok(None);
+        };
+        if store.get(&listed.name)? != slot.to_bytes()? {
+            return Ok(None);
+        }
+    }
+    store.collect_temporary()?;
+    probes.iter().try_for_each(|listed| store.delete(&listed.name))?;
+    Ok(Some(store))
+}
+
+/// Puts slots and, last, the header: before that it is no vault.
+pub(super) fn fill_copy(
+    store: &Store,
+    header: &Header,
+    slots: &[SlotDoc],
+    master: &MasterKey,
+    env: &Env,
+) -> Result<Header> {
+    let header = Header::new(header.vault, header.created, store.probe(env)?, master)?;
+    for slot in slots {
+        slot.verify(master)?;
+        store.put_new(&slot.object_name(), slot.to_bytes()?)?;
+    }
+    env.fault(FaultPoint::ImportVault)?;
+    if !store.put_new(HEADER_NAME, header.to_bytes()?)? {
+        return Err(Error::conflict("another vault was made in the same place"));
+    }
+    Ok(header)
+}
+
+/// Removes what [`fill_copy`] has put, unless it is a vault by now.
+pub(super) fn empty_copy(store: &Store, slots: &[SlotDoc]) -> Result<()> {
+    if store.size(HEADER_NAME)?.is_some() {
+        return Ok(());
+    }
+    slots.iter().try_for_each(|slot| store.delete(&slot.object_name()))
 }
 
 /// Whether the record needs no change for a snapshot.

@@ -259,7 +259,7 @@ impl Vault {
     }
 
     /// Makes a copy of a vault where nothing is: its id, its key and its slots, and no snapshot yet.
-    /// What its own store can do is found out anew.
+    /// What its own store can do is found out anew. What was put is removed again where that fails.
     pub(crate) fn create_copy(
         location: &Location,
         header: &Header,
@@ -267,18 +267,20 @@ impl Vault {
         master: MasterKey,
         env: &Env,
     ) -> Result<Vault> {
-        let store = create_store(location, env)?;
-        let header = Header::new(header.vault, header.created, store.probe(env)?, &master)?;
-        let vault = Vault::assemble(store, location.clone(), header, master, env.clone());
-        for slot in slots {
-            slot.verify(&vault.master)?;
-            vault.store.put_new(&slot.object_name(), slot.to_bytes()?)?;
+        let store = match create_store(location, env) {
+            Err(error) if error.kind() == crate::Kind::Conflict => {
+                import::begun_copy(location, slots, env)?.ok_or(error)?
+            }
+            store => store?,
+        };
+        let filled = import::fill_copy(&store, header, slots, &master, env);
+        match filled {
+            Ok(header) => Ok(Vault::assemble(store, location.clone(), header, master, env.clone())),
+            Err(error) => {
+                import::empty_copy(&store, slots)?;
+                Err(error)
+            }
         }
-        env.fault(crate::env::FaultPoint::ImportVault)?;
-        if !vault.store.put_new(header::NAME, vault.header.to_bytes()?)? {
-            return Err(Error::conflict("another vault was made in the same place"));
-        }
-        Ok(vault)
     }
 
     /// Opens the vault that a store holds.
@@ -336,6 +338,14 @@ impl Vault {
     /// The vault's id.
     pub fn id(&self) -> VaultId {
         self.header.vault
+    }
+
+    /// Input where it is made of archives: they can't be written.
+    pub(crate) fn refuse_read_only(&self) -> Result<()> {
+        match self.location {
+            Location::Archive(_) => Err(read_only(&self.location)),
+            Location::Local(_) => Ok(()),
+        }
     }
 
     /// Where it is.
