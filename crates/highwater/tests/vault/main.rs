@@ -11,6 +11,7 @@ mod owners;
 mod quarantine;
 mod sequences;
 mod slots;
+mod tables;
 mod witness;
 
 use std::collections::BTreeMap;
