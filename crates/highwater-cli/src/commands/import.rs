@@ -1,12 +1,16 @@
 //! `import`: archives into the vault that they come from, or a copy of it.
 
 use std::fs::File;
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _, Read};
+use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use highwater::archive::{self, ImportReport, Imported, Input};
+use highwater::control::Cancel;
 use highwater::vault::Location;
 use highwater::{Error, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use serde_json::json;
 
 use super::is_stdio;
@@ -15,28 +19,58 @@ use crate::cli::ImportArgs;
 use crate::context::Context;
 use crate::{format, places};
 
+/// How long a wait for standard input goes on before a signal is noticed.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+
 pub(crate) fn run(context: &Context, args: &ImportArgs) -> Result<Answer> {
     let location = context.settings.location(args.vault.vault.as_deref())?;
     let key = context.settings.key(&args.vault.key)?;
     key.refuse_inside_vault(&location)?;
     let secret = key.load()?;
-    let inputs = args.archives.iter().map(|path| input(path)).collect::<Result<Vec<_>>>()?;
+    let cancel = &context.control.cancel;
+    let inputs =
+        args.archives.iter().map(|path| input(path, cancel)).collect::<Result<Vec<_>>>()?;
     let report = archive::import(&location, &secret, inputs, &context.actor()?, &context.control)?;
     Ok(answer(&report, &location))
 }
 
-fn input(path: &Path) -> Result<Input<'static>> {
+fn input(path: &Path, cancel: &Cancel) -> Result<Input<'static>> {
     if is_stdio(path) {
         if std::io::stdin().is_terminal() {
             return Err(Error::input("an archive does not come from a terminal")
                 .hint("lead a file or a pipe into standard input, or give a path"));
         }
-        return Ok(Input { name: "standard input".to_owned(), read: Box::new(std::io::stdin()) });
+        let file = std::io::stdin().as_fd().try_clone_to_owned();
+        let file = File::from(file.map_err(|error| Error::io("standard input", error))?);
+        let read = Box::new(Waiting { file, cancel: cancel.clone() });
+        return Ok(Input { name: "standard input".to_owned(), read });
     }
     let name = places::text(path);
     let file = File::open(path)
         .map_err(|error| Error::io("the archive can't be opened", error).entry(&name))?;
     Ok(Input { name, read: Box::new(file) })
+}
+
+/// Standard input, whose other end may be silent for long: a signal ends the wait.
+struct Waiting {
+    file: File,
+    cancel: Cancel,
+}
+
+impl Read for Waiting {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if self.cancel.check().is_err() {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            let mut ready = [PollFd::new(&self.file, PollFlags::IN)];
+            match poll(&mut ready, Some(&LOOK)) {
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => return self.file.read(buffer),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
 }
 
 fn answer(report: &ImportReport, location: &Location) -> Answer {

@@ -63,7 +63,6 @@ fn a_snapshot_travels_as_a_file_and_its_increment_after_it() {
         (increment["snapshot"].as_str(), increment["since"].as_str()),
         (Some(second.as_str()), Some(first.as_str()))
     );
-    assert!(increment["bytes"].as_u64() < whole["bytes"].as_u64());
 
     let imported = import(&scene, "copy", &[&file, "new.hwa"]).ok();
     assert_eq!((&imported["created"], &imported["imported"]), (&true.into(), &2.into()));
@@ -182,10 +181,10 @@ fn a_signal_ends_an_import_that_waits_and_leaves_nothing() {
     let importing = command.stdin(reader).spawn().unwrap();
     drop(command);
     std::io::Write::write_all(&mut writer, &bytes[..bytes.len() / 2]).unwrap();
-    // The other end of the pipeline gets the signal as well, and closes the pipe.
+    // The other end is silent, and stays open.
     kill_process(Pid::from_child(&importing), Signal::INT).unwrap();
-    drop(writer);
     finish(importing).failed(130, "interrupted");
+    drop(writer);
     assert!(!scene.path("copy").exists());
 }
 

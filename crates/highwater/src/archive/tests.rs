@@ -102,6 +102,8 @@ fn rehash(archive: &mut [u8]) {
     }
 }
 
+type Change<'a> = &'a dyn Fn(&mut Vec<u8>);
+
 #[test]
 fn who_has_no_key_can_not_forge_an_archive() {
     let bench = Bench::new();
@@ -110,14 +112,14 @@ fn who_has_no_key_can_not_forge_an_archive() {
     let mut same = sound.clone();
     rehash(&mut same);
     assert_eq!(same, sound);
-    let forged = |change: &dyn Fn(&mut Vec<u8>)| {
+    let forged = |change: Change<'_>| {
         let mut bytes = sound.clone();
         change(&mut bytes);
         rehash(&mut bytes);
         bytes
     };
     let end = sound.len() - format::MARKER_BYTES;
-    let changes: [&dyn Fn(&mut Vec<u8>); 5] = [
+    let changes: [Change<'_>; 5] = [
         &|bytes| bytes[32] ^= 1,
         &|bytes| bytes[64] ^= 1,
         &|bytes| bytes[130] ^= 1,

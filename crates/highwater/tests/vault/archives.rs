@@ -467,7 +467,7 @@ fn copy_dir(from: &Path, to: &Path) {
         let to = to.join(path.file_name().unwrap());
         match path.is_dir() {
             true => copy_dir(&path, &to),
-            false => drop(fs::read(&path).and_then(|bytes| fs::write(&to, bytes)).unwrap()),
+            false => fs::write(&to, fs::read(&path).unwrap()).unwrap(),
         }
     }
 }

@@ -71,8 +71,11 @@ fn entries(block: &[u8]) -> Result<Range<usize>, Fault> {
     if begin > end { damaged("a block begins behind its end") } else { Ok(begin..end) }
 }
 
-/// The entries of a block of names: key, and where its value is in the block.
-pub(super) fn pairs(block: &[u8]) -> Result<Vec<(Vec<u8>, Range<usize>)>, Fault> {
+/// Keys, and where in the block the value of each is.
+pub(super) type Pairs = Vec<(Vec<u8>, Range<usize>)>;
+
+/// The entries of a block of names.
+pub(super) fn pairs(block: &[u8]) -> Result<Pairs, Fault> {
     let range = entries(block)?;
     let (prefix, end) = (range.start, range.end);
     let mut rest = &block[range];
