@@ -61,6 +61,10 @@ pub(crate) enum Command {
     Prune(PruneArgs),
     /// Restore a snapshot into a node directory, in one exchange
     Restore(RestoreArgs),
+    /// Write a snapshot, or what is new since another one, as one archive
+    Export(ExportArgs),
+    /// Read archives into their vault, or a copy of it; made where there is none
+    Import(ImportArgs),
     /// Undo the last restore of a node directory
     Rollback(TargetArgs),
     /// Finish an interrupted restore or rollback
@@ -353,12 +357,48 @@ impl PruneHowArgs {
     }
 }
 
-#[derive(Args, Debug, Default)]
-pub(crate) struct RestoreArgs {
+#[derive(Args, Debug)]
+pub(crate) struct ExportArgs {
     /// An id, a unique prefix of one, or `latest`
     pub(crate) snapshot: String,
+    #[command(flatten)]
+    pub(crate) vault: VaultArgs,
+    /// The node, where the vault has several [env: HIGHWATER_NODE]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<NodeName>,
+    /// The archive, made with mode 0600; `-` is standard output, and the answer then goes to
+    /// standard error [default: NODE-TIME.hwa in the current directory]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Leave out what this older snapshot has: who imports has it already
+    #[arg(long, value_name = "SNAPSHOT")]
+    pub(crate) since: Option<String>,
+    /// Replace the output where it exists
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ImportArgs {
+    /// The archives, in the order of their chain; `-` is standard input
+    #[arg(required = true, value_name = "ARCHIVE")]
+    pub(crate) archives: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) vault: VaultArgs,
+}
+
+#[derive(Args, Debug, Default)]
+#[command(override_usage = "highwater restore [OPTIONS] <SNAPSHOT> <NODE_DIR>\n       \
+    highwater restore [OPTIONS] <NODE_DIR> --from <ARCHIVE>...")]
+pub(crate) struct RestoreArgs {
+    /// An id, a unique prefix of one, or `latest`; left out with --from
+    pub(crate) snapshot: OsString,
     /// Where the node directory is to stand
-    pub(crate) node_dir: PathBuf,
+    #[arg(required_unless_present = "from")]
+    pub(crate) node_dir: Option<PathBuf>,
+    /// Restore from archives alone, in the order of their chain; no vault is needed
+    #[arg(long, value_name = "ARCHIVE", num_args = 1.., conflicts_with_all = ["vault", "node_dir"])]
+    pub(crate) from: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) vault: VaultArgs,
     /// The node, where the vault has several [env: HIGHWATER_NODE]

@@ -60,8 +60,9 @@ impl KeySource {
 
     /// Refuses a secret inside the vault, where whoever holds the vault could open it.
     pub(crate) fn refuse_inside_vault(&self, location: &Location) -> Result<()> {
-        let Location::Local(vault) = location;
-        self.refuse_inside(vault, "the vault", "who holds the vault could open it")
+        location.paths().iter().try_for_each(|path| {
+            self.refuse_inside(path, "the vault", "who holds the vault could open it")
+        })
     }
 
     /// Refuses a secret inside the node directory, with which it would be lost.

@@ -37,6 +37,22 @@ pub(crate) fn error(error: &Error, json: bool) {
     }
 }
 
+/// Prints an answer to standard error.
+pub(crate) fn answer_aside(answer: &Answer, json: bool) {
+    if json {
+        return note(&answer.json.to_string());
+    }
+    for warning in &answer.warnings {
+        note(&format!("warning: {warning}"));
+    }
+    note(&answer.human);
+}
+
+/// Prints an error to standard error, also as a document.
+pub(crate) fn error_aside(error: &Error, json: bool) {
+    note(&if json { exit::document(error).to_string() } else { exit::lines(error) });
+}
+
 /// Prints what clap has to say where it was asked.
 pub(crate) fn help(help: &clap::Error) -> Result<()> {
     let text = help.render();

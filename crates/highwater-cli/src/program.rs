@@ -47,9 +47,28 @@ fn run(arguments: &[OsString]) -> Result<ExitCode> {
     let context = Context::new(settings, cli.json)?;
     let answer = execute(&context, &cli.command);
     context.progress.finish();
+    if let Command::Export(args) = &cli.command
+        && args.output.as_deref().is_some_and(commands::is_stdio)
+    {
+        return Ok(told_aside(answer, cli.json));
+    }
     let answer = answer?;
     output::answer(&answer, cli.json)?;
     Ok(answer.failed.map_or(ExitCode::SUCCESS, exit::code))
+}
+
+/// Standard output is taken by what was asked for: an answer, or an error, goes to standard error.
+fn told_aside(answer: Result<Answer>, json: bool) -> ExitCode {
+    match answer {
+        Ok(answer) => {
+            output::answer_aside(&answer, json);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            output::error_aside(&error, json);
+            exit::code(error.kind())
+        }
+    }
 }
 
 /// Help and version are answers; anything else that clap says is a wrong call.
@@ -86,6 +105,8 @@ fn execute(context: &Context, command: &Command) -> Result<Answer> {
         Command::Forget(args) => commands::forget::run(context, args),
         Command::Prune(args) => commands::prune::run(context, args),
         Command::Restore(args) => commands::restore::run(context, args),
+        Command::Export(args) => commands::export::run(context, args),
+        Command::Import(args) => commands::import::run(context, args),
         Command::Rollback(args) => commands::rollback::run(context, args),
         Command::Recover(args) => commands::recover::run(context, args),
         Command::Key(command) => commands::key::run(context, command),

@@ -32,7 +32,7 @@ impl Cancel {
 pub enum Event {
     /// A stage begins; `bytes_total` is what it will pass over.
     Stage {
-        /// A few words: `capture`, `commit`, `fetch`, `verify`, `exchange`.
+        /// A few words: `capture`, `commit`, `export`, `import`, `fetch`, `verify`, `exchange`.
         name: &'static str,
         /// Bytes of the node's files that the stage passes over; 0 where it counts none.
         bytes_total: u64,

@@ -32,7 +32,8 @@ pub trait Faults: Send + Sync {
 
 macro_rules! fault_points {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// The write steps of backup, forget, prune, restore and guard, in the order in which they are passed.
+        /// The write steps of backup, forget, prune, export, import, restore and guard, in the order in
+        /// which they are passed.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum FaultPoint { $($(#[$doc])* $name,)* }
 
@@ -93,6 +94,26 @@ fault_points! {
     LocalPutSync = "local.put.sync",
     /// A local object is durable under its temporary name.
     LocalPutLink = "local.put.link",
+    /// Some bytes of an archive are written, not all.
+    ExportWrite = "export.write",
+    /// An archive is written, not yet durable.
+    ExportSync = "export.sync",
+    /// An archive is durable under its temporary name.
+    ExportRename = "export.rename",
+    /// A copy of a vault is being made; what makes it a vault is not there yet.
+    ImportVault = "import.vault",
+    /// Before the intent of an import is put.
+    ImportIntent = "import.intent",
+    /// In the middle of a pack.
+    ImportPackWrite = "import.pack.write",
+    /// Before a pack becomes visible under its name.
+    ImportPackComplete = "import.pack.complete",
+    /// All packs of all archives are there and verified, a manifest is not.
+    ImportManifest = "import.manifest",
+    /// The manifest is there, the node record does not tell of it.
+    ImportNodeRecord = "import.node_record",
+    /// All is there, the intent still stands.
+    ImportIntentDelete = "import.intent.delete",
     /// Before the work directory of a restore is made.
     RestoreJournal = "restore.journal",
     /// In the middle of writing the staged files.

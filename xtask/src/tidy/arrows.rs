@@ -19,6 +19,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("guard", &["error", "ids", "env", "control", "durable", "node", "vault"]),
     ("engine", &["error", "ids", "env", "control"]),
     ("vault", &["error", "ids", "env", "control", "direct", "engine::records"]),
+    ("archive", &["error", "ids", "env", "control", "durable", "vault"]),
     ("backup", &["error", "ids", "env", "control", "node", "guard", "engine", "vault"]),
     (
         "restore",

@@ -5,8 +5,10 @@ pub(crate) mod backup;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod diff;
+pub(crate) mod export;
 pub(crate) mod forget;
 pub(crate) mod guard;
+pub(crate) mod import;
 pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod key;
@@ -23,3 +25,8 @@ pub(crate) mod snapshots;
 pub(crate) mod status;
 
 mod record;
+
+/// Whether a path stands for standard input or output.
+pub(crate) fn is_stdio(path: &std::path::Path) -> bool {
+    path == std::path::Path::new("-")
+}

@@ -1,7 +1,11 @@
 //! `restore`: a plan that prints, or the plan carried out.
 
+use std::path::PathBuf;
+
+use highwater::archive;
 use highwater::guard::{GuardKind, Released};
 use highwater::restore::{self, Exchange, RestoreOptions, RestorePlan, RestoreReport};
+use highwater::vault::{Selector, Vault};
 use highwater::{Error, Result};
 use serde_json::{Value, json};
 
@@ -12,7 +16,7 @@ use crate::context::Context;
 use crate::{format, places};
 
 pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<Answer> {
-    let mut selector = context.selector(&args.snapshot, args.node.as_ref())?;
+    let Source { vault, node_dir, mut selector } = source(context, args)?;
     selector.before = args.before;
     selector.require = args.require;
     let options = RestoreOptions {
@@ -24,8 +28,7 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<Answer> {
         adapter: None,
         original_gone: original_gone(context, args)?,
     };
-    let vault = context.vault_for_node(&args.vault, &args.node_dir)?;
-    let plan = restore::plan(&vault, &args.node_dir, &options)?;
+    let plan = restore::plan(&vault, &node_dir, &options)?;
     if args.plan {
         let answer = Answer::new(plan_document(&plan), plan_human(&plan));
         return Ok(answer.warnings(plan.warnings));
@@ -38,6 +41,33 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<Answer> {
     let document = document(&report, &warnings);
     let hold = highwater::guard::standing(&report.target)?.map(|standing| standing.kind);
     Ok(Answer::new(document, human(&report, hold)).warnings(warnings))
+}
+
+/// What is restored from, and to where.
+struct Source {
+    vault: Vault,
+    node_dir: PathBuf,
+    selector: Selector,
+}
+
+/// A snapshot of a vault; or the last one of a chain of archives, all of which are verified first.
+fn source(context: &Context, args: &RestoreArgs) -> Result<Source> {
+    let Some(node_dir) = args.node_dir.clone() else {
+        let node_dir = PathBuf::from(&args.snapshot);
+        let key = context.settings.key(&args.vault.key)?;
+        key.refuse_inside_node(&node_dir)?;
+        let opened = archive::open(&args.from, &key.load()?, &context.control)?;
+        let node = args.node.clone().or(Some(opened.node));
+        let snapshot = opened.snapshot.to_string();
+        let selector = Selector { snapshot, node, ..Selector::default() };
+        return Ok(Source { vault: opened.vault, node_dir, selector });
+    };
+    let snapshot = args.snapshot.to_str().ok_or_else(|| {
+        Error::input("the name of the snapshot is not UTF-8").hint("the snapshot comes first")
+    })?;
+    let selector = context.selector(snapshot, args.node.as_ref())?;
+    let vault = context.vault_for_node(&args.vault, &node_dir)?;
+    Ok(Source { vault, node_dir, selector })
 }
 
 /// The operator's statement, with who made it and when.

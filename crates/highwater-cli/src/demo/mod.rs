@@ -143,8 +143,8 @@ impl Demo {
     fn restore(&self) -> Result<Value> {
         self.command("restore latest node --vault vault --key-file vault.key")?;
         let args = RestoreArgs {
-            snapshot: "latest".to_owned(),
-            node_dir: self.node.clone(),
+            snapshot: "latest".into(),
+            node_dir: Some(self.node.clone()),
             vault: self.vault_args()?,
             ..RestoreArgs::default()
         };

@@ -1,10 +1,14 @@
 //! The real program on real databases: exit codes, documents, and what is on disk afterwards.
 
 mod answers;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
+mod archives;
 mod circle;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod crash_backup;
+mod crash_import;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod crash_prune;

@@ -135,6 +135,7 @@ pub fn run(
         start: control.env.now(),
         boot: crate::vault::boot(),
         rewrite: false,
+        import: None,
     };
     vault.put_intent(&intent)?;
     let base = plan::base(vault, parent, &mut warnings)?;

@@ -6,18 +6,22 @@ use crate::control::Control;
 use crate::error::{Error, Kind, Result};
 use crate::ids::{NodeName, NodeUid, Seq};
 use crate::node::NodeFile;
-use crate::vault::{Actor, Location, Manifest, NodeRecord, SnapshotName, Vault, copied};
+use crate::vault::{Actor, Manifest, NodeRecord, SnapshotName, Vault, copied};
 
 /// Refuses a vault inside the node directory, or a node directory inside the vault.
 pub(super) fn keep_apart(dir: &Path, vault: &Vault) -> Result<()> {
-    let Location::Local(path) = vault.location();
-    let path = path
-        .canonicalize()
-        .map_err(|error| Error::io("looking up the vault's directory", error))?;
-    if path.starts_with(dir) || dir.starts_with(&path) {
-        return Err(Error::input("vault and node directory lie in one another")
-            .entry(vault.location().to_string())
-            .hint("a vault inside the node directory would be lost with it: put it elsewhere"));
+    vault.refuse_read_only()?;
+    for path in vault.location().paths() {
+        let path = path
+            .canonicalize()
+            .map_err(|error| Error::io("looking up the vault's directory", error))?;
+        if path.starts_with(dir) || dir.starts_with(&path) {
+            return Err(Error::input("vault and node directory lie in one another")
+                .entry(vault.location().to_string())
+                .hint(
+                    "a vault inside the node directory would be lost with it: put it elsewhere",
+                ));
+        }
     }
     Ok(())
 }

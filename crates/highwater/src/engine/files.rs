@@ -107,6 +107,19 @@ impl FileSet {
         &self.entries
     }
 
+    /// Opens one file, to look into it before it is streamed.
+    pub(super) fn open(&self, index: usize) -> Result<File> {
+        let (Some(entry), Some(source)) = (self.entries.get(index), self.sources.get(index)) else {
+            return Err(Error::bug("a capture was asked for an entry that it doesn't have"));
+        };
+        match &source.pinned {
+            Some(file) => file
+                .try_clone()
+                .map_err(|source| Error::io("can't read it", source).entry(entry.path.to_string())),
+            None => open(&source.path, &entry.path),
+        }
+    }
+
     /// Hands the content of one file to `sink`.
     pub(super) fn stream(
         &self,

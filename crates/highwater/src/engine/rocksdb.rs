@@ -24,8 +24,10 @@ const CHECKPOINT_PREFIX: &str = ".highwater-checkpoint-";
 pub(super) mod check;
 #[cfg(feature = "rocksdb")]
 mod open;
+pub(super) mod verify;
 pub(super) mod version;
 
+use verify::Verifier;
 use version::Version;
 
 /// How often a database in use is looked at again, where its MANIFEST named a table that a
@@ -288,6 +290,7 @@ struct Rocks {
     version: Option<String>,
     consistency: Consistency,
     set: FileSet,
+    verifier: Verifier,
     hold: Hold,
 }
 
@@ -334,6 +337,7 @@ fn by_hook(
         version: version_of(&checkpoint)?,
         consistency: Consistency::Checkpoint,
         set,
+        verifier: Verifier::new(&version, newest_options(&checkpoint)?.as_deref()),
         hold: Hold::Checkpoint(work),
     };
     Ok((Box::new(capture), pause))
@@ -354,6 +358,7 @@ fn offline(dir: &Path, part: &FoundPart, env: &Env) -> Result<Rocks> {
         version: version_of(&db)?,
         consistency: Consistency::Offline,
         set,
+        verifier: Verifier::new(&version, newest_options(&db)?.as_deref()),
         hold: Hold::Lock { _lock: lock, stamps: stamps(&db)?, db },
     })
 }
@@ -435,10 +440,11 @@ impl PartCapture for Rocks {
         entry: usize,
         sink: &mut dyn FnMut(Piece<'_>) -> Result<()>,
     ) -> Result<()> {
-        self.set.stream(entry, sink)
+        self.verifier.stream(&self.set, entry, sink)
     }
 
     fn finish(self: Box<Self>) -> Result<Finished> {
+        let finished = Finished { warnings: self.verifier.warnings(), ..Finished::default() };
         match self.hold {
             Hold::Checkpoint(work) => work.remove()?,
             Hold::Lock { _lock, db, stamps: before } => {
@@ -456,7 +462,7 @@ impl PartCapture for Rocks {
                 }
             }
         }
-        Ok(Finished::default())
+        Ok(finished)
     }
 }
 

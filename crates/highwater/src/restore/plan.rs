@@ -1,12 +1,12 @@
 //! What a restore would do, settled and checked before anything is touched.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
 use crate::guard::Latch;
 use crate::ids::encode;
 use crate::vault::manifest::PartRecord;
-use crate::vault::{Level, Location, Manifest, SnapshotInfo, Vault};
+use crate::vault::{Level, Manifest, SnapshotInfo, Vault};
 
 use super::hold;
 use super::work::locate;
@@ -17,10 +17,11 @@ pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Re
     let SnapshotInfo { manifest, level } = vault.resolve(&options.selector)?;
     let parts = chosen(&manifest, options.part.as_deref())?;
     let place = locate(target)?;
-    let Location::Local(path) = vault.location();
-    if let Ok(path) = path.canonicalize()
-        && (path.starts_with(&place.target) || place.target.starts_with(&path))
-    {
+    let overlaps = |path: &PathBuf| {
+        let path = path.canonicalize();
+        path.is_ok_and(|path| path.starts_with(&place.target) || place.target.starts_with(&path))
+    };
+    if vault.location().paths().iter().any(overlaps) {
         return Err(Error::input("vault and node directory lie in one another")
             .entry(encode(place.target.as_os_str().as_encoded_bytes()))
             .hint("restore to another directory"));

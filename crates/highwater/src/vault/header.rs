@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::ids::{Time, VaultId};
 
 /// The header's object name.
-pub(super) const NAME: &str = "vault.json";
+pub(crate) const NAME: &str = "vault.json";
 
 const FORMAT: &str = "highwater";
 

@@ -21,7 +21,7 @@ pub(crate) const INTENT_TIME_MAX: Duration = Duration::from_secs(INTENT_SECONDS_
 /// A backup commits within this time or not at all: well before anybody takes it for dead.
 pub(crate) const BACKUP_TIME_MAX: Duration = Duration::from_secs(INTENT_SECONDS_MAX / 2);
 
-/// The announcement of a backup.
+/// The announcement of a backup, or of an import.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Intent {
@@ -38,6 +38,10 @@ pub(crate) struct Intent {
     /// No backup: a prune rewrites packs. Its own packs are named after it as those of a snapshot are.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) rewrite: bool,
+    /// The intent is that of an import, not of a backup: the packs that the snapshot needs, whether
+    /// they are there already or will be put.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) import: Option<Vec<PackId>>,
 }
 
 pub(crate) fn intent_name(snapshot: SnapshotId) -> String {
@@ -102,7 +106,7 @@ impl Vault {
     /// Whether the backup of an intent of our own writer, whose node we have locked, can't be running
     /// any more. Under another run of the kernel it may be a clone of this machine that runs it:
     /// then only its age tells, since no backup commits after a day.
-    fn is_dead(&self, intent: &Intent) -> bool {
+    pub(super) fn is_dead(&self, intent: &Intent) -> bool {
         let same_boot = intent.boot.is_some() && intent.boot == super::actor::boot();
         same_boot || self.env().now().seconds_since(intent.start) > INTENT_SECONDS_MAX
     }
@@ -131,6 +135,8 @@ impl Vault {
             };
             if committed.contains(&intent.snapshot) {
                 self.delete_intent(intent.snapshot)?;
+            } else if intent.import.is_some() {
+                self.discard_import(&intent)?;
             } else {
                 self.discard(intent.snapshot)?;
             }

@@ -21,6 +21,7 @@ pub(crate) mod codec;
 pub(crate) mod document;
 pub mod forget;
 mod header;
+mod import;
 mod intent;
 mod keys;
 mod local;
@@ -41,17 +42,17 @@ mod tests;
 mod trash;
 pub(crate) mod witness;
 
-pub(crate) use actor::boot;
+pub(crate) use actor::{Lock, boot};
 pub use check::{CheckOptions, CheckReport, Fault, check};
 pub use checked::{Coverage, Share};
+pub(crate) use header::{Header, NAME as HEADER_NAME};
 pub(crate) use intent::{BACKUP_TIME_MAX, Intent};
 pub(crate) use keys::{MasterKey, SlotDoc};
 pub use manifest::Manifest;
 pub(crate) use nodes::{NodeRecord, copied};
-pub(crate) use snapshots::{MANIFEST_VERSION, SnapshotName};
+pub(crate) use snapshots::{ContentId, MANIFEST_VERSION, SnapshotName};
 pub use trash::GRACE;
 
-use header::Header;
 use local::LocalStore;
 use pack::UnitKeys;
 use read::PackCache;
@@ -63,6 +64,19 @@ use trash::TrashCache;
 pub enum Location {
     /// A local directory, absolute.
     Local(PathBuf),
+    /// Archive files, in the order of their chain: a vault that can only be read. What opens them is
+    /// [`crate::archive::open`].
+    Archive(Vec<PathBuf>),
+}
+
+impl Location {
+    /// Where it lies in this machine's file system.
+    pub fn paths(&self) -> &[PathBuf] {
+        match self {
+            Location::Local(path) => std::slice::from_ref(path),
+            Location::Archive(paths) => paths,
+        }
+    }
 }
 
 impl FromStr for Location {
@@ -81,8 +95,8 @@ impl FromStr for Location {
 
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Location::Local(path) = self;
-        f.write_str(&crate::ids::encode(path.as_os_str().as_encoded_bytes()))
+        let name = |path: &PathBuf| crate::ids::encode(path.as_os_str().as_encoded_bytes());
+        f.write_str(&self.paths().iter().map(name).collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -213,8 +227,7 @@ impl Vault {
         recovery: bool,
         env: &Env,
     ) -> Result<Created> {
-        let Location::Local(path) = location;
-        let store = Store::local(LocalStore::create(path, env)?)?;
+        let store = create_store(location, env)?;
         let master = MasterKey::generate()?;
         let id = VaultId::random(env)?;
         let traits = store.probe(env)?;
@@ -242,9 +255,41 @@ impl Vault {
     /// Not found where there is none; denied where `secret` opens no slot; corrupt where a slot or
     /// the header is damaged; input where a newer program made it.
     pub fn open(location: &Location, secret: &Secret, env: &Env) -> Result<Vault> {
-        let Location::Local(path) = location;
-        let store = Store::local(LocalStore::open(path, env)?)?;
-        Vault::open_in(store, location, secret, env)
+        Vault::open_in(open_store(location, env)?, location, secret, env)
+    }
+
+    /// The id of the vault at a place, which no secret is needed for; `None` where there is none.
+    pub(crate) fn id_at(location: &Location, env: &Env) -> Result<Option<VaultId>> {
+        let bytes = open_store(location, env).and_then(|store| store.get(header::NAME));
+        match bytes {
+            Err(error) if error.kind() == crate::Kind::NotFound => Ok(None),
+            bytes => Ok(Some(Header::parse(&bytes?)?.vault)),
+        }
+    }
+
+    /// Makes a copy of a vault where nothing is: its id, its key and its slots, and no snapshot yet.
+    /// What its own store can do is found out anew. What was put is removed again where that fails.
+    pub(crate) fn create_copy(
+        location: &Location,
+        header: &Header,
+        slots: &[SlotDoc],
+        master: MasterKey,
+        env: &Env,
+    ) -> Result<Vault> {
+        let store = match create_store(location, env) {
+            Err(error) if error.kind() == crate::Kind::Conflict => {
+                import::begun_copy(location, slots, env)?.ok_or(error)?
+            }
+            store => store?,
+        };
+        let filled = import::fill_copy(&store, header, slots, &master, env);
+        match filled {
+            Ok(header) => Ok(Vault::assemble(store, location.clone(), header, master, env.clone())),
+            Err(error) => {
+                import::empty_copy(&store, slots)?;
+                Err(error)
+            }
+        }
     }
 
     /// Opens the vault that a store holds.
@@ -305,6 +350,14 @@ impl Vault {
         self.header.vault
     }
 
+    /// Input where it is made of archives: they can't be written.
+    pub(crate) fn refuse_read_only(&self) -> Result<()> {
+        match self.location {
+            Location::Archive(_) => Err(read_only(&self.location)),
+            Location::Local(_) => Ok(()),
+        }
+    }
+
     /// Where it is.
     pub fn location(&self) -> &Location {
         &self.location
@@ -358,6 +411,10 @@ impl Vault {
         &self.store
     }
 
+    pub(crate) fn header(&self) -> &Header {
+        &self.header
+    }
+
     pub(crate) fn master(&self) -> &MasterKey {
         &self.master
     }
@@ -382,4 +439,24 @@ impl Vault {
     pub(crate) fn env(&self) -> &Env {
         &self.env
     }
+}
+
+fn create_store(location: &Location, env: &Env) -> Result<Store> {
+    match location {
+        Location::Local(path) => Store::local(LocalStore::create(path, env)?),
+        Location::Archive(_) => Err(read_only(location)),
+    }
+}
+
+fn open_store(location: &Location, env: &Env) -> Result<Store> {
+    match location {
+        Location::Local(path) => Store::local(LocalStore::open(path, env)?),
+        Location::Archive(_) => Err(read_only(location)),
+    }
+}
+
+fn read_only(location: &Location) -> Error {
+    Error::input("an archive is no vault that could be written")
+        .entry(location.to_string())
+        .hint("`highwater import` makes a vault of it; `highwater restore --from` restores from it")
 }

@@ -10,13 +10,19 @@ use super::header::StoreTraits;
 use super::store::Store;
 
 const RACERS: usize = 8;
+const PREFIX: &str = "intents/probe-";
+
+/// Whether an object is one that a probe has put, and was killed before it took it away.
+pub(super) fn is_probe(name: &str) -> bool {
+    name.starts_with(PREFIX)
+}
 
 impl Store {
     /// Tries create-only puts under a name of its own and removes it again. A store that is asked
     /// to update on a condition is not found here: a local directory can't, and numbered records
     /// take its place.
     pub(crate) fn probe(&self, env: &Env) -> Result<StoreTraits> {
-        let name = format!("intents/probe-{}", SnapshotId::random(env)?);
+        let name = format!("{PREFIX}{}", SnapshotId::random(env)?);
         let wins = AtomicUsize::new(0);
         let race = std::thread::scope(|scope| {
             let racers: Vec<_> = (0..RACERS)

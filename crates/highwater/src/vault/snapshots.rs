@@ -32,6 +32,11 @@ pub(crate) struct SnapshotName {
     pub(crate) generation: u32,
 }
 
+/// What a snapshot is known by, whatever its id says: a keyed BLAKE3 of its manifest. A prune that
+/// moves its units to other packs makes it another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ContentId(pub(crate) [u8; 32]);
+
 impl SnapshotName {
     pub(crate) fn object(&self) -> String {
         let SnapshotName { node, epoch, seq, snapshot, generation } = self;
@@ -107,9 +112,19 @@ impl Vault {
 
     /// Opens a manifest.
     pub(crate) fn manifest(&self, name: &SnapshotName) -> Result<Manifest> {
+        let bytes = self.store().get(&name.object())?;
+        self.open_manifest(name, &bytes).map(|(manifest, _)| manifest)
+    }
+
+    /// Opens the manifest in `bytes`, and tells what it is known by.
+    pub(crate) fn open_manifest(
+        &self,
+        name: &SnapshotName,
+        bytes: &[u8],
+    ) -> Result<(Manifest, ContentId)> {
         let object = name.object();
-        let bytes = self.store().get(&object)?;
-        let manifest: Manifest = sealed::open(self, ObjectKind::Manifest, &object, &bytes)?;
+        let text = sealed::open_text(self, ObjectKind::Manifest, &object, bytes)?;
+        let manifest: Manifest = sealed::parse(&object, &text)?;
         let named = manifest.version == MANIFEST_VERSION
             && manifest.snapshot == name.snapshot
             && manifest.node == name.node
@@ -123,8 +138,16 @@ impl Vault {
             Some(fault) => {
                 Err(Error::corrupt(format!("the manifest is damaged: {fault}")).entry(object))
             }
-            None => Ok(manifest),
+            None => Ok((manifest, self.content_id(&object, &text))),
         }
+    }
+
+    /// What the text of a manifest, under its name, is known by.
+    fn content_id(&self, object: &str, text: &[u8]) -> ContentId {
+        let key = self.master().derive(self.id().as_bytes(), &[b"hw1 manifest content"]);
+        let mut hasher = blake3::Hasher::new_keyed(&key);
+        hasher.update(&(object.len() as u64).to_le_bytes()).update(object.as_bytes()).update(text);
+        ContentId(*hasher.finalize().as_bytes())
     }
 
     /// The snapshots, of one node or of all, by node and then from oldest to newest.

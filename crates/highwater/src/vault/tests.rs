@@ -129,6 +129,7 @@ fn intent() -> Intent {
         start: time(),
         boot: None,
         rewrite: false,
+        import: None,
     }
 }
 

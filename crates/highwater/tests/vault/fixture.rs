@@ -19,13 +19,18 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
-/// Opens the vault in `dir` with the key of the fixture.
-pub(super) fn unlock(dir: &Path) -> Result<Vault> {
+/// The key of the fixture.
+pub(super) fn secret() -> Secret {
     // Git keeps no mode 0600, which a key file has to have.
     let digits = fs::read_to_string(fixtures().join("vault-1.key")).unwrap();
     let mut key = zeroize::Zeroizing::new([0; 32]);
     hex::decode_to_slice(digits.trim_end(), &mut *key).unwrap();
-    Vault::open(&Location::Local(dir.to_path_buf()), &Secret::Key(key), &env())
+    Secret::Key(key)
+}
+
+/// Opens the vault in `dir` with the key of the fixture.
+pub(super) fn unlock(dir: &Path) -> Result<Vault> {
+    Vault::open(&Location::Local(dir.to_path_buf()), &secret(), &env())
 }
 
 /// A copy of it, so that no test changes what has to stay as it is.

@@ -2,6 +2,7 @@
 //! owners, key slots, damage, and the vault that is kept for ever.
 #![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
 
+mod archives;
 mod damage;
 mod fixture;
 mod increments;
@@ -12,6 +13,7 @@ mod quarantine;
 mod sequences;
 mod slots;
 mod subset;
+mod tables;
 mod witness;
 
 use std::collections::BTreeMap;

@@ -46,6 +46,9 @@ pub(super) fn decide(
     let intents = survey.intents.iter().any(|intent| intent.is_dead(now));
     let mut decision = Decision { intents, ..Decision::default() };
     let held = held(survey, now)?;
+    let living = survey.intents.iter().filter(|intent| !intent.is_dead(now));
+    let imports = living.filter_map(|intent| intent.intent.as_ref()?.import.as_ref());
+    decision.needed.extend(imports.flatten().copied());
     let mut waiting = BTreeMap::new();
     let mut given_up = BTreeSet::new();
     let names: Vec<&SnapshotName> = survey.manifests.keys().collect();

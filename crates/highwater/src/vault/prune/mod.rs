@@ -30,6 +30,9 @@
 //!   backup builds on it meanwhile.
 //! - *Two prunes.* Each deletes only what none of the manifests that it has listed needs. Deleting
 //!   twice is deleting once. A claim that a killed prune has left is finished by the next one.
+//! - *An import* puts an intent that names every pack it needs, then looks for tombstones and claims,
+//!   then puts packs, and sees that its intent stands before and after its manifest is put. A prune
+//!   whose claim it does not see finds its intent in (c), and keeps those packs.
 //! - *A restore, a check* reads manifests that are visible. What it reads is deleted two days after it
 //!   was forgotten at the earliest, and so is a generation that was replaced.
 //! - *A takeover* hides what a deposed writer commits; nothing builds on it, and it is deleted two

@@ -69,6 +69,7 @@ pub(super) fn run(
         start: control.env.now(),
         boot: crate::vault::boot(),
         rewrite: true,
+        import: None,
     };
     vault.put_intent(&intent)?;
     let mut task = Task {

@@ -1,0 +1,142 @@
+//! A snapshot, or an increment, as one stream or file that verifies itself.
+//!
+//! An archive is the vault's own sealed objects, one behind the other, under the vault's key still:
+//! nothing is sealed again, and nothing of it can be read without a secret of the vault. It is
+//! written and read once, from its beginning to its end, in bounded memory, so that it can go through
+//! a pipe or over a network. The format is documented in `docs/archive-format.md`.
+
+mod chain;
+mod file;
+mod format;
+mod import;
+mod read;
+mod store;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::control::Control;
+use crate::error::Result;
+use crate::ids::{NodeName, SnapshotId, VaultId};
+use crate::vault::{Selector, Vault};
+
+pub use import::{import, import_into};
+pub use store::{Opened, open};
+
+use write::Chosen;
+
+/// The version of the format that this program writes.
+pub const FORMAT_VERSION: u16 = format::FORMAT_VERSION;
+
+/// Which snapshot is exported.
+#[derive(Clone, Debug, Default)]
+pub struct ExportOptions {
+    /// The snapshot.
+    pub selector: Selector,
+    /// An older snapshot of the node, which the other side has already: what it holds is left out.
+    pub since: Option<Selector>,
+}
+
+/// An export that is settled and not yet written.
+pub struct Export<'a> {
+    vault: &'a Vault,
+    snapshot: Chosen,
+    since: Option<Chosen>,
+}
+
+/// What an export did.
+#[derive(Clone, Debug)]
+pub struct ExportReport {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// Its node.
+    pub node: NodeName,
+    /// The snapshot that it builds on.
+    pub since: Option<SnapshotId>,
+    /// Packs in the archive.
+    pub packs: u64,
+    /// Bytes of the archive.
+    pub bytes: u64,
+    /// BLAKE3 of all that stands before the end marker, in hex.
+    pub hash: String,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+impl<'a> Export<'a> {
+    /// Settles which snapshot is exported, and from which one on.
+    ///
+    /// # Errors
+    /// Those of [`Vault::resolve`]; input where `since` is not older than the snapshot.
+    pub fn new(vault: &'a Vault, options: &ExportOptions) -> Result<Export<'a>> {
+        let (snapshot, since) = write::choose(vault, options)?;
+        Ok(Export { vault, snapshot, since })
+    }
+
+    /// A name for the file: node, and the time of the snapshot in UTC, as
+    /// `node-20261121T083000Z.hwa`.
+    pub fn file_name(&self) -> String {
+        let time = self.snapshot.manifest.time.to_string();
+        let seconds = time.split(['.', 'Z']).next().unwrap_or_default();
+        format!("{}-{}Z.hwa", self.snapshot.manifest.node, seconds.replace(['-', ':'], ""))
+    }
+
+    /// Writes the archive. Every frame is opened on its way: damage in the vault is an error, and what
+    /// was written then has no end marker, so that nobody takes it for an archive.
+    pub fn write(&self, out: &mut dyn Write, control: &Control) -> Result<ExportReport> {
+        write::write(self.vault, &self.snapshot, self.since.as_ref(), out, control)
+    }
+
+    /// Writes the archive to a file of mode 0600: whole and durable, or not at all. A file that has
+    /// the name already is a conflict, or else is replaced.
+    pub fn write_file(
+        &self,
+        path: &Path,
+        replace: bool,
+        control: &Control,
+    ) -> Result<ExportReport> {
+        file::write(path, replace, &control.env, |out| self.write(out, control))
+    }
+}
+
+/// An archive that is read.
+pub struct Input<'a> {
+    /// What errors call it: its path.
+    pub name: String,
+    /// Its bytes.
+    pub read: Box<dyn Read + 'a>,
+}
+
+/// What an import did.
+#[derive(Clone, Debug)]
+pub struct ImportReport {
+    /// The vault.
+    pub vault: VaultId,
+    /// The vault was made by this import, as a copy of the archives' one.
+    pub created: bool,
+    /// The snapshots of the archives, in their order.
+    pub snapshots: Vec<Imported>,
+    /// Bytes of the archives.
+    pub bytes_read: u64,
+    /// Bytes of the packs that the vault did not have.
+    pub bytes_stored: u64,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+/// A snapshot of an archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Imported {
+    /// Its id.
+    pub snapshot: SnapshotId,
+    /// Its node.
+    pub node: NodeName,
+    /// The snapshot that its archive builds on.
+    pub since: Option<SnapshotId>,
+    /// The vault had it already, the same to the last byte; nothing was changed.
+    pub already_there: bool,
+}

@@ -1,0 +1,154 @@
+//! What is inside the blocks of a RocksDB table that lead to the others: entries of the metaindex and
+//! the properties, handles of an index (`table/block_based/block_builder.cc`, `block.cc` and
+//! `data_block_footer.cc` of RocksDB; `util/compression.h` for what is compressed).
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use super::footer::{Handle, TRAILER_BYTES, handle, u32_at, varint};
+use super::{Fault, damaged};
+
+/// No index is longer once it is expanded.
+const PLAIN_BYTES_MAX: u64 = 1 << 30;
+/// The bits of a block's last word that count its restart points; the others are flags.
+const RESTARTS_MASK: u32 = 0x0fff_ffff;
+/// Keys and values lie apart, or something of a later format.
+const LAYOUT_FLAGS: u32 = 1 << 30 | 1 << 28;
+
+/// How the values of an index are written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct IndexStyle {
+    /// Sizes are told as differences where keys share a prefix.
+    pub(super) delta: bool,
+    /// A difference of zero stands for a whole handle.
+    pub(super) escape: bool,
+    /// The first key of the block follows its handle.
+    pub(super) first_key: bool,
+}
+
+/// The content of a block as it is stored: codec in the byte behind it.
+pub(super) fn expand(stored: &[u8], version: u32) -> Result<Cow<'_, [u8]>, Fault> {
+    let trailer = TRAILER_BYTES as usize;
+    let Some(at) = stored.len().checked_sub(trailer) else { return damaged("a block is cut") };
+    let (body, codec) = (&stored[..at], stored[at]);
+    if codec == 0 {
+        return Ok(Cow::Borrowed(body));
+    }
+    let plain = if codec == 1 {
+        let long = snap::raw::decompress_len(body).is_ok_and(|long| long as u64 <= PLAIN_BYTES_MAX);
+        long.then(|| snap::raw::Decoder::new().decompress_vec(body).ok()).flatten()
+    } else if version < 2 {
+        // Older layouts of what is compressed differ for each codec.
+        return Err(Fault::Unknown("because its index is compressed in an old way"));
+    } else {
+        let mut rest = body;
+        let length = varint(&mut rest).filter(|length| *length <= PLAIN_BYTES_MAX);
+        let length = length.map_or(0, |length| length as usize);
+        match codec {
+            2 => miniz_oxide::inflate::decompress_to_vec_with_limit(rest, length).ok(),
+            4 | 5 => lz4_flex::block::decompress(rest, length).ok(),
+            7 | 0x40 => zstd::bulk::decompress(rest, length).ok(),
+            _ => return Err(Fault::Unknown("because its index is compressed in an unknown way")),
+        }
+        .filter(|plain| plain.len() == length)
+    };
+    plain.map(Cow::Owned).ok_or_else(|| Fault::Damaged("its index can't be expanded".to_owned()))
+}
+
+/// The range of a block that its entries take.
+fn entries(block: &[u8]) -> Result<Range<usize>, Fault> {
+    let Some(last) = block.len().checked_sub(4) else { return damaged("a block is cut") };
+    let word = u32_at(block, last);
+    if word & LAYOUT_FLAGS != 0 {
+        return Err(Fault::Unknown("because its index has a layout that is not known here"));
+    }
+    let restarts = (word & RESTARTS_MASK) as usize;
+    let Some(end) = last.checked_sub(restarts * 4) else {
+        return damaged("a block has more restart points than bytes");
+    };
+    // What lies before the first restart point is a prefix of all keys.
+    let begin = if restarts == 0 { 0 } else { u32_at(block, end) as usize };
+    if begin > end { damaged("a block begins behind its end") } else { Ok(begin..end) }
+}
+
+/// Keys, and where in the block the value of each is.
+pub(super) type Pairs = Vec<(Vec<u8>, Range<usize>)>;
+
+/// The entries of a block of names.
+pub(super) fn pairs(block: &[u8]) -> Result<Pairs, Fault> {
+    let range = entries(block)?;
+    let (prefix, end) = (range.start, range.end);
+    let mut rest = &block[range];
+    let mut key = Vec::new();
+    let mut found = Vec::new();
+    while !rest.is_empty() {
+        let mut next = || -> Option<Range<usize>> {
+            let shared = varint(&mut rest)? as usize;
+            let (unshared, length) = (varint(&mut rest)? as usize, varint(&mut rest)? as usize);
+            let (fresh, behind) = rest.split_at_checked(unshared)?;
+            let (_, behind) = behind.split_at_checked(length)?;
+            if shared > key.len() {
+                return None;
+            }
+            key.truncate(shared);
+            if shared == 0 {
+                key.extend_from_slice(&block[..prefix]);
+            }
+            key.extend_from_slice(fresh);
+            rest = behind;
+            let value_end = end - behind.len();
+            Some(value_end - length..value_end)
+        };
+        let Some(value) = next() else { return damaged("a block of names was changed") };
+        found.push((key.clone(), value));
+    }
+    Ok(found)
+}
+
+/// The handles that an index holds.
+pub(super) fn handles(block: &[u8], style: IndexStyle) -> Result<Vec<Handle>, Fault> {
+    let mut rest = &block[entries(block)?];
+    let mut found = Vec::new();
+    let mut before = None;
+    while !rest.is_empty() {
+        let Some(handle) = next_handle(&mut rest, before, style) else {
+            return damaged("its index was changed");
+        };
+        before = Some(handle);
+        found.push(handle);
+    }
+    Ok(found)
+}
+
+fn next_handle(rest: &mut &[u8], before: Option<Handle>, style: IndexStyle) -> Option<Handle> {
+    let shared = varint(rest)?;
+    let unshared = varint(rest)? as usize;
+    if !style.delta {
+        let length = varint(rest)? as usize;
+        let (_, behind) = rest.split_at_checked(unshared)?;
+        let (mut value, behind) = behind.split_at_checked(length)?;
+        *rest = behind;
+        return handle(&mut value);
+    }
+    *rest = rest.split_at_checked(unshared)?.1;
+    let found = match before.filter(|_| shared > 0) {
+        None if shared > 0 => return None,
+        None => handle(rest)?,
+        Some(before) => match (varint(rest)?, style.escape) {
+            (0, true) => handle(rest)?,
+            (number, true) => beyond(before, number - 1)?,
+            (number, false) => beyond(before, number)?,
+        },
+    };
+    if style.first_key {
+        let length = varint(rest)? as usize;
+        *rest = rest.split_at_checked(length)?.1;
+    }
+    Some(found)
+}
+
+/// The block right behind another one, whose size differs by a zigzag number.
+fn beyond(before: Handle, number: u64) -> Option<Handle> {
+    let delta = (number >> 1) as i64 ^ -((number & 1) as i64);
+    Some(Handle { offset: before.end()?, size: before.size.checked_add_signed(delta)? })
+}
