@@ -10,6 +10,9 @@ mod crash_backup;
 mod crash_restore;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
+mod freeze;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
 mod guard;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]

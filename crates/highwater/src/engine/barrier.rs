@@ -132,7 +132,10 @@ fn allowed(barrier: Barrier, databases: usize, options: &CaptureOptions) -> Resu
     Err(Error::conflict(format!(
         "the {databases} databases of this node can't be captured at one instant"
     ))
-    .hint("stop the node for the time of the backup, or accept an instant for each (--no-barrier)"))
+    .hint(
+        "freeze the node (--freeze PID), stop it for the time of the backup, or accept an instant for \
+         each (--no-barrier)",
+    ))
 }
 
 fn warnings(barrier: Barrier, databases: usize) -> Vec<String> {

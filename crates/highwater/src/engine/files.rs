@@ -357,7 +357,10 @@ impl<'a> Reader<'a> {
             self.name()
         ))
         .entry(self.name())
-        .hint("try again; if it never rests, stop the node or leave it out with an exclude glob")
+        .hint(
+            "try again; if it never rests, freeze the node (--freeze PID), stop it, or leave the file \
+             out with an exclude glob",
+        )
     }
 }
 

@@ -3,10 +3,7 @@
 
 use std::time::Duration;
 
-use super::super::rocksdb::FileName;
-use super::super::{EngineKind, Layout};
-use super::image::Ground;
-use crate::env::Env;
+use super::image::Work;
 use crate::error::{Error, Result};
 
 /// A link, measured: 5 µs.
@@ -20,74 +17,55 @@ const THREAD: Duration = Duration::from_micros(50);
 /// Bytes a second where nothing was measured.
 const RATE: u64 = 400 << 20;
 
-/// What a pause would be for.
+/// A pause that exceeds its estimate by this factor, and by this time, is worth a word.
+const EXCESS_FACTOR: u32 = 2;
+const EXCESS_MIN: Duration = Duration::from_millis(50);
+
+/// What a pause would be, and for what.
 #[derive(Clone, Debug)]
 pub(super) struct Estimate {
     pub(super) pause: Duration,
-    links: u64,
-    copies: u64,
-    bytes: u64,
-}
-
-impl Ground {
-    /// Counts what would be linked and copied; a look at the node takes as long as `look`.
-    pub(super) fn estimate(
-        &mut self,
-        layout: &Layout,
-        look: Duration,
-        threads: usize,
-        env: &Env,
-    ) -> Result<Estimate> {
-        let (mut links, mut copies, mut bytes) = (0, 0, 0u64);
-        for part in &layout.parts {
-            for path in &part.entries {
-                // A running node removes files at any time.
-                let Ok(found) = std::fs::symlink_metadata(path.under(&layout.dir)) else {
-                    continue;
-                };
-                if !found.is_file() || found.len() == 0 {
-                    continue;
-                }
-                let immutable = part.engine == EngineKind::RocksDb
-                    && matches!(
-                        FileName::of(path.name()),
-                        Some(FileName::Table(_) | FileName::Blob(_))
-                    );
-                if immutable && self.links {
-                    links += 1;
-                } else {
-                    copies += 1;
-                    bytes += found.len();
-                }
-            }
-        }
-        let _ = env;
-        let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-        let copied = if self.clones {
-            CLONE * count(copies)
-        } else {
-            FILE * count(copies) + Duration::from_secs_f64(bytes as f64 / RATE as f64)
-        };
-        let pause = look + THREAD * count(threads as u64) + LINK * count(links) + copied;
-        Ok(Estimate { pause, links, copies, bytes })
-    }
+    work: Work,
 }
 
 impl Estimate {
+    /// Of so much work, in a node with so many threads; a look at it takes as long as `look`.
+    pub(super) fn of(work: &Work, look: Duration, threads: usize) -> Estimate {
+        let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        let copied = if work.clones {
+            CLONE * count(work.copies)
+        } else {
+            let rate = work.rate.unwrap_or(RATE).max(1);
+            FILE * count(work.copies) + Duration::from_secs_f64(work.bytes as f64 / rate as f64)
+        };
+        let pause = look + THREAD * count(threads as u64) + LINK * count(work.links) + copied;
+        Estimate { pause, work: work.clone() }
+    }
+
     /// Refuses a pause that would be longer than it may.
     pub(super) fn allow(&self, pause_max: Duration) -> Result<()> {
         if self.pause <= pause_max {
             return Ok(());
         }
+        let Work { links, copies, bytes, .. } = self.work;
         Err(Error::conflict(format!(
-            "the node would be stopped for about {} ms ({} files to link, {} to copy with {} bytes), \
-             and {} ms are allowed",
-            self.pause.as_millis(),
-            self.links,
-            self.copies,
-            self.bytes,
+            "the node would be stopped for about {} ms ({links} files to link, {copies} to copy \
+             with {bytes} bytes), and {} ms are allowed",
+            self.pause.as_millis().max(1),
             pause_max.as_millis()
         ))
         .hint(super::WAYS_OUT))
+    }
+
+    /// What to say of a pause that was far longer.
+    pub(super) fn exceeded_by(&self, pause: Duration) -> Option<String> {
+        let far = pause > self.pause * EXCESS_FACTOR && pause > self.pause + EXCESS_MIN;
+        far.then(|| {
+            format!(
+                "the node was stopped for {} ms, where {} ms were expected",
+                pause.as_millis(),
+                self.pause.as_millis()
+            )
+        })
     }
 }

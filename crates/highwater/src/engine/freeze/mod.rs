@@ -14,6 +14,7 @@ mod supervisor;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ use super::{Barrier, Captured, Layout, barrier, discover, rocksdb, scratch};
 use crate::control::Cancel;
 use crate::env::{Env, FaultPoint};
 use crate::error::{Error, Result};
+use crate::ids::RelPath;
+use estimate::Estimate;
 use image::{Ground, Pace};
 use processes::{Files, Writer};
 use stop::{Stopping, while_stopped};
@@ -33,10 +36,6 @@ const IMAGE_PREFIX: &str = ".highwater-freeze-";
 /// How long a node is stopped at most, where nothing else is asked for: what a peer or a client
 /// takes for a slow answer, not for a lost connection.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-
-/// A pause that exceeds its estimate by this factor, and by this time, is worth a word.
-const EXCESS_FACTOR: u32 = 2;
-const EXCESS_MIN: Duration = Duration::from_millis(50);
 
 /// The ways out of a pause that would be too long.
 const WAYS_OUT: &str = "allow more (--max-pause), keep the node directory on a file system with \
@@ -59,96 +58,101 @@ pub struct Freeze {
     pub cancel: Cancel,
 }
 
-/// What the last look at a node showed, at which nobody was found any more who had to be stopped.
-type Still = Mutex<Option<(Layout, Files)>>;
+/// What a look at a node shows: at the last one before the image is taken, nobody is found any more
+/// who has to be stopped.
+struct Seen {
+    layout: Layout,
+    files: Files,
+    /// Files that somebody has in memory, where a store changes them without a trace.
+    mapped: BTreeSet<RelPath>,
+}
+
+/// All that is known and done before the node is stopped.
+struct Prepared {
+    writers: Vec<Writer>,
+    mapped: BTreeSet<RelPath>,
+    ground: Ground,
+    estimate: Estimate,
+}
 
 /// Captures the node while it stands still.
 pub(super) fn capture(layout: &Layout, freeze: &Freeze, env: &Env) -> Result<Captured> {
-    processes::exists(freeze.pid)?;
-    let begin = env.monotonic();
-    let before = discover::discover_still(&layout.dir, &layout.options)?;
-    refuse_faulty(&before)?;
-    let files = Files::of(&before)?;
-    let writers = writers(&before, &files, &BTreeSet::new())?;
-    named_is_among(freeze.pid, &writers)?;
-    let look = env.monotonic().saturating_sub(begin);
-
-    let pause_max = freeze.pause_max.unwrap_or(PAUSE_MAX);
-    let mut ground = Ground::prepare(&before, env)?;
-    let threads = writers.iter().map(|writer| processes::threads(writer.pid).len()).sum();
-    let estimate = ground.estimate(&before, look, threads, env)?;
-    estimate.allow(pause_max)?;
-
-    let still: Still = Mutex::new(None);
+    let Prepared { writers, mapped, mut ground, estimate } = prepare(layout, freeze, env)?;
+    let still: Mutex<Option<Seen>> = Mutex::new(None);
     let others = |stopped: &BTreeSet<u32>| {
-        let now = discover::discover_still(&layout.dir, &layout.options)?;
-        let files = Files::of(&now)?;
-        let found = self::writers(&now, &files, stopped)?;
-        *still.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, files));
+        let (seen, found) = look(layout, stopped)?;
+        *still.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
         Ok(found)
     };
     let how = Stopping {
         env,
         cancel: &freeze.cancel,
-        pause_max,
+        pause_max: freeze.pause_max.unwrap_or(PAUSE_MAX),
         supervisor: freeze.supervisor.as_deref(),
         others: &others,
     };
-    let (image, pause) = while_stopped(&writers, &how, |expired| {
+    let ((seen, time, parts), pause) = while_stopped(&writers, &how, |expired| {
         env.fault(FaultPoint::FreezeStopped)?;
-        let seen = still.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let (now, files) = seen.ok_or_else(|| Error::bug("a stopped node was not looked at"))?;
-        refuse_faulty(&now)?;
-        let pace = Pace { expired, cancel: &freeze.cancel, env };
         let time = env.now();
-        let parts = ground.take(&now, &pace)?;
-        files.unmoved(&now)?;
-        Ok((now, time, parts))
+        let seen = still.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let seen = seen.ok_or_else(|| Error::bug("a stopped node was not looked at"))?;
+        let mapped = seen.mapped.union(&mapped).cloned().collect();
+        let pace = Pace { expired, cancel: &freeze.cancel, env };
+        let parts = ground.take(&seen.layout, &mapped, &pace)?;
+        seen.files.unmoved(&seen.layout)?;
+        Ok((seen, time, parts))
     })?;
     env.fault(FaultPoint::FreezeContinued)?;
-    let (layout, time, parts) = image;
-    let mut warnings = Vec::new();
-    if pause > estimate.pause * EXCESS_FACTOR && pause > estimate.pause + EXCESS_MIN {
-        warnings.push(format!(
-            "the node was stopped for {} ms, where {} ms were expected",
-            pause.as_millis(),
-            estimate.pause.as_millis()
-        ));
-    }
     Ok(Captured {
         parts: image::captures(parts, env)?,
-        layout,
+        layout: seen.layout,
         barrier: Barrier::Frozen,
         time,
         pause,
         marks: BTreeMap::new(),
-        warnings,
+        warnings: estimate.exceeded_by(pause).into_iter().collect(),
     })
 }
 
-fn refuse_faulty(layout: &Layout) -> Result<()> {
-    match layout.refusals.first() {
-        Some(refusal) => Err(barrier::refused(refusal)),
-        None => Ok(()),
-    }
+/// Refuses what can't be captured, copies what rests, and estimates the pause, while the node runs.
+fn prepare(layout: &Layout, freeze: &Freeze, env: &Env) -> Result<Prepared> {
+    processes::exists(freeze.pid)?;
+    let begin = env.monotonic();
+    let (seen, writers) = look(layout, &BTreeSet::new())?;
+    named_is_among(freeze.pid, &writers)?;
+    let look_time = env.monotonic().saturating_sub(begin);
+    let running = AtomicBool::new(false);
+    let pace = Pace { expired: &running, cancel: &freeze.cancel, env };
+    let ground = Ground::prepare(&seen.layout, &seen.mapped, &pace)?;
+    let threads = writers.iter().map(|writer| processes::threads(writer.pid).len()).sum();
+    let estimate = Estimate::of(&ground.work, look_time, threads);
+    estimate.allow(freeze.pause_max.unwrap_or(PAUSE_MAX))?;
+    Ok(Prepared { writers, mapped: seen.mapped, ground, estimate })
 }
 
-/// Who can write the files of `layout` and is not stopped yet; refused where one of them can't be
-/// stopped, or captured so.
-fn writers(layout: &Layout, files: &Files, stopped: &BTreeSet<u32>) -> Result<Vec<Writer>> {
-    let look = processes::look(files)?;
-    if !look.hidden.is_empty() {
+/// Looks at the node, and at who can write its files and is not stopped yet; refused where the node
+/// can't be captured as it is, or one of those not be stopped.
+fn look(layout: &Layout, stopped: &BTreeSet<u32>) -> Result<(Seen, Vec<Writer>)> {
+    let layout = discover::discover_still(&layout.dir, &layout.options)?;
+    if let Some(refusal) = layout.refusals.first() {
+        return Err(barrier::refused(refusal));
+    }
+    let files = Files::of(&layout)?;
+    let found = processes::look(&files)?;
+    if !found.hidden.is_empty() {
         return Err(Error::conflict(format!(
             "the node is used by processes that this user may not stop: {}",
-            look.hidden.join(", ")
+            found.hidden.join(", ")
         ))
         .hint("run as root"));
     }
+    let writers = found.writers.values();
+    let mapped = writers.flat_map(|writer| writer.mapped.iter().cloned()).collect();
     let (known, fresh): (Vec<Writer>, Vec<Writer>) =
-        look.writers.into_values().partition(|writer| stopped.contains(&writer.pid));
-    known.iter().try_for_each(|writer| processes::refuse_memory(writer, layout))?;
-    processes::refuse(&fresh, layout)?;
-    Ok(fresh)
+        found.writers.into_values().partition(|writer| stopped.contains(&writer.pid));
+    known.iter().try_for_each(|writer| processes::refuse_memory(writer, &layout))?;
+    processes::refuse(&fresh, &layout)?;
+    Ok((Seen { layout, files, mapped }, fresh))
 }
 
 /// A process that writes nothing here is the wrong one, however well the others could be stopped.
