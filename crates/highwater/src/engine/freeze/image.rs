@@ -74,7 +74,7 @@ pub(super) struct Pace<'a> {
 }
 
 impl Pace<'_> {
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         if self.expired.load(Ordering::SeqCst) {
             return Err(Error::conflict("the node goes on before its image was taken"));
         }
@@ -107,7 +107,7 @@ impl Ground {
         let mut largest: Option<(RelPath, u64, PathBuf)> = None;
         for part in &layout.parts {
             let home = ground.home(layout, part)?;
-            ground.room(part, layout, home.path())?;
+            ground.room(part, layout, home.path(), pace)?;
             for (number, path) in part.entries.iter().enumerate() {
                 // A running node removes files at any time.
                 let Ok(found) = metadata::look(&path.under(&layout.dir)) else { continue };
@@ -152,16 +152,36 @@ impl Ground {
         }
     }
 
-    /// Refuses to fill the node's own file system, where files are copied byte by byte.
-    fn room(&self, part: &FoundPart, layout: &Layout, home: &Path) -> Result<()> {
+    /// Refuses to fill the node's own file system, unless that shares extents between files.
+    fn room(
+        &mut self,
+        part: &FoundPart,
+        layout: &Layout,
+        home: &Path,
+        pace: &Pace<'_>,
+    ) -> Result<()> {
         let copied = part.entries.iter().filter(|path| !is_immutable(part, path));
-        let sizes = copied.filter_map(|path| metadata::stamp(&path.under(&layout.dir)).ok());
-        let bytes: u64 = sizes.map(|stamp| stamp.size).sum();
+        let stamps = copied.filter_map(|path| {
+            let path = path.under(&layout.dir);
+            let found = std::fs::symlink_metadata(&path).ok().filter(std::fs::Metadata::is_file)?;
+            Some((path, found.len()))
+        });
+        let files: Vec<(PathBuf, u64)> = stamps.filter(|(_, bytes)| *bytes > 0).collect();
+        let bytes: u64 = files.iter().map(|(_, bytes)| bytes).sum();
         let room = rustix::fs::statvfs(home)
             .map_err(|errno| Error::io("can't tell the room beside the node", errno))?;
         let free = room.f_bavail.saturating_mul(room.f_frsize);
-        if free >= bytes.saturating_add(ROOM_BYTES_MIN) || self.work.clones {
+        if free >= bytes.saturating_add(ROOM_BYTES_MIN) {
             return Ok(());
+        }
+        let probe = home.join("clone");
+        if let Some((first, _)) = files.first()
+            && let Ok(copied) = copy(first, &probe, 0, pace)
+        {
+            let _ = std::fs::remove_file(&probe);
+            if matches!(copied, Copied::Cloned) {
+                return Ok(());
+            }
         }
         Err(Error::unavailable(format!(
             "{}: a freeze copies {bytes} bytes beside it, and {free} are free there",
@@ -419,7 +439,7 @@ pub(super) fn captures(taken: Vec<Taken>, env: &Env) -> Result<Vec<Box<dyn PartC
     let mut captures: Vec<Box<dyn PartCapture>> = Vec::with_capacity(taken.len());
     for Taken { part, version, home, mut entries } in taken {
         if part.engine == EngineKind::Sqlite {
-            set_page_size(&part, &mut entries)?;
+            settle_pages(&part, &mut entries)?;
         }
         let set = FileSet::of_image(entries, env)?;
         captures.push(Box::new(Frozen { part, version, set, home }));
@@ -427,22 +447,36 @@ pub(super) fn captures(taken: Vec<Taken>, env: &Env) -> Result<Vec<Box<dyn PartC
     Ok(captures)
 }
 
-/// SQLite's pages are as large as its header says.
-fn set_page_size(part: &FoundPart, entries: &mut [(Listed, Found)]) -> Result<()> {
+/// SQLite's pages are as large as its header says, and as many, where no log says otherwise: a file is
+/// cut off only after the commit that made it shorter.
+fn settle_pages(part: &FoundPart, entries: &mut [(Listed, Found)]) -> Result<()> {
+    let logged = entries.iter().any(|(listed, found)| {
+        listed.path != part.root && found.kind == EntryType::File && found.stamp.size > 0
+    });
     for (listed, found) in entries.iter_mut().filter(|(listed, _)| listed.path == part.root) {
-        let mut bytes = [0; 2];
-        if found.stamp.size < 18 {
+        let mut header = [0; 100];
+        if found.stamp.size < header.len() as u64 {
             continue;
         }
-        let read = File::open(&listed.source).and_then(|file| file.read_exact_at(&mut bytes, 16));
-        read.map_err(|source| Error::io("can't read its copy", source).entry(part.name.clone()))?;
-        // 1 stands for 65536.
-        let bytes = match u32::from(u16::from_be_bytes(bytes)) {
-            1 => 1 << 16,
-            bytes if bytes.is_power_of_two() => bytes.max(PAGE_BYTES_MIN),
-            _ => PAGE_BYTES_MIN,
+        let failed = |source| Error::io("can't read its copy", source).entry(part.name.clone());
+        let file = File::options().read(true).write(true).open(&listed.source).map_err(failed)?;
+        file.read_exact_at(&mut header, 0).map_err(failed)?;
+        let word = |at: usize| {
+            header[at..at + 4].iter().fold(0, |word, &byte| word << 8 | u64::from(byte))
         };
-        listed.units = Units::Pages { bytes };
+        // 1 stands for 65536.
+        let page = match u32::from(u16::from_be_bytes([header[16], header[17]])) {
+            1 => 1 << 16,
+            page if page.is_power_of_two() => page,
+            _ => continue,
+        };
+        listed.units = Units::Pages { bytes: page.max(PAGE_BYTES_MIN) };
+        let counted = word(28).saturating_mul(page.into());
+        // The count holds where it was written by the last change.
+        if !logged && word(24) == word(92) && (1..found.stamp.size).contains(&counted) {
+            file.set_len(counted).map_err(failed)?;
+            found.stamp.size = counted;
+        }
     }
     Ok(())
 }

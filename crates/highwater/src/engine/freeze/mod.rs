@@ -15,7 +15,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 pub use supervisor::supervise;
@@ -28,7 +27,7 @@ use crate::ids::RelPath;
 use estimate::Estimate;
 use image::{Ground, Pace};
 use processes::{Files, Writer};
-use stop::{Stopping, while_stopped};
+use stop::{Holder, Stopping, while_held};
 
 /// How the name of the private directory of an image begins.
 const IMAGE_PREFIX: &str = ".highwater-freeze-";
@@ -36,6 +35,9 @@ const IMAGE_PREFIX: &str = ".highwater-freeze-";
 /// How long a node is stopped at most, where nothing else is asked for: what a peer or a client
 /// takes for a slow answer, not for a lost connection.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// How often other writers are looked for: those that are stopped start no more.
+const ROUNDS_MAX: u32 = 64;
 
 /// The ways out of a pause that would be too long.
 const WAYS_OUT: &str = "allow more (--max-pause), keep the node directory on a file system with \
@@ -78,26 +80,18 @@ struct Prepared {
 /// Captures the node while it stands still.
 pub(super) fn capture(layout: &Layout, freeze: &Freeze, env: &Env) -> Result<Captured> {
     let Prepared { writers, mapped, mut ground, estimate } = prepare(layout, freeze, env)?;
-    let still: Mutex<Option<Seen>> = Mutex::new(None);
-    let others = |stopped: &BTreeSet<u32>| {
-        let (seen, found) = look(layout, stopped)?;
-        *still.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
-        Ok(found)
-    };
     let how = Stopping {
         env,
         cancel: &freeze.cancel,
         pause_max: freeze.pause_max.unwrap_or(PAUSE_MAX),
         supervisor: freeze.supervisor.as_deref(),
-        others: &others,
     };
-    let ((seen, time, parts), pause) = while_stopped(&writers, &how, |expired| {
+    let ((seen, time, parts), pause) = while_held(how, |holder| {
+        let seen = stand_still(layout, writers, holder)?;
         env.fault(FaultPoint::FreezeStopped)?;
         let time = env.now();
-        let seen = still.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let seen = seen.ok_or_else(|| Error::bug("a stopped node was not looked at"))?;
         let mapped = seen.mapped.union(&mapped).cloned().collect();
-        let pace = Pace { expired, cancel: &freeze.cancel, env };
+        let pace = Pace { expired: holder.expired, cancel: &freeze.cancel, env };
         let parts = ground.take(&seen.layout, &mapped, &pace)?;
         seen.files.unmoved(&seen.layout)?;
         Ok((seen, time, parts))
@@ -128,6 +122,24 @@ fn prepare(layout: &Layout, freeze: &Freeze, env: &Env) -> Result<Prepared> {
     let estimate = Estimate::of(&ground.work, look_time, threads);
     estimate.allow(freeze.pause_max.unwrap_or(PAUSE_MAX))?;
     Ok(Prepared { writers, mapped: seen.mapped, ground, estimate })
+}
+
+/// Stops `writers`, and whoever else is found to write, until a look finds nobody who runs: what that
+/// one saw.
+fn stand_still(layout: &Layout, writers: Vec<Writer>, holder: &mut Holder<'_>) -> Result<Seen> {
+    let mut running = writers;
+    for _ in 0..ROUNDS_MAX {
+        holder.stop(running)?;
+        let (seen, found) = look(layout, &holder.pids)?;
+        if found.is_empty() {
+            return Ok(seen);
+        }
+        running = found;
+    }
+    let names: Vec<String> = running.iter().map(Writer::named).collect();
+    let names = names.join(", ");
+    Err(Error::conflict(format!("processes that write keep being started: {names}"))
+        .hint("try again, or stop the node"))
 }
 
 /// Looks at the node, and at who can write its files and is not stopped yet; refused where the node
@@ -178,3 +190,6 @@ pub(super) fn collect(layout: &Layout) -> Result<()> {
     let mut there = homes.iter().filter(|home| home.is_dir());
     there.try_for_each(|home| scratch::collect(home, IMAGE_PREFIX))
 }
+
+#[cfg(test)]
+mod tests;

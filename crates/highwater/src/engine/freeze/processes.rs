@@ -252,7 +252,7 @@ fn status(pid: u32, name: &str) -> Option<u32> {
 
 /// The process that the caller named: refused where there is none, or it is a thread.
 pub(super) fn exists(pid: u32) -> Result<()> {
-    if !Stat::of(pid, None).is_some_and(|stat| !stat.ended()) {
+    if Stat::of(pid, None).is_none_or(Stat::ended) {
         return Err(Error::not_found(format!("there is no process {pid}")).hint(
             "a process id is that of this machine, or of this container: run highwater where `ps` \
              shows the node",
@@ -355,7 +355,7 @@ fn refuse_mappings(writer: &Writer, layout: &Layout) -> Result<()> {
 }
 
 /// Whether the engine of a file that is written through memory makes good what a crash leaves of it.
-fn recovers(layout: &Layout, path: &RelPath) -> bool {
+pub(super) fn recovers(layout: &Layout, path: &RelPath) -> bool {
     use super::super::EngineKind;
     let name = path.name().to_string_lossy();
     let of = layout.parts.iter().find(|part| part.entries.contains(path));

@@ -24,86 +24,104 @@ use crate::error::{Error, Result};
 /// Between two looks at a thread that has not stopped yet.
 const LOOK_EVERY: Duration = Duration::from_micros(100);
 
-/// How often new threads, or new processes, are looked for: those that are stopped make no more.
+/// How often new threads are looked for: those that are stopped make no more.
 const ROUNDS_MAX: u32 = 64;
 
 /// How processes are stopped, and for how long at most.
+#[derive(Clone, Copy)]
 pub(super) struct Stopping<'a> {
     pub(super) env: &'a Env,
     pub(super) cancel: &'a Cancel,
     pub(super) pause_max: Duration,
     pub(super) supervisor: Option<&'a [OsString]>,
-    /// Finds writers beside those that are stopped, by their process ids.
-    pub(super) others: &'a (dyn Fn(&BTreeSet<u32>) -> Result<Vec<Writer>> + Sync),
 }
 
-/// Stops `writers` and whoever else is found to write, does `work`, and continues them. Tells how
-/// long they were stopped. `work` is handed a flag that rises when they go on before it has ended.
-pub(super) fn while_stopped<R>(
-    writers: &[Writer],
-    how: &Stopping<'_>,
-    work: impl FnOnce(&AtomicBool) -> Result<R>,
+/// Stops processes, for as long as the work that has this in its hands is under way.
+pub(super) struct Holder<'a> {
+    orders: Sender<Vec<Writer>>,
+    answers: Receiver<Result<Duration>>,
+    /// Those that are stopped.
+    pub(super) pids: BTreeSet<u32>,
+    since: Option<Duration>,
+    /// Raised once they go on because the time is over.
+    pub(super) expired: &'a AtomicBool,
+}
+
+impl Holder<'_> {
+    /// Returns once every thread of `writers` stands still.
+    pub(super) fn stop(&mut self, writers: Vec<Writer>) -> Result<()> {
+        self.pids.extend(writers.iter().map(|writer| writer.pid));
+        // The end of the holding thread says why by itself.
+        let over = || Error::conflict("the node goes on already");
+        self.orders.send(writers).map_err(|_| over())?;
+        let since = self.answers.recv().map_err(|_| over())??;
+        self.since.get_or_insert(since);
+        Ok(())
+    }
+}
+
+/// Does `work`, which stops processes by the holder that it is given, and continues them: at its end,
+/// when it panics, and when the time is over although it is not done. Tells how long they were
+/// stopped.
+///
+/// The work may wait for a disk for as long as it likes: the holder does nothing but wait for it.
+pub(super) fn while_held<R>(
+    how: Stopping<'_>,
+    work: impl FnOnce(&mut Holder<'_>) -> Result<R>,
 ) -> Result<(R, Duration)> {
     let expired = AtomicBool::new(false);
-    let (stopped, since) = bounded(1);
-    // Never sent on: it closes when the work is done, or has panicked.
-    let (working, done) = bounded(0);
-    let (worked, held) = std::thread::scope(|scope| {
+    let (orders, ordered) = bounded(0);
+    let (answer, answers) = bounded(1);
+    let (worked, since, held) = std::thread::scope(|scope| {
         let expired = &expired;
-        let holder = scope.spawn(move || hold(writers, how, &stopped, &done, expired));
-        let worked = since.recv().ok().map(|since| work(expired).map(|made| (made, since)));
-        drop(working);
-        (worked, holder.join())
+        let thread = scope.spawn(move || hold(how, &ordered, &answer, expired));
+        let pids = BTreeSet::new();
+        let mut holder = Holder { orders, answers, pids, since: None, expired };
+        let worked = work(&mut holder);
+        let since = holder.since;
+        drop(holder);
+        (worked, since, thread.join())
     });
     let end = how.env.monotonic();
     let held = held.unwrap_or_else(|_| Err(Error::bug("the thread that stops a node panicked")));
     match (worked, held) {
         // Work that was given up because the node went on has nothing to say.
-        (Some(Err(error)), Ok(())) => Err(error),
-        (Some(Err(error)), Err(_)) if !expired.load(Ordering::SeqCst) => Err(error),
-        (_, Err(error)) => Err(error),
-        (Some(Ok((made, since))), Ok(())) => Ok((made, end.saturating_sub(since))),
-        (None, Ok(())) => Err(Error::bug("a node was stopped and nobody was told")),
+        (_, Err(error)) if expired.load(Ordering::SeqCst) => Err(error),
+        (Err(error), _) | (Ok(_), Err(error)) => Err(error),
+        (Ok(made), Ok(())) => {
+            Ok((made, since.map_or(Duration::ZERO, |since| end.saturating_sub(since))))
+        }
     }
 }
 
-/// Stops, says since when, and waits until `done` closes or the time is over. The end of the thread
-/// that runs this continues what it has seized.
+/// Stops what it is ordered to, until nobody can give orders any more, or the time is over. The end
+/// of the thread that runs this continues what it has seized.
 fn hold(
-    writers: &[Writer],
-    how: &Stopping<'_>,
-    stopped: &Sender<Duration>,
-    done: &Receiver<()>,
+    how: Stopping<'_>,
+    ordered: &Receiver<Vec<Writer>>,
+    answer: &Sender<Result<Duration>>,
     expired: &AtomicBool,
 ) -> Result<()> {
     let mut set = Set::new(how);
-    let mut found = writers.to_vec();
-    for round in 0.. {
-        if round == ROUNDS_MAX {
-            let names: Vec<String> = found.iter().map(Writer::named).collect();
-            return Err(Error::conflict(format!(
-                "processes that write keep being started: {}",
-                names.join(", ")
-            ))
-            .hint("try again, or stop the node"));
-        }
-        for writer in &found {
-            set.stop(writer)?;
-        }
-        found = (how.others)(&set.pids)?;
-        if found.is_empty() {
-            break;
+    loop {
+        let left = set.deadline().saturating_sub(how.env.monotonic());
+        let writers = match ordered.recv_timeout(left) {
+            Ok(writers) => writers,
+            Err(RecvTimeoutError::Disconnected) => return set.still_stopped(),
+            Err(RecvTimeoutError::Timeout) => {
+                expired.store(true, Ordering::SeqCst);
+                return Err(too_long(how.pause_max));
+            }
+        };
+        let stopped = writers.iter().try_for_each(|writer| set.stop(writer));
+        let since = set.since.unwrap_or_else(|| how.env.monotonic());
+        let failed = stopped.is_err();
+        // Nobody listens where the work has panicked.
+        let _ = answer.send(stopped.map(|()| since));
+        if failed {
+            return Ok(());
         }
     }
-    let since = set.since.unwrap_or_else(|| how.env.monotonic());
-    // Nobody listens where the work has panicked already.
-    let _ = stopped.send(since);
-    let left = set.deadline().saturating_sub(how.env.monotonic());
-    if done.recv_timeout(left) == Err(RecvTimeoutError::Timeout) {
-        expired.store(true, Ordering::SeqCst);
-        return Err(too_long(how.pause_max));
-    }
-    set.still_stopped()
 }
 
 /// The error of a pause that was not long enough.
@@ -118,8 +136,7 @@ pub(super) fn too_long(pause_max: Duration) -> Error {
 /// What is stopped; dropped, those that were signalled go on, and at the end of the thread those
 /// that were seized.
 struct Set<'a> {
-    how: &'a Stopping<'a>,
-    pids: BTreeSet<u32>,
+    how: Stopping<'a>,
     /// When the first one was stopped.
     since: Option<Duration>,
     /// Threads that were seized, by process.
@@ -129,15 +146,8 @@ struct Set<'a> {
 }
 
 impl<'a> Set<'a> {
-    fn new(how: &'a Stopping<'a>) -> Set<'a> {
-        Set {
-            how,
-            pids: BTreeSet::new(),
-            since: None,
-            seized: BTreeMap::new(),
-            signalled: Vec::new(),
-            supervisor: None,
-        }
+    fn new(how: Stopping<'a>) -> Set<'a> {
+        Set { how, since: None, seized: BTreeMap::new(), signalled: Vec::new(), supervisor: None }
     }
 
     fn deadline(&self) -> Duration {
@@ -150,7 +160,6 @@ impl<'a> Set<'a> {
 
     /// Stops all threads of a process.
     fn stop(&mut self, writer: &Writer) -> Result<()> {
-        self.pids.insert(writer.pid);
         if !self.seize(writer)? {
             self.signal(writer)?;
         }

@@ -1,8 +1,8 @@
 //! The check of a restored database file, which leaves it and its directory as they are.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
@@ -100,11 +100,12 @@ fn check_copy(
     let copied = |file: &Path| home.0.join(file.file_name().unwrap_or_default());
     for file in std::iter::once(path).chain(logs.iter().map(PathBuf::as_path)) {
         match fs::copy(file, copied(file)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io(format!("can't copy {entry} for its check"), error));
-            }
-            _ => {}
+            // The log is applied to the copy, whatever the mode of its original.
+            Ok(_) => fs::set_permissions(copied(file), Permissions::from_mode(0o600)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
         }
+        .map_err(|error| Error::io(format!("can't copy {entry} for its check"), error))?;
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(copied(path), flags)
