@@ -16,6 +16,8 @@ const CLONE: Duration = Duration::from_millis(3);
 const THREAD: Duration = Duration::from_micros(50);
 /// Bytes a second where nothing was measured.
 const RATE: u64 = 400 << 20;
+/// A long copy is slower than the short one that was measured: it has to wait for the disk.
+const SLOWER: f64 = 2.0;
 
 /// A pause that exceeds its estimate by this factor, and by this time, is worth a word.
 const EXCESS_FACTOR: u32 = 2;
@@ -35,8 +37,8 @@ impl Estimate {
         let copied = if work.clones {
             CLONE * count(work.copies)
         } else {
-            let rate = work.rate.unwrap_or(RATE).max(1);
-            FILE * count(work.copies) + Duration::from_secs_f64(work.bytes as f64 / rate as f64)
+            let rate = work.rate.map_or(RATE as f64, |rate| rate.max(1) as f64 / SLOWER);
+            FILE * count(work.copies) + Duration::from_secs_f64(work.bytes as f64 / rate)
         };
         let pause = look + THREAD * count(threads as u64) + LINK * count(work.links) + copied;
         Estimate { pause, work: work.clone() }
