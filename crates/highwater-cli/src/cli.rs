@@ -192,6 +192,14 @@ pub(crate) struct BackupArgs {
     /// Accept several databases without a common instant
     #[arg(long)]
     pub(crate) no_barrier: bool,
+    /// Stop process PID, and every other one that writes the node's files, for the milliseconds that
+    /// an image of them takes: for a running node that can't be changed, of any engine
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) freeze: Option<u32>,
+    /// How many milliseconds a freeze may last; refused, or given up, where it would be longer
+    /// [default: 1000]
+    #[arg(long, value_name = "MS", value_parser = values::millis, requires = "freeze")]
+    pub(crate) max_pause: Option<Duration>,
     /// Go on as the node of that name, although this directory carries another uid
     #[arg(long)]
     pub(crate) adopt: bool,

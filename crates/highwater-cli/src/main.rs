@@ -19,6 +19,7 @@ mod program;
 mod progress;
 mod settings;
 mod signals;
+mod supervisor;
 mod values;
 
 fn main() -> std::process::ExitCode {

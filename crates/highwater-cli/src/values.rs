@@ -59,6 +59,15 @@ pub(crate) fn tag(text: &str) -> Result<(String, Option<String>), String> {
     }
 }
 
+/// A duration of milliseconds, 1 at least: `500`, or with a unit: `500ms`, `2s`.
+pub(crate) fn millis(text: &str) -> Result<Duration, String> {
+    let duration = match text.parse() {
+        Ok(millis) => Duration::from_millis(millis),
+        Err(_) => humantime::parse_duration(text).map_err(|error| error.to_string())?,
+    };
+    if duration.is_zero() { Err("it must be 1 at least".to_owned()) } else { Ok(duration) }
+}
+
 /// Owner and group as numbers: `1000:1000`.
 pub(crate) fn owner(text: &str) -> Result<(u32, u32), String> {
     let wrong = || "write it as two numbers, UID:GID".to_owned();
@@ -96,6 +105,15 @@ mod tests {
         assert_eq!(duration("26h"), Ok(Duration::from_secs(26 * 3600)));
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert!(duration("soon").is_err());
+    }
+
+    #[test]
+    fn milliseconds_where_no_unit_is_given() {
+        assert_eq!(millis("500"), Ok(Duration::from_millis(500)));
+        assert_eq!(millis("2s"), Ok(Duration::from_secs(2)));
+        for wrong in ["", "0", "-1", "soon"] {
+            assert!(millis(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

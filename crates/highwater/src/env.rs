@@ -50,6 +50,12 @@ macro_rules! fault_points {
 }
 
 fault_points! {
+    /// A node is stopped, and nothing of its image is there.
+    FreezeStopped = "freeze.stopped",
+    /// A node is stopped; some of its files are linked or copied, not all.
+    FreezeImage = "freeze.image",
+    /// A node goes on; its image was not read.
+    FreezeContinued = "freeze.continued",
     /// Before the intent of a backup is put.
     BackupIntent = "backup.intent",
     /// The intent is there, no pack is.

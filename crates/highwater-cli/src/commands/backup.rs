@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use highwater::backup::{self, BackupOptions, BackupReport};
+use highwater::engine::freeze::Freeze;
 use highwater::engine::{CaptureOptions, DiscoverOptions};
 use highwater::guard::GuardKind;
 use highwater::{Error, Result};
@@ -12,7 +13,7 @@ use super::record;
 use crate::answer::Answer;
 use crate::cli::BackupArgs;
 use crate::context::Context;
-use crate::format;
+use crate::{format, supervisor};
 
 pub(crate) fn run(context: &Context, args: &BackupArgs) -> Result<Answer> {
     let options = BackupOptions {
@@ -27,6 +28,7 @@ pub(crate) fn run(context: &Context, args: &BackupArgs) -> Result<Answer> {
         capture: CaptureOptions {
             allow_no_barrier: args.no_barrier,
             block_max: args.max_block,
+            freeze: args.freeze.map(|pid| freeze(pid, args)).transpose()?,
             ..CaptureOptions::default()
         },
         rehash: args.rehash,
@@ -39,6 +41,11 @@ pub(crate) fn run(context: &Context, args: &BackupArgs) -> Result<Answer> {
     let vault = context.vault_for_node(&args.vault, &args.node_dir)?;
     let report = backup::run(&vault, &args.node_dir, &actor, &options, &context.control)?;
     Ok(Answer::new(document(&report), human(&report)).warnings(report.warnings))
+}
+
+fn freeze(pid: u32, args: &BackupArgs) -> Result<Freeze> {
+    let supervisor = Some(supervisor::command()?);
+    Ok(Freeze { pid, pause_max: args.max_pause, supervisor, ..Freeze::default() })
 }
 
 fn unique<V: Clone>(flag: &str, pairs: &[(String, V)]) -> Result<BTreeMap<String, V>> {

@@ -68,8 +68,10 @@ fn see<'a>(part: &'a FoundPart, layout: &Layout, users: &'a [User]) -> Seen<'a> 
         None
     } else {
         Some(format!(
-            "open in {}; stop the node, or let it supply a checkpoint hook",
-            user_list(&users)
+            "open in {}; stop the node, freeze it for a backup (--freeze {}), or let it supply a \
+             checkpoint hook",
+            user_list(&users),
+            users[0].pid
         ))
     };
     Seen { part, users, refused }

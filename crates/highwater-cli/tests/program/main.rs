@@ -18,6 +18,7 @@ mod crash_restore;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod forget;
+mod freeze;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod guard;

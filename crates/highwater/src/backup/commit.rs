@@ -84,7 +84,7 @@ pub(super) struct Draft<'a> {
 impl<'a> Draft<'a> {
     pub(super) fn of(task: &Task<'_>, captured: &Captured) -> Result<Draft<'a>> {
         let describe = |part: &dyn PartCapture| {
-            let found = task.layout.parts.iter().find(|found| found.name == part.name());
+            let found = captured.layout.parts.iter().find(|found| found.name == part.name());
             PartRecord {
                 name: part.name().to_owned(),
                 engine: part.engine(),

@@ -209,7 +209,11 @@ impl Task<'_> {
 
     /// Captures the node and stores what the parent does not have.
     fn capture(&self) -> Result<Made> {
-        let captured = engine::capture(self.layout, &self.options.capture, &self.control.env)?;
+        let mut options = self.options.capture.clone();
+        if let Some(freeze) = &mut options.freeze {
+            freeze.cancel = self.control.cancel.clone();
+        }
+        let captured = engine::capture(self.layout, &options, &self.control.env)?;
         let known = self.known_files();
         let mut draft = Draft::of(self, &captured)?;
         let mut bytes_total = 0;

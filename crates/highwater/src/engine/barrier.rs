@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     Barrier, CaptureOptions, Captured, EngineKind, FoundPart, Layout, PartCapture, Refusal, files,
-    others, rocksdb,
+    freeze, others, rocksdb,
 };
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -20,6 +20,15 @@ pub(super) fn refused(refusal: &Refusal) -> Error {
 
 /// Takes one image of all parts of `layout`, while the node holds its writers where it can.
 pub(super) fn capture(layout: &Layout, options: &CaptureOptions, env: &Env) -> Result<Captured> {
+    freeze::collect(layout)?;
+    if let Some(freeze) = &options.freeze {
+        if options.hold.is_some() || !options.hooks.is_empty() {
+            return Err(Error::input(
+                "a node is captured by its hooks or by a freeze, not by both",
+            ));
+        }
+        return freeze::capture(layout, freeze, env);
+    }
     let Some(hold) = &options.hold else {
         return take(layout, options, BTreeMap::new(), env);
     };
@@ -92,7 +101,8 @@ fn take(
     let parts: Option<Vec<_>> = slots.into_iter().collect();
     let parts = parts.ok_or_else(|| Error::bug("a part was captured by no engine"))?;
     let warnings = warnings(barrier, databases);
-    Ok(Captured { parts, barrier, time, pause, marks, warnings })
+    let layout = layout.clone();
+    Ok(Captured { parts, layout, barrier, time, pause, marks, warnings })
 }
 
 /// The instant that all databases share, of which so many have a hook and so many are SQLite's,
@@ -122,7 +132,10 @@ fn allowed(barrier: Barrier, databases: usize, options: &CaptureOptions) -> Resu
     Err(Error::conflict(format!(
         "the {databases} databases of this node can't be captured at one instant"
     ))
-    .hint("stop the node for the time of the backup, or accept an instant for each (--no-barrier)"))
+    .hint(
+        "freeze the node (--freeze PID), stop it for the time of the backup, or accept an instant for \
+         each (--no-barrier)",
+    ))
 }
 
 fn warnings(barrier: Barrier, databases: usize) -> Vec<String> {

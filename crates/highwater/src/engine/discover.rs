@@ -29,7 +29,8 @@ const OWN_DIR: &str = ".highwater";
 const WORK_PREFIX: &[u8] = b".highwater-";
 
 /// How the names of its scratch directories begin, before an id of 16 hex digits.
-const SCRATCH_PREFIXES: [&[u8]; 2] = [b".highwater-checkpoint-", b".highwater-sqlite-"];
+const SCRATCH_PREFIXES: [&[u8]; 3] =
+    [b".highwater-checkpoint-", b".highwater-freeze-", b".highwater-sqlite-"];
 
 /// The name of the part that holds the plain files.
 const FILES: &str = "files";
@@ -84,6 +85,23 @@ impl Tree {
 
 /// Finds the parts of `dir`.
 pub(super) fn discover(dir: &Path, options: &DiscoverOptions) -> Result<Layout> {
+    find(dir, options, Use::Running)
+}
+
+/// The same in a node that stands still, or is about to: who uses a file is no reason to refuse it,
+/// and every file is taken as it is.
+pub(super) fn discover_still(dir: &Path, options: &DiscoverOptions) -> Result<Layout> {
+    find(dir, options, Use::Still)
+}
+
+/// Whether the node may write while it is captured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Running,
+    Still,
+}
+
+fn find(dir: &Path, options: &DiscoverOptions, node: Use) -> Result<Layout> {
     let given = dir;
     let dir = given.canonicalize().map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => {
@@ -113,13 +131,15 @@ pub(super) fn discover(dir: &Path, options: &DiscoverOptions) -> Result<Layout> 
         .collect();
     globs.all_matched()?;
     links::check(&tree, &plain, options, &mut refusals)?;
-    sniff::unknown_logs(&tree, &plain, &mut refusals)?;
+    if node == Use::Running {
+        sniff::unknown_logs(&tree, &plain, &mut refusals)?;
+    }
     for part in &parts {
         if part.engine == EngineKind::RocksDb {
             refusals.extend(rocksdb::refusals(&part.root.under(&dir), &part.name)?);
         }
         #[cfg(not(feature = "sqlite"))]
-        if part.engine == EngineKind::Sqlite {
+        if part.engine == EngineKind::Sqlite && node == Use::Running {
             refusals.push(Refusal {
                 entry: part.name.clone(),
                 problem: format!("{}: this build captures no SQLite databases", part.name),
@@ -129,7 +149,7 @@ pub(super) fn discover(dir: &Path, options: &DiscoverOptions) -> Result<Layout> 
         }
     }
     parts.push(tree.part(FILES.to_owned(), EngineKind::Files, RelPath::root(), plain));
-    Ok(Layout { dir, parts, refusals })
+    Ok(Layout { dir, parts, refusals, options: options.clone() })
 }
 
 /// The directory of a database and its files, as they are now, sorted.

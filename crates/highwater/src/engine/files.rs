@@ -86,6 +86,23 @@ impl FileSet {
         Ok(set)
     }
 
+    /// Of an image that is ours: each entry as its original was when the image was taken.
+    pub(super) fn of_image(image: Vec<(Listed, Found)>, env: &Env) -> Result<FileSet> {
+        let stability = Stability::Held;
+        let mut set =
+            FileSet { entries: Vec::new(), sources: Vec::new(), stability, env: env.clone() };
+        for (listed, found) in image {
+            let path = listed.source.clone();
+            let content = found.kind == EntryType::File && found.stamp.size > 0;
+            set.push(listed, found)?;
+            if let Some(source) = set.sources.last_mut().filter(|_| content) {
+                source.stamp = metadata::stamp(&path)?;
+            }
+        }
+        debug_assert!(set.entries.is_sorted_by(|a, b| a.path < b.path));
+        Ok(set)
+    }
+
     /// Files that only this set has (a checkpoint's own) get mode and owner of `model`.
     pub(super) fn owned_like(mut self, model: &Path) -> Result<FileSet> {
         let model_meta = metadata::read(model)?;
@@ -353,7 +370,10 @@ impl<'a> Reader<'a> {
             self.name()
         ))
         .entry(self.name())
-        .hint("try again; if it never rests, stop the node or leave it out with an exclude glob")
+        .hint(
+            "try again; if it never rests, freeze the node (--freeze PID), stop it, or leave the file \
+             out with an exclude glob",
+        )
     }
 }
 

@@ -14,10 +14,11 @@ use super::process;
 use crate::error::{Error, Result};
 
 /// The ways out of a RocksDB in use.
-pub(super) const ROCKSDB_WAYS_OUT: &str =
-    "stop the node, or take the backup from inside it with a checkpoint hook";
+pub(super) const ROCKSDB_WAYS_OUT: &str = "stop the node, freeze it for the instant that a backup takes (--freeze PID), or take the backup \
+     from inside it with a checkpoint hook";
 /// The ways out of any other database in use.
-pub(super) const WAYS_OUT: &str = "stop the node for the time of the backup";
+pub(super) const WAYS_OUT: &str =
+    "stop the node for the time of the backup, or freeze it for an instant (--freeze PID)";
 
 /// Between the look at the process's own descriptors and the lock no other capture of this process
 /// may open the same file: a record lock belongs to the process, so both would get it.

@@ -8,6 +8,7 @@ mod barrier;
 pub mod conformance;
 mod discover;
 mod files;
+pub mod freeze;
 mod lock;
 mod metadata;
 pub(crate) use metadata::read as metadata_of;
@@ -61,6 +62,9 @@ pub enum Consistency {
     Offline,
     /// Each file by itself, and none changed while it was read.
     Files,
+    /// The node was stopped while its files were linked and copied as they were: what a crash of
+    /// its processes at that instant would have left.
+    Frozen,
 }
 
 /// What kind of instant all databases of a snapshot share.
@@ -118,6 +122,8 @@ pub struct Layout {
     pub parts: Vec<FoundPart>,
     /// Why it can't be captured as it stands; empty where it can.
     pub refusals: Vec<Refusal>,
+    /// By what it was found, so that it can be looked at again.
+    options: DiscoverOptions,
 }
 
 /// What belongs to a node, beyond what lies in its directory.
@@ -170,6 +176,8 @@ pub struct CaptureOptions {
     pub allow_no_barrier: bool,
     /// How long a writer in rollback-journal mode may be kept waiting; `None`: 30 seconds.
     pub block_max: Option<std::time::Duration>,
+    /// Stops the node for as long as an image of its files takes, instead of all that is above.
+    pub freeze: Option<freeze::Freeze>,
 }
 
 /// The type of a directory entry.
@@ -306,6 +314,8 @@ pub struct Finished {
 pub struct Captured {
     /// In the order of [`Layout::parts`].
     pub parts: Vec<Box<dyn PartCapture>>,
+    /// What was captured, as it was found: by a freeze, while the node stood still.
+    pub layout: Layout,
     /// What kind of instant they share.
     pub barrier: Barrier,
     /// When the barrier was.

@@ -294,6 +294,14 @@ struct Rocks {
     hold: Hold,
 }
 
+/// The files that a database needs which stands still, as they are, and the version of RocksDB that
+/// wrote it.
+pub(super) fn still(dir: &Path, part: &FoundPart) -> Result<(Vec<Listed>, Option<String>)> {
+    let db = part.root.under(dir);
+    let version = version::read(&db)?;
+    Ok((listed(&db, &db, &part.root, &version)?, version_of(&db)?))
+}
+
 /// What keeps the files as they are.
 enum Hold {
     Lock { _lock: OwnedFd, db: PathBuf, stamps: Vec<(PathBuf, Stamp)> },
@@ -301,7 +309,7 @@ enum Hold {
 }
 
 /// Beside the database, or in `.highwater` where the database is the node directory itself.
-fn scratch_parent(dir: &Path, root: &RelPath) -> PathBuf {
+pub(super) fn scratch_parent(dir: &Path, root: &RelPath) -> PathBuf {
     root.parent().map_or_else(|| dir.join(".highwater"), |parent| parent.under(dir))
 }
 

@@ -68,8 +68,8 @@ fn lock(path: &Path) -> rustix::io::Result<OwnedFd> {
     Ok(directory)
 }
 
-/// Removes what captures left that did not live to do so.
-fn collect(parent: &Path, prefix: &str) -> Result<()> {
+/// Removes what captures left that did not live to do so; `parent` is there.
+pub(super) fn collect(parent: &Path, prefix: &str) -> Result<()> {
     let failed = |source| Error::io(format!("can't list {}", parent.display()), source);
     for entry in fs::read_dir(parent).map_err(failed)? {
         let entry = entry.map_err(failed)?;

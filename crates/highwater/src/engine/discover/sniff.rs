@@ -276,7 +276,10 @@ pub(super) fn unknown_logs(
                 "{main} is in use by {by}, has a log beside it and is no database that is known \
                  here (encrypted?)"
             ),
-            hint: "stop the node for the time of the backup, or leave both out".to_owned(),
+            hint:
+                "freeze the node (--freeze PID), stop it for the time of the backup, or leave both \
+                   out"
+                .to_owned(),
             kind: Kind::Conflict,
         });
     }

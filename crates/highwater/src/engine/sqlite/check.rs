@@ -1,10 +1,11 @@
 //! The check of a restored database file, which leaves it and its directory as they are.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 
 use super::failure::failed;
 use super::source::open_immutable;
@@ -16,9 +17,23 @@ use crate::ids;
 /// Faults that an error reports.
 const FAULTS_MAX: u32 = 5;
 
+/// How the name of the private directory of a copy begins.
+const COPY_PREFIX: &str = ".highwater-check-";
+
+/// A database with a log is copied to be opened, up to this size; larger ones only where the full
+/// check was asked for.
+const COPY_BYTES_MAX: u64 = 256 << 20;
+
+/// What SQLite writes beside a database until a transaction is done.
+const LOGS: [&str; 2] = ["-wal", "-journal"];
+
+/// The last bytes of a journal that names a super-journal.
+const SUPER_JOURNAL: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+
 /// Checks the database file at `path`, which nobody has open.
 ///
-/// It is opened as immutable: without locks, without a `-wal` or `-shm` beside it.
+/// It is opened as immutable: without locks, without a `-wal` or `-shm` beside it. One that has a log
+/// beside it, since it was frozen in the middle of its work, is opened as a copy.
 ///
 /// # Errors
 /// Corrupt where it is no database, has another length than its pages, or fails SQLite's own check.
@@ -26,26 +41,29 @@ pub(in crate::engine) fn check(path: &Path, depth: Depth) -> Result<Checked> {
     let entry = ids::encode(path.as_os_str().as_bytes());
     let meta = regular(path)?;
     let mut checked = Checked::default();
-    for suffix in ["-wal", "-journal"] {
-        if fs::symlink_metadata(sibling(path, suffix)).is_ok_and(|meta| meta.len() > 0) {
-            checked.warnings.push(format!(
-                "{entry} was captured with a `{suffix}` that SQLite applies when the node opens \
-                 it; until then its content can't be checked"
-            ));
+    let logs = LOGS.map(|suffix| sibling(path, suffix));
+    let log_bytes = |log: &PathBuf| fs::symlink_metadata(log).map_or(0, |meta| meta.len());
+    let bytes = logs.iter().map(log_bytes).sum::<u64>();
+    if bytes > 0 {
+        let unchecked = if names_super_journal(&logs[1])? {
+            Some("belongs to a transaction over several databases")
+        } else if depth == Depth::Open && bytes.saturating_add(meta.len()) > COPY_BYTES_MAX {
+            Some("is large")
+        } else {
+            None
+        };
+        match unchecked {
+            None => check_copy(path, &logs, &entry, depth, &mut checked)?,
+            Some(why) => checked.warnings.push(format!(
+                "{entry} was captured with a log that SQLite applies when the node opens it, and \
+                 which {why}: until then its content can't be checked"
+            )),
         }
-    }
-    if !checked.warnings.is_empty() {
         return Ok(checked);
     }
     let connection = open_immutable(path).map_err(|cause| corrupt("open", &entry, cause))?;
-    let pragma = |name: &str| {
-        connection
-            .query_row(&format!("PRAGMA main.{name}"), [], |row| row.get::<_, i64>(0))
-            .map_err(|cause| corrupt("read", &entry, cause))
-    };
-    pragma("schema_version")?;
-    let pages = pragma("page_count")?.saturating_mul(pragma("page_size")?);
-    if u64::try_from(pages).ok() != Some(meta.len()) {
+    let pages = page_bytes(&connection, &entry)?;
+    if pages != meta.len() {
         return Err(Error::corrupt(format!(
             "{entry} has {} bytes where its page count says {pages}",
             meta.len()
@@ -56,6 +74,93 @@ pub(in crate::engine) fn check(path: &Path, depth: Depth) -> Result<Checked> {
         check_content(&connection, &entry, &mut checked)?;
     }
     Ok(checked)
+}
+
+/// How long a database is by its own count of pages; this reads its schema.
+fn page_bytes(connection: &Connection, entry: &str) -> Result<u64> {
+    let pragma = |name: &str| {
+        connection
+            .query_row(&format!("PRAGMA main.{name}"), [], |row| row.get::<_, i64>(0))
+            .map_err(|cause| corrupt("read", entry, cause))
+    };
+    pragma("schema_version")?;
+    let pages = pragma("page_count")?.saturating_mul(pragma("page_size")?);
+    u64::try_from(pages).map_err(|_| Error::corrupt(format!("{entry} has no size")).entry(entry))
+}
+
+/// Opens a copy as the node would, which applies the log, and checks that.
+fn check_copy(
+    path: &Path,
+    logs: &[PathBuf],
+    entry: &str,
+    depth: Depth,
+    checked: &mut Checked,
+) -> Result<()> {
+    let home = Home::beside(path)?;
+    let copied = |file: &Path| home.0.join(file.file_name().unwrap_or_default());
+    for file in std::iter::once(path).chain(logs.iter().map(PathBuf::as_path)) {
+        match fs::copy(file, copied(file)) {
+            // The log is applied to the copy, whatever the mode of its original.
+            Ok(_) => fs::set_permissions(copied(file), Permissions::from_mode(0o600)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+        .map_err(|error| Error::io(format!("can't copy {entry} for its check"), error))?;
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(copied(path), flags)
+        .map_err(|cause| corrupt("open", entry, cause))?;
+    page_bytes(&connection, entry)?;
+    if depth == Depth::Full {
+        check_content(&connection, entry, checked)?;
+    }
+    drop(connection);
+    home.remove()
+}
+
+/// Whether a journal waits for one that spans several databases, which is named by its path: a copy
+/// that is rolled back would take the file at that path, the node's own, for done.
+fn names_super_journal(journal: &Path) -> Result<bool> {
+    let read = || -> std::io::Result<bool> {
+        let file = fs::File::open(journal)?;
+        let mut tail = [0; SUPER_JOURNAL.len()];
+        let Some(position) = file.metadata()?.len().checked_sub(tail.len() as u64) else {
+            return Ok(false);
+        };
+        file.read_exact_at(&mut tail, position)?;
+        Ok(tail == SUPER_JOURNAL)
+    };
+    match read() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        read => read.map_err(|error| Error::io("can't read a journal", error)),
+    }
+}
+
+/// A private directory beside a database, removed at the end.
+struct Home(PathBuf);
+
+impl Home {
+    fn beside(path: &Path) -> Result<Home> {
+        let mut name = std::ffi::OsString::from(COPY_PREFIX);
+        name.push(path.file_name().unwrap_or_default());
+        let home = path.with_file_name(name);
+        fs::DirBuilder::new().mode(0o700).create(&home).map_err(|error| {
+            Error::io(format!("can't make a directory beside {}", path.display()), error)
+        })?;
+        Ok(Home(home))
+    }
+
+    fn remove(self) -> Result<()> {
+        fs::remove_dir_all(&self.0)
+            .map_err(|error| Error::io(format!("can't remove {}", self.0.display()), error))
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // A check that failed says why; what it was made on is thrown away.
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 /// Runs SQLite's own check. Where it stumbles over what only the node knows (a collation, a

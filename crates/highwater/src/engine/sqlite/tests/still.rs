@@ -349,15 +349,44 @@ fn what_only_the_node_knows_is_a_warning() {
     assert!(warnings[0].contains("`names`"), "{warnings:?}");
 }
 
+/// What the log holds is checked with the database, in a copy that is gone afterwards.
 #[test]
-fn a_log_beside_a_restored_database_is_a_warning() {
-    for suffix in ["-wal", "-journal"] {
-        let (dir, image) = restored("");
-        fs::write(dir.path().join(format!("image.sqlite{suffix}")), [1; 100]).unwrap();
-        for depth in [Depth::Open, Depth::Full] {
-            assert!(check(&image, depth).unwrap().warnings[0].contains(suffix));
-        }
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+fn a_log_beside_a_restored_database_is_applied_to_a_copy() {
+    let node = Node::new();
+    let writer = node.database("db", "WAL", 4096);
+    fill(&writer, 300, 500);
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("image.sqlite");
+    fs::copy(node.path("db"), &image).unwrap();
+    let log = dir.path().join("image.sqlite-wal");
+    fs::copy(node.path("db-wal"), &log).unwrap();
+    fs::set_permissions(&image, std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
+    let before = (fs::read(&image).unwrap(), fs::read(&log).unwrap());
+    for depth in [Depth::Open, Depth::Full] {
+        assert_eq!(check(&image, depth).unwrap().warnings, Vec::<String>::new());
+    }
+    assert!(before == (fs::read(&image).unwrap(), fs::read(&log).unwrap()));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+
+    writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    fs::remove_file(&image).unwrap();
+    let mut damaged = fs::read(node.path("db")).unwrap();
+    damaged[10 * 4096..11 * 4096].fill(0x55);
+    fs::write(&image, damaged).unwrap();
+    fs::write(&log, [1; 100]).unwrap();
+    assert_eq!(check(&image, Depth::Full).unwrap_err().kind(), Kind::Corrupt);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+}
+
+/// To roll it back would take the file that it names, the node's own, for done.
+#[test]
+fn a_journal_of_several_databases_is_left_alone() {
+    let (dir, image) = restored("");
+    let magic = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+    fs::write(dir.path().join("image.sqlite-journal"), [&[1; 100][..], &magic].concat()).unwrap();
+    for depth in [Depth::Open, Depth::Full] {
+        let warnings = check(&image, depth).unwrap().warnings;
+        assert!(warnings[0].contains("over several databases"), "{warnings:?}");
     }
 }
 

@@ -1,0 +1,517 @@
+//! The image of a node's files: immutable ones are linked, all others cloned or copied, while nobody
+//! writes; read at leisure once the node goes on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::super::files::{FileSet, Listed};
+use super::super::metadata::{self, Found, Stamp};
+use super::super::rocksdb::{self, FileName};
+use super::super::scratch::Scratch;
+use super::super::{
+    Consistency, EngineKind, EntryType, Finished, FoundPart, Layout, PartCapture, Piece,
+    SourceEntry, Units,
+};
+use super::IMAGE_PREFIX;
+use crate::control::Cancel;
+use crate::env::{Env, FaultPoint};
+use crate::error::{Error, Kind, Result};
+use crate::ids::RelPath;
+
+/// How much is copied between two looks at the clock.
+const COPY_BYTES: usize = 1 << 20;
+
+/// The smallest unit in which a page file is compared.
+const PAGE_BYTES_MIN: u32 = 4096;
+
+/// A time younger than this proves nothing: the next write may leave the same one.
+const YOUNG_NS: i64 = 2_000_000_000;
+
+/// How much of a file is copied to learn how fast that goes; less tells nothing.
+const SAMPLE_BYTES: u64 = 16 << 20;
+const SAMPLE_BYTES_MIN: u64 = 1 << 20;
+
+/// Room that is left on the file system, at least.
+const ROOM_BYTES_MIN: u64 = 16 << 20;
+
+/// Where the image will stand: private directories beside the databases, one for each part; and what
+/// of it is there before the node is stopped.
+pub(super) struct Ground {
+    homes: BTreeMap<String, Scratch>,
+    /// Copies of files that rested, each with what its original looked like.
+    rested: BTreeMap<RelPath, (Stamp, PathBuf)>,
+    env: Env,
+    /// What the pause has to do.
+    pub(super) work: Work,
+}
+
+/// What a pause has to do besides looking at the node.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Work {
+    /// Files to link.
+    pub(super) links: u64,
+    /// Files to clone or copy, and their bytes.
+    pub(super) copies: u64,
+    pub(super) bytes: u64,
+    /// Whether the file system shares extents between files.
+    pub(super) clones: bool,
+    /// Bytes that are copied in a second, where enough was copied to tell.
+    pub(super) rate: Option<u64>,
+}
+
+/// What ends the taking of an image before its end.
+pub(super) struct Pace<'a> {
+    /// Raised once the node goes on.
+    pub(super) expired: &'a AtomicBool,
+    pub(super) cancel: &'a Cancel,
+    pub(super) env: &'a Env,
+}
+
+impl Pace<'_> {
+    pub(super) fn check(&self) -> Result<()> {
+        if self.expired.load(Ordering::SeqCst) {
+            return Err(Error::conflict("the node goes on before its image was taken"));
+        }
+        self.cancel.check()
+    }
+}
+
+/// The image of one part.
+pub(super) struct Taken {
+    part: FoundPart,
+    version: Option<String>,
+    home: Scratch,
+    entries: Vec<(Listed, Found)>,
+}
+
+impl Ground {
+    /// Makes the directories, and copies what rests and is in nobody's memory, so that the pause does
+    /// not pay for them. Finds out how much is left for it, and how fast that goes.
+    pub(super) fn prepare(
+        layout: &Layout,
+        mapped: &BTreeSet<RelPath>,
+        pace: &Pace<'_>,
+    ) -> Result<Ground> {
+        let mut ground = Ground {
+            homes: BTreeMap::new(),
+            rested: BTreeMap::new(),
+            env: pace.env.clone(),
+            work: Work::default(),
+        };
+        let mut largest: Option<(RelPath, u64, PathBuf)> = None;
+        for part in &layout.parts {
+            let home = ground.home(layout, part)?;
+            ground.room(part, layout, home.path(), pace)?;
+            for (number, path) in part.entries.iter().enumerate() {
+                // A running node removes files at any time.
+                let Ok(found) = metadata::look(&path.under(&layout.dir)) else { continue };
+                if found.kind != EntryType::File || found.stamp.size == 0 {
+                    continue;
+                }
+                if is_immutable(part, path) {
+                    ground.will_link(path, layout, &home, found.stamp.size);
+                    continue;
+                }
+                let target = home.path().join(format!("rested-{number}"));
+                if !mapped.contains(path)
+                    && ground.copy_rested(path, layout, found.stamp, &target, pace)?
+                {
+                    continue;
+                }
+                ground.work.copies += 1;
+                ground.work.bytes += found.stamp.size;
+                if largest.as_ref().is_none_or(|(_, size, _)| *size < found.stamp.size) {
+                    let target = home.path().join("sample");
+                    largest = Some((path.clone(), found.stamp.size, target));
+                }
+            }
+            ground.homes.insert(part.name.clone(), home);
+        }
+        if let Some((path, size, target)) = largest {
+            ground.sample(&path.under(&layout.dir), size, &target, pace)?;
+        }
+        if ground.work.clones {
+            flush(layout, &ground.rested);
+        }
+        Ok(ground)
+    }
+
+    fn home(&mut self, layout: &Layout, part: &FoundPart) -> Result<Scratch> {
+        match self.homes.remove(&part.name) {
+            Some(home) => Ok(home),
+            None => {
+                let parent = rocksdb::scratch_parent(&layout.dir, &part.root);
+                Scratch::create(&parent, IMAGE_PREFIX, &self.env)
+            }
+        }
+    }
+
+    /// Refuses to fill the node's own file system, unless that shares extents between files.
+    fn room(
+        &mut self,
+        part: &FoundPart,
+        layout: &Layout,
+        home: &Path,
+        pace: &Pace<'_>,
+    ) -> Result<()> {
+        let copied = part.entries.iter().filter(|path| !is_immutable(part, path));
+        let stamps = copied.filter_map(|path| {
+            let path = path.under(&layout.dir);
+            let found = std::fs::symlink_metadata(&path).ok().filter(std::fs::Metadata::is_file)?;
+            Some((path, found.len()))
+        });
+        let files: Vec<(PathBuf, u64)> = stamps.filter(|(_, bytes)| *bytes > 0).collect();
+        let bytes: u64 = files.iter().map(|(_, bytes)| bytes).sum();
+        let room = rustix::fs::statvfs(home)
+            .map_err(|errno| Error::io("can't tell the room beside the node", errno))?;
+        let free = room.f_bavail.saturating_mul(room.f_frsize);
+        if free >= bytes.saturating_add(ROOM_BYTES_MIN) {
+            return Ok(());
+        }
+        let probe = home.join("clone");
+        if let Some((first, _)) = files.first()
+            && let Ok(copied) = copy(first, &probe, 0, pace)
+        {
+            let _ = std::fs::remove_file(&probe);
+            if matches!(copied, Copied::Cloned) {
+                return Ok(());
+            }
+        }
+        Err(Error::unavailable(format!(
+            "{}: a freeze copies {bytes} bytes beside it, and {free} are free there",
+            part.name
+        ))
+        .entry(part.name.clone())
+        .hint("free some space, or leave files out with --exclude"))
+    }
+
+    /// Counts a file that will be linked, or copied where it turns out that links are not allowed.
+    fn will_link(&mut self, path: &RelPath, layout: &Layout, home: &Scratch, size: u64) {
+        let probe = home.path().join("link");
+        if self.work.links > 0 || link(&path.under(&layout.dir), &probe) {
+            self.work.links += 1;
+            // One that stays is removed with its directory.
+            let _ = std::fs::remove_file(&probe);
+        } else {
+            self.work.copies += 1;
+            self.work.bytes += size;
+        }
+    }
+
+    /// Copies a file that has not changed for a while; `false` where it has, or does meanwhile.
+    fn copy_rested(
+        &mut self,
+        path: &RelPath,
+        layout: &Layout,
+        before: Stamp,
+        target: &Path,
+        pace: &Pace<'_>,
+    ) -> Result<bool> {
+        let source = path.under(&layout.dir);
+        let newest = before.mtime_ns.max(before.ctime_ns);
+        if newest > pace.env.now().as_nanos().saturating_sub(YOUNG_NS) {
+            return Ok(false);
+        }
+        let begin = pace.env.monotonic();
+        match copy(&source, target, before.size, pace) {
+            Ok(copied) => self.learn(copied, pace.env.monotonic().saturating_sub(begin)),
+            // It was removed, or cut off, meanwhile.
+            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => {
+                return Ok(false);
+            }
+            Err(error) => return Err(error.entry(path.to_string())),
+        }
+        if metadata::stamp(&source).ok() != Some(before) {
+            let _ = std::fs::remove_file(target);
+            return Ok(false);
+        }
+        self.rested.insert(path.clone(), (before, target.to_path_buf()));
+        Ok(true)
+    }
+
+    /// Copies a piece of a file, for the time that it takes.
+    fn sample(&mut self, from: &Path, size: u64, to: &Path, pace: &Pace<'_>) -> Result<()> {
+        if self.work.rate.is_some() && !self.work.clones && self.work.bytes < SAMPLE_BYTES {
+            return Ok(());
+        }
+        let begin = pace.env.monotonic();
+        match copy(from, to, size.min(SAMPLE_BYTES), pace) {
+            Ok(copied) => self.learn(copied, pace.env.monotonic().saturating_sub(begin)),
+            Err(error) if error.kind() == Kind::Interrupted => return Err(error),
+            // A running node removes files at any time.
+            Err(_) => {}
+        }
+        let _ = std::fs::remove_file(to);
+        Ok(())
+    }
+
+    fn learn(&mut self, copied: Copied, time: Duration) {
+        match copied {
+            Copied::Cloned => self.work.clones = true,
+            Copied::Bytes(bytes) if bytes >= SAMPLE_BYTES_MIN => {
+                let rate = bytes as f64 / time.as_secs_f64().max(1e-6);
+                let slowest = self.work.rate.map_or(rate, |known| rate.min(known as f64));
+                self.work.rate = Some(slowest as u64);
+            }
+            Copied::Bytes(_) => {}
+        }
+    }
+
+    /// Takes the image of every part; nobody writes. `mapped`: what is in somebody's memory now.
+    pub(super) fn take(
+        &mut self,
+        layout: &Layout,
+        mapped: &BTreeSet<RelPath>,
+        pace: &Pace<'_>,
+    ) -> Result<Vec<Taken>> {
+        let mut parts = Vec::with_capacity(layout.parts.len());
+        for part in &layout.parts {
+            let home = self.home(layout, part)?;
+            let (listed, version) = listing(&layout.dir, part)?;
+            let mut entries = Vec::with_capacity(listed.len());
+            for (number, listed) in listed.into_iter().enumerate() {
+                pace.check()?;
+                let rested =
+                    self.rested.get(&listed.path).filter(|_| !mapped.contains(&listed.path));
+                let entry = listed.path.to_string();
+                let target = home.path().join(number.to_string());
+                entries.push(
+                    take_entry(listed, rested, target, pace).map_err(|error| error.entry(entry))?,
+                );
+            }
+            parts.push(Taken { part: part.clone(), version, home, entries });
+        }
+        Ok(parts)
+    }
+}
+
+/// Takes one entry of a node that stands still; `rested` is a copy from before, and what its
+/// original looked like then.
+fn take_entry(
+    mut listed: Listed,
+    rested: Option<&(Stamp, PathBuf)>,
+    target: PathBuf,
+    pace: &Pace<'_>,
+) -> Result<(Listed, Found)> {
+    let found =
+        metadata::look(&listed.source).map_err(|source| Error::io("can't look at it", source))?;
+    listed.pinned = false;
+    if found.kind != EntryType::File || found.stamp.size == 0 {
+        return Ok((listed, found));
+    }
+    match rested {
+        Some((before, copied)) if *before == found.stamp => listed.source = copied.clone(),
+        _ => {
+            if listed.immutable.is_none() || !link(&listed.source, &target) {
+                copy(&listed.source, &target, found.stamp.size, pace)?;
+            }
+            listed.source = target;
+        }
+    }
+    pace.env.fault(FaultPoint::FreezeImage)?;
+    Ok((listed, found))
+}
+
+/// A clone waits until its original is on the disk: better before the node waits for it.
+fn flush(layout: &Layout, rested: &BTreeMap<RelPath, (Stamp, PathBuf)>) {
+    for part in &layout.parts {
+        let moving = part.entries.iter().filter(|path| !is_immutable(part, path));
+        for path in moving.filter(|path| !rested.contains_key(*path)) {
+            // Only a matter of time: what can't be synced now is waited for later.
+            if let Ok(file) = open(&path.under(&layout.dir)) {
+                let _ = rustix::fs::fdatasync(&file);
+            }
+        }
+    }
+}
+
+/// Whether a file is never written again under its name: tables and blob files of RocksDB.
+fn is_immutable(part: &FoundPart, path: &RelPath) -> bool {
+    let role = FileName::of(path.name());
+    part.engine == EngineKind::RocksDb
+        && matches!(role, Some(FileName::Table(_) | FileName::Blob(_)))
+}
+
+/// The entries of a part that stands still, in order, and the version of what wrote it. Only those
+/// that are known never to be written again have an identity.
+fn listing(dir: &Path, part: &FoundPart) -> Result<(Vec<Listed>, Option<String>)> {
+    if part.engine == EngineKind::RocksDb {
+        return rocksdb::still(dir, part);
+    }
+    let wanted = part.entries.iter().filter(|path| match part.engine {
+        // The index of the log: whoever opens the database first makes it anew.
+        EngineKind::Sqlite => !path.as_bytes().ends_with(b"-shm"),
+        _ => true,
+    });
+    let listed = wanted.map(|path| Listed {
+        path: path.clone(),
+        source: path.under(dir),
+        units: units(part, path),
+        pinned: false,
+        immutable: None,
+    });
+    Ok((listed.collect(), None))
+}
+
+fn units(part: &FoundPart, path: &RelPath) -> Units {
+    let paged = match part.engine {
+        EngineKind::Sqlite => *path == part.root,
+        EngineKind::Lmdb | EngineKind::Redb | EngineKind::Bbolt => true,
+        _ => false,
+    };
+    if paged { Units::Pages { bytes: PAGE_BYTES_MIN } } else { Units::Slices }
+}
+
+/// Links a file; `false` where the file system, or a rule of the kernel, does not allow it.
+fn link(from: &Path, to: &Path) -> bool {
+    std::fs::hard_link(from, to).is_ok()
+}
+
+/// What a copy took.
+enum Copied {
+    /// The file system shares the extents.
+    Cloned,
+    /// So many bytes.
+    Bytes(u64),
+}
+
+fn open(path: &Path) -> Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = rustix::fs::open(path, flags, Mode::empty())
+        .map_err(|errno| Error::io("can't open it", errno))?;
+    Ok(File::from(file))
+}
+
+/// Copies the first `size` bytes of a file: all its extents where the file system can share them,
+/// else bytes, holes left out.
+fn copy(from: &Path, to: &Path, size: u64, pace: &Pace<'_>) -> Result<Copied> {
+    let source = open(from)?;
+    let target = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(to)
+        .map_err(|source| Error::io("can't make a copy of it", source))?;
+    if rustix::fs::ioctl_ficlone(&target, &source).is_ok() {
+        return Ok(Copied::Cloned);
+    }
+    let failed = |source| Error::io("can't copy it", source);
+    let holes = metadata::holes(&source, size).map_err(failed)?;
+    target.set_len(size).map_err(failed)?;
+    let mut buffer = vec![0; COPY_BYTES.min(usize::try_from(size).unwrap_or(COPY_BYTES))];
+    let (mut position, mut bytes) = (0, 0);
+    for (hole, length) in holes.into_iter().chain([(size, 0)]) {
+        while position < hole {
+            pace.check()?;
+            let most = usize::try_from(hole - position).unwrap_or(usize::MAX).min(buffer.len());
+            match source.read_at(&mut buffer[..most], position) {
+                Ok(0) => return Err(Error::conflict("it became shorter while it was copied")),
+                Ok(read) => {
+                    target.write_all_at(&buffer[..read], position).map_err(failed)?;
+                    position += read as u64;
+                    bytes += read as u64;
+                }
+                Err(source) if source.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(failed(source)),
+            }
+        }
+        position = hole + length;
+    }
+    Ok(Copied::Bytes(bytes))
+}
+
+/// The image of a part, which nobody but us knows.
+struct Frozen {
+    part: FoundPart,
+    version: Option<String>,
+    set: FileSet,
+    home: Scratch,
+}
+
+/// The captures that read an image; the node goes on.
+pub(super) fn captures(taken: Vec<Taken>, env: &Env) -> Result<Vec<Box<dyn PartCapture>>> {
+    let mut captures: Vec<Box<dyn PartCapture>> = Vec::with_capacity(taken.len());
+    for Taken { part, version, home, mut entries } in taken {
+        if part.engine == EngineKind::Sqlite {
+            settle_pages(&part, &mut entries)?;
+        }
+        let set = FileSet::of_image(entries, env)?;
+        captures.push(Box::new(Frozen { part, version, set, home }));
+    }
+    Ok(captures)
+}
+
+/// SQLite's pages are as large as its header says, and as many, where no log says otherwise: a file is
+/// cut off only after the commit that made it shorter.
+fn settle_pages(part: &FoundPart, entries: &mut [(Listed, Found)]) -> Result<()> {
+    let logged = entries.iter().any(|(listed, found)| {
+        listed.path != part.root && found.kind == EntryType::File && found.stamp.size > 0
+    });
+    for (listed, found) in entries.iter_mut().filter(|(listed, _)| listed.path == part.root) {
+        let mut header = [0; 100];
+        if found.stamp.size < header.len() as u64 {
+            continue;
+        }
+        let failed = |source| Error::io("can't read its copy", source).entry(part.name.clone());
+        let file = File::options().read(true).write(true).open(&listed.source).map_err(failed)?;
+        file.read_exact_at(&mut header, 0).map_err(failed)?;
+        let word = |at: usize| {
+            header[at..at + 4].iter().fold(0, |word, &byte| word << 8 | u64::from(byte))
+        };
+        // 1 stands for 65536.
+        let page = match u32::from(u16::from_be_bytes([header[16], header[17]])) {
+            1 => 1 << 16,
+            page if page.is_power_of_two() => page,
+            _ => continue,
+        };
+        listed.units = Units::Pages { bytes: page.max(PAGE_BYTES_MIN) };
+        let counted = word(28).saturating_mul(page.into());
+        // The count holds where it was written by the last change.
+        if !logged && word(24) == word(92) && (1..found.stamp.size).contains(&counted) {
+            file.set_len(counted).map_err(failed)?;
+            found.stamp.size = counted;
+        }
+    }
+    Ok(())
+}
+
+impl PartCapture for Frozen {
+    fn name(&self) -> &str {
+        &self.part.name
+    }
+
+    fn engine(&self) -> EngineKind {
+        self.part.engine
+    }
+
+    fn engine_version(&self) -> Option<String> {
+        self.version.clone()
+    }
+
+    fn consistency(&self) -> Consistency {
+        Consistency::Frozen
+    }
+
+    fn entries(&self) -> &[SourceEntry] {
+        self.set.entries()
+    }
+
+    fn stream(
+        &mut self,
+        entry: usize,
+        sink: &mut dyn FnMut(Piece<'_>) -> Result<()>,
+    ) -> Result<()> {
+        self.set.stream(entry, sink)
+    }
+
+    fn finish(self: Box<Self>) -> Result<Finished> {
+        self.home.remove()?;
+        Ok(Finished::default())
+    }
+}
