@@ -57,7 +57,7 @@ fn a_node_that_is_stopped_already_is_left_so() {
 fn who_waits_for_the_program_is_not_stopped() {
     let scene = scene();
     let log = scene.path("node/log");
-    let script = r#"log=$1; shift; exec 3>>"$log"; "$@" --freeze $$; code=$?; exit $code"#;
+    let script = r#"log=$1; shift; exec 3>>"$log"; "$@" --freeze $$ 3>&-; code=$?; exit $code"#;
     let mut scene = scene;
     scene.launch_by(&[
         "sh".as_ref(),
@@ -175,4 +175,20 @@ fn a_pause_without_a_freeze_is_a_wrong_call() {
     let scene = scene();
     scene.run(["backup", "node", "--max-pause", "10"]).failed(2, "input");
     scene.run(["backup", "node", "--freeze", "0"]).failed(2, "input");
+}
+
+/// The supervisor is started by a backup alone.
+#[test]
+fn nothing_that_people_read_names_the_supervisor() {
+    let scene = scene();
+    let said = |words: &[&str]| {
+        let output = scene.plain_command(words).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for words in [&["--help"][..], &["backup", "--help"], &["completions", "bash"]] {
+        let text = said(words);
+        assert!(text.contains("backup") && !text.contains("supervise"), "{words:?}: {text}");
+    }
+    assert!(said(&["backup", "--help"]).contains("--max-pause"));
 }

@@ -44,8 +44,9 @@ const ROOM_BYTES_MIN: u64 = 16 << 20;
 /// of it is there before the node is stopped.
 pub(super) struct Ground {
     homes: BTreeMap<String, Scratch>,
-    /// Copies of files that rested, each with what its original looked like.
-    rested: BTreeMap<RelPath, (Stamp, PathBuf)>,
+    /// Links to immutable files, and copies of files that rested, each with what its original looked
+    /// like.
+    ready: BTreeMap<RelPath, (Stamp, PathBuf)>,
     env: Env,
     /// What the pause has to do.
     pub(super) work: Work,
@@ -54,7 +55,7 @@ pub(super) struct Ground {
 /// What a pause has to do besides looking at the node.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Work {
-    /// Files to link.
+    /// Files that are linked: to be looked at once more.
     pub(super) links: u64,
     /// Files to clone or copy, and their bytes.
     pub(super) copies: u64,
@@ -91,8 +92,8 @@ pub(super) struct Taken {
 }
 
 impl Ground {
-    /// Makes the directories, and copies what rests and is in nobody's memory, so that the pause does
-    /// not pay for them. Finds out how much is left for it, and how fast that goes.
+    /// Makes the directories, links what is immutable, and copies what rests and is in nobody's memory,
+    /// so that the pause does not pay for them. Finds out how much is left for it, and how fast that goes.
     pub(super) fn prepare(
         layout: &Layout,
         mapped: &BTreeSet<RelPath>,
@@ -100,7 +101,7 @@ impl Ground {
     ) -> Result<Ground> {
         let mut ground = Ground {
             homes: BTreeMap::new(),
-            rested: BTreeMap::new(),
+            ready: BTreeMap::new(),
             env: pace.env.clone(),
             work: Work::default(),
         };
@@ -114,11 +115,12 @@ impl Ground {
                 if found.kind != EntryType::File || found.stamp.size == 0 {
                     continue;
                 }
-                if is_immutable(part, path) {
-                    ground.will_link(path, layout, &home, found.stamp.size);
+                let target = home.path().join(format!("ready-{number}"));
+                if is_immutable(part, path) && link(&path.under(&layout.dir), &target) {
+                    ground.work.links += 1;
+                    ground.ready.insert(path.clone(), (found.stamp, target));
                     continue;
                 }
-                let target = home.path().join(format!("rested-{number}"));
                 if !mapped.contains(path)
                     && ground.copy_rested(path, layout, found.stamp, &target, pace)?
                 {
@@ -137,7 +139,7 @@ impl Ground {
             ground.sample(&path.under(&layout.dir), size, &target, pace)?;
         }
         if ground.work.clones {
-            flush(layout, &ground.rested);
+            flush(layout, &ground.ready);
         }
         Ok(ground)
     }
@@ -191,19 +193,6 @@ impl Ground {
         .hint("free some space, or leave files out with --exclude"))
     }
 
-    /// Counts a file that will be linked, or copied where it turns out that links are not allowed.
-    fn will_link(&mut self, path: &RelPath, layout: &Layout, home: &Scratch, size: u64) {
-        let probe = home.path().join("link");
-        if self.work.links > 0 || link(&path.under(&layout.dir), &probe) {
-            self.work.links += 1;
-            // One that stays is removed with its directory.
-            let _ = std::fs::remove_file(&probe);
-        } else {
-            self.work.copies += 1;
-            self.work.bytes += size;
-        }
-    }
-
     /// Copies a file that has not changed for a while; `false` where it has, or does meanwhile.
     fn copy_rested(
         &mut self,
@@ -231,7 +220,7 @@ impl Ground {
             let _ = std::fs::remove_file(target);
             return Ok(false);
         }
-        self.rested.insert(path.clone(), (before, target.to_path_buf()));
+        self.ready.insert(path.clone(), (before, target.to_path_buf()));
         Ok(true)
     }
 
@@ -277,12 +266,11 @@ impl Ground {
             let mut entries = Vec::with_capacity(listed.len());
             for (number, listed) in listed.into_iter().enumerate() {
                 pace.check()?;
-                let rested =
-                    self.rested.get(&listed.path).filter(|_| !mapped.contains(&listed.path));
+                let ready = self.ready.get(&listed.path).filter(|_| !mapped.contains(&listed.path));
                 let entry = listed.path.to_string();
                 let target = home.path().join(number.to_string());
                 entries.push(
-                    take_entry(listed, rested, target, pace).map_err(|error| error.entry(entry))?,
+                    take_entry(listed, ready, target, pace).map_err(|error| error.entry(entry))?,
                 );
             }
             parts.push(Taken { part: part.clone(), version, home, entries });
@@ -291,11 +279,11 @@ impl Ground {
     }
 }
 
-/// Takes one entry of a node that stands still; `rested` is a copy from before, and what its
+/// Takes one entry of a node that stands still; `ready` is a link or a copy from before, and what its
 /// original looked like then.
 fn take_entry(
     mut listed: Listed,
-    rested: Option<&(Stamp, PathBuf)>,
+    ready: Option<&(Stamp, PathBuf)>,
     target: PathBuf,
     pace: &Pace<'_>,
 ) -> Result<(Listed, Found)> {
@@ -305,8 +293,13 @@ fn take_entry(
     if found.kind != EntryType::File || found.stamp.size == 0 {
         return Ok((listed, found));
     }
-    match rested {
-        Some((before, copied)) if *before == found.stamp => listed.source = copied.clone(),
+    // A link to the same file is as good as a new one, and has changed the file's ctime.
+    let is_ready = |before: &Stamp| match listed.immutable {
+        Some(_) => before.same_content(&found.stamp),
+        None => *before == found.stamp,
+    };
+    match ready {
+        Some((before, there)) if is_ready(before) => listed.source = there.clone(),
         _ => {
             if listed.immutable.is_none() || !link(&listed.source, &target) {
                 copy(&listed.source, &target, found.stamp.size, pace)?;
@@ -319,10 +312,10 @@ fn take_entry(
 }
 
 /// A clone waits until its original is on the disk: better before the node waits for it.
-fn flush(layout: &Layout, rested: &BTreeMap<RelPath, (Stamp, PathBuf)>) {
+fn flush(layout: &Layout, ready: &BTreeMap<RelPath, (Stamp, PathBuf)>) {
     for part in &layout.parts {
         let moving = part.entries.iter().filter(|path| !is_immutable(part, path));
-        for path in moving.filter(|path| !rested.contains_key(*path)) {
+        for path in moving.filter(|path| !ready.contains_key(*path)) {
             // Only a matter of time: what can't be synced now is waited for later.
             if let Ok(file) = open(&path.under(&layout.dir)) {
                 let _ = rustix::fs::fdatasync(&file);

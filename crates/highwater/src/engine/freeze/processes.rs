@@ -88,8 +88,14 @@ pub(super) struct Look {
     pub(super) hidden: Vec<String>,
 }
 
-/// Looks at all processes, this one included.
+/// Looks at all processes but this one. A file that this one has open is a conflict: to close a
+/// descriptor of it would give up every lock that this process holds on it.
 pub(super) fn look(files: &Files) -> Result<Look> {
+    if let Some(path) = process::own_files()?.iter().find_map(|own| files.by_id.get(own)) {
+        return Err(Error::conflict(format!("{path} is open in this very process"))
+            .entry(path.to_string())
+            .hint("close it, let output go elsewhere, or leave the file out with --exclude"));
+    }
     let listed =
         fs::read_dir("/proc").map_err(|source| Error::io("can't list processes", source))?;
     let mut writers = BTreeMap::new();
@@ -98,6 +104,9 @@ pub(super) fn look(files: &Files) -> Result<Look> {
         let entry = entry.map_err(|source| Error::io("can't list processes", source))?;
         let name = entry.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        if pid == std::process::id() {
+            continue;
+        }
         match written_by(&entry.path(), files) {
             Ok(written) => {
                 let Some(file) = written.open.or_else(|| written.mapped.first().cloned()) else {
@@ -271,10 +280,6 @@ pub(super) fn exists(pid: u32) -> Result<()> {
 pub(super) fn refuse(writers: &[Writer], layout: &Layout) -> Result<()> {
     let ours = ourselves();
     for writer in writers {
-        if writer.pid == std::process::id() {
-            return Err(Error::conflict(format!("this very process can write {}", writer.file))
-                .hint("let its output go elsewhere, or leave the file out with --exclude"));
-        }
         if ours.contains(&writer.pid) {
             return Err(Error::conflict(format!(
                 "{}, which can write {}, waits for this process: stopped, it could not be continued",

@@ -182,6 +182,9 @@ impl<'a> Set<'a> {
                     Ok(()) => {}
                     // It has ended.
                     Err(Errno::ESRCH) => continue,
+                    Err(_) if Stat::of(writer.pid, Some(thread)).is_none_or(Stat::ended) => {
+                        continue;
+                    }
                     Err(_) if !self.seized.contains_key(&writer.pid) => return Ok(false),
                     Err(errno) => return Err(unstoppable(writer, errno.into())),
                 }

@@ -265,6 +265,19 @@ fn a_node_that_ends_while_it_is_stopped_is_no_snapshot() {
     assert!(node.is_clear());
 }
 
+/// To open and close it once more would give up this process's locks on it.
+#[test]
+fn a_file_that_this_process_has_open_is_refused() {
+    let node = Node::new();
+    fs::write(node.path("own"), b"own").unwrap();
+    let writer = Writer::start("append", &node.path(""));
+    let own = fs::File::open(node.path("own")).unwrap();
+    let error = node.capture(of(&writer), &Env::system()).err().unwrap();
+    assert_eq!((error.kind(), error.entry_name()), (Kind::Conflict, Some("own")));
+    drop(own);
+    finish(node.capture(of(&writer), &Env::system()).unwrap());
+}
+
 /// A file that changes although all its writers are stopped: by somebody who opened it for a moment.
 #[test]
 fn a_file_that_changes_in_the_pause_is_a_conflict() {
