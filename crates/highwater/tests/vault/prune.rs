@@ -422,6 +422,69 @@ fn what_is_brought_back_beside_a_prune_is_whole_or_refused() {
     assert_eq!(back.is_ok(), visible.contains(&snapshot), "{back:?}");
 }
 
+/// The undo has begun before the prune claims, and ends when the prune has decided and deleted nothing.
+#[test]
+fn an_undo_that_comes_between_is_taken_back() {
+    let (bench, history) = scene();
+    let snapshot = history.0[0].0;
+    let location = bench.vault.location().clone();
+    let (warden, other) = (bench.actor("warden"), bench.actor("other"));
+    let (begin, begun) = std::sync::mpsc::channel();
+    let (decide, decided) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel();
+    let (decided, ended) = (Mutex::new(decided), Mutex::new(ended));
+    let pruned = std::thread::scope(|scope| {
+        let (vault, actor) = (&location, &warden);
+        let prunes = scope.spawn(move || {
+            begun.recv().unwrap();
+            let control = at(FaultPoint::PruneManifest, 1, move || {
+                decide.send(()).unwrap();
+                ended.lock().unwrap().recv().unwrap();
+            });
+            prune_of(vault, actor, HOUR * 48, &control)
+        });
+        let control = at(FaultPoint::ForgetUndo, 1, move || {
+            begin.send(()).unwrap();
+            decided.lock().unwrap().recv().unwrap();
+        });
+        let vault = Vault::open(&location, &key(1), &env()).unwrap();
+        let back = forget::undo(&vault, &other, &snapshot.to_string(), &control);
+        assert_eq!(kind(back), Kind::Conflict);
+        assert!(
+            !vault.snapshots(None).unwrap().iter().any(|info| info.manifest.snapshot == snapshot)
+        );
+        end.send(()).unwrap();
+        prunes.join().unwrap()
+    });
+    assert_eq!(pruned.unwrap().manifests, 4);
+    assert_eq!(history.assert_visible(&bench, "taken back").len(), 2);
+    prune_now(&bench, HOUR * 48).unwrap();
+    assert_no_garbage(&bench, "taken back");
+}
+
+/// A tombstone that comes of age while a prune is at work waits for the next one: no undo would see that
+/// its snapshot is being deleted.
+#[test]
+fn what_was_not_claimed_is_not_deleted() {
+    let (bench, history) = scene();
+    let late = history.0[3].0;
+    forget_named(&bench, &[late], &control()).unwrap();
+    let tombstones = bench.objects("trash");
+    let control = at(FaultPoint::PruneSurvey, 1, move || {
+        for path in &tombstones {
+            let file = fs::File::options().write(true).open(path).unwrap();
+            let modified = file.metadata().unwrap().modified().unwrap();
+            file.set_modified(modified - HOUR * 60).unwrap();
+        }
+    });
+    let warden = bench.actor("warden");
+    let pruned = prune_of(bench.vault.location(), &warden, HOUR * 48, &control).unwrap();
+    assert_eq!(pruned.manifests, 4, "not the one that was forgotten just now");
+    let back = forget::undo(&bench.vault, &warden, &late.to_string(), &super::control());
+    assert_eq!(back.unwrap(), late);
+    assert_eq!(history.assert_visible(&bench, "brought back").len(), 2);
+}
+
 /// Two prunes of two machines, the second one at each step of the first.
 #[test]
 fn two_prunes_at_once_are_one() {

@@ -37,9 +37,11 @@
 //!   was forgotten at the earliest, and so is a generation that was replaced.
 //! - *A takeover* hides what a deposed writer commits; nothing builds on it, and it is deleted two
 //!   days after it was put.
-//! - *A rewriting* copies units and puts manifests of the next generation. It puts an intent and then
-//!   looks for claims; a prune puts its claim and then looks for such intents: one of them gives way,
-//!   so that no manifest of a snapshot appears while the snapshot is deleted. A backup that began with
+//! - *A rewriting* copies units and puts manifests of the next generation, of visible snapshots alone.
+//!   It puts an intent and then lists what is visible. A prune puts its claim and then looks for such an
+//!   intent, and gives way to it. Where it finds none, what it deletes was hidden before the rewriting
+//!   looked; so no manifest of a snapshot appears while the snapshot is deleted. Of two rewritings both
+//!   see the other's intent, or one does. A backup that began with
 //!   the old generation keeps it by its intent, as any parent; one that begins takes the highest.
 //! - *Killed anywhere:* manifests go before packs, and what hides them goes last. So a snapshot that
 //!   is visible is whole, and the next prune finds the rest by the claim.

@@ -17,7 +17,6 @@ use crate::vault::manifest::{EntryRecord, Leaf, Manifest, PackRef, Runs};
 use crate::vault::pack::FrameKind;
 use crate::vault::read::leaf_packs;
 use crate::vault::runs::{self, Place, Run};
-use crate::vault::trash::{Purpose, TrashRecord};
 use crate::vault::{Actor, SnapshotName, Vault};
 
 use super::copy::{Reader, Writer};
@@ -120,13 +119,8 @@ struct Task<'a> {
 
 impl Task<'_> {
     fn carry_out(&mut self, options: &Rewriting) -> Result<Rewritten> {
-        // The intent stands; so whoever claims from now on sees it. Whoever has claimed before goes
-        // first.
-        let survey = Survey::begin(self.vault)?;
-        let claimed = |record: &TrashRecord| record.doc.purpose == Purpose::Delete;
-        if survey.trash.records.iter().any(claimed)
-            || survey.is_rewritten_beside(Some(self.rewriting))
-        {
+        // The intent stands: whoever rewrites as well sees it, and whoever claims gives way to it.
+        if Survey::begin(self.vault)?.is_rewritten_beside(Some(self.rewriting)) {
             return Err(busy());
         }
         let mut names = self.vault.snapshot_names(None)?;
