@@ -294,12 +294,23 @@ struct Rocks {
     hold: Hold,
 }
 
-/// The files that a database needs which stands still, as they are, and the version of RocksDB that
-/// wrote it.
-pub(super) fn still(dir: &Path, part: &FoundPart) -> Result<(Vec<Listed>, Option<String>)> {
+/// A database that stands still: the files that it needs, as they are, the version of RocksDB that
+/// wrote it, and what verifies its tables.
+#[derive(Default)]
+pub(super) struct Still {
+    pub(super) listed: Vec<Listed>,
+    pub(super) engine_version: Option<String>,
+    pub(super) verifier: Option<Verifier>,
+}
+
+pub(super) fn still(dir: &Path, part: &FoundPart) -> Result<Still> {
     let db = part.root.under(dir);
     let version = version::read(&db)?;
-    Ok((listed(&db, &db, &part.root, &version)?, version_of(&db)?))
+    Ok(Still {
+        listed: listed(&db, &db, &part.root, &version)?,
+        engine_version: version_of(&db)?,
+        verifier: Some(Verifier::new(&version, newest_options(&db)?.as_deref())),
+    })
 }
 
 /// What keeps the files as they are.

@@ -12,7 +12,8 @@ use rustix::fs::{Mode, OFlags};
 
 use super::super::files::{FileSet, Listed};
 use super::super::metadata::{self, Found, Stamp};
-use super::super::rocksdb::{self, FileName};
+use super::super::rocksdb::verify::Verifier;
+use super::super::rocksdb::{self, FileName, Still};
 use super::super::scratch::Scratch;
 use super::super::{
     Consistency, EngineKind, EntryType, Finished, FoundPart, Layout, PartCapture, Piece,
@@ -86,7 +87,8 @@ impl Pace<'_> {
 /// The image of one part.
 pub(super) struct Taken {
     part: FoundPart,
-    version: Option<String>,
+    engine_version: Option<String>,
+    verifier: Option<Verifier>,
     home: Scratch,
     entries: Vec<(Listed, Found)>,
 }
@@ -262,7 +264,7 @@ impl Ground {
         let mut parts = Vec::with_capacity(layout.parts.len());
         for part in &layout.parts {
             let home = self.home(layout, part)?;
-            let (listed, version) = listing(&layout.dir, part)?;
+            let Still { listed, engine_version, verifier } = listing(&layout.dir, part)?;
             let mut entries = Vec::with_capacity(listed.len());
             for (number, listed) in listed.into_iter().enumerate() {
                 pace.check()?;
@@ -273,7 +275,7 @@ impl Ground {
                     take_entry(listed, ready, target, pace).map_err(|error| error.entry(entry))?,
                 );
             }
-            parts.push(Taken { part: part.clone(), version, home, entries });
+            parts.push(Taken { part: part.clone(), engine_version, verifier, home, entries });
         }
         Ok(parts)
     }
@@ -331,9 +333,9 @@ fn is_immutable(part: &FoundPart, path: &RelPath) -> bool {
         && matches!(role, Some(FileName::Table(_) | FileName::Blob(_)))
 }
 
-/// The entries of a part that stands still, in order, and the version of what wrote it. Only those
-/// that are known never to be written again have an identity.
-fn listing(dir: &Path, part: &FoundPart) -> Result<(Vec<Listed>, Option<String>)> {
+/// The entries of a part that stands still, in order, and what is known of it. Only those that are
+/// known never to be written again have an identity.
+fn listing(dir: &Path, part: &FoundPart) -> Result<Still> {
     if part.engine == EngineKind::RocksDb {
         return rocksdb::still(dir, part);
     }
@@ -349,7 +351,7 @@ fn listing(dir: &Path, part: &FoundPart) -> Result<(Vec<Listed>, Option<String>)
         pinned: false,
         immutable: None,
     });
-    Ok((listed.collect(), None))
+    Ok(Still { listed: listed.collect(), ..Still::default() })
 }
 
 fn units(part: &FoundPart, path: &RelPath) -> Units {
@@ -422,7 +424,8 @@ fn copy(from: &Path, to: &Path, size: u64, pace: &Pace<'_>) -> Result<Copied> {
 /// The image of a part, which nobody but us knows.
 struct Frozen {
     part: FoundPart,
-    version: Option<String>,
+    engine_version: Option<String>,
+    verifier: Option<Verifier>,
     set: FileSet,
     home: Scratch,
 }
@@ -430,12 +433,12 @@ struct Frozen {
 /// The captures that read an image; the node goes on.
 pub(super) fn captures(taken: Vec<Taken>, env: &Env) -> Result<Vec<Box<dyn PartCapture>>> {
     let mut captures: Vec<Box<dyn PartCapture>> = Vec::with_capacity(taken.len());
-    for Taken { part, version, home, mut entries } in taken {
+    for Taken { part, engine_version, verifier, home, mut entries } in taken {
         if part.engine == EngineKind::Sqlite {
             settle_pages(&part, &mut entries)?;
         }
         let set = FileSet::of_image(entries, env)?;
-        captures.push(Box::new(Frozen { part, version, set, home }));
+        captures.push(Box::new(Frozen { part, engine_version, verifier, set, home }));
     }
     Ok(captures)
 }
@@ -484,7 +487,7 @@ impl PartCapture for Frozen {
     }
 
     fn engine_version(&self) -> Option<String> {
-        self.version.clone()
+        self.engine_version.clone()
     }
 
     fn consistency(&self) -> Consistency {
@@ -500,11 +503,15 @@ impl PartCapture for Frozen {
         entry: usize,
         sink: &mut dyn FnMut(Piece<'_>) -> Result<()>,
     ) -> Result<()> {
-        self.set.stream(entry, sink)
+        match &mut self.verifier {
+            Some(verifier) => verifier.stream(&self.set, entry, sink),
+            None => self.set.stream(entry, sink),
+        }
     }
 
     fn finish(self: Box<Self>) -> Result<Finished> {
         self.home.remove()?;
-        Ok(Finished::default())
+        let warnings = self.verifier.map_or_else(Vec::new, |verifier| verifier.warnings());
+        Ok(Finished { warnings, ..Finished::default() })
     }
 }
