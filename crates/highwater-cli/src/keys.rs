@@ -60,7 +60,7 @@ impl KeySource {
 
     /// Refuses a secret inside the vault, where whoever holds the vault could open it.
     pub(crate) fn refuse_inside_vault(&self, location: &Location) -> Result<()> {
-        let Location::Local(vault) = location;
+        let Some(vault) = location.local_path() else { return Ok(()) };
         self.refuse_inside(vault, "the vault", "who holds the vault could open it")
     }
 

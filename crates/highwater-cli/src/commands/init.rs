@@ -36,8 +36,7 @@ fn remove_key(path: &std::path::Path, error: Error) -> Error {
 }
 
 fn describe(context: &Context, location: &Location, created: &Created) -> Result<Answer> {
-    let Location::Local(path) = location;
-    let path = places::text(path);
+    let path = location.to_string();
     let (id, date) = (created.vault.id(), context.env().now());
     let slots = created.vault.slots()?;
     let restore = format!(

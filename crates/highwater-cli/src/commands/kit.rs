@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use highwater::kit::{self, Kit, KitHeader};
-use highwater::vault::{Location, SlotKind, Vault};
+use highwater::vault::{SlotKind, Vault};
 use highwater::{Error, Kind, Result};
 use serde_json::{Value, json};
 
@@ -58,8 +58,8 @@ fn export(context: &Context, args: &KitExportArgs) -> Result<Answer> {
 
 /// A kit is for the day when node and vault are gone.
 fn refuse_inside(output: &Path, node_dir: &Path, vault: &Vault) -> Result<()> {
-    let Location::Local(vault) = vault.location();
-    for (dir, what) in [(node_dir, "node directory"), (vault, "vault")] {
+    let vault = vault.location().local_path().map(|dir| (dir, "vault"));
+    for (dir, what) in [(node_dir, "node directory")].into_iter().chain(vault) {
         if places::is_inside(output, dir)? {
             return Err(Error::input(format!("the kit would be lost with the {what}"))
                 .hint("write it elsewhere, and keep it on another machine")

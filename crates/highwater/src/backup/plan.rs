@@ -6,11 +6,11 @@ use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::ids::{Epoch, NodeName, NodeUid, Seq};
 use crate::node::NodeFile;
-use crate::vault::{Actor, Location, Manifest, NodeRecord, Vault, copied};
+use crate::vault::{Actor, Manifest, NodeRecord, Vault, copied};
 
 /// Refuses a vault inside the node directory, or a node directory inside the vault.
 pub(super) fn keep_apart(dir: &Path, vault: &Vault) -> Result<()> {
-    let Location::Local(path) = vault.location();
+    let Some(path) = vault.location().local_path() else { return Ok(()) };
     let path = path
         .canonicalize()
         .map_err(|error| Error::io("looking up the vault's directory", error))?;

@@ -6,7 +6,7 @@ use crate::error::{Error, Kind, Result};
 use crate::guard::Latch;
 use crate::ids::encode;
 use crate::vault::manifest::PartRecord;
-use crate::vault::{Level, Location, Manifest, SnapshotInfo, Vault};
+use crate::vault::{Level, Manifest, SnapshotInfo, Vault};
 
 use super::hold;
 use super::work::locate;
@@ -17,8 +17,8 @@ pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Re
     let SnapshotInfo { manifest, level } = vault.resolve(&options.selector)?;
     let parts = chosen(&manifest, options.part.as_deref())?;
     let place = locate(target)?;
-    let Location::Local(path) = vault.location();
-    if let Ok(path) = path.canonicalize()
+    let vault_dir = vault.location().local_path().and_then(|path| path.canonicalize().ok());
+    if let Some(path) = vault_dir
         && (path.starts_with(&place.target) || place.target.starts_with(&path))
     {
         return Err(Error::input("vault and node directory lie in one another")

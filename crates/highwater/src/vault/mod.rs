@@ -3,9 +3,7 @@
 //! The format is documented byte by byte in `docs/vault-format.md`. Nothing here knows of engines:
 //! a vault keeps entries made of units, whatever wrote them.
 
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -22,11 +20,13 @@ mod header;
 mod intent;
 mod keys;
 mod local;
+mod location;
 pub mod manifest;
 mod nodes;
 pub(crate) mod pack;
 mod probe;
 pub(crate) mod read;
+mod remote;
 pub(crate) mod runs;
 pub(crate) mod seal;
 mod sealed;
@@ -34,49 +34,22 @@ mod snapshots;
 pub(crate) mod store;
 #[cfg(test)]
 mod tests;
+pub(crate) mod upload;
 pub(crate) mod witness;
 
 pub(crate) use actor::boot;
 pub use check::{CheckOptions, CheckReport, Fault, check};
 pub(crate) use intent::{BACKUP_TIME_MAX, Intent};
 pub(crate) use keys::{MasterKey, SlotDoc};
+pub use location::{Location, RemoteLocation};
 pub use manifest::Manifest;
 pub(crate) use nodes::{NodeRecord, copied};
 pub(crate) use snapshots::{MANIFEST_VERSION, SnapshotName};
 
 use header::Header;
-use local::LocalStore;
 use pack::UnitKeys;
 use read::PackCache;
 use store::Store;
-
-/// Where a vault is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Location {
-    /// A local directory, absolute.
-    Local(PathBuf),
-}
-
-impl FromStr for Location {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Location> {
-        if let Some((scheme, _)) = text.split_once("://") {
-            return Err(Error::input(format!("a vault at `{scheme}://` is not supported"))
-                .hint("give the path of a local directory"));
-        }
-        let path =
-            std::path::absolute(text).map_err(|error| Error::io("the vault's path", error))?;
-        Ok(Location::Local(path))
-    }
-}
-
-impl fmt::Display for Location {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Location::Local(path) = self;
-        f.write_str(&crate::ids::encode(path.as_os_str().as_encoded_bytes()))
-    }
-}
 
 /// What opens a key slot.
 #[derive(Clone)]
@@ -204,8 +177,7 @@ impl Vault {
         recovery: bool,
         env: &Env,
     ) -> Result<Created> {
-        let Location::Local(path) = location;
-        let store = Store::local(LocalStore::create(path, env)?)?;
+        let store = location.create_store(env)?;
         let master = MasterKey::generate()?;
         let id = VaultId::random(env)?;
         let traits = store.probe(env)?;
@@ -233,9 +205,7 @@ impl Vault {
     /// Not found where there is none; denied where `secret` opens no slot; corrupt where a slot or
     /// the header is damaged; input where a newer program made it.
     pub fn open(location: &Location, secret: &Secret, env: &Env) -> Result<Vault> {
-        let Location::Local(path) = location;
-        let store = Store::local(LocalStore::open(path, env)?)?;
-        Vault::open_in(store, location, secret, env)
+        Vault::open_in(location.open_store(env)?, location, secret, env)
     }
 
     /// Opens the vault that a store holds.
