@@ -148,6 +148,10 @@ pub(crate) struct InitArgs {
     /// Make no recovery slot: without the first key the vault can't be opened
     #[arg(long)]
     pub(crate) no_recovery_slot: bool,
+    /// Also in a store that was found not to keep two writers apart: for the backups of one machine,
+    /// without takeover and without a witness
+    #[arg(long)]
+    pub(crate) unfenced: bool,
 }
 
 #[derive(Args, Debug, Default)]

@@ -26,7 +26,10 @@ mod node;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod scene;
+#[path = "../../../highwater/tests/servers/mod.rs"]
+mod servers;
 mod settings;
+mod stores;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod strangers;

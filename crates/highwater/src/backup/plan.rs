@@ -81,7 +81,8 @@ pub(super) fn base<'a>(
     parent: Option<&'a Manifest>,
     full: bool,
 ) -> Result<(Option<&'a Manifest>, Vec<String>)> {
-    let mut warnings = vault.node_warnings(node)?;
+    let mut warnings = vault.warnings();
+    warnings.extend(vault.node_warnings(node)?);
     let Some(parent) = parent.filter(|_| !full) else { return Ok((None, warnings)) };
     let Some(missing) = vault.missing_pack(parent)? else { return Ok((Some(parent), warnings)) };
     warnings.push(format!(

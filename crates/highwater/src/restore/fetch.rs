@@ -56,7 +56,9 @@ pub(super) fn fetch<'a>(
 ) -> Result<()> {
     let (reads, queue) = bounded::<Read>(READS_MAX);
     let failure: Mutex<Option<Error>> = Mutex::new(None);
-    let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, WORKERS_MAX);
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    // Over a network most of them wait for an answer.
+    let workers = vault.store().readers(cores.clamp(2, WORKERS_MAX));
     let planned = std::thread::scope(|scope| {
         for _ in 0..workers {
             let queue = queue.clone();
@@ -165,7 +167,7 @@ fn carry_out(vault: &Vault, read: &Read, plain: &mut Vec<u8>, control: &Control)
     };
     let start = index.range(first.frame).start;
     let end = index.range(last.frame).end;
-    let mut bytes = vault.store().get_range(&open.name, start..end)?.to_vec();
+    let mut bytes: Vec<u8> = vault.store().get_range(&open.name, start..end)?.into();
     let mut opened = None;
     for piece in &read.pieces {
         let record = index.frame(piece.frame);

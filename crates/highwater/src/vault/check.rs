@@ -20,7 +20,7 @@ use super::{Selector, SnapshotName, Vault, header};
 
 /// Frames are read together up to so many stored bytes.
 const READ_BYTES: u64 = 4 << 20;
-/// Packs are read by so many threads.
+/// Packs of a local vault are read by so many threads.
 const READERS: usize = 2;
 
 /// What a check looks at.
@@ -229,7 +229,7 @@ fn check_packs(
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
     let found = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        let readers: Vec<_> = (0..READERS)
+        let readers: Vec<_> = (0..vault.store().readers(READERS))
             .map(|_| {
                 scope.spawn(|| {
                     let mut looked = (0, 0);
@@ -278,7 +278,7 @@ fn check_pack(vault: &Vault, pack: PackRef, control: &Control) -> Result<u64> {
             last += 1;
         }
         let end = index.range(last).end;
-        let mut bytes = vault.store().get_range(&open.name, start..end)?.to_vec();
+        let mut bytes: Vec<u8> = vault.store().get_range(&open.name, start..end)?.into();
         for number in frame..=last {
             let record = index.frame(number);
             let wrong = || {

@@ -30,6 +30,9 @@ mod remote;
 pub(crate) mod runs;
 pub(crate) mod seal;
 mod sealed;
+#[cfg(test)]
+#[path = "../../tests/servers/mod.rs"]
+pub(crate) mod servers;
 mod snapshots;
 pub(crate) mod store;
 #[cfg(test)]
@@ -140,6 +143,16 @@ pub struct Ownership {
     pub since: Time,
 }
 
+/// How a vault is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CreateOptions {
+    /// With a recovery slot.
+    pub recovery: bool,
+    /// Also in a store that does not keep two writers apart. Nobody can take over there, and no
+    /// witness can be kept.
+    pub unfenced: bool,
+}
+
 /// A new vault.
 pub struct Created {
     /// The vault, open.
@@ -169,22 +182,34 @@ pub struct Vault {
 }
 
 impl Vault {
-    /// Makes a vault with one slot for `secret` and, if wished, a recovery slot. A directory that
-    /// holds anything already is a conflict.
+    /// Makes a vault with one slot for `secret` and, if wished, a recovery slot. A directory or
+    /// prefix that holds anything already is a conflict.
     pub fn create(
         location: &Location,
         secret: &Secret,
         recovery: bool,
         env: &Env,
     ) -> Result<Created> {
+        let options = CreateOptions { recovery, ..CreateOptions::default() };
+        Vault::create_with(location, secret, &options, env)
+    }
+
+    /// Makes a vault. A directory or prefix that holds anything already is a conflict; so is a
+    /// store that was found not to keep two writers apart, unless that is accepted.
+    pub fn create_with(
+        location: &Location,
+        secret: &Secret,
+        options: &CreateOptions,
+        env: &Env,
+    ) -> Result<Created> {
         let store = location.create_store(env)?;
         let master = MasterKey::generate()?;
         let id = VaultId::random(env)?;
-        let traits = store.probe(env)?;
+        let traits = store.probe(env)?.judge(&location.to_string(), options.unfenced)?;
         let header = Header::new(id, env.now(), traits, &master)?;
         let vault = Vault::assemble(store, location.clone(), header, master, env.clone());
         vault.add_slot(secret, "first")?;
-        let recovery_words = match recovery {
+        let recovery_words = match options.recovery {
             true => {
                 let words = keys::recovery_words()?;
                 vault.add_slot(&Secret::Mnemonic(words.clone()), "recovery")?;
@@ -193,7 +218,9 @@ impl Vault {
             false => None,
         };
         // The header comes last: a directory without one is no vault, whatever else it holds.
-        if !vault.store.put_new(header::NAME, vault.header.to_bytes()?)? {
+        let header = vault.header.to_bytes()?;
+        let put = vault.store.put_new(header::NAME, header.clone())?;
+        if !put || vault.store.get(header::NAME)? != header {
             return Err(Error::conflict("another vault was made in the same place"));
         }
         Ok(Created { vault, recovery_words })
@@ -216,9 +243,12 @@ impl Vault {
         env: &Env,
     ) -> Result<Vault> {
         let bytes = store.get(header::NAME).map_err(|error| match error.kind() {
-            crate::Kind::NotFound => Error::not_found("there is no vault here")
-                .entry(location.to_string())
-                .hint("`highwater init` makes one"),
+            // Of a bucket that is not there the store's own error tells more.
+            crate::Kind::NotFound if error.entry_name() == Some(header::NAME) => {
+                Error::not_found("there is no vault here")
+                    .entry(location.to_string())
+                    .hint("`highwater init` makes one")
+            }
             _ => error,
         })?;
         let header = Header::parse(&bytes)?;
@@ -268,6 +298,35 @@ impl Vault {
     /// Where it is.
     pub fn location(&self) -> &Location {
         &self.location
+    }
+
+    /// Whether its store keeps two writers apart: an object can be created exactly once.
+    pub fn is_fenced(&self) -> bool {
+        self.header.store.create_only
+    }
+
+    /// What the operator should know of the vault, whatever it holds.
+    pub fn warnings(&self) -> Vec<String> {
+        if self.is_fenced() {
+            return Vec::new();
+        }
+        vec![
+            "the vault's store does not keep two writers apart: see to it that one machine alone \
+             backs up each node into it"
+                .to_owned(),
+        ]
+    }
+
+    /// Input where the store does not keep two writers apart, and what follows for what was asked.
+    pub(crate) fn refuse_unfenced(&self, consequence: &str) -> Result<()> {
+        if self.is_fenced() {
+            return Ok(());
+        }
+        Err(Error::input(format!(
+            "the store of this vault does not keep two writers apart: {consequence}"
+        ))
+        .entry(self.location().to_string())
+        .hint("make a vault in a store that can create an object exactly once"))
     }
 
     /// The key slots, by id.

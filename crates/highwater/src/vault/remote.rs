@@ -271,7 +271,7 @@ fn is_loopback(url: &reqwest::Url) -> bool {
 pub(super) fn describe(location: &RemoteLocation, name: &str, error: object_store::Error) -> Error {
     use object_store::Error as E;
     let text = error.to_string();
-    let code = code_of(&text);
+    let (code, status) = (code_of(&text), status_of(&text));
     let code_text = code.map(|code| format!(" ({code})")).unwrap_or_default();
     let here = location.to_string();
     let hint = location.provider().credentials_hint();
@@ -282,7 +282,7 @@ pub(super) fn describe(location: &RemoteLocation, name: &str, error: object_stor
             .source(error);
     }
     let described = match &error {
-        E::NotFound { .. } if matches!(code, Some("NoSuchBucket" | "ContainerNotFound")) => {
+        _ if matches!(code, Some("NoSuchBucket" | "ContainerNotFound")) => {
             Error::not_found(format!("there is no such bucket: {here}"))
                 .entry(here)
                 .hint("make the bucket first, or look at its name and at the endpoint")
@@ -294,7 +294,8 @@ pub(super) fn describe(location: &RemoteLocation, name: &str, error: object_stor
             Error::conflict(format!("the vault's object {name} is there already{code_text}"))
                 .entry(name)
         }
-        E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
+        // Of a list the status alone tells.
+        _ if matches!(status, Some("401" | "403")) => {
             Error::denied(format!("the store refuses the credentials{code_text}"))
                 .entry(here)
                 .hint(hint)
@@ -311,10 +312,10 @@ pub(super) fn describe(location: &RemoteLocation, name: &str, error: object_stor
         }
         _ => Error::new(
             Kind::Unavailable,
-            format!("the store does not do what it is asked: {}", reason(&error, code)),
+            format!("the store can't be used now: {}", reason(&error, code)),
         )
         .entry(here)
-        .hint("look at the endpoint and at the network, and try again; nothing was lost"),
+        .hint("look at the endpoint and at the network, and try again"),
     };
     described.source(error)
 }
@@ -333,7 +334,7 @@ fn reason(error: &object_store::Error, code: Option<&str>) -> String {
         cause = current.source();
     }
     let text = error.to_string();
-    let status = text.split_once("status code: ").and_then(|(_, rest)| rest.get(..3));
+    let status = status_of(&text);
     match (kind, status, code) {
         (_, Some(status), Some(code)) => format!("it answers {status} {code}"),
         (_, Some(status), None) => format!("it answers {status}"),
@@ -344,6 +345,12 @@ fn reason(error: &object_store::Error, code: Option<&str>) -> String {
         }
         _ => "its answer is not understood".to_owned(),
     }
+}
+
+/// The status of the answer.
+fn status_of(text: &str) -> Option<&str> {
+    let status = text.split_once("status code: ")?.1.get(..3)?;
+    status.bytes().all(|byte| byte.is_ascii_digit()).then_some(status)
 }
 
 /// The code in the body of an S3, GCS or Azure error.
@@ -360,3 +367,6 @@ fn asks_for_metadata(text: &str) -> bool {
         .iter()
         .any(|place| text.contains(place))
 }
+
+#[cfg(test)]
+mod tests;

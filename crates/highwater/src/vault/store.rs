@@ -58,9 +58,6 @@ pub(super) enum Medium {
         /// One permit for each part of an upload that may be on its way.
         parts: Arc<Semaphore>,
     },
-    /// Whatever a test puts there.
-    #[cfg_attr(not(test), expect(dead_code, reason = "tests put stores of their own there"))]
-    Other,
 }
 
 impl Store {
@@ -85,16 +82,19 @@ impl Store {
         Ok(Store { objects, medium, runtime })
     }
 
-    #[cfg(test)]
-    pub(crate) fn new(objects: Arc<dyn ObjectStore>) -> Result<Store> {
-        Ok(Store { objects, medium: Medium::Other, runtime: caller_runtime()? })
-    }
-
     /// Where it is, where it is not on this machine.
     pub(super) fn remote_location(&self) -> Option<&RemoteLocation> {
         match &self.medium {
             Medium::Remote { location, .. } => Some(location),
-            Medium::Local(_) | Medium::Other => None,
+            Medium::Local(_) => None,
+        }
+    }
+
+    /// The same objects over connections of their own, where there are any.
+    pub(super) fn twin(&self) -> Result<Arc<dyn ObjectStore>> {
+        match self.remote_location() {
+            Some(location) => remote::client(location),
+            None => Ok(Arc::clone(&self.objects)),
         }
     }
 
@@ -102,7 +102,7 @@ impl Store {
     pub(crate) fn readers(&self, cores: usize) -> usize {
         match &self.medium {
             Medium::Remote { .. } => REMOTE_READS_MAX.max(cores),
-            Medium::Local(_) | Medium::Other => cores,
+            Medium::Local(_) => cores,
         }
     }
 
@@ -111,7 +111,7 @@ impl Store {
     pub(crate) fn collect_temporary(&self) -> Result<()> {
         match &self.medium {
             Medium::Local(local) => local.collect_leftovers(),
-            Medium::Remote { .. } | Medium::Other => Ok(()),
+            Medium::Remote { .. } => Ok(()),
         }
     }
 
@@ -265,3 +265,6 @@ fn local_error(name: &str, error: object_store::Error) -> Error {
     };
     Error::new(kind, message).entry(name).source(error)
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,7 +47,7 @@ impl<'a> Upload<'a> {
     pub(super) fn begin(store: &'a Store, name: &str) -> Result<Upload<'a>> {
         let way = match &store.medium {
             Medium::Remote { parts, .. } => Way::Parallel { parts: Arc::clone(parts), begun: None },
-            Medium::Local(_) | Medium::Other => Way::Direct(begin_multipart(store, name)?),
+            Medium::Local(_) => Way::Direct(begin_multipart(store, name)?),
         };
         Ok(Upload { store, name: name.to_owned(), way, pending: Vec::new(), bytes: 0 })
     }
