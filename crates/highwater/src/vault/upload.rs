@@ -13,9 +13,10 @@ use crate::error::{Error, Result};
 
 use super::store::{Medium, Store};
 
-/// Parts of an upload are so long, but for the last one: S3 takes none below 5 MiB.
+/// Parts of an upload are so long, but for the last one: S3 takes none below 5 MiB, and some stores
+/// none that differ in length.
 const UPLOAD_PART_BYTES: usize = 8 << 20;
-/// What is written at once may reach beyond a part by so much before it is sent.
+/// What is written at once may reach beyond a part by so much before that is sent.
 const UPLOAD_SLACK_BYTES: usize = 5 << 20;
 
 type Sent = object_store::Result<()>;
@@ -56,7 +57,15 @@ impl<'a> Upload<'a> {
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.pending.extend_from_slice(bytes);
         self.bytes += bytes.len() as u64;
-        if self.pending.len() >= UPLOAD_PART_BYTES { self.send() } else { Ok(()) }
+        while self.pending.len() >= UPLOAD_PART_BYTES {
+            // A directory takes what comes; a store is given parts of one length.
+            let length = match self.way {
+                Way::Direct(_) => self.pending.len(),
+                Way::Parallel { .. } => UPLOAD_PART_BYTES,
+            };
+            self.send(length)?;
+        }
+        Ok(())
     }
 
     /// Ends the object. It is visible and durable under its name once [`Ending::wait`] returns;
@@ -72,7 +81,7 @@ impl<'a> Upload<'a> {
             return Ok(Ending { store, name, bytes, task: None });
         }
         if !self.pending.is_empty() {
-            self.send()?;
+            self.send(self.pending.len())?;
         }
         let task = match self.way {
             Way::Direct(mut upload) => {
@@ -101,12 +110,13 @@ impl<'a> Upload<'a> {
         given_up.map_err(|error| store.error(&name, error))
     }
 
-    fn send(&mut self) -> Result<()> {
+    /// Sends the first `length` bytes of what waits.
+    fn send(&mut self, length: usize) -> Result<()> {
         let (store, name) = (self.store, &self.name);
-        let part = std::mem::replace(
-            &mut self.pending,
-            Vec::with_capacity(UPLOAD_PART_BYTES + UPLOAD_SLACK_BYTES),
-        );
+        let mut rest = Vec::with_capacity(UPLOAD_PART_BYTES + UPLOAD_SLACK_BYTES);
+        rest.extend_from_slice(&self.pending[length..]);
+        let mut part = std::mem::replace(&mut self.pending, rest);
+        part.truncate(length);
         let part = PutPayload::from_bytes(Bytes::from(part));
         let sent = match &mut self.way {
             Way::Direct(upload) => store.runtime.block_on(upload.put_part(part)),

@@ -70,6 +70,9 @@ struct Request {
     body: Vec<u8>,
 }
 
+/// The request that ends a server.
+const END: &str = "END";
+
 /// A status and a body.
 type Answer = (u16, Vec<u8>);
 
@@ -97,8 +100,8 @@ fn read_request(stream: &TcpStream) -> Option<Request> {
     Some(Request { line: lines[0].clone(), headers, body })
 }
 
-/// Answers requests, one a connection, until one gets `None`: that one gets no answer. `work` is done
-/// with the server's address meanwhile; the last connection is `work`'s end.
+/// Answers requests, one a connection, while `work` is done with the server's address. A request for
+/// which there is `None` gets no answer.
 fn serve<T: Send>(
     answer: &(dyn Fn(&Request) -> Option<Answer> + Sync),
     work: impl FnOnce(&str) -> T + Send,
@@ -109,19 +112,22 @@ fn serve<T: Send>(
         scope.spawn(|| {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
-                let Some(request) = read_request(&stream) else { return };
+                // A client that gives an upload up leaves in the middle.
+                let Some(request) = read_request(&stream) else { continue };
+                if request.line == END {
+                    return;
+                }
                 let Some((status, body)) = answer(&request) else { continue };
                 let head = format!(
                     "HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {}\r\n\
                      ETag: \"1\"\r\nLast-Modified: Sat, 21 Nov 2026 08:00:00 GMT\r\n\r\n",
                     body.len()
                 );
-                stream.write_all(&[head.into_bytes(), body].concat()).unwrap();
+                let _ = stream.write_all(&[head.into_bytes(), body].concat());
             }
         });
         let done = work(&format!("http://{address}"));
-        // A connection without a request ends the server.
-        drop(TcpStream::connect(address).unwrap());
+        write!(TcpStream::connect(address).unwrap(), "{END}\r\n\r\n").unwrap();
         done
     })
 }
@@ -172,6 +178,84 @@ fn a_put_that_was_refused_for_one_that_failed_is_tried_again() {
         assert!(store.put_new("keys/x", &b"sealed"[..]).unwrap());
     });
     assert_eq!(puts.into_inner().unwrap(), 2);
+}
+
+/// A store of uploads alone: numbers and lengths of the parts that came, and how each upload ended.
+#[derive(Default)]
+struct Uploads {
+    parts: Mutex<BTreeMap<usize, usize>>,
+    ends: Mutex<Vec<&'static str>>,
+    /// This part is refused.
+    refused: Option<usize>,
+}
+
+impl Uploads {
+    fn answer(&self, request: &Request) -> Option<Answer> {
+        let ended = |how| self.ends.lock().unwrap().push(how);
+        let line = &request.line;
+        if line.starts_with("POST") && line.contains("?uploads") {
+            let id = "<InitiateMultipartUploadResult><UploadId>u</UploadId>";
+            return Some((200, format!("{id}</InitiateMultipartUploadResult>").into_bytes()));
+        }
+        if line.starts_with("POST") {
+            ended("completed");
+            let tag = "<CompleteMultipartUploadResult><ETag>1</ETag>";
+            return Some((200, format!("{tag}</CompleteMultipartUploadResult>").into_bytes()));
+        }
+        if line.starts_with("DELETE") && line.contains("uploadId=u") {
+            ended("aborted");
+            return Some((204, Vec::new()));
+        }
+        let Some((_, rest)) = line.split_once("?partNumber=") else {
+            return Some((404, Vec::new()));
+        };
+        let number = rest.split_once('&').unwrap().0.parse().unwrap();
+        self.parts.lock().unwrap().insert(number, request.body.len());
+        Some((if self.refused == Some(number) { 400 } else { 200 }, Vec::new()))
+    }
+
+    /// Writes an object of 20 MiB and a byte, in pieces that are no parts.
+    fn write(
+        &self,
+        end: impl FnOnce(crate::vault::upload::Upload<'_>) -> Result<u64> + Send,
+    ) -> Result<u64> {
+        serve(&|request| self.answer(request), |endpoint| {
+            let settings = [&PAIR[..], &[("aws_endpoint_url", endpoint)]].concat();
+            let store = open(&location("s3://b", &settings))?;
+            let mut upload = store.upload("packs/x")?;
+            let mut written = Ok(());
+            for piece in vec![7; (20 << 20) + 1].chunks(3 << 20) {
+                written = written.and_then(|()| upload.write(piece));
+            }
+            match written {
+                Ok(()) => end(upload),
+                Err(error) => upload.abort().and(Err(error)),
+            }
+        })
+    }
+}
+
+#[test]
+fn the_parts_of_an_upload_have_one_length_but_for_the_last() {
+    let uploads = Uploads::default();
+    let size = uploads.write(|upload| upload.finish()?.wait()).unwrap();
+    assert_eq!(size, (20 << 20) + 1);
+    let parts = uploads.parts.into_inner().unwrap();
+    assert_eq!(parts, [(1, 8 << 20), (2, 8 << 20), (3, (4 << 20) + 1)].into());
+    assert_eq!(uploads.ends.into_inner().unwrap(), ["completed"]);
+}
+
+#[test]
+fn an_upload_that_is_given_up_or_fails_is_aborted_at_the_store() {
+    let given_up = Uploads::default();
+    given_up.write(|upload| upload.abort().map(|()| 0)).unwrap();
+    assert_eq!(given_up.ends.into_inner().unwrap(), ["aborted"]);
+    for refused in 1..=3 {
+        let failed = Uploads { refused: Some(refused), ..Uploads::default() };
+        let error = failed.write(|upload| upload.finish()?.wait()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Unavailable);
+        assert_eq!(failed.ends.into_inner().unwrap(), ["aborted"], "part {refused}");
+    }
 }
 
 /// No emulator of Google's store can be had here: this is the request, and no more.
