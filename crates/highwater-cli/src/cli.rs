@@ -102,7 +102,8 @@ pub(crate) enum Command {
 /// The vault, and what opens it.
 #[derive(Args, Debug, Default)]
 pub(crate) struct VaultArgs {
-    /// The vault: a local directory [env: HIGHWATER_VAULT]
+    /// The vault: a directory, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX
+    /// [env: HIGHWATER_VAULT]
     #[arg(long, value_name = "VAULT")]
     pub(crate) vault: Option<String>,
     #[command(flatten)]
@@ -151,13 +152,18 @@ pub(crate) struct InspectArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct InitArgs {
-    /// The new vault: a directory that is missing or empty
+    /// The new vault: a directory that is missing or empty, or s3://BUCKET/PREFIX, gs://BUCKET/PREFIX,
+    /// az://CONTAINER/PREFIX with nothing below it
     pub(crate) vault: String,
     #[command(flatten)]
     pub(crate) key: KeyArgs,
     /// Make no recovery slot: without the first key the vault can't be opened
     #[arg(long)]
     pub(crate) no_recovery_slot: bool,
+    /// Also in a store that was found not to keep two writers apart: for the backups of one machine,
+    /// without takeover and without a witness
+    #[arg(long)]
+    pub(crate) unfenced: bool,
 }
 
 #[derive(Args, Debug, Default)]

@@ -7,6 +7,7 @@ mod answer;
 mod cli;
 mod commands;
 mod context;
+mod credentials;
 mod demo;
 mod exit;
 #[cfg(feature = "fault-points")]

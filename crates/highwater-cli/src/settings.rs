@@ -12,6 +12,7 @@ use highwater::{Error, Result};
 use serde::Deserialize;
 
 use crate::cli::KeyArgs;
+use crate::credentials::StoreVariables;
 use crate::keys::KeySource;
 
 const CONFIG: &str = "HIGHWATER_CONFIG";
@@ -107,6 +108,8 @@ pub(crate) struct Settings {
     state_dir: Option<PathBuf>,
     /// `user` in `user@machine`, where the environment tells one.
     user: Option<String>,
+    /// What the environment says of object stores.
+    stores: StoreVariables,
 }
 
 impl Settings {
@@ -130,6 +133,7 @@ impl Settings {
             node: environment.text(NODE)?.map(|text| text.parse()).transpose()?,
             state_dir,
             user: environment.raw("USER").and_then(OsStr::to_str).map(str::to_owned),
+            stores: StoreVariables::of(&environment.0),
         })
     }
 
@@ -138,7 +142,7 @@ impl Settings {
         Settings { state_dir: Some(state_dir), ..Settings::default() }
     }
 
-    /// The vault that is meant.
+    /// The vault that is meant, with the credentials of its store.
     pub(crate) fn location(&self, flag: Option<&str>) -> Result<Location> {
         let text = flag.or(self.vault.as_deref()).ok_or_else(|| {
             Error::input("no vault was given").hint(format!(
@@ -148,7 +152,7 @@ impl Settings {
         if text.is_empty() {
             return Err(Error::input("the vault's path is empty"));
         }
-        text.parse()
+        self.stores.attach(text.parse()?)
     }
 
     /// Where the secret is that opens the vault.

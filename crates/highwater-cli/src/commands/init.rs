@@ -1,6 +1,6 @@
 //! `init`: a new vault, its recovery words, and the sheet to print and put away.
 
-use highwater::vault::{Created, Location, Vault};
+use highwater::vault::{CreateOptions, Created, Location, Vault};
 use highwater::{Error, Kind, Result};
 use serde_json::json;
 
@@ -14,13 +14,15 @@ pub(crate) fn run(context: &Context, args: &InitArgs) -> Result<Answer> {
     let source = context.settings.key(&args.key)?;
     source.refuse_inside_vault(&location)?;
     let (secret, made) = source.load_or_make()?;
-    let created = Vault::create(&location, &secret, !args.no_recovery_slot, context.env())
-        .map_err(|error| {
-            // These come before anything is stored, so that no vault can need the key just made.
-            let unused = made && matches!(error.kind(), Kind::Conflict | Kind::Input);
-            if unused { remove_key(source.path(), error) } else { error }
-        })?;
+    let options = CreateOptions { recovery: !args.no_recovery_slot, unfenced: args.unfenced };
+    let created = Vault::create_with(&location, &secret, &options, context.env());
+    let created = created.map_err(|error| {
+        // These come before anything is stored, so that no vault can need the key just made.
+        let unused = made && matches!(error.kind(), Kind::Conflict | Kind::Input);
+        if unused { remove_key(source.path(), error) } else { error }
+    })?;
     let mut answer = describe(context, &location, &created)?;
+    answer.warnings.extend(created.vault.warnings());
     if made {
         answer.human =
             format!("Made the key file {}.\n{}", places::text(source.path()), answer.human);
@@ -48,6 +50,7 @@ fn describe(context: &Context, location: &Location, created: &Created) -> Result
         "vault": path,
         "id": id,
         "created": date,
+        "fenced": created.vault.is_fenced(),
         "slots": slots,
         "recovery_words": words,
         "restore_command": words.map(|_| &restore),

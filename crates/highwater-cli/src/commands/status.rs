@@ -40,6 +40,7 @@ pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<Answer> {
     };
     let any_stale = newest.values().any(stale) || (newest.is_empty() && args.max_age.is_some());
     let mut warnings = warnings(&newest, slots, now);
+    warnings.extend(vault.warnings());
     for node in newest.keys() {
         warnings.extend(vault.node_warnings(node)?);
     }

@@ -107,8 +107,12 @@ impl Demo {
 
     fn init(&self) -> Result<Value> {
         self.command("init vault --key-file vault.key")?;
-        let args =
-            InitArgs { vault: self.vault_text()?, key: self.key_args(), no_recovery_slot: false };
+        let args = InitArgs {
+            vault: self.vault_text()?,
+            key: self.key_args(),
+            no_recovery_slot: false,
+            unfenced: false,
+        };
         let answer = commands::init::run(&self.context, &args)?;
         self.say("    a vault, a key file, and recovery words that are shown this once\n")?;
         Ok(answer.json)

@@ -40,7 +40,10 @@ mod prune;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod scene;
+#[path = "../../../highwater/tests/servers/mod.rs"]
+mod servers;
 mod settings;
+mod stores;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod strangers;

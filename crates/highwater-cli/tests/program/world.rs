@@ -82,7 +82,8 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
-            if name.starts_with("HIGHWATER_") || name.starts_with("XDG_") {
+            let ours = ["HIGHWATER_", "XDG_", "AWS_", "GOOGLE_", "AZURE_"];
+            if ours.iter().any(|prefix| name.starts_with(prefix)) {
                 command.env_remove(name);
             }
         }
@@ -117,6 +118,21 @@ pub(crate) fn answered(output: Output) -> Answered {
         stdout: String::from_utf8(output.stdout).expect("UTF-8"),
         stderr: String::from_utf8(output.stderr).expect("UTF-8"),
     }
+}
+
+/// Bytes that don't compress.
+pub(crate) fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        // Xorshift.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
 }
 
 /// The value of a row.

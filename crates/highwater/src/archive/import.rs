@@ -16,6 +16,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ids::{NodeName, PackId, SnapshotId, VaultId, WriterId};
 use crate::vault::manifest::PackRef;
 use crate::vault::pack::pack_name;
+use crate::vault::upload::Ending;
 use crate::vault::{
     Actor, BACKUP_TIME_MAX, ContentId, HEADER_NAME, Intent, Location, Lock, Manifest, Secret,
     SnapshotName, Vault,
@@ -395,7 +396,7 @@ impl Importer<'_> {
             upload.abort()?;
             return Err(error);
         }
-        let finished = upload.finish();
+        let finished = upload.finish().and_then(Ending::wait);
         // Where somebody else was first, the pack is theirs.
         if !matches!(&finished, Err(error) if error.kind() == Kind::Conflict) {
             self.put.push(pack.id);

@@ -75,7 +75,7 @@ pub fn open(paths: &[PathBuf], secret: &Secret, control: &Control) -> Result<Ope
             .map(|path| std::path::absolute(path).map_err(|error| Error::io(path.display(), error)))
             .collect::<Result<_>>()?,
     );
-    let vault = Vault::open_in(Store::new(Arc::new(store))?, &location, secret, &control.env)?;
+    let vault = Vault::open_in(Store::archive(Arc::new(store))?, &location, secret, &control.env)?;
     let mut before: Option<Manifest> = None;
     for whole in &read {
         before = Some(whole.verify(&vault, before.as_ref())?);

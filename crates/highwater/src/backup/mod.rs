@@ -121,7 +121,8 @@ pub fn run(
     if NodeFile::read(&layout.dir)?.as_ref() != Some(&identity) {
         identity.write(&layout.dir, &control.env)?;
     }
-    let mut warnings = vault.node_warnings(&node)?;
+    let mut warnings = vault.warnings();
+    warnings.extend(vault.node_warnings(&node)?);
     let parent = parent.filter(|_| !options.full);
     let snapshot = SnapshotId::random(&control.env)?;
     control.env.fault(FaultPoint::BackupIntent)?;

@@ -12,7 +12,7 @@ use crate::ids::PackId;
 use crate::vault::Vault;
 use crate::vault::pack::{FrameRecord, UnitId, pack_name, seal_index};
 use crate::vault::seal::ObjectKey;
-use crate::vault::store::Upload;
+use crate::vault::upload::{Ending, Upload};
 
 use super::buffers::Buffers;
 use super::effort::{Gauge, Watch};
@@ -33,6 +33,19 @@ struct Pack<'a> {
     ids: Vec<UnitId>,
 }
 
+/// A pack that was ended and may still be on its way.
+struct Ended<'a> {
+    id: PackId,
+    ending: Ending<'a>,
+}
+
+/// The pack that is being filled, and the one before it.
+#[derive(Default)]
+struct Packs<'a> {
+    open: Option<Pack<'a>>,
+    ended: Option<Ended<'a>>,
+}
+
 /// Writes packs until the assembler has finished. Whatever ends it before, the pack that was begun
 /// is given up.
 pub(super) fn write_packs(
@@ -43,13 +56,16 @@ pub(super) fn write_packs(
     control: &Control,
 ) -> Result<Written, Halt> {
     let mut written = Written::default();
-    let mut open: Option<Pack<'_>> = None;
-    let ended =
-        write_all(vault, input, Watch::new(gauge), buffers, control, &mut open, &mut written);
-    if let (Err(_), Some(pack)) = (&ended, open) {
-        pack.upload.abort()?;
+    let mut packs = Packs::default();
+    let outcome =
+        write_all(vault, input, Watch::new(gauge), buffers, control, &mut packs, &mut written);
+    if outcome.is_err() {
+        // What ended the backup is told, not what follows from it: an unfinished upload is never
+        // visible, and the caller removes the packs that are.
+        let _ = packs.open.map(|pack| pack.upload.abort());
+        let _ = packs.ended.map(|ended| ended.ending.wait());
     }
-    ended.map(|()| written)
+    outcome.map(|()| written)
 }
 
 fn write_all<'a>(
@@ -58,23 +74,23 @@ fn write_all<'a>(
     mut watch: Watch<'_>,
     buffers: &Buffers,
     control: &Control,
-    open: &mut Option<Pack<'a>>,
+    packs: &mut Packs<'a>,
     written: &mut Written,
 ) -> Result<(), Halt> {
     for write in input {
         match write {
             Write::Pack { id, key } => {
-                end_pack(open, control, written)?;
+                end_pack(packs, control, written)?;
                 control.env.fault(FaultPoint::BackupPackBegin)?;
                 let mut upload = vault.store().upload(&pack_name(id))?;
                 upload.write(key.header())?;
-                *open = Some(Pack { id, key, upload, frames: Vec::new(), ids: Vec::new() });
+                packs.open = Some(Pack { id, key, upload, frames: Vec::new(), ids: Vec::new() });
             }
             Write::Frame(sealed) => {
                 let begin = control.env.monotonic();
                 let (sealed, ids) = sealed.recv().map_err(|_| Halt::Stopped)??;
                 let sealed_at = control.env.monotonic();
-                let Some(pack) = open else {
+                let Some(pack) = &mut packs.open else {
                     return Err(Error::bug("a frame came before its pack").into());
                 };
                 pack.upload.write(&sealed.bytes)?;
@@ -85,19 +101,31 @@ fn write_all<'a>(
                 buffers.give(sealed.bytes);
                 control.env.fault(FaultPoint::BackupPackWrite)?;
             }
-            Write::Finished => return Ok(end_pack(open, control, written)?),
+            Write::Finished => {
+                end_pack(packs, control, written)?;
+                return Ok(await_ended(packs, written)?);
+            }
         }
     }
     Err(Halt::Stopped)
 }
 
-fn end_pack(open: &mut Option<Pack<'_>>, control: &Control, written: &mut Written) -> Result<()> {
-    let Some(mut pack) = open.take() else { return Ok(()) };
+/// Ends the open pack. It arrives while the next one is filled; the one before has arrived first, so
+/// that the packs of a backup that is killed are there without a gap.
+fn end_pack(packs: &mut Packs<'_>, control: &Control, written: &mut Written) -> Result<()> {
+    let Some(mut pack) = packs.open.take() else { return Ok(()) };
     let end = seal_index(&pack.key, pack.frames, pack.ids)?;
     pack.upload.write(&end)?;
+    await_ended(packs, written)?;
     control.env.fault(FaultPoint::BackupPackComplete)?;
-    let size = pack.upload.finish()?;
-    written.packs.insert(pack.id, size);
+    packs.ended = Some(Ended { id: pack.id, ending: pack.upload.finish()? });
+    Ok(())
+}
+
+fn await_ended(packs: &mut Packs<'_>, written: &mut Written) -> Result<()> {
+    let Some(Ended { id, ending }) = packs.ended.take() else { return Ok(()) };
+    let size = ending.wait()?;
+    written.packs.insert(id, size);
     written.bytes += size;
     Ok(())
 }

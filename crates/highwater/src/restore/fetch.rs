@@ -58,7 +58,9 @@ pub(super) fn fetch<'a>(
 ) -> Result<()> {
     let (reads, queue) = bounded::<Read>(READS_MAX);
     let failure: Mutex<Option<Error>> = Mutex::new(None);
-    let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, WORKERS_MAX);
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    // Over a network most of them wait for an answer.
+    let workers = vault.store().readers(cores.clamp(2, WORKERS_MAX));
     let planned = std::thread::scope(|scope| {
         for _ in 0..workers {
             let queue = queue.clone();

@@ -22,7 +22,7 @@ use super::{Actor, Selector, SnapshotName, Vault, header};
 
 /// Frames are read together up to so many stored bytes.
 const READ_BYTES: u64 = 4 << 20;
-/// Packs are read by so many threads.
+/// Packs of a local vault are read by so many threads.
 const READERS: usize = 2;
 
 /// What a check looks at.
@@ -316,7 +316,7 @@ fn check_packs(
     let ended = Mutex::new(Vec::new());
     let end = |id, good| ended.lock().unwrap_or_else(PoisonError::into_inner).push((id, good));
     let read = std::thread::scope(|scope| {
-        let readers: Vec<_> = (0..READERS)
+        let readers: Vec<_> = (0..vault.store().readers(READERS))
             .map(|_| {
                 scope.spawn(|| {
                     let mut looked = (0, 0);

@@ -199,7 +199,7 @@ pub(super) fn begun_copy(
             return Ok(None);
         }
     }
-    let store = super::open_store(location, env)?;
+    let store = location.open_store(env)?;
     let (probes, others): (Vec<_>, Vec<_>) =
         store.list(None)?.into_iter().partition(|listed| super::probe::is_probe(&listed.name));
     for listed in others {
@@ -221,9 +221,11 @@ pub(super) fn fill_copy(
     header: &Header,
     slots: &[SlotDoc],
     master: &MasterKey,
+    place: &Location,
     env: &Env,
 ) -> Result<Header> {
-    let header = Header::new(header.vault, header.created, store.probe(env)?, master)?;
+    let traits = store.probe(env)?.judge(&place.to_string(), false)?;
+    let header = Header::new(header.vault, header.created, traits, master)?;
     for slot in slots {
         slot.verify(master)?;
         store.put_new(&slot.object_name(), slot.to_bytes()?)?;

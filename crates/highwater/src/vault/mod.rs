@@ -3,9 +3,7 @@
 //! The format is documented byte by byte in `docs/vault-format.md`. Nothing here knows of engines:
 //! a vault keeps entries made of units, whatever wrote them.
 
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -25,21 +23,27 @@ mod import;
 mod intent;
 mod keys;
 mod local;
+mod location;
 pub mod manifest;
 mod nodes;
 pub(crate) mod pack;
 mod probe;
 pub mod prune;
 pub(crate) mod read;
+mod remote;
 pub mod retention;
 pub(crate) mod runs;
 pub(crate) mod seal;
 mod sealed;
+#[cfg(test)]
+#[path = "../../tests/servers/mod.rs"]
+pub(crate) mod servers;
 mod snapshots;
 pub(crate) mod store;
 #[cfg(test)]
 mod tests;
 mod trash;
+pub(crate) mod upload;
 pub(crate) mod witness;
 
 pub(crate) use actor::{Lock, boot};
@@ -48,57 +52,16 @@ pub use checked::{Coverage, Share};
 pub(crate) use header::{Header, NAME as HEADER_NAME};
 pub(crate) use intent::{BACKUP_TIME_MAX, Intent};
 pub(crate) use keys::{MasterKey, SlotDoc};
+pub use location::{Location, RemoteLocation};
 pub use manifest::Manifest;
 pub(crate) use nodes::{NodeRecord, copied};
 pub(crate) use snapshots::{ContentId, MANIFEST_VERSION, SnapshotName};
 pub use trash::GRACE;
 
-use local::LocalStore;
 use pack::UnitKeys;
 use read::PackCache;
 use store::Store;
 use trash::TrashCache;
-
-/// Where a vault is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Location {
-    /// A local directory, absolute.
-    Local(PathBuf),
-    /// Archive files, in the order of their chain: a vault that can only be read. What opens them is
-    /// [`crate::archive::open`].
-    Archive(Vec<PathBuf>),
-}
-
-impl Location {
-    /// Where it lies in this machine's file system.
-    pub fn paths(&self) -> &[PathBuf] {
-        match self {
-            Location::Local(path) => std::slice::from_ref(path),
-            Location::Archive(paths) => paths,
-        }
-    }
-}
-
-impl FromStr for Location {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Location> {
-        if let Some((scheme, _)) = text.split_once("://") {
-            return Err(Error::input(format!("a vault at `{scheme}://` is not supported"))
-                .hint("give the path of a local directory"));
-        }
-        let path =
-            std::path::absolute(text).map_err(|error| Error::io("the vault's path", error))?;
-        Ok(Location::Local(path))
-    }
-}
-
-impl fmt::Display for Location {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = |path: &PathBuf| crate::ids::encode(path.as_os_str().as_encoded_bytes());
-        f.write_str(&self.paths().iter().map(name).collect::<Vec<_>>().join(", "))
-    }
-}
 
 /// What opens a key slot.
 #[derive(Clone)]
@@ -189,6 +152,16 @@ pub struct Ownership {
     pub since: Time,
 }
 
+/// How a vault is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CreateOptions {
+    /// With a recovery slot.
+    pub recovery: bool,
+    /// Also in a store that does not keep two writers apart. Nobody can take over there, and no
+    /// witness can be kept.
+    pub unfenced: bool,
+}
+
 /// A new vault.
 pub struct Created {
     /// The vault, open.
@@ -219,22 +192,34 @@ pub struct Vault {
 }
 
 impl Vault {
-    /// Makes a vault with one slot for `secret` and, if wished, a recovery slot. A directory that
-    /// holds anything already is a conflict.
+    /// Makes a vault with one slot for `secret` and, if wished, a recovery slot. A directory or
+    /// prefix that holds anything already is a conflict.
     pub fn create(
         location: &Location,
         secret: &Secret,
         recovery: bool,
         env: &Env,
     ) -> Result<Created> {
-        let store = create_store(location, env)?;
+        let options = CreateOptions { recovery, ..CreateOptions::default() };
+        Vault::create_with(location, secret, &options, env)
+    }
+
+    /// Makes a vault. A directory or prefix that holds anything already is a conflict; so is a
+    /// store that was found not to keep two writers apart, unless that is accepted.
+    pub fn create_with(
+        location: &Location,
+        secret: &Secret,
+        options: &CreateOptions,
+        env: &Env,
+    ) -> Result<Created> {
+        let store = location.create_store(env)?;
         let master = MasterKey::generate()?;
         let id = VaultId::random(env)?;
-        let traits = store.probe(env)?;
+        let traits = store.probe(env)?.judge(&location.to_string(), options.unfenced)?;
         let header = Header::new(id, env.now(), traits, &master)?;
         let vault = Vault::assemble(store, location.clone(), header, master, env.clone());
         vault.add_slot(secret, "first")?;
-        let recovery_words = match recovery {
+        let recovery_words = match options.recovery {
             true => {
                 let words = keys::recovery_words()?;
                 vault.add_slot(&Secret::Mnemonic(words.clone()), "recovery")?;
@@ -243,7 +228,9 @@ impl Vault {
             false => None,
         };
         // The header comes last: a directory without one is no vault, whatever else it holds.
-        if !vault.store.put_new(header::NAME, vault.header.to_bytes()?)? {
+        let header = vault.header.to_bytes()?;
+        let put = vault.store.put_new(header::NAME, header.clone())?;
+        if !put || vault.store.get(header::NAME)? != header {
             return Err(Error::conflict("another vault was made in the same place"));
         }
         Ok(Created { vault, recovery_words })
@@ -255,12 +242,12 @@ impl Vault {
     /// Not found where there is none; denied where `secret` opens no slot; corrupt where a slot or
     /// the header is damaged; input where a newer program made it.
     pub fn open(location: &Location, secret: &Secret, env: &Env) -> Result<Vault> {
-        Vault::open_in(open_store(location, env)?, location, secret, env)
+        Vault::open_in(location.open_store(env)?, location, secret, env)
     }
 
     /// The id of the vault at a place, which no secret is needed for; `None` where there is none.
     pub(crate) fn id_at(location: &Location, env: &Env) -> Result<Option<VaultId>> {
-        let bytes = open_store(location, env).and_then(|store| store.get(header::NAME));
+        let bytes = location.open_store(env).and_then(|store| store.get(header::NAME));
         match bytes {
             Err(error) if error.kind() == crate::Kind::NotFound => Ok(None),
             bytes => Ok(Some(Header::parse(&bytes?)?.vault)),
@@ -276,13 +263,13 @@ impl Vault {
         master: MasterKey,
         env: &Env,
     ) -> Result<Vault> {
-        let store = match create_store(location, env) {
+        let store = match location.create_store(env) {
             Err(error) if error.kind() == crate::Kind::Conflict => {
                 import::begun_copy(location, slots, env)?.ok_or(error)?
             }
             store => store?,
         };
-        let filled = import::fill_copy(&store, header, slots, &master, env);
+        let filled = import::fill_copy(&store, header, slots, &master, location, env);
         match filled {
             Ok(header) => Ok(Vault::assemble(store, location.clone(), header, master, env.clone())),
             Err(error) => {
@@ -300,9 +287,12 @@ impl Vault {
         env: &Env,
     ) -> Result<Vault> {
         let bytes = store.get(header::NAME).map_err(|error| match error.kind() {
-            crate::Kind::NotFound => Error::not_found("there is no vault here")
-                .entry(location.to_string())
-                .hint("`highwater init` makes one"),
+            // Of a bucket that is not there the store's own error tells more.
+            crate::Kind::NotFound if error.entry_name() == Some(header::NAME) => {
+                Error::not_found("there is no vault here")
+                    .entry(location.to_string())
+                    .hint("`highwater init` makes one")
+            }
             _ => error,
         })?;
         let header = Header::parse(&bytes)?;
@@ -353,14 +343,43 @@ impl Vault {
     /// Input where it is made of archives: they can't be written.
     pub(crate) fn refuse_read_only(&self) -> Result<()> {
         match self.location {
-            Location::Archive(_) => Err(read_only(&self.location)),
-            Location::Local(_) => Ok(()),
+            Location::Archive(_) => Err(self.location.read_only()),
+            Location::Local(_) | Location::Remote(_) => Ok(()),
         }
     }
 
     /// Where it is.
     pub fn location(&self) -> &Location {
         &self.location
+    }
+
+    /// Whether its store keeps two writers apart: an object can be created exactly once.
+    pub fn is_fenced(&self) -> bool {
+        self.header.store.create_only
+    }
+
+    /// What the operator should know of the vault, whatever it holds.
+    pub fn warnings(&self) -> Vec<String> {
+        if self.is_fenced() {
+            return Vec::new();
+        }
+        vec![
+            "the vault's store does not keep two writers apart: see to it that one machine alone \
+             backs up each node into it"
+                .to_owned(),
+        ]
+    }
+
+    /// Input where the store does not keep two writers apart, and what follows for what was asked.
+    pub(crate) fn refuse_unfenced(&self, consequence: &str) -> Result<()> {
+        if self.is_fenced() {
+            return Ok(());
+        }
+        Err(Error::input(format!(
+            "the store of this vault does not keep two writers apart: {consequence}"
+        ))
+        .entry(self.location().to_string())
+        .hint("make a vault in a store that can create an object exactly once"))
     }
 
     /// The key slots, by id.
@@ -439,24 +458,4 @@ impl Vault {
     pub(crate) fn env(&self) -> &Env {
         &self.env
     }
-}
-
-fn create_store(location: &Location, env: &Env) -> Result<Store> {
-    match location {
-        Location::Local(path) => Store::local(LocalStore::create(path, env)?),
-        Location::Archive(_) => Err(read_only(location)),
-    }
-}
-
-fn open_store(location: &Location, env: &Env) -> Result<Store> {
-    match location {
-        Location::Local(path) => Store::local(LocalStore::open(path, env)?),
-        Location::Archive(_) => Err(read_only(location)),
-    }
-}
-
-fn read_only(location: &Location) -> Error {
-    Error::input("an archive is no vault that could be written")
-        .entry(location.to_string())
-        .hint("`highwater import` makes a vault of it; `highwater restore --from` restores from it")
 }

@@ -2,6 +2,9 @@
 //!
 //! `nodes/<node>/<n>` is only ever created: making `n + 1` is the compare-and-set that every store
 //! can do. Of two writers one wins, and the other one reads again.
+//!
+//! In a vault without a fence a record is `nodes/<node>/<n>-<random>`: nobody wins, and two records of
+//! one number tell that two writers met.
 
 use std::collections::BTreeMap;
 
@@ -87,11 +90,33 @@ fn record_name(node: &NodeName, number: u64) -> String {
     format!("nodes/{node}/{number:020}")
 }
 
+/// Digits of the random end of a record's name in a vault without a fence.
+const RANDOM_DIGITS: usize = 16;
+
+/// The number in a record's name.
+fn number_of(name: &str) -> Option<u64> {
+    let stem = name.rsplit_once('/')?.1;
+    stem.split_once('-').map_or(stem, |(number, _)| number).parse().ok()
+}
+
 impl Vault {
     /// The newest record of a node; `None` before its first backup.
     pub(crate) fn node_record(&self, node: &NodeName) -> Result<Option<NodeRecord>> {
         let listed = self.store().list(Some(&format!("nodes/{node}")))?;
         let Some(last) = listed.last() else { return Ok(None) };
+        if let Some(before) = listed.len().checked_sub(2).map(|before| &listed[before])
+            && number_of(&before.name) == number_of(&last.name)
+        {
+            return Err(Error::conflict(format!(
+                "two writers recorded this node at once: {} and {}",
+                before.name, last.name
+            ))
+            .entry(node.to_string())
+            .hint(
+                "stop all machines but one that back this node up, then remove the record of the \
+                 others with the store's own tool",
+            ));
+        }
         let record = self.open_node_record(&last.name)?;
         if record.node != *node {
             return Err(foreign(&last.name));
@@ -116,7 +141,13 @@ impl Vault {
     pub(crate) fn open_node_record(&self, name: &str) -> Result<NodeRecord> {
         let record: NodeRecord =
             sealed::open(self, ObjectKind::Node, name, &self.store().get(name)?)?;
-        if record.version != 1 || record_name(&record.node, record.number) != name {
+        let plain = record_name(&record.node, record.number);
+        let named = match name.strip_prefix(&plain) {
+            Some("") => self.is_fenced(),
+            Some(end) => !self.is_fenced() && is_random_end(end),
+            None => false,
+        };
+        if record.version != 1 || !named {
             return Err(foreign(name));
         }
         Ok(record)
@@ -136,18 +167,42 @@ impl Vault {
             };
             change(&mut record)?;
             record.number += 1;
-            let name = record_name(node, record.number);
+            let name = self.new_record_name(node, record.number)?;
             let object = sealed::seal(self, ObjectKind::Node, &name, &record)?;
             if !self.store().put_new(&name, object)? {
                 continue;
             }
-            if let Some(old) = record.number.checked_sub(RECORDS_KEPT) {
+            if !self.is_fenced() {
+                // Both of two writers that met list after their put: one of them sees the other.
+                self.node_record(node)?;
+                self.prune_unfenced(node, record.number)?;
+            } else if let Some(old) = record.number.checked_sub(RECORDS_KEPT) {
                 self.store().delete(&record_name(node, old))?;
             }
             return Ok(record);
         }
         Err(Error::conflict("other writers keep changing the record of this node")
             .entry(node.to_string()))
+    }
+
+    fn new_record_name(&self, node: &NodeName, number: u64) -> Result<String> {
+        let name = record_name(node, number);
+        if self.is_fenced() {
+            return Ok(name);
+        }
+        let random: [u8; RANDOM_DIGITS / 2] = self.env().random()?;
+        Ok(format!("{name}-{}", hex::encode(random)))
+    }
+
+    /// Deletes records behind the newest few, whatever their names end in.
+    fn prune_unfenced(&self, node: &NodeName, newest: u64) -> Result<()> {
+        for listed in self.store().list(Some(&format!("nodes/{node}")))? {
+            let number = number_of(&listed.name);
+            if number.is_some_and(|number| number.saturating_add(RECORDS_KEPT) <= newest) {
+                self.store().delete(&listed.name)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes sure that `writer` owns the node, claiming it where nobody does.
@@ -243,7 +298,11 @@ impl Vault {
 
     /// Makes `actor` the owner, under a new epoch. What the old owner commits from now on is
     /// visible to nobody.
+    ///
+    /// # Errors
+    /// Input where the store does not keep two writers apart: the old owner would not notice.
     pub fn take_over(&self, node: &NodeName, actor: &Actor, reason: &str) -> Result<Ownership> {
+        self.refuse_unfenced("a takeover would stop nobody")?;
         self.change_owner(node, actor, reason, true)
     }
 
@@ -281,6 +340,12 @@ impl Vault {
         })?;
         Ok(ownership(&record, writer))
     }
+}
+
+fn is_random_end(end: &str) -> bool {
+    let digits = end.strip_prefix('-').unwrap_or_default();
+    let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    digits.len() == RANDOM_DIGITS && digits.bytes().all(digit)
 }
 
 fn owned_by(record: NodeRecord, writer: WriterId) -> Result<NodeRecord> {

@@ -122,10 +122,14 @@ impl Vault {
         if pack.size < HEADER_BYTES as u64 {
             return Err(wrong("the pack is shorter than its header"));
         }
-        let header = self.store().get_range(&name, 0..HEADER_BYTES as u64).map_err(missing)?;
-        let key = ObjectKey::parse(self.master(), self.id(), ObjectKind::Pack, &name, &header)?;
         let from = pack.size.saturating_sub(TAIL_BYTES);
         let mut tail = self.store().get_range(&name, from..pack.size).map_err(missing)?;
+        // The end of a small pack is all of it.
+        let header = match from {
+            0 => tail.slice(..HEADER_BYTES.min(tail.len())),
+            _ => self.store().get_range(&name, 0..HEADER_BYTES as u64).map_err(missing)?,
+        };
+        let key = ObjectKey::parse(self.master(), self.id(), ObjectKind::Pack, &name, &header)?;
         let end = end_bytes(&tail).filter(|&end| end <= pack.size);
         let end = end.ok_or_else(|| wrong("the end of the pack is damaged"))?;
         if end > tail.len() as u64 {

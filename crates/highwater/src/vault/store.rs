@@ -1,28 +1,37 @@
 //! The object store under a vault, as blocking calls that speak the library's errors.
 //!
-//! Object stores answer asynchronously; capture and restore are threads that may block. One runtime
-//! on the calling thread joins the two.
+//! Object stores answer asynchronously; capture and restore are threads that may block. A local
+//! directory is driven by the calling thread. A remote store has threads of its own for its
+//! connections, so that requests go on while nobody waits for them; they end with the store.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path as Name;
-use object_store::{
-    MultipartUpload, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
-};
+use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
+use tokio::sync::Semaphore;
 
 use crate::direct::AlignedBuffer;
 use crate::error::{Error, Kind, Result};
 use crate::ids::Time;
 
 use super::local::LocalStore;
+use super::location::RemoteLocation;
+use super::remote;
+use super::upload::Upload;
 
-/// Parts of an upload are at least this long, but for the last one: S3 takes no smaller ones.
-const UPLOAD_PART_BYTES: usize = 8 << 20;
-/// What is written at once may reach beyond a part by so much before it is sent.
-const UPLOAD_SLACK_BYTES: usize = 5 << 20;
+/// Threads that drive the connections of a remote store.
+const DRIVERS: usize = 2;
+/// Threads that look up the addresses of a remote store.
+const RESOLVERS_MAX: usize = 2;
+/// Parts of all uploads of a remote store that are on their way at once.
+const PARTS_IN_FLIGHT_MAX: usize = 4;
+/// Reads of a remote store that are worth asking for at once.
+const REMOTE_READS_MAX: usize = 8;
+/// A create-only put of whose fate nothing is known is tried so often.
+const PUT_TRIES_MAX: usize = 3;
 
 /// An object, as listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,49 +44,134 @@ pub(crate) struct Listed {
 
 /// The objects of one vault.
 pub(crate) struct Store {
-    objects: Arc<dyn ObjectStore>,
-    /// The same store, where it is a local directory.
-    local: Option<Arc<LocalStore>>,
-    runtime: tokio::runtime::Runtime,
+    pub(super) objects: Arc<dyn ObjectStore>,
+    pub(super) medium: Medium,
+    pub(super) runtime: tokio::runtime::Runtime,
+}
+
+/// What is behind a store.
+pub(super) enum Medium {
+    /// A local directory.
+    Local(Arc<LocalStore>),
+    /// Files that are only read.
+    Archive,
+    /// An object store over the network.
+    Remote {
+        location: Box<RemoteLocation>,
+        /// One permit for each part of an upload that may be on its way.
+        parts: Arc<Semaphore>,
+    },
 }
 
 impl Store {
     /// A local directory.
     pub(crate) fn local(local: LocalStore) -> Result<Store> {
         let local = Arc::new(local);
-        Ok(Store { local: Some(Arc::clone(&local)), ..Store::new(local)? })
+        let objects: Arc<dyn ObjectStore> = Arc::clone(&local) as _;
+        Ok(Store { objects, medium: Medium::Local(local), runtime: caller_runtime()? })
     }
 
-    pub(crate) fn new(objects: Arc<dyn ObjectStore>) -> Result<Store> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
+    /// Files that are only read, and answer at once.
+    pub(crate) fn archive(objects: Arc<dyn ObjectStore>) -> Result<Store> {
+        Ok(Store { objects, medium: Medium::Archive, runtime: caller_runtime()? })
+    }
+
+    /// An object store over the network.
+    pub(super) fn remote(objects: Arc<dyn ObjectStore>, location: RemoteLocation) -> Result<Store> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(DRIVERS)
+            .max_blocking_threads(RESOLVERS_MAX)
+            .thread_name("highwater-store")
+            .enable_all()
             .build()
             .map_err(|error| Error::io("starting the object store's runtime", error))?;
-        Ok(Store { objects, local: None, runtime })
+        let parts = Arc::new(Semaphore::new(PARTS_IN_FLIGHT_MAX));
+        let medium = Medium::Remote { location: Box::new(location), parts };
+        Ok(Store { objects, medium, runtime })
     }
 
-    /// Removes temporary files of writers that were killed.
-    pub(crate) fn collect_temporary(&self) -> Result<()> {
-        self.local.as_ref().map_or(Ok(()), |local| local.collect_leftovers())
-    }
-
-    /// Puts a new object; `false` where one of that name exists, which then stays as it is.
-    pub(crate) fn put_new(&self, name: &str, bytes: impl Into<Bytes>) -> Result<bool> {
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        let payload = PutPayload::from_bytes(bytes.into());
-        let name_path = Name::from(name);
-        let put = self.objects.put_opts(&name_path, payload, options);
-        match self.runtime.block_on(put) {
-            Ok(_) => Ok(true),
-            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
-            Err(error) => Err(store_error(name, error)),
+    /// Where it is, where it is not on this machine.
+    pub(super) fn remote_location(&self) -> Option<&RemoteLocation> {
+        match &self.medium {
+            Medium::Remote { location, .. } => Some(location),
+            Medium::Local(_) | Medium::Archive => None,
         }
+    }
+
+    /// The same objects over connections of their own, where there are any.
+    pub(super) fn twin(&self) -> Result<Arc<dyn ObjectStore>> {
+        match self.remote_location() {
+            Some(location) => remote::client(location),
+            None => Ok(Arc::clone(&self.objects)),
+        }
+    }
+
+    /// How many threads should read it at once, where `cores` would read a local one.
+    pub(crate) fn readers(&self, cores: usize) -> usize {
+        match &self.medium {
+            Medium::Remote { .. } => REMOTE_READS_MAX.max(cores),
+            Medium::Local(_) | Medium::Archive => cores,
+        }
+    }
+
+    /// Removes temporary files of writers that were killed. A remote store keeps none that could
+    /// be listed: the parts of an upload that was begun go by a rule of its operator's.
+    pub(crate) fn collect_temporary(&self) -> Result<()> {
+        match &self.medium {
+            Medium::Local(local) => local.collect_leftovers(),
+            Medium::Remote { .. } | Medium::Archive => Ok(()),
+        }
+    }
+
+    /// Whether there is no object at all.
+    pub(super) fn is_empty(&self) -> Result<bool> {
+        let first = self.runtime.block_on(async { self.objects.list(None).next().await });
+        first.transpose().map(|first| first.is_none()).map_err(|error| self.error("", error))
+    }
+
+    /// Puts a new object; `false` where one of that name exists, which then stays as it is. Its
+    /// bytes must be like no others: that is how a put is known again of which the network has
+    /// lost the answer.
+    pub(crate) fn put_new(&self, name: &str, bytes: impl Into<Bytes>) -> Result<bool> {
+        let bytes: Bytes = bytes.into();
+        let mut tries = 1;
+        loop {
+            let error = match self.put_once(name, &bytes) {
+                Ok(()) => return Ok(true),
+                Err(error) => error,
+            };
+            let exists = matches!(error, object_store::Error::AlreadyExists { .. });
+            if self.remote_location().is_none() {
+                return if exists { Ok(false) } else { Err(self.error(name, error)) };
+            }
+            // A put that was sent twice meets itself; one that broke off may have landed.
+            let error = self.error(name, error);
+            if !exists && error.kind() != Kind::Unavailable {
+                return Err(error);
+            }
+            match self.get(name) {
+                Ok(found) => return Ok(found == bytes),
+                // A store may refuse a put because of another one that then failed.
+                Err(missing) if missing.kind() == Kind::NotFound && tries < PUT_TRIES_MAX => {
+                    tries += 1;
+                }
+                Err(_) => return Err(error),
+            }
+        }
+    }
+
+    fn put_once(&self, name: &str, bytes: &Bytes) -> object_store::Result<()> {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let payload = PutPayload::from_bytes(bytes.clone());
+        let name = Name::from(name);
+        self.runtime.block_on(self.objects.put_opts(&name, payload, options)).map(drop)
     }
 
     /// The whole of an object.
     pub(crate) fn get(&self, name: &str) -> Result<Bytes> {
         let name_path = Name::from(name);
         let get = async { self.objects.get(&name_path).await?.bytes().await };
-        self.runtime.block_on(get).map_err(|error| store_error(name, error))
+        self.runtime.block_on(get).map_err(|error| self.error(name, error))
     }
 
     /// Bytes of an object; fewer where the object ends before, corrupt where it has none of them:
@@ -89,7 +183,7 @@ impl Store {
             Some(size) if size <= range.start => {
                 Err(Error::corrupt(format!("it was cut to {size} bytes")).entry(name))
             }
-            _ => Err(store_error(name, error)),
+            _ => Err(self.error(name, error)),
         })
     }
 
@@ -100,7 +194,7 @@ impl Store {
         range: Range<u64>,
         buffer: &mut AlignedBuffer,
     ) -> Result<()> {
-        let Some(local) = &self.local else {
+        let Medium::Local(local) = &self.medium else {
             let bytes = self.get_range(name, range)?;
             buffer.clear();
             buffer.extend(&bytes);
@@ -111,7 +205,7 @@ impl Store {
                 Some(size) if size < range.end => {
                     Err(Error::corrupt(format!("it was cut to {size} bytes")).entry(name))
                 }
-                _ => Err(store_error(name, error)),
+                _ => Err(self.error(name, error)),
             }
         })
     }
@@ -121,7 +215,7 @@ impl Store {
         match self.runtime.block_on(self.objects.head(&Name::from(name))) {
             Ok(meta) => Ok(Some(meta.size)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(store_error(name, error)),
+            Err(error) => Err(self.error(name, error)),
         }
     }
 
@@ -140,7 +234,7 @@ impl Store {
         let mut listed = self
             .runtime
             .block_on(list)
-            .map_err(|error| store_error(prefix.unwrap_or("the vault"), error))?;
+            .map_err(|error| self.error(prefix.unwrap_or("the vault"), error))?;
         listed.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(listed)
     }
@@ -149,69 +243,33 @@ impl Store {
     pub(crate) fn delete(&self, name: &str) -> Result<()> {
         match self.runtime.block_on(self.objects.delete(&Name::from(name))) {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(store_error(name, error)),
+            Err(error) => Err(self.error(name, error)),
         }
     }
 
     /// Begins a large object, which becomes visible when it is finished.
     pub(crate) fn upload(&self, name: &str) -> Result<Upload<'_>> {
-        let upload = self
-            .runtime
-            .block_on(self.objects.put_multipart(&Name::from(name)))
-            .map_err(|error| store_error(name, error))?;
-        Ok(Upload { store: self, name: name.to_owned(), upload, pending: Vec::new(), bytes: 0 })
-    }
-}
-
-/// A large object on its way.
-pub(crate) struct Upload<'a> {
-    store: &'a Store,
-    name: String,
-    upload: Box<dyn MultipartUpload>,
-    pending: Vec<u8>,
-    bytes: u64,
-}
-
-impl Upload<'_> {
-    /// Adds bytes at the end.
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.pending.extend_from_slice(bytes);
-        self.bytes += bytes.len() as u64;
-        if self.pending.len() >= UPLOAD_PART_BYTES { self.send() } else { Ok(()) }
+        Upload::begin(self, name)
     }
 
-    /// Makes the object visible, durable, under its name.
-    pub(crate) fn finish(mut self) -> Result<u64> {
-        if !self.pending.is_empty() {
-            self.send()?;
+    /// An object store's error as the library's, naming the object.
+    pub(super) fn error(&self, name: &str, error: object_store::Error) -> Error {
+        match self.remote_location() {
+            Some(location) => remote::describe(location, name, error),
+            None => local_error(name, error),
         }
-        self.store
-            .runtime
-            .block_on(self.upload.complete())
-            .map_err(|error| store_error(&self.name, error))?;
-        Ok(self.bytes)
-    }
-
-    /// Gives the object up; nothing of it stays.
-    pub(crate) fn abort(mut self) -> Result<()> {
-        self.store
-            .runtime
-            .block_on(self.upload.abort())
-            .map_err(|error| store_error(&self.name, error))
-    }
-
-    fn send(&mut self) -> Result<()> {
-        let part = std::mem::replace(
-            &mut self.pending,
-            Vec::with_capacity(UPLOAD_PART_BYTES + UPLOAD_SLACK_BYTES),
-        );
-        let put = self.upload.put_part(PutPayload::from_bytes(part.into()));
-        self.store.runtime.block_on(put).map_err(|error| store_error(&self.name, error))
     }
 }
 
-/// An object store's error as the library's, naming the object.
-fn store_error(name: &str, error: object_store::Error) -> Error {
+/// A runtime that goes on while somebody waits for it, on the thread that waits.
+fn caller_runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .map_err(|error| Error::io("starting the object store's runtime", error))
+}
+
+/// An error of a local store as the library's, naming the object.
+fn local_error(name: &str, error: object_store::Error) -> Error {
     use object_store::Error as E;
     let kind = match &error {
         E::NotFound { .. } => Kind::NotFound,
@@ -238,3 +296,6 @@ fn store_error(name: &str, error: object_store::Error) -> Error {
     };
     Error::new(kind, message).entry(name).source(error)
 }
+
+#[cfg(test)]
+mod tests;

@@ -99,15 +99,10 @@ pub(crate) fn witness_name(node: &NodeName, number: u64) -> String {
 }
 
 impl Vault {
-    /// Input where the store was seen to overwrite what a create-only put must keep: two owners of
-    /// one witness would not notice one another.
+    /// Input where the store does not keep two writers apart: two owners of one witness would not
+    /// notice one another.
     pub(crate) fn refuse_overwriting_store(&self) -> Result<()> {
-        if self.header.store.create_only {
-            return Ok(());
-        }
-        Err(Error::input("the store of this vault overwrites objects that must only be created")
-            .entry(self.location().to_string())
-            .hint("keep the witness in a vault whose store can create an object exactly once"))
+        self.refuse_unfenced("two owners of a witness in it would not notice one another")
     }
 
     /// The newest witness record of a node: its number and its document.

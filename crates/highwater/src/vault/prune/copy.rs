@@ -15,7 +15,7 @@ use crate::vault::pack::{
     open_frame, pack_name, seal_frame, seal_index, unit_range,
 };
 use crate::vault::seal::{ObjectKey, ObjectKind};
-use crate::vault::store::Upload;
+use crate::vault::upload::Upload;
 
 /// Frames that were opened lately are kept up to so many plain bytes: neighbours of a file are often
 /// neighbours in a frame.
@@ -158,7 +158,7 @@ impl<'a> Writer<'a> {
         let Some(mut pack) = self.open.take() else { return Ok(()) };
         let end = seal_index(&pack.key, pack.frames, pack.ids)?;
         pack.upload.write(&end)?;
-        let size = pack.upload.finish()?;
+        let size = pack.upload.finish()?.wait()?;
         self.packs.insert(pack.id, size);
         Ok(())
     }

@@ -1,0 +1,372 @@
+//! Object stores over the network: their clients, with bounded retries and time-outs, and what their
+//! errors ask of the operator.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::client::{HttpError, HttpErrorKind};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::prefix::PrefixStore;
+use object_store::{BackoffConfig, ClientConfigKey, ClientOptions, ObjectStore, RetryConfig};
+
+use crate::error::{Error, Kind, Result};
+
+use super::location::RemoteLocation;
+use super::store::Store;
+
+/// A request is sent again so often.
+const RETRIES_MAX: usize = 6;
+/// No request is sent again once so much time has passed since it was sent first.
+const RETRY_TIME_MAX: Duration = Duration::from_secs(60);
+const BACKOFF_MIN: Duration = Duration::from_millis(200);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// A connection is given up after so long.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+/// A request is given up after so long: several parts of 8 MiB share a slow line.
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(300);
+
+/// A kind of object store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Provider {
+    S3,
+    Gcs,
+    Azure,
+}
+
+/// What a setting is about, where that matters here.
+#[derive(PartialEq, Eq)]
+enum Role {
+    /// Where the requests go.
+    Endpoint,
+    /// Whether plain HTTP is let out to other machines.
+    AllowHttp,
+    Other,
+}
+
+impl Provider {
+    pub(super) fn of_scheme(scheme: &str) -> Option<Provider> {
+        let all = [Provider::S3, Provider::Gcs, Provider::Azure];
+        all.into_iter().find(|provider| provider.scheme().eq_ignore_ascii_case(scheme))
+    }
+
+    pub(super) fn scheme(self) -> &'static str {
+        match self {
+            Provider::S3 => "s3",
+            Provider::Gcs => "gs",
+            Provider::Azure => "az",
+        }
+    }
+
+    /// What stands behind the scheme.
+    pub(super) fn bucket_word(self) -> &'static str {
+        match self {
+            Provider::S3 | Provider::Gcs => "BUCKET",
+            Provider::Azure => "CONTAINER",
+        }
+    }
+
+    pub(super) fn takes_setting(self, name: &str) -> bool {
+        self.role(name).is_some()
+    }
+
+    /// `None` where there is no such setting, or it is not the operator's to choose.
+    fn role(self, name: &str) -> Option<Role> {
+        let role = match self {
+            Provider::S3 => match name.parse().ok()? {
+                AmazonS3ConfigKey::Bucket
+                | AmazonS3ConfigKey::ConditionalPut
+                | AmazonS3ConfigKey::CopyIfNotExists => return None,
+                AmazonS3ConfigKey::Endpoint | AmazonS3ConfigKey::S3Endpoint => Role::Endpoint,
+                AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp) => Role::AllowHttp,
+                _ => Role::Other,
+            },
+            Provider::Gcs => match name.parse().ok()? {
+                GoogleConfigKey::Bucket => return None,
+                GoogleConfigKey::BaseUrl => Role::Endpoint,
+                GoogleConfigKey::Client(ClientConfigKey::AllowHttp) => Role::AllowHttp,
+                _ => Role::Other,
+            },
+            Provider::Azure => match name.parse().ok()? {
+                AzureConfigKey::ContainerName | AzureConfigKey::UseEmulator => return None,
+                AzureConfigKey::Endpoint => Role::Endpoint,
+                AzureConfigKey::Client(ClientConfigKey::AllowHttp) => Role::AllowHttp,
+                _ => Role::Other,
+            },
+        };
+        Some(role)
+    }
+
+    /// Where the credentials of such a store come from.
+    fn credentials_hint(self) -> &'static str {
+        match self {
+            Provider::S3 => {
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; they must be \
+                 allowed to list, get, put and delete below the prefix"
+            }
+            Provider::Gcs => {
+                "set GOOGLE_APPLICATION_CREDENTIALS to the file of an account that may list, get, \
+                 create and delete objects below the prefix"
+            }
+            Provider::Azure => {
+                "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY (or \
+                 AZURE_STORAGE_SAS_TOKEN) of an account that may read, write and delete blobs"
+            }
+        }
+    }
+}
+
+/// The store of a remote vault. Nothing is sent yet.
+pub(super) fn store(location: &RemoteLocation) -> Result<Store> {
+    let client = client(location)?;
+    Store::remote(client, location.clone())
+}
+
+/// A client with connections of its own.
+pub(super) fn client(location: &RemoteLocation) -> Result<Arc<dyn ObjectStore>> {
+    choose_tls();
+    let allow_http = allows_http(location)?;
+    let options = ClientOptions::new()
+        .with_connect_timeout(CONNECT_TIME_MAX)
+        .with_timeout(REQUEST_TIME_MAX)
+        .with_allow_http(allow_http);
+    let wrong = |error: object_store::Error| {
+        // Its own words may quote a setting.
+        let what = match &error {
+            object_store::Error::Generic { .. } => "one is wrong or missing",
+            _ => "one of them has no value of its kind",
+        };
+        Error::input(format!("the settings of the store are not usable: {what}"))
+            .entry(location.to_string())
+            .hint(location.provider().credentials_hint())
+            .source(error)
+    };
+    let objects: Arc<dyn ObjectStore> = match location.provider() {
+        Provider::S3 => Arc::new(under(location, s3(location, options).map_err(wrong)?)),
+        Provider::Gcs => Arc::new(under(location, gcs(location, options).map_err(wrong)?)),
+        Provider::Azure => Arc::new(under(location, azure(location, options).map_err(wrong)?)),
+    };
+    Ok(objects)
+}
+
+fn s3(
+    location: &RemoteLocation,
+    options: ClientOptions,
+) -> object_store::Result<object_store::aws::AmazonS3> {
+    let mut builder = AmazonS3Builder::new()
+        .with_client_options(options)
+        .with_retry(retries())
+        .with_conditional_put(S3ConditionalPut::ETagMatch)
+        .with_disable_bulk_delete(true)
+        .with_bucket_name(location.bucket());
+    for (name, value) in others(location) {
+        builder = builder.with_config(name.parse()?, value);
+    }
+    builder.build()
+}
+
+fn gcs(
+    location: &RemoteLocation,
+    options: ClientOptions,
+) -> object_store::Result<object_store::gcp::GoogleCloudStorage> {
+    let mut builder = GoogleCloudStorageBuilder::new()
+        .with_client_options(options)
+        .with_retry(retries())
+        .with_bucket_name(location.bucket());
+    for (name, value) in others(location) {
+        builder = builder.with_config(name.parse()?, value);
+    }
+    builder.build()
+}
+
+fn azure(
+    location: &RemoteLocation,
+    options: ClientOptions,
+) -> object_store::Result<object_store::azure::MicrosoftAzure> {
+    let mut builder = MicrosoftAzureBuilder::new()
+        .with_client_options(options)
+        .with_retry(retries())
+        .with_container_name(location.bucket());
+    for (name, value) in others(location) {
+        builder = builder.with_config(name.parse()?, value);
+    }
+    builder.build()
+}
+
+fn under<T: ObjectStore>(location: &RemoteLocation, store: T) -> PrefixStore<T> {
+    PrefixStore::new(store, location.prefix())
+}
+
+/// The settings that go to the store as they are.
+fn others(location: &RemoteLocation) -> impl Iterator<Item = (&String, &String)> {
+    let provider = location.provider();
+    location.settings().iter().filter(move |(name, _)| provider.role(name) != Some(Role::AllowHttp))
+}
+
+fn retries() -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig { init_backoff: BACKOFF_MIN, max_backoff: BACKOFF_MAX, base: 2.0 },
+        max_retries: RETRIES_MAX,
+        retry_timeout: RETRY_TIME_MAX,
+    }
+}
+
+/// Makes ring the TLS of the process, unless the program has chosen one.
+fn choose_tls() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // Whoever was faster has chosen.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+}
+
+/// Whether requests may go out over plain HTTP: to this machine, or where a setting says so.
+fn allows_http(location: &RemoteLocation) -> Result<bool> {
+    let provider = location.provider();
+    let of_role = |role: Role| {
+        let settings = location.settings().iter();
+        settings.filter(move |(name, _)| provider.role(name).as_ref() == Some(&role))
+    };
+    let mut allowed = false;
+    for (name, value) in of_role(Role::AllowHttp) {
+        allowed = match value.to_ascii_lowercase().as_str() {
+            "true" | "1" => true,
+            "false" | "0" => false,
+            _ => return Err(Error::input(format!("the setting {name} is neither true nor false"))),
+        };
+    }
+    let mut plain = false;
+    for (name, value) in of_role(Role::Endpoint) {
+        let url = reqwest::Url::parse(value).map_err(|_| {
+            Error::input(format!("the setting {name} is no URL"))
+                .hint("write it as https://HOST or https://HOST:PORT")
+        })?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(Error::input(format!("the setting {name} has credentials in it"))
+                .hint(provider.credentials_hint()));
+        }
+        if url.scheme() != "http" {
+            continue;
+        }
+        plain = true;
+        if !allowed && !is_loopback(&url) {
+            return Err(Error::input(format!(
+                "the setting {name} would send requests over plain HTTP to another machine"
+            ))
+            .entry(location.to_string())
+            .hint("use https; or set AWS_ALLOW_HTTP (GOOGLE_…, AZURE_…) to true"));
+        }
+    }
+    Ok(allowed || plain)
+}
+
+fn is_loopback(url: &reqwest::Url) -> bool {
+    let Some(host) = url.host_str() else { return false };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// An error of a remote store as the library's. Its own text is not repeated: it may be long, and
+/// holds what the server chose to say of the request.
+pub(super) fn describe(location: &RemoteLocation, name: &str, error: object_store::Error) -> Error {
+    use object_store::Error as E;
+    let text = error.to_string();
+    let (code, status) = (code_of(&text), status_of(&text));
+    let code_text = code.map(|code| format!(" ({code})")).unwrap_or_default();
+    let here = location.to_string();
+    let hint = location.provider().credentials_hint();
+    if asks_for_metadata(&text) {
+        return Error::denied("no credentials were found, and no instance metadata answers")
+            .entry(here)
+            .hint(hint)
+            .source(error);
+    }
+    let described = match &error {
+        _ if matches!(code, Some("NoSuchBucket" | "ContainerNotFound")) => {
+            Error::not_found(format!("there is no such bucket: {here}"))
+                .entry(here)
+                .hint("make the bucket first, or look at its name and at the endpoint")
+        }
+        E::NotFound { .. } => {
+            Error::not_found(format!("the vault has no object {name}")).entry(name)
+        }
+        E::AlreadyExists { .. } | E::Precondition { .. } => {
+            Error::conflict(format!("the vault's object {name} is there already{code_text}"))
+                .entry(name)
+        }
+        // Of a list the status alone tells.
+        _ if matches!(status, Some("401" | "403")) => {
+            Error::denied(format!("the store refuses the credentials{code_text}"))
+                .entry(here)
+                .hint(hint)
+        }
+        _ if matches!(code, Some("ExpiredToken" | "InvalidToken" | "TokenRefreshRequired")) => {
+            Error::denied(format!("the store refuses the credentials{code_text}"))
+                .entry(here)
+                .hint("get new ones: they are valid for some hours only")
+        }
+        _ if text.contains("incorrectly configured region")
+            || code == Some("AuthorizationHeaderMalformed") =>
+        {
+            Error::input("the bucket is in another region").entry(here).hint("set AWS_REGION")
+        }
+        _ => Error::new(
+            Kind::Unavailable,
+            format!("the store can't be used now: {}", reason(&error, code)),
+        )
+        .entry(here)
+        .hint("look at the endpoint and at the network, and try again"),
+    };
+    described.source(error)
+}
+
+/// Why a request failed, in a few words.
+fn reason(error: &object_store::Error, code: Option<&str>) -> String {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    let mut kind = None;
+    while let Some(current) = cause {
+        if let Some(io) = current.downcast_ref::<std::io::Error>() {
+            return io.to_string();
+        }
+        if let Some(http) = current.downcast_ref::<HttpError>() {
+            kind = Some(http.kind());
+        }
+        cause = current.source();
+    }
+    let text = error.to_string();
+    let status = status_of(&text);
+    match (kind, status, code) {
+        (_, Some(status), Some(code)) => format!("it answers {status} {code}"),
+        (_, Some(status), None) => format!("it answers {status}"),
+        (Some(HttpErrorKind::Timeout), ..) => "no answer in time".to_owned(),
+        (Some(HttpErrorKind::Connect), ..) => "no connection".to_owned(),
+        (Some(HttpErrorKind::Interrupted | HttpErrorKind::Request), ..) => {
+            "the connection broke off".to_owned()
+        }
+        _ => "its answer is not understood".to_owned(),
+    }
+}
+
+/// The status of the answer.
+fn status_of(text: &str) -> Option<&str> {
+    let status = text.split_once("status code: ")?.1.get(..3)?;
+    status.bytes().all(|byte| byte.is_ascii_digit()).then_some(status)
+}
+
+/// The code in the body of an S3, GCS or Azure error.
+fn code_of(text: &str) -> Option<&str> {
+    let (code, _) = text.split_once("<Code>")?.1.split_once("</Code>")?;
+    let plain =
+        !code.is_empty() && code.len() <= 64 && code.bytes().all(|b| b.is_ascii_alphanumeric());
+    plain.then_some(code)
+}
+
+/// Whether it was the question for instance credentials that failed.
+fn asks_for_metadata(text: &str) -> bool {
+    ["://169.254.169.254", "://metadata.google.internal", "/latest/api/token"]
+        .iter()
+        .any(|place| text.contains(place))
+}
+
+#[cfg(test)]
+mod tests;

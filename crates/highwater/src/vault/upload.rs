@@ -1,0 +1,210 @@
+//! A large object on its way into a store. It is visible under its name, whole, once it is finished,
+//! or never.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use object_store::path::Path as Name;
+use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt as _, PutPayload};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::error::{Error, Result};
+
+use super::store::{Medium, Store};
+
+/// Parts of an upload are so long, but for the last one: S3 takes none below 5 MiB, and some stores
+/// none that differ in length.
+const UPLOAD_PART_BYTES: usize = 8 << 20;
+/// What is written at once may reach beyond a part by so much before that is sent.
+const UPLOAD_SLACK_BYTES: usize = 5 << 20;
+
+type Sent = object_store::Result<()>;
+
+/// A large object on its way.
+pub(crate) struct Upload<'a> {
+    store: &'a Store,
+    name: String,
+    way: Way,
+    pending: Vec<u8>,
+    bytes: u64,
+}
+
+/// How its parts travel.
+enum Way {
+    /// Each part is written by the call that hands it over.
+    Direct(Box<dyn MultipartUpload>),
+    /// Parts travel while the next one is filled; nothing is sent before the first one is full.
+    Parallel { parts: Arc<Semaphore>, begun: Option<Begun> },
+}
+
+/// A multipart upload of a remote store.
+struct Begun {
+    upload: Box<dyn MultipartUpload>,
+    sent: JoinSet<Sent>,
+}
+
+impl<'a> Upload<'a> {
+    pub(super) fn begin(store: &'a Store, name: &str) -> Result<Upload<'a>> {
+        let way = match &store.medium {
+            Medium::Remote { parts, .. } => Way::Parallel { parts: Arc::clone(parts), begun: None },
+            Medium::Local(_) | Medium::Archive => Way::Direct(begin_multipart(store, name)?),
+        };
+        Ok(Upload { store, name: name.to_owned(), way, pending: Vec::new(), bytes: 0 })
+    }
+
+    /// Adds bytes at the end.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.pending.extend_from_slice(bytes);
+        self.bytes += bytes.len() as u64;
+        while self.pending.len() >= UPLOAD_PART_BYTES {
+            // A directory takes what comes; a store is given parts of one length.
+            let length = match self.way {
+                Way::Direct(_) => self.pending.len(),
+                Way::Parallel { .. } => UPLOAD_PART_BYTES,
+            };
+            self.send(length)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the object. It is visible and durable under its name once [`Ending::wait`] returns;
+    /// until then its last parts may be on their way.
+    pub(crate) fn finish(mut self) -> Result<Ending<'a>> {
+        let whole = matches!(self.way, Way::Parallel { begun: None, .. });
+        let (store, name, bytes) = (self.store, self.name.clone(), self.bytes);
+        if whole {
+            // Less than a part: one request instead of three. Its name is new, its content sealed.
+            if !store.put_new(&name, std::mem::take(&mut self.pending))? {
+                return Err(Error::bug("two packs with one random name").entry(name));
+            }
+            return Ok(Ending { store, name, bytes, task: None });
+        }
+        if !self.pending.is_empty() {
+            self.send(self.pending.len())?;
+        }
+        let task = match self.way {
+            Way::Direct(mut upload) => {
+                store
+                    .runtime
+                    .block_on(upload.complete())
+                    .map_err(|error| store.error(&name, error))?;
+                None
+            }
+            Way::Parallel { begun, .. } => begun.map(|begun| {
+                let objects = Arc::clone(&store.objects);
+                store.runtime.spawn(complete(objects, Name::from(name.as_str()), begun, bytes))
+            }),
+        };
+        Ok(Ending { store, name, bytes, task })
+    }
+
+    /// Gives the object up; nothing of it stays.
+    pub(crate) fn abort(self) -> Result<()> {
+        let (store, name) = (self.store, self.name);
+        let given_up = match self.way {
+            Way::Direct(mut upload) => store.runtime.block_on(upload.abort()),
+            Way::Parallel { begun: Some(begun), .. } => store.runtime.block_on(give_up(begun)),
+            Way::Parallel { begun: None, .. } => Ok(()),
+        };
+        given_up.map_err(|error| store.error(&name, error))
+    }
+
+    /// Sends the first `length` bytes of what waits.
+    fn send(&mut self, length: usize) -> Result<()> {
+        let (store, name) = (self.store, &self.name);
+        let mut rest = Vec::with_capacity(UPLOAD_PART_BYTES + UPLOAD_SLACK_BYTES);
+        rest.extend_from_slice(&self.pending[length..]);
+        let mut part = std::mem::replace(&mut self.pending, rest);
+        part.truncate(length);
+        let part = PutPayload::from_bytes(Bytes::from(part));
+        let sent = match &mut self.way {
+            Way::Direct(upload) => store.runtime.block_on(upload.put_part(part)),
+            Way::Parallel { parts, begun } => {
+                let begun = match begun {
+                    Some(begun) => begun,
+                    None => begun.insert(Begun {
+                        upload: begin_multipart(store, name)?,
+                        sent: JoinSet::new(),
+                    }),
+                };
+                let permits = Arc::clone(parts);
+                let permit = store.runtime.block_on(permits.acquire_owned());
+                let permit = permit.map_err(|_| Error::bug("the store was closed"))?;
+                let put = begun.upload.put_part(part);
+                let sending = async move {
+                    let sent = put.await;
+                    drop(permit);
+                    sent
+                };
+                begun.sent.spawn_on(sending, store.runtime.handle());
+                arrived(begun)
+            }
+        };
+        sent.map_err(|error| store.error(name, error))
+    }
+}
+
+/// A large object that was ended, and may not have arrived.
+pub(crate) struct Ending<'a> {
+    store: &'a Store,
+    name: String,
+    bytes: u64,
+    task: Option<JoinHandle<Sent>>,
+}
+
+impl Ending<'_> {
+    /// Waits until the object is visible and durable; its size.
+    pub(crate) fn wait(self) -> Result<u64> {
+        let Some(task) = self.task else { return Ok(self.bytes) };
+        match self.store.runtime.block_on(task) {
+            Ok(Ok(())) => Ok(self.bytes),
+            Ok(Err(error)) => Err(self.store.error(&self.name, error)),
+            Err(_) => Err(Error::bug("an upload panicked").entry(self.name)),
+        }
+    }
+}
+
+fn begin_multipart(store: &Store, name: &str) -> Result<Box<dyn MultipartUpload>> {
+    store
+        .runtime
+        .block_on(store.objects.put_multipart(&Name::from(name)))
+        .map_err(|error| store.error(name, error))
+}
+
+/// The first error among the parts that have arrived or failed by now.
+fn arrived(begun: &mut Begun) -> Sent {
+    while let Some(sent) = begun.sent.try_join_next() {
+        sent.unwrap_or_else(|error| Err(broken(error)))?;
+    }
+    Ok(())
+}
+
+/// Waits for the parts and makes one object of them; gives it up where that fails.
+async fn complete(objects: Arc<dyn ObjectStore>, name: Name, mut begun: Begun, bytes: u64) -> Sent {
+    let mut parts = Ok(());
+    while let (Ok(()), Some(sent)) = (&parts, begun.sent.join_next().await) {
+        parts = sent.unwrap_or_else(|error| Err(broken(error)));
+    }
+    let done = match parts {
+        Ok(()) => begun.upload.complete().await.map(drop),
+        Err(error) => Err(error),
+    };
+    let Err(error) = done else { return Ok(()) };
+    // It may be the answer alone that was lost.
+    if objects.head(&name).await.is_ok_and(|found| found.size == bytes) {
+        return Ok(());
+    }
+    // What can't be given up now goes by the rule for uploads that nobody ended.
+    let _ = give_up(begun).await;
+    Err(error)
+}
+
+async fn give_up(mut begun: Begun) -> Sent {
+    begun.sent.shutdown().await;
+    begun.upload.abort().await
+}
+
+fn broken(error: tokio::task::JoinError) -> object_store::Error {
+    object_store::Error::JoinError { source: error }
+}
