@@ -86,6 +86,13 @@ impl LocalStore {
         Ok(LocalStore::at(root, env))
     }
 
+    /// Begins a streamed put, create-only.
+    pub(super) fn begin(&self, location: &Name) -> Result<Upload> {
+        let path = self.directory.path_of(location)?;
+        let file = Temporary::new(&self.directory)?;
+        Ok(Upload { location: location.clone(), path, file: Some(file) })
+    }
+
     /// Reads a range of an object, past the page cache where it is a large one.
     pub(crate) fn read(
         &self,
@@ -164,9 +171,7 @@ impl ObjectStore for LocalStore {
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
         refuse_attributes(&options.attributes)?;
-        let path = self.directory.path_of(location)?;
-        let file = Temporary::new(&self.directory)?;
-        Ok(Box::new(Upload { location: location.clone(), path, file: Some(file) }))
+        Ok(Box::new(self.begin(location)?))
     }
 
     async fn get_opts(&self, location: &Name, options: GetOptions) -> Result<GetResult> {
@@ -227,7 +232,7 @@ impl ObjectStore for LocalStore {
 
 /// A streamed put, create-only. Each part is written by the call that hands it over.
 #[derive(Debug)]
-struct Upload {
+pub(super) struct Upload {
     location: Name,
     path: PathBuf,
     /// `None` once a part could not be written, or all is over.
@@ -236,10 +241,21 @@ struct Upload {
 
 impl Upload {
     fn write(&mut self, payload: &PutPayload) -> Result<()> {
+        payload.iter().try_for_each(|bytes| self.append(bytes))
+    }
+
+    /// Adds bytes at the end.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<()> {
         let mut file = self.file.take().ok_or_else(|| over("it failed or has ended"))?;
-        file.write(payload)?;
+        file.append(bytes)?;
         self.file = Some(file);
         Ok(())
+    }
+
+    /// Gives the object its name; it is durable then.
+    pub(super) fn end(&mut self) -> Result<PutResult> {
+        let file = self.file.take().ok_or_else(|| over("it failed or has ended"))?;
+        file.publish(&self.location, &self.path, false)
     }
 }
 
@@ -251,8 +267,7 @@ impl MultipartUpload for Upload {
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        let file = self.file.take().ok_or_else(|| over("it failed or has ended"))?;
-        file.publish(&self.location, &self.path, false)
+        self.end()
     }
 
     async fn abort(&mut self) -> Result<()> {

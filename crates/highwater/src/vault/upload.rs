@@ -11,6 +11,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::error::{Error, Result};
 
+use super::local;
 use super::store::{Medium, Store};
 
 /// Parts of an upload are so long, but for the last one: S3 takes none below 5 MiB, and some stores
@@ -32,8 +33,8 @@ pub(crate) struct Upload<'a> {
 
 /// How its parts travel.
 enum Way {
-    /// Each part is written by the call that hands it over.
-    Direct(Box<dyn MultipartUpload>),
+    /// Into a directory, by the call that hands the bytes over.
+    Local(local::Upload),
     /// Parts travel while the next one is filled; nothing is sent before the first one is full.
     Parallel { parts: Arc<Semaphore>, begun: Option<Begun> },
 }
@@ -48,22 +49,25 @@ impl<'a> Upload<'a> {
     pub(super) fn begin(store: &'a Store, name: &str) -> Result<Upload<'a>> {
         let way = match &store.medium {
             Medium::Remote { parts, .. } => Way::Parallel { parts: Arc::clone(parts), begun: None },
-            Medium::Local(_) | Medium::Archive => Way::Direct(begin_multipart(store, name)?),
+            Medium::Local(local) => {
+                let begun = local.begin(&Name::from(name));
+                Way::Local(begun.map_err(|error| store.error(name, error))?)
+            }
+            Medium::Archive => return Err(Error::bug("an archive is only read").entry(name)),
         };
         Ok(Upload { store, name: name.to_owned(), way, pending: Vec::new(), bytes: 0 })
     }
 
     /// Adds bytes at the end.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.pending.extend_from_slice(bytes);
         self.bytes += bytes.len() as u64;
+        if let Way::Local(upload) = &mut self.way {
+            return upload.append(bytes).map_err(|error| self.store.error(&self.name, error));
+        }
+        self.pending.extend_from_slice(bytes);
+        // Some stores take nothing but parts of one length.
         while self.pending.len() >= UPLOAD_PART_BYTES {
-            // A directory takes what comes; a store is given parts of one length.
-            let length = match self.way {
-                Way::Direct(_) => self.pending.len(),
-                Way::Parallel { .. } => UPLOAD_PART_BYTES,
-            };
-            self.send(length)?;
+            self.send(UPLOAD_PART_BYTES)?;
         }
         Ok(())
     }
@@ -84,11 +88,8 @@ impl<'a> Upload<'a> {
             self.send(self.pending.len())?;
         }
         let task = match self.way {
-            Way::Direct(mut upload) => {
-                store
-                    .runtime
-                    .block_on(upload.complete())
-                    .map_err(|error| store.error(&name, error))?;
+            Way::Local(mut upload) => {
+                upload.end().map_err(|error| store.error(&name, error))?;
                 None
             }
             Way::Parallel { begun, .. } => begun.map(|begun| {
@@ -103,7 +104,8 @@ impl<'a> Upload<'a> {
     pub(crate) fn abort(self) -> Result<()> {
         let (store, name) = (self.store, self.name);
         let given_up = match self.way {
-            Way::Direct(mut upload) => store.runtime.block_on(upload.abort()),
+            // Dropped, its file is removed.
+            Way::Local(_) => Ok(()),
             Way::Parallel { begun: Some(begun), .. } => store.runtime.block_on(give_up(begun)),
             Way::Parallel { begun: None, .. } => Ok(()),
         };
@@ -113,35 +115,29 @@ impl<'a> Upload<'a> {
     /// Sends the first `length` bytes of what waits.
     fn send(&mut self, length: usize) -> Result<()> {
         let (store, name) = (self.store, &self.name);
+        let Way::Parallel { parts, begun } = &mut self.way else { return Ok(()) };
         let mut rest = Vec::with_capacity(UPLOAD_PART_BYTES + UPLOAD_SLACK_BYTES);
         rest.extend_from_slice(&self.pending[length..]);
         let mut part = std::mem::replace(&mut self.pending, rest);
         part.truncate(length);
         let part = PutPayload::from_bytes(Bytes::from(part));
-        let sent = match &mut self.way {
-            Way::Direct(upload) => store.runtime.block_on(upload.put_part(part)),
-            Way::Parallel { parts, begun } => {
-                let begun = match begun {
-                    Some(begun) => begun,
-                    None => begun.insert(Begun {
-                        upload: begin_multipart(store, name)?,
-                        sent: JoinSet::new(),
-                    }),
-                };
-                let permits = Arc::clone(parts);
-                let permit = store.runtime.block_on(permits.acquire_owned());
-                let permit = permit.map_err(|_| Error::bug("the store was closed"))?;
-                let put = begun.upload.put_part(part);
-                let sending = async move {
-                    let sent = put.await;
-                    drop(permit);
-                    sent
-                };
-                begun.sent.spawn_on(sending, store.runtime.handle());
-                arrived(begun)
+        let begun = match begun {
+            Some(begun) => begun,
+            None => {
+                begun.insert(Begun { upload: begin_multipart(store, name)?, sent: JoinSet::new() })
             }
         };
-        sent.map_err(|error| store.error(name, error))
+        let permits = Arc::clone(parts);
+        let permit = store.runtime.block_on(permits.acquire_owned());
+        let permit = permit.map_err(|_| Error::bug("the store was closed"))?;
+        let put = begun.upload.put_part(part);
+        let sending = async move {
+            let sent = put.await;
+            drop(permit);
+            sent
+        };
+        begun.sent.spawn_on(sending, store.runtime.handle());
+        arrived(begun).map_err(|error| store.error(name, error))
     }
 }
 

@@ -57,10 +57,11 @@ impl Temporary {
     }
 
     pub(super) fn write(&mut self, payload: &PutPayload) -> Result<()> {
-        for bytes in payload {
-            self.writer.write(bytes).map_err(|error| failed(TEMPORARY, error))?;
-        }
-        Ok(())
+        payload.iter().try_for_each(|bytes| self.append(bytes))
+    }
+
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.writer.write(bytes).map_err(|error| failed(TEMPORARY, error))
     }
 
     /// Copies all of `source` into the file.
