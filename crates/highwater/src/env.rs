@@ -66,6 +66,8 @@ fault_points! {
     BackupPackComplete = "backup.pack.complete",
     /// All packs are there, the manifest is not.
     BackupManifest = "backup.manifest",
+    /// The manifest is there; the intent was not looked for again.
+    BackupSecondLook = "backup.second_look",
     /// The manifest is there, the node record is not.
     BackupNodeRecord = "backup.node_record",
     /// All is there, the intent still stands.
@@ -94,6 +96,8 @@ fault_points! {
     RewriteFrame = "rewrite.frame",
     /// All new packs are there; before a manifest of the next generation is put.
     RewriteManifest = "rewrite.manifest",
+    /// A manifest of the next generation is there; the intent was not looked for again.
+    RewriteSecondLook = "rewrite.second_look",
     /// All manifests are there; the intent still stands.
     RewriteDone = "rewrite.done",
     /// A local object's bytes are written, not yet durable.

@@ -156,7 +156,7 @@ fn check_documents(
             "intents" => vault.open_intent(name).map(drop),
             "nodes" => vault.open_node_record(name).and_then(|record| {
                 let lost = match is_newest(name, objects) {
-                    true => vault.lost_newest_of(&record)?,
+                    true => vault.lost_newest(&record.node)?,
                     false => None,
                 };
                 let Some(snapshot) = lost else { return Ok(()) };

@@ -47,14 +47,20 @@ pub(super) fn decide(
     let mut decision = Decision { intents, ..Decision::default() };
     let held = held(survey, now)?;
     let living = survey.intents.iter().filter(|intent| !intent.is_dead(now));
-    let imports = living.filter_map(|intent| intent.intent.as_ref()?.import.as_ref());
-    decision.needed.extend(imports.flatten().copied());
+    for intent in living {
+        // Whatever their age: a clock may have been set back.
+        decision.needed.extend(&intent.packs);
+        let import = intent.intent.as_ref().and_then(|intent| intent.import.as_ref());
+        decision.needed.extend(import.into_iter().flatten());
+    }
     let mut waiting = BTreeMap::new();
     let mut given_up = BTreeSet::new();
     let names: Vec<&SnapshotName> = survey.manifests.keys().collect();
     for (at, &name) in names.iter().enumerate() {
+        // One that was put late may lack packs that a prune had given up: it replaces nothing.
         let replaced = names.get(at + 1).filter(|next| next.snapshot == name.snapshot);
-        let replaced = replaced.map(|&next| survey.manifests[next].modified);
+        let replaced = replaced.map(|&next| &survey.manifests[next]);
+        let replaced = replaced.filter(|next| survey.is_whole(next)).map(|next| next.modified);
         let listed = &survey.manifests[name];
         let claimed = |why: Why| {
             let named = |claim: &TrashRecord| claim.doc.names(name.snapshot);
@@ -157,6 +163,21 @@ fn unreadable(name: &SnapshotName, error: &Error) -> Error {
 }
 
 impl Decision {
+    /// Keeps generations that were to be replaced, or put behind a fence, only since the plan.
+    pub(super) fn keep_unplanned(&mut self, survey: &Survey, planned: &BTreeSet<&SnapshotName>) {
+        let stays =
+            |name: &SnapshotName, why: Why| why != Why::Forgotten && !planned.contains(name);
+        for (name, why) in &self.manifests {
+            if !stays(name, *why) {
+                continue;
+            }
+            for pack in survey.manifests[name].packs.iter().flatten() {
+                self.bytes_needed += self.packs.remove(pack).unwrap_or(0);
+            }
+        }
+        self.manifests.retain(|(name, why)| !stays(name, *why));
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.manifests.is_empty() && self.packs.is_empty() && !self.intents && self.trash.is_empty()
     }

@@ -54,10 +54,11 @@ use serde::Serialize;
 
 use crate::control::{Control, Event};
 use crate::env::FaultPoint;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::ids::{NodeName, PackId, SnapshotId, Time, WriterId};
 
 use super::checked::Share;
+use super::intent::BACKUP_TIME_MAX;
 use super::pack::pack_name;
 use super::trash::{Forgotten, GRACE, Purpose, TrashDoc, TrashRecord};
 use super::{Actor, SnapshotName, Vault};
@@ -235,11 +236,9 @@ pub fn plan(
         generation: name.generation,
         why: *why,
     };
+    let mut warnings = decision.warnings.clone();
     let rewrite = match &options.rewrite {
-        Some(rewriting) => {
-            let names = vault.snapshot_names(None)?;
-            Some(rewrite::plan(vault, &names, rewriting, control)?.0)
-        }
+        Some(rewriting) => plan_rewriting(vault, rewriting, control, &mut warnings)?,
         None => None,
     };
     Ok(PrunePlan {
@@ -251,14 +250,38 @@ pub fn plan(
         packs_young: decision.packs_young,
         waiting: decision.waiting.clone(),
         rewrite,
-        warnings: decision.warnings.clone(),
+        warnings,
         options: options.clone(),
         decision,
         known,
     })
 }
 
-/// Deletes what a plan names, as far as nobody needs it any more.
+/// Damage of a pack is no reason to delete nothing: then nothing is rewritten.
+fn plan_rewriting(
+    vault: &Vault,
+    options: &Rewriting,
+    control: &Control,
+    warnings: &mut Vec<String>,
+) -> Result<Option<RewritePlan>> {
+    let names = vault.snapshot_names(None)?;
+    match rewrite::plan(vault, &names, options, control) {
+        Ok((plan, _)) => Ok(Some(plan)),
+        Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound) => {
+            let object = error.entry_name().unwrap_or("a pack");
+            warnings.push(format!(
+                "nothing is rewritten: {object} can't be read ({}); `highwater check` tells what \
+                 needs it",
+                error.message()
+            ));
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Deletes what a plan names, as far as nobody needs it any more. Where another prune has finished, or
+/// removed, what this one has claimed, it ends there.
 ///
 /// # Errors
 /// Conflict where this user prunes the vault already; as [`plan`] otherwise. Whatever ends it, what
@@ -283,6 +306,7 @@ fn claim_and_delete(
     control: &Control,
 ) -> Result<Pruned> {
     control.env.fault(FaultPoint::PruneClaim)?;
+    let start = control.env.monotonic();
     let claim = vault.put_trash(&claim(vault, actor, &plan.decision)?)?;
     control.env.fault(FaultPoint::PruneSurvey)?;
     let writer = actor.writer(&control.env)?;
@@ -294,7 +318,8 @@ fn claim_and_delete(
             return Err(error);
         }
     };
-    let pruned = delete(vault, &survey, &decision, control)?;
+    let own = Own { vault, claim: &claim, start, control };
+    let pruned = delete(&own, &survey, &decision)?;
     control.env.fault(FaultPoint::PruneTrash)?;
     vault.store().delete(&claim.name)?;
     Ok(pruned)
@@ -327,20 +352,46 @@ fn look_again(
         return Err(busy());
     }
     survey.finish(vault, &mut known)?;
-    let decision = decide(&survey, claim.modified, plan.options.grace, Some(claim))?;
+    let mut decision = decide(&survey, claim.modified, plan.options.grace, Some(claim))?;
+    // Nor does a generation go that was not to go before: what replaces it was seen, with its packs,
+    // before those of the claim were chosen.
+    let planned: BTreeSet<&SnapshotName> =
+        plan.decision.manifests.iter().map(|(name, _)| name).collect();
+    decision.keep_unplanned(&survey, &planned);
     Ok((survey, decision))
+}
+
+/// The claim of a prune that deletes.
+struct Own<'a> {
+    vault: &'a Vault,
+    claim: &'a TrashRecord,
+    /// On the monotonic clock.
+    start: Duration,
+    control: &'a Control,
+}
+
+impl Own<'_> {
+    /// Whether the claim still stands, to be asked before each deletion: a machine that was suspended
+    /// may wake long after others have taken it for dead, and have built on what it was to delete.
+    ///
+    /// # Errors
+    /// Conflict where the claim is so old that others may remove it.
+    fn stands(&self) -> Result<bool> {
+        let age = self.control.env.monotonic().saturating_sub(self.start);
+        if age > BACKUP_TIME_MAX {
+            return Err(Error::conflict("the prune took so long that it was given up")
+                .hint("prune again: what is left is deleted then"));
+        }
+        Ok(self.vault.store().size(&self.claim.name)?.is_some())
+    }
 }
 
 fn busy() -> Error {
     Error::conflict("another prune of this vault is at work").hint("prune again once it has ended")
 }
 
-fn delete(
-    vault: &Vault,
-    survey: &Survey,
-    decision: &Decision,
-    control: &Control,
-) -> Result<Pruned> {
+fn delete(own: &Own<'_>, survey: &Survey, decision: &Decision) -> Result<Pruned> {
+    let Own { vault, control, .. } = *own;
     let mut pruned = Pruned::default();
     control.report(Event::Stage { name: "prune", bytes_total: decision.packs.values().sum() });
     for (name, why) in &decision.manifests {
@@ -349,12 +400,18 @@ fn delete(
             survey.remember(vault, name)?;
         }
         control.env.fault(FaultPoint::PruneManifest)?;
+        if !own.stands()? {
+            return Ok(pruned);
+        }
         vault.store().delete(&name.object())?;
         pruned.manifests += 1;
     }
     for (&pack, &bytes) in &decision.packs {
         control.cancel.check()?;
         control.env.fault(FaultPoint::PrunePack)?;
+        if !own.stands()? {
+            return Ok(pruned);
+        }
         vault.store().delete(&pack_name(pack))?;
         control.report(Event::Bytes(bytes));
         pruned.packs += 1;
@@ -362,6 +419,9 @@ fn delete(
     }
     for name in &decision.trash {
         control.env.fault(FaultPoint::PruneTrash)?;
+        if !own.stands()? {
+            return Ok(pruned);
+        }
         vault.store().delete(name)?;
     }
     Ok(pruned)

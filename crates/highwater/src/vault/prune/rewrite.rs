@@ -80,6 +80,8 @@ pub(super) fn run(
         victims: BTreeMap::new(),
         moved: HashMap::new(),
         leaves: HashMap::new(),
+        by: actor.name.clone(),
+        tried: false,
         put: 0,
     };
     match task.carry_out(options) {
@@ -89,10 +91,11 @@ pub(super) fn run(
             Ok(rewritten)
         }
         Err(error) => {
-            // Packs that a manifest names already stay; else none of them is needed.
-            match task.put {
-                0 => vault.discard(intent.snapshot)?,
-                _ => vault.delete_intent(intent.snapshot)?,
+            // Once a manifest was tried it may be visible, whatever was answered: a prune that comes
+            // later sees what is needed.
+            match task.tried {
+                false => vault.discard(intent.snapshot)?,
+                true => vault.delete_intent(intent.snapshot)?,
             }
             Err(error)
         }
@@ -114,6 +117,9 @@ struct Task<'a> {
     /// Where units of the victims are now.
     moved: HashMap<(PackId, u32), (PackId, u32)>,
     leaves: HashMap<LeafIdentity, NewLeaf>,
+    by: String,
+    /// A manifest was to be put, and may be there.
+    tried: bool,
     /// Manifests that were put.
     put: u64,
 }
@@ -234,10 +240,12 @@ impl Task<'_> {
             return Err(given_up());
         }
         self.control.env.fault(FaultPoint::RewriteManifest)?;
+        self.tried = true;
         self.vault.put_manifest(&manifest)?;
+        self.control.env.fault(FaultPoint::RewriteSecondLook)?;
         // As with a backup: who takes this rewriting for dead removes the intent first.
         if !self.vault.intent_stands(self.rewriting)? {
-            self.vault.take_back(&manifest)?;
+            self.vault.stays_without_intent(&manifest, &self.by)?;
             return Err(given_up());
         }
         self.put += 1;

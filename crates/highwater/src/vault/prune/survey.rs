@@ -16,12 +16,18 @@ use crate::vault::snapshots::foreign;
 use crate::vault::trash::Trash;
 use crate::vault::{SnapshotName, Vault};
 
+/// The packs of a backup may become visible in another order than that of their numbers, but not so far
+/// apart.
+const PACK_GAP_MAX: u32 = 64;
+
 /// What is known of manifests that were opened before; they never change under their name.
 pub(super) type Known = BTreeMap<SnapshotName, BTreeSet<PackId>>;
 
 /// An intent, as listed.
 pub(super) struct Announced {
     pub(super) snapshot: SnapshotId,
+    /// Its own packs, as far as they are listed: their names follow from the snapshot.
+    pub(super) packs: Vec<PackId>,
     pub(super) modified: Time,
     /// What it says; `None` where it can't be opened.
     pub(super) intent: Option<Intent>,
@@ -73,7 +79,8 @@ impl Survey {
                 Err(error) if error.kind() == Kind::Corrupt => None,
                 Err(error) => return Err(error),
             };
-            intents.push(Announced { snapshot, modified: listed.modified, intent });
+            let packs = Vec::new();
+            intents.push(Announced { snapshot, packs, modified: listed.modified, intent });
         }
         Ok(Survey { trash, intents, ..Survey::default() })
     }
@@ -128,7 +135,25 @@ impl Survey {
             let id = id.ok_or_else(|| foreign(&listed.name))?;
             self.packs.insert(id, Stored { size: listed.size, modified: listed.modified });
         }
+        for intent in &mut self.intents {
+            let (mut number, mut gap) = (0, 0);
+            while gap < PACK_GAP_MAX {
+                let id = vault.pack_id(intent.snapshot, number);
+                number += 1;
+                gap += 1;
+                if self.packs.contains_key(&id) {
+                    intent.packs.push(id);
+                    gap = 0;
+                }
+            }
+        }
         Ok(())
+    }
+
+    /// Whether a manifest can be opened and all its packs are there.
+    pub(super) fn is_whole(&self, manifest: &Listed) -> bool {
+        let there = |packs: &BTreeSet<PackId>| packs.iter().all(|id| self.packs.contains_key(id));
+        manifest.packs.as_ref().is_ok_and(there)
     }
 
     /// Whether a deposed writer put it behind the fence.
