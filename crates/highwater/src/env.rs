@@ -12,7 +12,7 @@ use crate::ids::Time;
 pub trait Clock: Send + Sync {
     /// The wall clock.
     fn now(&self) -> Time;
-    /// A clock that never goes back, from an arbitrary start.
+    /// A clock that never goes back, from an arbitrary start; it goes on while the machine is suspended.
     fn monotonic(&self) -> Duration;
     /// Lets `duration` pass.
     fn pause(&self, duration: Duration);
@@ -236,7 +236,7 @@ impl Clock for SystemClock {
     }
 
     fn monotonic(&self) -> Duration {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         Duration::new(
             u64::try_from(time.tv_sec).unwrap_or(0),
             u32::try_from(time.tv_nsec).unwrap_or(0),

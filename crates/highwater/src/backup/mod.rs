@@ -149,6 +149,7 @@ pub fn run(
         identity,
         seq: plan::next_seq(newest.as_ref(), &record),
         newest,
+        recorded: record.newest.map(|(recorded, _)| recorded),
         base,
         epoch,
         options,
@@ -167,6 +168,8 @@ struct Task<'a> {
     identity: NodeFile,
     /// The node's newest snapshot, whether its units are used or not, forgotten or not.
     newest: Option<SnapshotName>,
+    /// The newest one that the node's record tells of; a prune may have deleted it since.
+    recorded: Option<SnapshotId>,
     seq: Seq,
     /// The snapshot whose units are used.
     base: Option<Manifest>,
@@ -302,7 +305,7 @@ impl Task<'_> {
                 .hint("back up again"));
         }
         let known = self.newest.iter().map(|newest| newest.snapshot);
-        let known: Vec<SnapshotId> = known.chain([*snapshot]).collect();
+        let known: Vec<SnapshotId> = known.chain(self.recorded).chain([*snapshot]).collect();
         self.actor.remember(self.vault.id(), node, &known)?;
         self.control.env.fault(FaultPoint::BackupManifest)?;
         *tried = true;

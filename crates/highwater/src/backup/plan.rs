@@ -99,10 +99,10 @@ pub(super) fn refuse_copy(
     record: &NodeRecord,
 ) -> Result<()> {
     let Some(newest) = newest.filter(|newest| newest.epoch == record.epoch) else { return Ok(()) };
-    let known = |snapshot| actor.knows(vault.id(), &newest.node, snapshot);
     // Where newer ones were forgotten and deleted, the record tells the last one that there was.
-    let last = record.newest.filter(|(_, seq)| *seq >= newest.seq);
-    if known(newest.snapshot)? || last.map_or(Ok(false), |(last, _)| known(last))? {
+    let last = record.newest.filter(|(_, seq)| *seq > newest.seq);
+    let last = last.map_or(newest.snapshot, |(last, _)| last);
+    if actor.knows(vault.id(), &newest.node, last)? {
         return Ok(());
     }
     Err(copied(&newest.node))

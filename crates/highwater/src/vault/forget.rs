@@ -141,6 +141,7 @@ pub fn undo(vault: &Vault, actor: &Actor, snapshot: &str, control: &Control) -> 
     let mut standing = vault.standing_names(None)?;
     let trash = vault.trash()?;
     trash.refuse_unknown()?;
+    trash.refuse_damaged()?;
     standing.retain(|name| trash.forgotten(name.snapshot).is_some());
     let found = by_prefix(&standing, snapshot).map_err(|error| match error.kind() {
         Kind::NotFound => Error::not_found(format!("no snapshot {snapshot} was forgotten"))
@@ -218,9 +219,31 @@ fn by_policy(vault: &Vault, options: &ForgetOptions, names: &[SnapshotName]) -> 
     let now = vault.env().now();
     let mut planned = Vec::new();
     for (node, infos) in nodes {
+        // A level that is not known might make a failed snapshot pass for a good one.
+        if let Err(error) = vault.node_record(&node) {
+            match error.kind() {
+                Kind::Corrupt => warnings.push(format!(
+                    "the record of {node} is damaged: nothing of it is forgotten by a policy"
+                )),
+                _ => return Err(error),
+            }
+            continue;
+        }
         let readable: Vec<&SnapshotInfo> = infos.iter().flatten().collect();
         let candidates: Vec<Candidate> = readable.iter().map(|info| Candidate::of(info)).collect();
         let kept = options.retention.apply(&candidates, now)?;
+        let always = |(_, reasons): &(SnapshotId, Vec<Reason>)| {
+            let always = [Reason::Newest, Reason::Latest, Reason::Restored];
+            reasons.iter().all(|reason| always.contains(reason))
+        };
+        if options.retention.within.is_some()
+            && !kept.forget.is_empty()
+            && kept.keep.iter().all(always)
+        {
+            warnings.push(format!(
+                "the policy keeps nothing of {node} but what always stays: is a clock wrong?"
+            ));
+        }
         let time = |snapshot: &SnapshotId| {
             let info = readable.iter().find(|info| info.manifest.snapshot == *snapshot);
             info.map(|info| info.manifest.time)

@@ -127,10 +127,7 @@ impl Vault {
     /// Conflict where it was left.
     pub(crate) fn stays_without_intent(&self, manifest: &Manifest, by: &str) -> Result<bool> {
         let trash = self.trash()?;
-        let claimed = trash.records.iter().any(|record| {
-            record.doc.purpose == Purpose::Delete
-                && manifest.packs.iter().any(|pack| record.doc.packs.contains(&pack.id))
-        });
+        let claimed = manifest.packs.iter().any(|pack| trash.claims(pack.id));
         if !claimed && self.missing_pack(manifest)?.is_none() {
             return Ok(true);
         }

@@ -102,6 +102,14 @@ impl Trash {
             .hint("use the version of highwater that wrote it, or a newer one"))
     }
 
+    /// Corrupt where a record can't be opened: it may be the claim of a prune that is at work.
+    pub(crate) fn refuse_damaged(&self) -> Result<()> {
+        let Some(name) = self.damaged.first() else { return Ok(()) };
+        Err(Error::corrupt("a record in the trash is damaged: a prune may be deleting by it")
+            .entry(name)
+            .hint("`highwater prune` removes it; then try again"))
+    }
+
     /// When a snapshot was forgotten, by the store's clock.
     pub(crate) fn forgotten(&self, snapshot: SnapshotId) -> Option<Time> {
         self.of(Purpose::Forget, snapshot).map(|record| record.modified).min()
@@ -110,6 +118,13 @@ impl Trash {
     /// The tombstones of a snapshot.
     pub(crate) fn tombstones(&self, snapshot: SnapshotId) -> Vec<TrashRecord> {
         self.of(Purpose::Forget, snapshot).cloned().collect()
+    }
+
+    /// Whether somebody is deleting a pack.
+    pub(crate) fn claims(&self, pack: PackId) -> bool {
+        self.records
+            .iter()
+            .any(|record| record.doc.purpose == Purpose::Delete && record.doc.packs.contains(&pack))
     }
 
     /// Whether a prune has begun to delete a snapshot.

@@ -129,6 +129,7 @@ impl Task<'_> {
         // The intent stands; so whoever claims from now on sees it. Whoever has claimed before goes
         // first.
         let survey = Survey::begin(self.vault)?;
+        survey.trash.refuse_damaged()?;
         let claimed = |record: &TrashRecord| record.doc.purpose == Purpose::Delete;
         if survey.trash.records.iter().any(claimed)
             || survey.is_rewritten_beside(Some(self.rewriting))
@@ -235,6 +236,7 @@ impl Task<'_> {
             return Ok(());
         }
         let manifest = self.next_generation(old, sizes)?;
+        self.verify(&manifest, sizes)?;
         let late = self.control.env.monotonic().saturating_sub(self.start) > BACKUP_TIME_MAX;
         if late || !self.vault.intent_stands(self.rewriting)? {
             return Err(given_up());
@@ -249,6 +251,20 @@ impl Task<'_> {
             return Err(given_up());
         }
         self.put += 1;
+        Ok(())
+    }
+
+    /// Every map that has changed leads to units that are there.
+    fn verify(&self, manifest: &Manifest, sizes: &HashMap<PackId, u64>) -> Result<()> {
+        for entry in manifest.entries() {
+            for (number, leaf) in entry.leaves.iter().enumerate() {
+                self.control.cancel.check()?;
+                let mut packs = leaf_packs(manifest, leaf).into_iter().flatten();
+                if packs.any(|pack| sizes.contains_key(&pack.id)) {
+                    self.vault.load_leaf(manifest, entry, number)?;
+                }
+            }
+        }
         Ok(())
     }
 

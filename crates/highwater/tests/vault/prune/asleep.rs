@@ -225,3 +225,86 @@ fn nobody_slips_in_under_a_name_that_was_forgotten() {
     assert_eq!(kind(taken), Kind::Conflict);
     history.take(&bench, 2);
 }
+
+/// Changes a byte of the newest record of the node.
+fn damage_record(bench: &Bench) {
+    let record = bench.objects("nodes").pop().unwrap();
+    let mut bytes = fs::read(&record).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&record, bytes).unwrap();
+}
+
+/// A damaged record of a node keeps what would have to be recorded, and nothing else.
+#[test]
+fn a_damaged_record_of_a_node_does_not_stop_a_prune() {
+    let (bench, history) = scene();
+    damage_record(&bench);
+    let pruned = prune_now(&bench, HOUR * 48).unwrap();
+    assert!(pruned.manifests >= 3, "{pruned:?}");
+    for info in bench.vault.snapshots(None).unwrap() {
+        let snapshot = info.manifest.snapshot;
+        let (_, expected) = history.0.iter().find(|(known, _)| *known == snapshot).unwrap();
+        bench.assert_restores(snapshot, expected);
+    }
+    // Nor does a policy go by it: a snapshot that failed its test might pass for a good one.
+    let retention = Retention { last: 1, ..Retention::default() };
+    let options = ForgetOptions { retention, ..ForgetOptions::default() };
+    let plan = forget::plan(&bench.vault, &options).unwrap();
+    assert!(plan.nodes.is_empty() && plan.warnings[0].contains("damaged"), "{plan:?}");
+    let newest = bench.vault.snapshots(None).unwrap().pop().unwrap().manifest.snapshot;
+    forget_named(&bench, &[newest], &control()).unwrap();
+    age(&bench, 49);
+    let options = PruneOptions::default();
+    let plan = prune::plan(&bench.vault, &bench.actor("warden"), &options, &control()).unwrap();
+    assert!(plan.manifests.is_empty() && plan.waiting.len() == 1, "{plan:?}");
+    assert!(plan.warnings[0].contains("stays"), "{plan:?}");
+}
+
+/// What a damaged record in the trash says is not known: it may be a claim.
+#[test]
+fn nothing_is_brought_back_beside_a_record_that_cant_be_opened() {
+    let (bench, history) = scene();
+    let claim = bench.dir.path().join("vault/trash").join("77".repeat(16));
+    fs::write(&claim, b"nonsense").unwrap();
+    let undo = || {
+        let id = history.0[0].0.to_string();
+        forget::undo(&bench.vault, &bench.actor("warden"), &id, &control())
+    };
+    assert_eq!(kind(undo()), Kind::Corrupt);
+    fs::remove_file(&claim).unwrap();
+    undo().unwrap();
+}
+
+/// An object's time is that of its put, however long its writer slept before.
+#[test]
+fn a_tombstone_is_as_old_as_its_put() {
+    let bench = Bench::new();
+    let mut history = History(Vec::new());
+    let one = history.take(&bench, 1);
+    history.take(&bench, 2);
+    let root = root(&bench);
+    let slept = at(FaultPoint::LocalPutLink, 1, move || age_below(&root.join(".tmp"), 60));
+    let vault = Vault::open(bench.vault.location(), &key(1), &slept.env).unwrap();
+    let options = ForgetOptions { snapshots: vec![one.to_string()], ..ForgetOptions::default() };
+    let plan = forget::plan(&vault, &options).unwrap();
+    forget::run(&vault, &bench.actor("warden"), &plan, &control()).unwrap();
+    assert_eq!(prune_now(&bench, HOUR * 48).unwrap().manifests, 0);
+}
+
+/// The owner of a node goes on, whatever of it was forgotten and pruned, and whatever failed.
+#[test]
+fn the_owner_goes_on_after_its_newest_snapshots_are_gone() {
+    let bench = Bench::new();
+    let mut history = History(Vec::new());
+    let all: Vec<SnapshotId> = (1..5).map(|fill| history.take(&bench, fill)).collect();
+    for gone in [3, 2] {
+        forget_named(&bench, &[all[gone]], &control()).unwrap();
+        age(&bench, 49);
+        prune_now(&bench, HOUR * 48).unwrap();
+        change(&bench, 40 + gone as u8);
+        let control = Control::new(env().with_faults(Fails(FaultPoint::BackupManifest)));
+        let failed = bench.backup_as("alice", &BackupOptions::default(), &control);
+        assert_eq!(kind(failed), Kind::Unavailable);
+    }
+    history.take(&bench, 50);
+}
