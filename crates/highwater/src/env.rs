@@ -12,7 +12,7 @@ use crate::ids::Time;
 pub trait Clock: Send + Sync {
     /// The wall clock.
     fn now(&self) -> Time;
-    /// A clock that never goes back, from an arbitrary start.
+    /// A clock that never goes back, from an arbitrary start; it goes on while the machine is suspended.
     fn monotonic(&self) -> Duration;
     /// Lets `duration` pass.
     fn pause(&self, duration: Duration);
@@ -66,6 +66,8 @@ fault_points! {
     BackupPackComplete = "backup.pack.complete",
     /// All packs are there, the manifest is not.
     BackupManifest = "backup.manifest",
+    /// The manifest is there; the intent was not looked for again.
+    BackupSecondLook = "backup.second_look",
     /// The manifest is there, the node record is not.
     BackupNodeRecord = "backup.node_record",
     /// All is there, the intent still stands.
@@ -94,6 +96,8 @@ fault_points! {
     RewriteFrame = "rewrite.frame",
     /// All new packs are there; before a manifest of the next generation is put.
     RewriteManifest = "rewrite.manifest",
+    /// A manifest of the next generation is there; the intent was not looked for again.
+    RewriteSecondLook = "rewrite.second_look",
     /// All manifests are there; the intent still stands.
     RewriteDone = "rewrite.done",
     /// A local object's bytes are written, not yet durable.
@@ -232,7 +236,7 @@ impl Clock for SystemClock {
     }
 
     fn monotonic(&self) -> Duration {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         Duration::new(
             u64::try_from(time.tv_sec).unwrap_or(0),
             u32::try_from(time.tv_nsec).unwrap_or(0),

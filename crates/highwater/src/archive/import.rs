@@ -200,7 +200,8 @@ struct Taken {
     content: ContentId,
     since: Option<SnapshotId>,
     already_there: bool,
-    committed: bool,
+    /// Its manifest was there, or was to be put: it may be visible, whatever was answered.
+    tried: bool,
 }
 
 /// An import on its way.
@@ -244,15 +245,8 @@ impl Importer<'_> {
         let beyond = packs_beyond(&manifest, base.as_ref());
         let already_there = self.already_there(&reader, &manifest, content)?;
         let since = reader.header.since.map(|(since, _)| since);
-        let taken = Taken {
-            name,
-            object,
-            manifest,
-            content,
-            since,
-            already_there,
-            committed: already_there,
-        };
+        let taken =
+            Taken { name, object, manifest, content, since, already_there, tried: already_there };
         let missing = if already_there { HashSet::new() } else { self.announce(&taken, &beyond)? };
         self.taken.push(taken);
         for pack in beyond {
@@ -435,7 +429,7 @@ impl Importer<'_> {
     }
 
     fn commit(&mut self, place: usize) -> Result<()> {
-        let Taken { name, object, manifest, already_there, .. } = &self.taken[place];
+        let Taken { manifest, already_there, .. } = &self.taken[place];
         let env = &self.control.env;
         if *already_there {
             return self.vault.record_import(manifest, &self.actor.name);
@@ -446,17 +440,18 @@ impl Importer<'_> {
         }
         self.vault.refuse_import(manifest)?;
         env.fault(FaultPoint::ImportManifest)?;
+        self.taken[place].tried = true;
+        let Taken { name, object, manifest, .. } = &self.taken[place];
         if !self.vault.store().put_new(&name.object(), object.clone())? {
             return Err(Error::conflict("the snapshot was put by somebody else meanwhile")
                 .entry(name.object()));
         }
         // As a backup: a prune that took the import for dead has deleted packs of it.
-        if !self.vault.intent_stands(manifest.snapshot)? {
-            self.vault.take_back(manifest)?;
+        if !self.vault.intent_stands(manifest.snapshot)?
+            && !self.vault.stays_without_intent(manifest, &self.actor.name)?
+        {
             return Err(given_up());
         }
-        self.taken[place].committed = true;
-        let manifest = &self.taken[place].manifest;
         // From here on the snapshot is visible: what fails now does not undo it.
         env.fault(FaultPoint::ImportNodeRecord)?;
         self.vault.record_import(manifest, &self.actor.name)?;
@@ -464,12 +459,17 @@ impl Importer<'_> {
         self.vault.delete_intent(manifest.snapshot)
     }
 
-    /// Removes what was put for snapshots that did not become visible, and all intents.
+    /// Removes what was put for snapshots whose manifests were never tried, and all intents. Where
+    /// somebody else has removed an intent, all packs are left to a prune.
     fn discard(&self) -> Result<()> {
-        let committed = self.taken.iter().filter(|taken| taken.committed);
+        let tried = self.taken.iter().filter(|taken| taken.tried);
         let kept: HashSet<PackId> =
-            committed.flat_map(|taken| &taken.manifest.packs).map(|pack| pack.id).collect();
-        for pack in self.put.iter().rev().filter(|pack| !kept.contains(pack)) {
+            tried.flat_map(|taken| &taken.manifest.packs).map(|pack| pack.id).collect();
+        let mut stand = true;
+        for taken in self.taken.iter().filter(|taken| !taken.tried) {
+            stand &= self.vault.intent_stands(taken.name.snapshot)?;
+        }
+        for pack in self.put.iter().rev().filter(|pack| stand && !kept.contains(pack)) {
             self.vault.store().delete(&pack_name(*pack))?;
         }
         self.announced.iter().try_for_each(|snapshot| self.vault.delete_intent(*snapshot))

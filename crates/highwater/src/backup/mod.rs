@@ -112,7 +112,9 @@ pub fn run(
     vault.collect_leftovers(&node, writer)?;
     let newest = plan::newest(vault, &node)?;
     let parent = plan::parent(vault, &node)?;
-    let mut identity = plan::identify(&layout.dir, &node, parent.as_ref(), options.adopt, control)?;
+    let recorded = vault.node_record(&node)?;
+    let known = plan::Known::of(parent.as_ref(), recorded.as_ref());
+    let mut identity = plan::identify(&layout.dir, &node, known, options.adopt, control)?;
     identity.guard = options.guard.or(identity.guard);
     let record = vault.claim(&node, writer, actor, identity.uid)?;
     let epoch = record.epoch;
@@ -148,6 +150,7 @@ pub fn run(
         identity,
         seq: plan::next_seq(newest.as_ref(), &record),
         newest,
+        recorded: record.newest.map(|(recorded, _)| recorded),
         base,
         epoch,
         options,
@@ -166,6 +169,8 @@ struct Task<'a> {
     identity: NodeFile,
     /// The node's newest snapshot, whether its units are used or not, forgotten or not.
     newest: Option<SnapshotName>,
+    /// The newest one that the node's record tells of; a prune may have deleted it since.
+    recorded: Option<SnapshotId>,
     seq: Seq,
     /// The snapshot whose units are used.
     base: Option<Manifest>,
@@ -186,8 +191,9 @@ struct Made {
 impl Task<'_> {
     /// Captures, commits, reports; gives up what was stored where that fails.
     fn carry_out(&self, mut warnings: Vec<String>) -> Result<BackupReport> {
+        let mut tried = false;
         let made = self.capture().and_then(|made| {
-            self.commit(&made.manifest)?;
+            self.commit(&made.manifest, &mut tried)?;
             Ok(made)
         });
         match made {
@@ -198,7 +204,7 @@ impl Task<'_> {
             }
             // What can't be removed now is collected by the next backup, which finds it by the
             // intent.
-            Err(error) => Err(match self.discard() {
+            Err(error) => Err(match self.discard(tried) {
                 Ok(()) => error,
                 Err(_) if error.hint_text().is_none() => {
                     error.hint("what was stored already is collected by the next backup")
@@ -277,7 +283,9 @@ impl Task<'_> {
             && old.units == source.units
     }
 
-    fn commit(&self, manifest: &Manifest) -> Result<()> {
+    /// `tried` becomes true before the manifest is put: from then on it may be visible, whatever is
+    /// answered.
+    fn commit(&self, manifest: &Manifest, tried: &mut bool) -> Result<()> {
         self.control.report(Event::Stage { name: "commit", bytes_total: 0 });
         self.control.cancel.check()?;
         let Intent { snapshot, node, writer, .. } = &self.intent;
@@ -292,15 +300,23 @@ impl Task<'_> {
         if late || !self.vault.intent_stands(*snapshot)? {
             return Err(given_up());
         }
+        if let Some(missing) = self.vault.missing_pack(manifest)? {
+            return Err(Error::conflict("a pack that was just stored, or built on, is gone")
+                .entry(missing)
+                .hint("back up again"));
+        }
         let known = self.newest.iter().map(|newest| newest.snapshot);
-        let known: Vec<SnapshotId> = known.chain([*snapshot]).collect();
+        let known: Vec<SnapshotId> = known.chain(self.recorded).chain([*snapshot]).collect();
         self.actor.remember(self.vault.id(), node, &known)?;
         self.control.env.fault(FaultPoint::BackupManifest)?;
+        *tried = true;
         self.vault.put_manifest(manifest)?;
         // A machine that was suspended since it looked for its intent may have been taken for dead: a
         // prune that had not seen the manifest has deleted packs of it then.
-        if !self.vault.intent_stands(*snapshot)? {
-            self.vault.take_back(manifest)?;
+        self.control.env.fault(FaultPoint::BackupSecondLook)?;
+        if !self.vault.intent_stands(*snapshot)?
+            && !self.vault.stays_without_intent(manifest, &self.actor.name)?
+        {
             return Err(given_up());
         }
         // From here on the snapshot is visible: what fails now does not undo it.
@@ -310,13 +326,13 @@ impl Task<'_> {
         self.vault.delete_intent(*snapshot)
     }
 
-    /// Removes what was stored, unless the snapshot became visible.
-    fn discard(&self) -> Result<()> {
-        let Intent { snapshot, node, .. } = &self.intent;
-        if self.vault.is_committed(node, *snapshot)? {
-            return self.vault.delete_intent(*snapshot);
+    /// Removes what was stored. Once a manifest was tried it may be visible, or become so late, and
+    /// others may have built on it: then the packs are left to a prune.
+    fn discard(&self, tried: bool) -> Result<()> {
+        match tried {
+            true => self.vault.delete_intent(self.intent.snapshot),
+            false => self.vault.discard(self.intent.snapshot),
         }
-        self.vault.discard(*snapshot)
     }
 }
 

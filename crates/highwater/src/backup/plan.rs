@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::control::Control;
 use crate::error::{Error, Kind, Result};
-use crate::ids::{NodeName, NodeUid, Seq};
+use crate::ids::{GuardKind, NodeName, NodeUid, Seq};
 use crate::node::NodeFile;
 use crate::vault::{Actor, Manifest, NodeRecord, SnapshotName, Vault, copied};
 
@@ -44,23 +44,42 @@ pub(super) fn newest(vault: &Vault, node: &NodeName) -> Result<Option<SnapshotNa
     Ok(vault.standing_names(Some(node))?.pop())
 }
 
+/// Whom the vault knows under a name.
+pub(super) struct Known {
+    uid: NodeUid,
+    guard: Option<GuardKind>,
+}
+
+impl Known {
+    /// By the newest visible snapshot; where all are forgotten, and may be brought back, by the record.
+    pub(super) fn of(parent: Option<&Manifest>, record: Option<&NodeRecord>) -> Option<Known> {
+        let by_record = || {
+            let record = record.filter(|record| record.newest.is_some())?;
+            Some(Known { uid: record.uid?, guard: record.guard })
+        };
+        parent
+            .map(|parent| Known { uid: parent.uid, guard: parent.guard_kind() })
+            .or_else(by_record)
+    }
+}
+
 /// Who this directory is, or is to be; nothing is written yet. Another node under a name that the vault
 /// knows is a conflict: its snapshots would be taken for those of the first one.
 pub(super) fn identify(
     dir: &Path,
     node: &NodeName,
-    parent: Option<&Manifest>,
+    known_there: Option<Known>,
     adopt: bool,
     control: &Control,
 ) -> Result<NodeFile> {
     let known = NodeFile::read(dir)?;
-    let expected = parent.map(|parent| parent.uid);
+    let expected = known_there.as_ref().map(|known| known.uid);
     match (known, expected) {
         (Some(known), Some(expected)) if known.uid != expected && !adopt => Err(another_node(node)),
         (None, Some(_)) if !adopt => Err(another_node(node)),
         (Some(known), None) => Ok(known),
         (known, Some(expected)) => {
-            let guard = parent.and_then(Manifest::guard_kind);
+            let guard = known_there.and_then(|known| known.guard);
             let (restore, guard) =
                 known.map_or((None, guard), |known| (known.restore, known.guard.or(guard)));
             Ok(NodeFile { uid: expected, restore, guard })
@@ -80,10 +99,10 @@ pub(super) fn refuse_copy(
     record: &NodeRecord,
 ) -> Result<()> {
     let Some(newest) = newest.filter(|newest| newest.epoch == record.epoch) else { return Ok(()) };
-    let known = |snapshot| actor.knows(vault.id(), &newest.node, snapshot);
     // Where newer ones were forgotten and deleted, the record tells the last one that there was.
-    let last = record.newest.filter(|(_, seq)| *seq >= newest.seq);
-    if known(newest.snapshot)? || last.map_or(Ok(false), |(last, _)| known(last))? {
+    let last = record.newest.filter(|(_, seq)| *seq > newest.seq);
+    let last = last.map_or(newest.snapshot, |(last, _)| last);
+    if actor.knows(vault.id(), &newest.node, last)? {
         return Ok(());
     }
     Err(copied(&newest.node))

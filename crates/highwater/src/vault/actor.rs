@@ -48,7 +48,7 @@ impl Actor {
     }
 
     /// Remembers which snapshots of a node this installation knows to be its newest: the one that
-    /// stands, and the one that it is about to commit. What is in the vault beyond them was put by a
+    /// stands, the one that the node's record tells of, and the one that it is about to commit. What is in the vault beyond them was put by a
     /// copy of this installation.
     pub(crate) fn remember(
         &self,

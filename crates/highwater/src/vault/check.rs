@@ -94,7 +94,8 @@ pub fn check(vault: &Vault, options: &CheckOptions, control: &Control) -> Result
             add_unreferenced_packs(&objects, &mut packs, &mut report);
         }
         let chosen = read_packs(vault, options, (&packs, &needed, &objects), control, &mut report)?;
-        check_maps(vault, &manifests, chosen.as_ref(), control, &mut report)?;
+        let chosen = chosen.as_ref().map(|chosen| (chosen, &packs));
+        check_maps(vault, &manifests, chosen, control, &mut report)?;
     } else {
         report.bytes = packs.values().sum();
     }
@@ -156,7 +157,7 @@ fn check_documents(
             "intents" => vault.open_intent(name).map(drop),
             "nodes" => vault.open_node_record(name).and_then(|record| {
                 let lost = match is_newest(name, objects) {
-                    true => vault.lost_newest_of(&record)?,
+                    true => vault.lost_newest(&record.node)?,
                     false => None,
                 };
                 let Some(snapshot) = lost else { return Ok(()) };
@@ -185,7 +186,15 @@ fn check_documents(
         // A backup that has ended, or a prune, may have deleted it since it was listed.
         let vanished = looked.as_ref().is_err_and(|error| error.kind() == Kind::NotFound)
             && vault.store().size(name)?.is_none();
-        if !vanished {
+        // What was forgotten, or put behind a fence, keeps nobody from anything.
+        let unseen = folder == "snapshots"
+            && looked.as_ref().is_err_and(|error| error.kind() == Kind::Corrupt)
+            && SnapshotName::parse(name)
+                .zip(visible.as_ref())
+                .is_some_and(|(parsed, visible)| !visible.contains(&parsed));
+        if unseen {
+            report.warnings.push(format!("{name} is damaged, and belongs to no visible snapshot"));
+        } else if !vanished {
             report.judge(looked)?;
         }
     }
@@ -333,7 +342,16 @@ fn check_packs(
                             Err(_)
                                 if !needed.contains(&pack.id)
                                     && vault.store().size(&pack_name(pack.id))?.is_none() => {}
-                            Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Input) => {
+                            // One that is deleted on purpose was forgotten since.
+                            Err(error)
+                                if error.kind() == Kind::NotFound
+                                    && vault.trash()?.claims(pack.id) => {}
+                            Err(error)
+                                if matches!(
+                                    error.kind(),
+                                    Kind::Corrupt | Kind::Input | Kind::NotFound
+                                ) =>
+                            {
                                 end(pack.id, false);
                                 found.lock().unwrap_or_else(PoisonError::into_inner).push(error);
                             }
@@ -410,7 +428,7 @@ fn check_pack(
 fn check_maps(
     vault: &Vault,
     manifests: &[Manifest],
-    chosen: Option<&BTreeSet<PackId>>,
+    chosen: Option<(&BTreeSet<PackId>, &BTreeMap<PackId, u64>)>,
     control: &Control,
     report: &mut CheckReport,
 ) -> Result<()> {
@@ -419,8 +437,13 @@ fn check_maps(
         for entry in manifest.entries() {
             for number in 0..entry.leaves.len() {
                 control.cancel.check()?;
-                let mut packs = leaf_packs(manifest, &entry.leaves[number]).into_iter().flatten();
-                let due = chosen.is_none_or(|chosen| packs.any(|pack| chosen.contains(&pack.id)));
+                // One that names what is not there is due whatever the share.
+                let packs = leaf_packs(manifest, &entry.leaves[number]);
+                let due = chosen.is_none_or(|(chosen, there)| {
+                    let due =
+                        |pack: &PackRef| chosen.contains(&pack.id) || !there.contains_key(&pack.id);
+                    packs.as_ref().is_none_or(|packs| packs.iter().any(due))
+                });
                 if !due || !seen.insert(leaf_identity(manifest, entry, number)) {
                     continue;
                 }

@@ -20,7 +20,7 @@ use super::Actor;
 use super::actor::{make_private_dir, name, sync_dir};
 
 /// The first line of the file.
-const HEAD: &str = "highwater packs read 1";
+const HEAD: &str = "highwater packs read 2";
 /// A file that is longer is not read: a vault of so many packs has petabytes.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 
@@ -74,6 +74,8 @@ pub struct Coverage {
 /// What is remembered of a pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Read {
+    /// Which check it was, counted: clocks are for show.
+    check: u64,
     at: Time,
     good: bool,
 }
@@ -83,6 +85,8 @@ struct Read {
 pub(crate) struct Checked {
     path: PathBuf,
     packs: BTreeMap<PackId, Read>,
+    /// The number of this check.
+    check: u64,
     /// Why the memory was begun anew, where it was.
     pub(crate) warning: Option<String>,
 }
@@ -106,7 +110,10 @@ impl Checked {
         let warning = packs
             .is_none()
             .then(|| format!("{} is damaged: every pack counts as never read", name(&path)));
-        Ok(Checked { packs: packs.unwrap_or_default(), path, warning })
+        let packs = packs.unwrap_or_default();
+        let last = packs.values().map(|read| read.check).max();
+        let check = last.map_or(0, |last| last.saturating_add(1));
+        Ok(Checked { packs, path, check, warning })
     }
 
     /// The packs that a share of all makes: those that were read longest ago, or never. One at
@@ -114,10 +121,10 @@ impl Checked {
     pub(crate) fn choose(&self, packs: &BTreeMap<PackId, u64>, share: Share) -> BTreeSet<PackId> {
         let bad = |id: &PackId| self.packs.get(id).is_some_and(|read| !read.good);
         let mut chosen: BTreeSet<PackId> = packs.keys().copied().filter(bad).collect();
-        let mut order: Vec<(Option<Time>, PackId, u64)> = packs
+        let mut order: Vec<(Option<u64>, PackId, u64)> = packs
             .iter()
             .filter(|(id, _)| !bad(id))
-            .map(|(id, size)| (self.packs.get(id).map(|read| read.at), *id, *size))
+            .map(|(id, size)| (self.packs.get(id).map(|read| read.check), *id, *size))
             .collect();
         order.sort();
         let goal = share.of(packs.values().sum()).max(1);
@@ -134,7 +141,7 @@ impl Checked {
 
     /// Notes that a pack was read whole, and whether it was good.
     pub(crate) fn note(&mut self, pack: PackId, good: bool, at: Time) {
-        self.packs.insert(pack, Read { at, good });
+        self.packs.insert(pack, Read { check: self.check, at, good });
     }
 
     /// How much of these packs was read.
@@ -157,7 +164,7 @@ impl Checked {
         let mut text = format!("{HEAD}\n");
         for (id, read) in &self.packs {
             let word = if read.good { "good" } else { "bad" };
-            text.push_str(&format!("{id} {} {word}\n", read.at.as_nanos()));
+            text.push_str(&format!("{id} {} {} {word}\n", read.check, read.at.as_nanos()));
         }
         text.push_str(&format!("{}\n", blake3::hash(text.as_bytes()).to_hex()));
         let failed =
@@ -204,13 +211,14 @@ fn parse(bytes: &[u8]) -> Option<BTreeMap<PackId, Read>> {
     let line = |line: &str| {
         let mut words = line.split(' ');
         let id = words.next()?.parse().ok()?;
+        let check = words.next()?.parse().ok()?;
         let at = Time::from_nanos(words.next()?.parse().ok()?);
         let good = match words.next()? {
             "good" => true,
             "bad" => false,
             _ => return None,
         };
-        words.next().is_none().then_some((id, Read { at, good }))
+        words.next().is_none().then_some((id, Read { check, at, good }))
     };
     lines.map(line).collect()
 }
@@ -255,7 +263,8 @@ mod tests {
             assert!(chosen.is_disjoint(&read) || never, "run {run}");
             let bytes: u64 = chosen.iter().map(|id| packs[id]).sum();
             assert!(bytes >= share.of(total) && bytes < share.of(total) + 100, "run {run}");
-            chosen.iter().for_each(|&id| checked.note(id, true, Time::from_nanos(run)));
+            // The clock goes backwards.
+            chosen.iter().for_each(|&id| checked.note(id, true, Time::from_nanos(-run)));
             read.extend(chosen);
             checked.save(&actor, &known).unwrap();
             let left = total
@@ -271,9 +280,8 @@ mod tests {
         assert!(checked.coverage(&packs).since.is_some());
         // The next run begins again with what was read first.
         let again = checked.choose(&packs, share);
-        assert!(
-            again.iter().all(|id| checked.packs[id].at == checked.coverage(&packs).since.unwrap())
-        );
+        let first = checked.packs.values().map(|read| read.check).min().unwrap();
+        assert!(again.iter().all(|id| checked.packs[id].check == first));
     }
 
     #[test]
@@ -300,7 +308,7 @@ mod tests {
         checked.save(&actor, &[pack(1), pack(2)].into()).unwrap();
         let kept = Checked::load(&actor, vault).unwrap();
         assert_eq!(kept.packs.len(), 2, "what is not in the vault is forgotten");
-        assert_eq!(kept.packs[&pack(1)], Read { at: Time::from_nanos(-5), good: true });
+        assert_eq!(kept.packs[&pack(1)], Read { check: 0, at: Time::from_nanos(-5), good: true });
         let bytes = std::fs::read(&checked.path).unwrap();
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();

@@ -13,9 +13,11 @@ use crate::env::FaultPoint;
 use crate::error::{Error, Kind, Result};
 use crate::ids::{NodeName, SnapshotId, Time};
 
+use super::manifest::PackRef;
+use super::pack::pack_name;
 use super::retention::{Candidate, Reason, Retention};
 use super::snapshots::by_prefix;
-use super::trash::{Forgotten, GRACE, Purpose, SNAPSHOTS_MAX, TrashDoc, after};
+use super::trash::{Forgotten, GRACE, Purpose, TrashDoc, after};
 use super::{Actor, Level, SnapshotInfo, SnapshotName, Vault};
 
 /// What is to be forgotten.
@@ -111,15 +113,22 @@ pub fn run(vault: &Vault, actor: &Actor, plan: &ForgetPlan, control: &Control) -
         .map(|(node, snapshot)| Forgotten { node: node.clone(), snapshot })
         .collect();
     vault.trash()?.refuse_unknown()?;
-    let mut until = None;
-    for some in gone.chunks(SNAPSHOTS_MAX) {
+    let mut first = None;
+    for one in &gone {
         control.cancel.check()?;
         control.env.fault(FaultPoint::ForgetTombstone)?;
-        let doc = TrashDoc::new(vault, Purpose::Forget, &actor.name, some.to_vec(), Vec::new())?;
-        let record = vault.put_trash(&doc)?;
-        until = until.or(Some(after(record.modified, GRACE)));
+        let name = vault.put_trash_unseen(&tombstone(vault, actor, one.clone())?)?;
+        first = first.or(Some(name));
     }
+    let put = first.map(|first| vault.trash_put_at(&first)).transpose()?;
+    let until = put.map(|put| after(put, GRACE));
     Ok(Forgot { snapshots: gone.into_iter().map(|gone| gone.snapshot).collect(), until })
+}
+
+/// A tombstone is of one snapshot, so that bringing it back is deleting one object: two at once, of
+/// two snapshots, have nothing to do with one another.
+fn tombstone(vault: &Vault, actor: &Actor, one: Forgotten) -> Result<TrashDoc> {
+    TrashDoc::new(vault, Purpose::Forget, &actor.name, vec![one], Vec::new())
 }
 
 /// Brings a forgotten snapshot back, by its id or a unique prefix of it.
@@ -132,40 +141,39 @@ pub fn undo(vault: &Vault, actor: &Actor, snapshot: &str, control: &Control) -> 
     let mut standing = vault.standing_names(None)?;
     let trash = vault.trash()?;
     trash.refuse_unknown()?;
+    trash.refuse_damaged()?;
     standing.retain(|name| trash.forgotten(name.snapshot).is_some());
-    let snapshot = by_prefix(&standing, snapshot)
-        .map_err(|error| match error.kind() {
-            Kind::NotFound => Error::not_found(format!("no snapshot {snapshot} was forgotten"))
-                .entry(snapshot)
-                .hint("a prune may have deleted it"),
-            _ => error,
-        })?
-        .snapshot;
+    let found = by_prefix(&standing, snapshot).map_err(|error| match error.kind() {
+        Kind::NotFound => Error::not_found(format!("no snapshot {snapshot} was forgotten"))
+            .entry(snapshot)
+            .hint("a prune may have deleted it"),
+        _ => error,
+    })?;
+    let (node, snapshot) = (found.node.clone(), found.snapshot);
     if trash.claimed(snapshot) {
         return Err(too_late(snapshot));
     }
     for record in trash.tombstones(snapshot) {
-        let mut others = record.doc.snapshots.clone();
-        others.retain(|gone| gone.snapshot != snapshot);
-        if !others.is_empty() {
-            // The others stay hidden at every instant: their new tombstone stands before the old
-            // one goes.
-            let doc = TrashDoc::new(vault, Purpose::Forget, &actor.name, others, Vec::new())?;
-            vault.put_trash(&doc)?;
+        // The others that it may name stay hidden at every instant: their tombstones stand before it
+        // goes.
+        for other in record.doc.snapshots.iter().filter(|gone| gone.snapshot != snapshot) {
+            vault.put_trash_unseen(&tombstone(vault, actor, other.clone())?)?;
         }
         control.env.fault(FaultPoint::ForgetUndo)?;
         vault.store().delete(&record.name)?;
     }
     // A prune puts its claim and then looks for the tombstone; this removed the tombstone and then
     // looks for a claim. So one of the two sees the other.
-    if vault.trash()?.claimed(snapshot) {
-        let again = trash.tombstones(snapshot).into_iter().flat_map(|record| {
-            record.doc.snapshots.clone().into_iter().filter(|gone| gone.snapshot == snapshot)
-        });
-        let again: Vec<Forgotten> = again.take(1).collect();
-        let doc = TrashDoc::new(vault, Purpose::Forget, &actor.name, again, Vec::new())?;
-        vault.put_trash(&doc)?;
+    let now = vault.trash()?;
+    if now.claimed(snapshot) {
+        let again = Forgotten { node, snapshot };
+        vault.put_trash_unseen(&tombstone(vault, actor, again)?)?;
         return Err(too_late(snapshot));
+    }
+    if now.hides(snapshot) {
+        return Err(Error::conflict("the snapshot was forgotten again meanwhile")
+            .entry(snapshot.to_string())
+            .hint("undo it again, unless somebody wants it forgotten"));
     }
     // A prune that began and ended meanwhile has left no claim, and no manifest.
     if !vault.standing_names(None)?.iter().any(|name| name.snapshot == snapshot) {
@@ -183,8 +191,19 @@ fn too_late(snapshot: SnapshotId) -> Error {
 fn by_policy(vault: &Vault, options: &ForgetOptions, names: &[SnapshotName]) -> Result<ForgetPlan> {
     let mut warnings = Vec::new();
     let mut nodes: BTreeMap<NodeName, Vec<Result<SnapshotInfo, SnapshotId>>> = BTreeMap::new();
+    let packs = vault.packs_present()?;
+    let there = |pack: &PackRef| packs.get(&pack_name(pack.id)) == Some(&pack.size);
     for name in names {
         let info = match vault.snapshot_info(name) {
+            Ok(info) if info.manifest.packs.iter().all(there) => Ok(info),
+            // It must not pass for the newest good one, for which others go.
+            Ok(info) if vault.missing_pack(&info.manifest)?.is_some() => {
+                warnings.push(format!(
+                    "snapshot {} of {} lacks a pack and stays: forget it by its id",
+                    name.snapshot, name.node
+                ));
+                Err(name.snapshot)
+            }
             Ok(info) => Ok(info),
             Err(error) if error.kind() == Kind::Corrupt => {
                 warnings.push(format!(
@@ -200,9 +219,31 @@ fn by_policy(vault: &Vault, options: &ForgetOptions, names: &[SnapshotName]) -> 
     let now = vault.env().now();
     let mut planned = Vec::new();
     for (node, infos) in nodes {
+        // A level that is not known might make a failed snapshot pass for a good one.
+        if let Err(error) = vault.node_record(&node) {
+            match error.kind() {
+                Kind::Corrupt => warnings.push(format!(
+                    "the record of {node} is damaged: nothing of it is forgotten by a policy"
+                )),
+                _ => return Err(error),
+            }
+            continue;
+        }
         let readable: Vec<&SnapshotInfo> = infos.iter().flatten().collect();
         let candidates: Vec<Candidate> = readable.iter().map(|info| Candidate::of(info)).collect();
         let kept = options.retention.apply(&candidates, now)?;
+        let always = |(_, reasons): &(SnapshotId, Vec<Reason>)| {
+            let always = [Reason::Newest, Reason::Latest, Reason::Restored];
+            reasons.iter().all(|reason| always.contains(reason))
+        };
+        if options.retention.within.is_some()
+            && !kept.forget.is_empty()
+            && kept.keep.iter().all(always)
+        {
+            warnings.push(format!(
+                "the policy keeps nothing of {node} but what always stays: is a clock wrong?"
+            ));
+        }
         let time = |snapshot: &SnapshotId| {
             let info = readable.iter().find(|info| info.manifest.snapshot == *snapshot);
             info.map(|info| info.manifest.time)

@@ -92,33 +92,43 @@ impl Vault {
         Ok(needed)
     }
 
-    /// Removes the packs of an import that was killed, then its intent. A pack stays that a manifest
-    /// or another intent names: somebody else has put it since.
+    /// Removes the intent of an import that was killed, then its packs, under a claim. A pack stays
+    /// that a manifest or another intent names: somebody else has put it since.
     ///
     /// Packs are listed first, then intents, then manifests: who puts a pack has put an intent
-    /// before it, and deletes that only after the manifest.
+    /// before it, and deletes that only after the manifest. What they name is looked up again once the
+    /// claim stands, as who imports looks for claims once its intent stands.
     pub(crate) fn discard_import(&self, intent: &Intent) -> Result<()> {
+        self.delete_intent(intent.snapshot)?;
         let present = self.packs_present()?;
+        let Some(kept) = self.packs_kept()? else { return Ok(()) };
+        let loose = intent.import.iter().flatten().copied();
+        let loose: Vec<PackId> = loose
+            .filter(|pack| !kept.contains(pack) && present.contains_key(&pack_name(*pack)))
+            .collect();
+        self.delete_claimed(loose.clone(), || {
+            Ok(self.packs_kept()?.is_none_or(|kept| loose.iter().any(|pack| kept.contains(pack))))
+        })
+    }
+
+    /// The packs that a manifest, or the intent of an import, names; `None` where a damaged one keeps
+    /// that from being known.
+    fn packs_kept(&self) -> Result<Option<HashSet<PackId>>> {
         let mut kept = HashSet::new();
         for listed in self.store().list(Some("intents"))? {
-            if listed.name != intent_name(intent.snapshot) {
-                kept.extend(self.open_intent(&listed.name)?.import.into_iter().flatten());
+            match self.open_intent(&listed.name) {
+                Ok(intent) => kept.extend(intent.import.into_iter().flatten()),
+                Err(error) if error.kind() == Kind::NotFound => {}
+                Err(error) if error.kind() == Kind::Corrupt => return Ok(None),
+                Err(error) => return Err(error),
             }
         }
         match self.packs_needed() {
             Ok(needed) => kept.extend(needed),
-            // What a damaged manifest needs can't be told: then nothing is removed, and the intent
-            // stays for a later look.
-            Err(error) if error.kind() == Kind::Corrupt => return Ok(()),
+            Err(error) if error.kind() == Kind::Corrupt => return Ok(None),
             Err(error) => return Err(error),
         }
-        for pack in intent.import.iter().flatten().filter(|pack| !kept.contains(pack)) {
-            let name = pack_name(*pack);
-            if present.contains_key(&name) {
-                self.store().delete(&name)?;
-            }
-        }
-        self.delete_intent(intent.snapshot)
+        Ok(Some(kept))
     }
 
     /// Refuses a snapshot that would be visible to nobody, or would stand where another one does, or
@@ -162,6 +172,7 @@ impl Vault {
             record.uid = record.uid.or(Some(manifest.uid));
             if record.newest.is_none_or(|(_, seq)| seq < manifest.seq) {
                 record.newest = Some((manifest.snapshot, manifest.seq));
+                record.pruned = None;
                 record.guard = manifest.guard_kind();
             }
             for (name, mark) in &manifest.marks {

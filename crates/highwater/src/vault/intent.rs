@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::ids::{NodeName, NodeUid, PackId, SnapshotId, Time, WriterId};
 
-use super::Vault;
 use super::pack::pack_name;
 use super::seal::ObjectKind;
 use super::sealed;
 use super::snapshots::foreign;
+use super::trash::{Purpose, TrashDoc, after};
+use super::{Manifest, SnapshotName, Vault};
 
 /// An intent older than this stands for no backup: its packs may be collected.
 const INTENT_SECONDS_MAX: u64 = 24 * 60 * 60;
@@ -20,6 +21,10 @@ pub(crate) const INTENT_TIME_MAX: Duration = Duration::from_secs(INTENT_SECONDS_
 
 /// A backup commits within this time or not at all: well before anybody takes it for dead.
 pub(crate) const BACKUP_TIME_MAX: Duration = Duration::from_secs(INTENT_SECONDS_MAX / 2);
+
+/// A manifest that has lost its intent is taken back by who put it only as long as it is so young, by
+/// the store's clock: later, what it replaces may have been deleted.
+const TAKE_BACK_TIME_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// The announcement of a backup, or of an import.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,21 +91,66 @@ impl Vault {
         PackId::from_bytes(id)
     }
 
-    /// Removes what a backup has put that never became a snapshot: its packs, then its intent.
+    /// Removes what a backup has put, by itself, if it has never tried to put a manifest: its packs,
+    /// then its intent. Where somebody else has removed the intent, the packs are left to a prune.
     pub(crate) fn discard(&self, snapshot: SnapshotId) -> Result<()> {
-        let mut packs = Vec::new();
-        loop {
-            let name = pack_name(self.pack_id(snapshot, packs.len() as u32));
-            if self.store().size(&name)?.is_none() {
-                break;
-            }
-            packs.push(name);
+        if !self.intent_stands(snapshot)? {
+            return Ok(());
         }
         // From the last one back: whoever is killed here finds the rest again, without a gap.
-        for name in packs.iter().rev() {
-            self.store().delete(name)?;
+        for pack in self.packs_announced(snapshot)?.into_iter().rev() {
+            self.store().delete(&pack_name(pack))?;
         }
         self.delete_intent(snapshot)
+    }
+
+    /// The packs that are there under the names that an intent's snapshot gives.
+    fn packs_announced(&self, snapshot: SnapshotId) -> Result<Vec<PackId>> {
+        let mut packs = Vec::new();
+        loop {
+            let pack = self.pack_id(snapshot, packs.len() as u32);
+            if self.store().size(&pack_name(pack))?.is_none() {
+                return Ok(packs);
+            }
+            packs.push(pack);
+        }
+    }
+
+    /// Whether a manifest stays that was put, and whose intent was gone when that was looked for.
+    ///
+    /// Who deletes an intent lists manifests after that, and deletes no pack but under a claim that
+    /// names it. So if no claim names a pack of the manifest now, and after that all packs are there, it
+    /// was seen and stays. Else it is taken back, while it is young: what it replaces still stands
+    /// then. An older one is left, for packs of it may be missing, but nothing better may be there.
+    ///
+    /// # Errors
+    /// Conflict where it was left.
+    pub(crate) fn stays_without_intent(&self, manifest: &Manifest, by: &str) -> Result<bool> {
+        let trash = self.trash()?;
+        let claimed = manifest.packs.iter().any(|pack| trash.claims(pack.id));
+        if !claimed && self.missing_pack(manifest)?.is_none() {
+            return Ok(true);
+        }
+        let now = self.store_time(by)?;
+        let put = SnapshotName::of(manifest);
+        let (mut young, mut replaces) = (false, manifest.generation == 0);
+        for listed in self.store().list(Some(&format!("snapshots/{}", put.node)))? {
+            let Some(name) = SnapshotName::parse(&listed.name) else { continue };
+            young |= name == put && after(listed.modified, TAKE_BACK_TIME_MAX) > now;
+            replaces |= name.snapshot == put.snapshot && name.generation < put.generation;
+        }
+        if young && replaces {
+            self.take_back(manifest)?;
+            return Ok(false);
+        }
+        let snapshot = manifest.snapshot;
+        Err(Error::conflict(format!(
+            "snapshot {snapshot} was committed late, and a prune may have deleted packs of it"
+        ))
+        .entry(put.object())
+        .hint(format!(
+            "`highwater check` tells; `highwater forget {snapshot}` gives it up if it is not whole"
+        )))
     }
 
     /// Whether the backup of an intent of our own writer, whose node we have locked, can't be running
@@ -112,36 +162,54 @@ impl Vault {
     }
 
     /// Collects what killed backups of this node, by this writer, have left. The caller holds the
-    /// lock of the node, so that none of them is still running.
+    /// lock of the node, so that none of them is still running, but for those of a clone.
+    ///
+    /// As a prune: first the intent goes, so that a clone's backup misses it or its manifest is seen;
+    /// then a claim names the packs; then manifests are listed, and only then packs go.
     pub(crate) fn collect_leftovers(&self, node: &NodeName, writer: WriterId) -> Result<u64> {
         let mut collected = 0;
-        let mut committed: Option<Vec<SnapshotId>> = None;
         for listed in self.store().list(Some("intents"))? {
-            let intent = self.open_intent(&listed.name)?;
+            let intent = match self.open_intent(&listed.name) {
+                Ok(intent) => intent,
+                // It is another one's that has ended, or a damaged one: a prune buries that.
+                Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt) => continue,
+                Err(error) => return Err(error),
+            };
             // The packs of a rewriting may be named by manifests: that is for a prune to judge.
             let ours = intent.node == *node && intent.writer == writer && !intent.rewrite;
             if !ours || !self.is_dead(&intent) {
                 continue;
             }
-            let committed = match &committed {
-                Some(committed) => committed,
-                None => {
-                    let names = self.store().list(Some(&format!("snapshots/{node}")))?;
-                    let ids = names.iter().filter_map(|listed| {
-                        super::SnapshotName::parse(&listed.name).map(|name| name.snapshot)
-                    });
-                    committed.insert(ids.collect())
-                }
-            };
-            if committed.contains(&intent.snapshot) {
-                self.delete_intent(intent.snapshot)?;
-            } else if intent.import.is_some() {
+            self.delete_intent(intent.snapshot)?;
+            let committed = self.is_committed(node, intent.snapshot)?;
+            if intent.import.is_some() && !committed {
                 self.discard_import(&intent)?;
-            } else {
-                self.discard(intent.snapshot)?;
+            } else if !committed {
+                let packs = self.packs_announced(intent.snapshot)?;
+                self.delete_claimed(packs, || self.is_committed(node, intent.snapshot))?;
             }
             collected += 1;
         }
         Ok(collected)
+    }
+
+    /// Deletes packs under a claim that names them, unless a look at the manifests, once it stands,
+    /// shows that they are needed. Their intent is gone already.
+    pub(super) fn delete_claimed(
+        &self,
+        packs: Vec<PackId>,
+        needed: impl FnOnce() -> Result<bool>,
+    ) -> Result<()> {
+        if packs.is_empty() {
+            return Ok(());
+        }
+        let doc = TrashDoc::new(self, Purpose::Delete, "collected", Vec::new(), packs)?;
+        let claim = self.put_trash(&doc)?;
+        if !needed()? {
+            for pack in doc.packs.iter().rev() {
+                self.store().delete(&pack_name(*pack))?;
+            }
+        }
+        self.store().delete(&claim.name)
     }
 }

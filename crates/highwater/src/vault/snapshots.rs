@@ -221,9 +221,14 @@ impl Vault {
 
     /// The snapshot that the node's record knows as the newest, where its manifest is gone.
     pub(crate) fn lost_newest(&self, node: &NodeName) -> Result<Option<SnapshotId>> {
-        match self.node_record(node)? {
-            Some(record) => self.lost_newest_of(&record),
-            None => Ok(None),
+        loop {
+            let Some(record) = self.node_record(node)? else { return Ok(None) };
+            let lost = self.lost_newest_of(&record)?;
+            // Beside a prune, the manifest goes once a new record says so.
+            let same = |now: NodeRecord| now.number == record.number;
+            if lost.is_none() || self.node_record(node)?.is_none_or(same) {
+                return Ok(lost);
+            }
         }
     }
 
@@ -262,7 +267,8 @@ impl Vault {
             return Err(Error::bug(format!("the manifest can't be read back: {fault}")));
         }
         let bytes = sealed::seal(self, ObjectKind::Manifest, &object, manifest)?;
-        if self.store().put_new(&object, bytes)? {
+        // A put whose answer was lost meets itself where it is made again; no two seals are alike.
+        if self.store().put_new(&object, bytes.clone())? || self.store().get(&object)? == bytes {
             Ok(())
         } else {
             Err(Error::bug("two snapshots with one random id").entry(object))

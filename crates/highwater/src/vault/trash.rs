@@ -20,8 +20,6 @@ use super::snapshots::foreign;
 
 /// For so long a forgotten snapshot can be brought back, and a restore that had begun goes on.
 pub const GRACE: Duration = Duration::from_secs(48 * 60 * 60);
-/// A record names so many snapshots at most; more take several records.
-pub(crate) const SNAPSHOTS_MAX: usize = 1000;
 /// The folder is listed again so often where records vanish while they are read.
 const LISTINGS_MAX: usize = 8;
 
@@ -104,6 +102,14 @@ impl Trash {
             .hint("use the version of highwater that wrote it, or a newer one"))
     }
 
+    /// Corrupt where a record can't be opened: it may be the claim of a prune that is at work.
+    pub(crate) fn refuse_damaged(&self) -> Result<()> {
+        let Some(name) = self.damaged.first() else { return Ok(()) };
+        Err(Error::corrupt("a record in the trash is damaged: a prune may be deleting by it")
+            .entry(name)
+            .hint("`highwater prune` removes it; then try again"))
+    }
+
     /// When a snapshot was forgotten, by the store's clock.
     pub(crate) fn forgotten(&self, snapshot: SnapshotId) -> Option<Time> {
         self.of(Purpose::Forget, snapshot).map(|record| record.modified).min()
@@ -112,6 +118,13 @@ impl Trash {
     /// The tombstones of a snapshot.
     pub(crate) fn tombstones(&self, snapshot: SnapshotId) -> Vec<TrashRecord> {
         self.of(Purpose::Forget, snapshot).cloned().collect()
+    }
+
+    /// Whether somebody is deleting a pack.
+    pub(crate) fn claims(&self, pack: PackId) -> bool {
+        self.records
+            .iter()
+            .any(|record| record.doc.purpose == Purpose::Delete && record.doc.packs.contains(&pack))
     }
 
     /// Whether a prune has begun to delete a snapshot.
@@ -200,16 +213,26 @@ impl Vault {
 
     /// Puts a record, and reads when the store says that it was.
     pub(crate) fn put_trash(&self, doc: &TrashDoc) -> Result<TrashRecord> {
+        let name = self.put_trash_unseen(doc)?;
+        let modified = self.trash_put_at(&name)?;
+        Ok(TrashRecord { name, modified, doc: Arc::new(doc.clone()) })
+    }
+
+    /// Puts a record; tells its name.
+    pub(crate) fn put_trash_unseen(&self, doc: &TrashDoc) -> Result<String> {
         let name = trash_name(doc.id);
         let object = sealed::seal(self, ObjectKind::Trash, &name, doc)?;
         if !self.store().put_new(&name, object)? {
             return Err(Error::bug("two trash records with one random id").entry(name));
         }
+        Ok(name)
+    }
+
+    /// When a record was put that must be there, by the store's clock.
+    pub(crate) fn trash_put_at(&self, name: &str) -> Result<Time> {
         let listed = self.store().list(Some("trash"))?;
         match listed.into_iter().find(|listed| listed.name == name) {
-            Some(found) => {
-                Ok(TrashRecord { name, modified: found.modified, doc: Arc::new(doc.clone()) })
-            }
+            Some(found) => Ok(found.modified),
             None => Err(Error::unavailable("the store does not list what was just put")
                 .entry(name)
                 .hint("a prune needs a store that lists each object once it is put")),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use object_store::path::Path as Name;
 use object_store::{Error, PutPayload, PutResult, Result};
-use rustix::fs::{AtFlags, CWD, FlockOperation, RenameFlags};
+use rustix::fs::{AtFlags, CWD, FlockOperation, RenameFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::{Directory, TEMPORARY, failed, generic, meta_of, sync_directory};
@@ -87,6 +87,8 @@ impl Temporary {
         directory.env.fault(FaultPoint::LocalPutLink).map_err(generic)?;
         let parent = path.parent().unwrap_or(&directory.root);
         directory.make_durable(parent).map_err(at)?;
+        // The object's time is that of its put, not that of the last write before it.
+        touch(self.writer.file()).map_err(at)?;
         if overwrite {
             fs::rename(&self.path, path).map_err(at)?;
             self.published = true;
@@ -103,6 +105,12 @@ impl Temporary {
         let meta = meta_of(location.clone(), &self.writer.file().metadata().map_err(at)?)?;
         Ok(PutResult { e_tag: meta.e_tag, version: None, extensions: Default::default() })
     }
+}
+
+/// Sets a file's times to now, by the clock of its file system.
+fn touch(file: &File) -> io::Result<()> {
+    let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+    Ok(rustix::fs::futimens(file, &Timestamps { last_access: now, last_modification: now })?)
 }
 
 impl Drop for Temporary {

@@ -47,28 +47,47 @@ pub(super) fn decide(
     let mut decision = Decision { intents, ..Decision::default() };
     let held = held(survey, now)?;
     let living = survey.intents.iter().filter(|intent| !intent.is_dead(now));
-    let imports = living.filter_map(|intent| intent.intent.as_ref()?.import.as_ref());
-    decision.needed.extend(imports.flatten().copied());
+    for intent in living {
+        // Whatever their age: a clock may have been set back.
+        decision.needed.extend(&intent.packs);
+        let import = intent.intent.as_ref().ok().and_then(|intent| intent.import.as_ref());
+        decision.needed.extend(import.into_iter().flatten());
+    }
     let mut waiting = BTreeMap::new();
     let mut given_up = BTreeSet::new();
     let names: Vec<&SnapshotName> = survey.manifests.keys().collect();
     for (at, &name) in names.iter().enumerate() {
+        // One that was put late may lack packs that a prune had given up: it replaces nothing.
         let replaced = names.get(at + 1).filter(|next| next.snapshot == name.snapshot);
-        let replaced = replaced.map(|&next| survey.manifests[next].modified);
+        let replaced = replaced.map(|&next| &survey.manifests[next]);
+        let replaced = replaced.filter(|next| survey.is_whole(next)).map(|next| next.modified);
         let listed = &survey.manifests[name];
         let claimed = |why: Why| {
             let named = |claim: &TrashRecord| claim.doc.names(name.snapshot);
             why != Why::Forgotten || claim.is_none_or(named)
         };
         let why = match why(survey, name, replaced, (now, grace)) {
-            Fate::Goes(why) if !held.contains(&name.snapshot) && claimed(why) => why,
+            Fate::Goes(why)
+                if !held.contains(&name.snapshot)
+                    && claimed(why)
+                    && !(why == Why::Forgotten && survey.is_beyond_record(name)) =>
+            {
+                why
+            }
             fate => {
+                if matches!(fate, Fate::Goes(_)) && survey.is_beyond_record(name) {
+                    decision.warnings.push(format!(
+                        "snapshot {} stays: the record of {} is damaged, and has to tell of it",
+                        name.snapshot, name.node
+                    ));
+                }
                 let until = if let Fate::Waits(until) = fate { until } else { None };
                 if survey.trash.hides(name.snapshot) {
                     let (node, snapshot) = (name.node.clone(), name.snapshot);
                     waiting.insert(snapshot, Waiting { node, snapshot, until });
                 }
-                let packs = listed.packs.as_ref().map_err(|error| unreadable(name, error))?;
+                let packs =
+                    listed.packs.as_ref().map_err(|error| unreadable(name, until, error))?;
                 decision.needed.extend(packs);
                 continue;
             }
@@ -133,22 +152,23 @@ fn why(
 fn held(survey: &Survey, now: Time) -> Result<BTreeSet<SnapshotId>> {
     let mut held = BTreeSet::new();
     for intent in survey.intents.iter().filter(|intent| !intent.is_dead(now)) {
-        let Some(opened) = &intent.intent else {
-            let name = intent_name(intent.snapshot);
+        let opened = intent.intent.as_ref().map_err(|error| {
             let dead = after(intent.modified, INTENT_TIME_MAX);
-            let damage = Error::new(Kind::Corrupt, "it is damaged").entry(name);
-            return Err(refuse(&damage, format!("from {dead} on it stands for no backup")));
-        };
+            let damage = Error::new(error.kind(), error.message().to_owned());
+            let damage = damage.entry(intent_name(intent.snapshot));
+            refuse(&damage, format!("from {dead} on it stands for no backup"))
+        })?;
         held.insert(intent.snapshot);
         held.extend(opened.parent);
     }
     Ok(held)
 }
 
-fn unreadable(name: &SnapshotName, error: &Error) -> Error {
+fn unreadable(name: &SnapshotName, until: Option<Time>, error: &Error) -> Error {
     let id = name.snapshot;
-    let hint = match error.kind() {
-        Kind::Input => "use a newer highwater".to_owned(),
+    let hint = match (error.kind(), until) {
+        (Kind::Input, _) => "use a newer highwater".to_owned(),
+        (_, Some(until)) => format!("it goes by itself: `highwater prune` goes on from {until}"),
         _ => format!(
             "`highwater forget {id}` gives it up; once its time is over, `highwater prune` goes on"
         ),
@@ -157,6 +177,21 @@ fn unreadable(name: &SnapshotName, error: &Error) -> Error {
 }
 
 impl Decision {
+    /// Keeps generations that were to be replaced, or put behind a fence, only since the plan.
+    pub(super) fn keep_unplanned(&mut self, survey: &Survey, planned: &BTreeSet<&SnapshotName>) {
+        let stays =
+            |name: &SnapshotName, why: Why| why != Why::Forgotten && !planned.contains(name);
+        for (name, why) in &self.manifests {
+            if !stays(name, *why) {
+                continue;
+            }
+            for pack in survey.manifests[name].packs.iter().flatten() {
+                self.bytes_needed += self.packs.remove(pack).unwrap_or(0);
+            }
+        }
+        self.manifests.retain(|(name, why)| !stays(name, *why));
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.manifests.is_empty() && self.packs.is_empty() && !self.intents && self.trash.is_empty()
     }
@@ -183,7 +218,10 @@ impl Decision {
                     is_older(record.modified, now, INTENT_TIME_MAX)
                         || !hides && !record.doc.packs.iter().any(pack_left)
                 }
-                Purpose::Clock => is_older(record.modified, now, INTENT_TIME_MAX),
+                Purpose::Clock => {
+                    is_older(record.modified, now, INTENT_TIME_MAX)
+                        || is_older(now, record.modified, INTENT_TIME_MAX)
+                }
             }
         };
         let others = survey.trash.records.iter().filter(|record| Some(record.name.as_str()) != own);

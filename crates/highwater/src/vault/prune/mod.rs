@@ -7,10 +7,15 @@
 //! A **backup** (1) chooses the newest visible snapshot as its parent, (2) puts its intent, which
 //! names the parent, (3) looks whether the parent is still visible, in which generation, and whether
 //! all its packs are there, and else builds on nothing, (4) puts packs, (5) sees that its intent
-//! stands, (6) puts the manifest, (7) sees that its intent stands, and else takes the manifest back.
-//! A **forget** puts a tombstone. A **prune** (a) puts a claim, which names all that it means to
-//! delete, (b) lists trash, (c) lists intents and deletes the dead ones, those older than a day,
-//! (d) lists manifests and opens them, (e) deletes manifests, then packs, then trash, its claim last.
+//! stands and that all packs are there, (6) puts the manifest, (7) sees that its intent stands. If not,
+//! it reads the trash and then lists packs: the manifest stays if no claim names a pack of it and none
+//! is missing, and is taken back else, if it is younger than an hour. From (6) on it deletes no pack,
+//! whatever it is answered: the put may have landed, and others may have built on it.
+//! A **forget** puts a tombstone for each snapshot. A **prune** (a) puts a claim, which names the
+//! forgotten snapshots and the packs that it means to delete, (b) lists trash, (c) lists intents and
+//! deletes the dead ones, those older than a day, (d) lists manifests and opens them, then packs,
+//! (e) deletes manifests, then packs, then trash, its claim last; before each deletion it sees that its
+//! claim stands and is not half a day old.
 //!
 //! - *A parent is forgotten.* Tombstone before (3): the backup sees it. After (3): the intent was put
 //!   before the tombstone. If the prune finds it alive in (c), it keeps the parent whole. If it finds
@@ -19,17 +24,27 @@
 //!   gone before the tombstone is, and (3) does not find the parent.
 //! - *A backup that slept for more than a day* is taken for dead. The prune deletes the intent and
 //!   then lists manifests; the backup puts its manifest and then looks for its intent. So the prune
-//!   sees the manifest, or the backup misses its intent and takes the manifest back. (A backup ends
-//!   by itself after half a day; only a machine that is suspended between (5) and (6) gets here.)
-//! - *Packs of a running backup* are in no manifest. They are younger than its intent, and what is in
-//!   no manifest stays for two days, but for packs that a claim names: those were in a manifest that
-//!   has been deleted, and whoever builds on them names a parent, as above.
+//!   sees the manifest and keeps its packs, or the backup misses its intent. Then the packs are claimed,
+//!   or gone, or left alone, which (7) tells apart. What others have built on the manifest meanwhile
+//!   names its packs itself. (A backup ends by itself after half a day, the time of a suspended machine
+//!   included; only one that is suspended between (5) and (7) gets here. If it dies there as well, a
+//!   snapshot without its packs stays visible: backups build on nothing then, a policy does not count
+//!   it, and it is to be forgotten by its id.)
+//! - *Packs of a running backup* are in no manifest. Their names follow from its intent, so that they
+//!   are known while it lives, whatever their age. What no manifest and no living intent needs stays for
+//!   two days, but for packs that a claim names: those were in a manifest that has been deleted, and
+//!   whoever builds on them names a parent, as above.
+//! - *Leftovers of a killed backup* are collected by its writer's next one in the order of a prune:
+//!   intent, claim, manifests, packs. So a clone of that writer that still runs is safe as above.
 //! - *A forgotten snapshot is brought back.* The undo removes the tombstone and then looks for a claim;
 //!   the prune puts its claim and then looks for tombstones. So the prune leaves it alone, or the undo
 //!   sees the claim and puts the tombstone back. What a claim names is hidden as well, so that no
-//!   backup builds on it meanwhile.
+//!   backup builds on it meanwhile. A tombstone names one snapshot: undoing is deleting it, and two at
+//!   once have nothing to do with one another. While a record can't be opened, which may be a claim,
+//!   nothing is brought back and nothing is rewritten.
 //! - *Two prunes.* Each deletes only what none of the manifests that it has listed needs. Deleting
-//!   twice is deleting once. A claim that a killed prune has left is finished by the next one.
+//!   twice is deleting once. A claim that a killed prune has left is finished by the next one, and
+//!   removed a day later at most: a prune that wakes after that finds its claim gone, and ends.
 //! - *An import* puts an intent that names every pack it needs, then looks for tombstones and claims,
 //!   then puts packs, and sees that its intent stands before and after its manifest is put. A prune
 //!   whose claim it does not see finds its intent in (c), and keeps those packs.
@@ -43,6 +58,9 @@
 //!   looked; so no manifest of a snapshot appears while the snapshot is deleted. Of two rewritings both
 //!   see the other's intent, or one does. A backup that began with
 //!   the old generation keeps it by its intent, as any parent; one that begins takes the highest.
+//!   A rewriting that slept is as a backup that slept. It takes a generation back only where a lower one
+//!   stands; and a generation goes as replaced only if all packs of the next one are there, and if it
+//!   was to go before the claim was put, so that the claim names no pack of what replaces it.
 //! - *Killed anywhere:* manifests go before packs, and what hides them goes last. So a snapshot that
 //!   is visible is whole, and the next prune finds the rest by the claim.
 //!
@@ -56,10 +74,11 @@ use serde::Serialize;
 
 use crate::control::{Control, Event};
 use crate::env::FaultPoint;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::ids::{NodeName, PackId, SnapshotId, Time, WriterId};
 
 use super::checked::Share;
+use super::intent::BACKUP_TIME_MAX;
 use super::pack::pack_name;
 use super::trash::{Forgotten, GRACE, Purpose, TrashDoc, TrashRecord};
 use super::{Actor, SnapshotName, Vault};
@@ -237,11 +256,9 @@ pub fn plan(
         generation: name.generation,
         why: *why,
     };
+    let mut warnings = decision.warnings.clone();
     let rewrite = match &options.rewrite {
-        Some(rewriting) => {
-            let names = vault.snapshot_names(None)?;
-            Some(rewrite::plan(vault, &names, rewriting, control)?.0)
-        }
+        Some(rewriting) => plan_rewriting(vault, rewriting, control, &mut warnings)?,
         None => None,
     };
     Ok(PrunePlan {
@@ -253,14 +270,38 @@ pub fn plan(
         packs_young: decision.packs_young,
         waiting: decision.waiting.clone(),
         rewrite,
-        warnings: decision.warnings.clone(),
+        warnings,
         options: options.clone(),
         decision,
         known,
     })
 }
 
-/// Deletes what a plan names, as far as nobody needs it any more.
+/// Damage of a pack is no reason to delete nothing: then nothing is rewritten.
+fn plan_rewriting(
+    vault: &Vault,
+    options: &Rewriting,
+    control: &Control,
+    warnings: &mut Vec<String>,
+) -> Result<Option<RewritePlan>> {
+    let names = vault.snapshot_names(None)?;
+    match rewrite::plan(vault, &names, options, control) {
+        Ok((plan, _)) => Ok(Some(plan)),
+        Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound) => {
+            let object = error.entry_name().unwrap_or("a pack");
+            warnings.push(format!(
+                "nothing is rewritten: {object} can't be read ({}); `highwater check` tells what \
+                 needs it",
+                error.message()
+            ));
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Deletes what a plan names, as far as nobody needs it any more. Where another prune has finished, or
+/// removed, what this one has claimed, it ends there.
 ///
 /// # Errors
 /// Conflict where this user prunes the vault already; as [`plan`] otherwise. Whatever ends it, what
@@ -285,7 +326,8 @@ fn claim_and_delete(
     control: &Control,
 ) -> Result<Pruned> {
     control.env.fault(FaultPoint::PruneClaim)?;
-    let claim = vault.put_trash(&claim(vault, actor, &plan.decision)?)?;
+    let start = control.env.monotonic();
+    let mut claim = vault.put_trash(&claim(vault, actor, &plan.decision)?)?;
     control.env.fault(FaultPoint::PruneSurvey)?;
     let writer = actor.writer(&control.env)?;
     let (survey, decision) = match look_again(vault, &claim, plan, writer, control) {
@@ -296,7 +338,9 @@ fn claim_and_delete(
             return Err(error);
         }
     };
-    let pruned = delete(vault, &survey, &decision, control)?;
+    narrow(vault, actor, &mut claim, &decision)?;
+    let own = Own { vault, claim: &claim, start, control };
+    let pruned = delete(&own, &survey, &decision)?;
     control.env.fault(FaultPoint::PruneTrash)?;
     vault.store().delete(&claim.name)?;
     Ok(pruned)
@@ -304,12 +348,32 @@ fn claim_and_delete(
 
 /// What a prune means to delete, said before it decides for good.
 fn claim(vault: &Vault, actor: &Actor, decision: &Decision) -> Result<TrashDoc> {
-    let forgotten = decision.manifests.iter().filter(|(_, why)| *why == Why::Forgotten);
+    // What was brought back since the plan must not be hidden again.
+    let trash = vault.trash()?;
+    let forgotten = decision
+        .manifests
+        .iter()
+        .filter(|(name, why)| *why == Why::Forgotten && trash.forgotten(name.snapshot).is_some());
     let snapshots: BTreeSet<Forgotten> = forgotten
         .map(|(name, _)| Forgotten { node: name.node.clone(), snapshot: name.snapshot })
         .collect();
     let packs: Vec<PackId> = decision.packs.keys().copied().collect();
     TrashDoc::new(vault, Purpose::Delete, &actor.name, snapshots.into_iter().collect(), packs)
+}
+
+/// A claim that names a snapshot which stays, brought back just before the claim was put, hides it no
+/// longer than until a smaller one stands.
+fn narrow(vault: &Vault, actor: &Actor, own: &mut TrashRecord, decision: &Decision) -> Result<()> {
+    let goes = |gone: &Forgotten| {
+        decision.manifests.iter().any(|(name, _)| name.snapshot == gone.snapshot)
+    };
+    if own.doc.snapshots.iter().all(goes) {
+        return Ok(());
+    }
+    let smaller = vault.put_trash(&claim(vault, actor, decision)?)?;
+    vault.store().delete(&own.name)?;
+    *own = smaller;
+    Ok(())
 }
 
 /// Decides again, now that the claim stands; no more than what it names is left of it.
@@ -329,20 +393,46 @@ fn look_again(
         return Err(busy());
     }
     survey.finish(vault, &mut known)?;
-    let decision = decide(&survey, claim.modified, plan.options.grace, Some(claim))?;
+    let mut decision = decide(&survey, claim.modified, plan.options.grace, Some(claim))?;
+    // Nor does a generation go that was not to go before: what replaces it was seen, with its packs,
+    // before those of the claim were chosen.
+    let planned: BTreeSet<&SnapshotName> =
+        plan.decision.manifests.iter().map(|(name, _)| name).collect();
+    decision.keep_unplanned(&survey, &planned);
     Ok((survey, decision))
+}
+
+/// The claim of a prune that deletes.
+struct Own<'a> {
+    vault: &'a Vault,
+    claim: &'a TrashRecord,
+    /// On the monotonic clock.
+    start: Duration,
+    control: &'a Control,
+}
+
+impl Own<'_> {
+    /// Whether the claim still stands, to be asked before each deletion: a machine that was suspended
+    /// may wake long after others have taken it for dead, and have built on what it was to delete.
+    ///
+    /// # Errors
+    /// Conflict where the claim is so old that others may remove it.
+    fn stands(&self) -> Result<bool> {
+        let age = self.control.env.monotonic().saturating_sub(self.start);
+        if age > BACKUP_TIME_MAX {
+            return Err(Error::conflict("the prune took so long that it was given up")
+                .hint("prune again: what is left is deleted then"));
+        }
+        Ok(self.vault.store().size(&self.claim.name)?.is_some())
+    }
 }
 
 fn busy() -> Error {
     Error::conflict("another prune of this vault is at work").hint("prune again once it has ended")
 }
 
-fn delete(
-    vault: &Vault,
-    survey: &Survey,
-    decision: &Decision,
-    control: &Control,
-) -> Result<Pruned> {
+fn delete(own: &Own<'_>, survey: &Survey, decision: &Decision) -> Result<Pruned> {
+    let Own { vault, control, .. } = *own;
     let mut pruned = Pruned::default();
     control.report(Event::Stage { name: "prune", bytes_total: decision.packs.values().sum() });
     for (name, why) in &decision.manifests {
@@ -351,12 +441,18 @@ fn delete(
             survey.remember(vault, name)?;
         }
         control.env.fault(FaultPoint::PruneManifest)?;
+        if !own.stands()? {
+            return Ok(pruned);
+        }
         vault.store().delete(&name.object())?;
         pruned.manifests += 1;
     }
     for (&pack, &bytes) in &decision.packs {
         control.cancel.check()?;
         control.env.fault(FaultPoint::PrunePack)?;
+        if !own.stands()? {
+            return Ok(pruned);
+        }
         vault.store().delete(&pack_name(pack))?;
         control.report(Event::Bytes(bytes));
         pruned.packs += 1;
@@ -364,6 +460,9 @@ fn delete(
     }
     for name in &decision.trash {
         control.env.fault(FaultPoint::PruneTrash)?;
+        if !own.stands()? {
+            return Ok(pruned);
+        }
         vault.store().delete(name)?;
     }
     Ok(pruned)

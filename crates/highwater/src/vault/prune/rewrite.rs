@@ -17,6 +17,7 @@ use crate::vault::manifest::{EntryRecord, Leaf, Manifest, PackRef, Runs};
 use crate::vault::pack::FrameKind;
 use crate::vault::read::leaf_packs;
 use crate::vault::runs::{self, Place, Run};
+use crate::vault::trash::{Purpose, TrashRecord};
 use crate::vault::{Actor, SnapshotName, Vault};
 
 use super::copy::{Reader, Writer};
@@ -79,6 +80,8 @@ pub(super) fn run(
         victims: BTreeMap::new(),
         moved: HashMap::new(),
         leaves: HashMap::new(),
+        by: actor.name.clone(),
+        tried: false,
         put: 0,
     };
     match task.carry_out(options) {
@@ -88,10 +91,11 @@ pub(super) fn run(
             Ok(rewritten)
         }
         Err(error) => {
-            // Packs that a manifest names already stay; else none of them is needed.
-            match task.put {
-                0 => vault.discard(intent.snapshot)?,
-                _ => vault.delete_intent(intent.snapshot)?,
+            // Once a manifest was tried it may be visible, whatever was answered: a prune that comes
+            // later sees what is needed.
+            match task.tried {
+                false => vault.discard(intent.snapshot)?,
+                true => vault.delete_intent(intent.snapshot)?,
             }
             Err(error)
         }
@@ -113,14 +117,23 @@ struct Task<'a> {
     /// Where units of the victims are now.
     moved: HashMap<(PackId, u32), (PackId, u32)>,
     leaves: HashMap<LeafIdentity, NewLeaf>,
+    by: String,
+    /// A manifest was to be put, and may be there.
+    tried: bool,
     /// Manifests that were put.
     put: u64,
 }
 
 impl Task<'_> {
     fn carry_out(&mut self, options: &Rewriting) -> Result<Rewritten> {
-        // The intent stands: whoever rewrites as well sees it, and whoever claims gives way to it.
-        if Survey::begin(self.vault)?.is_rewritten_beside(Some(self.rewriting)) {
+        // The intent stands; so whoever claims from now on sees it. Whoever has claimed before goes
+        // first.
+        let survey = Survey::begin(self.vault)?;
+        survey.trash.refuse_damaged()?;
+        let claimed = |record: &TrashRecord| record.doc.purpose == Purpose::Delete;
+        if survey.trash.records.iter().any(claimed)
+            || survey.is_rewritten_beside(Some(self.rewriting))
+        {
             return Err(busy());
         }
         let mut names = self.vault.snapshot_names(None)?;
@@ -223,18 +236,35 @@ impl Task<'_> {
             return Ok(());
         }
         let manifest = self.next_generation(old, sizes)?;
+        self.verify(&manifest, sizes)?;
         let late = self.control.env.monotonic().saturating_sub(self.start) > BACKUP_TIME_MAX;
         if late || !self.vault.intent_stands(self.rewriting)? {
             return Err(given_up());
         }
         self.control.env.fault(FaultPoint::RewriteManifest)?;
+        self.tried = true;
         self.vault.put_manifest(&manifest)?;
+        self.control.env.fault(FaultPoint::RewriteSecondLook)?;
         // As with a backup: who takes this rewriting for dead removes the intent first.
         if !self.vault.intent_stands(self.rewriting)? {
-            self.vault.take_back(&manifest)?;
+            self.vault.stays_without_intent(&manifest, &self.by)?;
             return Err(given_up());
         }
         self.put += 1;
+        Ok(())
+    }
+
+    /// Every map that has changed leads to units that are there.
+    fn verify(&self, manifest: &Manifest, sizes: &HashMap<PackId, u64>) -> Result<()> {
+        for entry in manifest.entries() {
+            for (number, leaf) in entry.leaves.iter().enumerate() {
+                self.control.cancel.check()?;
+                let mut packs = leaf_packs(manifest, leaf).into_iter().flatten();
+                if packs.any(|pack| sizes.contains_key(&pack.id)) {
+                    self.vault.load_leaf(manifest, entry, number)?;
+                }
+            }
+        }
         Ok(())
     }
 

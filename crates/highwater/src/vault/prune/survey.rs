@@ -16,15 +16,21 @@ use crate::vault::snapshots::foreign;
 use crate::vault::trash::Trash;
 use crate::vault::{SnapshotName, Vault};
 
+/// The packs of a backup may become visible in another order than that of their numbers, but not so far
+/// apart.
+const PACK_GAP_MAX: u32 = 64;
+
 /// What is known of manifests that were opened before; they never change under their name.
 pub(super) type Known = BTreeMap<SnapshotName, BTreeSet<PackId>>;
 
 /// An intent, as listed.
 pub(super) struct Announced {
     pub(super) snapshot: SnapshotId,
+    /// Its own packs, as far as they are listed: their names follow from the snapshot.
+    pub(super) packs: Vec<PackId>,
     pub(super) modified: Time,
-    /// What it says; `None` where it can't be opened.
-    pub(super) intent: Option<Intent>,
+    /// What it says; else why it can't be opened.
+    pub(super) intent: Result<Intent>,
 }
 
 /// A manifest, as listed.
@@ -47,6 +53,8 @@ pub(super) struct Survey {
     pub(super) manifests: BTreeMap<SnapshotName, Listed>,
     pub(super) packs: BTreeMap<PackId, Stored>,
     pub(super) records: BTreeMap<NodeName, NodeRecord>,
+    /// Nodes whose newest record is damaged.
+    pub(super) damaged: BTreeSet<NodeName>,
 }
 
 impl Survey {
@@ -66,14 +74,15 @@ impl Survey {
             let id = listed.name.strip_prefix("intents/").and_then(|id| id.parse().ok());
             let snapshot = id.ok_or_else(|| foreign(&listed.name))?;
             let intent = match vault.open_intent(&listed.name) {
-                Ok(intent) => Some(intent),
+                Ok(intent) => Ok(intent),
                 // The backup has ended: its manifest is listed later.
                 Err(error) if error.kind() == Kind::NotFound => continue,
                 // Whether that matters is decided by its age.
-                Err(error) if error.kind() == Kind::Corrupt => None,
+                Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Input) => Err(error),
                 Err(error) => return Err(error),
             };
-            intents.push(Announced { snapshot, modified: listed.modified, intent });
+            let packs = Vec::new();
+            intents.push(Announced { snapshot, packs, modified: listed.modified, intent });
         }
         Ok(Survey { trash, intents, ..Survey::default() })
     }
@@ -103,7 +112,7 @@ impl Survey {
         for listed in vault.store().list(Some("snapshots"))? {
             let name = SnapshotName::parse(&listed.name).ok_or_else(|| foreign(&listed.name))?;
             if !self.records.contains_key(&name.node)
-                && let Some(record) = vault.node_record(&name.node)?
+                && let Some(record) = self.record(vault, &name.node)?
             {
                 self.records.insert(name.node.clone(), record);
             }
@@ -128,7 +137,49 @@ impl Survey {
             let id = id.ok_or_else(|| foreign(&listed.name))?;
             self.packs.insert(id, Stored { size: listed.size, modified: listed.modified });
         }
+        for intent in &mut self.intents {
+            let (mut number, mut gap) = (0, 0);
+            while gap < PACK_GAP_MAX {
+                let id = vault.pack_id(intent.snapshot, number);
+                number += 1;
+                gap += 1;
+                if self.packs.contains_key(&id) {
+                    intent.packs.push(id);
+                    gap = 0;
+                }
+            }
+        }
         Ok(())
+    }
+
+    /// The record of a node. Where the newest one is damaged, one before it: it tells of less.
+    fn record(&mut self, vault: &Vault, node: &NodeName) -> Result<Option<NodeRecord>> {
+        match vault.node_record(node) {
+            Err(error) if error.kind() == Kind::Corrupt => {
+                self.damaged.insert(node.clone());
+                match vault.readable_record(node) {
+                    Err(error) if error.kind() == Kind::Corrupt => Ok(None),
+                    record => record,
+                }
+            }
+            record => record,
+        }
+    }
+
+    /// Whether a snapshot can't go since the node's record would have to say so, and is damaged.
+    pub(super) fn is_beyond_record(&self, name: &SnapshotName) -> bool {
+        self.damaged.contains(&name.node) && self.must_record(name)
+    }
+
+    fn must_record(&self, name: &SnapshotName) -> bool {
+        let newest = self.records.get(&name.node).and_then(|record| record.newest);
+        !newest.is_some_and(|(_, seq)| seq > name.seq) && !self.is_fenced(name)
+    }
+
+    /// Whether a manifest can be opened and all its packs are there.
+    pub(super) fn is_whole(&self, manifest: &Listed) -> bool {
+        let there = |packs: &BTreeSet<PackId>| packs.iter().all(|id| self.packs.contains_key(id));
+        manifest.packs.as_ref().is_ok_and(there)
     }
 
     /// Whether a deposed writer put it behind the fence.
@@ -139,8 +190,7 @@ impl Survey {
     /// Before the newest snapshot of a node goes, its record says so: it is not lost, its number is not
     /// given again, and the marks that it has seen still count.
     pub(super) fn remember(&self, vault: &Vault, name: &SnapshotName) -> Result<()> {
-        let newest = self.records.get(&name.node).and_then(|record| record.newest);
-        if newest.is_some_and(|(_, seq)| seq > name.seq) || self.is_fenced(name) {
+        if !self.must_record(name) {
             return Ok(());
         }
         let manifest = match vault.manifest(name) {
@@ -167,14 +217,20 @@ impl Survey {
 }
 
 impl Announced {
-    /// No backup commits so long after it put its intent.
+    /// No backup commits so long after it put its intent. One from the far future was put under a
+    /// clock that was wrong, and would else stand for ever.
     pub(super) fn is_dead(&self, now: Time) -> bool {
         is_older(self.modified, now, INTENT_TIME_MAX)
+            || is_older(now, self.modified, INTENT_TIME_MAX)
     }
 
     /// Whether it is that of a rewriting.
     pub(super) fn rewrites(&self) -> bool {
-        self.intent.as_ref().is_some_and(|intent| intent.rewrite)
+        match &self.intent {
+            Ok(intent) => intent.rewrite,
+            // What a newer program does may be that.
+            Err(error) => error.kind() == Kind::Input,
+        }
     }
 
     /// Whether it is that of a rewriting by `writer`, which was killed: who holds the lock of the vault
@@ -184,7 +240,7 @@ impl Announced {
         let ours = |intent: &Intent| {
             intent.rewrite && intent.writer == writer && boot.is_some() && intent.boot == boot
         };
-        self.intent.as_ref().is_some_and(ours)
+        self.intent.as_ref().is_ok_and(ours)
     }
 }
 

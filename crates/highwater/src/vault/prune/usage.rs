@@ -153,8 +153,11 @@ pub(super) fn choose(fills: &[Fill], unused_max: Share, bytes_max: u64) -> Vec<F
     let mut chosen = Vec::new();
     let mut bytes = 0;
     for fill in order {
-        if unused <= unused_max.of(total) || bytes + fill.used > bytes_max {
+        if unused <= unused_max.of(total) {
             break;
+        }
+        if bytes + fill.used > bytes_max {
+            continue;
         }
         bytes += fill.used;
         unused -= fill.unused();
@@ -185,6 +188,12 @@ mod tests {
         assert_eq!(chosen(&fills, "1%", 1000), [2, 3], "the first one is full enough for itself");
         assert_eq!(chosen(&fills, "0.1%", 1000), [2, 3, 1]);
         assert_eq!(chosen(&fills, "0.1%", 69), [2], "no more is copied");
+        let large = [fill(1, 1000, 500), fill(2, 100, 60)];
+        assert_eq!(
+            chosen(&large, "0.1%", 100),
+            [2],
+            "a large one does not stand before a small one"
+        );
         assert_eq!(chosen(&[], "1%", 10), [0; 0]);
     }
 }
