@@ -84,7 +84,9 @@ fn of_a_backup() -> Vec<FaultPoint> {
 /// Whether the manifest is stored when a fault point is reached.
 fn is_after_the_manifest(point: FaultPoint) -> Option<bool> {
     match point {
-        FaultPoint::BackupNodeRecord | FaultPoint::BackupIntentDelete => Some(true),
+        FaultPoint::BackupSecondLook
+        | FaultPoint::BackupNodeRecord
+        | FaultPoint::BackupIntentDelete => Some(true),
         // Every object passes these.
         FaultPoint::LocalPutSync | FaultPoint::LocalPutLink => None,
         _ => Some(false),

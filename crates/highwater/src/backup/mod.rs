@@ -13,7 +13,9 @@ use crate::error::{Error, Result};
 use crate::ids::{Epoch, GuardKind, NodeName, RelPath, Seq, SnapshotId};
 use crate::node::NodeFile;
 use crate::vault::manifest::{EntryRecord, Mark, PartRecord};
-use crate::vault::{Actor, BACKUP_TIME_MAX, Intent, Manifest, SnapshotName, Vault, copied};
+use crate::vault::{
+    Actor, BACKUP_TIME_MAX, Intent, Location, Manifest, SnapshotName, Vault, copied,
+};
 
 mod assemble;
 mod batch;
@@ -327,12 +329,15 @@ impl Task<'_> {
     }
 
     /// Removes what was stored. Once a manifest was tried it may be visible, or become so late, and
-    /// others may have built on it: then the packs are left to a prune.
+    /// others may have built on it: then the packs are left to a prune. What a directory has refused does
+    /// not come late.
     fn discard(&self, tried: bool) -> Result<()> {
-        match tried {
-            true => self.vault.delete_intent(self.intent.snapshot),
-            false => self.vault.discard(self.intent.snapshot),
+        let Intent { snapshot, node, .. } = &self.intent;
+        let local = matches!(self.vault.location(), Location::Local(_));
+        if tried && (!local || self.vault.is_committed(node, *snapshot)?) {
+            return self.vault.delete_intent(*snapshot);
         }
+        self.vault.discard(*snapshot)
     }
 }
 

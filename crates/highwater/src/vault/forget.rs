@@ -188,9 +188,11 @@ fn too_late(snapshot: SnapshotId) -> Error {
         .hint("`highwater snapshots` lists what is left")
 }
 
-fn by_policy(vault: &Vault, options: &ForgetOptions, names: &[SnapshotName]) -> Result<ForgetPlan> {
-    let mut warnings = Vec::new();
-    let mut nodes: BTreeMap<NodeName, Vec<Result<SnapshotInfo, SnapshotId>>> = BTreeMap::new();
+/// The snapshots of each node; the bare id of one that can't be judged, which stays.
+type Judged = BTreeMap<NodeName, Vec<Result<SnapshotInfo, SnapshotId>>>;
+
+fn by_node(vault: &Vault, names: &[SnapshotName], warnings: &mut Vec<String>) -> Result<Judged> {
+    let mut nodes: Judged = BTreeMap::new();
     let packs = vault.packs_present()?;
     let there = |pack: &PackRef| packs.get(&pack_name(pack.id)) == Some(&pack.size);
     for name in names {
@@ -216,6 +218,12 @@ fn by_policy(vault: &Vault, options: &ForgetOptions, names: &[SnapshotName]) -> 
         };
         nodes.entry(name.node.clone()).or_default().push(info);
     }
+    Ok(nodes)
+}
+
+fn by_policy(vault: &Vault, options: &ForgetOptions, names: &[SnapshotName]) -> Result<ForgetPlan> {
+    let mut warnings = Vec::new();
+    let nodes = by_node(vault, names, &mut warnings)?;
     let now = vault.env().now();
     let mut planned = Vec::new();
     for (node, infos) in nodes {

@@ -98,17 +98,7 @@ pub(super) fn decide(
     decision.waiting = waiting.into_values().collect();
     let claims = survey.trash.records.iter().filter(|record| record.doc.purpose == Purpose::Delete);
     given_up.extend(claims.flat_map(|record| record.doc.packs.iter().copied()));
-    for (&id, pack) in &survey.packs {
-        if decision.needed.contains(&id) {
-            decision.bytes_needed += pack.size;
-        } else if given_up.contains(&id) || is_older(pack.modified, now, UNREFERENCED_TIME_MAX) {
-            if claim.is_none_or(|claim| claim.doc.packs.contains(&id)) {
-                decision.packs.insert(id, pack.size);
-            }
-        } else {
-            decision.packs_young += 1;
-        }
-    }
+    decision.choose_packs(survey, now, claim, &given_up);
     decision.warnings.extend(survey.trash.damaged.iter().map(|name| {
         format!("{name} can't be opened and is removed: what it has forgotten is visible again")
     }));
@@ -177,6 +167,28 @@ fn unreadable(name: &SnapshotName, until: Option<Time>, error: &Error) -> Error 
 }
 
 impl Decision {
+    /// Packs that nobody needs, and that were given up or are old.
+    fn choose_packs(
+        &mut self,
+        survey: &Survey,
+        now: Time,
+        claim: Option<&TrashRecord>,
+        given_up: &BTreeSet<PackId>,
+    ) {
+        for (&id, pack) in &survey.packs {
+            if self.needed.contains(&id) {
+                self.bytes_needed += pack.size;
+            } else if given_up.contains(&id) || is_older(pack.modified, now, UNREFERENCED_TIME_MAX)
+            {
+                if claim.is_none_or(|claim| claim.doc.packs.contains(&id)) {
+                    self.packs.insert(id, pack.size);
+                }
+            } else {
+                self.packs_young += 1;
+            }
+        }
+    }
+
     /// Keeps generations that were to be replaced, or put behind a fence, only since the plan.
     pub(super) fn keep_unplanned(&mut self, survey: &Survey, planned: &BTreeSet<&SnapshotName>) {
         let stays =

@@ -173,7 +173,7 @@ impl Survey {
 
     fn must_record(&self, name: &SnapshotName) -> bool {
         let newest = self.records.get(&name.node).and_then(|record| record.newest);
-        !newest.is_some_and(|(_, seq)| seq > name.seq) && !self.is_fenced(name)
+        newest.is_none_or(|(_, seq)| seq <= name.seq) && !self.is_fenced(name)
     }
 
     /// Whether a manifest can be opened and all its packs are there.
