@@ -8,6 +8,8 @@ mod circle;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod crash_backup;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
 mod crash_import;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
@@ -18,6 +20,8 @@ mod crash_restore;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod forget;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
 mod freeze;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]

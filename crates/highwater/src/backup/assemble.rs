@@ -20,6 +20,7 @@ use crate::vault::{Manifest, Vault};
 
 use super::buffers::Buffers;
 use super::messages::{Halt, Hashed, Job, Read, Write};
+use super::room::Room;
 
 /// Runs up to so many bytes stand in the manifest itself.
 const INLINE_BYTES_MAX: usize = 256;
@@ -75,6 +76,7 @@ pub(super) struct Assembler<'a> {
     snapshot: SnapshotId,
     parent: Option<&'a Manifest>,
     buffers: &'a Buffers,
+    room: &'a Room,
     jobs: Sender<Job>,
     out: Sender<Write>,
     pack: Option<OpenPack>,
@@ -91,7 +93,7 @@ impl<'a> Assembler<'a> {
         vault: &'a Vault,
         snapshot: SnapshotId,
         parent: Option<&'a Manifest>,
-        buffers: &'a Buffers,
+        (buffers, room): (&'a Buffers, &'a Room),
         jobs: Sender<Job>,
         out: Sender<Write>,
     ) -> Assembler<'a> {
@@ -100,6 +102,7 @@ impl<'a> Assembler<'a> {
             snapshot,
             parent,
             buffers,
+            room,
             jobs,
             out,
             pack: None,
@@ -296,6 +299,7 @@ impl<'a> Assembler<'a> {
     }
 
     fn send_frame(&mut self, frame: PlainFrame) -> Result<(), Halt> {
+        self.room.take(frame.bytes.len())?;
         let pack = self.pack.as_mut().expect("a unit was promised to it");
         let (reply, sealed) = bounded(1);
         let job = Job::Seal { key: Arc::clone(&pack.key), number: pack.frames, frame, reply };

@@ -25,6 +25,7 @@ mod effort;
 mod messages;
 mod pipeline;
 mod plan;
+mod room;
 mod write;
 
 use commit::Draft;

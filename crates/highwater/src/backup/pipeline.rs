@@ -21,12 +21,15 @@ use super::batch::{Batcher, Cut, Rate};
 use super::buffers::Buffers;
 use super::effort::Gauge;
 use super::messages::{Halt, Hashed, Job, Read, Write};
+use super::room::Room;
 use super::write::{Written, write_packs};
 
 /// Batches between reader and assembler: at most so many times 4 MiB.
 const BATCHES_MAX: usize = 4;
-/// Frames between assembler and writer: at most so many times 4 MiB.
-const FRAMES_MAX: usize = 6;
+/// Frames between assembler and writer; what they hold is bounded by [`Room`].
+const FRAMES_MAX: usize = 512;
+/// Jobs that no worker has taken yet.
+const JOBS_MAX: usize = 16;
 /// Hashing, compressing and sealing are shared by so many threads.
 const WORKERS_MAX: usize = 8;
 /// A unit is looked through for anything but zeros in pieces of so many bytes.
@@ -65,8 +68,8 @@ pub(super) fn run(
 ) -> Result<Stored> {
     let (read_in, read_out) = bounded::<Read>(BATCHES_MAX);
     let (write_in, write_out) = bounded::<Write>(FRAMES_MAX);
-    // A job's place in a queue above bounds their number here.
-    let (jobs_in, jobs_out) = bounded::<Job>(BATCHES_MAX + FRAMES_MAX);
+    let (jobs_in, jobs_out) = bounded::<Job>(JOBS_MAX);
+    let room = &Room::new();
     let keys = vault.unit_keys();
     let gauge = &Gauge::default();
     let buffers = &Buffers::default();
@@ -79,10 +82,13 @@ pub(super) fn run(
         drop(jobs_out);
         let assembler_jobs = jobs_in.clone();
         let assembler = scope.spawn(move || {
-            Assembler::new(vault, snapshot, parent, buffers, assembler_jobs, write_in)
-                .run(&read_out)
+            let memory = (buffers, room);
+            Assembler::new(vault, snapshot, parent, memory, assembler_jobs, write_in).run(&read_out)
         });
-        let writer = scope.spawn(move || write_packs(vault, &write_out, gauge, buffers, control));
+        let writer = scope.spawn(move || {
+            let _closing = room.closing();
+            write_packs(vault, &write_out, gauge, (buffers, room), control)
+        });
         let mut reader =
             Reader { jobs: jobs_in, out: read_in, rate: Rate::new(rate_max), buffers, control };
         let read = reader.run(parts);

@@ -17,6 +17,7 @@ use crate::vault::upload::{Ending, Upload};
 use super::buffers::Buffers;
 use super::effort::{Gauge, Watch};
 use super::messages::{Halt, Write};
+use super::room::Room;
 
 /// The packs that were written.
 #[derive(Default)]
@@ -52,13 +53,20 @@ pub(super) fn write_packs(
     vault: &Vault,
     input: &Receiver<Write>,
     gauge: &Gauge,
-    buffers: &Buffers,
+    (buffers, room): (&Buffers, &Room),
     control: &Control,
 ) -> Result<Written, Halt> {
     let mut written = Written::default();
     let mut packs = Packs::default();
-    let outcome =
-        write_all(vault, input, Watch::new(gauge), buffers, control, &mut packs, &mut written);
+    let outcome = write_all(
+        vault,
+        input,
+        Watch::new(gauge),
+        (buffers, room),
+        control,
+        &mut packs,
+        &mut written,
+    );
     if outcome.is_err() {
         // What ended the backup is told, not what follows from it: an unfinished upload is never
         // visible, and the caller removes the packs that are.
@@ -72,7 +80,7 @@ fn write_all<'a>(
     vault: &'a Vault,
     input: &Receiver<Write>,
     mut watch: Watch<'_>,
-    buffers: &Buffers,
+    (buffers, room): (&Buffers, &Room),
     control: &Control,
     packs: &mut Packs<'a>,
     written: &mut Written,
@@ -98,6 +106,7 @@ fn write_all<'a>(
                 watch.note(sealed_at - begin, stored, sealed.bytes.len());
                 pack.frames.push(sealed.record);
                 pack.ids.extend(ids);
+                room.give(sealed.record.plain as usize);
                 buffers.give(sealed.bytes);
                 control.env.fault(FaultPoint::BackupPackWrite)?;
             }
