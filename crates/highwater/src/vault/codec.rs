@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 
 /// zstd's level where time counts: without entropy coding of literals, two to three times as fast as
 /// level 1 there and back, for a fifth to a third more bytes.
-const ZSTD_LEVEL_FAST: i32 = -8;
+const ZSTD_LEVEL_FAST: i32 = -10;
 /// zstd's level where bytes count: higher ones cost several times as much for a few bytes less.
 const ZSTD_LEVEL_DENSE: i32 = 1;
 /// A frame is stored compressed where that saves a tenth; less is not worth the time to expand it.
