@@ -56,7 +56,7 @@ impl Blob {
     }
 
     /// Blobs that have passed.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "rocksdb"))]
     pub(super) fn count(&self) -> u64 {
         self.count
     }
