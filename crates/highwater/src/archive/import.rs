@@ -459,15 +459,19 @@ impl Importer<'_> {
         self.vault.delete_intent(manifest.snapshot)
     }
 
-    /// Removes what was put for snapshots whose manifests were never tried, and all intents. Where
+    /// Removes what was put for snapshots that can't become visible any more, and all intents. Where
     /// somebody else has removed an intent, all packs are left to a prune.
     fn discard(&self) -> Result<()> {
-        let tried = self.taken.iter().filter(|taken| taken.tried);
-        let kept: HashSet<PackId> =
-            tried.flat_map(|taken| &taken.manifest.packs).map(|pack| pack.id).collect();
-        let mut stand = true;
-        for taken in self.taken.iter().filter(|taken| !taken.tried) {
-            stand &= self.vault.intent_stands(taken.name.snapshot)?;
+        // What a directory has refused does not land late.
+        let local = matches!(self.vault.location(), Location::Local(_));
+        let (mut kept, mut stand) = (HashSet::new(), true);
+        for taken in &self.taken {
+            let (node, snapshot) = (&taken.manifest.node, taken.name.snapshot);
+            if taken.tried && (!local || self.vault.is_committed(node, snapshot)?) {
+                kept.extend(taken.manifest.packs.iter().map(|pack| pack.id));
+            } else {
+                stand &= self.vault.intent_stands(snapshot)?;
+            }
         }
         for pack in self.put.iter().rev().filter(|pack| stand && !kept.contains(pack)) {
             self.vault.store().delete(&pack_name(*pack))?;
