@@ -15,9 +15,11 @@ use super::tools::{Place, Tool, What, quoted};
 
 /// Key and secret of the server.
 const CREDENTIAL: &str = "bench";
-/// Objects that are put at once to find out what the server can do, and the size of each in MB.
-const PUTS: u64 = 4;
-const PUT_MB: u64 = 64;
+/// Objects that are put to find out what the server can do, the size of each in MB, and how many are on
+/// their way at once: about what a backup does.
+const PUTS: u64 = 128;
+const PUT_MB: u64 = 8;
+const PUTS_AT_ONCE: u64 = 4;
 /// How often a server that starts is asked whether it listens.
 const TRIES_MAX: u32 = 200;
 
@@ -138,13 +140,16 @@ fn measure_vault(node: &Node, server: &Server, place: &Place, all: &mut Samples)
 fn limit(server: &Server, place: &Place) -> Result<f64> {
     let out = quoted(place.dir());
     place.prepare(&format!("head --bytes={PUT_MB}000000 /dev/urandom > {out}/object"))?;
-    let put = format!(
+    let puts: String = (0..PUTS)
+        .map(|n| {
+            format!(" --upload-file {out}/object http://127.0.0.1:{}/vault/limit-{n}", server.port)
+        })
+        .collect();
+    let command = format!(
         "curl --silent --fail --user {CREDENTIAL}:{CREDENTIAL} --aws-sigv4 aws:amz:us-east-1:s3 \
-         --header 'x-amz-content-sha256: UNSIGNED-PAYLOAD' --upload-file {out}/object \
-         http://127.0.0.1:{}/vault/limit-",
-        server.port
+         --header 'x-amz-content-sha256: UNSIGNED-PAYLOAD' \
+         --parallel --parallel-max {PUTS_AT_ONCE}{puts}"
     );
-    let command = format!("for n in $(seq {PUTS}); do {put}$n & done; wait; sync -f {out}");
     let sample = measure::run(&command, place)?;
     place.prepare(&format!("rm {out}/vault/vault/limit-* {out}/object"))?;
     Ok((PUTS * PUT_MB) as f64 / sample.seconds)

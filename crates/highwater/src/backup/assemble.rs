@@ -10,10 +10,9 @@ use crate::error::{Error, Result};
 use crate::ids::{PackId, SnapshotId};
 use crate::vault::manifest::{EntryRecord, PackRef};
 use crate::vault::pack::{
-    FRAME_BYTES, FrameKind, PACK_PLAIN_BYTES_MAX, PACK_UNITS_MAX, PlainFrame, SLICE_BYTES, UnitId,
-    pack_name,
+    FRAME_BYTES, FrameKind, PACK_UNITS_MAX, PlainFrame, SLICE_BYTES, UnitId, pack_name,
 };
-use crate::vault::read::{LoadedLeaf, unit_shape};
+use crate::vault::read::{LoadedLeaf, PACKS_AHEAD, unit_shape};
 use crate::vault::runs::{self, LEAF_BYTES, Place, Run};
 use crate::vault::seal::{ObjectKey, ObjectKind};
 use crate::vault::{Manifest, Vault};
@@ -219,10 +218,13 @@ impl<'a> Assembler<'a> {
             return Ok(());
         }
         let packs: &[PackRef] = self.parent.map_or(&[], |parent| &parent.packs);
-        for &pack in packs {
-            let open = self.vault.open_pack(pack)?;
-            let units = open.index.units_of(FrameKind::Slice);
-            self.slices.extend(units.map(|(unit, id)| (id, (pack.id, unit))));
+        for packs in packs.chunks(PACKS_AHEAD) {
+            self.vault.open_ahead(packs)?;
+            for &pack in packs {
+                let open = self.vault.open_pack(pack)?;
+                let units = open.index.units_of(FrameKind::Slice);
+                self.slices.extend(units.map(|(unit, id)| (id, (pack.id, unit))));
+            }
         }
         Ok(())
     }
@@ -267,10 +269,11 @@ impl<'a> Assembler<'a> {
     /// The pack that the next unit goes to: a new one where the last one is full. A frame that is
     /// being filled belongs to the pack that its first page was promised to.
     fn open_pack(&mut self) -> Result<&mut OpenPack, Halt> {
+        let pack_bytes = self.vault.store().pack_bytes();
         let full = self
             .pack
             .as_ref()
-            .is_none_or(|pack| pack.plain >= PACK_PLAIN_BYTES_MAX || pack.units >= PACK_UNITS_MAX);
+            .is_none_or(|pack| pack.plain >= pack_bytes || pack.units >= PACK_UNITS_MAX);
         if full {
             self.send_pending()?;
             let id = self.vault.pack_id(self.snapshot, self.pack_count);

@@ -1,7 +1,8 @@
 //! The writer: fills packs with sealed frames, in order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
@@ -12,10 +13,11 @@ use crate::ids::PackId;
 use crate::vault::Vault;
 use crate::vault::pack::{FrameRecord, UnitId, pack_name, seal_index};
 use crate::vault::seal::ObjectKey;
+use crate::vault::store::UPLOADS_IN_FLIGHT_MAX;
 use crate::vault::upload::{Ending, Upload};
 
 use super::buffers::Buffers;
-use super::effort::{Gauge, Watch};
+use super::effort::{Gauge, Ticks, Watch};
 use super::messages::{Halt, Write};
 use super::room::Room;
 
@@ -40,11 +42,11 @@ struct Ended<'a> {
     ending: Ending<'a>,
 }
 
-/// The pack that is being filled, and the one before it.
+/// The pack that is being filled, and those before it, in order.
 #[derive(Default)]
 struct Packs<'a> {
     open: Option<Pack<'a>>,
-    ended: Option<Ended<'a>>,
+    ended: VecDeque<Ended<'a>>,
 }
 
 /// Writes packs until the assembler has finished. Whatever ends it before, the pack that was begun
@@ -61,7 +63,7 @@ pub(super) fn write_packs(
     let outcome = write_all(
         vault,
         input,
-        Watch::new(gauge),
+        Watch::new(gauge, Ticks::now),
         (buffers, room),
         control,
         &mut packs,
@@ -71,7 +73,9 @@ pub(super) fn write_packs(
         // What ended the backup is told, not what follows from it: an unfinished upload is never
         // visible, and the caller removes the packs that are.
         let _ = packs.open.map(|pack| pack.upload.abort());
-        let _ = packs.ended.map(|ended| ended.ending.wait());
+        for ended in packs.ended {
+            let _ = ended.ending.wait();
+        }
     }
     outcome.map(|()| written)
 }
@@ -88,7 +92,9 @@ fn write_all<'a>(
     for write in input {
         match write {
             Write::Pack { id, key } => {
+                let begin = control.env.monotonic();
                 end_pack(packs, control, written)?;
+                watch.note(Duration::ZERO, control.env.monotonic() - begin, 0);
                 control.env.fault(FaultPoint::BackupPackBegin)?;
                 let mut upload = vault.store().upload(&pack_name(id))?;
                 upload.write(key.header())?;
@@ -112,29 +118,32 @@ fn write_all<'a>(
             }
             Write::Finished => {
                 end_pack(packs, control, written)?;
-                return Ok(await_ended(packs, written)?);
+                return Ok(await_ended(packs, 0, written)?);
             }
         }
     }
     Err(Halt::Stopped)
 }
 
-/// Ends the open pack. It arrives while the next one is filled; the one before has arrived first, so
-/// that the packs of a backup that is killed are there without a gap.
+/// Ends the open pack. It arrives while others are filled; so few are on their way at once that the
+/// packs of a backup that is killed are found by their numbers, whichever of them are missing.
 fn end_pack(packs: &mut Packs<'_>, control: &Control, written: &mut Written) -> Result<()> {
     let Some(mut pack) = packs.open.take() else { return Ok(()) };
     let end = seal_index(&pack.key, pack.frames, pack.ids)?;
     pack.upload.write(&end)?;
-    await_ended(packs, written)?;
+    await_ended(packs, UPLOADS_IN_FLIGHT_MAX - 1, written)?;
     control.env.fault(FaultPoint::BackupPackComplete)?;
-    packs.ended = Some(Ended { id: pack.id, ending: pack.upload.finish()? });
+    packs.ended.push_back(Ended { id: pack.id, ending: pack.upload.finish()? });
     Ok(())
 }
 
-fn await_ended(packs: &mut Packs<'_>, written: &mut Written) -> Result<()> {
-    let Some(Ended { id, ending }) = packs.ended.take() else { return Ok(()) };
-    let size = ending.wait()?;
-    written.packs.insert(id, size);
-    written.bytes += size;
+/// Waits until no more than `left` of the packs that were ended are on their way.
+fn await_ended(packs: &mut Packs<'_>, left: usize, written: &mut Written) -> Result<()> {
+    while packs.ended.len() > left {
+        let Some(Ended { id, ending }) = packs.ended.pop_front() else { break };
+        let size = ending.wait()?;
+        written.packs.insert(id, size);
+        written.bytes += size;
+    }
     Ok(())
 }

@@ -11,6 +11,7 @@ use super::pack::pack_name;
 use super::seal::ObjectKind;
 use super::sealed;
 use super::snapshots::foreign;
+use super::store::UPLOADS_IN_FLIGHT_MAX;
 use super::trash::{Purpose, TrashDoc, after};
 use super::{Manifest, SnapshotName, Vault};
 
@@ -21,6 +22,10 @@ pub(crate) const INTENT_TIME_MAX: Duration = Duration::from_secs(INTENT_SECONDS_
 
 /// A backup commits within this time or not at all: well before anybody takes it for dead.
 pub(crate) const BACKUP_TIME_MAX: Duration = Duration::from_secs(INTENT_SECONDS_MAX / 2);
+
+/// Where so many packs of a backup in a row are missing, there are no more: fewer are on their way at
+/// once.
+const PACK_GAP_MAX: u32 = 2 * UPLOADS_IN_FLIGHT_MAX as u32;
 
 /// A manifest that has lost its intent is taken back by who put it only as long as it is so young, by
 /// the store's clock: later, what it replaces may have been deleted.
@@ -97,7 +102,7 @@ impl Vault {
         if !self.intent_stands(snapshot)? {
             return Ok(());
         }
-        // From the last one back: whoever is killed here finds the rest again, without a gap.
+        // From the last one back: whoever is killed here finds the rest again.
         for pack in self.packs_announced(snapshot)?.into_iter().rev() {
             self.store().delete(&pack_name(pack))?;
         }
@@ -106,14 +111,17 @@ impl Vault {
 
     /// The packs that are there under the names that an intent's snapshot gives.
     fn packs_announced(&self, snapshot: SnapshotId) -> Result<Vec<PackId>> {
-        let mut packs = Vec::new();
-        loop {
-            let pack = self.pack_id(snapshot, packs.len() as u32);
-            if self.store().size(&pack_name(pack))?.is_none() {
-                return Ok(packs);
+        let (mut packs, mut number, mut gap) = (Vec::new(), 0, 0);
+        while gap < PACK_GAP_MAX {
+            let pack = self.pack_id(snapshot, number);
+            number += 1;
+            gap += 1;
+            if self.store().size(&pack_name(pack))?.is_some() {
+                packs.push(pack);
+                gap = 0;
             }
-            packs.push(pack);
         }
+        Ok(packs)
     }
 
     /// Whether a manifest stays that was put, and whose intent was gone when that was looked for.

@@ -21,6 +21,8 @@ use crate::engine::Units;
 
 /// Indexes are kept in memory up to so many bytes.
 const CACHE_BYTES_MAX: usize = 64 << 20;
+/// So many packs are opened ahead of their use; their indexes stay in memory until then.
+pub(crate) const PACKS_AHEAD: usize = 64;
 /// So many bytes at the end of a pack are read first; most indexes lie within.
 const TAIL_BYTES: u64 = 64 << 10;
 
@@ -123,11 +125,17 @@ impl Vault {
             return Err(wrong("the pack is shorter than its header"));
         }
         let from = pack.size.saturating_sub(TAIL_BYTES);
-        let mut tail = self.store().get_range(&name, from..pack.size).map_err(missing)?;
         // The end of a small pack is all of it.
-        let header = match from {
-            0 => tail.slice(..HEADER_BYTES.min(tail.len())),
-            _ => self.store().get_range(&name, 0..HEADER_BYTES as u64).map_err(missing)?,
+        let (header, mut tail) = match from {
+            0 => {
+                let all = self.store().get_range(&name, 0..pack.size).map_err(missing)?;
+                (all.slice(..HEADER_BYTES.min(all.len())), all)
+            }
+            _ => {
+                let ranges = [0..HEADER_BYTES as u64, from..pack.size];
+                let [header, tail] = self.store().get_ranges(&name, ranges).map_err(missing)?;
+                (header, tail)
+            }
         };
         let key = ObjectKey::parse(self.master(), self.id(), ObjectKind::Pack, &name, &header)?;
         let end = end_bytes(&tail).filter(|&end| end <= pack.size);
@@ -142,6 +150,29 @@ impl Vault {
         let open = Arc::new(OpenPack { name, key, index });
         cache.lock().unwrap_or_else(PoisonError::into_inner).insert(pack.id, &open);
         Ok(open)
+    }
+
+    /// Opens packs ahead of their use, several at once, where opening one is waiting for an answer.
+    pub(crate) fn open_ahead(&self, packs: &[PackRef]) -> Result<()> {
+        let readers = self.store().readers(1);
+        let closed: Vec<PackRef> = match readers {
+            1 => return Ok(()),
+            _ => {
+                let cached = self.pack_cache().packs.lock().unwrap_or_else(PoisonError::into_inner);
+                packs.iter().filter(|pack| !cached.packs.contains_key(&pack.id)).copied().collect()
+            }
+        };
+        let share = closed.len().div_ceil(readers).max(1);
+        std::thread::scope(|scope| {
+            let open = |share: &[PackRef]| {
+                share.iter().try_for_each(|&pack| self.open_pack(pack).map(drop))
+            };
+            let readers: Vec<_> =
+                closed.chunks(share).map(|share| scope.spawn(move || open(share))).collect();
+            readers.into_iter().try_for_each(|reader| {
+                reader.join().unwrap_or_else(|_| Err(Error::bug("a reader of packs panicked")))
+            })
+        })
     }
 
     /// Finds the units of one leaf of a file, and checks that they are the file's.
@@ -160,6 +191,7 @@ impl Vault {
                 Some(_) => error,
                 None => error.entry(entry.path.to_string()),
             })?;
+        self.open_ahead(&packs)?;
         let (_, kind) = unit_shape(entry.units);
         let mut units = Vec::with_capacity(leaf_units(entry, number) as usize);
         for run in runs {

@@ -19,6 +19,7 @@ use crate::ids::Time;
 
 use super::local::LocalStore;
 use super::location::RemoteLocation;
+use super::pack::PACK_PLAIN_BYTES_MAX;
 use super::remote;
 use super::upload::Upload;
 
@@ -26,8 +27,11 @@ use super::upload::Upload;
 const DRIVERS: usize = 2;
 /// Threads that look up the addresses of a remote store.
 const RESOLVERS_MAX: usize = 2;
-/// Parts of all uploads of a remote store that are on their way at once.
-const PARTS_IN_FLIGHT_MAX: usize = 4;
+/// Small uploads, and parts of large ones, that are on their way to a remote store at once.
+pub(crate) const UPLOADS_IN_FLIGHT_MAX: usize = 4;
+/// A pack of a remote store is ended after so many bytes, before compression: it travels in one
+/// request then, create-only, and several of them at once.
+pub(super) const REMOTE_PACK_BYTES: u64 = 8 << 20;
 /// Reads of a remote store that are worth asking for at once.
 const REMOTE_READS_MAX: usize = 8;
 /// A create-only put of whose fate nothing is known is tried so often.
@@ -57,8 +61,8 @@ pub(super) enum Medium {
     Archive,
     /// An object store over the network.
     Remote {
-        location: Box<RemoteLocation>,
-        /// One permit for each part of an upload that may be on its way.
+        location: Arc<RemoteLocation>,
+        /// One permit for each request of an upload that may be on its way.
         parts: Arc<Semaphore>,
     },
 }
@@ -85,13 +89,13 @@ impl Store {
             .enable_all()
             .build()
             .map_err(|error| Error::io("starting the object store's runtime", error))?;
-        let parts = Arc::new(Semaphore::new(PARTS_IN_FLIGHT_MAX));
-        let medium = Medium::Remote { location: Box::new(location), parts };
+        let parts = Arc::new(Semaphore::new(UPLOADS_IN_FLIGHT_MAX));
+        let medium = Medium::Remote { location: Arc::new(location), parts };
         Ok(Store { objects, medium, runtime })
     }
 
     /// Where it is, where it is not on this machine.
-    pub(super) fn remote_location(&self) -> Option<&RemoteLocation> {
+    pub(super) fn remote_location(&self) -> Option<&Arc<RemoteLocation>> {
         match &self.medium {
             Medium::Remote { location, .. } => Some(location),
             Medium::Local(_) | Medium::Archive => None,
@@ -111,6 +115,14 @@ impl Store {
         match &self.medium {
             Medium::Remote { .. } => REMOTE_READS_MAX.max(cores),
             Medium::Local(_) | Medium::Archive => cores,
+        }
+    }
+
+    /// A pack is ended once it holds so many bytes, before compression.
+    pub(crate) fn pack_bytes(&self) -> u64 {
+        match &self.medium {
+            Medium::Remote { .. } => REMOTE_PACK_BYTES,
+            Medium::Local(_) | Medium::Archive => PACK_PLAIN_BYTES_MAX,
         }
     }
 
@@ -134,37 +146,16 @@ impl Store {
     /// lost the answer.
     pub(crate) fn put_new(&self, name: &str, bytes: impl Into<Bytes>) -> Result<bool> {
         let bytes: Bytes = bytes.into();
-        let mut tries = 1;
-        loop {
-            let error = match self.put_once(name, &bytes) {
-                Ok(()) => return Ok(true),
-                Err(error) => error,
-            };
-            let exists = matches!(error, object_store::Error::AlreadyExists { .. });
-            if self.remote_location().is_none() {
-                return if exists { Ok(false) } else { Err(self.error(name, error)) };
-            }
-            // A put that was sent twice meets itself; one that broke off may have landed.
-            let error = self.error(name, error);
-            if !exists && error.kind() != Kind::Unavailable {
-                return Err(error);
-            }
-            match self.get(name) {
-                Ok(found) => return Ok(found == bytes),
-                // A store may refuse a put because of another one that then failed.
-                Err(missing) if missing.kind() == Kind::NotFound && tries < PUT_TRIES_MAX => {
-                    tries += 1;
-                }
-                Err(_) => return Err(error),
-            }
+        let name = name.to_owned();
+        if let Some(location) = self.remote_location() {
+            let put = put_remote(Arc::clone(&self.objects), Arc::clone(location), name, bytes);
+            return self.runtime.block_on(put);
         }
-    }
-
-    fn put_once(&self, name: &str, bytes: &Bytes) -> object_store::Result<()> {
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        let payload = PutPayload::from_bytes(bytes.clone());
-        let name = Name::from(name);
-        self.runtime.block_on(self.objects.put_opts(&name, payload, options)).map(drop)
+        match self.runtime.block_on(put_once(self.objects.as_ref(), &name, &bytes)) {
+            Ok(()) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            Err(error) => Err(self.error(&name, error)),
+        }
     }
 
     /// The whole of an object.
@@ -179,12 +170,33 @@ impl Store {
     pub(crate) fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes> {
         let name_path = Name::from(name);
         let get = self.objects.get_range(&name_path, range.clone());
-        self.runtime.block_on(get).or_else(|error| match self.size(name)? {
+        self.runtime.block_on(get).or_else(|error| self.explain_range(name, &range, error))
+    }
+
+    /// The same for two ranges, asked for at once.
+    pub(crate) fn get_ranges(&self, name: &str, ranges: [Range<u64>; 2]) -> Result<[Bytes; 2]> {
+        let name_path = Name::from(name);
+        let get = |range: &Range<u64>| self.objects.get_range(&name_path, range.clone());
+        let [first, second] = &ranges;
+        let (one, other) = self.runtime.block_on(async { tokio::join!(get(first), get(second)) });
+        let one = one.or_else(|error| self.explain_range(name, first, error))?;
+        let other = other.or_else(|error| self.explain_range(name, second, error))?;
+        Ok([one, other])
+    }
+
+    /// Why there is no such range; bytes, if a shorter one is all that there is.
+    fn explain_range(
+        &self,
+        name: &str,
+        range: &Range<u64>,
+        error: object_store::Error,
+    ) -> Result<Bytes> {
+        match self.size(name)? {
             Some(size) if size <= range.start => {
                 Err(Error::corrupt(format!("it was cut to {size} bytes")).entry(name))
             }
             _ => Err(self.error(name, error)),
-        })
+        }
     }
 
     /// A range of an object in `buffer`, where it may be changed; corrupt where the object ends before.
@@ -259,6 +271,45 @@ impl Store {
             None => local_error(name, error),
         }
     }
+}
+
+/// What [`Store::put_new`] does at a remote store.
+pub(super) async fn put_remote(
+    objects: Arc<dyn ObjectStore>,
+    location: Arc<RemoteLocation>,
+    name: String,
+    bytes: Bytes,
+) -> Result<bool> {
+    let mut tries = 1;
+    loop {
+        let error = match put_once(objects.as_ref(), &name, &bytes).await {
+            Ok(()) => return Ok(true),
+            Err(error) => error,
+        };
+        // A put that was sent twice meets itself; one that broke off may have landed.
+        let exists = matches!(error, object_store::Error::AlreadyExists { .. });
+        let error = remote::describe(&location, &name, error);
+        if !exists && error.kind() != Kind::Unavailable {
+            return Err(error);
+        }
+        let get = async { objects.get(&Name::from(name.as_str())).await?.bytes().await };
+        match get.await {
+            Ok(found) => return Ok(found == bytes),
+            // A store may refuse a put because of another one that then failed.
+            Err(object_store::Error::NotFound { .. }) if tries < PUT_TRIES_MAX => tries += 1,
+            Err(_) => return Err(error),
+        }
+    }
+}
+
+async fn put_once(
+    objects: &dyn ObjectStore,
+    name: &str,
+    bytes: &Bytes,
+) -> object_store::Result<()> {
+    let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+    let payload = PutPayload::from_bytes(bytes.clone());
+    objects.put_opts(&Name::from(name), payload, options).await.map(drop)
 }
 
 /// A runtime that goes on while somebody waits for it, on the thread that waits.

@@ -6,17 +6,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 use object_store::path::Path as Name;
 use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt as _, PutPayload};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::error::{Error, Result};
 
-use super::local;
-use super::store::{Medium, Store};
+use super::location::RemoteLocation;
+use super::store::{Medium, REMOTE_PACK_BYTES, Store, put_remote};
+use super::{local, remote};
 
 /// Parts of an upload are so long, but for the last one: S3 takes none below 5 MiB, and some stores
 /// none that differ in length.
 const UPLOAD_PART_BYTES: usize = 8 << 20;
+/// An object of at most so many bytes is put by one request, create-only.
+const WHOLE_BYTES_MAX: usize = 20 << 20;
+/// Room for what waits, at first: a pack, and a little.
+const PENDING_BYTES: usize = REMOTE_PACK_BYTES as usize + (1 << 20);
 /// What is written at once may reach beyond a part by so much before that is sent.
 const UPLOAD_SLACK_BYTES: usize = 5 << 20;
 
@@ -35,7 +40,7 @@ pub(crate) struct Upload<'a> {
 enum Way {
     /// Into a directory, by the call that hands the bytes over.
     Local(local::Upload),
-    /// Parts travel while the next one is filled; nothing is sent before the first one is full.
+    /// One request for a small object, else parts. They travel while more is written.
     Parallel { parts: Arc<Semaphore>, begun: Option<Begun> },
 }
 
@@ -55,7 +60,11 @@ impl<'a> Upload<'a> {
             }
             Medium::Archive => return Err(Error::bug("an archive is only read").entry(name)),
         };
-        Ok(Upload { store, name: name.to_owned(), way, pending: Vec::new(), bytes: 0 })
+        let pending = match &way {
+            Way::Local(_) => Vec::new(),
+            Way::Parallel { .. } => Vec::with_capacity(PENDING_BYTES),
+        };
+        Ok(Upload { store, name: name.to_owned(), way, pending, bytes: 0 })
     }
 
     /// Adds bytes at the end.
@@ -66,6 +75,10 @@ impl<'a> Upload<'a> {
         }
         self.pending.extend_from_slice(bytes);
         // Some stores take nothing but parts of one length.
+        let whole = matches!(self.way, Way::Parallel { begun: None, .. });
+        if whole && self.pending.len() <= WHOLE_BYTES_MAX {
+            return Ok(());
+        }
         while self.pending.len() >= UPLOAD_PART_BYTES {
             self.send(UPLOAD_PART_BYTES)?;
         }
@@ -75,27 +88,26 @@ impl<'a> Upload<'a> {
     /// Ends the object. It is visible and durable under its name once [`Ending::wait`] returns;
     /// until then its last parts may be on their way.
     pub(crate) fn finish(mut self) -> Result<Ending<'a>> {
-        let whole = matches!(self.way, Way::Parallel { begun: None, .. });
-        let (store, name, bytes) = (self.store, self.name.clone(), self.bytes);
-        if whole {
-            // Less than a part: one request instead of three. Its name is new, its content sealed.
-            if !store.put_new(&name, std::mem::take(&mut self.pending))? {
-                return Err(Error::bug("two packs with one random name").entry(name));
-            }
-            return Ok(Ending { store, name, bytes, task: None });
-        }
-        if !self.pending.is_empty() {
+        if !self.pending.is_empty() && matches!(self.way, Way::Parallel { begun: Some(_), .. }) {
             self.send(self.pending.len())?;
         }
+        let (store, name, bytes) = (self.store, self.name, self.bytes);
         let task = match self.way {
             Way::Local(mut upload) => {
                 upload.end().map_err(|error| store.error(&name, error))?;
                 None
             }
-            Way::Parallel { begun, .. } => begun.map(|begun| {
-                let objects = Arc::clone(&store.objects);
-                store.runtime.spawn(complete(objects, Name::from(name.as_str()), begun, bytes))
-            }),
+            Way::Parallel { parts, begun } => {
+                let object = Object::new(store, &name)?;
+                let task = match begun {
+                    Some(begun) => store.runtime.spawn(complete(object, begun, bytes)),
+                    None => {
+                        let permit = permit(store, &parts)?;
+                        store.runtime.spawn(put_whole(object, self.pending, permit))
+                    }
+                };
+                Some(task)
+            }
         };
         Ok(Ending { store, name, bytes, task })
     }
@@ -127,9 +139,7 @@ impl<'a> Upload<'a> {
                 begun.insert(Begun { upload: begin_multipart(store, name)?, sent: JoinSet::new() })
             }
         };
-        let permits = Arc::clone(parts);
-        let permit = store.runtime.block_on(permits.acquire_owned());
-        let permit = permit.map_err(|_| Error::bug("the store was closed"))?;
+        let permit = permit(store, parts)?;
         let put = begun.upload.put_part(part);
         let sending = async move {
             let sent = put.await;
@@ -146,7 +156,7 @@ pub(crate) struct Ending<'a> {
     store: &'a Store,
     name: String,
     bytes: u64,
-    task: Option<JoinHandle<Sent>>,
+    task: Option<JoinHandle<Result<()>>>,
 }
 
 impl Ending<'_> {
@@ -154,8 +164,7 @@ impl Ending<'_> {
     pub(crate) fn wait(self) -> Result<u64> {
         let Some(task) = self.task else { return Ok(self.bytes) };
         match self.store.runtime.block_on(task) {
-            Ok(Ok(())) => Ok(self.bytes),
-            Ok(Err(error)) => Err(self.store.error(&self.name, error)),
+            Ok(sent) => sent.map(|()| self.bytes),
             Err(_) => Err(Error::bug("an upload panicked").entry(self.name)),
         }
     }
@@ -176,8 +185,41 @@ fn arrived(begun: &mut Begun) -> Sent {
     Ok(())
 }
 
+/// The object of a remote store that an upload makes.
+struct Object {
+    objects: Arc<dyn ObjectStore>,
+    location: Arc<RemoteLocation>,
+    name: String,
+}
+
+impl Object {
+    fn new(store: &Store, name: &str) -> Result<Object> {
+        let location = store.remote_location();
+        let location = location.ok_or_else(|| Error::bug("a local upload has no parts"))?;
+        let (objects, location) = (Arc::clone(&store.objects), Arc::clone(location));
+        Ok(Object { objects, location, name: name.to_owned() })
+    }
+}
+
+/// Waits until one more request may be on its way.
+fn permit(store: &Store, permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit> {
+    let permit = store.runtime.block_on(Arc::clone(permits).acquire_owned());
+    permit.map_err(|_| Error::bug("the store was closed"))
+}
+
+/// Puts a small object by one request. Its name is new, its content sealed.
+async fn put_whole(object: Object, bytes: Vec<u8>, permit: OwnedSemaphorePermit) -> Result<()> {
+    let Object { objects, location, name } = object;
+    let put = put_remote(objects, location, name.clone(), Bytes::from(bytes)).await;
+    drop(permit);
+    match put? {
+        true => Ok(()),
+        false => Err(Error::conflict("the vault has such an object already").entry(name)),
+    }
+}
+
 /// Waits for the parts and makes one object of them; gives it up where that fails.
-async fn complete(objects: Arc<dyn ObjectStore>, name: Name, mut begun: Begun, bytes: u64) -> Sent {
+async fn complete(object: Object, mut begun: Begun, bytes: u64) -> Result<()> {
     let mut parts = Ok(());
     while let (Ok(()), Some(sent)) = (&parts, begun.sent.join_next().await) {
         parts = sent.unwrap_or_else(|error| Err(broken(error)));
@@ -188,12 +230,13 @@ async fn complete(objects: Arc<dyn ObjectStore>, name: Name, mut begun: Begun, b
     };
     let Err(error) = done else { return Ok(()) };
     // It may be the answer alone that was lost.
-    if objects.head(&name).await.is_ok_and(|found| found.size == bytes) {
+    let found = object.objects.head(&Name::from(object.name.as_str())).await;
+    if found.is_ok_and(|found| found.size == bytes) {
         return Ok(());
     }
     // What can't be given up now goes by the rule for uploads that nobody ended.
     let _ = give_up(begun).await;
-    Err(error)
+    Err(remote::describe(&object.location, &object.name, error))
 }
 
 async fn give_up(mut begun: Begun) -> Sent {

@@ -11,8 +11,8 @@ use crate::vault::Vault;
 use crate::vault::codec::Effort;
 use crate::vault::manifest::PackRef;
 use crate::vault::pack::{
-    FRAME_BYTES, FrameKind, FrameRecord, PACK_PLAIN_BYTES_MAX, PACK_UNITS_MAX, PlainFrame, UnitId,
-    open_frame, pack_name, seal_frame, seal_index, unit_range,
+    FRAME_BYTES, FrameKind, FrameRecord, PACK_UNITS_MAX, PlainFrame, UnitId, open_frame, pack_name,
+    seal_frame, seal_index, unit_range,
 };
 use crate::vault::seal::{ObjectKey, ObjectKind};
 use crate::vault::upload::Upload;
@@ -131,10 +131,11 @@ impl<'a> Writer<'a> {
         if !self.pending.ids.is_empty() && !fits {
             self.send_pending()?;
         }
+        let pack_bytes = self.vault.store().pack_bytes();
         let full = self
             .open
             .as_ref()
-            .is_none_or(|pack| pack.plain >= PACK_PLAIN_BYTES_MAX || pack.units >= PACK_UNITS_MAX);
+            .is_none_or(|pack| pack.plain >= pack_bytes || pack.units >= PACK_UNITS_MAX);
         if full {
             self.begin()?;
         }

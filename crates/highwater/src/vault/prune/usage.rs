@@ -8,7 +8,7 @@ use crate::ids::PackId;
 use crate::vault::checked::Share;
 use crate::vault::manifest::{Leaf, Manifest, PackRef, Runs};
 use crate::vault::pack::PackIndex;
-use crate::vault::read::{LoadedLeaf, leaf_packs};
+use crate::vault::read::{LoadedLeaf, PACKS_AHEAD, leaf_packs};
 use crate::vault::{SnapshotName, Vault};
 
 /// What of a pack is needed: a bit for each unit.
@@ -95,14 +95,23 @@ impl Usage {
 
     /// How full each pack is.
     pub(super) fn fills(&self, vault: &Vault) -> Result<Vec<Fill>> {
-        let fill = |(&id, needed): (&PackId, &Needed)| {
-            let pack = PackRef { id, size: needed.size };
+        let fill = |pack: PackRef, needed: &Needed| -> Result<Fill> {
             let open = vault.open_pack(pack)?;
             let index = &open.index;
             let data = (0..index.frames()).map(|frame| u64::from(index.frame(frame).stored)).sum();
             Ok(Fill { pack, data, used: needed.bytes(index) })
         };
-        self.packs.iter().map(fill).collect()
+        let packs = self.packs.iter().map(|(&id, needed)| PackRef { id, size: needed.size });
+        let packs: Vec<PackRef> = packs.collect();
+        let mut fills = Vec::with_capacity(packs.len());
+        let mut needed = self.packs.values();
+        for packs in packs.chunks(PACKS_AHEAD) {
+            vault.open_ahead(packs)?;
+            for (&pack, needed) in packs.iter().zip(&mut needed) {
+                fills.push(fill(pack, needed)?);
+            }
+        }
+        Ok(fills)
     }
 }
 
