@@ -8,6 +8,8 @@
 //! are the scripts over them. Nothing here prints, reads the environment or exits, and every call
 //! blocks its thread: from asynchronous code, call it on a thread that may block.
 
+#[cfg(feature = "agent")]
+pub mod agent;
 pub mod archive;
 pub mod backup;
 pub mod control;

@@ -442,6 +442,12 @@ impl Vault {
         &self.keys
     }
 
+    /// Gives back the memory that indexes of packs take; they are read again where they are needed.
+    #[cfg(feature = "agent")]
+    pub(crate) fn forget_packs(&self) {
+        self.packs.forget();
+    }
+
     pub(crate) fn pack_cache(&self) -> &PackCache {
         &self.packs
     }

@@ -39,6 +39,13 @@ pub(crate) struct PackCache {
     packs: Mutex<Cached>,
 }
 
+#[cfg(feature = "agent")]
+impl PackCache {
+    pub(super) fn forget(&self) {
+        *self.packs.lock().unwrap_or_else(PoisonError::into_inner) = Cached::default();
+    }
+}
+
 #[derive(Default)]
 struct Cached {
     packs: HashMap<PackId, (u64, Arc<OpenPack>)>,

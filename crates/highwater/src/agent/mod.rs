@@ -1,0 +1,330 @@
+//! An agent: Highwater inside a node, or beside it. It backs the node up by schedule, on request and
+//! when the node tells of a change that must not be lost; it tests that what it stored can be restored,
+//! forgets what a policy does not keep, and remembers what it did.
+//!
+//! An agent is one for each node. It works on a thread of its own, one operation at a time. Whatever
+//! fails, panics included, fails an operation and shows in [`Agent::status`]; the node goes on.
+//!
+//! ```no_run
+//! # fn main() -> highwater::Result<()> {
+//! use std::time::Duration;
+//! use highwater::agent::{Agent, Cadence, Rules};
+//! use highwater::vault::{Actor, Location, Secret, Vault};
+//! # fn secret() -> Secret { unimplemented!() }
+//! # fn location() -> Location { unimplemented!() }
+//!
+//! let vault = Vault::open(&location(), &secret(), &highwater::Env::system())?;
+//! let actor = Actor { state_dir: "/var/lib/node-state/highwater".into(), name: "node@host".into() };
+//! let agent = Agent::builder("/var/lib/node", vault, actor)
+//!     .rules(Rules {
+//!         backup: Some(Cadence::Every(Duration::from_secs(6 * 60 * 60))),
+//!         restore_test: Some(Duration::from_secs(7 * 24 * 60 * 60)),
+//!         ..Rules::default()
+//!     })
+//!     .start()?;
+//! agent.changed(); // a channel was opened: back up soon
+//! let operation = agent.begin(highwater::agent::Task::Backup)?;
+//! println!("{} is {}", operation.id, agent.operation(operation.id)?.state.name());
+//! agent.stop();
+//! # Ok(())
+//! # }
+//! ```
+
+mod history;
+mod operation;
+mod status;
+mod tasks;
+#[cfg(test)]
+mod tests;
+mod vaults;
+mod when;
+mod worker;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::sync::watch;
+
+use crate::backup::BackupOptions;
+use crate::env::Env;
+use crate::error::{Error, Kind, Result};
+use crate::guard::{self, Held, Which};
+use crate::ids::NodeName;
+use crate::node::OWN_DIR;
+use crate::vault::Actor;
+use crate::vault::retention::Retention;
+
+pub use operation::{Operation, OperationId, State, Task, Trigger};
+pub use status::{Snapshot, Status};
+pub use vaults::VaultSource;
+pub use when::{Cadence, Rules};
+
+use history::History;
+use worker::Worker;
+
+/// Makes the options of the next backup; called before each one, so that what they hold (the process
+/// of a node, say) is what it is at that moment.
+pub type OptionsHook = Arc<dyn Fn() -> Result<BackupOptions> + Send + Sync>;
+
+/// How an agent is made: [`Agent::builder`].
+pub struct AgentBuilder {
+    dir: PathBuf,
+    vault: VaultSource,
+    actor: Actor,
+    node: Option<NodeName>,
+    data_dir: Option<PathBuf>,
+    scratch: Option<PathBuf>,
+    rules: Rules,
+    retention: Retention,
+    options: OptionsHook,
+    env: Env,
+}
+
+impl AgentBuilder {
+    /// The node's name in the vault; the directory's name where none is given.
+    #[must_use]
+    pub fn node(mut self, node: NodeName) -> AgentBuilder {
+        self.node = Some(node);
+        self
+    }
+
+    /// Where the history is kept; `.highwater` in the node directory where nothing is said. A directory
+    /// serves one agent.
+    #[must_use]
+    pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> AgentBuilder {
+        self.data_dir = Some(dir.into());
+        self
+    }
+
+    /// Where restore tests work; the data directory where nothing is said. It needs room for the node.
+    #[must_use]
+    pub fn scratch(mut self, dir: impl Into<PathBuf>) -> AgentBuilder {
+        self.scratch = Some(dir.into());
+        self
+    }
+
+    /// What the agent does by itself, and when.
+    #[must_use]
+    pub fn rules(mut self, rules: Rules) -> AgentBuilder {
+        self.rules = rules;
+        self
+    }
+
+    /// Which snapshots stay once a backup has succeeded; all of them where nothing is said.
+    #[must_use]
+    pub fn retention(mut self, retention: Retention) -> AgentBuilder {
+        self.retention = retention;
+        self
+    }
+
+    /// Hooks, barrier, tags and bounds of each backup.
+    #[must_use]
+    pub fn options(self, options: BackupOptions) -> AgentBuilder {
+        self.options_from(move || Ok(options.clone()))
+    }
+
+    /// The same, made anew before each backup. What it fails with fails that backup.
+    #[must_use]
+    pub fn options_from(
+        mut self,
+        options: impl Fn() -> Result<BackupOptions> + Send + Sync + 'static,
+    ) -> AgentBuilder {
+        self.options = Arc::new(options);
+        self
+    }
+
+    /// Clock, randomness and fault points.
+    #[must_use]
+    pub fn env(mut self, env: Env) -> AgentBuilder {
+        self.env = env;
+        self
+    }
+
+    /// Starts the agent.
+    ///
+    /// # Errors
+    /// Input where the directory has no name that can be the node's; conflict where another agent
+    /// works with the data directory; what opening the history says. The vault is not needed yet.
+    pub fn start(self) -> Result<Agent> {
+        let node = match self.node {
+            Some(node) => node,
+            None => crate::node::node_name(&self.dir, None)?,
+        };
+        let data_dir = self.data_dir.unwrap_or_else(|| self.dir.join(OWN_DIR));
+        let scratch = self.scratch.unwrap_or_else(|| data_dir.clone());
+        let history = History::open(&data_dir.join("agent.sqlite"))?;
+        let lock = worker::lock(&data_dir)?;
+        let (changes, _) = watch::channel(0);
+        let worker = Worker {
+            node,
+            dir: self.dir,
+            scratch,
+            vault: self.vault,
+            actor: self.actor,
+            options: self.options,
+            retention: Mutex::new(self.retention),
+            env: self.env,
+            history,
+            changes,
+            state: Mutex::default(),
+            wake: std::sync::Condvar::new(),
+            _lock: lock,
+        };
+        worker.begin(self.rules)?;
+        let worker = Arc::new(worker);
+        let name = format!("highwater-{}", worker.node);
+        let thread = std::thread::Builder::new()
+            .name(name)
+            .spawn({
+                let worker = Arc::clone(&worker);
+                move || worker.run()
+            })
+            .map_err(|error| Error::io("starting the agent's thread", error))?;
+        let thread = Mutex::new(Some(thread));
+        Ok(Agent(Arc::new(Inner { worker, thread })))
+    }
+}
+
+/// An agent of one node; clones share it. It stops when the last of them is dropped.
+#[derive(Clone)]
+pub struct Agent(Arc<Inner>);
+
+struct Inner {
+    worker: Arc<Worker>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.worker.stop();
+    }
+}
+
+impl Agent {
+    /// An agent of the node in `dir`. `vault` is an open vault, or a [`VaultSource`] that is opened when
+    /// it is needed.
+    pub fn builder(
+        dir: impl Into<PathBuf>,
+        vault: impl Into<VaultSource>,
+        actor: Actor,
+    ) -> AgentBuilder {
+        AgentBuilder {
+            dir: dir.into(),
+            vault: vault.into(),
+            actor,
+            node: None,
+            data_dir: None,
+            scratch: None,
+            rules: Rules::default(),
+            retention: Retention::default(),
+            options: Arc::new(|| Ok(BackupOptions::default())),
+            env: Env::system(),
+        }
+    }
+
+    /// The node's name.
+    pub fn node(&self) -> &NodeName {
+        &self.0.worker.node
+    }
+
+    /// The node's directory.
+    pub fn dir(&self) -> &Path {
+        &self.0.worker.dir
+    }
+
+    /// The vault, or the way to it.
+    pub fn vault(&self) -> &VaultSource {
+        &self.0.worker.vault
+    }
+
+    /// Who acts on the vault.
+    pub fn actor(&self) -> &Actor {
+        &self.0.worker.actor
+    }
+
+    /// Begins a task as soon as what runs has ended.
+    ///
+    /// # Errors
+    /// Conflict where the same task waits or runs already, or where the agent stops; what writing the
+    /// history says.
+    pub fn begin(&self, task: Task) -> Result<Operation> {
+        self.0.worker.ask(task, Trigger::Manual)
+    }
+
+    /// The node has changed in a way that must not be lost: a backup is made soon. Returns at once.
+    pub fn changed(&self) {
+        self.0.worker.changed();
+    }
+
+    /// An operation, as it stands.
+    ///
+    /// # Errors
+    /// Not found where the agent knows none of this handle.
+    pub fn operation(&self, id: OperationId) -> Result<Operation> {
+        self.0.worker.operation(id)
+    }
+
+    /// The newest operations, newest first; at most `max`.
+    pub fn operations(&self, max: u32) -> Result<Vec<Operation>> {
+        self.0.worker.operations(max)
+    }
+
+    /// Asks an operation to stop, and returns it as it stands: it may still be running then. One that
+    /// has ended stays as it is.
+    ///
+    /// # Errors
+    /// Not found where the agent knows none of this handle.
+    pub fn cancel(&self, id: OperationId) -> Result<Operation> {
+        self.0.worker.cancel(id)
+    }
+
+    /// Waits until an operation has ended.
+    ///
+    /// # Errors
+    /// Not found where the agent knows none of this handle.
+    pub fn wait(&self, id: OperationId) -> Result<Operation> {
+        self.0.worker.wait(id)
+    }
+
+    /// A number that rises whenever an operation changes: progress some ten times a second, states at
+    /// once.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.worker.changes.subscribe()
+    }
+
+    /// How the node stands. What it says of snapshots is what the agent saw last in the vault.
+    pub fn status(&self) -> Status {
+        self.0.worker.status()
+    }
+
+    /// Channels and databases of the node that are quarantined, and those of the same quarantine that
+    /// are no longer.
+    pub fn quarantine(&self) -> Result<Vec<Held>> {
+        match guard::list(self.dir()) {
+            Err(error) if error.kind() == Kind::NotFound => Ok(Vec::new()),
+            held => held,
+        }
+    }
+
+    /// Releases channels or databases from quarantine, by a decision of `by`: [`guard::release`].
+    pub fn release(&self, which: &Which, reason: &str, by: &str) -> Result<Vec<Held>> {
+        let control = crate::Control::new(self.0.worker.env.clone());
+        guard::release(self.dir(), which, reason, by, &control)
+    }
+
+    /// Goes on under other rules and another policy; what runs is not disturbed.
+    pub fn set_rules(&self, rules: Rules, retention: Retention) -> Result<()> {
+        self.0.worker.set_rules(rules, retention)
+    }
+
+    /// Cancels what runs, and waits until it has ended. Nothing can be begun after that.
+    pub fn stop(&self) {
+        self.0.worker.stop();
+        let thread = self.0.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // Panics of an operation are caught where it runs.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! How a node stands, for operators.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::ids::{NodeName, Seq, SnapshotId, Time};
+use crate::vault::{Level, SnapshotInfo};
+
+use super::operation::Operation;
+
+/// A snapshot, in short.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Snapshot {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// Its node.
+    pub node: NodeName,
+    /// When its barrier was.
+    pub time: Time,
+    /// Its place among the node's snapshots.
+    pub seq: Seq,
+    /// The snapshot that its unchanged units come from.
+    pub parent: Option<SnapshotId>,
+    /// How far it is known to be good.
+    pub level: Level,
+    /// Bytes of its files.
+    pub bytes_total: u64,
+    /// Bytes that were read for it.
+    pub bytes_read: u64,
+    /// Bytes that were stored for it.
+    pub bytes_stored: u64,
+    /// The node's marks at the barrier.
+    pub marks: BTreeMap<String, u64>,
+    /// The caller's tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+impl From<&SnapshotInfo> for Snapshot {
+    fn from(info: &SnapshotInfo) -> Snapshot {
+        let manifest = &info.manifest;
+        Snapshot {
+            snapshot: manifest.snapshot,
+            node: manifest.node.clone(),
+            time: manifest.time,
+            seq: manifest.seq,
+            parent: manifest.parent,
+            level: info.level,
+            bytes_total: manifest.parts.iter().map(|part| part.bytes()).sum(),
+            bytes_read: manifest.bytes_read,
+            bytes_stored: manifest.bytes_stored,
+            marks: manifest.marks.iter().map(|(name, mark)| (name.clone(), mark.value)).collect(),
+            tags: manifest.tags.clone(),
+        }
+    }
+}
+
+/// How a node stands.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// The node.
+    pub node: NodeName,
+    /// Its directory.
+    pub dir: PathBuf,
+    /// The vault.
+    pub location: String,
+    /// The time of this answer.
+    pub now: Time,
+    /// A restore or rollback of the directory goes on, or was interrupted: nothing is backed up.
+    pub maintenance: bool,
+    /// The node's snapshots, oldest first, as they were seen last; `None`: not seen yet.
+    pub snapshots: Option<Vec<Snapshot>>,
+    /// When they were seen.
+    pub seen: Option<Time>,
+    /// Channels and databases in quarantine; `None` where it can't be told.
+    pub quarantined: Option<u64>,
+    /// What runs or waits, in order.
+    pub active: Vec<Operation>,
+    /// The last backup that ended.
+    pub last_backup: Option<Operation>,
+    /// The last restore test that ended.
+    pub last_restore_test: Option<Operation>,
+    /// When a restore test has last succeeded.
+    pub restore_tested: Option<Time>,
+    /// Backups that have failed in a row.
+    pub failures: u32,
+    /// When the next backup starts by itself.
+    pub next_backup: Option<Time>,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
+}
+
+impl Status {
+    /// The newest snapshot that is known to be as good as `level`, or better.
+    pub fn newest(&self, level: Level) -> Option<&Snapshot> {
+        self.snapshots.iter().flatten().rev().find(|snapshot| snapshot.level >= level)
+    }
+
+    /// How old that is, in seconds.
+    pub fn age_seconds(&self, level: Level) -> Option<u64> {
+        self.newest(level).map(|snapshot| self.now.seconds_since(snapshot.time))
+    }
+}
