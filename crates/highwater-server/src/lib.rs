@@ -6,6 +6,7 @@ mod agents;
 mod audit;
 mod auth;
 mod calls;
+mod connection;
 mod convert;
 mod fault;
 mod grpc;
