@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Seek as _, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -18,13 +18,15 @@ use crate::ids::encode;
 const BUFFER_BYTES: usize = 1 << 20;
 const SUFFIX: &[u8] = b".part";
 
-/// Writes the file `path` through `write`. Whatever fails, nothing of it stays.
-pub(super) fn write<T>(
+/// Writes the file `path` through `write`, and shows it to `verify`, from its beginning, before it
+/// gets its name. Whatever fails, nothing of it stays.
+pub(super) fn write<T, V>(
     path: &Path,
     replace: bool,
     env: &Env,
     write: impl FnOnce(&mut dyn Write) -> Result<T>,
-) -> Result<T> {
+    verify: impl FnOnce(&str, &File) -> Result<V>,
+) -> Result<(T, V)> {
     let text = || encode(path.as_os_str().as_bytes());
     let name = path
         .file_name()
@@ -45,12 +47,14 @@ pub(super) fn write<T>(
     let failed = |error| Error::io("writing the archive", error).entry(text());
     buffer.flush().map_err(failed)?;
     drop(buffer);
+    (&part.file).rewind().map_err(failed)?;
+    let verified = verify(&text(), &part.file)?;
     env.fault(FaultPoint::ExportSync)?;
     part.file.sync_all().map_err(failed)?;
     env.fault(FaultPoint::ExportRename)?;
     part.publish(&parent.join(name), replace)?;
     durable::sync_dir(parent)?;
-    Ok(written)
+    Ok((written, verified))
 }
 
 /// A file on its way; dropping it removes it.
@@ -67,7 +71,13 @@ impl Part {
             Error::io("making the archive", error).entry(encode(path.as_os_str().as_bytes()))
         };
         let mut options = OpenOptions::new();
-        let file = options.write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+        let file = options
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
         let part = Part { path: path.clone(), file, published: false };
         // Who collects what the dead have left leaves alone what is locked.
         flock(&part.file, FlockOperation::NonBlockingLockExclusive)
