@@ -2,7 +2,10 @@
 //! dashboard.
 
 mod agents;
+pub mod client;
+mod fault;
 mod state;
+mod stream;
 
 pub use agents::Agents;
 pub use state::Limits;

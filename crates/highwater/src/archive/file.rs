@@ -25,7 +25,7 @@ pub(super) fn write<T, V>(
     replace: bool,
     env: &Env,
     write: impl FnOnce(&mut dyn Write) -> Result<T>,
-    verify: impl FnOnce(&str, &File) -> Result<V>,
+    verify: impl FnOnce(&str, &File, &T) -> Result<V>,
 ) -> Result<(T, V)> {
     let text = || encode(path.as_os_str().as_bytes());
     let name = path
@@ -33,13 +33,7 @@ pub(super) fn write<T, V>(
         .ok_or_else(|| Error::input("the output has no file name").entry(text()))?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
-    match durable::stat(path)? {
-        Some(found) if !durable::is_file(&found) => {
-            return Err(Error::conflict("the output exists, and is no file").entry(text()));
-        }
-        Some(_) if !replace => return Err(exists(path)),
-        _ => {}
-    }
+    refuse_existing(path, replace)?;
     collect(parent, name)?;
     let part = Part::new(parent, name, env)?;
     let mut buffer = BufWriter::with_capacity(BUFFER_BYTES, &part.file);
@@ -48,13 +42,25 @@ pub(super) fn write<T, V>(
     buffer.flush().map_err(failed)?;
     drop(buffer);
     (&part.file).rewind().map_err(failed)?;
-    let verified = verify(&text(), &part.file)?;
+    let verified = verify(&text(), &part.file, &written)?;
     env.fault(FaultPoint::ExportSync)?;
     part.file.sync_all().map_err(failed)?;
     env.fault(FaultPoint::ExportRename)?;
     part.publish(&parent.join(name), replace)?;
     durable::sync_dir(parent)?;
     Ok((written, verified))
+}
+
+/// Conflict where the name is taken.
+pub(super) fn refuse_existing(path: &Path, replace: bool) -> Result<()> {
+    match durable::stat(path)? {
+        Some(found) if !durable::is_file(&found) => {
+            Err(Error::conflict("the output exists, and is no file")
+                .entry(encode(path.as_os_str().as_bytes())))
+        }
+        Some(_) if !replace => Err(exists(path)),
+        _ => Ok(()),
+    }
 }
 
 /// A file on its way; dropping it removes it.

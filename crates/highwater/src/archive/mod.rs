@@ -120,7 +120,7 @@ impl<'a> Export<'a> {
         replace: bool,
         control: &Control,
     ) -> Result<ExportReport> {
-        file::write(path, replace, &control.env, |out| self.write(out, control), |_, _| Ok(()))
+        file::write(path, replace, &control.env, |out| self.write(out, control), |_, _, _| Ok(()))
             .map(|(report, ())| report)
     }
 }
@@ -139,23 +139,33 @@ pub struct Received {
 }
 
 /// Writes an archive that comes from elsewhere to a file of mode 0600: whole and durable, or not at
-/// all. `write` brings its bytes; what they became on disk is then read again, up to the end marker.
+/// all. `write` brings its bytes; what they became on disk is then read again, up to the end marker,
+/// and `accept` may refuse what it turns out to be.
 ///
 /// No key is needed, so that nothing here tells who made the archive: who opens or imports it
 /// verifies that, with the key.
 ///
 /// # Errors
 /// Conflict where the file exists and is not to be replaced, found before `write` is called; corrupt
-/// where the bytes are no whole archive; what `write` says.
+/// where the bytes are no whole archive; what `write` and `accept` say.
 pub fn receive<T>(
     path: &Path,
     replace: bool,
     control: &Control,
     write: impl FnOnce(&mut dyn Write) -> Result<T>,
+    accept: impl FnOnce(&T, &Received) -> Result<()>,
 ) -> Result<(T, Received)> {
-    file::write(path, replace, &control.env, write, |name, file| {
-        read::Reader::open(name, Box::new(file), control)?.whole()
+    file::write(path, replace, &control.env, write, |name, file, written| {
+        let received = read::Reader::open(name, Box::new(file), control)?.whole()?;
+        accept(written, &received)?;
+        Ok(received)
     })
+}
+
+/// Conflict where a file of this name exists and is not to be replaced: for who wants to know before
+/// anything else is done. Who writes it finds out by itself.
+pub fn refuse_existing(path: &Path, replace: bool) -> Result<()> {
+    file::refuse_existing(path, replace)
 }
 
 /// An archive that is read.

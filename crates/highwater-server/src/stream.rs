@@ -1,0 +1,349 @@
+//! A snapshot, or an increment, as a stream of messages: header, chunks, trailer.
+//!
+//! One thread that may block exports into a bounded queue, which the connection empties: a client that
+//! reads slowly holds the export back, and one that has gone ends it. What is sent is never kept.
+
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, Write};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::Stream;
+use highwater::agent::{Agent, Operation, OperationId, State, Task};
+use highwater::archive::{Export, ExportOptions};
+use highwater::control::Cancel;
+use highwater::vault::Selector;
+use highwater::{Control, Env, Error, Kind, Result};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tonic::Status;
+
+use crate::Agents;
+use crate::fault::Fault;
+use crate::v1::stream_response::Part;
+use crate::v1::{Header, StreamRequest, StreamResponse, Trailer};
+
+/// No chunk is longer.
+pub(crate) const CHUNK_BYTES_MAX: usize = 1 << 20;
+/// The mark that a target height is compared with.
+pub(crate) const HEIGHT: &str = "height";
+/// Chunks that wait for the connection.
+const QUEUE_CHUNKS: usize = 4;
+/// A client that takes no chunk for so long gives its place to others.
+const STALL_MAX: Duration = Duration::from_secs(5 * 60);
+/// A backup that ends just when it is to be waited for is begun anew so often at most.
+const BEGIN_TRIES: u32 = 8;
+
+/// The messages of one archive.
+pub(crate) type Messages = Pin<Box<dyn Stream<Item = Result<StreamResponse, Status>> + Send>>;
+
+/// Places for streams; clones share them.
+#[derive(Clone)]
+pub(crate) struct Slots(Arc<Semaphore>);
+
+impl Slots {
+    pub(crate) fn new(count: usize) -> Slots {
+        Slots(Arc::new(Semaphore::new(count)))
+    }
+
+    /// A place, until it is dropped.
+    fn take(&self) -> Result<OwnedSemaphorePermit, Fault> {
+        Arc::clone(&self.0).try_acquire_owned().map_err(|_| Fault::Limit("streams"))
+    }
+}
+
+/// Whether a request asks for a backup, and not for a snapshot that is there.
+pub(crate) fn is_fresh(request: &StreamRequest) -> bool {
+    request.snapshot.is_empty()
+}
+
+/// Streams what is asked for. The caller has the scope for it.
+///
+/// # Errors
+/// A limit where no place is free. Input where the request contradicts itself; not found where there
+/// is no such node or snapshot; stale where the snapshot has not reached the target height; corrupt
+/// where the vault is damaged; unavailable where it can't be reached. After the first message the same
+/// ends the stream instead of a trailer.
+pub(crate) async fn stream(
+    agents: &Agents,
+    slots: &Slots,
+    request: StreamRequest,
+) -> Result<Messages, Fault> {
+    let place = slots.take()?;
+    let agent = agents.find(&request.node)?;
+    if is_fresh(&request) && request.offset > 0 {
+        return Err(Error::input("an offset without a snapshot: what was begun before is not known")
+            .hint("name the snapshot of the header with it")
+            .into());
+    }
+    let snapshot = match is_fresh(&request) {
+        true => back_up(&agent).await?,
+        false => request.snapshot.clone(),
+    };
+    let mut control = Control::new(Env::system());
+    let stop = Stop(control.cancel.clone());
+    control.cancel = stop.0.clone();
+    let (ready, settled) = oneshot::channel();
+    let (chunks, queue) = mpsc::channel(QUEUE_CHUNKS);
+    let sink = Sink::new(chunks, request.offset);
+    let work = Work { agent, snapshot, request, control };
+    let task = tokio::task::spawn_blocking(move || {
+        let outcome = work.export(ready, sink);
+        drop(place);
+        outcome
+    });
+    // What ends before it is settled says why.
+    let Ok(header) = settled.await else {
+        let ended = task.await.map_err(Fault::panicked)?;
+        return Err(ended.err().unwrap_or_else(|| Error::bug("no header was sent")).into());
+    };
+    let sending = Sending { header: Some(header), queue, task: Some(task), _stop: stop };
+    Ok(Box::pin(futures::stream::unfold(sending, Sending::next)))
+}
+
+/// Makes a backup, or waits for the one that is being made, and returns its snapshot.
+async fn back_up(agent: &Agent) -> Result<String, Fault> {
+    let id = blocking(agent, begin).await?;
+    let mut changes = agent.changes();
+    loop {
+        changes.borrow_and_update();
+        let operation = blocking(agent, move |agent| agent.operation(id)).await?;
+        if operation.state.is_final() {
+            return Ok(snapshot_of(&operation)?);
+        }
+        if changes.changed().await.is_err() {
+            return Err(Error::unavailable("the agent has stopped").into());
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    agent: &Agent,
+    call: impl FnOnce(&Agent) -> Result<T> + Send + 'static,
+) -> Result<T, Fault> {
+    let agent = agent.clone();
+    let called = tokio::task::spawn_blocking(move || call(&agent)).await;
+    Ok(called.map_err(Fault::panicked)??)
+}
+
+/// Begins a backup; where one runs or waits, that one is meant.
+fn begin(agent: &Agent) -> Result<OperationId> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let refused = match agent.begin(Task::Backup) {
+            Ok(operation) => return Ok(operation.id),
+            Err(error) if error.kind() == Kind::Conflict => error,
+            Err(error) => return Err(error),
+        };
+        let active = agent.status().active;
+        match active.iter().find(|operation| operation.task == Task::Backup) {
+            Some(operation) => return Ok(operation.id),
+            // It has ended in between, or the agent stops.
+            None if tries < BEGIN_TRIES => {}
+            None => return Err(refused),
+        }
+    }
+}
+
+/// The snapshot that a backup has made.
+fn snapshot_of(operation: &Operation) -> Result<String> {
+    let reason = operation.reason.as_deref().unwrap_or("it does not say why");
+    match (operation.state, operation.snapshot) {
+        (State::Completed, Some(snapshot)) => Ok(snapshot.to_string()),
+        (State::Cancelled, _) => {
+            Err(Error::conflict("the backup was cancelled before it could be streamed"))
+        }
+        _ => {
+            let kind = operation.kind.as_deref().and_then(crate::client::kind_of);
+            Err(Error::new(kind.unwrap_or(Kind::Bug), format!("the backup failed: {reason}")))
+        }
+    }
+}
+
+/// What is exported, on a thread that may block.
+struct Work {
+    agent: Agent,
+    snapshot: String,
+    request: StreamRequest,
+    control: Control,
+}
+
+impl Work {
+    fn export(self, ready: oneshot::Sender<Header>, mut sink: Sink) -> Result<Trailer> {
+        self.control.cancel.check()?;
+        let vault = self.agent.vault().get()?;
+        let select = |snapshot: &str| Selector {
+            snapshot: snapshot.to_owned(),
+            node: Some(self.agent.node().clone()),
+            ..Selector::default()
+        };
+        let since = Some(self.request.since.as_str()).filter(|since| !since.is_empty());
+        let options =
+            ExportOptions { selector: select(&self.snapshot), since: since.map(select) };
+        let export = Export::new(&vault, &options)?;
+        let header = self.header(&export)?;
+        let snapshot = header.snapshot.clone();
+        if ready.send(header).is_err() {
+            return Err(Error::interrupted());
+        }
+        let report = export.write(&mut sink, &self.control);
+        // Indexes of packs take memory for as long as they are kept.
+        vault.forget_packs();
+        let report = report?;
+        if report.bytes != sink.at {
+            return Err(Error::bug("an archive was not passed on as a whole"));
+        }
+        Ok(Trailer {
+            snapshot,
+            bytes: sink.at,
+            chunks: sink.sent,
+            blake3: sink.hasher.finalize().as_bytes().to_vec(),
+            completed: true,
+        })
+    }
+
+    /// What the first message says, once the snapshot has all that was asked for.
+    fn header(&self, export: &Export<'_>) -> Result<Header> {
+        let (target, marks) = (self.request.target_height, export.marks());
+        refuse_low(target, marks.get(HEIGHT).copied())?;
+        if self.request.offset > export.bytes() {
+            return Err(Error::input(format!(
+                "the offset {} lies behind the end of the archive, which has {} bytes",
+                self.request.offset,
+                export.bytes()
+            )));
+        }
+        Ok(Header {
+            snapshot: export.snapshot().to_string(),
+            since: export.since().map(|since| since.to_string()).unwrap_or_default(),
+            marks: marks.into_iter().collect(),
+            target_height: target,
+            bytes_total: export.bytes(),
+        })
+    }
+}
+
+/// The height is the one inside the snapshot: what the node is at now does not count.
+fn refuse_low(target: u64, height: Option<u64>) -> Result<()> {
+    match height {
+        _ if target == 0 => Ok(()),
+        Some(height) if height >= target => Ok(()),
+        Some(height) => Err(Error::new(
+            Kind::Stale,
+            format!("the snapshot is at height {height}, below the target height {target}"),
+        )
+        .hint("ask again once the node has come so far, or for a lower height")),
+        None => Err(Error::new(
+            Kind::Stale,
+            format!("the snapshot has no mark `{HEIGHT}` to compare the target height {target} with"),
+        )
+        .hint("let the node report its height at the barrier, or ask without a target height")),
+    }
+}
+
+/// Cuts an archive into chunks, leaves out what the client has, and hashes all of it.
+struct Sink {
+    chunks: mpsc::Sender<Vec<u8>>,
+    runtime: Handle,
+    /// Bytes of the archive that the client has already.
+    skip: u64,
+    /// Bytes of the archive so far.
+    at: u64,
+    hasher: blake3::Hasher,
+    chunk: Vec<u8>,
+    sent: u64,
+}
+
+impl Sink {
+    /// To be made inside a runtime.
+    fn new(chunks: mpsc::Sender<Vec<u8>>, skip: u64) -> Sink {
+        Sink {
+            chunks,
+            runtime: Handle::current(),
+            skip,
+            at: 0,
+            hasher: blake3::Hasher::new(),
+            chunk: Vec::new(),
+            sent: 0,
+        }
+    }
+
+    /// Puts the chunk into the queue, once there is room.
+    fn send(&mut self) -> io::Result<()> {
+        let chunk = std::mem::take(&mut self.chunk);
+        let sent = self.runtime.block_on(async {
+            tokio::time::timeout(STALL_MAX, self.chunks.send(chunk)).await
+        });
+        match sent {
+            Ok(Ok(())) => {
+                self.sent += 1;
+                Ok(())
+            }
+            Ok(Err(_)) => Err(io::ErrorKind::BrokenPipe.into()),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing")),
+        }
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.hasher.update(bytes);
+        let skipped = self.skip.saturating_sub(self.at).min(bytes.len() as u64);
+        self.at += bytes.len() as u64;
+        let mut rest = &bytes[usize::try_from(skipped).unwrap_or(bytes.len())..];
+        while !rest.is_empty() {
+            self.chunk.reserve_exact(CHUNK_BYTES_MAX - self.chunk.len());
+            let (now, later) = rest.split_at(rest.len().min(CHUNK_BYTES_MAX - self.chunk.len()));
+            self.chunk.extend_from_slice(now);
+            rest = later;
+            if self.chunk.len() == CHUNK_BYTES_MAX {
+                self.send()?;
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.chunk.is_empty() { Ok(()) } else { self.send() }
+    }
+}
+
+/// Stops an export whose messages nobody waits for any more.
+struct Stop(Cancel);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// What is left to be sent.
+struct Sending {
+    header: Option<Header>,
+    queue: mpsc::Receiver<Vec<u8>>,
+    /// Its end is the end of the stream.
+    task: Option<JoinHandle<Result<Trailer>>>,
+    _stop: Stop,
+}
+
+impl Sending {
+    async fn next(mut self) -> Option<(Result<StreamResponse, Status>, Sending)> {
+        let part = match self.header.take() {
+            Some(header) => Ok(Part::Header(header)),
+            None => match self.queue.recv().await {
+                Some(chunk) => Ok(Part::Chunk(chunk)),
+                None => match self.task.take()?.await {
+                    Ok(ended) => ended.map(Part::Trailer).map_err(Fault::from),
+                    Err(error) => Err(Fault::panicked(error)),
+                },
+            },
+        };
+        let message = part.map(|part| StreamResponse { part: Some(part) }).map_err(Status::from);
+        Some((message, self))
+    }
+}
