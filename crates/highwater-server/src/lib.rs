@@ -2,6 +2,8 @@
 //! dashboard.
 
 mod agents;
+#[cfg(test)]
+mod bench;
 pub mod client;
 mod fault;
 mod state;
