@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures::{Stream, StreamExt as _};
-use highwater::agent::{Agent, Rules, State, Task, VaultSource};
+use highwater::agent::{Agent, Rules, State as Stage, Task, VaultSource};
 use highwater::archive::{Export, ExportOptions};
 use highwater::backup::BackupOptions;
 use highwater::vault::{Actor, Location, Secret, Selector, Vault};
@@ -19,7 +19,10 @@ use tonic::{Request, Response, Status};
 
 use crate::Agents;
 use crate::client::PullOptions;
-use crate::stream::{self, Messages, Slots};
+use crate::grpc::Services;
+use crate::limits::Limits;
+use crate::state::State;
+use crate::stream::Messages;
 use crate::v1::backups_server::{Backups, BackupsServer};
 use crate::v1::{self, StreamRequest, StreamResponse};
 
@@ -35,13 +38,12 @@ pub(crate) fn honest() -> Tamper {
 pub(crate) struct Bench {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) agent: Agent,
-    pub(crate) slots: Slots,
+    pub(crate) state: Arc<State>,
     pub(crate) runtime: Runtime,
     /// The height that the node reports at a barrier.
     pub(crate) height: Arc<AtomicU64>,
     /// What a backup waits for before it begins.
     pub(crate) gate: Arc<Mutex<()>>,
-    agents: Agents,
 }
 
 pub(crate) fn secret() -> Secret {
@@ -98,7 +100,9 @@ impl Bench {
         let agents = Agents::default();
         agents.add(agent.clone());
         let runtime = Runtime::new().unwrap();
-        Bench { dir, agent, slots: Slots::new(2), runtime, height, gate, agents }
+        let limits = Limits { streams: 2, ..Limits::default() };
+        let state = Arc::new(State::new(agents, limits, Env::system()));
+        Bench { dir, agent, state, runtime, height, gate }
     }
 
     /// Where pulls go.
@@ -116,7 +120,7 @@ impl Bench {
     pub(crate) fn back_up(&self, seed: u64) -> String {
         std::fs::write(self.dir.path().join("node/small"), noise(4096, seed)).unwrap();
         let done = self.agent.wait(self.agent.begin(Task::Backup).unwrap().id).unwrap();
-        assert_eq!((done.state, done.reason), (State::Completed, None));
+        assert_eq!((done.state, done.reason), (Stage::Completed, None));
         done.snapshot.unwrap().to_string()
     }
 
@@ -147,8 +151,7 @@ impl Bench {
         capabilities: &'static [&'static str],
         identity: Option<Identity>,
     ) -> SocketAddr {
-        let face =
-            Face { agents: self.agents.clone(), slots: self.slots.clone(), tamper, capabilities };
+        let face = Face { services: Services(Arc::clone(&self.state)), tamper, capabilities };
         self.runtime.block_on(async {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
@@ -186,8 +189,7 @@ pub(crate) fn place(dir: &Path) -> Location {
 
 /// A server that can do nothing but stream.
 struct Face {
-    agents: Agents,
-    slots: Slots,
+    services: Services,
     tamper: Tamper,
     capabilities: &'static [&'static str],
 }
@@ -217,23 +219,18 @@ impl Backups for Face {
 
     async fn get_status(
         &self,
-        _: Request<v1::GetStatusRequest>,
+        request: Request<v1::GetStatusRequest>,
     ) -> Answer<v1::GetStatusResponse> {
-        let node = |agent: &Agent| v1::NodeStatus {
-            node: agent.node().to_string(),
-            ..v1::NodeStatus::default()
-        };
-        Ok(Response::new(v1::GetStatusResponse {
-            version: "0.0.0".to_owned(),
-            capabilities: self.capabilities.iter().map(|&name| name.to_owned()).collect(),
-            nodes: self.agents.all().iter().map(node).collect(),
-        }))
+        let mut answer = self.services.get_status(request).await?;
+        let capabilities = self.capabilities.iter().map(|&name| name.to_owned());
+        answer.get_mut().capabilities = capabilities.collect();
+        Ok(answer)
     }
 
     async fn stream(&self, request: Request<StreamRequest>) -> Answer<Messages> {
-        let request = request.into_inner();
-        let messages = stream::stream(&self.agents, &self.slots, request.clone()).await?;
-        Ok(Response::new((self.tamper)(&request, messages)))
+        let asked = request.get_ref().clone();
+        let answer = self.services.stream(request).await?;
+        Ok(answer.map(|messages| (self.tamper)(&asked, messages)))
     }
 
     unable! {

@@ -12,18 +12,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
-use highwater::agent::{Agent, Operation, OperationId, State, Task};
+use highwater::agent::{Agent, Operation, OperationId, State as Stage, Task};
 use highwater::archive::{Export, ExportOptions};
 use highwater::control::Cancel;
-use highwater::vault::Selector;
-use highwater::{Control, Env, Error, Kind, Result};
+use highwater::{Control, Error, Kind, Result};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinError, JoinHandle};
 use tonic::Status;
 
-use crate::Agents;
+use crate::auth::Scope;
+use crate::calls::selector;
 use crate::fault::Fault;
+use crate::state::{Identity, State};
 use crate::v1::stream_response::Part;
 use crate::v1::{Header, StreamRequest, StreamResponse, Trailer};
 
@@ -41,52 +42,39 @@ const BEGIN_TRIES: u32 = 8;
 /// The messages of one archive.
 pub(crate) type Messages = Pin<Box<dyn Stream<Item = Result<StreamResponse, Status>> + Send>>;
 
-/// Places for streams; clones share them.
-#[derive(Clone)]
-pub(crate) struct Slots(Arc<Semaphore>);
-
-impl Slots {
-    pub(crate) fn new(count: usize) -> Slots {
-        Slots(Arc::new(Semaphore::new(count)))
-    }
-
-    /// A place, until it is dropped.
-    fn take(&self) -> Result<OwnedSemaphorePermit, Fault> {
-        Arc::clone(&self.0).try_acquire_owned().map_err(|_| Fault::Limit("streams"))
-    }
-}
-
-/// Whether a request asks for a backup, and not for a snapshot that is there.
-pub(crate) fn is_fresh(request: &StreamRequest) -> bool {
-    request.snapshot.is_empty()
-}
-
-/// Streams what is asked for. The caller has the scope for it.
+/// Streams what is asked for.
 ///
 /// # Errors
-/// A limit where no place is free. Input where the request contradicts itself; not found where there
-/// is no such node or snapshot; stale where the snapshot has not reached the target height; corrupt
-/// where the vault is damaged; unavailable where it can't be reached. After the first message the same
-/// ends the stream instead of a trailer.
+/// Without the scope: `read` for a snapshot that is there, `backup` for one that is made. A limit where
+/// no place is free. Input where the request contradicts itself; not found where there is no such node
+/// or snapshot; stale where the snapshot has not reached the target height; corrupt where the vault is
+/// damaged; unavailable where it can't be reached. After the first message the same ends the stream
+/// instead of a trailer.
 pub(crate) async fn stream(
-    agents: &Agents,
-    slots: &Slots,
+    state: &Arc<State>,
+    identity: Identity,
     request: StreamRequest,
 ) -> Result<Messages, Fault> {
-    let place = slots.take()?;
-    let agent = agents.find(&request.node)?;
-    if is_fresh(&request) && request.offset > 0 {
+    let fresh = request.snapshot.is_empty();
+    let (asked, scope) = (request.node.clone(), if fresh { Scope::Backup } else { Scope::Read });
+    let allow = move |state: &State| {
+        state.allow(&identity, scope, "Stream", &asked)?;
+        Ok(state.agents.find(&asked)?)
+    };
+    let agent = state.run(allow).await?;
+    let place = Arc::clone(&state.streams).try_acquire_owned();
+    let place = place.map_err(|_| Fault::Limit("streams"))?;
+    if fresh && request.offset > 0 {
         return Err(Error::input("an offset without a snapshot: what was begun before is not known")
             .hint("name the snapshot of the header with it")
             .into());
     }
-    let snapshot = match is_fresh(&request) {
-        true => back_up(&agent).await?,
+    let snapshot = match fresh {
+        true => back_up(state, &agent).await?,
         false => request.snapshot.clone(),
     };
-    let mut control = Control::new(Env::system());
+    let control = Control::new(state.env.clone());
     let stop = Stop(control.cancel.clone());
-    control.cancel = stop.0.clone();
     let (ready, settled) = oneshot::channel();
     let (chunks, queue) = mpsc::channel(QUEUE_CHUNKS);
     let sink = Sink::new(chunks, request.offset);
@@ -101,33 +89,37 @@ pub(crate) async fn stream(
         let ended = task.await.map_err(Fault::panicked)?;
         return Err(ended.err().unwrap_or_else(|| Error::bug("no header was sent")).into());
     };
-    let sending = Sending { header: Some(header), queue, task: Some(task), _stop: stop };
+    let stopping = state.stopping.subscribe();
+    let sending = Sending { header: Some(header), queue, task: Some(task), stopping, _stop: stop };
     Ok(Box::pin(futures::stream::unfold(sending, Sending::next)))
 }
 
-/// Makes a backup, or waits for the one that is being made, and returns its snapshot.
-async fn back_up(agent: &Agent) -> Result<String, Fault> {
-    let id = blocking(agent, begin).await?;
+/// Makes a backup, or waits for the one that is being made, and returns its snapshot. A client that goes
+/// away meanwhile leaves the backup alone: it is an operation like any other.
+async fn back_up(state: &Arc<State>, agent: &Agent) -> Result<String, Fault> {
+    let mut stopping = state.stopping.subscribe();
     let mut changes = agent.changes();
+    let asked = agent.clone();
+    let id = state.run(move |_| Ok(begin(&asked)?)).await?;
     loop {
-        changes.borrow_and_update();
-        let operation = blocking(agent, move |agent| agent.operation(id)).await?;
+        let asked = agent.clone();
+        let operation = state.run(move |_| Ok(asked.operation(id)?)).await?;
         if operation.state.is_final() {
             return Ok(snapshot_of(&operation)?);
         }
-        if changes.changed().await.is_err() {
-            return Err(Error::unavailable("the agent has stopped").into());
+        tokio::select! {
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return Err(Error::unavailable("the agent has stopped").into());
+                }
+            }
+            () = stopped(&mut stopping) => return Err(stops().into()),
         }
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    agent: &Agent,
-    call: impl FnOnce(&Agent) -> Result<T> + Send + 'static,
-) -> Result<T, Fault> {
-    let agent = agent.clone();
-    let called = tokio::task::spawn_blocking(move || call(&agent)).await;
-    Ok(called.map_err(Fault::panicked)??)
+fn stops() -> Error {
+    Error::unavailable("the server stops").hint("go on from the same offset once it is back")
 }
 
 /// Begins a backup; where one runs or waits, that one is meant.
@@ -154,8 +146,8 @@ fn begin(agent: &Agent) -> Result<OperationId> {
 fn snapshot_of(operation: &Operation) -> Result<String> {
     let reason = operation.reason.as_deref().unwrap_or("it does not say why");
     match (operation.state, operation.snapshot) {
-        (State::Completed, Some(snapshot)) => Ok(snapshot.to_string()),
-        (State::Cancelled, _) => {
+        (Stage::Completed, Some(snapshot)) => Ok(snapshot.to_string()),
+        (Stage::Cancelled, _) => {
             Err(Error::conflict("the backup was cancelled before it could be streamed"))
         }
         _ => {
@@ -177,14 +169,12 @@ impl Work {
     fn export(self, ready: oneshot::Sender<Header>, mut sink: Sink) -> Result<Trailer> {
         self.control.cancel.check()?;
         let vault = self.agent.vault().get()?;
-        let select = |snapshot: &str| Selector {
-            snapshot: snapshot.to_owned(),
-            node: Some(self.agent.node().clone()),
-            ..Selector::default()
-        };
+        let select = |snapshot: &str| selector(self.agent.node(), snapshot);
         let since = Some(self.request.since.as_str()).filter(|since| !since.is_empty());
-        let options =
-            ExportOptions { selector: select(&self.snapshot), since: since.map(select) };
+        let options = ExportOptions {
+            selector: select(&self.snapshot)?,
+            since: since.map(select).transpose()?,
+        };
         let export = Export::new(&vault, &options)?;
         let header = self.header(&export)?;
         let snapshot = header.snapshot.clone();
@@ -328,22 +318,47 @@ struct Sending {
     queue: mpsc::Receiver<Vec<u8>>,
     /// Its end is the end of the stream.
     task: Option<JoinHandle<Result<Trailer>>>,
+    /// True once the server stops.
+    stopping: watch::Receiver<bool>,
     _stop: Stop,
 }
 
 impl Sending {
+    /// The next message, and what follows it: nothing after a trailer or an error.
     async fn next(mut self) -> Option<(Result<StreamResponse, Status>, Sending)> {
-        let part = match self.header.take() {
-            Some(header) => Ok(Part::Header(header)),
-            None => match self.queue.recv().await {
-                Some(chunk) => Ok(Part::Chunk(chunk)),
-                None => match self.task.take()?.await {
-                    Ok(ended) => ended.map(Part::Trailer).map_err(Fault::from),
-                    Err(error) => Err(Fault::panicked(error)),
-                },
-            },
-        };
+        self.task.as_ref()?;
+        let part = self.part().await;
+        if !matches!(part, Ok(Part::Header(_) | Part::Chunk(_))) {
+            self.task = None;
+        }
         let message = part.map(|part| StreamResponse { part: Some(part) }).map_err(Status::from);
         Some((message, self))
     }
+
+    async fn part(&mut self) -> Result<Part, Fault> {
+        if let Some(header) = self.header.take() {
+            return Ok(Part::Header(header));
+        }
+        let chunk = tokio::select! {
+            biased;
+            () = stopped(&mut self.stopping) => return Err(stops().into()),
+            chunk = self.queue.recv() => chunk,
+        };
+        match (chunk, &mut self.task) {
+            (Some(chunk), _) => Ok(Part::Chunk(chunk)),
+            (None, Some(task)) => ended(task.await),
+            (None, None) => Err(Error::bug("a stream has two ends").into()),
+        }
+    }
+}
+
+/// Waits until the server stops.
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    // A server that is gone has stopped.
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+/// What the end of an export is for the client.
+fn ended(outcome: Result<Result<Trailer>, JoinError>) -> Result<Part, Fault> {
+    Ok(Part::Trailer(outcome.map_err(Fault::panicked)??))
 }
