@@ -213,9 +213,11 @@ impl Backups for Services {
 
     async fn stream(
         &self,
-        _: Request<v1::StreamRequest>,
+        request: Request<v1::StreamRequest>,
     ) -> Result<Response<Sent<v1::StreamResponse>>, Status> {
-        Err(Status::unimplemented("this server sends no streams"))
+        let identity = self.identity(&request);
+        let sent = crate::stream::stream(&self.0, identity, request.into_inner()).await?;
+        Ok(Response::new(sent))
     }
 }
 

@@ -5,7 +5,10 @@ mod access;
 mod agents;
 mod audit;
 mod auth;
+#[cfg(test)]
+mod bench;
 mod calls;
+pub mod client;
 mod connection;
 mod convert;
 mod fault;
@@ -15,6 +18,7 @@ mod limits;
 mod rpc;
 mod server;
 mod state;
+mod stream;
 mod tls;
 
 pub use agents::Agents;
