@@ -19,7 +19,7 @@ use crate::auth::Tokens;
 use crate::connection::{self, Gate};
 use crate::limits::Limits;
 use crate::state::State;
-use crate::{Agents, access, grpc, health, rpc, tls};
+use crate::{Agents, access, dashboard, grpc, health, metrics, rpc, tls};
 
 /// Calls that run get so long to end when a server stops.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
@@ -134,6 +134,7 @@ impl ServerBuilder {
             tokens: self.tokens,
             audit,
             age_max: self.age_max,
+            secure: self.tls.is_some(),
             ..State::new(self.agents, self.limits, self.env)
         };
         let state = Arc::new(state);
@@ -216,9 +217,9 @@ async fn router(state: &Arc<State>) -> Result<Router> {
     let router = Router::new()
         .merge(grpc::router(state).await?)
         .merge(rpc::router(state)?)
-        .merge(health::router(shared()));
-    // Here follow the dashboard, `.merge(dashboard::router(shared()))`, and the metrics,
-    // `.merge(metrics::router(shared()).layer(from_fn_with_state(shared(), access::readers)))`.
+        .merge(health::router(shared()))
+        .merge(dashboard::router(shared()))
+        .merge(metrics::router(shared()).layer(from_fn_with_state(shared(), access::readers)));
     let header = |name, value| {
         SetResponseHeaderLayer::if_not_present(
             HeaderName::from_static(name),
