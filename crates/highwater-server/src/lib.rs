@@ -1,11 +1,29 @@
 //! The network faces of an agent, on one port: gRPC (`highwater.v1`), JSON-RPC 2.0, metrics, health, a
 //! dashboard.
 
+mod access;
 mod agents;
+mod audit;
+mod auth;
+mod calls;
+mod convert;
+mod fault;
+mod grpc;
+mod health;
+mod limits;
+mod rpc;
+mod server;
 mod state;
+mod tls;
 
 pub use agents::Agents;
-pub use state::Limits;
+pub use auth::{NewToken, Scope, TokenInfo, Tokens};
+pub use limits::Limits;
+pub use rpc::{Faces, module};
+pub use server::{Running, Server, ServerBuilder};
+
+/// The version that clients are told.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The messages and services of `highwater.v1`.
 #[expect(missing_docs, clippy::all, reason = "generated")]
