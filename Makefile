@@ -9,9 +9,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/highwater/target
-# What a longer search means: cases of each property test, and seeds of the simulation.
+# What a longer search means: cases of each property test, seeds of the simulation, junk for the server.
 NIGHTLY_CASES ?= 20000
 NIGHTLY_SEEDS ?= 50000
+NIGHTLY_JUNK ?= 100000
 
 .PHONY: help
 help: ## List the targets
@@ -70,7 +71,7 @@ rustdoc: setup ## The documentation builds, and its links lead somewhere
 
 .PHONY: nightly
 nightly: setup ## The same tests with longer searches (NIGHTLY_CASES, NIGHTLY_SEEDS), the model's larger ones too
-	@PROPTEST_CASES=$(NIGHTLY_CASES) HIGHWATER_MODEL=large HIGHWATER_SIM_SEEDS=$(NIGHTLY_SEEDS) \
+	@PROPTEST_CASES=$(NIGHTLY_CASES) HIGHWATER_MODEL=large HIGHWATER_SIM_SEEDS=$(NIGHTLY_SEEDS) HIGHWATER_JUNK=$(NIGHTLY_JUNK) \
 	  scripts/stage nightly cargo nextest run --workspace --all-features
 
 .PHONY: lint-deps

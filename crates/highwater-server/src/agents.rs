@@ -14,12 +14,10 @@ pub struct Agents(Arc<Inner>);
 struct Inner(RwLock<BTreeMap<String, Agent>>);
 
 impl Drop for Inner {
-    /// The last of an agent, and of its vault, must not be dropped where nothing may block.
+    /// The last of an agent drops its vault, which must not be where asynchronous code runs.
     fn drop(&mut self) {
         let agents = std::mem::take(self.0.get_mut().unwrap_or_else(PoisonError::into_inner));
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            drop(runtime.spawn_blocking(move || drop(agents)));
-        }
+        std::thread::scope(|scope| drop(scope.spawn(move || drop(agents))));
     }
 }
 

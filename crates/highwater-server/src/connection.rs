@@ -168,6 +168,11 @@ impl AsyncWrite for Patient {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        // An answer ends with this. HTTP/1 then waits for what it has asked for already: nobody reads
+        // until something comes, so the wait for it begins here.
+        if flushed.is_ready() && self.is_quiet_too_long(cx) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         self.written(cx, flushed)
     }
 

@@ -19,6 +19,10 @@ pub(crate) const HINT: &str = "highwater-hint";
 /// Metadata of gRPC: what the error is about. Encoded alike.
 pub(crate) const ENTRY: &str = "highwater-entry";
 
+/// A message, a hint or an entry is cut after this: encoded, they must fit into the head that a client
+/// takes.
+const TEXT_BYTES_MAX: usize = 500;
+
 /// Why a call fails.
 #[derive(Debug)]
 pub(crate) enum Fault {
@@ -58,7 +62,7 @@ impl Fault {
             Fault::Unauthenticated => "this call needs a token that the server knows".to_owned(),
             Fault::Scope(scope) => format!("the token lacks the scope `{}`", scope.name()),
             Fault::Limit(what) => format!("too many {what} at once"),
-            Fault::Error(error) => error.to_string(),
+            Fault::Error(error) => short(error.to_string()),
         }
     }
 
@@ -180,8 +184,18 @@ pub(crate) fn document(code: StatusCode, document: &serde_json::Value) -> Respon
     response
 }
 
+/// What quotes a caller must not be longer than what a caller may read.
+fn short(mut text: String) -> String {
+    if text.len() > TEXT_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+        text.push('…');
+    }
+    text
+}
+
 /// Headers hold plain ASCII: anything else, and `%`, is percent-encoded.
 fn plain(text: &str) -> String {
+    let text = &text[..text.floor_char_boundary(TEXT_BYTES_MAX)];
     let mut plain = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

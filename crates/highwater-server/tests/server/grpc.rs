@@ -36,7 +36,8 @@ async fn every_method_of_grpc_answers() {
     // One that has ended is watched to its end at once.
     let asked = v1::WatchOperationRequest { id: started.id.clone() };
     let watch = backups.watch_operation(asked).await.unwrap().into_inner();
-    assert_eq!(watch.map(Result::unwrap).collect::<Vec<_>>().await, [last.clone()]);
+    let seen: Vec<v1::Operation> = watch.map(Result::unwrap).collect().await;
+    assert!(seen.iter().eq([&last]), "{seen:?}");
     // And it stays as it is.
     let asked = v1::CancelOperationRequest { id: started.id.clone() };
     assert_eq!(backups.cancel_operation(asked).await.unwrap().into_inner(), last);

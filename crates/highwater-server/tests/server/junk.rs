@@ -38,7 +38,7 @@ impl Dice {
     fn value(&mut self, depth: usize) -> Value {
         match self.below(if depth == 0 { 5 } else { 7 }) {
             0 => Value::Null,
-            1 => json!(self.next() % 2 == 0),
+            1 => json!(self.below(2) == 0),
             2 => json!(self.next() as i64),
             3 => json!(f64::from_bits(self.next())),
             4 => json!(String::from_utf8_lossy(&self.bytes(40))),

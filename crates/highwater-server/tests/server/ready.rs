@@ -25,9 +25,8 @@ async fn a_server_is_ready_once_each_node_has_a_verified_backup() {
     assert_eq!(serving.get("/healthz", "").await.code, 200);
     assert_eq!(asked(503).await["reasons"], json!(["no_node"]));
     let agent = world.add("node");
-    let mut changes = agent.changes();
     while agent.status().snapshots.is_none() {
-        changes.changed().await.unwrap();
+        tokio::task::yield_now().await;
     }
     assert_eq!(asked(503).await["reasons"], json!(["no_backup"]));
     block_in_place(|| agent.wait(agent.begin(Task::Backup).unwrap().id)).unwrap();
