@@ -44,6 +44,9 @@ mod prune;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod scene;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
+mod serve;
 #[path = "../../../highwater/tests/servers/mod.rs"]
 mod servers;
 mod settings;
