@@ -5,15 +5,22 @@ mod access;
 mod agents;
 mod audit;
 mod auth;
+#[cfg(test)]
+mod bench;
 mod calls;
+pub mod client;
+mod connection;
 mod convert;
+mod dashboard;
 mod fault;
 mod grpc;
 mod health;
 mod limits;
+mod metrics;
 mod rpc;
 mod server;
 mod state;
+mod stream;
 mod tls;
 
 pub use agents::Agents;
