@@ -8,7 +8,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use highwater::Env;
 use highwater::agent::{Agent, Rules, State, Task};
@@ -111,12 +111,14 @@ fn measure(dir: &Path, beside: Beside, time: Duration) -> Outcome<(f64, u64)> {
             }
             Ok(made)
         });
-        let (begin, first) = (Instant::now(), next);
+        let env = Env::system();
+        let (begin, first) = (env.monotonic(), next);
         let mut written = Ok(());
-        while begin.elapsed() < time && written.is_ok() {
+        while env.monotonic() - begin < time && written.is_ok() {
             written = write(&store, &mut next);
         }
-        let rate = (next - first) as f64 / begin.elapsed().as_secs_f64();
+        let took = env.monotonic() - begin;
+        let rate = (next - first) as f64 / took.as_secs_f64();
         over.store(true, Ordering::Relaxed);
         let backups = backing_up.join().unwrap_or_else(|_| Err("a panic".into()))?;
         written.map(|()| (rate, backups))
