@@ -53,6 +53,8 @@ pub(crate) struct State {
     pub(crate) calls: Arc<Semaphore>,
     /// How old the newest verified backup of a node may be.
     pub(crate) age_max: Duration,
+    /// It is called over TLS.
+    pub(crate) secure: bool,
     /// True once the server stops: what would last ends.
     pub(crate) stopping: watch::Sender<bool>,
 }
@@ -83,6 +85,7 @@ impl State {
             streams: Arc::new(Semaphore::new(limits.streams)),
             calls: Arc::new(Semaphore::new(limits.calls)),
             age_max: AGE_MAX,
+            secure: false,
             stopping: watch::Sender::new(false),
         }
     }
