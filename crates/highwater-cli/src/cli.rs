@@ -66,6 +66,11 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Read archives into their vault, or a copy of it; made where there is none
     Import(ImportArgs),
+    /// Fetch a snapshot, or what is new since another one, from a server, as one archive
+    ///
+    /// Without --snapshot the server makes a backup first. The file appears once all of it was
+    /// received and verified, or not at all; a connection that breaks is taken up where it broke.
+    Pull(PullArgs),
     /// Undo the last restore of a node directory
     Rollback(TargetArgs),
     /// Finish an interrupted restore or rollback
@@ -397,6 +402,43 @@ pub(crate) struct ExportArgs {
     /// Leave out what this older snapshot has: who imports has it already
     #[arg(long, value_name = "SNAPSHOT")]
     pub(crate) since: Option<String>,
+    /// Replace the output where it exists
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PullArgs {
+    /// The server: https://HOST:PORT, or http://127.0.0.1:PORT on this machine
+    #[arg(long, value_name = "URL")]
+    pub(crate) from: String,
+    /// The archive, made with mode 0600 [default: NODE-TIME.hwa in the current directory]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// The node, where the server has several [env: HIGHWATER_NODE]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<NodeName>,
+    /// A snapshot that is there: an id, a unique prefix of one, or `latest`
+    #[arg(long, value_name = "SNAPSHOT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) snapshot: Option<String>,
+    /// Leave out what this older snapshot has, which is here already
+    #[arg(long, value_name = "SNAPSHOT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) since: Option<String>,
+    /// Only a snapshot whose mark `height` has reached this
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(crate) target_height: u64,
+    /// File with the token that the server knows this caller by, mode 0600
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// PEM certificates that the server's must be signed by [default: those that the system trusts]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Send all, the token included, to another machine without encryption
+    #[arg(long)]
+    pub(crate) allow_http: bool,
+    /// Give up after so long, as 30 (seconds), 10m, 2h [default: never]
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    pub(crate) timeout: Option<Duration>,
     /// Replace the output where it exists
     #[arg(long)]
     pub(crate) force: bool,

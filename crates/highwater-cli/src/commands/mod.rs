@@ -16,6 +16,7 @@ pub(crate) mod kit;
 pub(crate) mod man;
 pub(crate) mod owner;
 pub(crate) mod prune;
+pub(crate) mod pull;
 pub(crate) mod recover;
 pub(crate) mod restore;
 pub(crate) mod rollback;

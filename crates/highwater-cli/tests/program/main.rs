@@ -43,6 +43,9 @@ mod node;
 mod prune;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
+mod pull;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
 mod scene;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
