@@ -93,6 +93,12 @@ pub(crate) enum Command {
     /// A node that embeds the guard is not held back by quarantined channels: it judges them itself,
     /// with its witness and its peers, and can't do so before it runs.
     Run(RunArgs),
+    /// Keep nodes backed up: schedule, restore tests, RPC, metrics, dashboard
+    ///
+    /// For nodes that can't be changed: SQLite is captured live, other databases by a freeze or while
+    /// nobody has them open. What it keeps is named by [[node]] tables of the settings file. SIGHUP
+    /// reads that again; SIGTERM cancels what runs, and ends it.
+    Serve(ServeArgs),
     /// Print the completions for a shell
     Completions(CompletionsArgs),
     /// Write the manual pages into a directory
@@ -660,4 +666,11 @@ pub(crate) struct KitOpenArgs {
     /// Where its content goes, secrets included: a new file, made with mode 0600; `-` prints it
     #[arg(long, value_name = "FILE")]
     pub(crate) output: PathBuf,
+}
+
+/// Arguments of `serve`; all else is in the settings file.
+#[derive(Args, Debug)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) vault: VaultArgs,
 }

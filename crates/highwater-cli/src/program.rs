@@ -118,6 +118,7 @@ fn execute(context: &Context, command: &Command) -> Result<Answer> {
         Command::Status(args) => commands::status::run(context, args),
         Command::Guard(command) => commands::guard::run(context, command),
         Command::Run(args) => commands::run::run(context, args),
+        Command::Serve(args) => commands::serve::run(context, args),
         Command::Completions(args) => commands::completions::run(args),
         Command::Man(args) => commands::man::run(args),
     }

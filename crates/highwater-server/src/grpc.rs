@@ -8,7 +8,7 @@ use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use futures::stream::{self, Stream};
-use highwater::agent::{Agent, Operation, Task};
+use highwater::agent::{Operation, Task};
 use highwater::{Error, Kind, Result};
 use tokio::sync::watch;
 use tonic::body::Body;
@@ -18,6 +18,7 @@ use tower::{Service, ServiceExt as _};
 
 use crate::access;
 use crate::calls::Call;
+use crate::connection::Running;
 use crate::convert;
 use crate::fault::Fault;
 use crate::state::{Identity, State};
@@ -141,16 +142,15 @@ impl Backups for Services {
         &self,
         request: Request<v1::WatchOperationRequest>,
     ) -> Result<Response<Sent<v1::Operation>>, Status> {
+        let running = Running::of(request.extensions());
         let work = |call: Call<'_>, asked: v1::WatchOperationRequest| {
-            let (agent, operation) = call.operation(&asked.id)?;
-            // Listening begins before the operation is read again, so that no change is missed.
-            Ok((agent.changes(), agent, operation))
+            // Listening begins before the operation is read, so that no change is missed.
+            let changes = call.operation(&asked.id)?.0.changes();
+            Ok((changes, call.operation(&asked.id)?.1))
         };
-        let (changes, agent, operation) =
-            self.call("WatchOperation", request, work).await?.into_inner();
-        let stopping = self.0.stopping.subscribe();
-        let watch =
-            Watch { state: Arc::clone(&self.0), agent, changes, stopping, sent: None, operation };
+        let (changes, operation) = self.call("WatchOperation", request, work).await?.into_inner();
+        let (state, stopping) = (Arc::clone(&self.0), self.0.stopping.subscribe());
+        let watch = Watch { state, changes, stopping, sent: None, operation, _running: running };
         Ok(Response::new(Box::pin(stream::unfold(Some(watch), Watch::next))))
     }
 
@@ -213,9 +213,11 @@ impl Backups for Services {
 
     async fn stream(
         &self,
-        _: Request<v1::StreamRequest>,
+        request: Request<v1::StreamRequest>,
     ) -> Result<Response<Sent<v1::StreamResponse>>, Status> {
-        Err(Status::unimplemented("this server sends no streams"))
+        let identity = self.identity(&request);
+        let sent = crate::stream::stream(&self.0, identity, request.into_inner()).await?;
+        Ok(Response::new(sent))
     }
 }
 
@@ -249,11 +251,11 @@ impl Guard for Services {
 /// An operation that is watched. It is driven by the client's reading, and ends with it.
 struct Watch {
     state: Arc<State>,
-    agent: Agent,
     changes: watch::Receiver<u64>,
     stopping: watch::Receiver<bool>,
     sent: Option<Operation>,
     operation: Operation,
+    _running: Option<Running>,
 }
 
 impl Watch {
@@ -282,8 +284,9 @@ impl Watch {
                 }
                 _ = self.stopping.wait_for(|stopping| *stopping) => return Err(stops().into()),
             }
-            let (agent, id) = (self.agent.clone(), self.operation.id);
-            self.operation = self.state.run(move |_| Ok(agent.operation(id)?)).await?;
+            let id = self.operation.id.to_string();
+            let read = self.state.run(move |state| Ok(state.agents.operation(&id)?.1));
+            self.operation = read.await?;
         }
         Ok(())
     }

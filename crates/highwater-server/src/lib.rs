@@ -5,7 +5,11 @@ mod access;
 mod agents;
 mod audit;
 mod auth;
+#[cfg(test)]
+mod bench;
 mod calls;
+pub mod client;
+mod connection;
 mod convert;
 mod dashboard;
 mod fault;
@@ -16,6 +20,7 @@ mod metrics;
 mod rpc;
 mod server;
 mod state;
+mod stream;
 mod tls;
 
 pub use agents::Agents;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse as _;
@@ -20,7 +20,6 @@ use jsonrpsee::{Extensions, RpcModule};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::time::timeout;
 use tower::Service as _;
 
 use crate::Agents;
@@ -91,19 +90,13 @@ pub(crate) fn router(state: &Arc<State>) -> highwater::Result<Router> {
     let service = ServerBuilder::with_config(config)
         .to_service_builder()
         .build(methods(Arc::clone(state))?, stop);
-    let wait = state.limits.request_wait;
     let call = move |request: Request| {
         let (mut service, running) = (service.clone(), running.clone());
         async move {
             let _running = running;
             let outcome = Outcome::default();
             let (parts, body) = request.into_parts();
-            let body = match timeout(wait, to_bytes(body, bytes as usize)).await {
-                Ok(Ok(body)) => body,
-                Ok(Err(_)) => return StatusCode::PAYLOAD_TOO_LARGE.into_response(),
-                Err(_) => return StatusCode::REQUEST_TIMEOUT.into_response(),
-            };
-            let mut request = Request::from_parts(parts, Body::from(body));
+            let mut request = Request::from_parts(parts, body);
             request.extensions_mut().insert(outcome.clone());
             let Ok(response) = service.call(request).await else {
                 return StatusCode::INTERNAL_SERVER_ERROR.into_response();

@@ -10,16 +10,22 @@ use axum::middleware::from_fn_with_state;
 use axum_server::Handle;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use highwater::{Env, Error, Result};
+use http::{HeaderName, HeaderValue};
 use tokio::task::JoinHandle;
+use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::audit::Audit;
 use crate::auth::Tokens;
+use crate::connection::{self, Gate};
 use crate::limits::Limits;
 use crate::state::State;
 use crate::{Agents, access, dashboard, grpc, health, metrics, rpc, tls};
 
 /// Calls that run get so long to end when a server stops.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
+
+/// Bytes of the head of a request.
+const HEAD_BYTES_MAX: usize = 64 << 10;
 
 /// The network faces of agents.
 pub struct Server;
@@ -134,7 +140,7 @@ impl ServerBuilder {
         let state = Arc::new(state);
         let router = router(&state).await?;
         let handle = Handle::new();
-        let task = serve(listener, router, tls, handle.clone()).map_err(failed)?;
+        let task = serve(listener, router, tls, &state.limits, &handle).map_err(failed)?;
         Ok(Running { address, handle, state, task })
     }
 
@@ -185,13 +191,23 @@ fn serve(
     listener: TcpListener,
     router: Router,
     tls: Option<RustlsConfig>,
-    handle: Handle<SocketAddr>,
+    limits: &Limits,
+    handle: &Handle<SocketAddr>,
 ) -> std::io::Result<JoinHandle<std::io::Result<()>>> {
-    let server = axum_server::from_tcp(listener)?.handle(handle);
+    let mut server = axum_server::from_tcp(listener)?.handle(handle.clone());
+    let http = server.http_builder();
+    http.http1().max_buf_size(HEAD_BYTES_MAX);
+    http.http2()
+        .max_concurrent_streams(limits.calls_per_connection)
+        .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX));
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let gate = Gate::new(*limits);
     Ok(match tls {
-        Some(tls) => tokio::spawn(server.acceptor(RustlsAcceptor::new(tls)).serve(service)),
-        None => tokio::spawn(server.serve(service)),
+        Some(tls) => {
+            let acceptor = RustlsAcceptor::new(tls).handshake_timeout(limits.request_wait);
+            tokio::spawn(server.acceptor(acceptor.acceptor(gate)).serve(service))
+        }
+        None => tokio::spawn(server.acceptor(gate).serve(service)),
     })
 }
 
@@ -204,5 +220,17 @@ async fn router(state: &Arc<State>) -> Result<Router> {
         .merge(health::router(shared()))
         .merge(dashboard::router(shared()))
         .merge(metrics::router(shared()).layer(from_fn_with_state(shared(), access::readers)));
-    Ok(router.fallback(access::nothing).layer(from_fn_with_state(shared(), access::identify)))
+    let header = |name, value| {
+        SetResponseHeaderLayer::if_not_present(
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        )
+    };
+    Ok(router
+        .fallback(access::nothing)
+        .layer(from_fn_with_state(shared(), access::identify))
+        .layer(from_fn_with_state(shared(), connection::count))
+        // A page of another origin must not make anything of an answer that it can't read.
+        .layer(header("x-content-type-options", "nosniff"))
+        .layer(header("cross-origin-resource-policy", "same-origin")))
 }

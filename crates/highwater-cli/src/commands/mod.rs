@@ -20,6 +20,7 @@ pub(crate) mod recover;
 pub(crate) mod restore;
 pub(crate) mod rollback;
 pub(crate) mod run;
+pub(crate) mod serve;
 pub(crate) mod show;
 pub(crate) mod snapshots;
 pub(crate) mod status;

@@ -30,6 +30,7 @@
 //! # }
 //! ```
 
+mod active;
 mod history;
 mod operation;
 mod status;
@@ -40,9 +41,12 @@ mod vaults;
 mod when;
 mod worker;
 
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{JoinHandle, ThreadId};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -58,10 +62,10 @@ use crate::vault::retention::Retention;
 pub use operation::{Operation, OperationId, State, Task, Trigger};
 pub use status::{Snapshot, Status};
 pub use vaults::VaultSource;
-pub use when::{Cadence, Rules};
+pub use when::{Cadence, Clockwork, Rules};
 
 use history::History;
-use worker::Worker;
+use worker::{Shared, Worker};
 
 /// Makes the options of the next backup; called before each one, so that what they hold (the process
 /// of a node, say) is what it is at that moment.
@@ -90,7 +94,8 @@ impl AgentBuilder {
     }
 
     /// Where the history is kept; `.highwater` in the node directory where nothing is said. A directory
-    /// serves one agent.
+    /// serves one agent. What lies in the node directory is put aside with it by a restore, and an agent
+    /// beside the node that keeps its history there is in the way of one: it keeps it elsewhere.
     #[must_use]
     pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> AgentBuilder {
         self.data_dir = Some(dir.into());
@@ -143,61 +148,115 @@ impl AgentBuilder {
 
     /// Starts the agent.
     ///
+    /// A history that is damaged is put aside and begun anew, which shows in [`Status::warnings`]. One
+    /// that can't be written later on keeps no backup from being made.
+    ///
     /// # Errors
-    /// Input where the directory has no name that can be the node's; conflict where another agent
-    /// works with the data directory; what opening the history says. The vault is not needed yet.
+    /// Input where the directory has no name that can be the node's, where a period is below a second, or
+    /// where the data directory or the scratch lie in the node directory but not in `.highwater`; not
+    /// found where the node directory does not exist and is to hold the history; conflict where another
+    /// agent works with the data directory, or a newer program has; denied or unavailable where the
+    /// history can't be written. The vault is not needed yet.
     pub fn start(self) -> Result<Agent> {
         let node = match self.node {
             Some(node) => node,
             None => crate::node::node_name(&self.dir, None)?,
         };
-        let data_dir = self.data_dir.unwrap_or_else(|| self.dir.join(OWN_DIR));
+        let data_dir = data_dir(&self.dir, self.data_dir)?;
         let scratch = self.scratch.unwrap_or_else(|| data_dir.clone());
-        let history = History::open(&data_dir.join("agent.sqlite"))?;
+        keep_out(&self.dir, &data_dir)?;
+        keep_out(&self.dir, &scratch)?;
         let lock = worker::lock(&data_dir)?;
-        let (changes, _) = watch::channel(0);
-        let worker = Worker {
+        let history = History::open(&data_dir.join("agent.sqlite"), self.env.now())?;
+        let shared = Shared::new(self.rules, self.retention, &history, &self.env)?;
+        let worker = Arc::new(Worker {
             node,
             dir: self.dir,
-            scratch,
+            scratch: worker::scratch_of(&scratch, &data_dir),
             vault: self.vault,
             actor: self.actor,
             options: self.options,
-            retention: Mutex::new(self.retention),
             env: self.env,
             history,
-            changes,
-            state: Mutex::default(),
-            wake: std::sync::Condvar::new(),
+            changes: watch::channel(0).0,
+            state: Mutex::new(shared),
+            wake: Condvar::new(),
+            writing: Mutex::default(),
             _lock: lock,
-        };
-        worker.begin(self.rules)?;
-        let worker = Arc::new(worker);
-        let name = format!("highwater-{}", worker.node);
+        });
         let thread = std::thread::Builder::new()
-            .name(name)
+            .name(format!("highwater-{}", worker.node))
             .spawn({
                 let worker = Arc::clone(&worker);
                 move || worker.run()
             })
             .map_err(|error| Error::io("starting the agent's thread", error))?;
-        let thread = Mutex::new(Some(thread));
-        Ok(Agent(Arc::new(Inner { worker, thread })))
+        let id = thread.thread().id();
+        Ok(Agent(Arc::new(Inner { worker, id, thread: Mutex::new(Some(thread)) })))
     }
 }
 
-/// An agent of one node; clones share it. It stops when the last of them is dropped.
+/// Makes the data directory. The node directory is never made: a name that is mistyped is an error.
+fn data_dir(node: &Path, given: Option<PathBuf>) -> Result<PathBuf> {
+    let dir = given.as_ref().map_or_else(|| node.join(OWN_DIR), PathBuf::clone);
+    let made = std::fs::DirBuilder::new().recursive(given.is_some()).mode(0o700).create(&dir);
+    let named = |error: Error| error.entry(dir.display().to_string());
+    match made {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            return Err(named(Error::io("making the agent's directory", error)));
+        }
+        _ => {}
+    }
+    let whole = dir.canonicalize();
+    whole.map_err(|error| named(Error::io("looking up the agent's directory", error)))
+}
+
+/// What an agent writes must not be captured as if it were the node's.
+fn keep_out(node: &Path, own: &Path) -> Result<()> {
+    // A directory that can't be looked up holds nothing of ours.
+    let Ok(node) = node.canonicalize() else { return Ok(()) };
+    let own = std::path::absolute(own)
+        .and_then(|own| own.canonicalize().or(Ok(own)))
+        .map_err(|error| Error::io("looking up the agent's directory", error))?;
+    if !own.starts_with(&node) || own.starts_with(node.join(OWN_DIR)) {
+        return Ok(());
+    }
+    Err(Error::input("the agent's directory lies in the node directory")
+        .entry(own.display().to_string())
+        .hint(format!("choose one outside it, or in its {OWN_DIR}")))
+}
+
+/// An agent of one node; clones share it. When the last of them is dropped, it stops as by
+/// [`Agent::stop`]. A hook must not own one: the agent would own itself.
 #[derive(Clone)]
 pub struct Agent(Arc<Inner>);
 
 struct Inner {
     worker: Arc<Worker>,
+    id: ThreadId,
     thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Inner {
+    /// Once it returns, nothing of the node is used any more; but where a hook calls it, which the
+    /// thread would wait for in vain.
+    fn stop(&self) {
+        self.worker.stop();
+        if std::thread::current().id() == self.id {
+            return;
+        }
+        // Held meanwhile: a second caller waits as well.
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = thread.take() {
+            // The thread catches its panics.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.worker.stop();
+        self.stop();
     }
 }
 
@@ -246,8 +305,7 @@ impl Agent {
     /// Begins a task as soon as what runs has ended.
     ///
     /// # Errors
-    /// Conflict where the same task waits or runs already, or where the agent stops; what writing the
-    /// history says.
+    /// Conflict where the same task waits or runs already, or where the agent stops.
     pub fn begin(&self, task: Task) -> Result<Operation> {
         self.0.worker.ask(task, Trigger::Manual)
     }
@@ -284,11 +342,20 @@ impl Agent {
     /// # Errors
     /// Not found where the agent knows none of this handle.
     pub fn wait(&self, id: OperationId) -> Result<Operation> {
-        self.0.worker.wait(id)
+        self.0.worker.wait(id, None)
+    }
+
+    /// Waits until an operation has ended, for `max` at most, and returns it as it stands then.
+    ///
+    /// # Errors
+    /// Not found where the agent knows none of this handle.
+    pub fn wait_for(&self, id: OperationId, max: Duration) -> Result<Operation> {
+        self.0.worker.wait(id, Some(max))
     }
 
     /// A number that rises whenever an operation changes: progress some ten times a second, states at
-    /// once.
+    /// once. It is awaited under any executor; who has none looks at it when they like
+    /// (`has_changed`), or waits for an end ([`Agent::wait`], [`Agent::wait_for`]).
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.0.worker.changes.subscribe()
     }
@@ -313,18 +380,18 @@ impl Agent {
         guard::release(self.dir(), which, reason, by, &control)
     }
 
-    /// Goes on under other rules and another policy; what runs is not disturbed.
+    /// Goes on under other rules and another policy; what runs is not disturbed, and periods count from
+    /// where they did.
+    ///
+    /// # Errors
+    /// Input where a period is below a second; nothing is changed then.
     pub fn set_rules(&self, rules: Rules, retention: Retention) -> Result<()> {
         self.0.worker.set_rules(rules, retention)
     }
 
-    /// Cancels what runs, and waits until it has ended. Nothing can be begun after that.
+    /// Cancels what runs, and waits until it has ended: hooks are not called after that, and nothing can
+    /// be begun. From a hook it does not wait. Who calls it must not hold what a hook waits for.
     pub fn stop(&self) {
-        self.0.worker.stop();
-        let thread = self.0.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
-            // Panics of an operation are caught where it runs.
-            let _ = thread.join();
-        }
+        self.0.stop();
     }
 }

@@ -167,6 +167,8 @@ impl Operation {
         match outcome {
             Ok(done) => {
                 self.state = State::Completed;
+                // Files that went while they were read count as passed over.
+                self.bytes_done = self.bytes_total;
                 self.snapshot = done.snapshot.or(self.snapshot);
                 self.warnings = done.warnings;
             }

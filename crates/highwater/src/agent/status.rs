@@ -5,10 +5,14 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::error::Kind;
 use crate::ids::{NodeName, Seq, SnapshotId, Time};
 use crate::vault::{Level, SnapshotInfo};
+use crate::{guard, restore};
 
+use super::active::Active;
 use super::operation::Operation;
+use super::worker::Worker;
 
 /// A snapshot, in short.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -77,9 +81,9 @@ pub struct Status {
     pub quarantined: Option<u64>,
     /// What runs or waits, in order.
     pub active: Vec<Operation>,
-    /// The last backup that ended.
+    /// The last backup that succeeded or failed.
     pub last_backup: Option<Operation>,
-    /// The last restore test that ended.
+    /// The last restore test that succeeded or failed.
     pub last_restore_test: Option<Operation>,
     /// When a restore test has last succeeded.
     pub restore_tested: Option<Time>,
@@ -100,5 +104,57 @@ impl Status {
     /// How old that is, in seconds.
     pub fn age_seconds(&self, level: Level) -> Option<u64> {
         self.newest(level).map(|snapshot| self.now.seconds_since(snapshot.time))
+    }
+}
+
+impl Worker {
+    /// How the node stands: from memory, and two small files of the node's directory.
+    pub(super) fn status(&self) -> Status {
+        let now = self.now();
+        let mut warnings = Vec::new();
+        let standing = guard::standing(&self.dir);
+        let quarantined = match &standing {
+            Ok(held) => Some(held.as_ref().map_or(0, |held| held.quarantined())),
+            Err(error) => {
+                warnings.push(error.to_string());
+                None
+            }
+        };
+        let maintenance = match restore::refuse_interrupted(&self.dir) {
+            Ok(()) => false,
+            Err(error) if error.kind() == Kind::Conflict => true,
+            Err(error) => {
+                warnings.push(error.to_string());
+                false
+            }
+        };
+        warnings.extend(self.history.warning.clone());
+        let shared = self.shared();
+        let trouble = &shared.trouble;
+        let told = [
+            &trouble.thread,
+            &trouble.vault,
+            &trouble.history,
+            &trouble.retention,
+            &trouble.scratch,
+        ];
+        warnings.extend(told.into_iter().flatten().cloned());
+        Status {
+            node: self.node.clone(),
+            dir: self.dir.clone(),
+            location: self.vault.location().to_owned(),
+            now: now.wall,
+            maintenance,
+            snapshots: shared.snapshots.clone(),
+            seen: shared.seen,
+            quarantined,
+            active: shared.active.iter().map(Active::now).collect(),
+            last_backup: shared.last_backup.clone(),
+            last_restore_test: shared.last_restore_test.clone(),
+            restore_tested: shared.restore_tested,
+            failures: shared.when.failures(),
+            next_backup: shared.when.next_backup(now),
+            warnings,
+        }
     }
 }

@@ -1,14 +1,15 @@
 //! What the operations of an agent do.
 
 use crate::backup;
-use crate::control::Control;
-use crate::error::{Error, Result};
-use crate::restore;
+use crate::control::{Control, Event};
+use crate::error::{Error, Kind, Result};
 use crate::vault::forget::{self, ForgetOptions};
 use crate::vault::prune::{self, PruneOptions};
 use crate::vault::{self, CheckOptions, Level, Selector, Vault};
+use crate::{durable, restore};
 
 use super::operation::{Done, Task};
+use super::when::Chore;
 use super::worker::Worker;
 
 impl Worker {
@@ -20,31 +21,58 @@ impl Worker {
             Task::CheckData => self.check(true, control),
             Task::RestoreTest => self.restore_test(control),
         });
-        std::panic::catch_unwind(work).unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-            Err(Error::bug(format!("a panic: {}", text.unwrap_or_default())))
-        })
+        std::panic::catch_unwind(work).unwrap_or_else(|panic| Err(panicked(panic.as_ref())))
     }
 
     fn back_up(&self, control: &Control) -> Result<Done> {
         restore::refuse_interrupted(&self.dir)?;
         let mut options = (self.options)()?;
         options.node.get_or_insert_with(|| self.node.clone());
+        let mut warnings = Vec::new();
+        if self.newest_failed() {
+            options.full = true;
+            warnings.push(
+                "the snapshot before has failed its restore test: everything was stored anew"
+                    .to_owned(),
+            );
+        }
         let vault = self.vault.get()?;
         let report = backup::run(&vault, &self.dir, &self.actor, &options, control)?;
-        let mut warnings = report.warnings;
+        warnings.extend(report.warnings);
+        control.report(Event::Stage { name: "retention", bytes_total: 0 });
+        // What older snapshots weigh is not this one's progress.
+        let mut silent = Control::new(control.env.clone());
+        silent.cancel = control.cancel.clone();
         // The backup stands, whatever becomes of older ones.
-        if let Err(error) = self.retain(&vault, control) {
-            warnings.push(format!("the retention policy was not applied: {error}"));
+        match self.retain(&vault, &silent) {
+            Err(error) if error.kind() != Kind::Conflict => {
+                warnings.push(format!("the retention policy was not applied yet: {error}"));
+            }
+            _ => {}
         }
-        count_backup(&report.bytes_read, &report.bytes_stored, report.duration);
+        count_backup(report.bytes_read, report.bytes_stored, report.duration);
         Ok(Done { snapshot: Some(report.snapshot), warnings })
     }
 
-    /// Forgets what the policy does not keep; deletes what was forgotten long enough ago.
+    /// Applies the retention policy, outside a backup.
+    pub(super) fn retain_again(&self, control: &Control) {
+        let work = || self.vault.get().and_then(|vault| self.forget_and_prune(&vault, control));
+        let applied = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+            .unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
+        self.note_chore(Chore::Retention, applied.as_ref().err());
+    }
+
+    /// Applies the retention policy; where it can't be, it is tried again later. Another agent may be
+    /// at it in the same vault: a conflict that is no failure.
     fn retain(&self, vault: &Vault, control: &Control) -> Result<()> {
-        let retention = self.retention();
+        let applied = self.forget_and_prune(vault, control);
+        self.note_chore(Chore::Retention, applied.as_ref().err());
+        applied
+    }
+
+    /// Forgets what the policy does not keep; deletes what was forgotten long enough ago.
+    fn forget_and_prune(&self, vault: &Vault, control: &Control) -> Result<()> {
+        let retention = self.shared().retention.clone();
         if retention.is_empty() {
             return Ok(());
         }
@@ -54,12 +82,12 @@ impl Worker {
         if plan.nodes.iter().any(|node| !node.forget.is_empty()) {
             forget::run(vault, &self.actor, &plan, control)?;
         }
-        if !self.prune_is_due() {
+        if !self.vault.prune_is_due(self.env.monotonic()) {
             return Ok(());
         }
         let plan = prune::plan(vault, &self.actor, &PruneOptions::default(), control)?;
         prune::run(vault, &self.actor, &plan, control)?;
-        self.pruned();
+        self.vault.pruned(self.env.monotonic());
         Ok(())
     }
 
@@ -92,13 +120,32 @@ impl Worker {
         };
         let snapshot = vault.resolve(&latest)?.manifest.snapshot;
         let selector = Selector { snapshot: snapshot.to_string(), ..Selector::default() };
-        let warnings = restore::test(&vault, &selector, &self.scratch, control)?;
+        durable::remove_tree(&self.scratch)?;
+        durable::make_dir(&self.scratch)?;
+        let tested = restore::test(&vault, &selector, &self.scratch, control);
+        let removed = durable::remove_tree(&self.scratch);
+        let warnings = tested?;
+        removed?;
         Ok(Done { snapshot: Some(snapshot), warnings })
+    }
+
+    /// Removes what a restore test of a process that was killed has left.
+    pub(super) fn collect_scratch(&self) {
+        if let Err(error) = durable::remove_tree(&self.scratch) {
+            self.shared().trouble.scratch = Some(error.to_string());
+        }
     }
 }
 
-fn count_backup(read: &u64, stored: &u64, duration: std::time::Duration) {
-    metrics::counter!("highwater_backup_bytes_total", "kind" => "read").increment(*read);
-    metrics::counter!("highwater_backup_bytes_total", "kind" => "stored").increment(*stored);
+/// A panic as an error: of a hook of the node, or a fault of our own.
+pub(super) fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    Error::bug(format!("a panic: {}", text.unwrap_or("without words")))
+}
+
+fn count_backup(read: u64, stored: u64, duration: std::time::Duration) {
+    metrics::counter!("highwater_backup_bytes_total", "kind" => "read").increment(read);
+    metrics::counter!("highwater_backup_bytes_total", "kind" => "stored").increment(stored);
     metrics::histogram!("highwater_backup_duration_seconds").record(duration);
 }

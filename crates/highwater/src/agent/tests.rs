@@ -1,69 +1,149 @@
 //! An agent on a real node directory and a real vault.
 
-use std::time::Duration;
+mod faults;
+mod history;
+mod life;
+mod when;
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::*;
+use crate::env::Clock;
+use crate::ids::Time;
 use crate::vault::{Location, Secret, Vault};
 
-fn vault(dir: &Path) -> Vault {
-    let location: Location = dir.join("vault").to_str().unwrap().parse().unwrap();
-    let secret = Secret::Key(zeroize::Zeroizing::new([7; 32]));
-    Vault::create(&location, &secret, false, &Env::system()).unwrap().vault
+/// A node, a vault and what an agent keeps, in a temporary directory.
+struct Place {
+    dir: tempfile::TempDir,
+    source: VaultSource,
 }
 
-fn node(dir: &Path) -> PathBuf {
-    let node = dir.join("node");
-    std::fs::create_dir(&node).unwrap();
-    let database = rusqlite::Connection::open(node.join("state.sqlite")).unwrap();
-    database.execute_batch("CREATE TABLE t (n); INSERT INTO t VALUES (1);").unwrap();
-    node
+impl Place {
+    fn new() -> Place {
+        let dir = tempfile::tempdir().unwrap();
+        let location = location(dir.path());
+        let vault = Vault::create(&location, &secret(), false, &Env::system()).unwrap().vault;
+        let place = Place { dir, source: vault.into() };
+        std::fs::create_dir(place.node()).unwrap();
+        place.database("state.sqlite");
+        place
+    }
+
+    fn node(&self) -> PathBuf {
+        self.dir.path().join("node")
+    }
+
+    fn database(&self, name: &str) -> rusqlite::Connection {
+        let database = rusqlite::Connection::open(self.node().join(name)).unwrap();
+        let rows =
+            "CREATE TABLE IF NOT EXISTS t (n); INSERT INTO t VALUES (hex(randomblob(9999)));";
+        database.execute_batch(rows).unwrap();
+        database
+    }
+
+    fn actor(&self) -> Actor {
+        Actor { state_dir: self.dir.path().join("state"), name: "test".to_owned() }
+    }
+
+    /// An agent that does nothing by itself.
+    fn builder(&self) -> AgentBuilder {
+        Agent::builder(self.node(), self.source.clone(), self.actor()).rules(quiet())
+    }
+
+    fn snapshots(&self) -> usize {
+        self.source.get().unwrap().snapshots(None).unwrap().len()
+    }
+}
+
+fn location(dir: &Path) -> Location {
+    dir.join("vault").to_str().unwrap().parse().unwrap()
+}
+
+fn secret() -> Secret {
+    Secret::Key(zeroize::Zeroizing::new([7; 32]))
 }
 
 fn quiet() -> Rules {
     Rules { first_after: None, ..Rules::default() }
 }
 
-#[test]
-fn a_backup_is_an_operation_that_outlives_the_agent() {
-    let dir = tempfile::tempdir().unwrap();
-    let actor = Actor { state_dir: dir.path().join("state"), name: "test".to_owned() };
-    let node = node(dir.path());
-    let source = VaultSource::from(vault(dir.path()));
-    let start =
-        || Agent::builder(&node, source.clone(), actor.clone()).rules(quiet()).start().unwrap();
-    let agent = start();
-    let asked = agent.begin(Task::Backup).unwrap();
-    let done = agent.wait(asked.id).unwrap();
-    assert_eq!((done.state, done.reason), (State::Completed, None));
-    assert!(done.snapshot.is_some() && done.bytes_total > 0);
-    assert_eq!(done.bytes_done, done.bytes_total);
-    let status = agent.status();
-    assert_eq!(status.snapshots.unwrap().len(), 1);
-    agent.stop();
-    drop(agent);
-    let agent = start();
-    assert_eq!(agent.operation(asked.id).unwrap().state, State::Completed);
-    let tested = agent.wait(agent.begin(Task::RestoreTest).unwrap().id).unwrap();
-    assert_eq!((tested.state, tested.reason), (State::Completed, None));
+/// Runs a task to its end.
+fn run(agent: &Agent, task: Task) -> Operation {
+    agent.wait(agent.begin(task).unwrap().id).unwrap()
 }
 
-#[test]
-fn the_first_backup_comes_soon_after_the_start() {
-    let dir = tempfile::tempdir().unwrap();
-    let actor = Actor { state_dir: dir.path().join("state"), name: "test".to_owned() };
-    let rules = Rules { first_after: Some(Duration::ZERO), ..Rules::default() };
-    let agent = Agent::builder(node(dir.path()), vault(dir.path()), actor).rules(rules).start();
-    let agent = agent.unwrap();
+fn completed(agent: &Agent, task: Task) -> Operation {
+    let done = run(agent, task);
+    assert_eq!((done.state, &done.reason), (State::Completed, &None));
+    done
+}
+
+/// Waits until what `look` finds is there; asked again after every change.
+fn until<T>(agent: &Agent, mut look: impl FnMut() -> Option<T>) -> T {
     let mut changes = agent.changes();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let done = runtime.block_on(async {
-        loop {
-            let operations = agent.operations(10).unwrap();
-            if let Some(done) = operations.into_iter().find(|one| one.state.is_final()) {
-                return done;
-            }
-            changes.changed().await.unwrap();
+    loop {
+        if let Some(found) = look() {
+            return found;
         }
-    });
-    assert_eq!((done.state, done.trigger), (State::Completed, Trigger::Start));
+        futures::executor::block_on(changes.changed()).unwrap();
+    }
+}
+
+/// Where a backup begins, and waits to be let go on.
+struct Door {
+    reached: Receiver<()>,
+    open: SyncSender<()>,
+}
+
+/// The options of backups that stop at the door.
+fn door() -> (Door, impl Fn() -> Result<BackupOptions> + Send + Sync) {
+    let (arrive, reached) = sync_channel(9);
+    let (open, opened) = sync_channel(9);
+    let opened = Mutex::new(opened);
+    let options = move || {
+        arrive.send(()).unwrap();
+        opened.lock().unwrap().recv().unwrap();
+        Ok(BackupOptions::default())
+    };
+    (Door { reached, open }, options)
+}
+
+/// Clocks that a test moves.
+#[derive(Clone)]
+struct Hands(Arc<Mutex<(Duration, Time)>>);
+
+impl Hands {
+    fn new() -> Hands {
+        let env = Env::system();
+        Hands(Arc::new(Mutex::new((env.monotonic(), env.now()))))
+    }
+
+    fn env(&self) -> Env {
+        Env::system().with_clock(self.clone())
+    }
+
+    /// Lets time pass, and has the agent look.
+    fn pass(&self, agent: &Agent, time: Duration) {
+        let mut hands = self.0.lock().unwrap();
+        let nanos = i64::try_from(time.as_nanos()).unwrap();
+        *hands = (hands.0 + time, Time::from_nanos(hands.1.as_nanos() + nanos));
+        drop(hands);
+        // Taken, so that the agent is not between a look at the clock and its wait.
+        drop(agent.0.worker.shared());
+        agent.0.worker.wake.notify_all();
+    }
+}
+
+impl Clock for Hands {
+    fn now(&self) -> Time {
+        self.0.lock().unwrap().1
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.lock().unwrap().0
+    }
+
+    fn pause(&self, duration: Duration) {
+        Env::system().pause(duration);
+    }
 }

@@ -1,10 +1,15 @@
 //! A vault that is opened when it is needed: a store that can't be reached must not keep a node from
 //! starting.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::error::Result;
 use crate::vault::Vault;
+
+/// Deleting what was forgotten needs no more than this, whatever agents share the vault.
+const PRUNE_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
 type Open = dyn Fn() -> Result<Vault> + Send + Sync;
 
@@ -14,6 +19,7 @@ pub struct VaultSource {
     open: Arc<Open>,
     opened: Arc<Mutex<Option<Arc<Vault>>>>,
     location: Arc<str>,
+    pruned_at: Arc<Mutex<Option<Duration>>>,
 }
 
 impl VaultSource {
@@ -23,8 +29,12 @@ impl VaultSource {
         location: impl Into<String>,
         open: impl Fn() -> Result<Vault> + Send + Sync + 'static,
     ) -> VaultSource {
-        let (open, opened) = (Arc::new(open), Arc::default());
-        VaultSource { open, opened, location: location.into().into() }
+        VaultSource {
+            open: Arc::new(open),
+            opened: Arc::default(),
+            location: location.into().into(),
+            pruned_at: Arc::default(),
+        }
     }
 
     /// Where it is, as operators read it.
@@ -35,15 +45,28 @@ impl VaultSource {
     /// The vault.
     ///
     /// # Errors
-    /// What opening it says; the next call tries again.
+    /// What opening it says, a panic included; the next call tries again.
     pub fn get(&self) -> Result<Arc<Vault>> {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(vault) = opened.as_ref() {
             return Ok(Arc::clone(vault));
         }
-        let vault = Arc::new((self.open)()?);
+        let open = AssertUnwindSafe(|| (self.open)());
+        let vault = std::panic::catch_unwind(open)
+            .unwrap_or_else(|panic| Err(super::tasks::panicked(panic.as_ref())))?;
+        let vault = Arc::new(vault);
         *opened = Some(Arc::clone(&vault));
         Ok(vault)
+    }
+
+    /// Whether no agent that shares the vault has pruned it for long.
+    pub(super) fn prune_is_due(&self, now: Duration) -> bool {
+        let at = *self.pruned_at.lock().unwrap_or_else(PoisonError::into_inner);
+        at.is_none_or(|at| now.saturating_sub(at) >= PRUNE_EVERY)
+    }
+
+    pub(super) fn pruned(&self, now: Duration) {
+        *self.pruned_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
     }
 
     /// Gives back the memory that reading the vault has taken.
@@ -59,6 +82,11 @@ impl From<Vault> for VaultSource {
         let location = vault.location().to_string();
         let opened = Arc::new(Mutex::new(Some(Arc::new(vault))));
         let never = || Err(crate::Error::bug("an open vault was opened"));
-        VaultSource { open: Arc::new(never), opened, location: location.into() }
+        VaultSource {
+            open: Arc::new(never),
+            opened,
+            location: location.into(),
+            pruned_at: Arc::default(),
+        }
     }
 }

@@ -4,27 +4,38 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use croner::Cron;
+use croner::parser::{CronParser, Seconds, Year};
 
 use crate::error::{Error, Result};
 use crate::ids::Time;
 
-use super::operation::{Task, Trigger};
+use super::operation::{State, Task, Trigger};
 
-/// How long an agent waits before it looks at the clocks again: a wall clock may be set.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How long an agent waits before it looks at the clocks again: a wall clock may be set, and the
+/// machine may have been suspended.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// After a first failure it is tried again so much later, after each further one twice as much,
-const RETRY_MIN: Duration = Duration::from_secs(30);
+pub(super) const RETRY_MIN: Duration = Duration::from_secs(30);
 /// up to this.
-const RETRY_MAX: Duration = Duration::from_secs(60 * 60);
+pub(super) const RETRY_MAX: Duration = Duration::from_secs(60 * 60);
+/// No period is shorter: it would be a loop.
+pub(super) const PERIOD_MIN: Duration = Duration::from_secs(1);
+/// No expression is longer.
+const CRON_CHARS_MAX: usize = 200;
 
 /// How often a node is backed up.
 #[derive(Clone, Debug)]
 pub enum Cadence {
-    /// So long after the last one that succeeded began.
+    /// So long after the last one began; a second at least. Those of an earlier process count where
+    /// they succeeded.
     Every(Duration),
     /// By the clock; made by [`Cadence::cron`].
-    Cron(Box<Cron>),
+    Cron(Clockwork),
 }
+
+/// A cron expression whose time comes.
+#[derive(Clone, Debug)]
+pub struct Clockwork(Box<Cron>);
 
 impl Cadence {
     /// By a cron expression of five fields (minute, hour, day of the month, month, day of the week) or
@@ -37,19 +48,32 @@ impl Cadence {
             Error::input(format!("`{}` is no cron expression: {why}", text.escape_debug()))
                 .hint("write minute, hour, day of month, month, day of week: `0 */6 * * *`")
         };
-        let cron: Cron =
-            text.parse().map_err(|error: croner::errors::CronError| wrong(error.to_string()))?;
-        match next_after(&cron, Time::from_nanos(0)) {
-            Some(_) => Ok(Cadence::Cron(Box::new(cron))),
+        if !text.is_ascii() || text.len() > CRON_CHARS_MAX {
+            return Err(wrong(format!("it is no ASCII, or has over {CRON_CHARS_MAX} characters")));
+        }
+        let parser =
+            CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
+        // A parser of others: what it panics at is wrong as well.
+        let parsed = std::panic::catch_unwind(|| parser.parse(text));
+        let cron = match parsed {
+            Ok(Ok(cron)) => Clockwork(Box::new(cron)),
+            Ok(Err(error)) => return Err(wrong(error.to_string())),
+            Err(_) => return Err(wrong("it can't be read".to_owned())),
+        };
+        match cron.next_after(Time::from_nanos(0)) {
+            Some(_) => Ok(Cadence::Cron(cron)),
             None => Err(wrong("its time never comes".to_owned())),
         }
     }
 }
 
-fn next_after(cron: &Cron, time: Time) -> Option<Time> {
-    let from: DateTime<Utc> = DateTime::from_timestamp_nanos(time.as_nanos());
-    let next = cron.find_next_occurrence(&from, false).ok()?;
-    next.timestamp_nanos_opt().map(Time::from_nanos)
+impl Clockwork {
+    fn next_after(&self, time: Time) -> Option<Time> {
+        let from: DateTime<Utc> = DateTime::from_timestamp_nanos(time.as_nanos());
+        let search = || self.0.find_next_occurrence(&from, false).ok();
+        let next = std::panic::catch_unwind(std::panic::AssertUnwindSafe(search)).ok()??;
+        next.timestamp_nanos_opt().map(Time::from_nanos)
+    }
 }
 
 /// What an agent does by itself.
@@ -59,7 +83,8 @@ pub struct Rules {
     pub backup: Option<Cadence>,
     /// How long after its start it makes the first backup; `None`: it waits for the schedule.
     pub first_after: Option<Duration>,
-    /// How long after a restore test that succeeded the next one comes.
+    /// How long after a restore test began the next one comes; a second at least. A node without a
+    /// snapshot is not tested.
     pub restore_test: Option<Duration>,
     /// After the node has told of a change, so long nothing further must have happened,
     pub debounce: Duration,
@@ -79,6 +104,23 @@ impl Default for Rules {
     }
 }
 
+impl Rules {
+    /// Refuses periods that would be a loop.
+    pub(super) fn refuse_loops(&self) -> Result<()> {
+        let every = match &self.backup {
+            Some(Cadence::Every(period)) => Some(*period),
+            _ => None,
+        };
+        let periods = [("backups", every), ("restore tests", self.restore_test)];
+        for (what, period) in periods {
+            if period.is_some_and(|period| period < PERIOD_MIN) {
+                return Err(Error::input(format!("the period of {what} is below a second")));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The two clocks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Now {
@@ -94,19 +136,51 @@ struct Failures {
 }
 
 impl Failures {
-    fn note(&mut self, failed: bool, now: Now) {
-        if !failed {
-            *self = Failures::default();
-            return;
-        }
-        let wait = RETRY_MIN.saturating_mul(1 << self.count.min(16)).min(RETRY_MAX);
-        self.count += 1;
-        self.retry_at = Some(now.monotonic + wait);
+    fn failed(&mut self, now: Now) {
+        self.count = self.count.saturating_add(1);
+        self.retry_at = Some(self.later(now));
     }
 
-    fn holds(self, now: Now) -> bool {
-        self.retry_at.is_some_and(|at| now.monotonic < at)
+    /// When it is tried again, after so many failures; after none as after one.
+    fn later(self, now: Now) -> Duration {
+        let doubled = 1 << self.count.saturating_sub(1).min(16);
+        now.monotonic.saturating_add(RETRY_MIN.saturating_mul(doubled).min(RETRY_MAX))
     }
+}
+
+/// When something was last done: how old that was at a moment of the clock that never goes back, so
+/// that a wall clock which is set later changes nothing.
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    age: Duration,
+    noted: Duration,
+}
+
+impl Last {
+    fn at(now: Now) -> Last {
+        Last { age: Duration::ZERO, noted: now.monotonic }
+    }
+
+    /// From a record of the wall clock. One of the future tells nothing, since that clock was wrong
+    /// then or is now: what it is about is due.
+    fn recorded(last: Option<Time>, now: Now) -> Last {
+        let age = last.and_then(|last| now.wall.as_nanos().checked_sub(last.as_nanos()));
+        let age = age.and_then(|nanos| u64::try_from(nanos).ok());
+        Last { age: age.map_or(Duration::MAX, Duration::from_nanos), noted: now.monotonic }
+    }
+
+    fn due(self, period: Duration) -> Duration {
+        self.noted.saturating_add(period.saturating_sub(self.age))
+    }
+}
+
+/// Small work that is no operation, done again until it succeeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Chore {
+    /// Sees which snapshots there are.
+    Look,
+    /// Applies the retention policy.
+    Retention,
 }
 
 /// What is due, and when the next thing will be.
@@ -114,39 +188,42 @@ pub(super) struct When {
     rules: Rules,
     /// The first backup.
     first_at: Option<Duration>,
-    /// The next backup of an interval.
-    interval_at: Option<Duration>,
+    /// The backup that an interval counts from, and the restore test.
+    backup_from: Last,
+    test_from: Last,
     /// The next backup by the clock, and when that was reckoned.
     cron_at: Option<(Time, Time)>,
     /// The first and the last change that the node has told of since the last backup began.
     changes: Option<(Duration, Duration)>,
-    test_at: Option<Duration>,
+    /// The backup that runs, or those that have failed, are to hold changes that no backup has.
+    unsaved: bool,
+    /// The backup that runs, or those that have failed, were not only asked for by a caller, who
+    /// would ask again.
+    owed: bool,
     /// There is something to test.
     testable: bool,
     backup: Failures,
     test: Failures,
+    look: Failures,
+    retention: Failures,
 }
 
 impl When {
-    /// From the times of the last backup and the last restore test that succeeded.
+    /// From the times at which the last backup and the last restore test began that succeeded.
     pub(super) fn new(rules: Rules, backup: Option<Time>, test: Option<Time>, now: Now) -> When {
-        let due_after = |last: Option<Time>, period: Duration| {
-            let age = last.map_or(period, |last| Duration::from_secs(now.wall.seconds_since(last)));
-            now.monotonic + period.saturating_sub(age)
-        };
-        let interval_at = match &rules.backup {
-            Some(Cadence::Every(period)) => Some(due_after(backup, *period)),
-            _ => None,
-        };
         let mut when = When {
-            first_at: rules.first_after.map(|after| now.monotonic + after),
-            interval_at,
+            first_at: rules.first_after.map(|after| now.monotonic.saturating_add(after)),
+            backup_from: Last::recorded(backup, now),
+            test_from: Last::recorded(test, now),
             cron_at: None,
             changes: None,
-            test_at: rules.restore_test.map(|period| due_after(test, period)),
+            unsaved: false,
+            owed: false,
             testable: backup.is_some(),
             backup: Failures::default(),
             test: Failures::default(),
+            look: Failures::default(),
+            retention: Failures::default(),
             rules,
         };
         when.reckon_cron(now);
@@ -154,27 +231,17 @@ impl When {
     }
 
     /// Goes on under other rules; what has happened still counts.
-    pub(super) fn set_rules(
-        &mut self,
-        rules: Rules,
-        backup: Option<Time>,
-        test: Option<Time>,
-        now: Now,
-    ) {
-        let fresh = When::new(rules, backup, test, now);
-        *self = When {
-            first_at: self.first_at,
-            changes: self.changes,
-            testable: self.testable,
-            backup: self.backup,
-            test: self.test,
-            ..fresh
-        };
+    pub(super) fn set_rules(&mut self, rules: Rules, now: Now) {
+        self.rules = rules;
+        if self.rules.first_after.is_none() {
+            self.first_at = None;
+        }
+        self.reckon_cron(now);
     }
 
     fn reckon_cron(&mut self, now: Now) {
         self.cron_at = match &self.rules.backup {
-            Some(Cadence::Cron(cron)) => next_after(cron, now.wall).map(|at| (at, now.wall)),
+            Some(Cadence::Cron(cron)) => cron.next_after(now.wall).map(|at| (at, now.wall)),
             _ => None,
         };
     }
@@ -186,71 +253,135 @@ impl When {
     }
 
     /// What is to be started now.
-    pub(super) fn due(&mut self, now: Now) -> Option<(Task, Trigger)> {
+    pub(super) fn due(&mut self, now: Now) -> Vec<(Task, Trigger)> {
+        self.follow_clock(now);
+        let backup = self.backup_in(now).filter(|(wait, _)| wait.is_zero());
+        let test = self.test_in(now).filter(|(wait, _)| wait.is_zero());
+        let backup = backup.map(|(_, trigger)| (Task::Backup, trigger));
+        let test = test.map(|(_, trigger)| (Task::RestoreTest, trigger));
+        backup.into_iter().chain(test).collect()
+    }
+
+    /// Where the wall clock was set back, the next time by the clock is another.
+    fn follow_clock(&mut self, now: Now) {
         if self.cron_at.is_some_and(|(_, reckoned)| now.wall < reckoned) {
-            // The wall clock was set back.
             self.reckon_cron(now);
         }
-        let reached = |at: Option<Duration>| at.is_some_and(|at| at <= now.monotonic);
-        if !self.backup.holds(now) {
-            let trigger = if reached(self.backup.retry_at) {
-                Some(Trigger::Retry)
-            } else if reached(self.first_at) {
-                Some(Trigger::Start)
-            } else if reached(self.event_at()) {
-                Some(Trigger::Event)
-            } else if reached(self.interval_at)
-                || self.cron_at.is_some_and(|(at, _)| at <= now.wall)
-            {
-                Some(Trigger::Schedule)
-            } else {
-                None
-            };
-            if let Some(trigger) = trigger {
-                return Some((Task::Backup, trigger));
-            }
+    }
+
+    /// The chore that is to be done now.
+    pub(super) fn chore_due(&self, now: Now) -> Option<Chore> {
+        let reached = |failures: Failures| failures.retry_at.is_some_and(|at| at <= now.monotonic);
+        if reached(self.look) {
+            Some(Chore::Look)
+        } else {
+            reached(self.retention).then_some(Chore::Retention)
         }
-        let test = self.testable && !self.test.holds(now) && reached(self.test_at);
-        test.then_some((Task::RestoreTest, Trigger::Schedule))
+    }
+
+    /// How long until the next backup starts by itself, and what it is for. While it is held after a
+    /// failure, nothing else starts one.
+    fn backup_in(&self, now: Now) -> Option<(Duration, Trigger)> {
+        let until = |at: Duration| at.saturating_sub(now.monotonic);
+        let held = self.backup.retry_at.map_or(Duration::ZERO, until);
+        let schedule = match &self.rules.backup {
+            Some(Cadence::Every(period)) => Some(until(self.backup_from.due(*period))),
+            Some(Cadence::Cron(_)) => self.cron_at.map(|(at, _)| until_wall(at, now)),
+            None => None,
+        };
+        // Of several that come at once the first is told.
+        let reasons = [
+            (self.backup.retry_at.map(until), Trigger::Retry),
+            (self.first_at.map(until), Trigger::Start),
+            (self.event_at().map(until), Trigger::Event),
+            (schedule, Trigger::Schedule),
+        ];
+        let waits = reasons.into_iter().filter_map(|(wait, why)| Some((wait?.max(held), why)));
+        waits.min_by_key(|(wait, _)| *wait)
     }
 
     fn event_at(&self) -> Option<Duration> {
         let (first, last) = self.changes?;
-        Some((last + self.rules.debounce).min(first + self.rules.delay_max))
+        let quiet = last.saturating_add(self.rules.debounce);
+        Some(quiet.min(first.saturating_add(self.rules.delay_max)))
+    }
+
+    fn test_in(&self, now: Now) -> Option<(Duration, Trigger)> {
+        let period = self.rules.restore_test.filter(|_| self.testable)?;
+        let (at, trigger) = match self.test.retry_at {
+            Some(at) => (at, Trigger::Retry),
+            None => (self.test_from.due(period), Trigger::Schedule),
+        };
+        Some((at.saturating_sub(now.monotonic), trigger))
     }
 
     /// A task begins; what happens from here on is for the next one.
     pub(super) fn began(&mut self, task: Task, now: Now) {
         match task {
             Task::Backup => {
-                self.first_at = None;
-                self.changes = None;
-                self.backup.retry_at = None;
-                if let Some(Cadence::Every(period)) = &self.rules.backup {
-                    self.interval_at = Some(now.monotonic + *period);
-                }
+                self.unsaved |= self.changes.take().is_some();
+                let first = self.first_at.take().is_some();
+                let again = self.backup.retry_at.take().is_some();
+                self.owed |= self.unsaved || first || again || self.rules.backup.is_some();
+                self.backup_from = Last::at(now);
                 self.reckon_cron(now);
             }
-            Task::RestoreTest => self.test_at = self.rules.restore_test.map(|p| now.monotonic + p),
+            Task::RestoreTest => {
+                self.test.retry_at = None;
+                self.test_from = Last::at(now);
+            }
             Task::Check | Task::CheckData => {}
         }
     }
 
-    /// A task has ended; one that was cancelled is neither a failure nor a success.
-    pub(super) fn ended(&mut self, task: Task, failed: bool, now: Now) {
-        match task {
-            Task::Backup => {
-                self.backup.note(failed, now);
-                self.testable |= !failed;
+    /// A task has ended. One that was cancelled is neither a failure nor a success: it is not tried
+    /// again, unless what the node has told of would be lost.
+    pub(super) fn ended(&mut self, task: Task, trigger: Trigger, state: State, now: Now) {
+        match (task, state) {
+            (Task::Backup, State::Completed) => {
+                self.backup = Failures::default();
+                (self.unsaved, self.owed) = (false, false);
+                self.testable = true;
             }
-            Task::RestoreTest => {
-                self.test.note(failed, now);
-                if failed {
-                    self.test_at = self.test.retry_at;
+            (Task::Backup, State::Failed) => {
+                self.owed |= trigger != Trigger::Manual;
+                self.backup.failed(now);
+                if !self.owed {
+                    self.backup.retry_at = None;
                 }
             }
-            Task::Check | Task::CheckData => {}
+            (Task::Backup, _) => {
+                if self.unsaved || (self.owed && self.backup.count > 0) {
+                    self.backup.retry_at = Some(self.backup.later(now));
+                }
+            }
+            (Task::RestoreTest, State::Completed) => self.test = Failures::default(),
+            (Task::RestoreTest, State::Failed) => self.test.failed(now),
+            (Task::RestoreTest | Task::Check | Task::CheckData, _) => {}
         }
+    }
+
+    /// A chore is done, or is to be done again, `jitter` later than otherwise: agents that get into
+    /// each other's way once must not do so again.
+    /// Tells how often in a row it has failed.
+    pub(super) fn chore_ended(
+        &mut self,
+        chore: Chore,
+        failed: bool,
+        jitter: Duration,
+        now: Now,
+    ) -> u32 {
+        let failures = match chore {
+            Chore::Look => &mut self.look,
+            Chore::Retention => &mut self.retention,
+        };
+        if failed {
+            failures.failed(now);
+            failures.retry_at = failures.retry_at.map(|at| at.saturating_add(jitter));
+        } else {
+            *failures = Failures::default();
+        }
+        failures.count
     }
 
     /// Backups that have failed in a row.
@@ -260,37 +391,18 @@ impl When {
 
     /// When the next backup will start by itself, by the wall clock of this moment.
     pub(super) fn next_backup(&self, now: Now) -> Option<Time> {
-        let cron = self.cron_at.map(|(at, _)| until_wall(at, now));
-        let next = [self.first_at, self.interval_at, self.event_at(), self.backup.retry_at]
-            .into_iter()
-            .flatten()
-            .map(|at| at.saturating_sub(now.monotonic))
-            .chain(cron)
-            .min()?;
-        let held =
-            self.backup.retry_at.map_or(Duration::ZERO, |at| at.saturating_sub(now.monotonic));
-        let nanos = i64::try_from(next.max(held).as_nanos()).ok()?;
+        let (wait, _) = self.backup_in(now)?;
+        let nanos = i64::try_from(wait.as_nanos()).ok()?;
         now.wall.as_nanos().checked_add(nanos).map(Time::from_nanos)
     }
 
-    /// How long nothing can become due.
+    /// How long nothing can become due, as far as the clocks can be trusted.
     pub(super) fn wait(&self, now: Now) -> Duration {
-        let held = |failures: Failures, at: Option<Duration>| {
-            at.map(|at| at.max(failures.retry_at.unwrap_or_default()))
-        };
-        let backups = [self.first_at, self.interval_at, self.event_at(), self.backup.retry_at]
-            .map(|at| held(self.backup, at));
-        let test = held(self.test, self.test_at.filter(|_| self.testable));
-        let cron = self.cron_at.map(|(at, _)| {
-            let held = self.backup.retry_at.unwrap_or_default().saturating_sub(now.monotonic);
-            until_wall(at, now).max(held)
-        });
-        backups
-            .into_iter()
-            .chain([test])
-            .flatten()
-            .map(|at| at.saturating_sub(now.monotonic))
-            .chain(cron)
+        let chores = [self.look.retry_at, self.retention.retry_at].into_iter().flatten();
+        let tasks = [self.backup_in(now), self.test_in(now)].into_iter().flatten();
+        tasks
+            .map(|(wait, _)| wait)
+            .chain(chores.map(|at| at.saturating_sub(now.monotonic)))
             .fold(LOOK_EVERY, Duration::min)
     }
 }

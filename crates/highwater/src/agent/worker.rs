@@ -1,97 +1,95 @@
 //! The thread of an agent: takes what is due or asked for, one at a time.
+//!
+//! The state that threads share is never held over input or output, but for that of the clock: so a
+//! caller never waits for a running operation, a slow disk or a vault.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::watch;
 
-use crate::control::{Cancel, Control, Event};
+use crate::control::{Cancel, Control};
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
-use crate::guard;
 use crate::ids::{NodeName, Time};
-use crate::restore;
-use crate::vault::Actor;
 use crate::vault::retention::Retention;
+use crate::vault::{Actor, Level};
 
 use super::OptionsHook;
+use super::active::Active;
 use super::history::History;
 use super::operation::{Done, Operation, OperationId, State, Task, Trigger};
-use super::status::{Snapshot, Status};
+use super::status::Snapshot;
 use super::vaults::VaultSource;
-use super::when::{Now, Rules, When};
+use super::when::{Chore, Now, Rules, When};
 
-/// Progress is told so often at most.
-const TELL_EVERY: Duration = Duration::from_millis(100);
-/// Deleting what was forgotten needs no more than this.
-const PRUNE_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+/// So many ended operations are kept in memory where the history can't be written; older ones go.
+pub(super) const UNWRITTEN_MAX: usize = 1000;
+/// What got into another agent's way is tried again up to so much later than otherwise.
+const JITTER_MAX: Duration = Duration::from_secs(30);
+/// A conflict shows once it has been met so often in a row.
+const CONFLICTS: u32 = 4;
 
 /// All that an agent is.
 pub(super) struct Worker {
     pub(super) node: NodeName,
     pub(super) dir: PathBuf,
+    /// Where restore tests work: a directory that this agent alone makes and removes.
     pub(super) scratch: PathBuf,
     pub(super) vault: VaultSource,
     pub(super) actor: Actor,
     pub(super) options: OptionsHook,
-    pub(super) retention: Mutex<Retention>,
     pub(super) env: Env,
     pub(super) history: History,
     pub(super) changes: watch::Sender<u64>,
     pub(super) state: Mutex<Shared>,
     pub(super) wake: Condvar,
+    /// Held by who writes to the history what waits for it.
+    pub(super) writing: Mutex<()>,
     pub(super) _lock: File,
 }
 
 /// What the threads share.
-#[derive(Default)]
 pub(super) struct Shared {
-    when: Option<When>,
+    pub(super) when: When,
+    pub(super) retention: Retention,
     /// What waits, and what runs: that is the first one.
-    active: VecDeque<Active>,
+    pub(super) active: VecDeque<Active>,
     stopping: bool,
-    snapshots: Option<Vec<Snapshot>>,
-    seen: Option<Time>,
-    /// An end that could not be written to the history.
+    /// Stops a chore that runs.
+    chore: Cancel,
+    pub(super) snapshots: Option<Vec<Snapshot>>,
+    pub(super) seen: Option<Time>,
+    pub(super) last_backup: Option<Operation>,
+    pub(super) last_restore_test: Option<Operation>,
+    pub(super) restore_tested: Option<Time>,
+    /// What is still to be written to the history, in the order in which it was asked for.
     unwritten: Vec<Operation>,
-    /// Why the vault or the history can't be used.
-    trouble: Option<String>,
-    pruned_at: Option<Duration>,
+    pub(super) trouble: Trouble,
 }
 
-struct Active {
-    operation: Operation,
-    cancel: Cancel,
-    cancelled: bool,
-    live: Arc<Live>,
-}
-
-impl Active {
-    fn now(&self) -> Operation {
-        let mut operation = self.operation.clone();
-        operation.bytes_done = self.live.done.load(Ordering::Relaxed);
-        operation.bytes_total = self.live.total.load(Ordering::Relaxed);
-        if operation.state == State::Running {
-            let stage = self.live.stage.lock().unwrap_or_else(PoisonError::into_inner);
-            operation.stage = (*stage).to_owned();
-        }
-        operation
-    }
-}
-
-/// What an operation has told of itself.
+/// What can't be done, and why; each goes as soon as it can.
 #[derive(Default)]
-struct Live {
-    done: AtomicU64,
-    total: AtomicU64,
-    stage: Mutex<&'static str>,
-    told_nanos: AtomicU64,
+pub(super) struct Trouble {
+    pub(super) vault: Option<String>,
+    pub(super) history: Option<String>,
+    pub(super) retention: Option<String>,
+    pub(super) scratch: Option<String>,
+    /// The agent's thread has ended by a panic.
+    pub(super) thread: Option<String>,
+}
+
+/// What the thread does next.
+enum Next {
+    Operation(OperationId),
+    Chore(Chore, Cancel),
+    Stop,
 }
 
 /// Keeps a second agent from working with the same data directory.
@@ -115,12 +113,88 @@ pub(super) fn lock(data_dir: &Path) -> Result<File> {
     }
 }
 
+impl Shared {
+    /// From what the history tells. What an earlier process left unfinished ends here.
+    ///
+    /// # Errors
+    /// What reading the history says.
+    pub(super) fn new(
+        rules: Rules,
+        retention: Retention,
+        history: &History,
+        env: &Env,
+    ) -> Result<Shared> {
+        rules.refuse_loops()?;
+        let now = Now { monotonic: env.monotonic(), wall: env.now() };
+        let mut unwritten = history.unfinished()?;
+        for operation in &mut unwritten {
+            operation.state = State::Failed;
+            operation.kind = Some(Kind::Interrupted.name().to_owned());
+            operation.reason = Some("the process ended before the operation did".to_owned());
+            operation.finished_at = Some(now.wall);
+        }
+        let interrupted = |task| unwritten.iter().rev().find(|one| one.task == task).cloned();
+        let last = |task| Ok(interrupted(task).or(history.last_ended(task)?));
+        let success = |task| history.last_success(task);
+        let (backup, test) = (success(Task::Backup)?, success(Task::RestoreTest)?);
+        let began = |one: &Option<Operation>| one.as_ref().and_then(|one| one.started_at);
+        Ok(Shared {
+            when: When::new(rules, began(&backup), began(&test), now),
+            retention,
+            active: VecDeque::new(),
+            stopping: false,
+            chore: Cancel::default(),
+            snapshots: None,
+            seen: None,
+            last_backup: last(Task::Backup)?,
+            last_restore_test: last(Task::RestoreTest)?,
+            restore_tested: test.and_then(|test| test.finished_at),
+            unwritten,
+            trouble: Trouble::default(),
+        })
+    }
+
+    /// Remembers how an operation ended, and what follows.
+    fn note_end(&mut self, operation: Operation, now: Now) {
+        let Operation { task, trigger, state, .. } = operation;
+        self.when.ended(task, trigger, state, now);
+        if state != State::Cancelled {
+            match task {
+                Task::Backup => self.last_backup = Some(operation.clone()),
+                Task::RestoreTest => self.last_restore_test = Some(operation.clone()),
+                Task::Check | Task::CheckData => {}
+            }
+        }
+        if (task, state) == (Task::RestoreTest, State::Completed) {
+            self.restore_tested = operation.finished_at;
+        }
+        self.record(operation);
+    }
+
+    /// Has an operation written to the history as it stands, by the next [`Worker::write_history`].
+    fn record(&mut self, operation: Operation) {
+        match self.unwritten.iter_mut().find(|unwritten| unwritten.id == operation.id) {
+            Some(unwritten) => *unwritten = operation,
+            None => self.unwritten.push(operation),
+        }
+        let excess = self.unwritten.len().saturating_sub(UNWRITTEN_MAX);
+        self.unwritten.drain(..excess);
+    }
+
+    /// The operation as this process knows it.
+    fn in_memory(&self, id: OperationId) -> Option<Operation> {
+        let active = self.active.iter().find(|active| active.operation.id == id);
+        let unwritten = || self.unwritten.iter().find(|operation| operation.id == id).cloned();
+        active.map(Active::now).or_else(unwritten)
+    }
+}
+
 impl Worker {
-    fn shared(&self) -> MutexGuard<'_, Shared> {
+    pub(super) fn shared(&self) -> MutexGuard<'_, Shared> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn now(&self) -> Now {
+    pub(super) fn now(&self) -> Now {
         Now { monotonic: self.env.monotonic(), wall: self.env.now() }
     }
 
@@ -129,54 +203,40 @@ impl Worker {
         self.wake.notify_all();
     }
 
-    pub(super) fn retention(&self) -> Retention {
-        self.retention.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(super) fn prune_is_due(&self) -> bool {
-        let now = self.env.monotonic();
-        self.shared().pruned_at.is_none_or(|at| now.saturating_sub(at) >= PRUNE_EVERY)
-    }
-
-    pub(super) fn pruned(&self) {
-        self.shared().pruned_at = Some(self.env.monotonic());
-    }
-
-    /// Ends what an earlier process left unfinished, and reckons what is due.
-    pub(super) fn begin(&self, rules: Rules) -> Result<()> {
-        for mut operation in self.history.unfinished()? {
-            operation.state = State::Failed;
-            operation.kind = Some(Kind::Interrupted.name().to_owned());
-            operation.reason = Some("the process ended before the operation did".to_owned());
-            operation.finished_at = Some(self.env.now());
-            self.history.put(&operation)?;
-        }
-        let (backup, test) = self.last_times()?;
-        self.shared().when = Some(When::new(rules, backup, test, self.now()));
-        Ok(())
-    }
-
     pub(super) fn set_rules(&self, rules: Rules, retention: Retention) -> Result<()> {
-        let (backup, test) = self.last_times()?;
+        rules.refuse_loops()?;
         let now = self.now();
-        *self.retention.lock().unwrap_or_else(PoisonError::into_inner) = retention;
-        if let Some(when) = &mut self.shared().when {
-            when.set_rules(rules, backup, test, now);
-        }
+        let mut shared = self.shared();
+        shared.retention = retention;
+        shared.when.set_rules(rules, now);
+        drop(shared);
         self.tell();
         Ok(())
     }
 
-    fn last_times(&self) -> Result<(Option<Time>, Option<Time>)> {
-        let last = |task| {
-            let last = self.history.last(task, State::Completed)?;
-            Ok::<_, Error>(last.and_then(|operation| operation.started_at))
-        };
-        Ok((last(Task::Backup)?, last(Task::RestoreTest)?))
-    }
-
     /// Puts a task at the end of what waits.
     pub(super) fn ask(&self, task: Task, trigger: Trigger) -> Result<Operation> {
+        let mut shared = self.shared();
+        if shared.stopping {
+            return Err(Error::conflict("the agent stops").entry(self.node.to_string()));
+        }
+        let operation = self.enqueue(&mut shared, task, trigger)?;
+        drop(shared);
+        self.write_history();
+        self.tell();
+        Ok(operation)
+    }
+
+    fn enqueue(&self, shared: &mut Shared, task: Task, trigger: Trigger) -> Result<Operation> {
+        if let Some(twin) = shared.active.iter().find(|active| active.operation.task == task) {
+            let (id, state) = (twin.operation.id, twin.operation.state.name());
+            return Err(Error::conflict(format!(
+                "a {} of node {} is {state} already: {id}",
+                task.name().replace('_', " "),
+                self.node
+            ))
+            .entry(self.node.to_string()));
+        }
         let operation = Operation {
             id: OperationId::random(&self.env)?,
             node: self.node.clone(),
@@ -195,90 +255,91 @@ impl Worker {
             location: self.vault.location().to_owned(),
             warnings: Vec::new(),
         };
-        let mut shared = self.shared();
-        if shared.stopping {
-            return Err(Error::conflict("the agent stops").entry(self.node.to_string()));
-        }
-        if let Some(twin) = shared.active.iter().find(|active| active.operation.task == task) {
-            let (id, state) = (twin.operation.id, twin.operation.state.name());
-            return Err(Error::conflict(format!(
-                "a {} of node {} is {state} already: {id}",
-                task.name().replace('_', " "),
-                self.node
-            ))
-            .entry(self.node.to_string()));
-        }
-        self.history.put(&operation)?;
-        shared.active.push_back(Active {
-            operation: operation.clone(),
-            cancel: Cancel::default(),
-            cancelled: false,
-            live: Arc::default(),
-        });
-        drop(shared);
-        self.tell();
+        shared.active.push_back(Active::new(operation.clone()));
+        shared.record(operation.clone());
         Ok(operation)
     }
 
     pub(super) fn changed(&self) {
         let now = self.now();
-        if let Some(when) = &mut self.shared().when {
-            when.changed(now);
-        }
+        self.shared().when.changed(now);
         self.wake.notify_all();
     }
 
+    /// From memory first: what is taken out of it was written before.
     pub(super) fn operation(&self, id: OperationId) -> Result<Operation> {
-        if let Some(found) = self.in_memory(id) {
-            return Ok(found);
+        let known = self.shared().in_memory(id);
+        if let Some(known) = known {
+            return Ok(known);
         }
         let found = self.history.get(id)?;
         found.ok_or_else(|| Error::not_found(format!("there is no operation {id}")))
     }
 
-    fn in_memory(&self, id: OperationId) -> Option<Operation> {
-        let shared = self.shared();
-        let active = shared.active.iter().find(|active| active.operation.id == id);
-        let unwritten = || shared.unwritten.iter().find(|operation| operation.id == id).cloned();
-        active.map(Active::now).or_else(unwritten)
-    }
-
     pub(super) fn operations(&self, max: u32) -> Result<Vec<Operation>> {
-        let mut operations = self.history.list(max)?;
-        for operation in &mut operations {
-            if let Some(fresh) = self.in_memory(operation.id) {
-                *operation = fresh;
+        let shared = self.shared();
+        let active = shared.active.iter().map(Active::now);
+        let known = active.chain(shared.unwritten.iter().cloned());
+        let mut fresh: Vec<Operation> = Vec::new();
+        for operation in known {
+            if !fresh.iter().any(|known| known.id == operation.id) {
+                fresh.push(operation);
             }
         }
+        drop(shared);
+        let mut operations = self.history.list(max)?;
+        for operation in &mut operations {
+            let known = fresh.iter().position(|known| known.id == operation.id);
+            let Some(known) = known.map(|place| fresh.swap_remove(place)) else { continue };
+            // It may have ended between the two looks.
+            if !operation.state.is_final() {
+                *operation = known;
+            }
+        }
+        // What is left is younger than all that could be written.
+        fresh.sort_by_key(|operation| operation.queued_at);
+        fresh.into_iter().for_each(|operation| operations.insert(0, operation));
+        operations.truncate(usize::try_from(max).unwrap_or(usize::MAX));
         Ok(operations)
     }
 
     pub(super) fn cancel(&self, id: OperationId) -> Result<Operation> {
+        let now = self.now();
         let mut shared = self.shared();
         let place = shared.active.iter().position(|active| active.operation.id == id);
         let Some(place) = place else {
             drop(shared);
             return self.operation(id);
         };
-        let active = &mut shared.active[place];
-        active.cancelled = true;
-        active.cancel.cancel();
-        if active.operation.state == State::Running {
-            return Ok(active.now());
+        if shared.active[place].operation.state == State::Running {
+            shared.active[place].cancel();
+            return Ok(shared.active[place].now());
         }
-        active.operation.end(Err(Error::interrupted()), true, self.env.now());
-        let operation = active.operation.clone();
-        self.history.put(&operation)?;
-        shared.active.remove(place);
+        let Some(active) = shared.active.remove(place) else {
+            return Err(Error::bug("an operation has no place in the queue"));
+        };
+        let mut operation = active.operation;
+        operation.end(Err(Error::interrupted()), true, now.wall);
+        if operation.trigger != Trigger::Manual {
+            // Else it would be due again at once.
+            shared.when.began(operation.task, now);
+        }
+        shared.note_end(operation.clone(), now);
         drop(shared);
+        self.write_history();
         self.tell();
         Ok(operation)
     }
 
-    pub(super) fn wait(&self, id: OperationId) -> Result<Operation> {
-        let running =
+    /// Waits until an operation has ended; for so long at most, where that is given.
+    pub(super) fn wait(&self, id: OperationId, max: Option<Duration>) -> Result<Operation> {
+        let active =
             |shared: &mut Shared| shared.active.iter().any(|active| active.operation.id == id);
-        drop(self.wake.wait_while(self.shared(), running).unwrap_or_else(PoisonError::into_inner));
+        let shared = self.shared();
+        match max {
+            None => drop(self.wake.wait_while(shared, active)),
+            Some(max) => drop(self.wake.wait_timeout_while(shared, max, active)),
+        }
         self.operation(id)
     }
 
@@ -286,70 +347,86 @@ impl Worker {
     pub(super) fn stop(&self) {
         let mut shared = self.shared();
         shared.stopping = true;
-        for active in &mut shared.active {
-            active.cancelled = true;
-            active.cancel.cancel();
-        }
+        shared.active.iter_mut().for_each(Active::cancel);
+        shared.chore.cancel();
         drop(shared);
-        self.wake.notify_all();
+        self.tell();
     }
 
+    /// The whole life of the agent's thread.
     pub(super) fn run(&self) {
-        self.look_at_vault();
-        while let Some(id) = self.next() {
-            self.run_one(id);
+        let life = || {
+            self.write_history();
+            self.collect_scratch();
+            self.look_at_vault();
+            loop {
+                match self.next() {
+                    Next::Operation(id) => self.run_one(id),
+                    Next::Chore(chore, cancel) => self.do_chore(chore, cancel),
+                    Next::Stop => return,
+                }
+            }
+        };
+        // Operations catch their own. What gets here was panicked with by a clock or a recorder of
+        // metrics, which are the caller's: nobody must wait for ever for what will not end.
+        if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(life)) {
+            let told = super::tasks::panicked(panic.as_ref()).to_string();
+            let now = self.env.now();
+            let mut shared = self.shared();
+            shared.stopping = true;
+            shared.trouble.thread = Some(format!("the agent has ended: {told}"));
+            while let Some(active) = shared.active.pop_front() {
+                let mut operation = active.now();
+                operation.end(Err(Error::bug(told.clone())), false, now);
+                shared.record(operation);
+            }
+            drop(shared);
+            self.write_history();
+            self.tell();
         }
     }
 
-    /// Waits for the next operation; `None` once the agent stops.
-    fn next(&self) -> Option<OperationId> {
+    fn next(&self) -> Next {
         let mut shared = self.shared();
         loop {
+            let now = self.now();
             if shared.stopping {
                 // What waits has not begun: it ends as it stands.
                 while let Some(mut active) = shared.active.pop_front() {
-                    active.operation.end(Err(Error::interrupted()), true, self.env.now());
-                    self.write(&mut shared, active.operation);
+                    active.operation.end(Err(Error::interrupted()), true, now.wall);
+                    shared.record(active.operation);
                 }
                 drop(shared);
+                self.write_history();
                 self.tell();
-                return None;
+                return Next::Stop;
+            }
+            // In line with what callers ask for, so that neither keeps the other from its turn.
+            for (task, trigger) in shared.when.due(now) {
+                let waits = shared.active.iter().any(|active| active.operation.task == task);
+                if !waits && let Err(error) = self.enqueue(&mut shared, task, trigger) {
+                    shared.trouble.vault = Some(error.to_string());
+                    shared.when.began(task, now);
+                    shared.when.ended(task, trigger, State::Failed, now);
+                }
             }
             if let Some(first) = shared.active.front() {
-                return Some(first.operation.id);
+                return Next::Operation(first.operation.id);
             }
-            let now = self.now();
-            let due = shared.when.as_mut().and_then(|when| when.due(now));
-            if let Some((task, trigger)) = due {
-                drop(shared);
-                if let Err(error) = self.ask(task, trigger) {
-                    // The history can't be written: that is a failure of the task.
-                    self.failed_to_begin(task, &error);
-                }
-                shared = self.shared();
-                continue;
+            if let Some(chore) = shared.when.chore_due(now) {
+                shared.chore = Cancel::default();
+                return Next::Chore(chore, shared.chore.clone());
             }
-            let wait = shared.when.as_ref().map_or(Duration::MAX, |when| when.wait(now));
-            let waited = self.wake.wait_timeout(shared, wait.max(Duration::from_millis(1)));
+            let wait = shared.when.wait(now).max(Duration::from_millis(1));
+            let waited = self.wake.wait_timeout(shared, wait);
             shared = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
-    fn failed_to_begin(&self, task: Task, error: &Error) {
-        metrics::counter!("highwater_backup_failures_total", "kind" => error.kind().name())
-            .increment(1);
-        let now = self.now();
-        let mut shared = self.shared();
-        shared.trouble = Some(error.to_string());
-        if let Some(when) = &mut shared.when {
-            when.began(task, now);
-            when.ended(task, true, now);
         }
     }
 
     fn run_one(&self, id: OperationId) {
         let now = self.now();
         let mut shared = self.shared();
+        // It may have been cancelled meanwhile.
         let Some(active) = shared.active.front_mut().filter(|active| active.operation.id == id)
         else {
             return;
@@ -357,15 +434,14 @@ impl Worker {
         active.operation.state = State::Running;
         active.operation.started_at = Some(now.wall);
         let (task, operation) = (active.operation.task, active.operation.clone());
-        let control = self.control(active);
-        if let Some(when) = &mut shared.when {
-            when.began(task, now);
-        }
-        self.write(&mut shared, operation);
+        let control = active.control(&self.env, &self.changes);
+        shared.when.began(task, now);
+        shared.record(operation);
         drop(shared);
+        self.write_history();
         self.tell();
         metrics::gauge!("highwater_operations_running").increment(1.0);
-        let outcome = self.carry_out(task, &control);
+        let outcome = control.cancel.check().and_then(|()| self.carry_out(task, &control));
         metrics::gauge!("highwater_operations_running").decrement(1.0);
         self.look_at_vault();
         self.vault.rest();
@@ -376,133 +452,95 @@ impl Worker {
         let now = self.now();
         let mut shared = self.shared();
         let place = shared.active.iter().position(|active| active.operation.id == id);
-        if let Some(active) = place.and_then(|place| shared.active.remove(place)) {
+        let ended = place.and_then(|place| shared.active.remove(place)).map(|active| {
             let mut operation = active.now();
             operation.end(outcome, active.cancelled, now.wall);
-            let failed = operation.state == State::Failed;
-            if failed && operation.task == Task::Backup {
-                let kind = operation.kind.clone().unwrap_or_default();
-                metrics::counter!("highwater_backup_failures_total", "kind" => kind).increment(1);
-            }
-            if let (Some(when), State::Completed | State::Failed) =
-                (&mut shared.when, operation.state)
-            {
-                when.ended(operation.task, failed, now);
-            }
-            self.write(&mut shared, operation);
-        }
+            shared.note_end(operation.clone(), now);
+            operation
+        });
         drop(shared);
+        self.write_history();
+        self.tell();
+        if let Some(Operation { task: Task::Backup, state: State::Failed, kind, .. }) = ended {
+            let kind = kind.unwrap_or_default();
+            metrics::counter!("highwater_backup_failures_total", "kind" => kind).increment(1);
+        }
+    }
+
+    fn do_chore(&self, chore: Chore, cancel: Cancel) {
+        let mut control = Control::new(self.env.clone());
+        control.cancel = cancel;
+        match chore {
+            Chore::Look => self.look_at_vault(),
+            Chore::Retention => {
+                self.retain_again(&control);
+                self.vault.rest();
+            }
+        }
         self.tell();
     }
 
-    /// Writes an operation to the history, and those that could not be written before. One that can't
-    /// be is kept in memory, and shows in the status.
-    fn write(&self, shared: &mut Shared, operation: Operation) {
-        shared.unwritten.retain(|unwritten| unwritten.id != operation.id);
-        shared.unwritten.push(operation);
-        while let Some(operation) = shared.unwritten.first() {
-            match self.history.put(operation) {
-                Ok(()) => drop(shared.unwritten.remove(0)),
+    /// What became of a chore.
+    pub(super) fn note_chore(&self, chore: Chore, failure: Option<&Error>) {
+        let now = self.now();
+        let byte = self.env.random::<1>().unwrap_or_default()[0];
+        let jitter = JITTER_MAX.mul_f64(f64::from(byte) / 255.0);
+        let mut shared = self.shared();
+        let failures = shared.when.chore_ended(chore, failure.is_some(), jitter, now);
+        // That another agent is at it now and then is no trouble.
+        let passing = |error: &&Error| error.kind() == Kind::Conflict && failures < CONFLICTS;
+        let told = failure.filter(|error| !passing(error)).map(ToString::to_string);
+        match chore {
+            Chore::Look => shared.trouble.vault = told,
+            Chore::Retention => shared.trouble.retention = told,
+        }
+    }
+
+    /// Writes to the history what waits for it. What can't be written stays in memory, shows, and is
+    /// tried again with the next one: a disk that is full keeps no backup from another one.
+    fn write_history(&self) {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let Some(first) = self.shared().unwritten.first().cloned() else { return };
+            let put = self.history.put(&first);
+            let mut shared = self.shared();
+            match put {
+                // It may have gone on meanwhile: then it is written again.
+                Ok(()) => {
+                    shared.unwritten.retain(|unwritten| *unwritten != first);
+                    shared.trouble.history = None;
+                }
                 Err(error) => {
-                    shared.trouble = Some(error.to_string());
+                    shared.trouble.history = Some(error.to_string());
                     return;
                 }
             }
         }
     }
 
-    /// What the operation works with: its progress is told to who watches.
-    fn control(&self, active: &Active) -> Control {
-        let (live, env) = (Arc::clone(&active.live), self.env.clone());
-        let changes = self.changes.clone();
-        let mut control = Control::new(self.env.clone()).on_event(move |event| {
-            match event {
-                Event::Stage { name, bytes_total } => {
-                    *live.stage.lock().unwrap_or_else(PoisonError::into_inner) = name;
-                    if bytes_total > 0 {
-                        live.done.store(0, Ordering::Relaxed);
-                        live.total.store(bytes_total, Ordering::Relaxed);
-                    }
-                }
-                Event::Bytes(bytes) => {
-                    live.done.fetch_add(bytes, Ordering::Relaxed);
-                }
-            }
-            let now = u64::try_from(env.monotonic().as_nanos()).unwrap_or(u64::MAX);
-            let told = live.told_nanos.load(Ordering::Relaxed);
-            let due = Duration::from_nanos(now.saturating_sub(told)) >= TELL_EVERY;
-            let mine = || {
-                let swap = live.told_nanos.compare_exchange(
-                    told,
-                    now,
-                    Ordering::Relaxed,
-                    Ordering::Relaxed,
-                );
-                swap.is_ok()
-            };
-            if due && mine() {
-                changes.send_modify(|number| *number += 1);
-            }
-        });
-        control.cancel = active.cancel.clone();
-        control
+    /// Whether the newest snapshot, as it was seen last, has failed its restore test.
+    pub(super) fn newest_failed(&self) -> bool {
+        let shared = self.shared();
+        let newest = shared.snapshots.iter().flatten().next_back();
+        newest.is_some_and(|newest| newest.level == Level::Failed)
     }
 
     /// Sees which snapshots of the node there are.
     fn look_at_vault(&self) {
-        let seen = self.vault.get().and_then(|vault| vault.snapshots(Some(&self.node)));
+        let vault = self.vault.get();
+        let seen = vault.and_then(|vault| vault.snapshots(Some(&self.node)));
+        self.note_chore(Chore::Look, seen.as_ref().err());
+        let Ok(infos) = seen else { return };
+        let snapshots = infos.iter().map(Snapshot::from).collect();
         let now = self.env.now();
         let mut shared = self.shared();
-        match seen {
-            Ok(infos) => {
-                shared.snapshots = Some(infos.iter().map(Snapshot::from).collect());
-                shared.seen = Some(now);
-                shared.trouble = None;
-            }
-            Err(error) => shared.trouble = Some(error.to_string()),
-        }
+        shared.snapshots = Some(snapshots);
+        shared.seen = Some(now);
     }
+}
 
-    pub(super) fn status(&self) -> Status {
-        let now = self.now();
-        let mut warnings = Vec::new();
-        let standing = guard::standing(&self.dir).map_err(|error| warnings.push(error.to_string()));
-        let maintenance = restore::refuse_interrupted(&self.dir).is_err();
-        let mut last = |task| {
-            let found = [State::Completed, State::Failed]
-                .into_iter()
-                .map(|state| self.history.last(task, state))
-                .collect::<Result<Vec<_>>>();
-            let found = found.map_err(|error| warnings.push(error.to_string())).unwrap_or_default();
-            found.into_iter().flatten().max_by_key(|operation| operation.queued_at)
-        };
-        let (last_backup, last_restore_test) = (last(Task::Backup), last(Task::RestoreTest));
-        let restore_tested = self
-            .history
-            .last(Task::RestoreTest, State::Completed)
-            .map_err(|error| warnings.push(error.to_string()))
-            .ok()
-            .flatten()
-            .and_then(|operation| operation.finished_at);
-        let shared = self.shared();
-        warnings.extend(shared.trouble.clone());
-        let when = shared.when.as_ref();
-        Status {
-            node: self.node.clone(),
-            dir: self.dir.clone(),
-            location: self.vault.location().to_owned(),
-            now: now.wall,
-            maintenance,
-            snapshots: shared.snapshots.clone(),
-            seen: shared.seen,
-            quarantined: standing.ok().map(|held| held.map_or(0, |held| held.quarantined())),
-            active: shared.active.iter().map(Active::now).collect(),
-            last_backup,
-            last_restore_test,
-            restore_tested,
-            failures: when.map_or(0, When::failures),
-            next_backup: when.and_then(|when| when.next_backup(now)),
-            warnings,
-        }
-    }
+/// The directory below `scratch` that only the agent with this data directory uses.
+pub(super) fn scratch_of(scratch: &Path, data_dir: &Path) -> PathBuf {
+    let whose = blake3::hash(data_dir.as_os_str().as_encoded_bytes()).to_hex();
+    scratch.join(format!(".highwater-agent-{}", &whose[..16]))
 }
