@@ -215,8 +215,8 @@ impl Backups for Services {
         &self,
         request: Request<v1::StreamRequest>,
     ) -> Result<Response<Sent<v1::StreamResponse>>, Status> {
-        let identity = self.identity(&request);
-        let sent = crate::stream::stream(&self.0, identity, request.into_inner()).await?;
+        let (identity, running) = (self.identity(&request), Running::of(request.extensions()));
+        let sent = crate::stream::stream(&self.0, identity, running, request.into_inner()).await?;
         Ok(Response::new(sent))
     }
 }

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use askama::Template;
+use highwater::Result;
 use highwater::agent::{Agent, Operation, Snapshot, State, Status, Task};
 use highwater::guard::{Latch, Recorded};
 use highwater::ids::Time;
 use highwater::vault::Level;
-use highwater::Result;
 
 use super::commands::{self, Server};
 use super::format::{self, Moment};
@@ -327,9 +327,9 @@ impl NodeCard {
     fn new(scene: &Scene, agent: &Agent, status: &Status) -> Result<NodeCard> {
         let findings = standing::findings(status, scene.age_max, &scene.server);
         let newest = status.newest(Level::Sealed);
-        let restored = status.newest(Level::Restored).filter(|restored| {
-            newest.is_none_or(|newest| newest.snapshot != restored.snapshot)
-        });
+        let restored = status
+            .newest(Level::Restored)
+            .filter(|restored| newest.is_none_or(|newest| newest.snapshot != restored.snapshot));
         let operations = agent.operations(OPERATIONS_MAX)?;
         let strip = strip(&operations);
         let failed = strip.iter().filter(|bar| bar.class == "bad").count();
@@ -365,9 +365,8 @@ impl NodeCard {
 
 /// The last backups, oldest first.
 fn strip(operations: &[Operation]) -> Vec<Bar> {
-    let ended = |operation: &&Operation| {
-        operation.task == Task::Backup && operation.state.is_final()
-    };
+    let ended =
+        |operation: &&Operation| operation.task == Task::Backup && operation.state.is_final();
     let mut bars: Vec<Bar> = operations
         .iter()
         .filter(ended)
@@ -428,9 +427,10 @@ impl OperationRow {
     fn new(operation: &Operation, now: Time) -> OperationRow {
         let began = operation.started_at.unwrap_or(operation.queued_at);
         let took = operation.finished_at.map(|end| format::age(end.seconds_since(began)));
-        let reason = operation.reason.clone().map(|reason| {
-            (operation.kind.as_ref().map(|_| standing::kind(operation)), reason)
-        });
+        let reason = operation
+            .reason
+            .clone()
+            .map(|reason| (operation.kind.as_ref().map(|_| standing::kind(operation)), reason));
         OperationRow {
             id: operation.id.to_string(),
             node: operation.node.to_string(),

@@ -78,7 +78,8 @@ fn the_overview_shows_the_age_of_the_last_verified_backup_of_each_node() {
     assert!(bob.contains("Backups fail") && bob.contains("denied"), "{bob}");
     assert!(bob.contains("Failures in a row\n3"), "{bob}");
     assert_eq!(browser.text("article:nth-of-type(3) .age"), "3h 1min");
-    let size = browser.run("return parseFloat(getComputedStyle(document.querySelector('.age')).fontSize)");
+    let size =
+        browser.run("return parseFloat(getComputedStyle(document.querySelector('.age')).fontSize)");
     assert!(size.as_f64().unwrap() >= 40.0, "{size}");
     browser.keep_image("overview-light");
     browser.scheme("dark");
@@ -177,9 +178,12 @@ fn every_page_fits_on_a_phone() {
     browser.open(&format!("{address}/nodes/bob"));
     let operation = browser.run("return document.querySelector('#history a').pathname");
     let operation = operation.as_str().unwrap();
-    for (name, path) in
-        [("overview", "/"), ("node", "/nodes/alice"), ("operation", operation), ("none", "/nodes/x")]
-    {
+    for (name, path) in [
+        ("overview", "/"),
+        ("node", "/nodes/alice"),
+        ("operation", operation),
+        ("none", "/nodes/x"),
+    ] {
         browser.open(&format!("{address}{path}"));
         let width = browser.run("return document.documentElement.scrollWidth");
         assert!(width.as_u64().unwrap() <= 360, "{name}: {width}");

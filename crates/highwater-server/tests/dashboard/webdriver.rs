@@ -173,7 +173,10 @@ impl Browser {
         let actions: Vec<Value> = keys
             .iter()
             .flat_map(|key| {
-                [json!({ "type": "keyDown", "value": key }), json!({ "type": "keyUp", "value": key })]
+                [
+                    json!({ "type": "keyDown", "value": key }),
+                    json!({ "type": "keyUp", "value": key }),
+                ]
             })
             .collect();
         let keyboard = json!({ "type": "key", "id": "keyboard", "actions": actions });

@@ -145,7 +145,12 @@ impl World {
     }
 
     /// A node that was backed up once, with these tags and marks.
-    pub(crate) fn backed_up(&self, name: &str, tags: &[(&str, &str)], marks: &[(&str, u64)]) -> Agent {
+    pub(crate) fn backed_up(
+        &self,
+        name: &str,
+        tags: &[(&str, &str)],
+        marks: &[(&str, u64)],
+    ) -> Agent {
         let options = BackupOptions {
             tags: tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             marks: marks.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect(),
