@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use highwater::ids::{NodeName, Time};
 use highwater::vault::{Level, Share};
+use highwater_server::Scope;
 
 use crate::values;
 
@@ -104,6 +105,9 @@ pub(crate) enum Command {
     /// nobody has them open. What it keeps is named by [[node]] tables of the settings file. SIGHUP
     /// reads that again; SIGTERM cancels what runs, and ends it.
     Serve(ServeArgs),
+    /// Make, list or remove the tokens that callers of the agent need
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Print the completions for a shell
     Completions(CompletionsArgs),
     /// Write the manual pages into a directory
@@ -715,4 +719,46 @@ pub(crate) struct KitOpenArgs {
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) vault: VaultArgs,
+}
+
+/// What becomes of tokens.
+#[derive(Subcommand, Debug)]
+pub(crate) enum TokenCommand {
+    /// Make a token, shown this once
+    Add(TokenAddArgs),
+    /// List the tokens
+    List(TokensFileArgs),
+    /// Take a token out: calls with it fail from then on
+    Remove(TokenRemoveArgs),
+}
+
+/// The file of tokens.
+#[derive(Args, Debug)]
+pub(crate) struct TokensFileArgs {
+    /// The file, mode 0600 [default: `tokens_file` of the settings]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tokens_file: Option<PathBuf>,
+}
+
+/// Arguments of `token add`.
+#[derive(Args, Debug)]
+pub(crate) struct TokenAddArgs {
+    #[command(flatten)]
+    pub(crate) file: TokensFileArgs,
+    /// Who will have it; stands in the audit file
+    #[arg(long, value_name = "NAME")]
+    pub(crate) label: String,
+    /// read: looks; backup: also starts and cancels; admin: also releases from quarantine
+    #[arg(long, value_name = "SCOPE")]
+    pub(crate) scope: Scope,
+}
+
+/// Arguments of `token remove`.
+#[derive(Args, Debug)]
+pub(crate) struct TokenRemoveArgs {
+    #[command(flatten)]
+    pub(crate) file: TokensFileArgs,
+    /// Whose it is
+    #[arg(value_name = "NAME")]
+    pub(crate) label: String,
 }

@@ -25,6 +25,7 @@ pub(crate) mod serve;
 pub(crate) mod show;
 pub(crate) mod snapshots;
 pub(crate) mod status;
+pub(crate) mod token;
 
 mod record;
 

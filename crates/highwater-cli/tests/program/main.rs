@@ -47,6 +47,9 @@ mod pull;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod scene;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
+mod serve;
 #[path = "../../../highwater/tests/servers/mod.rs"]
 mod servers;
 mod settings;

@@ -73,6 +73,8 @@ pub(super) struct Overview {
     frame: Frame,
     tone: Tone,
     headline: String,
+    /// After how long a backup is too old.
+    age_max: String,
     nodes: Vec<NodeCard>,
     running: Vec<Running>,
     held: Vec<HeldRow>,
@@ -216,10 +218,12 @@ struct HeldRow {
 struct TestRow {
     node: String,
     class: &'static str,
-    result: String,
+    result: &'static str,
+    why: Option<String>,
     last: Option<(String, Moment)>,
     passed: Option<Moment>,
     snapshot: Option<String>,
+    what: String,
     command: String,
 }
 
@@ -229,6 +233,7 @@ impl Overview {
             frame: scene.frame("Overview", None),
             tone: Tone::Good,
             headline: String::new(),
+            age_max: format::age(scene.age_max.as_secs()),
             nodes: Vec::new(),
             running: Vec::new(),
             held: Vec::new(),
@@ -244,6 +249,8 @@ impl Overview {
             overview.tests.push(TestRow::new(&status));
         }
         overview.headline = headline(&overview.nodes);
+        // What needs attention comes first; else they stand by their names.
+        overview.nodes.sort_by_key(|node| std::cmp::Reverse(node.tone));
         Ok(overview)
     }
 }
@@ -426,7 +433,7 @@ fn class(state: State) -> &'static str {
 impl OperationRow {
     fn new(operation: &Operation, now: Time) -> OperationRow {
         let began = operation.started_at.unwrap_or(operation.queued_at);
-        let took = operation.finished_at.map(|end| format::age(end.seconds_since(began)));
+        let took = operation.finished_at.map(|end| format::duration(began, end));
         let reason = operation
             .reason
             .clone()
@@ -546,24 +553,27 @@ fn closing(closing: bool) -> &'static str {
 impl TestRow {
     fn new(status: &Status) -> TestRow {
         let last = status.last_restore_test.as_ref();
+        let failed = last.filter(|last| last.state == State::Failed);
         let (class, result) = match last {
-            None => ("warn", "never tested".to_owned()),
-            Some(last) if last.state == State::Failed => {
-                let reason = last.reason.as_deref().unwrap_or_default();
-                ("bad", format!("failed ({}): {reason}", standing::kind(last)))
-            }
-            Some(_) => ("good", "passed".to_owned()),
+            None => ("warn", "never tested"),
+            Some(_) if failed.is_some() => ("bad", "failed"),
+            Some(_) => ("good", "passed"),
         };
         let moment = |time| Moment::new(time, status.now);
         TestRow {
             node: status.node.to_string(),
             class,
             result,
+            why: failed.map(|failed| {
+                let reason = failed.reason.as_deref().unwrap_or_default();
+                format!("{}: {reason}", standing::kind(failed))
+            }),
             last: last.and_then(|last| {
                 last.finished_at.map(|finished| (last.id.to_string(), moment(finished)))
             }),
             passed: status.restore_tested.map(moment),
             snapshot: last.and_then(|last| last.snapshot).map(|id| id.to_string()),
+            what: format!("Test {} now:", status.node),
             command: commands::test_restore(status),
         }
     }

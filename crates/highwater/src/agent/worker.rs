@@ -359,6 +359,7 @@ impl Worker {
             self.write_history();
             self.collect_scratch();
             self.look_at_vault();
+            self.tell();
             loop {
                 match self.next() {
                     Next::Operation(id) => self.run_one(id),
