@@ -4,13 +4,16 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 
-use highwater::Env;
-use highwater::agent::{Agent, Rules};
+use highwater::agent::{Agent, AgentBuilder, Rules, VaultSource};
+use highwater::backup::BackupOptions;
 use highwater::vault::{Actor, Location, Secret, Vault};
+use highwater::{Env, Error};
 use highwater_server::v1::backups_client::BackupsClient;
 use highwater_server::v1::guard_client::GuardClient;
-use highwater_server::{Agents, Running, Server, ServerBuilder};
+use highwater_server::{Agents, Running, Scope, Server, ServerBuilder, Tokens};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::task::block_in_place;
 use tonic::transport::{Channel, Endpoint};
 
 /// A temporary directory with a node, a vault and an agent that does nothing by itself.
@@ -20,11 +23,15 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// With one node, called `node`.
     pub(crate) fn new() -> World {
-        let dir = tempfile::tempdir().unwrap();
-        let world = World { agents: Agents::default(), dir };
+        let world = World::empty();
         world.add("node");
         world
+    }
+
+    pub(crate) fn empty() -> World {
+        World { agents: Agents::default(), dir: tempfile::tempdir().unwrap() }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -37,11 +44,33 @@ impl World {
         self.add_agent(Agent::builder(node, self.vault(), self.actor()))
     }
 
-    pub(crate) fn add_agent(&self, builder: highwater::agent::AgentBuilder) -> Agent {
+    pub(crate) fn add_agent(&self, builder: AgentBuilder) -> Agent {
         let rules = Rules { first_after: None, ..Rules::default() };
-        let agent = builder.rules(rules).start().unwrap();
+        // What a vault waits for must not wait on a thread of the test's runtime.
+        let agent = block_in_place(|| builder.rules(rules).start().unwrap());
         self.agents.add(agent.clone());
         agent
+    }
+
+    /// A node whose backups stand still where they begin, until they are let go.
+    pub(crate) fn add_held(&self, name: &str) -> Hold {
+        let (tell, reached) = mpsc::unbounded_channel();
+        let (go, wait) = std::sync::mpsc::channel();
+        let wait = std::sync::Mutex::new(wait);
+        let builder = Agent::builder(make_node(&self.path(name)), self.vault(), self.actor());
+        self.add_agent(builder.options_from(move || {
+            tell.send(()).unwrap();
+            // An error is the end of the test.
+            let _ = wait.lock().unwrap().recv();
+            Ok(BackupOptions::default())
+        }));
+        Hold { reached, go }
+    }
+
+    /// An agent whose vault can't be opened, and why.
+    pub(crate) fn add_without_vault(&self, name: &str, why: fn() -> Error) -> Agent {
+        let source = VaultSource::new("nowhere", move || Err(why()));
+        self.add_agent(Agent::builder(make_node(&self.path(name)), source, self.actor()))
     }
 
     pub(crate) fn actor(&self) -> Actor {
@@ -52,20 +81,62 @@ impl World {
     pub(crate) fn vault(&self) -> Vault {
         let location: Location = self.path("vault").to_str().unwrap().parse().unwrap();
         let secret = Secret::Key([7; 32].into());
-        match self.path("vault").exists() {
+        block_in_place(|| match self.path("vault").exists() {
             true => Vault::open(&location, &secret, &Env::system()).unwrap(),
             false => Vault::create(&location, &secret, false, &Env::system()).unwrap().vault,
-        }
+        })
     }
 
     pub(crate) fn server(&self) -> ServerBuilder {
         Server::builder(self.agents.clone())
     }
 
+    /// A token of each scope, in a file.
+    pub(crate) fn tokens(&self) -> (Tokens, [String; 3]) {
+        let tokens = Tokens::at(self.path("tokens.toml"));
+        let make = |scope: Scope| {
+            tokens.create(&format!("{}-caller", scope.name()), scope, &Env::system()).unwrap().text
+        };
+        let texts = [Scope::Read, Scope::Backup, Scope::Admin].map(make);
+        (tokens, texts)
+    }
+
+    /// The lines of the audit file.
+    pub(crate) fn audit(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.path("audit.jsonl")).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
     /// A server without tokens, on loopback.
     pub(crate) async fn serve(&self) -> Serving {
         Serving::of(self.server()).await
     }
+}
+
+/// Backups that stand still.
+pub(crate) struct Hold {
+    reached: mpsc::UnboundedReceiver<()>,
+    go: std::sync::mpsc::Sender<()>,
+}
+
+impl Hold {
+    /// Waits until a backup stands.
+    pub(crate) async fn reached(&mut self) {
+        self.reached.recv().await.unwrap();
+    }
+
+    /// Lets one go on.
+    pub(crate) fn release(&self) {
+        self.go.send(()).unwrap();
+    }
+}
+
+/// A request with a token.
+pub(crate) fn bearing<T>(token: &str, message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    let value = format!("Bearer {token}").parse().unwrap();
+    request.metadata_mut().insert("authorization", value);
+    request
 }
 
 /// A small SQLite database in a directory of its own.
@@ -105,16 +176,7 @@ impl Serving {
 
     /// Sends a request as it is written, and reads to the end of the answer.
     pub(crate) async fn raw(&self, request: impl Into<Vec<u8>>) -> Answer {
-        let (address, request) = (self.address(), request.into());
-        let work = move || {
-            let mut stream = TcpStream::connect(address).unwrap();
-            stream.write_all(&request).unwrap();
-            let mut answer = Vec::new();
-            // A server that has read enough closes; what it said is there.
-            let _ = stream.read_to_end(&mut answer);
-            Answer::parse(&answer)
-        };
-        tokio::task::spawn_blocking(work).await.unwrap()
+        raw(self.address(), request.into()).await
     }
 
     pub(crate) async fn get(&self, path: &str, headers: &str) -> Answer {
@@ -141,6 +203,19 @@ impl Serving {
         let answer = self.post(&call.to_string(), "").await;
         serde_json::from_str(&answer.body).unwrap()
     }
+}
+
+/// Sends bytes, and reads to the end of the answer.
+pub(crate) async fn raw(address: SocketAddr, request: Vec<u8>) -> Answer {
+    let work = move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        // A server that has read enough closes; what it said is there.
+        let _ = stream.write_all(&request);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        Answer::parse(&answer)
+    };
+    tokio::task::spawn_blocking(work).await.unwrap()
 }
 
 /// What a server has said by HTTP/1.1.
