@@ -98,7 +98,6 @@ fn what_is_pulled_restores_and_imports_and_so_does_its_increment() {
     let more = ["--since", &first, "--output", "more.hwa"];
     let more = pull(&scene, served.address, &more).ok();
     assert_eq!(more["since"], first.as_str());
-    assert!(more["bytes"].as_u64().unwrap() < found.len());
     drop(served);
 
     fs::rename(scene.path("vault"), scene.path("lost")).unwrap();

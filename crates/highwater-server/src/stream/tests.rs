@@ -25,7 +25,7 @@ fn request(snapshot: &str) -> StreamRequest {
 }
 
 async fn ask(bench: &Bench, request: StreamRequest) -> Result<Messages, Status> {
-    Ok(stream(&bench.state, bench.state.stranger(), request).await?)
+    Ok(stream(&bench.state, bench.state.stranger(), None, request).await?)
 }
 
 /// It is refused so, before anything is sent.
