@@ -110,6 +110,7 @@ fn execute(context: &Context, command: &Command) -> Result<Answer> {
         Command::Restore(args) => commands::restore::run(context, args),
         Command::Export(args) => commands::export::run(context, args),
         Command::Import(args) => commands::import::run(context, args),
+        Command::Pull(args) => commands::pull::run(context, args),
         Command::Rollback(args) => commands::rollback::run(context, args),
         Command::Recover(args) => commands::recover::run(context, args),
         Command::Key(command) => commands::key::run(context, command),
@@ -118,6 +119,8 @@ fn execute(context: &Context, command: &Command) -> Result<Answer> {
         Command::Status(args) => commands::status::run(context, args),
         Command::Guard(command) => commands::guard::run(context, command),
         Command::Run(args) => commands::run::run(context, args),
+        Command::Serve(args) => commands::serve::run(context, args),
+        Command::Token(command) => commands::token::run(context, command),
         Command::Completions(args) => commands::completions::run(args),
         Command::Man(args) => commands::man::run(args),
     }

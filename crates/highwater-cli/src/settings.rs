@@ -15,6 +15,10 @@ use crate::cli::KeyArgs;
 use crate::credentials::StoreVariables;
 use crate::keys::KeySource;
 
+mod agent;
+
+pub(crate) use agent::{AgentSettings, CaptureMode, NodeSettings};
+
 const CONFIG: &str = "HIGHWATER_CONFIG";
 const KEY_FILE: &str = "HIGHWATER_KEY_FILE";
 const MNEMONIC_FILE: &str = "HIGHWATER_MNEMONIC_FILE";
@@ -88,6 +92,13 @@ impl Environment {
 struct File {
     #[serde(default)]
     vault: VaultTable,
+    listen: Option<String>,
+    tokens_file: Option<PathBuf>,
+    audit_file: Option<PathBuf>,
+    data_dir: Option<PathBuf>,
+    tls: Option<agent::TlsTable>,
+    #[serde(default)]
+    node: Vec<agent::NodeTable>,
 }
 
 #[derive(Default, Deserialize)]
@@ -110,6 +121,10 @@ pub(crate) struct Settings {
     user: Option<String>,
     /// What the environment says of object stores.
     stores: StoreVariables,
+    /// What the file says of the agent.
+    agent: AgentSettings,
+    /// The file, where there is one.
+    file: Option<PathBuf>,
 }
 
 impl Settings {
@@ -134,6 +149,8 @@ impl Settings {
             state_dir,
             user: environment.raw("USER").and_then(OsStr::to_str).map(str::to_owned),
             stores: StoreVariables::of(&environment.0),
+            agent: file.agent,
+            file: file.path,
         })
     }
 
@@ -172,6 +189,16 @@ impl Settings {
         flag.or(self.node.as_ref()).cloned()
     }
 
+    /// What the file says of the agent.
+    pub(crate) fn agent(&self) -> &AgentSettings {
+        &self.agent
+    }
+
+    /// The settings file that was read.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
     /// The user's state directory.
     pub(crate) fn state_dir(&self) -> Result<PathBuf> {
         self.state_dir.clone().ok_or_else(|| {
@@ -191,6 +218,8 @@ impl Settings {
 struct FromFile {
     vault: Option<String>,
     key: Option<KeySource>,
+    agent: AgentSettings,
+    path: Option<PathBuf>,
 }
 
 fn read_file(config: Option<&Path>, environment: &Environment) -> Result<FromFile> {
@@ -225,7 +254,19 @@ fn read_file(config: Option<&Path>, environment: &Environment) -> Result<FromFil
         &name,
     )?;
     let url = vault.url.map(|url| if url.contains("://") { Ok(url) } else { below(base, &url) });
-    Ok(FromFile { vault: url.transpose()?, key })
+    let tables = agent::Tables {
+        listen: file.listen,
+        tokens_file: file.tokens_file,
+        audit_file: file.audit_file,
+        data_dir: file.data_dir,
+        tls: file.tls,
+        node: file.node,
+    };
+    let agent = tables.resolve(base).map_err(|error| match error.entry_name() {
+        Some(_) => error,
+        None => error.entry(&name),
+    })?;
+    Ok(FromFile { vault: url.transpose()?, key, agent, path: Some(path) })
 }
 
 fn below(base: &Path, path: &str) -> Result<String> {

@@ -8,23 +8,36 @@ use highwater::{Error, Kind, Result};
 
 /// The agents of one process; clones share them.
 #[derive(Clone, Default)]
-pub struct Agents(Arc<RwLock<BTreeMap<String, Agent>>>);
+pub struct Agents(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner(RwLock<BTreeMap<String, Agent>>);
+
+impl Drop for Inner {
+    /// The last of an agent, and of its vault, must not be dropped where nothing may block.
+    fn drop(&mut self) {
+        let agents = std::mem::take(self.0.get_mut().unwrap_or_else(PoisonError::into_inner));
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            drop(runtime.spawn_blocking(move || drop(agents)));
+        }
+    }
+}
 
 impl Agents {
     /// Adds an agent; one of the same node is replaced, and returned.
     pub fn add(&self, agent: Agent) -> Option<Agent> {
         let node = agent.node().to_string();
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(node, agent)
+        self.0.0.write().unwrap_or_else(PoisonError::into_inner).insert(node, agent)
     }
 
     /// Takes the agent of a node out. It goes on until it is stopped or dropped.
     pub fn remove(&self, node: &str) -> Option<Agent> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(node)
+        self.0.0.write().unwrap_or_else(PoisonError::into_inner).remove(node)
     }
 
     /// All of them, by the names of their nodes.
     pub fn all(&self) -> Vec<Agent> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.0.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     /// The agent of a node; where no node is named, the only one.
@@ -32,7 +45,7 @@ impl Agents {
     /// # Errors
     /// Not found where no agent serves the node; input where none is named and there are several.
     pub fn find(&self, node: &str) -> Result<Agent> {
-        let agents = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let agents = self.0.0.read().unwrap_or_else(PoisonError::into_inner);
         let found = match (node, agents.len()) {
             ("", 1) => agents.values().next(),
             ("", 2..) => {

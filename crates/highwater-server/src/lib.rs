@@ -1,11 +1,36 @@
 //! The network faces of an agent, on one port: gRPC (`highwater.v1`), JSON-RPC 2.0, metrics, health, a
 //! dashboard.
 
+mod access;
 mod agents;
+mod audit;
+mod auth;
+#[cfg(test)]
+mod bench;
+mod calls;
+pub mod client;
+mod connection;
+mod convert;
+mod dashboard;
+mod fault;
+mod grpc;
+mod health;
+mod limits;
+mod metrics;
+mod rpc;
+mod server;
 mod state;
+mod stream;
+mod tls;
 
 pub use agents::Agents;
-pub use state::Limits;
+pub use auth::{NewToken, Scope, TokenInfo, Tokens};
+pub use limits::Limits;
+pub use rpc::{Faces, module};
+pub use server::{Running, Server, ServerBuilder};
+
+/// The version that clients are told.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The messages and services of `highwater.v1`.
 #[expect(missing_docs, clippy::all, reason = "generated")]

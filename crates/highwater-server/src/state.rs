@@ -1,27 +1,182 @@
-//! What all faces of a server share.
+//! What all faces of a server share, and who may do what with it.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater::Env;
+use tokio::sync::{Semaphore, watch};
 
 use crate::Agents;
+use crate::audit::{Audit, Line};
+use crate::auth::{Scope, Tokens};
+use crate::fault::Fault;
+use crate::limits::{Buckets, Limits};
 
-/// How much a server does at once.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Streams of archives at once.
-    pub streams: usize,
-    /// Bytes of a message that it reads.
-    pub message_bytes: usize,
-    /// Requests a second of one caller, on average.
-    pub requests_per_second: u32,
+/// What this server can do. A client asks for nothing that is not named here.
+const CAPABILITIES: &[&str] = &[
+    "backup",
+    "cancel",
+    "check",
+    "check.read_data",
+    "guard",
+    "restore_test",
+    "stream",
+    "stream.resume",
+    "stream.since",
+    "watch",
+];
+
+/// The same, as messages bear it.
+pub(crate) fn capabilities() -> Vec<String> {
+    CAPABILITIES.iter().map(|name| (*name).to_owned()).collect()
 }
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits { streams: 4, message_bytes: 1 << 20, requests_per_second: 100 }
-    }
-}
+/// A verified backup that is older than this makes a server not ready, where nothing is said.
+pub(crate) const AGE_MAX: Duration = Duration::from_secs(26 * 60 * 60);
+
+/// An audit line says no more of what a call was about.
+const ABOUT_BYTES_MAX: usize = 200;
 
 /// What all faces of a server share.
-#[expect(dead_code, reason = "the faces follow")]
 pub(crate) struct State {
     pub(crate) agents: Agents,
     pub(crate) limits: Limits,
+    pub(crate) env: Env,
+    /// Who is let in; without it, everybody who gets through to the port.
+    pub(crate) tokens: Option<Tokens>,
+    pub(crate) audit: Option<Audit>,
+    pub(crate) buckets: Buckets,
+    /// Places for streams.
+    pub(crate) streams: Arc<Semaphore>,
+    /// Places for calls that block.
+    pub(crate) calls: Arc<Semaphore>,
+    /// How old the newest verified backup of a node may be.
+    pub(crate) age_max: Duration,
+    /// It is called over TLS.
+    pub(crate) secure: bool,
+    /// True once the server stops: what would last ends.
+    pub(crate) stopping: watch::Sender<bool>,
+}
+
+/// Who calls: what a token says, or somebody on this machine.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    pub(crate) label: String,
+    pub(crate) scope: Scope,
+}
+
+/// From where a request comes, and who sends it where that is known. Each request bears one.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) caller: Option<Caller>,
+    pub(crate) address: IpAddr,
+}
+
+impl State {
+    pub(crate) fn new(agents: Agents, limits: Limits, env: Env) -> State {
+        State {
+            agents,
+            limits,
+            env,
+            tokens: None,
+            audit: None,
+            buckets: Buckets::new(limits.requests_per_second),
+            streams: Arc::new(Semaphore::new(limits.streams)),
+            calls: Arc::new(Semaphore::new(limits.calls)),
+            age_max: AGE_MAX,
+            secure: false,
+            stopping: watch::Sender::new(false),
+        }
+    }
+
+    /// Who sends a request that bears no identity: nobody where tokens are asked for.
+    pub(crate) fn stranger(&self) -> Identity {
+        let local = || Caller { label: "local".to_owned(), scope: Scope::Admin };
+        Identity {
+            caller: self.tokens.is_none().then(local),
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        }
+    }
+
+    /// Lets a call begin, or says why not. Whatever changes something is recorded before it is done, and
+    /// so is each refusal. May block.
+    ///
+    /// # Errors
+    /// Without a known token, without the scope, over the caller's limit, or where the record can't be
+    /// written.
+    pub(crate) fn allow(
+        &self,
+        identity: &Identity,
+        scope: Scope,
+        method: &str,
+        about: &str,
+    ) -> Result<Caller, Fault> {
+        self.take(identity)?;
+        let refusal = match &identity.caller {
+            None => Fault::Unauthenticated,
+            Some(caller) if caller.scope < scope => Fault::Scope(scope),
+            Some(caller) => {
+                if scope > Scope::Read {
+                    self.record(identity, method, about, "allowed")?;
+                }
+                return Ok(caller.clone());
+            }
+        };
+        let outcome = match refusal {
+            Fault::Unauthenticated => "unauthenticated",
+            _ => "denied",
+        };
+        self.record(identity, method, about, outcome)?;
+        Err(refusal)
+    }
+
+    /// Counts a request of a caller; of one that is not known, by its address.
+    pub(crate) fn take(&self, identity: &Identity) -> Result<(), Fault> {
+        let name = match &identity.caller {
+            Some(caller) => caller.label.clone(),
+            // No label has a blank.
+            None => format!("from {}", identity.address),
+        };
+        match self.buckets.take(&name, self.env.monotonic()) {
+            true => Ok(()),
+            false => Err(Fault::Limit("requests of one caller")),
+        }
+    }
+
+    /// Writes a line into the audit file, where there is one.
+    pub(crate) fn record(
+        &self,
+        identity: &Identity,
+        method: &str,
+        about: &str,
+        outcome: &str,
+    ) -> Result<(), Fault> {
+        let Some(audit) = &self.audit else { return Ok(()) };
+        // What a stranger sends must not fill the file.
+        let about = &about[..about.floor_char_boundary(ABOUT_BYTES_MAX)];
+        audit.write(&Line {
+            time: self.env.now(),
+            caller: identity.caller.as_ref().map(|caller| caller.label.as_str()),
+            address: identity.address,
+            method,
+            about,
+            outcome,
+        })?;
+        Ok(())
+    }
+
+    /// Runs work that blocks where it may, when there is a place for it.
+    pub(crate) async fn run<T: Send + 'static>(
+        self: &Arc<State>,
+        work: impl FnOnce(&State) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let place = Arc::clone(&self.calls).acquire_owned().await;
+        let state = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            work(&state)
+        });
+        done.await.map_err(Fault::panicked)?
+    }
 }

@@ -88,7 +88,7 @@ impl Node {
             std::fs::create_dir_all(&node.dir)?;
             let writes = size_mb * 1_000_000 / kind.bytes_per_write();
             if kind.is_rocksdb() {
-                node.db_bench("fillrandom,compact", writes, 1)?;
+                node.db_bench("fillrandom,compact", writes, writes, 1)?;
             } else {
                 node.fill_sqlite(writes)?;
             }
@@ -119,7 +119,7 @@ impl Node {
     pub(super) fn change(&self, size_mb: u64) -> Result<()> {
         let writes = size_mb * 1_000_000 / self.kind.bytes_per_write() / 100;
         if self.kind.is_rocksdb() {
-            return self.db_bench("fillrandom", writes.max(1), 2);
+            return self.db_bench("overwrite,flush", writes * 100, writes.max(1), 2);
         }
         let rows = size_mb * 1_000_000 / 4096 / 100;
         self.sqlite(&format!(
@@ -132,12 +132,14 @@ impl Node {
         ))
     }
 
-    fn db_bench(&self, benchmarks: &str, writes: u64, seed: u64) -> Result<()> {
+    /// Runs `db_bench` with so many keys, and writes so many of them.
+    fn db_bench(&self, benchmarks: &str, keys: u64, writes: u64, seed: u64) -> Result<()> {
         let mut command = Command::new("db_bench");
         command
             .arg(format!("--benchmarks={benchmarks}"))
             .arg(format!("--db={}", self.dir.display()))
-            .arg(format!("--num={writes}"))
+            .arg(format!("--num={keys}"))
+            .arg(format!("--writes={writes}"))
             .arg(format!("--seed={seed}"))
             .arg(format!("--use_existing_db={}", u8::from(seed > 1)))
             .arg(format!("--compression_type={}", self.kind.compression()))

@@ -44,7 +44,7 @@ fn an_unknown_setting_is_a_wrong_call() {
     let unknown = [
         load("", &[("HIGHWATER_VALUT", "/v")]),
         load("[vault]\nurll = \"/v\"\n", &[]),
-        load("listen = \"127.0.0.1:1\"\n", &[]),
+        load("lisen = \"127.0.0.1:1\"\n", &[]),
         load("", &[("HIGHWATER_VAULT", "")]),
         load("", &[("HIGHWATER_NODE", ".hidden")]),
     ];

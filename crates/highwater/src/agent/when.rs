@@ -90,6 +90,8 @@ pub struct Rules {
     pub debounce: Duration,
     /// unless so much time has passed since the first one.
     pub delay_max: Duration,
+    /// A newest snapshot that is older than this is stale: somebody must look why.
+    pub age_max: Duration,
 }
 
 impl Default for Rules {
@@ -100,6 +102,7 @@ impl Default for Rules {
             restore_test: None,
             debounce: Duration::from_secs(5),
             delay_max: Duration::from_secs(60),
+            age_max: Duration::from_secs(26 * 60 * 60),
         }
     }
 }
@@ -398,6 +401,11 @@ impl When {
             *failures = Failures::default();
         }
         failures.count
+    }
+
+    /// How old the newest snapshot may become.
+    pub(super) fn age_max(&self) -> Duration {
+        self.rules.age_max
     }
 
     /// Backups that have failed in a row.

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Seek as _, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -18,26 +18,22 @@ use crate::ids::encode;
 const BUFFER_BYTES: usize = 1 << 20;
 const SUFFIX: &[u8] = b".part";
 
-/// Writes the file `path` through `write`. Whatever fails, nothing of it stays.
-pub(super) fn write<T>(
+/// Writes the file `path` through `write`, and shows it to `verify`, from its beginning, before it
+/// gets its name. Whatever fails, nothing of it stays.
+pub(super) fn write<T, V>(
     path: &Path,
     replace: bool,
     env: &Env,
     write: impl FnOnce(&mut dyn Write) -> Result<T>,
-) -> Result<T> {
+    verify: impl FnOnce(&str, &File, &T) -> Result<V>,
+) -> Result<(T, V)> {
     let text = || encode(path.as_os_str().as_bytes());
     let name = path
         .file_name()
         .ok_or_else(|| Error::input("the output has no file name").entry(text()))?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
-    match durable::stat(path)? {
-        Some(found) if !durable::is_file(&found) => {
-            return Err(Error::conflict("the output exists, and is no file").entry(text()));
-        }
-        Some(_) if !replace => return Err(exists(path)),
-        _ => {}
-    }
+    refuse_existing(path, replace)?;
     collect(parent, name)?;
     let part = Part::new(parent, name, env)?;
     let mut buffer = BufWriter::with_capacity(BUFFER_BYTES, &part.file);
@@ -45,12 +41,26 @@ pub(super) fn write<T>(
     let failed = |error| Error::io("writing the archive", error).entry(text());
     buffer.flush().map_err(failed)?;
     drop(buffer);
+    (&part.file).rewind().map_err(failed)?;
+    let verified = verify(&text(), &part.file, &written)?;
     env.fault(FaultPoint::ExportSync)?;
     part.file.sync_all().map_err(failed)?;
     env.fault(FaultPoint::ExportRename)?;
     part.publish(&parent.join(name), replace)?;
     durable::sync_dir(parent)?;
-    Ok(written)
+    Ok((written, verified))
+}
+
+/// Conflict where the name is taken.
+pub(super) fn refuse_existing(path: &Path, replace: bool) -> Result<()> {
+    match durable::stat(path)? {
+        Some(found) if !durable::is_file(&found) => {
+            Err(Error::conflict("the output exists, and is no file")
+                .entry(encode(path.as_os_str().as_bytes())))
+        }
+        Some(_) if !replace => Err(exists(path)),
+        _ => Ok(()),
+    }
 }
 
 /// A file on its way; dropping it removes it.
@@ -67,7 +77,13 @@ impl Part {
             Error::io("making the archive", error).entry(encode(path.as_os_str().as_bytes()))
         };
         let mut options = OpenOptions::new();
-        let file = options.write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+        let file = options
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
         let part = Part { path: path.clone(), file, published: false };
         // Who collects what the dead have left leaves alone what is locked.
         flock(&part.file, FlockOperation::NonBlockingLockExclusive)

@@ -155,6 +155,20 @@ pub(super) fn marker(
     bytes
 }
 
+/// Whether an end marker tells these counts and this hash, whoever has written it.
+pub(super) fn marker_counts(
+    marker: &[u8; MARKER_BYTES],
+    objects: u64,
+    before: u64,
+    hash: &blake3::Hash,
+) -> bool {
+    marker[..4] == *END_TAG
+        && marker[4..8] == [0; 4]
+        && marker[8..16] == objects.to_le_bytes()
+        && marker[16..24] == before.to_le_bytes()
+        && marker[24..MARKER_MACED] == *hash.as_bytes()
+}
+
 const HEADER_LABEL: &[u8] = b"hw1 archive header";
 const END_LABEL: &[u8] = b"hw1 archive end";
 

@@ -15,6 +15,7 @@ mod store;
 mod tests;
 mod write;
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -27,7 +28,7 @@ use crate::vault::{Selector, Vault};
 pub use import::{import, import_into};
 pub use store::{Opened, open};
 
-use write::Chosen;
+use write::Settled;
 
 /// The version of the format that this program writes.
 pub const FORMAT_VERSION: u16 = format::FORMAT_VERSION;
@@ -44,8 +45,7 @@ pub struct ExportOptions {
 /// An export that is settled and not yet written.
 pub struct Export<'a> {
     vault: &'a Vault,
-    snapshot: Chosen,
-    since: Option<Chosen>,
+    settled: Settled,
 }
 
 /// What an export did.
@@ -73,22 +73,43 @@ impl<'a> Export<'a> {
     /// # Errors
     /// Those of [`Vault::resolve`]; input where `since` is not older than the snapshot.
     pub fn new(vault: &'a Vault, options: &ExportOptions) -> Result<Export<'a>> {
-        let (snapshot, since) = write::choose(vault, options)?;
-        Ok(Export { vault, snapshot, since })
+        Ok(Export { vault, settled: write::settle(vault, options)? })
+    }
+
+    /// The snapshot.
+    pub fn snapshot(&self) -> SnapshotId {
+        self.settled.header.snapshot
+    }
+
+    /// The snapshot that the archive builds on.
+    pub fn since(&self) -> Option<SnapshotId> {
+        self.settled.header.since.map(|(since, _)| since)
+    }
+
+    /// The marks inside the snapshot: those of the node at its barrier.
+    pub fn marks(&self) -> BTreeMap<String, u64> {
+        let marks = &self.settled.snapshot.manifest.marks;
+        marks.iter().map(|(name, mark)| (name.clone(), mark.value)).collect()
+    }
+
+    /// The exact length of the archive.
+    pub fn bytes(&self) -> u64 {
+        self.settled.header.bytes
     }
 
     /// A name for the file: node, and the time of the snapshot in UTC, as
     /// `node-20261121T083000Z.hwa`.
     pub fn file_name(&self) -> String {
-        let time = self.snapshot.manifest.time.to_string();
+        let manifest = &self.settled.snapshot.manifest;
+        let time = manifest.time.to_string();
         let seconds = time.split(['.', 'Z']).next().unwrap_or_default();
-        format!("{}-{}Z.hwa", self.snapshot.manifest.node, seconds.replace(['-', ':'], ""))
+        format!("{}-{}Z.hwa", manifest.node, seconds.replace(['-', ':'], ""))
     }
 
     /// Writes the archive. Every frame is opened on its way: damage in the vault is an error, and what
     /// was written then has no end marker, so that nobody takes it for an archive.
     pub fn write(&self, out: &mut dyn Write, control: &Control) -> Result<ExportReport> {
-        write::write(self.vault, &self.snapshot, self.since.as_ref(), out, control)
+        write::write(self.vault, &self.settled, out, control)
     }
 
     /// Writes the archive to a file of mode 0600: whole and durable, or not at all. A file that has
@@ -99,8 +120,52 @@ impl<'a> Export<'a> {
         replace: bool,
         control: &Control,
     ) -> Result<ExportReport> {
-        file::write(path, replace, &control.env, |out| self.write(out, control))
+        file::write(path, replace, &control.env, |out| self.write(out, control), |_, _, _| Ok(()))
+            .map(|(report, ())| report)
     }
+}
+
+/// What an archive that was received says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Its vault.
+    pub vault: VaultId,
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// The snapshot that it builds on.
+    pub since: Option<SnapshotId>,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// Writes an archive that comes from elsewhere to a file of mode 0600: whole and durable, or not at
+/// all. `write` brings its bytes; what they became on disk is then read again, up to the end marker,
+/// and `accept` may refuse what it turns out to be.
+///
+/// No key is needed, so that nothing here tells who made the archive: who opens or imports it
+/// verifies that, with the key.
+///
+/// # Errors
+/// Conflict where the file exists and is not to be replaced, found before `write` is called; corrupt
+/// where the bytes are no whole archive; what `write` and `accept` say.
+pub fn receive<T>(
+    path: &Path,
+    replace: bool,
+    control: &Control,
+    write: impl FnOnce(&mut dyn Write) -> Result<T>,
+    accept: impl FnOnce(&T, &Received) -> Result<()>,
+) -> Result<(T, Received)> {
+    file::write(path, replace, &control.env, write, |name, file, written| {
+        let received = read::Reader::open(name, Box::new(file), control)?.whole()?;
+        accept(written, &received)?;
+        Ok(received)
+    })
+}
+
+/// Conflict where a file of this name exists and is not to be replaced: for who wants to know before
+/// anything else is done. Who writes it finds out by itself.
+pub fn refuse_existing(path: &Path, replace: bool) -> Result<()> {
+    file::refuse_existing(path, replace)
 }
 
 /// An archive that is read.

@@ -7,6 +7,7 @@ use crate::control::Control;
 use crate::error::{Error, Kind, Result};
 use crate::vault::{HEADER_NAME, Header as VaultHeader, MasterKey, Secret, SlotDoc};
 
+use super::Received;
 use super::format::{self, Head, Header};
 
 /// The input is read in pieces of so many bytes.
@@ -183,14 +184,40 @@ impl<'a> Reader<'a> {
 
     /// Verifies the end marker, and that nothing follows it. Returns the number of bytes.
     pub(super) fn end(&mut self, master: &MasterKey) -> Result<u64> {
+        self.end_by(|header, objects, before, hash, found| {
+            *found == format::marker(header, objects, before, hash, master)
+        })
+    }
+
+    /// Reads all of it, without a key: nothing is left out, changed or added, whoever made it.
+    pub(super) fn whole(mut self) -> Result<Received> {
+        let (_, manifest) = self.preamble()?;
+        if !manifest.name.starts_with("snapshots/") {
+            return Err(self.wrong("no manifest follows the key slots"));
+        }
+        let mut next = Some(manifest);
+        while let Some(entry) = next {
+            self.pass(&entry, &mut |_| Ok(()))?;
+            next = self.next()?;
+        }
+        let bytes = self.end_by(|_, objects, before, hash, found| {
+            format::marker_counts(found, objects, before, hash)
+        })?;
+        let Header { vault, snapshot, since, .. } = self.header;
+        Ok(Received { vault, snapshot, since: since.map(|(since, _)| since), bytes })
+    }
+
+    fn end_by(
+        &mut self,
+        fits: impl FnOnce(&Header, u64, u64, &blake3::Hash, &[u8; format::MARKER_BYTES]) -> bool,
+    ) -> Result<u64> {
         let head = self.ended.ok_or_else(|| Error::bug("an archive is ended before its end"))?;
         let before = self.source.at - format::HEAD_BYTES as u64;
         let hash = self.source.hasher.finalize();
-        let expected = format::marker(&self.header, self.objects, before, &hash, master);
         let mut marker = [0; format::MARKER_BYTES];
         marker[..format::HEAD_BYTES].copy_from_slice(&head);
         self.source.fill(&mut marker[format::HEAD_BYTES..])?;
-        if marker != expected {
+        if !fits(&self.header, self.objects, before, &hash, &marker) {
             return Err(self.wrong("its end marker does not fit"));
         }
         if self.objects != self.header.objects || self.source.at != self.header.bytes {

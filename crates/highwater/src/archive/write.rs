@@ -28,8 +28,39 @@ pub(super) struct Chosen {
     pub(super) content: ContentId,
 }
 
+/// All that an archive is made of, before a pack is read.
+pub(super) struct Settled {
+    pub(super) snapshot: Chosen,
+    pub(super) since: Option<Chosen>,
+    pub(super) header: Header,
+    documents: Vec<(String, bytes::Bytes)>,
+    packs: Vec<PackRef>,
+}
+
+/// Settles what goes into an archive, and with it how long the archive is.
+pub(super) fn settle(vault: &Vault, options: &ExportOptions) -> Result<Settled> {
+    let (snapshot, since) = choose(vault, options)?;
+    let mut documents = vec![(HEADER_NAME.to_owned(), vault_header(vault)?)];
+    documents.extend(slots(vault)?);
+    documents.push((snapshot.name.object(), snapshot.object.clone()));
+    let packs = packs_beyond(&snapshot.manifest, since.as_ref().map(|since| &since.manifest));
+    let documents_len =
+        documents.iter().map(|(name, bytes)| format::object_bytes(name, bytes.len() as u64));
+    let packs_len = packs.iter().map(|pack| format::object_bytes(&pack_name(pack.id), pack.size));
+    let header = Header {
+        vault: vault.id(),
+        snapshot: snapshot.name.snapshot,
+        content: snapshot.content,
+        since: since.as_ref().map(|since| (since.name.snapshot, since.content)),
+        objects: (documents.len() + packs.len()) as u64,
+        bytes: documents_len.chain(packs_len).sum::<u64>()
+            + (format::HEADER_BYTES + format::MARKER_BYTES) as u64,
+    };
+    Ok(Settled { snapshot, since, header, documents, packs })
+}
+
 /// The two snapshots that an export is about.
-pub(super) fn choose(vault: &Vault, options: &ExportOptions) -> Result<(Chosen, Option<Chosen>)> {
+fn choose(vault: &Vault, options: &ExportOptions) -> Result<(Chosen, Option<Chosen>)> {
     let snapshot = chosen(vault, &options.selector)?;
     let Some(since) = &options.since else { return Ok((snapshot, None)) };
     let since = Selector { node: Some(snapshot.manifest.node.clone()), ..since.clone() };
@@ -59,41 +90,25 @@ pub(super) fn packs_beyond(manifest: &Manifest, since: Option<&Manifest>) -> Vec
     manifest.packs.iter().filter(|pack| !had.contains(&pack.id)).copied().collect()
 }
 
-/// Writes the archive of `snapshot` to `out`.
+/// Writes the archive to `out`.
 pub(super) fn write(
     vault: &Vault,
-    snapshot: &Chosen,
-    since: Option<&Chosen>,
+    settled: &Settled,
     out: &mut dyn Write,
     control: &Control,
 ) -> Result<ExportReport> {
     let start = control.env.monotonic();
-    let mut documents = vec![(HEADER_NAME.to_owned(), vault_header(vault)?)];
-    documents.extend(slots(vault)?);
-    documents.push((snapshot.name.object(), snapshot.object.clone()));
-    let packs = packs_beyond(&snapshot.manifest, since.map(|since| &since.manifest));
+    let Settled { snapshot, since, header, documents, packs } = settled;
     let pack_bytes: u64 = packs.iter().map(|pack| pack.size).sum();
-    let documents_len =
-        documents.iter().map(|(name, bytes)| format::object_bytes(name, bytes.len() as u64));
-    let packs_len = packs.iter().map(|pack| format::object_bytes(&pack_name(pack.id), pack.size));
-    let header = Header {
-        vault: vault.id(),
-        snapshot: snapshot.name.snapshot,
-        content: snapshot.content,
-        since: since.map(|since| (since.name.snapshot, since.content)),
-        objects: (documents.len() + packs.len()) as u64,
-        bytes: documents_len.chain(packs_len).sum::<u64>()
-            + (format::HEADER_BYTES + format::MARKER_BYTES) as u64,
-    };
     control.report(Event::Stage { name: "export", bytes_total: pack_bytes });
     let mut sealed = Output { out, hasher: blake3::Hasher::new(), at: 0, control };
     sealed.put(&header.to_bytes(vault.master()))?;
-    for (name, bytes) in &documents {
+    for (name, bytes) in documents {
         sealed.begin(name, bytes.len() as u64)?;
         sealed.put(bytes)?;
         sealed.end()?;
     }
-    for pack in &packs {
+    for pack in packs {
         let name = pack_name(pack.id);
         sealed.begin(&name, pack.size)?;
         let begin = sealed.at;
@@ -104,7 +119,7 @@ pub(super) fn write(
         sealed.end()?;
     }
     let hash = sealed.hasher.finalize();
-    let marker = format::marker(&header, header.objects, sealed.at, &hash, vault.master());
+    let marker = format::marker(header, header.objects, sealed.at, &hash, vault.master());
     sealed.put(&marker)?;
     if sealed.at != header.bytes {
         return Err(Error::bug("an archive is longer than it says"));
@@ -113,7 +128,7 @@ pub(super) fn write(
     Ok(ExportReport {
         snapshot: header.snapshot,
         node: snapshot.manifest.node.clone(),
-        since: since.map(|since| since.name.snapshot),
+        since: since.as_ref().map(|since| since.name.snapshot),
         packs: packs.len() as u64,
         bytes: sealed.at,
         hash: hash.to_hex().to_string(),

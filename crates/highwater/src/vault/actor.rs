@@ -59,22 +59,8 @@ impl Actor {
         let dir = self.state_dir.join("known");
         make_private_dir(&dir)?;
         let path = dir.join(format!("{vault}-{node}"));
-        let fresh = dir.join(format!("{vault}-{node}.new"));
         let text: String = known.iter().map(|snapshot| format!("{snapshot}\n")).collect();
-        let failed = |error| Error::io("remembering a snapshot", error).entry(name(&path));
-        let write = || {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&fresh)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            std::fs::rename(&fresh, &path)
-        };
-        write().map_err(failed)?;
-        sync_dir(&dir)
+        replace_private(&path, "remembering a snapshot", text.as_bytes())
     }
 
     /// Whether a snapshot is one that this installation knows; also where it has no memory of any.
@@ -149,6 +135,22 @@ pub(super) fn make_private_dir(dir: &Path) -> Result<()> {
         .mode(0o700)
         .create(dir)
         .map_err(|error| Error::io("making the state directory", error).entry(name(dir)))
+}
+
+/// Replaces a file of the state directory, of mode 0600, durably and in one step; `what` is being done.
+/// Who writes the same file at once holds a lock.
+pub(super) fn replace_private(path: &Path, what: &str, bytes: &[u8]) -> Result<()> {
+    let dir = path.parent().ok_or_else(|| Error::bug("a state file without a directory"))?;
+    let fresh = path.with_added_extension("new");
+    let write = || {
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&fresh, path)
+    };
+    write().map_err(|error| Error::io(what, error).entry(name(path)))?;
+    sync_dir(dir)
 }
 
 pub(super) fn sync_dir(dir: &Path) -> Result<()> {

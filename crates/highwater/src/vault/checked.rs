@@ -5,9 +5,7 @@
 //! no more than a memory: without it a check begins again with what was never read.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -17,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::ids::{PackId, Time, VaultId};
 
 use super::Actor;
-use super::actor::{make_private_dir, name, sync_dir};
+use super::actor::{make_private_dir, name, replace_private};
 
 /// The first line of the file.
 const HEAD: &str = "highwater packs read 2";
@@ -167,27 +165,12 @@ impl Checked {
             text.push_str(&format!("{id} {} {} {word}\n", read.check, read.at.as_nanos()));
         }
         text.push_str(&format!("{}\n", blake3::hash(text.as_bytes()).to_hex()));
-        let failed =
-            |error| Error::io("remembering which packs were read", error).entry(name(&self.path));
         let dir =
             self.path.parent().ok_or_else(|| Error::bug("a state file without a directory"))?;
         make_private_dir(dir)?;
         // Of two checks at once the one that ends last is remembered.
         let _lock = actor.lock_memory(&name_of(&self.path))?;
-        let fresh = self.path.with_extension("new");
-        let write = || {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&fresh)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            std::fs::rename(&fresh, &self.path)
-        };
-        write().map_err(failed)?;
-        sync_dir(dir)
+        replace_private(&self.path, "remembering which packs were read", text.as_bytes())
     }
 }
 

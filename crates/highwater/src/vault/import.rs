@@ -171,14 +171,9 @@ impl Vault {
             record.epoch = record.epoch.max(manifest.epoch);
             record.uid = record.uid.or(Some(manifest.uid));
             if record.newest.is_none_or(|(_, seq)| seq < manifest.seq) {
-                record.newest = Some((manifest.snapshot, manifest.seq));
-                record.pruned = None;
-                record.guard = manifest.guard_kind();
+                record.lead(manifest);
             }
-            for (name, mark) in &manifest.marks {
-                let highest = record.marks.entry(name.clone()).or_default();
-                *highest = mark.value.max(*highest);
-            }
+            record.raise_marks(manifest);
             Ok(())
         })?;
         Ok(())

@@ -443,8 +443,7 @@ impl Vault {
     }
 
     /// Gives back the memory that indexes of packs take; they are read again where they are needed.
-    #[cfg(feature = "agent")]
-    pub(crate) fn forget_packs(&self) {
+    pub fn forget_packs(&self) {
         self.packs.forget();
     }
 

@@ -59,6 +59,21 @@ pub(crate) struct NodeRecord {
 }
 
 impl NodeRecord {
+    /// A snapshot is the node's newest one from now on.
+    pub(super) fn lead(&mut self, manifest: &Manifest) {
+        self.newest = Some((manifest.snapshot, manifest.seq));
+        self.pruned = None;
+        self.guard = manifest.guard_kind();
+    }
+
+    /// The highest marks are at least those of a snapshot.
+    pub(super) fn raise_marks(&mut self, manifest: &Manifest) {
+        for (name, mark) in &manifest.marks {
+            let highest = self.marks.entry(name.clone()).or_default();
+            *highest = mark.value.max(*highest);
+        }
+    }
+
     /// Whether a snapshot was committed by a writer that had been deposed already.
     pub(crate) fn hides(&self, epoch: Epoch, seq: Seq) -> bool {
         self.fence.get(&epoch.0).is_some_and(|last| seq > *last)
@@ -259,13 +274,8 @@ impl Vault {
                 return Err(copied(&manifest.node));
             }
             record.uid = Some(manifest.uid);
-            record.newest = Some((manifest.snapshot, manifest.seq));
-            record.pruned = None;
-            record.guard = manifest.guard_kind();
-            for (name, mark) in &manifest.marks {
-                let highest = record.marks.entry(name.clone()).or_default();
-                *highest = mark.value.max(*highest);
-            }
+            record.lead(manifest);
+            record.raise_marks(manifest);
             Ok(())
         })?;
         Ok(())

@@ -39,7 +39,6 @@ pub(crate) struct PackCache {
     packs: Mutex<Cached>,
 }
 
-#[cfg(feature = "agent")]
 impl PackCache {
     pub(super) fn forget(&self) {
         *self.packs.lock().unwrap_or_else(PoisonError::into_inner) = Cached::default();

@@ -1,0 +1,119 @@
+//! From a `[[node]]` of the settings to an agent of a node that can't be changed.
+
+use std::path::{Path, PathBuf};
+
+use highwater::agent::{Agent, VaultSource};
+use highwater::backup::BackupOptions;
+use highwater::engine::freeze::Freeze;
+use highwater::engine::{self, CaptureOptions, DiscoverOptions, EngineKind};
+use highwater::guard::GuardKind;
+use highwater::vault::Actor;
+use highwater::{Error, Kind, Result};
+
+use crate::settings::{CaptureMode, NodeSettings};
+use crate::supervisor;
+
+/// Starts the agent of a node; it remembers what it did below `data_dir`.
+pub(super) fn start(
+    settings: &NodeSettings,
+    vault: VaultSource,
+    actor: Actor,
+    data_dir: &Path,
+) -> Result<Agent> {
+    if !settings.dir.is_dir() {
+        return Err(Error::not_found("the node directory is not there")
+            .entry(settings.dir.display().to_string()));
+    }
+    let capture = Capture::of(settings);
+    Agent::builder(&settings.dir, vault, actor)
+        .node(settings.name.clone())
+        .data_dir(data_dir.join(settings.name.as_str()))
+        .rules(settings.rules()?)
+        .retention(settings.retention.clone())
+        .options_from(move || capture.options())
+        .start()
+}
+
+/// What is asked anew before each backup: whether the node runs, and as which process.
+struct Capture {
+    settings: NodeSettings,
+}
+
+impl Capture {
+    fn of(settings: &NodeSettings) -> Capture {
+        Capture { settings: settings.clone() }
+    }
+
+    fn options(&self) -> Result<BackupOptions> {
+        let settings = &self.settings;
+        let discover =
+            DiscoverOptions { exclude: settings.exclude.clone(), ..DiscoverOptions::default() };
+        let freeze = match self.to_freeze(&discover)? {
+            Some(pid) => Some(Freeze {
+                pid,
+                pause_max: settings.max_pause,
+                supervisor: Some(supervisor::command()?),
+                ..Freeze::default()
+            }),
+            None => None,
+        };
+        Ok(BackupOptions {
+            node: Some(settings.name.clone()),
+            discover,
+            capture: CaptureOptions {
+                allow_no_barrier: settings.no_barrier,
+                freeze,
+                ..CaptureOptions::default()
+            },
+            guard: settings.guarded.then_some(GuardKind::Databases),
+            ..BackupOptions::default()
+        })
+    }
+
+    /// The process that is to be stopped; all others that write in the directory are stopped with it.
+    fn to_freeze(&self, discover: &DiscoverOptions) -> Result<Option<u32>> {
+        if self.settings.capture == CaptureMode::Offline {
+            return Ok(None);
+        }
+        let layout = engine::discover(&self.settings.dir, discover)?;
+        let users = engine::users(&layout.dir)?;
+        let live = |engine: EngineKind| matches!(engine, EngineKind::Sqlite | EngineKind::Files);
+        let stopped = layout
+            .parts
+            .iter()
+            .filter(|part| match self.settings.capture {
+                CaptureMode::Freeze => part.engine != EngineKind::Files,
+                CaptureMode::Auto | CaptureMode::Offline => !live(part.engine),
+            })
+            .collect::<Vec<_>>();
+        let user = users
+            .iter()
+            .find(|user| stopped.iter().any(|part| user.file.is_within(&part.root)))
+            .map(|user| user.pid);
+        match (&self.settings.pid_file, user) {
+            (Some(file), Some(_)) => read_pid(file).map(Some),
+            (Some(file), None) if self.settings.capture == CaptureMode::Freeze => running(file),
+            (_, user) => Ok(user),
+        }
+    }
+}
+
+/// The process of a node that has no file open at this moment, where it runs.
+fn running(file: &Path) -> Result<Option<u32>> {
+    match read_pid(file) {
+        Ok(pid) => Ok(PathBuf::from(format!("/proc/{pid}")).exists().then_some(pid)),
+        Err(error) if error.kind() == Kind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn read_pid(file: &Path) -> Result<u32> {
+    let entry = file.display().to_string();
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Error::io("the node's pid file", error).entry(&entry))?;
+    text.trim().parse().map_err(|_| {
+        Error::input("the node's pid file holds no process id")
+            .entry(&entry)
+            .hint("it holds one number, and may end with a newline")
+    })
+}

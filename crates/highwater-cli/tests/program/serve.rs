@@ -1,0 +1,237 @@
+//! `serve`: the agent as operators run it, over its port and its signals.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::freeze::child::Writer;
+use crate::world::{ROWS, World, assert_node, make_node, noise};
+
+/// A running agent, killed when it is dropped.
+struct Served {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+    address: String,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Served {
+    /// Starts it, and waits until it listens.
+    fn start(world: &World) -> Served {
+        let mut command = world.command(&["serve", "--config", "highwater.toml", "--json"]);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        let mut served = Served { child, lines, address: String::new() };
+        let line = served.event("listening");
+        served.address = line["address"].as_str().unwrap().to_owned();
+        served
+    }
+
+    /// The next line that it tells.
+    fn line(&mut self) -> Value {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
+    }
+
+    /// The next line of this event; those of others are passed over.
+    fn event(&mut self, name: &str) -> Value {
+        loop {
+            let line = self.line();
+            if line["event"] == name {
+                return line;
+            }
+        }
+    }
+
+    /// The operation of a task, once it has ended.
+    fn ended(&mut self, task: &str) -> Value {
+        loop {
+            let line = self.event("operation");
+            if line["task"] == task && line["finished_at"].is_string() {
+                return line;
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Status and body of a request.
+    fn http(&self, head: &str, body: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let (address, length) = (&self.address, body.len());
+        let request = format!(
+            "{head} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        (status, body.to_owned())
+    }
+
+    fn call(&self, method: &str, params: &Value) -> Value {
+        let call = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+        let (status, body) = self.http("POST /rpc", &call.to_string());
+        assert_eq!(status, 200, "{body}");
+        let start = body.find('{').unwrap();
+        let end = body.rfind('}').unwrap();
+        serde_json::from_str(&body[start..=end]).unwrap()
+    }
+}
+
+/// Settings of one node, with what is added to them.
+fn configure(world: &World, more: &str) {
+    let text = format!(
+        "listen = \"127.0.0.1:0\"\ndata_dir = \"agent\"\n\
+         [vault]\nurl = \"vault\"\nkey_file = \"key\"\n\
+         [[node]]\nname = \"node\"\ndir = \"node\"\n{more}"
+    );
+    std::fs::write(world.path("highwater.toml"), text).unwrap();
+}
+
+#[test]
+fn a_node_is_backed_up_by_interval_tested_and_kept_by_its_policy() {
+    let world = World::with_node();
+    configure(
+        &world,
+        "interval = \"1\"\nrestore_test = \"1h\"\nno_barrier = true\n[node.retention]\nlast = 2\n",
+    );
+    let mut served = Served::start(&world);
+    for _ in 0..4 {
+        let backup = served.ended("backup");
+        assert_eq!(backup["state"], "completed", "{backup}");
+    }
+    let document = world.on_vault(&["snapshots"]).code(0).json();
+    assert!(document.as_array().unwrap().len() <= 4, "{document}");
+    served.signal(Signal::TERM);
+    served.event("stopped");
+    assert!(served.child.wait().unwrap().success());
+    assert!(!world.on_vault(&["status"]).code(0).json()["nodes"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn a_backup_by_rpc_is_an_operation_whose_history_survives_a_kill() {
+    let world = World::with_node();
+    configure(&world, "no_barrier = true\n");
+    let mut served = Served::start(&world);
+    assert_eq!(served.http("GET /healthz", "").0, 200);
+    let started = served.call("backup_now", &json!({"node": "node"}));
+    let id = started["result"]["operation"].as_str().unwrap().to_owned();
+    assert_eq!(served.ended("backup")["id"], json!(id));
+    served.signal(Signal::KILL);
+    served.child.wait().unwrap();
+    let served = Served::start(&world);
+    let found = served.call("backup_status", &json!({"operation": id}));
+    assert_eq!(found["result"]["state"], "completed", "{found}");
+    world.on_vault(&["restore", "latest", "back"]).code(0);
+    assert_node(&world.path("back"), ROWS);
+}
+
+#[test]
+fn an_operation_that_was_running_when_the_agent_was_killed_has_failed() {
+    let world = World::with_node();
+    std::fs::write(world.path("node/large"), noise(64 << 20)).unwrap();
+    configure(&world, "no_barrier = true\n");
+    let mut served = Served::start(&world);
+    let started = served.call("backup_now", &json!({}));
+    let id = started["result"]["operation"].as_str().unwrap().to_owned();
+    let running = served.event("operation");
+    assert_eq!(running["state"], "running");
+    served.signal(Signal::KILL);
+    served.child.wait().unwrap();
+    let mut served = Served::start(&world);
+    let found = served.call("backup_status", &json!({"operation": id}));
+    assert_eq!(found["result"]["state"], "failed", "{found}");
+    // What it had announced is collected, and the next one works.
+    served.call("backup_now", &json!({}));
+    assert_eq!(served.ended("backup")["state"], "completed");
+}
+
+#[test]
+fn a_reload_takes_nodes_in_and_out_and_refuses_what_is_wrong() {
+    let world = World::with_node();
+    configure(&world, "no_barrier = true\n");
+    make_node(&world.path("second"));
+    let mut served = Served::start(&world);
+    let nodes = |served: &Served| {
+        let info = served.call("backup_info", &json!({}));
+        let nodes = info["result"]["nodes"].as_array().unwrap().clone();
+        nodes.iter().map(|node| node["node"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(nodes(&served), ["node"]);
+    configure(&world, "no_barrier = true\n[[node]]\nname = \"second\"\ndir = \"second\"\n");
+    served.signal(Signal::HUP);
+    served.event("reloaded");
+    assert_eq!(nodes(&served), ["node", "second"]);
+    for wrong in ["nonsense = 1\n", "cron = \"never\"\n", "[[node]]\ndir = \"nowhere\"\n"] {
+        configure(&world, wrong);
+        served.signal(Signal::HUP);
+        let refused = served.event("not_reloaded");
+        assert!(refused["error"]["message"].is_string(), "{refused}");
+        assert_eq!(nodes(&served), ["node", "second"]);
+    }
+    configure(&world, "no_barrier = true\n");
+    served.signal(Signal::HUP);
+    served.event("reloaded");
+    assert_eq!(nodes(&served), ["node"]);
+}
+
+#[test]
+fn a_running_rocksdb_is_frozen_and_goes_on() {
+    let world = World::with_vault();
+    std::fs::create_dir(world.path("node")).unwrap();
+    let mut writer = Writer::start("rocksdb", &world.path("node"));
+    // A busy machine makes pauses longer than a second.
+    configure(&world, "capture = \"auto\"\nmax_pause = \"30s\"\n");
+    let mut served = Served::start(&world);
+    served.call("backup_now", &json!({}));
+    let backup = served.ended("backup");
+    assert_eq!(backup["state"], "completed", "{backup}");
+    writer.more();
+    let shown = world.on_vault(&["show", "latest"]).code(0).json();
+    assert_eq!(shown["barrier"], "frozen", "{shown}");
+}
+
+#[test]
+fn settings_that_are_wrong_start_nothing() {
+    let world = World::with_node();
+    let wrong = [
+        ("interval = \"0s\"\n", "input"),
+        ("interval = \"6h\"\ncron = \"0 * * * *\"\n", "input"),
+        ("capture = \"sometimes\"\n", "input"),
+        ("capture = \"offline\"\npid_file = \"pid\"\n", "input"),
+        ("retentoin = 1\n", "input"),
+        ("[[node]]\nname = \"node\"\ndir = \"other\"\n", "input"),
+        ("[[node]]\nname = \"gone\"\ndir = \"gone\"\n", "not_found"),
+    ];
+    for (more, kind) in wrong {
+        configure(&world, more);
+        let answer = world.run(&["serve", "--config", "highwater.toml", "--json"]);
+        answer.error(kind);
+    }
+    configure(&world, "");
+    let settings = std::fs::read_to_string(world.path("highwater.toml")).unwrap();
+    let open = settings.replace("127.0.0.1:0", "0.0.0.0:0");
+    std::fs::write(world.path("highwater.toml"), open).unwrap();
+    world.run(&["serve", "--config", "highwater.toml", "--json"]).code(2).error("input");
+    std::fs::write(world.path("highwater.toml"), "[vault]\nurl = \"vault\"\n").unwrap();
+    world.run(&["serve", "--config", "highwater.toml", "--json"]).code(2).error("input");
+    assert!(!Path::new(&world.path("agent/gone")).exists());
+}

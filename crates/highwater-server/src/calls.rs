@@ -1,0 +1,150 @@
+//! What can be called, for both interfaces alike: who may, what it does. Each call blocks its thread.
+
+use highwater::agent::{Agent, Operation, Snapshot, Status, Task};
+use highwater::guard::{Held, Which};
+use highwater::ids::NodeName;
+use highwater::vault::Selector;
+use highwater::{Error, Result};
+
+use crate::auth::Scope;
+use crate::fault::Fault;
+use crate::state::{Identity, State};
+
+/// So many operations are listed where the caller does not say how many.
+const OPERATIONS: u32 = 100;
+/// No more are listed, whatever the caller says.
+const OPERATIONS_MAX: u32 = 1000;
+
+/// One call: who makes it, and by which name.
+pub(crate) struct Call<'a> {
+    pub(crate) state: &'a State,
+    pub(crate) identity: &'a Identity,
+    pub(crate) method: &'a str,
+}
+
+impl Call<'_> {
+    fn read(&self) -> Result<(), Fault> {
+        self.state.allow(self.identity, Scope::Read, self.method, "").map(drop)
+    }
+
+    /// Does what changes something, and records it where it fails although it was allowed.
+    fn act<T>(
+        &self,
+        scope: Scope,
+        about: &str,
+        act: impl FnOnce(&str) -> Result<T>,
+    ) -> Result<T, Fault> {
+        let caller = self.state.allow(self.identity, scope, self.method, about)?;
+        act(&caller.label).map_err(|error| {
+            let fault = Fault::Error(error);
+            match self.state.record(self.identity, self.method, about, fault.kind()) {
+                Ok(()) => fault,
+                Err(unwritten) => unwritten,
+            }
+        })
+    }
+
+    /// Begins a task of a node.
+    pub(crate) fn begin(&self, node: &str, task: Task) -> Result<Operation, Fault> {
+        self.act(Scope::Backup, node, |_| self.state.agents.find(node)?.begin(task))
+    }
+
+    /// Asks an operation to stop.
+    pub(crate) fn cancel(&self, id: &str) -> Result<Operation, Fault> {
+        self.act(Scope::Backup, id, |_| {
+            let (agent, operation) = self.state.agents.operation(id)?;
+            agent.cancel(operation.id)
+        })
+    }
+
+    /// An operation, and the agent that has it.
+    pub(crate) fn operation(&self, id: &str) -> Result<(Agent, Operation), Fault> {
+        self.read()?;
+        Ok(self.state.agents.operation(id)?)
+    }
+
+    /// The newest operations of a node, or of all, newest first. 0: so many as are usual.
+    pub(crate) fn operations(&self, node: &str, max: u32) -> Result<Vec<Operation>, Fault> {
+        self.read()?;
+        let max = if max == 0 { OPERATIONS } else { max.min(OPERATIONS_MAX) };
+        let mut operations = Vec::new();
+        for agent in self.state.agents.chosen(node)? {
+            operations.extend(agent.operations(max)?);
+        }
+        operations.sort_by_key(|operation| std::cmp::Reverse(operation.queued_at));
+        operations.truncate(usize::try_from(max).unwrap_or(usize::MAX));
+        Ok(operations)
+    }
+
+    /// The snapshots of a node, or of all, oldest first, as the vault has them now.
+    pub(crate) fn snapshots(&self, node: &str) -> Result<Vec<Snapshot>, Fault> {
+        self.read()?;
+        let mut snapshots = Vec::new();
+        for agent in self.state.agents.chosen(node)? {
+            let infos = agent.vault().get()?.snapshots(Some(agent.node()))?;
+            snapshots.extend(infos.iter().map(Snapshot::from));
+        }
+        Ok(snapshots)
+    }
+
+    /// One snapshot of a node: an id, a unique prefix of one, or `latest`.
+    pub(crate) fn snapshot(&self, node: &str, name: &str) -> Result<Snapshot, Fault> {
+        self.read()?;
+        let agent = self.state.agents.find(node)?;
+        let selector = selector(agent.node(), name)?;
+        Ok(Snapshot::from(&agent.vault().get()?.resolve(&selector)?))
+    }
+
+    /// How a node stands, or each of them.
+    pub(crate) fn status(&self, node: &str) -> Result<Vec<Status>, Fault> {
+        self.read()?;
+        Ok(self.state.agents.chosen(node)?.iter().map(Agent::status).collect())
+    }
+
+    /// What of a node, or of all, is quarantined or was.
+    pub(crate) fn channels(&self, node: &str) -> Result<Vec<(NodeName, Held)>, Fault> {
+        self.read()?;
+        let mut channels = Vec::new();
+        for agent in self.state.agents.chosen(node)? {
+            channels.extend(named(&agent, agent.quarantine()?));
+        }
+        Ok(channels)
+    }
+
+    /// Releases one channel or database from quarantine, by the caller's decision.
+    pub(crate) fn release(
+        &self,
+        node: &str,
+        channel: &str,
+        reason: &str,
+    ) -> Result<Vec<(NodeName, Held)>, Fault> {
+        self.act(Scope::Admin, channel, |caller| {
+            if channel.is_empty() {
+                return Err(Error::input("the call names no channel"));
+            }
+            let agent = self.state.agents.find(node)?;
+            let which = Which::Channel(channel.to_owned());
+            let held = agent.release(&which, reason, caller)?;
+            Ok(named(&agent, held))
+        })
+    }
+}
+
+/// What a caller means by a snapshot of a node.
+///
+/// # Errors
+/// Input where it names none, or can't be the name of one.
+pub(crate) fn selector(node: &NodeName, name: &str) -> Result<Selector> {
+    let fits = name == "latest"
+        || !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if !fits {
+        let message = format!("`{}` is no name of a snapshot", name.escape_debug());
+        return Err(Error::input(message).hint("use an id, a unique prefix of one, or `latest`"));
+    }
+    let node = Some(node.clone());
+    Ok(Selector { snapshot: name.to_owned(), node, ..Selector::default() })
+}
+
+fn named(agent: &Agent, held: Vec<Held>) -> Vec<(NodeName, Held)> {
+    held.into_iter().map(|held| (agent.node().clone(), held)).collect()
+}

@@ -1,0 +1,271 @@
+//! How good a node stands, and what an operator should know: pure, from its status to sentences.
+
+use std::time::Duration;
+
+use highwater::agent::{Operation, State, Status, Task};
+use highwater::vault::Level;
+
+use super::commands::{self, Server};
+use super::format;
+
+/// So many failures in a row are no accident any more.
+const FAILURES_BAD: u32 = 3;
+
+/// How much something matters; the worst one of a node is the node's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Tone {
+    Good,
+    Warn,
+    Bad,
+}
+
+impl Tone {
+    /// The name of its class.
+    pub(super) fn class(self) -> &'static str {
+        match self {
+            Tone::Good => "good",
+            Tone::Warn => "warn",
+            Tone::Bad => "bad",
+        }
+    }
+}
+
+/// Something that an operator should know.
+#[derive(Clone, Debug)]
+pub(super) struct Finding {
+    pub(super) tone: Tone,
+    /// Two or three words, for the badge of the node.
+    pub(super) word: &'static str,
+    pub(super) text: String,
+    /// What to do about it: a command to copy.
+    pub(super) command: Option<Act>,
+}
+
+/// What an operator can do, in a few words, and the command for it.
+pub(super) type Act = (&'static str, String);
+
+/// What is to be known of a node, the worst first; nothing where all is well.
+pub(super) fn findings(status: &Status, age_max: Duration, server: &Server) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut add = |tone, word, text: String, command: Option<Act>| {
+        found.push(Finding { tone, word, text, command });
+    };
+    let backs_up = status.active.iter().any(|operation| operation.task == Task::Backup);
+    let back_up = || {
+        let command = || ("Back up now:", server.back_up(status.node.as_str()));
+        (!backs_up).then(command)
+    };
+    freshness(status, age_max, backs_up, &back_up, &mut add);
+    failures(status, &back_up, &mut add);
+    if status.maintenance {
+        let text = "A restore of the directory goes on, or was interrupted: nothing is backed up";
+        add(
+            Tone::Bad,
+            "Restore unfinished",
+            text.to_owned(),
+            Some(("Finish it:", commands::recover(status))),
+        );
+    }
+    match status.quarantined {
+        Some(0) => {}
+        Some(number) => {
+            let what = format::count(number, "channel or database is", "channels or databases are");
+            add(Tone::Warn, "In quarantine", format!("{what} in quarantine: see below"), None);
+        }
+        None => {
+            let text = "Whether anything is in quarantine can't be told: do not start the node";
+            add(Tone::Bad, "Quarantine unknown", text.to_owned(), None);
+        }
+    }
+    restore_tests(status, &mut add);
+    for warning in &status.warnings {
+        add(Tone::Warn, "Trouble", warning.clone(), None);
+    }
+    found.sort_by_key(|finding| std::cmp::Reverse(finding.tone));
+    // One command for one thing, where it is read first.
+    let mut told = Vec::new();
+    for finding in &mut found {
+        if let Some(command) = &finding.command {
+            match told.contains(command) {
+                true => finding.command = None,
+                false => told.push(command.clone()),
+            }
+        }
+    }
+    found
+}
+
+type Add<'a> = &'a mut dyn FnMut(Tone, &'static str, String, Option<Act>);
+type BackUp<'a> = &'a dyn Fn() -> Option<Act>;
+
+fn freshness(
+    status: &Status,
+    age_max: Duration,
+    backs_up: bool,
+    back_up: BackUp<'_>,
+    add: Add<'_>,
+) {
+    let Some(snapshots) = &status.snapshots else {
+        let text = "The vault has not been seen yet, so nothing is known of its snapshots";
+        return add(Tone::Warn, "Not known yet", text.to_owned(), None);
+    };
+    match status.age_seconds(Level::Sealed) {
+        None if backs_up && snapshots.is_empty() => {
+            let text = "There is no verified backup of this node yet; the first one is being made";
+            add(Tone::Warn, "First backup", text.to_owned(), None);
+        }
+        None => {
+            let text = "There is no verified backup of this node";
+            add(Tone::Bad, "No backup", text.to_owned(), back_up());
+        }
+        Some(age) if age > age_max.as_secs() => {
+            let text = format!(
+                "The last verified backup is older than {}",
+                format::age(age_max.as_secs())
+            );
+            add(Tone::Bad, "Backup too old", text, back_up());
+        }
+        Some(_) => {}
+    }
+    if let Some(newest) = snapshots.last().filter(|newest| newest.level == Level::Failed) {
+        let text = format!(
+            "The newest snapshot, {}, can't be restored: it has failed its test",
+            newest.snapshot
+        );
+        add(Tone::Bad, "Snapshot damaged", text, back_up());
+    }
+}
+
+fn failures(status: &Status, back_up: BackUp<'_>, add: Add<'_>) {
+    if status.failures == 0 {
+        return;
+    }
+    let tone = if status.failures >= FAILURES_BAD { Tone::Bad } else { Tone::Warn };
+    let text = match status.failures {
+        1 => "The last backup has failed".to_owned(),
+        number => format!("The last {number} backups have failed"),
+    };
+    let text = match last_error(status) {
+        Some((kind, reason)) => format!("{text} ({kind}): {reason}"),
+        None => text,
+    };
+    add(tone, "Backups fail", text, back_up());
+}
+
+/// Kind and reason of the last backup that has failed.
+pub(super) fn last_error(status: &Status) -> Option<(String, String)> {
+    let failed = status.last_backup.as_ref().filter(|last| last.state == State::Failed)?;
+    Some((kind(failed), failed.reason.clone().unwrap_or_default()))
+}
+
+/// The kind of an error in words: `not found`.
+pub(super) fn kind(operation: &Operation) -> String {
+    operation.kind.as_deref().unwrap_or("unknown").replace('_', " ")
+}
+
+fn restore_tests(status: &Status, add: Add<'_>) {
+    let Some(last) = &status.last_restore_test else { return };
+    if last.state == State::Failed {
+        let reason = last.reason.clone().unwrap_or_default();
+        let text = format!("The last restore test has failed ({}): {reason}", kind(last));
+        add(
+            Tone::Bad,
+            "Restore test failed",
+            text,
+            Some(("Test again:", commands::test_restore(status))),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use highwater::agent::Snapshot;
+    use highwater::ids::{Seq, Time};
+
+    const AGE_MAX: Duration = Duration::from_secs(26 * 3600);
+
+    fn time(hours: i64) -> Time {
+        Time::from_nanos(hours * 3600 * 1_000_000_000)
+    }
+
+    fn snapshot(hours: i64, level: Level) -> Snapshot {
+        Snapshot {
+            snapshot: "00112233445566778899aabbccddeeff".parse().unwrap(),
+            node: "alice".parse().unwrap(),
+            time: time(hours),
+            seq: Seq(1),
+            parent: None,
+            level,
+            bytes_total: 1,
+            bytes_read: 1,
+            bytes_stored: 1,
+            marks: Default::default(),
+            tags: Default::default(),
+        }
+    }
+
+    /// A node that stands well at hour 100.
+    fn well() -> Status {
+        Status {
+            node: "alice".parse().unwrap(),
+            dir: "/node".into(),
+            location: "/vault".to_owned(),
+            now: time(100),
+            maintenance: false,
+            snapshots: Some(vec![snapshot(80, Level::Sealed)]),
+            seen: Some(time(100)),
+            quarantined: Some(0),
+            active: Vec::new(),
+            last_backup: None,
+            last_restore_test: None,
+            restore_tested: None,
+            failures: 0,
+            next_backup: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    fn words(status: &Status) -> Vec<(Tone, &'static str)> {
+        let server = Server { scheme: "http", host: "localhost:1".to_owned(), token: false };
+        let found = findings(status, AGE_MAX, &server);
+        found.iter().map(|finding| (finding.tone, finding.word)).collect()
+    }
+
+    #[test]
+    fn a_node_that_stands_well_has_no_findings() {
+        assert_eq!(words(&well()), []);
+    }
+
+    #[test]
+    fn absence_is_never_taken_for_health() {
+        let unseen = Status { snapshots: None, ..well() };
+        assert_eq!(words(&unseen), [(Tone::Warn, "Not known yet")]);
+        let none = Status { snapshots: Some(Vec::new()), ..well() };
+        assert_eq!(words(&none), [(Tone::Bad, "No backup")]);
+        let unknown = Status { quarantined: None, ..well() };
+        assert_eq!(words(&unknown), [(Tone::Bad, "Quarantine unknown")]);
+    }
+
+    #[test]
+    fn an_old_backup_and_one_that_failed_its_test_are_bad() {
+        let old = Status { now: time(107), ..well() };
+        assert_eq!(words(&old), [(Tone::Bad, "Backup too old")]);
+        let damaged = vec![snapshot(80, Level::Sealed), snapshot(90, Level::Failed)];
+        let damaged = Status { snapshots: Some(damaged), ..well() };
+        assert_eq!(words(&damaged), [(Tone::Bad, "Snapshot damaged")]);
+    }
+
+    #[test]
+    fn a_first_failure_warns_and_many_are_bad_and_the_worst_comes_first() {
+        let one = Status { failures: 1, ..well() };
+        assert_eq!(words(&one), [(Tone::Warn, "Backups fail")]);
+        let warnings = vec!["the disk is slow".to_owned()];
+        let many = Status { failures: 3, quarantined: Some(1), warnings, ..well() };
+        let expected =
+            [(Tone::Bad, "Backups fail"), (Tone::Warn, "In quarantine"), (Tone::Warn, "Trouble")];
+        assert_eq!(words(&many), expected);
+        let interrupted = Status { maintenance: true, ..well() };
+        assert_eq!(words(&interrupted), [(Tone::Bad, "Restore unfinished")]);
+    }
+}

@@ -1,0 +1,193 @@
+//! Why a call fails, and what each face says then: the one place that turns kinds into the codes of
+//! gRPC, HTTP and JSON-RPC.
+
+use axum::response::{IntoResponse, Response};
+use highwater::{Error, Kind};
+use http::StatusCode;
+use jsonrpsee::types::ErrorObjectOwned;
+use jsonrpsee::types::error::{INTERNAL_ERROR_CODE, INVALID_PARAMS_CODE};
+use serde_json::json;
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Status};
+
+use crate::auth::Scope;
+
+/// Metadata of gRPC: the kind of an error.
+pub(crate) const KIND: &str = "highwater-kind";
+/// Metadata of gRPC: what the operator can do. Percent-encoded where it is not plain ASCII.
+pub(crate) const HINT: &str = "highwater-hint";
+/// Metadata of gRPC: what the error is about. Encoded alike.
+pub(crate) const ENTRY: &str = "highwater-entry";
+
+/// Why a call fails.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// No token, or one that is not known.
+    Unauthenticated,
+    /// The token lacks this scope.
+    Scope(Scope),
+    /// A limit of the server: what there was too much of.
+    Limit(&'static str),
+    /// What the library says.
+    Error(Error),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Fault {
+        Fault::Error(error)
+    }
+}
+
+impl Fault {
+    /// Work on another thread has panicked.
+    pub(crate) fn panicked(error: tokio::task::JoinError) -> Fault {
+        Fault::Error(Error::bug("a call has panicked").source(error))
+    }
+
+    /// The name of its kind, for lines and metadata.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Fault::Unauthenticated | Fault::Scope(_) => Kind::Denied.name(),
+            Fault::Limit(_) => Kind::Unavailable.name(),
+            Fault::Error(error) => error.kind().name(),
+        }
+    }
+
+    pub(crate) fn message(&self) -> String {
+        match self {
+            Fault::Unauthenticated => "this call needs a token that the server knows".to_owned(),
+            Fault::Scope(scope) => format!("the token lacks the scope `{}`", scope.name()),
+            Fault::Limit(what) => format!("too many {what} at once"),
+            Fault::Error(error) => error.to_string(),
+        }
+    }
+
+    pub(crate) fn hint(&self) -> Option<&str> {
+        match self {
+            Fault::Unauthenticated => Some("send it as `Authorization: Bearer hw_…`"),
+            Fault::Scope(_) => Some("ask the operator for a token of that scope"),
+            Fault::Limit(_) => Some("try again in a moment"),
+            Fault::Error(error) => error.hint_text(),
+        }
+    }
+
+    fn entry(&self) -> Option<&str> {
+        match self {
+            Fault::Error(error) => error.entry_name(),
+            _ => None,
+        }
+    }
+
+    fn code(&self) -> Code {
+        match self {
+            Fault::Unauthenticated => Code::Unauthenticated,
+            Fault::Scope(_) => Code::PermissionDenied,
+            Fault::Limit(_) => Code::ResourceExhausted,
+            Fault::Error(error) => match error.kind() {
+                Kind::Bug => Code::Internal,
+                Kind::Input => Code::InvalidArgument,
+                Kind::NotFound => Code::NotFound,
+                Kind::Conflict => Code::Aborted,
+                Kind::Corrupt => Code::DataLoss,
+                Kind::Fenced | Kind::Stale | Kind::Quarantined => Code::FailedPrecondition,
+                Kind::Denied => Code::PermissionDenied,
+                Kind::Unavailable => Code::Unavailable,
+                Kind::Interrupted => Code::Cancelled,
+            },
+        }
+    }
+
+    /// What HTTP says.
+    pub(crate) fn http_code(&self) -> StatusCode {
+        match self.code() {
+            Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Code::PermissionDenied => StatusCode::FORBIDDEN,
+            Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+            Code::InvalidArgument => StatusCode::BAD_REQUEST,
+            Code::NotFound => StatusCode::NOT_FOUND,
+            Code::Aborted | Code::FailedPrecondition => StatusCode::CONFLICT,
+            Code::Unavailable | Code::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// Codes of our own stand in the range that JSON-RPC leaves to servers.
+    fn json_rpc_code(&self) -> i32 {
+        match self.code() {
+            Code::InvalidArgument => INVALID_PARAMS_CODE,
+            Code::NotFound => -32001,
+            Code::Aborted => -32002,
+            Code::DataLoss => -32003,
+            Code::FailedPrecondition => -32004,
+            Code::Unauthenticated | Code::PermissionDenied => -32005,
+            Code::Unavailable => -32006,
+            Code::Cancelled => -32007,
+            Code::ResourceExhausted => -32008,
+            _ => INTERNAL_ERROR_CODE,
+        }
+    }
+
+    /// The document that every error of the program is, too.
+    pub(crate) fn document(&self) -> serde_json::Value {
+        json!({
+            "kind": self.kind(),
+            "message": self.message(),
+            "hint": self.hint(),
+            "entry": self.entry(),
+        })
+    }
+}
+
+impl From<Fault> for Status {
+    fn from(fault: Fault) -> Status {
+        let mut status = Status::new(fault.code(), fault.message());
+        let texts = [(HINT, fault.hint()), (ENTRY, fault.entry())];
+        let metadata = status.metadata_mut();
+        metadata.insert(KIND, MetadataValue::from_static(fault.kind()));
+        for (key, text) in texts {
+            if let Some(Ok(value)) = text.map(|text| MetadataValue::try_from(plain(text))) {
+                metadata.insert(key, value);
+            }
+        }
+        status
+    }
+}
+
+impl From<Fault> for ErrorObjectOwned {
+    fn from(fault: Fault) -> ErrorObjectOwned {
+        let data = json!({ "kind": fault.kind(), "hint": fault.hint(), "entry": fault.entry() });
+        ErrorObjectOwned::owned(fault.json_rpc_code(), fault.message(), Some(data))
+    }
+}
+
+impl IntoResponse for Fault {
+    fn into_response(self) -> Response {
+        let mut response = document(self.http_code(), &json!({ "error": self.document() }));
+        if matches!(self, Fault::Unauthenticated) {
+            let bearer = http::HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(http::header::WWW_AUTHENTICATE, bearer);
+        }
+        response
+    }
+}
+
+/// A document as HTTP sends it.
+pub(crate) fn document(code: StatusCode, document: &serde_json::Value) -> Response {
+    let mut response = Response::new(axum::body::Body::from(document.to_string()));
+    *response.status_mut() = code;
+    let json = http::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, json);
+    response
+}
+
+/// Headers hold plain ASCII: anything else, and `%`, is percent-encoded.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => plain.push(char::from(byte)),
+            _ => plain.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    plain
+}

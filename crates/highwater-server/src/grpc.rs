@@ -1,0 +1,298 @@
+//! The gRPC services `highwater.v1.Backups` and `highwater.v1.Guard`.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::response::IntoResponse;
+use futures::stream::{self, Stream};
+use highwater::agent::{Operation, Task};
+use highwater::{Error, Kind, Result};
+use tokio::sync::watch;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic::{Request, Response, Status};
+use tower::{Service, ServiceExt as _};
+
+use crate::access;
+use crate::calls::Call;
+use crate::connection::Running;
+use crate::convert;
+use crate::fault::Fault;
+use crate::state::{Identity, State};
+use crate::v1;
+use crate::v1::backups_server::{Backups, BackupsServer};
+use crate::v1::guard_server::{Guard, GuardServer};
+
+/// The services, what reflects them, and the standard service for health. Health needs no token.
+pub(crate) async fn router(state: &Arc<State>) -> Result<Router> {
+    let services = Services(Arc::clone(state));
+    let bytes = state.limits.message_bytes;
+    let backups = BackupsServer::new(services.clone()).max_decoding_message_size(bytes);
+    let guard = GuardServer::new(services).max_decoding_message_size(bytes);
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(|error| Error::bug("the definition can't be reflected").source(error))?;
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<BackupsServer<Services>>().await;
+    reporter.set_serving::<GuardServer<Services>>().await;
+    let readers = from_fn_with_state(Arc::clone(state), access::readers);
+    Ok(Router::new()
+        .merge(service(reflection))
+        .layer(readers)
+        .merge(service(backups))
+        .merge(service(guard))
+        .merge(service(health)))
+}
+
+fn service<S>(service: S) -> Router
+where
+    S: Service<http::Request<Body>, Error = Infallible>
+        + NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Response: IntoResponse,
+    S::Future: Send + 'static,
+{
+    let path = format!("/{}/{{*method}}", S::NAME);
+    let taken = service.map_request(|request: axum::extract::Request| request.map(Body::new));
+    Router::new().route_service(&path, taken)
+}
+
+/// What is sent bit by bit.
+type Sent<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Both services.
+#[derive(Clone)]
+pub(crate) struct Services(pub(crate) Arc<State>);
+
+impl Services {
+    fn identity<T>(&self, request: &Request<T>) -> Identity {
+        let found = request.extensions().get::<Identity>().cloned();
+        found.unwrap_or_else(|| self.0.stranger())
+    }
+
+    async fn call<Q: Send + 'static, A: Send + 'static>(
+        &self,
+        method: &'static str,
+        request: Request<Q>,
+        work: impl FnOnce(Call<'_>, Q) -> Result<A, Fault> + Send + 'static,
+    ) -> Result<Response<A>, Status> {
+        let identity = self.identity(&request);
+        let asked = request.into_inner();
+        let answer =
+            self.0.run(move |state| work(Call { state, identity: &identity, method }, asked));
+        Ok(Response::new(answer.await?))
+    }
+}
+
+#[tonic::async_trait]
+impl Backups for Services {
+    async fn start_backup(
+        &self,
+        request: Request<v1::StartBackupRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let work = |call: Call<'_>, asked: v1::StartBackupRequest| {
+            Ok(convert::operation(&call.begin(&asked.node, Task::Backup)?))
+        };
+        self.call("StartBackup", request, work).await
+    }
+
+    async fn get_operation(
+        &self,
+        request: Request<v1::GetOperationRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let work = |call: Call<'_>, asked: v1::GetOperationRequest| {
+            Ok(convert::operation(&call.operation(&asked.id)?.1))
+        };
+        self.call("GetOperation", request, work).await
+    }
+
+    async fn list_operations(
+        &self,
+        request: Request<v1::ListOperationsRequest>,
+    ) -> Result<Response<v1::ListOperationsResponse>, Status> {
+        let work = |call: Call<'_>, asked: v1::ListOperationsRequest| {
+            let operations = call.operations(&asked.node, asked.limit)?;
+            let operations = operations.iter().map(convert::operation).collect();
+            Ok(v1::ListOperationsResponse { operations })
+        };
+        self.call("ListOperations", request, work).await
+    }
+
+    async fn cancel_operation(
+        &self,
+        request: Request<v1::CancelOperationRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let work = |call: Call<'_>, asked: v1::CancelOperationRequest| {
+            Ok(convert::operation(&call.cancel(&asked.id)?))
+        };
+        self.call("CancelOperation", request, work).await
+    }
+
+    type WatchOperationStream = Sent<v1::Operation>;
+
+    async fn watch_operation(
+        &self,
+        request: Request<v1::WatchOperationRequest>,
+    ) -> Result<Response<Sent<v1::Operation>>, Status> {
+        let running = Running::of(request.extensions());
+        let work = |call: Call<'_>, asked: v1::WatchOperationRequest| {
+            // Listening begins before the operation is read, so that no change is missed.
+            let changes = call.operation(&asked.id)?.0.changes();
+            Ok((changes, call.operation(&asked.id)?.1))
+        };
+        let (changes, operation) = self.call("WatchOperation", request, work).await?.into_inner();
+        let (state, stopping) = (Arc::clone(&self.0), self.0.stopping.subscribe());
+        let watch = Watch { state, changes, stopping, sent: None, operation, _running: running };
+        Ok(Response::new(Box::pin(stream::unfold(Some(watch), Watch::next))))
+    }
+
+    async fn list_snapshots(
+        &self,
+        request: Request<v1::ListSnapshotsRequest>,
+    ) -> Result<Response<v1::ListSnapshotsResponse>, Status> {
+        let work = |call: Call<'_>, asked: v1::ListSnapshotsRequest| {
+            let snapshots = call.snapshots(&asked.node)?;
+            let snapshots = snapshots.iter().map(convert::snapshot).collect();
+            Ok(v1::ListSnapshotsResponse { snapshots })
+        };
+        self.call("ListSnapshots", request, work).await
+    }
+
+    async fn get_snapshot(
+        &self,
+        request: Request<v1::GetSnapshotRequest>,
+    ) -> Result<Response<v1::Snapshot>, Status> {
+        let work = |call: Call<'_>, asked: v1::GetSnapshotRequest| {
+            Ok(convert::snapshot(&call.snapshot(&asked.node, &asked.snapshot)?))
+        };
+        self.call("GetSnapshot", request, work).await
+    }
+
+    async fn check(
+        &self,
+        request: Request<v1::CheckRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let work = |call: Call<'_>, asked: v1::CheckRequest| {
+            let task = match (asked.restore_test, asked.read_data) {
+                (true, true) => {
+                    return Err(Error::input("a check reads all data or restores, not both").into());
+                }
+                (true, false) => Task::RestoreTest,
+                (false, true) => Task::CheckData,
+                (false, false) => Task::Check,
+            };
+            Ok(convert::operation(&call.begin(&asked.node, task)?))
+        };
+        self.call("Check", request, work).await
+    }
+
+    async fn get_status(
+        &self,
+        request: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::GetStatusResponse>, Status> {
+        let work = |call: Call<'_>, asked: v1::GetStatusRequest| {
+            let nodes = call.status(&asked.node)?.iter().map(convert::status).collect();
+            Ok(v1::GetStatusResponse {
+                version: crate::VERSION.to_owned(),
+                capabilities: crate::state::capabilities(),
+                nodes,
+            })
+        };
+        self.call("GetStatus", request, work).await
+    }
+
+    type StreamStream = Sent<v1::StreamResponse>;
+
+    async fn stream(
+        &self,
+        request: Request<v1::StreamRequest>,
+    ) -> Result<Response<Sent<v1::StreamResponse>>, Status> {
+        let identity = self.identity(&request);
+        let sent = crate::stream::stream(&self.0, identity, request.into_inner()).await?;
+        Ok(Response::new(sent))
+    }
+}
+
+#[tonic::async_trait]
+impl Guard for Services {
+    async fn list_channels(
+        &self,
+        request: Request<v1::ListChannelsRequest>,
+    ) -> Result<Response<v1::ListChannelsResponse>, Status> {
+        let work = |call: Call<'_>, asked: v1::ListChannelsRequest| {
+            let channels = call.channels(&asked.node)?;
+            let channels = channels.iter().map(|(node, held)| convert::channel(node, held));
+            Ok(v1::ListChannelsResponse { channels: channels.collect() })
+        };
+        self.call("ListChannels", request, work).await
+    }
+
+    async fn release(
+        &self,
+        request: Request<v1::ReleaseRequest>,
+    ) -> Result<Response<v1::ListChannelsResponse>, Status> {
+        let work = |call: Call<'_>, asked: v1::ReleaseRequest| {
+            let channels = call.release(&asked.node, &asked.channel, &asked.reason)?;
+            let channels = channels.iter().map(|(node, held)| convert::channel(node, held));
+            Ok(v1::ListChannelsResponse { channels: channels.collect() })
+        };
+        self.call("Release", request, work).await
+    }
+}
+
+/// An operation that is watched. It is driven by the client's reading, and ends with it.
+struct Watch {
+    state: Arc<State>,
+    changes: watch::Receiver<u64>,
+    stopping: watch::Receiver<bool>,
+    sent: Option<Operation>,
+    operation: Operation,
+    _running: Option<Running>,
+}
+
+impl Watch {
+    /// The next thing to send, and what follows it: nothing after the end of the operation.
+    async fn next(watch: Option<Watch>) -> Option<(Result<v1::Operation, Status>, Option<Watch>)> {
+        let mut watch = watch?;
+        match watch.step().await {
+            Ok(()) => {
+                let message = convert::operation(&watch.operation);
+                watch.sent = Some(watch.operation.clone());
+                let ended = watch.operation.state.is_final();
+                Some((Ok(message), (!ended).then_some(watch)))
+            }
+            Err(fault) => Some((Err(fault.into()), None)),
+        }
+    }
+
+    /// Waits until the operation is another one than was sent.
+    async fn step(&mut self) -> Result<(), Fault> {
+        while self.sent.as_ref() == Some(&self.operation) {
+            tokio::select! {
+                changed = self.changes.changed() => {
+                    if changed.is_err() {
+                        return Err(stops().into());
+                    }
+                }
+                _ = self.stopping.wait_for(|stopping| *stopping) => return Err(stops().into()),
+            }
+            let id = self.operation.id.to_string();
+            let read = self.state.run(move |state| Ok(state.agents.operation(&id)?.1));
+            self.operation = read.await?;
+        }
+        Ok(())
+    }
+}
+
+fn stops() -> Error {
+    Error::new(Kind::Unavailable, "the server stops")
+        .hint("connect again, and ask for the operation by its handle")
+}

@@ -1,0 +1,239 @@
+//! `/metrics`: what the library has counted, and how the nodes stand at the moment of the question, as
+//! text for Prometheus.
+//!
+//! What is not known has no sample, never a zero: an alert has to see that it is missing.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State as Shared;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use highwater::agent::{State as Standing, Status};
+use highwater::vault::Level;
+use http::header::CONTENT_TYPE;
+use metrics::Unit;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::fault::Fault;
+use crate::state::State;
+
+/// The version of the text format that this is.
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// What histograms have gathered is folded so often, also where nobody asks.
+const FOLD_EVERY: Duration = Duration::from_secs(10);
+/// The bounds of a backup's duration, in seconds: from a small increment to a large first one.
+const BACKUP_SECONDS: [f64; 12] =
+    [0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 10_800.0, 43_200.0];
+/// The bounds of a request's or a write's duration, in seconds.
+const REQUEST_SECONDS: [f64; 11] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+
+/// The metrics that are reckoned when they are asked for; the names are stable.
+const FAMILIES: [Family; 6] = [
+    Family {
+        name: "highwater_node_info",
+        help: "A node that this agent serves, and the version of the agent; always 1.",
+    },
+    Family {
+        name: "highwater_snapshot_age_seconds",
+        help: "Age of the newest snapshot of a node that is of this level or a better one.",
+    },
+    Family {
+        name: "highwater_backup_failures_consecutive",
+        help: "Backups of a node that have failed since the last one that succeeded.",
+    },
+    Family {
+        name: "highwater_operations_running",
+        help: "Backups, checks and restore tests that run.",
+    },
+    Family {
+        name: "highwater_quarantined_channels",
+        help: "Channels and databases of a node that are held back after a restore.",
+    },
+    Family {
+        name: "highwater_restore_test_age_seconds",
+        help: "Time since a restore test of a node has last succeeded.",
+    },
+];
+
+struct Family {
+    name: &'static str,
+    help: &'static str,
+}
+
+pub(crate) fn router(state: Arc<State>) -> Router {
+    if let Some(handle) = recorder() {
+        let mut stopping = state.stopping.subscribe();
+        tokio::spawn(async move {
+            let mut due = tokio::time::interval(FOLD_EVERY);
+            loop {
+                tokio::select! {
+                    _ = due.tick() => handle.run_upkeep(),
+                    _ = stopping.wait_for(|stopping| *stopping) => return,
+                }
+            }
+        });
+    }
+    Router::new().route("/metrics", get(scrape)).with_state(state)
+}
+
+async fn scrape(Shared(state): Shared<Arc<State>>) -> Response {
+    let text = state.run(|state| {
+        let agents = state.agents.all();
+        let statuses: Vec<Status> = agents.iter().map(|agent| agent.status()).collect();
+        let mut text = recorder().map(|handle| counted(&handle.render())).unwrap_or_default();
+        reckoned(&statuses, &mut text);
+        Ok::<_, Fault>(text)
+    });
+    match text.await {
+        Ok(text) => ([(CONTENT_TYPE, TEXT)], text).into_response(),
+        Err(fault) => fault.into_response(),
+    }
+}
+
+/// The recorder of this process, where it is ours. A process has one: a node that embeds the library may
+/// have installed its own before, which then gets what the library counts.
+fn recorder() -> Option<&'static PrometheusHandle> {
+    static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+    let install = || {
+        let backup = Matcher::Full("highwater_backup_duration_seconds".to_owned());
+        let any = Matcher::Suffix("_seconds".to_owned());
+        let builder = PrometheusBuilder::new()
+            .set_buckets_for_metric(backup, &BACKUP_SECONDS)
+            .and_then(|builder| builder.set_buckets_for_metric(any, &REQUEST_SECONDS));
+        let recorder = builder.ok()?.build_recorder();
+        let handle = recorder.handle();
+        metrics::set_global_recorder(recorder).ok()?;
+        describe();
+        Some(handle)
+    };
+    RECORDER.get_or_init(install).as_ref()
+}
+
+/// What the library counts, by the names under which it does.
+fn describe() {
+    metrics::describe_counter!(
+        "highwater_backup_bytes_total",
+        Unit::Bytes,
+        "Bytes that backups have read from nodes, and stored in vaults."
+    );
+    metrics::describe_counter!(
+        "highwater_backup_failures_total",
+        Unit::Count,
+        "Backups that have failed, by the kind of the error."
+    );
+    metrics::describe_histogram!(
+        "highwater_backup_duration_seconds",
+        Unit::Seconds,
+        "How long backups took that have succeeded."
+    );
+    metrics::describe_histogram!(
+        "highwater_witness_write_seconds",
+        Unit::Seconds,
+        "How long writes of a witness took."
+    );
+    metrics::describe_histogram!(
+        "highwater_vss_request_seconds",
+        Unit::Seconds,
+        "How long requests to the versioned store took."
+    );
+    metrics::describe_gauge!(
+        "highwater_replica_pending_writes",
+        Unit::Count,
+        "Writes of a replica that are durable locally and not yet on the server."
+    );
+    metrics::describe_gauge!(
+        "highwater_replica_lag_seconds",
+        Unit::Seconds,
+        "Age of the oldest write of a replica that is not yet on the server."
+    );
+}
+
+/// The text of the recorder without what is reckoned: no family stands in the answer twice.
+fn counted(text: &str) -> String {
+    let reckoned = |line: &str| {
+        let line = line.strip_prefix("# HELP ").or(line.strip_prefix("# TYPE ")).unwrap_or(line);
+        let name = line.split([' ', '{']).next().unwrap_or_default();
+        FAMILIES.iter().any(|family| family.name == name)
+    };
+    text.lines().filter(|line| !reckoned(line)).fold(String::new(), |mut kept, line| {
+        kept.push_str(line);
+        kept.push('\n');
+        kept
+    })
+}
+
+/// How the nodes stand.
+fn reckoned(statuses: &[Status], text: &mut String) {
+    for family in &FAMILIES {
+        let mut samples = String::new();
+        for status in statuses {
+            samples_of(family.name, status, &mut samples);
+        }
+        if family.name == "highwater_operations_running" {
+            let active = statuses.iter().flat_map(|status| &status.active);
+            let running = active.filter(|operation| operation.state == Standing::Running).count();
+            samples = format!("{} {running}\n", family.name);
+        }
+        if !samples.is_empty() {
+            let Family { name, help } = family;
+            // Writing to a string can't fail.
+            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{samples}\n");
+        }
+    }
+}
+
+/// The samples of one node in one family; none where the value is not known.
+fn samples_of(name: &str, status: &Status, samples: &mut String) {
+    let node = escaped(status.node.as_str());
+    let mut sample = |labels: &str, value: u64| {
+        let _ = writeln!(samples, "{name}{{node=\"{node}\"{labels}}} {value}");
+    };
+    match name {
+        "highwater_node_info" => sample(&format!(",version=\"{}\"", crate::VERSION), 1),
+        "highwater_snapshot_age_seconds" => {
+            for (level, label) in [(Level::Sealed, "sealed"), (Level::Restored, "restored")] {
+                if let Some(age) = status.age_seconds(level) {
+                    sample(&format!(",level=\"{label}\""), age);
+                }
+            }
+        }
+        "highwater_backup_failures_consecutive" => sample("", u64::from(status.failures)),
+        "highwater_quarantined_channels" => {
+            if let Some(number) = status.quarantined {
+                sample("", number);
+            }
+        }
+        "highwater_restore_test_age_seconds" => {
+            if let Some(tested) = status.restore_tested {
+                sample("", status.now.seconds_since(tested));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The value of a label.
+fn escaped(text: &str) -> String {
+    text.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_reckoned_is_not_taken_from_the_recorder() {
+        let text = "# HELP highwater_operations_running x\n# TYPE highwater_operations_running gauge\n\
+                    highwater_operations_running 3\n\n# TYPE a_total counter\na_total{kind=\"x\"} 1\n";
+        assert_eq!(counted(text), "\n# TYPE a_total counter\na_total{kind=\"x\"} 1\n");
+    }
+
+    #[test]
+    fn a_label_can_hold_anything() {
+        assert_eq!(escaped("a\"b\\c\nd"), "a\\\"b\\\\c\\nd");
+    }
+}
