@@ -209,6 +209,7 @@ fn the_longest_times_do_no_harm() {
         restore_test: Some(Duration::MAX),
         debounce: Duration::MAX,
         delay_max: Duration::MAX,
+        age_max: Duration::MAX,
     };
     let now = Now { monotonic: Duration::MAX, wall: Time::from_nanos(i64::MAX) };
     for now in [now, at(0)] {
