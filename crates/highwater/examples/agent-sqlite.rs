@@ -47,7 +47,12 @@ fn main() -> Outcome<()> {
 }
 
 fn run(agent: &Agent, task: Task) -> Outcome<()> {
-    let done = agent.wait(agent.begin(task)?.id)?;
+    // What the agent is at by itself is not begun a second time: that would be a conflict.
+    let begun = agent.begin(task).or_else(|_| {
+        let active = agent.status().active;
+        active.into_iter().find(|one| one.task == task).map_or_else(|| agent.begin(task), Ok)
+    })?;
+    let done = agent.wait(begun.id)?;
     let snapshot = done.snapshot.map(|snapshot| snapshot.to_string()).unwrap_or_default();
     println!("{} {}: {} bytes {snapshot}", task.name(), done.state.name(), done.bytes_done);
     match done.state {

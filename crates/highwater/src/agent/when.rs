@@ -302,7 +302,11 @@ impl When {
         let until = |at: Duration| at.saturating_sub(now.monotonic);
         let held = self.backup.held_until.map_or(Duration::ZERO, until);
         let schedule = match &self.rules.backup {
-            Some(Cadence::Every(period)) => Some(until(self.backup_from.due(*period))),
+            // What is overdue at the start comes as the first one: the node is left its time to start.
+            Some(Cadence::Every(period)) => {
+                let first = self.first_at.unwrap_or_default();
+                Some(until(self.backup_from.due(*period).max(first)))
+            }
             Some(Cadence::Cron(_)) => self.cron_at.map(|(at, _)| until_wall(at, now)),
             None => None,
         };
