@@ -112,7 +112,9 @@ impl Token {
 }
 
 fn no_token(name: &str) -> Error {
-    Error::input("the file holds no token").hint("it is the one line that was shown once").entry(name)
+    Error::input("the file holds no token")
+        .hint("it is the one line that was shown once")
+        .entry(name)
 }
 
 impl fmt::Debug for Token {
@@ -139,9 +141,8 @@ pub fn pull(options: &PullOptions, control: &Control) -> Result<PullReport> {
         Some(output) => output.clone(),
         None => PathBuf::from(file_name(hello.node.as_str(), control.env.now())),
     };
-    let write = |out: &mut dyn Write| {
-        Transfer::new(&server, options, control, hello.resumes).run(out)
-    };
+    let write =
+        |out: &mut dyn Write| Transfer::new(&server, options, control, hello.resumes).run(out);
     let (transferred, received) =
         archive::receive(&output, options.replace, control, write, accept)?;
     Ok(PullReport {

@@ -65,9 +65,11 @@ pub(crate) async fn stream(
     let place = Arc::clone(&state.streams).try_acquire_owned();
     let place = place.map_err(|_| Fault::Limit("streams"))?;
     if fresh && request.offset > 0 {
-        return Err(Error::input("an offset without a snapshot: what was begun before is not known")
-            .hint("name the snapshot of the header with it")
-            .into());
+        return Err(Error::input(
+            "an offset without a snapshot: what was begun before is not known",
+        )
+        .hint("name the snapshot of the header with it")
+        .into());
     }
     let snapshot = match fresh {
         true => back_up(state, &agent).await?,
@@ -230,7 +232,9 @@ fn refuse_low(target: u64, height: Option<u64>) -> Result<()> {
         .hint("ask again once the node has come so far, or for a lower height")),
         None => Err(Error::new(
             Kind::Stale,
-            format!("the snapshot has no mark `{HEIGHT}` to compare the target height {target} with"),
+            format!(
+                "the snapshot has no mark `{HEIGHT}` to compare the target height {target} with"
+            ),
         )
         .hint("let the node report its height at the barrier, or ask without a target height")),
     }
@@ -266,9 +270,9 @@ impl Sink {
     /// Puts the chunk into the queue, once there is room.
     fn send(&mut self) -> io::Result<()> {
         let chunk = std::mem::take(&mut self.chunk);
-        let sent = self.runtime.block_on(async {
-            tokio::time::timeout(STALL_MAX, self.chunks.send(chunk)).await
-        });
+        let sent = self
+            .runtime
+            .block_on(async { tokio::time::timeout(STALL_MAX, self.chunks.send(chunk)).await });
         match sent {
             Ok(Ok(())) => {
                 self.sent += 1;

@@ -1,5 +1,6 @@
 //! `/metrics` as Prometheus reads it, from a server with real agents; and the alert rules that stand on
 //! it. Each test needs a process of its own, as `cargo nextest` gives it: a process has one recorder.
+#![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

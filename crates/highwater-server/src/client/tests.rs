@@ -117,8 +117,8 @@ fn a_stream_that_is_cut_at_any_message_leaves_no_file() {
         let words = if count == 0 { "header" } else { "without its trailer" };
         refused(&bench, &bench.latest(quiet), kind, words);
         let broken = Status::data_loss("a pack was changed");
-        let loud = bench
-            .serve(Arc::new(move |_, messages| cut(messages, count, Some(broken.clone()))));
+        let loud =
+            bench.serve(Arc::new(move |_, messages| cut(messages, count, Some(broken.clone()))));
         refused(&bench, &bench.latest(loud), Kind::Corrupt, "a pack was changed");
     }
 }
@@ -185,11 +185,13 @@ fn a_header_that_lies_leaves_no_file() {
 fn messages_out_of_order_leave_no_file() {
     let bench = Bench::new();
     bench.back_up(1);
-    let again = change(|place, part| if place == 2 { vec![part.clone(), part] } else { vec![part] });
+    let again =
+        change(|place, part| if place == 2 { vec![part.clone(), part] } else { vec![part] });
     refused(&bench, &bench.latest(bench.serve(again)), Kind::Corrupt, "more came");
     let missing = change(|place, part| if place == 2 { Vec::new() } else { vec![part] });
     refused(&bench, &bench.latest(bench.serve(missing)), Kind::Corrupt, "bytes came");
-    let headers = change(|place, part| if place == 0 { vec![part.clone(), part] } else { vec![part] });
+    let headers =
+        change(|place, part| if place == 0 { vec![part.clone(), part] } else { vec![part] });
     refused(&bench, &bench.latest(bench.serve(headers)), Kind::Corrupt, "second header");
     let headless = change(|place, part| if place == 0 { Vec::new() } else { vec![part] });
     refused(&bench, &bench.latest(bench.serve(headless)), Kind::Corrupt, "begin with a header");
@@ -204,11 +206,14 @@ fn messages_out_of_order_leave_no_file() {
     });
     refused(&bench, &bench.latest(bench.serve(empty)), Kind::Corrupt, "chunk is empty");
     let swapped = Arc::new(|_: &StreamRequest, messages: Messages| -> Messages {
-        Box::pin(futures::stream::once(async {
-            let mut all: Vec<_> = messages.collect().await;
-            all.swap(1, 2);
-            futures::stream::iter(all)
-        }).flatten())
+        Box::pin(
+            futures::stream::once(async {
+                let mut all: Vec<_> = messages.collect().await;
+                all.swap(1, 2);
+                futures::stream::iter(all)
+            })
+            .flatten(),
+        )
     });
     refused(&bench, &bench.latest(bench.serve(swapped)), Kind::Corrupt, "hashes differ");
 }
@@ -320,7 +325,8 @@ fn breaking_proxy(server: SocketAddr, bytes: u64, breaks: usize) -> SocketAddr {
             for (number, client) in listener.incoming().enumerate() {
                 let Ok(mut client) = client else { return };
                 let mut upstream = TcpStream::connect(server).unwrap();
-                let (mut from, mut to) = (client.try_clone().unwrap(), upstream.try_clone().unwrap());
+                let (mut from, mut to) =
+                    (client.try_clone().unwrap(), upstream.try_clone().unwrap());
                 std::thread::Builder::new()
                     .spawn(move || std::io::copy(&mut from, &mut to))
                     .unwrap();
