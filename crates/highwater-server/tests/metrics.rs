@@ -106,6 +106,8 @@ fn metrics_are_those_of_the_contract_and_prometheus_reads_them() {
     for _ in 0..2 {
         assert_eq!(run(&bob, Task::Backup), State::Failed);
     }
+    // Its last failure is counted once its thread has ended.
+    bob.stop();
     agents.add(alice);
     agents.add(bob);
     let (head, text) = scrape(&running, "");
