@@ -1,5 +1,6 @@
 //! `/metrics` as Prometheus reads it, from a server with real agents; and the alert rules that stand on
 //! it. Each test needs a process of its own, as `cargo nextest` gives it: a process has one recorder.
+#![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -105,6 +106,8 @@ fn metrics_are_those_of_the_contract_and_prometheus_reads_them() {
     for _ in 0..2 {
         assert_eq!(run(&bob, Task::Backup), State::Failed);
     }
+    // Its last failure is counted once its thread has ended.
+    bob.stop();
     agents.add(alice);
     agents.add(bob);
     let (head, text) = scrape(&running, "");

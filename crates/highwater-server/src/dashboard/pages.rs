@@ -359,10 +359,9 @@ impl NodeCard {
             failures: status.failures,
             last_error: status.last_backup.as_ref().and_then(|last| LastError::of(last, scene.now)),
             seen: status.seen.map(|seen| Moment::new(seen, scene.now)),
-            strip_text: match (strip.len(), failed) {
-                (0, _) => "No backup has ended yet".to_owned(),
-                (1, 0) => "The last backup: completed".to_owned(),
-                (all, failed) => format!("The last {all} backups: {failed} failed"),
+            strip_text: match strip.len() {
+                0 => "none has ended yet".to_owned(),
+                all => format!("{failed} of {all} failed"),
             },
             strip,
             findings,

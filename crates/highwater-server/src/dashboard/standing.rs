@@ -145,17 +145,7 @@ fn failures(status: &Status, back_up: BackUp<'_>, add: Add<'_>) {
         1 => "The last backup has failed".to_owned(),
         number => format!("The last {number} backups have failed"),
     };
-    let text = match last_error(status) {
-        Some((kind, reason)) => format!("{text} ({kind}): {reason}"),
-        None => text,
-    };
     add(tone, "Backups fail", text, back_up());
-}
-
-/// Kind and reason of the last backup that has failed.
-pub(super) fn last_error(status: &Status) -> Option<(String, String)> {
-    let failed = status.last_backup.as_ref().filter(|last| last.state == State::Failed)?;
-    Some((kind(failed), failed.reason.clone().unwrap_or_default()))
 }
 
 /// The kind of an error in words: `not found`.
