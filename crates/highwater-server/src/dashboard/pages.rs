@@ -1,7 +1,5 @@
 //! What the pages show: from the state of the agents to templates.
 
-use std::time::Duration;
-
 use askama::Template;
 use highwater::Result;
 use highwater::agent::{Agent, Operation, Snapshot, State, Status, Task};
@@ -44,7 +42,6 @@ pub(super) struct Link {
 pub(super) struct Scene {
     pub(super) agents: Vec<Agent>,
     pub(super) now: Time,
-    pub(super) age_max: Duration,
     pub(super) server: Server,
     pub(super) session: Option<String>,
 }
@@ -74,7 +71,6 @@ pub(super) struct Overview {
     tone: Tone,
     headline: String,
     /// After how long a backup is too old.
-    age_max: String,
     nodes: Vec<NodeCard>,
     running: Vec<Running>,
     held: Vec<HeldRow>,
@@ -233,7 +229,6 @@ impl Overview {
             frame: scene.frame("Overview", None),
             tone: Tone::Good,
             headline: String::new(),
-            age_max: format::age(scene.age_max.as_secs()),
             nodes: Vec::new(),
             running: Vec::new(),
             held: Vec::new(),
@@ -332,7 +327,7 @@ impl OperationPage {
 
 impl NodeCard {
     fn new(scene: &Scene, agent: &Agent, status: &Status) -> Result<NodeCard> {
-        let findings = standing::findings(status, scene.age_max, &scene.server);
+        let findings = standing::findings(status, &scene.server);
         let newest = status.newest(Level::Sealed);
         let restored = status
             .newest(Level::Restored)

@@ -1,7 +1,5 @@
 //! How good a node stands, and what an operator should know: pure, from its status to sentences.
 
-use std::time::Duration;
-
 use highwater::agent::{Operation, State, Status, Task};
 use highwater::vault::Level;
 
@@ -45,7 +43,7 @@ pub(super) struct Finding {
 pub(super) type Act = (&'static str, String);
 
 /// What is to be known of a node, the worst first; nothing where all is well.
-pub(super) fn findings(status: &Status, age_max: Duration, server: &Server) -> Vec<Finding> {
+pub(super) fn findings(status: &Status, server: &Server) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut add = |tone, word, text: String, command: Option<Act>| {
         found.push(Finding { tone, word, text, command });
@@ -55,7 +53,7 @@ pub(super) fn findings(status: &Status, age_max: Duration, server: &Server) -> V
         let command = || ("Back up now:", server.back_up(status.node.as_str()));
         (!backs_up).then(command)
     };
-    freshness(status, age_max, backs_up, &back_up, &mut add);
+    freshness(status, backs_up, &back_up, &mut add);
     failures(status, &back_up, &mut add);
     if status.maintenance {
         let text = "A restore of the directory goes on, or was interrupted: nothing is backed up";
@@ -98,13 +96,7 @@ pub(super) fn findings(status: &Status, age_max: Duration, server: &Server) -> V
 type Add<'a> = &'a mut dyn FnMut(Tone, &'static str, String, Option<Act>);
 type BackUp<'a> = &'a dyn Fn() -> Option<Act>;
 
-fn freshness(
-    status: &Status,
-    age_max: Duration,
-    backs_up: bool,
-    back_up: BackUp<'_>,
-    add: Add<'_>,
-) {
+fn freshness(status: &Status, backs_up: bool, back_up: BackUp<'_>, add: Add<'_>) {
     let Some(snapshots) = &status.snapshots else {
         let text = "The vault has not been seen yet, so nothing is known of its snapshots";
         return add(Tone::Warn, "Not known yet", text.to_owned(), None);
@@ -118,10 +110,10 @@ fn freshness(
             let text = "There is no verified backup of this node";
             add(Tone::Bad, "No backup", text.to_owned(), back_up());
         }
-        Some(age) if age > age_max.as_secs() => {
+        Some(_) if status.is_stale() == Some(true) => {
             let text = format!(
                 "The last verified backup is older than {}",
-                format::age(age_max.as_secs())
+                format::age(status.age_max.as_secs())
             );
             add(Tone::Bad, "Backup too old", text, back_up());
         }
