@@ -46,6 +46,8 @@ features: setup ## Every feature alone, and none
 	@scripts/stage 'features: none' $(FEATURES) -- -D warnings
 	@scripts/stage 'features: rocksdb' $(FEATURES) --features rocksdb -- -D warnings
 	@scripts/stage 'features: sqlite' $(FEATURES) --features sqlite -- -D warnings
+	@scripts/stage 'features: agent' $(FEATURES) --features agent -- -D warnings
+	@scripts/stage 'features: agent' $(FEATURES) --features agent -- -D warnings
 	@scripts/stage 'features: conformance' $(FEATURES) --features conformance -- -D warnings
 	@scripts/stage 'features: guard' cargo clippy --package highwater-guard --all-targets -- -D warnings
 	@scripts/stage 'features: program' cargo clippy --package highwater-cli --all-targets -- -D warnings
@@ -58,16 +60,25 @@ wasm: setup ## The verdicts build for WebAssembly, and need no native engine
 nextest: setup ## The tests
 	@scripts/stage nextest cargo nextest run --workspace --all-features
 
+.PHONY: test-clients
+test-clients: setup ## A node with a RocksDB binding of its own, and the agent inside: built and run
+	@# Its binding takes the same prebuilt C++, by the headers of that, so nothing is built twice.
+	@scripts/stage test-clients cargo clippy --locked --all-targets \
+	  --manifest-path examples/rocksdb-binding/Cargo.toml -- -D warnings
+	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	  scripts/stage test-clients cargo run --quiet --locked \
+	  --manifest-path examples/rocksdb-binding/Cargo.toml -- "$$dir" --once
+
 .PHONY: doctests
 doctests: setup ## The examples in the documentation of the libraries
 	@scripts/stage doctests cargo test --doc --package highwater \
-	  --package highwater-guard --all-features
+	  --package highwater-guard --package highwater-server --all-features
 
 .PHONY: rustdoc
 rustdoc: setup ## The documentation builds, and its links lead somewhere
 	@RUSTDOCFLAGS='-D warnings' \
 	  scripts/stage rustdoc cargo doc --no-deps --package highwater \
-	  --package highwater-guard --all-features
+	  --package highwater-guard --package highwater-server --all-features
 
 .PHONY: nightly
 nightly: setup ## The same tests with longer searches (NIGHTLY_CASES, NIGHTLY_SEEDS), the model's larger ones too

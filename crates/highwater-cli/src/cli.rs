@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use highwater::ids::{NodeName, Time};
 use highwater::vault::{Level, Share};
+use highwater_server::Scope;
 
 use crate::values;
 
@@ -65,6 +66,11 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Read archives into their vault, or a copy of it; made where there is none
     Import(ImportArgs),
+    /// Fetch a snapshot, or what is new since another one, from a server, as one archive
+    ///
+    /// Without --snapshot the server makes a backup first. The file appears once all of it was
+    /// received and verified, or not at all; a connection that breaks is taken up where it broke.
+    Pull(PullArgs),
     /// Undo the last restore of a node directory
     Rollback(TargetArgs),
     /// Finish an interrupted restore or rollback
@@ -99,6 +105,9 @@ pub(crate) enum Command {
     /// nobody has them open. What it keeps is named by [[node]] tables of the settings file. SIGHUP
     /// reads that again; SIGTERM cancels what runs, and ends it.
     Serve(ServeArgs),
+    /// Make, list or remove the tokens that callers of the agent need
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Print the completions for a shell
     Completions(CompletionsArgs),
     /// Write the manual pages into a directory
@@ -399,6 +408,43 @@ pub(crate) struct ExportArgs {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct PullArgs {
+    /// The server: https://HOST:PORT, or http://127.0.0.1:PORT on this machine
+    #[arg(long, value_name = "URL")]
+    pub(crate) from: String,
+    /// The archive, made with mode 0600 [default: NODE-TIME.hwa in the current directory]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// The node, where the server has several [env: HIGHWATER_NODE]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<NodeName>,
+    /// A snapshot that is there: an id, a unique prefix of one, or `latest`
+    #[arg(long, value_name = "SNAPSHOT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) snapshot: Option<String>,
+    /// Leave out what this older snapshot has, which is here already
+    #[arg(long, value_name = "SNAPSHOT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) since: Option<String>,
+    /// Only a snapshot whose mark `height` has reached this
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(crate) target_height: u64,
+    /// File with the token that the server knows this caller by, mode 0600
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// PEM certificates that the server's must be signed by [default: those that the system trusts]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Send all, the token included, to another machine without encryption
+    #[arg(long)]
+    pub(crate) allow_http: bool,
+    /// Give up after so long, as 30 (seconds), 10m, 2h [default: never]
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Replace the output where it exists
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct ImportArgs {
     /// The archives, in the order of their chain; `-` is standard input
     #[arg(required = true, value_name = "ARCHIVE")]
@@ -673,4 +719,46 @@ pub(crate) struct KitOpenArgs {
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) vault: VaultArgs,
+}
+
+/// What becomes of tokens.
+#[derive(Subcommand, Debug)]
+pub(crate) enum TokenCommand {
+    /// Make a token, shown this once
+    Add(TokenAddArgs),
+    /// List the tokens
+    List(TokensFileArgs),
+    /// Take a token out: calls with it fail from then on
+    Remove(TokenRemoveArgs),
+}
+
+/// The file of tokens.
+#[derive(Args, Debug)]
+pub(crate) struct TokensFileArgs {
+    /// The file, mode 0600 [default: `tokens_file` of the settings]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tokens_file: Option<PathBuf>,
+}
+
+/// Arguments of `token add`.
+#[derive(Args, Debug)]
+pub(crate) struct TokenAddArgs {
+    #[command(flatten)]
+    pub(crate) file: TokensFileArgs,
+    /// Who will have it; stands in the audit file
+    #[arg(long, value_name = "NAME")]
+    pub(crate) label: String,
+    /// read: looks; backup: also starts and cancels; admin: also releases from quarantine
+    #[arg(long, value_name = "SCOPE")]
+    pub(crate) scope: Scope,
+}
+
+/// Arguments of `token remove`.
+#[derive(Args, Debug)]
+pub(crate) struct TokenRemoveArgs {
+    #[command(flatten)]
+    pub(crate) file: TokensFileArgs,
+    /// Whose it is
+    #[arg(value_name = "NAME")]
+    pub(crate) label: String,
 }

@@ -110,6 +110,7 @@ fn execute(context: &Context, command: &Command) -> Result<Answer> {
         Command::Restore(args) => commands::restore::run(context, args),
         Command::Export(args) => commands::export::run(context, args),
         Command::Import(args) => commands::import::run(context, args),
+        Command::Pull(args) => commands::pull::run(context, args),
         Command::Rollback(args) => commands::rollback::run(context, args),
         Command::Recover(args) => commands::recover::run(context, args),
         Command::Key(command) => commands::key::run(context, command),
@@ -119,6 +120,7 @@ fn execute(context: &Context, command: &Command) -> Result<Answer> {
         Command::Guard(command) => commands::guard::run(context, command),
         Command::Run(args) => commands::run::run(context, args),
         Command::Serve(args) => commands::serve::run(context, args),
+        Command::Token(command) => commands::token::run(context, command),
         Command::Completions(args) => commands::completions::run(args),
         Command::Man(args) => commands::man::run(args),
     }

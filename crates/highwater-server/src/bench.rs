@@ -24,7 +24,7 @@ use crate::limits::Limits;
 use crate::state::State;
 use crate::stream::Messages;
 use crate::v1::backups_server::{Backups, BackupsServer};
-use crate::v1::{self, StreamRequest, StreamResponse};
+use crate::v1::{self, StreamRequest};
 
 /// Changes the messages of a stream on their way out.
 pub(crate) type Tamper = Arc<dyn Fn(&StreamRequest, Messages) -> Messages + Send + Sync>;
@@ -245,8 +245,18 @@ impl Backups for Face {
     }
 }
 
-/// Lets `count` messages through, then ends with `end`, or as if all were well.
+/// Lets `count` messages through, then ends with `end`, or as if all were well. What is not longer stays
+/// as it is.
 pub(crate) fn cut(messages: Messages, count: usize, end: Option<Status>) -> Messages {
-    let end = futures::stream::iter(end.map(Err::<StreamResponse, Status>));
-    Box::pin(messages.take(count).chain(end))
+    let left = (messages, count, end);
+    Box::pin(futures::stream::unfold(left, async |(mut messages, count, end)| {
+        let next = messages.next().await?;
+        match (count, end) {
+            (0, end) => {
+                let nothing: Messages = Box::pin(futures::stream::empty());
+                Some((Err(end?), (nothing, 0, None)))
+            }
+            (_, end) => Some((next, (messages, count - 1, end))),
+        }
+    }))
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
-use futures::stream::{self, Stream, StreamExt as _};
+use futures::stream::{self, Stream};
 use highwater::agent::{Operation, Task};
 use highwater::{Error, Kind, Result};
 use tokio::sync::watch;
@@ -215,14 +215,9 @@ impl Backups for Services {
         &self,
         request: Request<v1::StreamRequest>,
     ) -> Result<Response<Sent<v1::StreamResponse>>, Status> {
-        let running = Running::of(request.extensions());
-        let identity = self.identity(&request);
-        let sent = crate::stream::stream(&self.0, identity, request.into_inner()).await?;
-        let sent = sent.map(move |message| {
-            let _lasts_as_long = &running;
-            message
-        });
-        Ok(Response::new(Box::pin(sent)))
+        let (identity, running) = (self.identity(&request), Running::of(request.extensions()));
+        let sent = crate::stream::stream(&self.0, identity, running, request.into_inner()).await?;
+        Ok(Response::new(sent))
     }
 }
 

@@ -33,7 +33,7 @@ async fn ready(
         let statuses = state.agents.all().into_iter().map(|agent| agent.status());
         let nodes: Vec<(Status, Vec<&str>)> = statuses
             .map(|status| {
-                let wrong = wrong(state, &status);
+                let wrong = wrong(&status);
                 (status, wrong)
             })
             .collect();
@@ -46,7 +46,7 @@ async fn ready(
 }
 
 /// What keeps a node from being ready.
-fn wrong(state: &State, status: &Status) -> Vec<&'static str> {
+fn wrong(status: &Status) -> Vec<&'static str> {
     let mut wrong = Vec::new();
     if status.maintenance {
         wrong.push("maintenance");
@@ -56,7 +56,7 @@ fn wrong(state: &State, status: &Status) -> Vec<&'static str> {
     }
     match status.age_seconds(Level::Sealed) {
         None if status.snapshots.is_some() => wrong.push("no_backup"),
-        Some(age) if age > state.age_max.as_secs() => wrong.push("backup_too_old"),
+        Some(_) if status.is_stale() == Some(true) => wrong.push("backup_too_old"),
         _ => {}
     }
     wrong

@@ -40,7 +40,6 @@ impl Server {
             tokens: None,
             audit: None,
             limits: Limits::default(),
-            age_max: crate::state::AGE_MAX,
             env: Env::system(),
         }
     }
@@ -54,7 +53,6 @@ pub struct ServerBuilder {
     tokens: Option<Tokens>,
     audit: Option<PathBuf>,
     limits: Limits,
-    age_max: Duration,
     env: Env,
 }
 
@@ -95,14 +93,6 @@ impl ServerBuilder {
         self
     }
 
-    /// How old the newest verified backup of a node may be before `/readyz` says no; 26 hours where
-    /// nothing is said.
-    #[must_use]
-    pub fn age_max(mut self, age: Duration) -> ServerBuilder {
-        self.age_max = age;
-        self
-    }
-
     /// Clock and randomness.
     #[must_use]
     pub fn env(mut self, env: Env) -> ServerBuilder {
@@ -133,7 +123,6 @@ impl ServerBuilder {
         let state = State {
             tokens: self.tokens,
             audit,
-            age_max: self.age_max,
             secure: self.tls.is_some(),
             ..State::new(self.agents, self.limits, self.env)
         };

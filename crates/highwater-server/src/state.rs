@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use highwater::Env;
 use tokio::sync::{Semaphore, watch};
@@ -32,9 +31,6 @@ pub(crate) fn capabilities() -> Vec<String> {
     CAPABILITIES.iter().map(|name| (*name).to_owned()).collect()
 }
 
-/// A verified backup that is older than this makes a server not ready, where nothing is said.
-pub(crate) const AGE_MAX: Duration = Duration::from_secs(26 * 60 * 60);
-
 /// An audit line says no more of what a call was about.
 const ABOUT_BYTES_MAX: usize = 200;
 
@@ -51,8 +47,6 @@ pub(crate) struct State {
     pub(crate) streams: Arc<Semaphore>,
     /// Places for calls that block.
     pub(crate) calls: Arc<Semaphore>,
-    /// How old the newest verified backup of a node may be.
-    pub(crate) age_max: Duration,
     /// It is called over TLS.
     pub(crate) secure: bool,
     /// True once the server stops: what would last ends.
@@ -84,7 +78,6 @@ impl State {
             buckets: Buckets::new(limits.requests_per_second),
             streams: Arc::new(Semaphore::new(limits.streams)),
             calls: Arc::new(Semaphore::new(limits.calls)),
-            age_max: AGE_MAX,
             secure: false,
             stopping: watch::Sender::new(false),
         }

@@ -21,8 +21,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tonic::Status;
 
+use crate::Agents;
 use crate::auth::Scope;
 use crate::calls::selector;
+use crate::connection::Running;
 use crate::fault::Fault;
 use crate::state::{Identity, State};
 use crate::v1::stream_response::Part;
@@ -53,15 +55,16 @@ pub(crate) type Messages = Pin<Box<dyn Stream<Item = Result<StreamResponse, Stat
 pub(crate) async fn stream(
     state: &Arc<State>,
     identity: Identity,
-    request: StreamRequest,
+    running: Option<Running>,
+    mut request: StreamRequest,
 ) -> Result<Messages, Fault> {
     let fresh = request.snapshot.is_empty();
     let (asked, scope) = (request.node.clone(), if fresh { Scope::Backup } else { Scope::Read });
     let allow = move |state: &State| {
         state.allow(&identity, scope, "Stream", &asked)?;
-        Ok(state.agents.find(&asked)?)
+        Ok(state.agents.find(&asked)?.node().to_string())
     };
-    let agent = state.run(allow).await?;
+    request.node = state.run(allow).await?;
     let place = Arc::clone(&state.streams).try_acquire_owned();
     let place = place.map_err(|_| Fault::Limit("streams"))?;
     if fresh && request.offset > 0 {
@@ -72,7 +75,7 @@ pub(crate) async fn stream(
         .into());
     }
     let snapshot = match fresh {
-        true => back_up(state, &agent).await?,
+        true => back_up(state, &request.node).await?,
         false => request.snapshot.clone(),
     };
     let control = Control::new(state.env.clone());
@@ -80,7 +83,7 @@ pub(crate) async fn stream(
     let (ready, settled) = oneshot::channel();
     let (chunks, queue) = mpsc::channel(QUEUE_CHUNKS);
     let sink = Sink::new(chunks, request.offset);
-    let work = Work { agent, snapshot, request, control };
+    let work = Work { agents: state.agents.clone(), snapshot, request, control };
     let task = tokio::task::spawn_blocking(move || {
         let outcome = work.export(ready, sink);
         drop(place);
@@ -92,20 +95,32 @@ pub(crate) async fn stream(
         return Err(ended.err().unwrap_or_else(|| Error::bug("no header was sent")).into());
     };
     let stopping = state.stopping.subscribe();
-    let sending = Sending { header: Some(header), queue, task: Some(task), stopping, _stop: stop };
+    let sending = Sending {
+        header: Some(header),
+        queue,
+        task: Some(task),
+        stopping,
+        _stop: stop,
+        _running: running,
+    };
     Ok(Box::pin(futures::stream::unfold(sending, Sending::next)))
 }
 
 /// Makes a backup, or waits for the one that is being made, and returns its snapshot. A client that goes
 /// away meanwhile leaves the backup alone: it is an operation like any other.
-async fn back_up(state: &Arc<State>, agent: &Agent) -> Result<String, Fault> {
+async fn back_up(state: &Arc<State>, node: &str) -> Result<String, Fault> {
     let mut stopping = state.stopping.subscribe();
-    let mut changes = agent.changes();
-    let asked = agent.clone();
-    let id = state.run(move |_| Ok(begin(&asked)?)).await?;
+    let asked = node.to_owned();
+    let begun = move |state: &State| {
+        let agent = state.agents.find(&asked)?;
+        // Listening begins before the operation is read, so that no change is missed.
+        Ok((agent.changes(), begin(&agent)?))
+    };
+    let (mut changes, id) = state.run(begun).await?;
     loop {
-        let asked = agent.clone();
-        let operation = state.run(move |_| Ok(asked.operation(id)?)).await?;
+        let asked = node.to_owned();
+        let read = move |state: &State| Ok(state.agents.find(&asked)?.operation(id)?);
+        let operation = state.run(read).await?;
         if operation.state.is_final() {
             return Ok(snapshot_of(&operation)?);
         }
@@ -161,7 +176,7 @@ fn snapshot_of(operation: &Operation) -> Result<String> {
 
 /// What is exported, on a thread that may block.
 struct Work {
-    agent: Agent,
+    agents: Agents,
     snapshot: String,
     request: StreamRequest,
     control: Control,
@@ -170,8 +185,9 @@ struct Work {
 impl Work {
     fn export(self, ready: oneshot::Sender<Header>, mut sink: Sink) -> Result<Trailer> {
         self.control.cancel.check()?;
-        let vault = self.agent.vault().get()?;
-        let select = |snapshot: &str| selector(self.agent.node(), snapshot);
+        let agent = self.agents.find(&self.request.node)?;
+        let vault = agent.vault().get()?;
+        let select = |snapshot: &str| selector(agent.node(), snapshot);
         let since = Some(self.request.since.as_str()).filter(|since| !since.is_empty());
         let options = ExportOptions {
             selector: select(&self.snapshot)?,
@@ -325,6 +341,8 @@ struct Sending {
     /// True once the server stops.
     stopping: watch::Receiver<bool>,
     _stop: Stop,
+    /// Its connection is not idle.
+    _running: Option<Running>,
 }
 
 impl Sending {

@@ -19,7 +19,13 @@ const MODULES: &[(&str, &[&str])] = &[
     ("guard", &["error", "ids", "env", "control", "durable", "node", "vault"]),
     ("engine", &["error", "ids", "env", "control"]),
     ("vault", &["error", "ids", "env", "control", "direct", "engine::records"]),
-    ("agent", &["error", "ids", "env", "control", "node", "guard", "vault", "backup", "restore"]),
+    (
+        "agent",
+        &[
+            "error", "ids", "env", "control", "durable", "node", "guard", "vault", "backup",
+            "restore",
+        ],
+    ),
     ("archive", &["error", "ids", "env", "control", "durable", "vault"]),
     ("backup", &["error", "ids", "env", "control", "node", "guard", "engine", "vault"]),
     (

@@ -16,6 +16,7 @@ pub(crate) mod kit;
 pub(crate) mod man;
 pub(crate) mod owner;
 pub(crate) mod prune;
+pub(crate) mod pull;
 pub(crate) mod recover;
 pub(crate) mod restore;
 pub(crate) mod rollback;
@@ -24,6 +25,7 @@ pub(crate) mod serve;
 pub(crate) mod show;
 pub(crate) mod snapshots;
 pub(crate) mod status;
+pub(crate) mod token;
 
 mod record;
 

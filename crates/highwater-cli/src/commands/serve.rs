@@ -2,6 +2,7 @@
 
 mod fleet;
 mod node;
+mod story;
 
 use std::path::Path;
 
@@ -14,7 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::answer::Answer;
 use crate::cli::ServeArgs;
 use crate::context::Context;
-use crate::output;
+use crate::exit;
 use crate::settings::{Environment, Settings};
 
 use fleet::Fleet;
@@ -78,14 +79,14 @@ async fn serve(context: &Context, args: &ServeArgs) -> Result<Answer> {
             _ = signals.end.recv() => break,
             _ = signals.interrupt.recv() => break,
             _ = signals.reload.recv() => {
-                tokio::task::block_in_place(|| reload(context, args, &mut fleet, &mut settings, &running));
+                tokio::task::block_in_place(|| reload(context, args, &mut fleet, &mut settings));
             }
         }
     }
     notify(&[NotifyState::Stopping]);
     tell(context, &json!({"event": "stopping"}), "Stopping");
     tokio::task::block_in_place(|| fleet.stop());
-    running.shutdown().await;
+    running.shutdown().await?;
     Ok(Answer::new(json!({"event": "stopped"}), "Stopped"))
 }
 
@@ -96,7 +97,7 @@ async fn start_server(context: &Context, fleet: &Fleet) -> Result<Running> {
         server = server.tls(cert, key);
     }
     if let Some(file) = &settings.tokens_file {
-        server = server.tokens(Tokens::load(file)?);
+        server = server.tokens(Tokens::at(file));
     }
     let audit = match &settings.audit_file {
         Some(file) => file.clone(),
@@ -106,19 +107,12 @@ async fn start_server(context: &Context, fleet: &Fleet) -> Result<Running> {
 }
 
 /// Reads the settings again. What is wrong with them is told, and nothing is changed.
-fn reload(
-    context: &Context,
-    args: &ServeArgs,
-    fleet: &mut Fleet,
-    current: &mut Option<Settings>,
-    running: &Running,
-) {
+fn reload(context: &Context, args: &ServeArgs, fleet: &mut Fleet, current: &mut Option<Settings>) {
     let now = NotifyState::monotonic_usec_now();
     notify(&now.map_or(vec![NotifyState::Reloading], |now| vec![NotifyState::Reloading, now]));
     let old = current.as_ref().unwrap_or(&context.settings);
     let reloaded = read_again(old.file()).and_then(|new| {
         let what = fleet.reload(old, &new, &args.vault.key)?;
-        running.reload_tokens()?;
         Ok((new, what))
     });
     match reloaded {
@@ -132,7 +126,9 @@ fn reload(
             notify(&[NotifyState::Ready, NotifyState::Status("")]);
         }
         Err(error) => {
-            output::error_aside(&error, context.json);
+            let mut document = exit::document(&error);
+            document["event"] = "not_reloaded".into();
+            tell(context, &document, &exit::lines(&error));
             let status = format!("the settings were not read again: {error}");
             notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
         }
@@ -145,12 +141,7 @@ fn read_again(file: Option<&Path>) -> Result<Settings> {
 
 /// Tells what happens: a document a line to standard output, or a line for people to standard error.
 fn tell(context: &Context, document: &Value, text: &str) {
-    if context.json {
-        // Whoever read has gone: that ends no agent.
-        let _ = output::tell(&document.to_string());
-    } else {
-        output::note(text);
-    }
+    story::tell(context.json, document, text);
 }
 
 /// Tells systemd, where that has started us and listens.

@@ -152,7 +152,8 @@ impl NodeSettings {
             (Some(cron), _) => Some(Cadence::cron(cron)?),
             (None, interval) => interval.map(Cadence::Every),
         };
-        Ok(Rules { backup, restore_test: self.restore_test, ..Rules::default() })
+        let (restore_test, age_max) = (self.restore_test, self.max_age);
+        Ok(Rules { backup, restore_test, age_max, ..Rules::default() })
     }
 
     /// Whether an agent under the other settings can go on under these with other rules alone.

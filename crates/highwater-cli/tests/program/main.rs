@@ -43,7 +43,13 @@ mod node;
 mod prune;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
+mod pull;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
 mod scene;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
+mod serve;
 #[path = "../../../highwater/tests/servers/mod.rs"]
 mod servers;
 mod settings;

@@ -82,6 +82,10 @@ fn usual_hint(code: Code) -> Option<&'static str> {
         Code::Unauthenticated => Some("give --token-file, with a token of that server"),
         Code::PermissionDenied => Some("ask the server's operator for a token that may do this"),
         Code::ResourceExhausted => Some("try again in a moment"),
+        Code::DataLoss => {
+            Some("the server's vault is damaged: check it, and pull another snapshot")
+        }
+        Code::Unavailable => Some("try again, once the server and its vault can be reached"),
         Code::Cancelled => Some("the server has ended the call; pull again"),
         _ => None,
     }

@@ -12,6 +12,7 @@ use highwater::Kind;
 use highwater::control::Event;
 use highwater::env::Clock;
 use tonic::Status;
+use tonic::transport::Identity;
 
 use super::*;
 use crate::bench::{Bench, Tamper, cut, honest, secret};
@@ -315,14 +316,15 @@ fn an_archive_that_became_another_one_is_not_continued() {
     refused(&bench, &bench.latest(address), Kind::Conflict, "another one");
 }
 
-/// Hands bytes on to `server` and back, and breaks each connection after so many bytes of answer.
-fn breaking_proxy(server: SocketAddr, bytes: u64, breaks: usize) -> SocketAddr {
+/// Hands bytes on to `server` and back. Breaks the first `breaks` connections after so many bytes of
+/// answer, and takes `connections` at all.
+fn breaking_proxy(server: SocketAddr, bytes: u64, breaks: usize, connections: usize) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let builder = std::thread::Builder::new();
     builder
         .spawn(move || {
-            for (number, client) in listener.incoming().enumerate() {
+            for (number, client) in listener.incoming().take(connections).enumerate() {
                 let Ok(mut client) = client else { return };
                 let mut upstream = TcpStream::connect(server).unwrap();
                 let (mut from, mut to) =
@@ -351,10 +353,57 @@ fn a_connection_that_breaks_is_taken_up_again() {
     let bench = Bench::new();
     let snapshot = bench.back_up(1);
     // The greeting has a connection of its own.
-    let proxy = breaking_proxy(bench.serve(honest()), 3 << 20, 2);
+    let proxy = breaking_proxy(bench.serve(honest()), 3 << 20, 2, usize::MAX);
     let report = pull(&bench.latest(proxy), &control()).unwrap();
     assert!(report.resumed > 0);
     assert_eq!(std::fs::read(&report.output).unwrap(), bench.export(&snapshot, None));
+}
+
+#[test]
+fn a_server_that_goes_half_way_and_stays_away_leaves_no_file() {
+    let bench = Bench::new();
+    bench.back_up(1);
+    let proxy = breaking_proxy(bench.serve(honest()), 3 << 20, 2, 2);
+    let pauses = Pauses::default();
+    let mut control = control();
+    control.env = Env::system().with_clock(pauses.clone());
+    let error = pull(&bench.latest(proxy), &control).unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+    assert!(error.message().contains("could not be taken up again"), "{error}");
+    assert!(pauses.monotonic() >= Duration::from_secs(15), "it was waited for");
+    assert_eq!(bench.left(), [""; 0]);
+}
+
+/// Makes a certificate for 127.0.0.1, and one that it is signed by.
+fn certificates(dir: &Path) -> (Identity, Vec<u8>) {
+    let script = r#"set -e
+        key() { openssl ecparam -name prime256v1 -genkey -noout | openssl pkcs8 -topk8 -nocrypt -out "$1"; }
+        key ca.key; key leaf.key
+        openssl req -x509 -new -key ca.key -subj /CN=ca -days 30 -out ca.pem
+        openssl req -new -key leaf.key -subj /CN=leaf -out leaf.csr
+        echo subjectAltName=IP:127.0.0.1 > leaf.ext
+        openssl x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 \
+            -extfile leaf.ext -out leaf.pem"#;
+    let made = std::process::Command::new("sh").args(["-c", script]).current_dir(dir).output();
+    let made = made.unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let read = |name: &str| std::fs::read(dir.join(name)).unwrap();
+    (Identity::from_pem(read("leaf.pem"), read("leaf.key")), read("ca.pem"))
+}
+
+#[test]
+fn a_server_is_trusted_by_its_certificate() {
+    let bench = Bench::new();
+    let snapshot = bench.back_up(1);
+    let dir = tempfile::tempdir().unwrap();
+    let (identity, ca) = certificates(dir.path());
+    let address = bench.serve_with(honest(), &["stream", "stream.resume"], Some(identity));
+    let url = format!("https://{address}");
+    let strange = PullOptions { url: url.clone(), ..bench.latest(address) };
+    refused(&bench, &strange, Kind::Unavailable, "certificate");
+    let known = PullOptions { url, ca: Some(ca), ..bench.latest(address) };
+    let report = pull(&known, &control()).unwrap();
+    assert_eq!(std::fs::read(report.output).unwrap(), bench.export(&snapshot, None));
 }
 
 #[test]

@@ -37,6 +37,17 @@ pub(super) fn age(seconds: u64) -> String {
     parts.collect::<Vec<_>>().join(" ")
 }
 
+/// How long something took: `340 ms`, `2.1 s`, `3 min`, `1 h 4 min`.
+pub(super) fn duration(from: Time, to: Time) -> String {
+    let millis =
+        u64::try_from(to.as_nanos().saturating_sub(from.as_nanos())).unwrap_or(0) / 1_000_000;
+    match millis {
+        0..1000 => format!("{millis} ms"),
+        1000..60_000 => format!("{}.{} s", millis / 1000, millis % 1000 / 100),
+        _ => age(millis / 1000),
+    }
+}
+
 /// `1 file`, `3 files`.
 pub(super) fn count(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
@@ -83,6 +94,14 @@ mod tests {
         assert_eq!(age(59), "59 s");
         assert_eq!(age(3 * 3600 + 12 * 60), "3 h 12 min");
         assert_eq!(age(3600 * 26 + 60), "1 d 2 h");
+    }
+
+    #[test]
+    fn what_took_a_moment_took_milliseconds() {
+        let took =
+            |millis: i64| duration(Time::from_nanos(0), Time::from_nanos(millis * 1_000_000));
+        assert_eq!([took(340), took(2150), took(-1)], ["340 ms", "2.1 s", "0 ms"]);
+        assert_eq!(took(64 * 60_000), "1 h 4 min");
     }
 
     #[test]

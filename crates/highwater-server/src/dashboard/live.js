@@ -51,11 +51,11 @@
         cache: "no-store", credentials: "same-origin", signal: AbortSignal.timeout(PATIENCE_MS),
       });
       if (answer.redirected) return location.assign(answer.url);
-      if (!answer.ok) throw new Error("the agent answers with " + answer.status);
+      if (!answer.ok) return say("The agent answers with an error (" + answer.status + ").");
       swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
       silence.hidden = true;
-    } catch (error) {
-      say("No good answer from the agent (" + error.message + ").");
+    } catch {
+      say("The agent does not answer.");
     } finally {
       asking = false;
       plan();

@@ -144,7 +144,6 @@ impl Desk {
             let scene = Scene {
                 agents: state.agents.all(),
                 now: state.env.now(),
-                age_max: state.age_max,
                 server: Server {
                     scheme: if state.secure { "https" } else { "http" },
                     host,

@@ -1,7 +1,5 @@
 //! What the pages show: from the state of the agents to templates.
 
-use std::time::Duration;
-
 use askama::Template;
 use highwater::Result;
 use highwater::agent::{Agent, Operation, Snapshot, State, Status, Task};
@@ -44,7 +42,6 @@ pub(super) struct Link {
 pub(super) struct Scene {
     pub(super) agents: Vec<Agent>,
     pub(super) now: Time,
-    pub(super) age_max: Duration,
     pub(super) server: Server,
     pub(super) session: Option<String>,
 }
@@ -73,6 +70,7 @@ pub(super) struct Overview {
     frame: Frame,
     tone: Tone,
     headline: String,
+    /// After how long a backup is too old.
     nodes: Vec<NodeCard>,
     running: Vec<Running>,
     held: Vec<HeldRow>,
@@ -216,10 +214,12 @@ struct HeldRow {
 struct TestRow {
     node: String,
     class: &'static str,
-    result: String,
+    result: &'static str,
+    why: Option<String>,
     last: Option<(String, Moment)>,
     passed: Option<Moment>,
     snapshot: Option<String>,
+    what: String,
     command: String,
 }
 
@@ -244,6 +244,8 @@ impl Overview {
             overview.tests.push(TestRow::new(&status));
         }
         overview.headline = headline(&overview.nodes);
+        // What needs attention comes first; else they stand by their names.
+        overview.nodes.sort_by_key(|node| std::cmp::Reverse(node.tone));
         Ok(overview)
     }
 }
@@ -325,7 +327,7 @@ impl OperationPage {
 
 impl NodeCard {
     fn new(scene: &Scene, agent: &Agent, status: &Status) -> Result<NodeCard> {
-        let findings = standing::findings(status, scene.age_max, &scene.server);
+        let findings = standing::findings(status, &scene.server);
         let newest = status.newest(Level::Sealed);
         let restored = status
             .newest(Level::Restored)
@@ -352,10 +354,9 @@ impl NodeCard {
             failures: status.failures,
             last_error: status.last_backup.as_ref().and_then(|last| LastError::of(last, scene.now)),
             seen: status.seen.map(|seen| Moment::new(seen, scene.now)),
-            strip_text: match (strip.len(), failed) {
-                (0, _) => "No backup has ended yet".to_owned(),
-                (1, 0) => "The last backup: completed".to_owned(),
-                (all, failed) => format!("The last {all} backups: {failed} failed"),
+            strip_text: match strip.len() {
+                0 => "none has ended yet".to_owned(),
+                all => format!("{failed} of {all} failed"),
             },
             strip,
             findings,
@@ -426,7 +427,7 @@ fn class(state: State) -> &'static str {
 impl OperationRow {
     fn new(operation: &Operation, now: Time) -> OperationRow {
         let began = operation.started_at.unwrap_or(operation.queued_at);
-        let took = operation.finished_at.map(|end| format::age(end.seconds_since(began)));
+        let took = operation.finished_at.map(|end| format::duration(began, end));
         let reason = operation
             .reason
             .clone()
@@ -546,24 +547,27 @@ fn closing(closing: bool) -> &'static str {
 impl TestRow {
     fn new(status: &Status) -> TestRow {
         let last = status.last_restore_test.as_ref();
+        let failed = last.filter(|last| last.state == State::Failed);
         let (class, result) = match last {
-            None => ("warn", "never tested".to_owned()),
-            Some(last) if last.state == State::Failed => {
-                let reason = last.reason.as_deref().unwrap_or_default();
-                ("bad", format!("failed ({}): {reason}", standing::kind(last)))
-            }
-            Some(_) => ("good", "passed".to_owned()),
+            None => ("warn", "never tested"),
+            Some(_) if failed.is_some() => ("bad", "failed"),
+            Some(_) => ("good", "passed"),
         };
         let moment = |time| Moment::new(time, status.now);
         TestRow {
             node: status.node.to_string(),
             class,
             result,
+            why: failed.map(|failed| {
+                let reason = failed.reason.as_deref().unwrap_or_default();
+                format!("{}: {reason}", standing::kind(failed))
+            }),
             last: last.and_then(|last| {
                 last.finished_at.map(|finished| (last.id.to_string(), moment(finished)))
             }),
             passed: status.restore_tested.map(moment),
             snapshot: last.and_then(|last| last.snapshot).map(|id| id.to_string()),
+            what: format!("Test {} now:", status.node),
             command: commands::test_restore(status),
         }
     }

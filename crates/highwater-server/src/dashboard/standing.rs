@@ -1,8 +1,6 @@
 //! How good a node stands, and what an operator should know: pure, from its status to sentences.
 
-use std::time::Duration;
-
-use highwater::agent::{Operation, State, Status};
+use highwater::agent::{Operation, State, Status, Task};
 use highwater::vault::Level;
 
 use super::commands::{self, Server};
@@ -38,20 +36,33 @@ pub(super) struct Finding {
     pub(super) word: &'static str,
     pub(super) text: String,
     /// What to do about it: a command to copy.
-    pub(super) command: Option<String>,
+    pub(super) command: Option<Act>,
 }
 
+/// What an operator can do, in a few words, and the command for it.
+pub(super) type Act = (&'static str, String);
+
 /// What is to be known of a node, the worst first; nothing where all is well.
-pub(super) fn findings(status: &Status, age_max: Duration, server: &Server) -> Vec<Finding> {
+pub(super) fn findings(status: &Status, server: &Server) -> Vec<Finding> {
     let mut found = Vec::new();
-    let mut add = |tone, word, text: String, command: Option<String>| {
+    let mut add = |tone, word, text: String, command: Option<Act>| {
         found.push(Finding { tone, word, text, command });
     };
-    freshness(status, age_max, server, &mut add);
-    failures(status, server, &mut add);
+    let backs_up = status.active.iter().any(|operation| operation.task == Task::Backup);
+    let back_up = || {
+        let command = || ("Back up now:", server.back_up(status.node.as_str()));
+        (!backs_up).then(command)
+    };
+    freshness(status, backs_up, &back_up, &mut add);
+    failures(status, &back_up, &mut add);
     if status.maintenance {
         let text = "A restore of the directory goes on, or was interrupted: nothing is backed up";
-        add(Tone::Bad, "Restore unfinished", text.to_owned(), Some(commands::recover(status)));
+        add(
+            Tone::Bad,
+            "Restore unfinished",
+            text.to_owned(),
+            Some(("Finish it:", commands::recover(status))),
+        );
     }
     match status.quarantined {
         Some(0) => {}
@@ -69,26 +80,40 @@ pub(super) fn findings(status: &Status, age_max: Duration, server: &Server) -> V
         add(Tone::Warn, "Trouble", warning.clone(), None);
     }
     found.sort_by_key(|finding| std::cmp::Reverse(finding.tone));
+    // One command for one thing, where it is read first.
+    let mut told = Vec::new();
+    for finding in &mut found {
+        if let Some(command) = &finding.command {
+            match told.contains(command) {
+                true => finding.command = None,
+                false => told.push(command.clone()),
+            }
+        }
+    }
     found
 }
 
-type Add<'a> = &'a mut dyn FnMut(Tone, &'static str, String, Option<String>);
+type Add<'a> = &'a mut dyn FnMut(Tone, &'static str, String, Option<Act>);
+type BackUp<'a> = &'a dyn Fn() -> Option<Act>;
 
-fn freshness(status: &Status, age_max: Duration, server: &Server, add: Add<'_>) {
-    let back_up = || Some(server.back_up(status.node.as_str()));
+fn freshness(status: &Status, backs_up: bool, back_up: BackUp<'_>, add: Add<'_>) {
     let Some(snapshots) = &status.snapshots else {
         let text = "The vault has not been seen yet, so nothing is known of its snapshots";
         return add(Tone::Warn, "Not known yet", text.to_owned(), None);
     };
     match status.age_seconds(Level::Sealed) {
+        None if backs_up && snapshots.is_empty() => {
+            let text = "There is no verified backup of this node yet; the first one is being made";
+            add(Tone::Warn, "First backup", text.to_owned(), None);
+        }
         None => {
             let text = "There is no verified backup of this node";
             add(Tone::Bad, "No backup", text.to_owned(), back_up());
         }
-        Some(age) if age > age_max.as_secs() => {
+        Some(_) if status.is_stale() == Some(true) => {
             let text = format!(
                 "The last verified backup is older than {}",
-                format::age(age_max.as_secs())
+                format::age(status.age_max.as_secs())
             );
             add(Tone::Bad, "Backup too old", text, back_up());
         }
@@ -103,7 +128,7 @@ fn freshness(status: &Status, age_max: Duration, server: &Server, add: Add<'_>) 
     }
 }
 
-fn failures(status: &Status, server: &Server, add: Add<'_>) {
+fn failures(status: &Status, back_up: BackUp<'_>, add: Add<'_>) {
     if status.failures == 0 {
         return;
     }
@@ -112,17 +137,7 @@ fn failures(status: &Status, server: &Server, add: Add<'_>) {
         1 => "The last backup has failed".to_owned(),
         number => format!("The last {number} backups have failed"),
     };
-    let text = match last_error(status) {
-        Some((kind, reason)) => format!("{text} ({kind}): {reason}"),
-        None => text,
-    };
-    add(tone, "Backups fail", text, Some(server.back_up(status.node.as_str())));
-}
-
-/// Kind and reason of the last backup that has failed.
-pub(super) fn last_error(status: &Status) -> Option<(String, String)> {
-    let failed = status.last_backup.as_ref().filter(|last| last.state == State::Failed)?;
-    Some((kind(failed), failed.reason.clone().unwrap_or_default()))
+    add(tone, "Backups fail", text, back_up());
 }
 
 /// The kind of an error in words: `not found`.
@@ -135,6 +150,104 @@ fn restore_tests(status: &Status, add: Add<'_>) {
     if last.state == State::Failed {
         let reason = last.reason.clone().unwrap_or_default();
         let text = format!("The last restore test has failed ({}): {reason}", kind(last));
-        add(Tone::Bad, "Restore test failed", text, Some(commands::test_restore(status)));
+        add(
+            Tone::Bad,
+            "Restore test failed",
+            text,
+            Some(("Test again:", commands::test_restore(status))),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use highwater::agent::Snapshot;
+    use highwater::ids::{Seq, Time};
+
+    const AGE_MAX: Duration = Duration::from_secs(26 * 3600);
+
+    fn time(hours: i64) -> Time {
+        Time::from_nanos(hours * 3600 * 1_000_000_000)
+    }
+
+    fn snapshot(hours: i64, level: Level) -> Snapshot {
+        Snapshot {
+            snapshot: "00112233445566778899aabbccddeeff".parse().unwrap(),
+            node: "alice".parse().unwrap(),
+            time: time(hours),
+            seq: Seq(1),
+            parent: None,
+            level,
+            bytes_total: 1,
+            bytes_read: 1,
+            bytes_stored: 1,
+            marks: Default::default(),
+            tags: Default::default(),
+        }
+    }
+
+    /// A node that stands well at hour 100.
+    fn well() -> Status {
+        Status {
+            node: "alice".parse().unwrap(),
+            dir: "/node".into(),
+            location: "/vault".to_owned(),
+            now: time(100),
+            maintenance: false,
+            snapshots: Some(vec![snapshot(80, Level::Sealed)]),
+            seen: Some(time(100)),
+            quarantined: Some(0),
+            active: Vec::new(),
+            last_backup: None,
+            last_restore_test: None,
+            restore_tested: None,
+            failures: 0,
+            next_backup: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    fn words(status: &Status) -> Vec<(Tone, &'static str)> {
+        let server = Server { scheme: "http", host: "localhost:1".to_owned(), token: false };
+        let found = findings(status, AGE_MAX, &server);
+        found.iter().map(|finding| (finding.tone, finding.word)).collect()
+    }
+
+    #[test]
+    fn a_node_that_stands_well_has_no_findings() {
+        assert_eq!(words(&well()), []);
+    }
+
+    #[test]
+    fn absence_is_never_taken_for_health() {
+        let unseen = Status { snapshots: None, ..well() };
+        assert_eq!(words(&unseen), [(Tone::Warn, "Not known yet")]);
+        let none = Status { snapshots: Some(Vec::new()), ..well() };
+        assert_eq!(words(&none), [(Tone::Bad, "No backup")]);
+        let unknown = Status { quarantined: None, ..well() };
+        assert_eq!(words(&unknown), [(Tone::Bad, "Quarantine unknown")]);
+    }
+
+    #[test]
+    fn an_old_backup_and_one_that_failed_its_test_are_bad() {
+        let old = Status { now: time(107), ..well() };
+        assert_eq!(words(&old), [(Tone::Bad, "Backup too old")]);
+        let damaged = vec![snapshot(80, Level::Sealed), snapshot(90, Level::Failed)];
+        let damaged = Status { snapshots: Some(damaged), ..well() };
+        assert_eq!(words(&damaged), [(Tone::Bad, "Snapshot damaged")]);
+    }
+
+    #[test]
+    fn a_first_failure_warns_and_many_are_bad_and_the_worst_comes_first() {
+        let one = Status { failures: 1, ..well() };
+        assert_eq!(words(&one), [(Tone::Warn, "Backups fail")]);
+        let warnings = vec!["the disk is slow".to_owned()];
+        let many = Status { failures: 3, quarantined: Some(1), warnings, ..well() };
+        let expected =
+            [(Tone::Bad, "Backups fail"), (Tone::Warn, "In quarantine"), (Tone::Warn, "Trouble")];
+        assert_eq!(words(&many), expected);
+        let interrupted = Status { maintenance: true, ..well() };
+        assert_eq!(words(&interrupted), [(Tone::Bad, "Restore unfinished")]);
     }
 }

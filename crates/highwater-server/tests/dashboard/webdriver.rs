@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -21,6 +21,8 @@ pub(crate) struct Browser {
     driver: Child,
     port: u16,
     session: String,
+    /// Open as long as the driver may write into it.
+    _output: BufReader<ChildStdout>,
     _profile: tempfile::TempDir,
 }
 
@@ -32,11 +34,13 @@ impl Browser {
             .stderr(Stdio::null())
             .spawn()
             .expect("chromedriver is missing: scripts/setup installs it");
-        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-        let port = lines
+        let mut output = BufReader::new(driver.stdout.take().unwrap());
+        let port = output
+            .by_ref()
+            .lines()
             .find_map(|line| {
                 let line = line.unwrap();
-                line.split_once("on port ")?.1.trim_end_matches('.').parse().ok()
+                line.split_once("successfully on port ")?.1.trim_end_matches('.').parse().ok()
             })
             .unwrap();
         let profile = tempfile::tempdir().unwrap();
@@ -54,14 +58,17 @@ impl Browser {
             "--force-device-scale-factor=1",
             "--window-size=1280,900",
             &user_data,
+            "about:blank",
         ];
         let capabilities = json!({ "capabilities": { "alwaysMatch": {
             "browserName": "chrome",
             "goog:chromeOptions": { "args": args },
             "goog:loggingPrefs": { "browser": "ALL", "performance": "ALL" },
-            "timeouts": { "script": 60_000, "pageLoad": 60_000 },
+            // An element is waited for, so that a page may take its time to come.
+            "timeouts": { "implicit": 20_000, "script": 60_000, "pageLoad": 60_000 },
         } } });
-        let mut browser = Browser { driver, port, session: String::new(), _profile: profile };
+        let mut browser =
+            Browser { driver, port, session: String::new(), _output: output, _profile: profile };
         let made = browser.call("POST", "/session", &capabilities);
         browser.session = made["sessionId"].as_str().unwrap().to_owned();
         browser
@@ -159,8 +166,8 @@ impl Browser {
     }
 
     pub(crate) fn count(&self, css: &str) -> usize {
-        let found = self.post("elements", &json!({ "using": "css selector", "value": css }));
-        found.as_array().unwrap().len()
+        let count = self.run(&format!("return document.querySelectorAll('{css}').length"));
+        usize::try_from(count.as_u64().unwrap()).unwrap()
     }
 
     pub(crate) fn click(&self, css: &str) {
@@ -228,7 +235,8 @@ impl Browser {
         self.log("browser").iter().map(|line| line["message"].to_string()).collect()
     }
 
-    /// Everything that pages have asked for since the last question.
+    /// Everything that pages have asked for since the last question; what the browser's own start
+    /// page asks the browser for is not among it.
     pub(crate) fn requests(&self) -> Vec<String> {
         let entries = self.log("performance");
         let messages = entries.iter().map(|entry| {
@@ -237,6 +245,9 @@ impl Browser {
         });
         messages
             .filter(|message| message["method"] == "Network.requestWillBeSent")
+            .filter(|message| {
+                message["params"]["documentURL"].as_str().unwrap().starts_with("http")
+            })
             .map(|message| message["params"]["request"]["url"].as_str().unwrap().to_owned())
             .collect()
     }

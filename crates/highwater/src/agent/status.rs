@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -89,10 +90,17 @@ pub struct Status {
     pub restore_tested: Option<Time>,
     /// Backups that have failed in a row.
     pub failures: u32,
+    /// A newest snapshot that is older than this is stale; whole seconds in documents.
+    #[serde(rename = "age_max_seconds", serialize_with = "seconds")]
+    pub age_max: Duration,
     /// When the next backup starts by itself.
     pub next_backup: Option<Time>,
     /// What the operator should know.
     pub warnings: Vec<String>,
+}
+
+fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(duration.as_secs())
 }
 
 impl Status {
@@ -104,6 +112,13 @@ impl Status {
     /// How old that is, in seconds.
     pub fn age_seconds(&self, level: Level) -> Option<u64> {
         self.newest(level).map(|snapshot| self.now.seconds_since(snapshot.time))
+    }
+
+    /// Whether the newest snapshot is too old, or there is none; `None`: they were not seen yet.
+    pub fn is_stale(&self) -> Option<bool> {
+        self.snapshots.as_ref()?;
+        let age = self.age_seconds(Level::Sealed);
+        Some(age.is_none_or(|age| age > self.age_max.as_secs()))
     }
 }
 
@@ -153,6 +168,7 @@ impl Worker {
             last_restore_test: shared.last_restore_test.clone(),
             restore_tested: shared.restore_tested,
             failures: shared.when.failures(),
+            age_max: shared.when.age_max(),
             next_backup: shared.when.next_backup(now),
             warnings,
         }

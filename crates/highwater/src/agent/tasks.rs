@@ -1,5 +1,8 @@
 //! What the operations of an agent do.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+
 use crate::backup;
 use crate::control::{Control, Event};
 use crate::error::{Error, Kind, Result};
@@ -121,7 +124,10 @@ impl Worker {
         let snapshot = vault.resolve(&latest)?.manifest.snapshot;
         let selector = Selector { snapshot: snapshot.to_string(), ..Selector::default() };
         durable::remove_tree(&self.scratch)?;
-        durable::make_dir(&self.scratch)?;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.scratch);
+        made.map_err(|error| {
+            Error::io("making room for the test", error).entry(self.scratch.display().to_string())
+        })?;
         let tested = restore::test(&vault, &selector, &self.scratch, control);
         let removed = durable::remove_tree(&self.scratch);
         let warnings = tested?;

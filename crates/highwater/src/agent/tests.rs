@@ -35,8 +35,8 @@ impl Place {
 
     fn database(&self, name: &str) -> rusqlite::Connection {
         let database = rusqlite::Connection::open(self.node().join(name)).unwrap();
-        let rows =
-            "CREATE TABLE IF NOT EXISTS t (n); INSERT INTO t VALUES (hex(randomblob(9999)));";
+        let rows = "PRAGMA journal_mode = WAL; CREATE TABLE IF NOT EXISTS t (n); \
+            INSERT INTO t VALUES (hex(randomblob(9999)));";
         database.execute_batch(rows).unwrap();
         database
     }

@@ -90,6 +90,8 @@ pub struct Rules {
     pub debounce: Duration,
     /// unless so much time has passed since the first one.
     pub delay_max: Duration,
+    /// A newest snapshot that is older than this is stale: somebody must look why.
+    pub age_max: Duration,
 }
 
 impl Default for Rules {
@@ -100,6 +102,7 @@ impl Default for Rules {
             restore_test: None,
             debounce: Duration::from_secs(5),
             delay_max: Duration::from_secs(60),
+            age_max: Duration::from_secs(26 * 60 * 60),
         }
     }
 }
@@ -128,23 +131,36 @@ pub(super) struct Now {
     pub(super) wall: Time,
 }
 
-/// Failures in a row, and when it is tried again.
+/// Failures in a row, until when nothing begins by itself after them, and whether it is tried again then.
 #[derive(Clone, Copy, Debug, Default)]
 struct Failures {
     count: u32,
-    retry_at: Option<Duration>,
+    held_until: Option<Duration>,
+    retry: bool,
 }
 
 impl Failures {
-    fn failed(&mut self, now: Now) {
+    fn failed(&mut self, retry: bool, now: Now) {
         self.count = self.count.saturating_add(1);
-        self.retry_at = Some(self.later(now));
+        self.hold(retry, now);
     }
 
-    /// When it is tried again, after so many failures; after none as after one.
-    fn later(self, now: Now) -> Duration {
+    /// Holds it for as long as so many failures ask for; after none as after one.
+    fn hold(&mut self, retry: bool, now: Now) {
         let doubled = 1 << self.count.saturating_sub(1).min(16);
-        now.monotonic.saturating_add(RETRY_MIN.saturating_mul(doubled).min(RETRY_MAX))
+        let wait = RETRY_MIN.saturating_mul(doubled).min(RETRY_MAX);
+        self.held_until = Some(now.monotonic.saturating_add(wait));
+        self.retry = retry;
+    }
+
+    /// Begins: nothing is held any more. Whether it was to be tried again.
+    fn begin(&mut self) -> bool {
+        self.held_until = None;
+        std::mem::take(&mut self.retry)
+    }
+
+    fn retry_at(self) -> Option<Duration> {
+        self.held_until.filter(|_| self.retry)
     }
 }
 
@@ -271,7 +287,8 @@ impl When {
 
     /// The chore that is to be done now.
     pub(super) fn chore_due(&self, now: Now) -> Option<Chore> {
-        let reached = |failures: Failures| failures.retry_at.is_some_and(|at| at <= now.monotonic);
+        let reached =
+            |failures: Failures| failures.retry_at().is_some_and(|at| at <= now.monotonic);
         if reached(self.look) {
             Some(Chore::Look)
         } else {
@@ -283,15 +300,19 @@ impl When {
     /// failure, nothing else starts one.
     fn backup_in(&self, now: Now) -> Option<(Duration, Trigger)> {
         let until = |at: Duration| at.saturating_sub(now.monotonic);
-        let held = self.backup.retry_at.map_or(Duration::ZERO, until);
+        let held = self.backup.held_until.map_or(Duration::ZERO, until);
         let schedule = match &self.rules.backup {
-            Some(Cadence::Every(period)) => Some(until(self.backup_from.due(*period))),
+            // What is overdue at the start comes as the first one: the node is left its time to start.
+            Some(Cadence::Every(period)) => {
+                let first = self.first_at.unwrap_or_default();
+                Some(until(self.backup_from.due(*period).max(first)))
+            }
             Some(Cadence::Cron(_)) => self.cron_at.map(|(at, _)| until_wall(at, now)),
             None => None,
         };
         // Of several that come at once the first is told.
         let reasons = [
-            (self.backup.retry_at.map(until), Trigger::Retry),
+            (self.backup.retry_at().map(until), Trigger::Retry),
             (self.first_at.map(until), Trigger::Start),
             (self.event_at().map(until), Trigger::Event),
             (schedule, Trigger::Schedule),
@@ -308,7 +329,7 @@ impl When {
 
     fn test_in(&self, now: Now) -> Option<(Duration, Trigger)> {
         let period = self.rules.restore_test.filter(|_| self.testable)?;
-        let (at, trigger) = match self.test.retry_at {
+        let (at, trigger) = match self.test.retry_at() {
             Some(at) => (at, Trigger::Retry),
             None => (self.test_from.due(period), Trigger::Schedule),
         };
@@ -321,13 +342,13 @@ impl When {
             Task::Backup => {
                 self.unsaved |= self.changes.take().is_some();
                 let first = self.first_at.take().is_some();
-                let again = self.backup.retry_at.take().is_some();
+                let again = self.backup.begin();
                 self.owed |= self.unsaved || first || again || self.rules.backup.is_some();
                 self.backup_from = Last::at(now);
                 self.reckon_cron(now);
             }
             Task::RestoreTest => {
-                self.test.retry_at = None;
+                self.test.begin();
                 self.test_from = Last::at(now);
             }
             Task::Check | Task::CheckData => {}
@@ -345,18 +366,16 @@ impl When {
             }
             (Task::Backup, State::Failed) => {
                 self.owed |= trigger != Trigger::Manual;
-                self.backup.failed(now);
-                if !self.owed {
-                    self.backup.retry_at = None;
-                }
+                self.backup.failed(self.owed, now);
             }
             (Task::Backup, _) => {
-                if self.unsaved || (self.owed && self.backup.count > 0) {
-                    self.backup.retry_at = Some(self.backup.later(now));
+                if self.unsaved || self.backup.count > 0 {
+                    let retry = self.unsaved || self.owed;
+                    self.backup.hold(retry, now);
                 }
             }
             (Task::RestoreTest, State::Completed) => self.test = Failures::default(),
-            (Task::RestoreTest, State::Failed) => self.test.failed(now),
+            (Task::RestoreTest, State::Failed) => self.test.failed(true, now),
             (Task::RestoreTest | Task::Check | Task::CheckData, _) => {}
         }
     }
@@ -376,12 +395,17 @@ impl When {
             Chore::Retention => &mut self.retention,
         };
         if failed {
-            failures.failed(now);
-            failures.retry_at = failures.retry_at.map(|at| at.saturating_add(jitter));
+            failures.failed(true, now);
+            failures.held_until = failures.held_until.map(|at| at.saturating_add(jitter));
         } else {
             *failures = Failures::default();
         }
         failures.count
+    }
+
+    /// How old the newest snapshot may become.
+    pub(super) fn age_max(&self) -> Duration {
+        self.rules.age_max
     }
 
     /// Backups that have failed in a row.
@@ -398,7 +422,7 @@ impl When {
 
     /// How long nothing can become due, as far as the clocks can be trusted.
     pub(super) fn wait(&self, now: Now) -> Duration {
-        let chores = [self.look.retry_at, self.retention.retry_at].into_iter().flatten();
+        let chores = [self.look.retry_at(), self.retention.retry_at()].into_iter().flatten();
         let tasks = [self.backup_in(now), self.test_in(now)].into_iter().flatten();
         tasks
             .map(|(wait, _)| wait)

@@ -278,27 +278,30 @@ impl Worker {
 
     pub(super) fn operations(&self, max: u32) -> Result<Vec<Operation>> {
         let shared = self.shared();
-        let active = shared.active.iter().map(Active::now);
-        let known = active.chain(shared.unwritten.iter().cloned());
+        let ids = shared.unwritten.iter().map(|operation| operation.id);
+        let active = shared.active.iter().map(|active| active.operation.id);
         let mut fresh: Vec<Operation> = Vec::new();
-        for operation in known {
-            if !fresh.iter().any(|known| known.id == operation.id) {
-                fresh.push(operation);
+        for id in ids.chain(active) {
+            if !fresh.iter().any(|known| known.id == id) {
+                fresh.extend(shared.in_memory(id));
             }
         }
         drop(shared);
         let mut operations = self.history.list(max)?;
         for operation in &mut operations {
             let known = fresh.iter().position(|known| known.id == operation.id);
-            let Some(known) = known.map(|place| fresh.swap_remove(place)) else { continue };
+            let Some(known) = known.map(|place| fresh.remove(place)) else { continue };
             // It may have ended between the two looks.
             if !operation.state.is_final() {
                 *operation = known;
             }
         }
-        // What is left is younger than all that could be written.
-        fresh.sort_by_key(|operation| operation.queued_at);
-        fresh.into_iter().for_each(|operation| operations.insert(0, operation));
+        // What was never written is younger than all that was.
+        for operation in fresh {
+            if self.history.get(operation.id)?.is_none() {
+                operations.insert(0, operation);
+            }
+        }
         operations.truncate(usize::try_from(max).unwrap_or(usize::MAX));
         Ok(operations)
     }
@@ -359,6 +362,7 @@ impl Worker {
             self.write_history();
             self.collect_scratch();
             self.look_at_vault();
+            self.tell();
             loop {
                 match self.next() {
                     Next::Operation(id) => self.run_one(id),
@@ -371,7 +375,8 @@ impl Worker {
         // metrics, which are the caller's: nobody must wait for ever for what will not end.
         if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(life)) {
             let told = super::tasks::panicked(panic.as_ref()).to_string();
-            let now = self.env.now();
+            // The agent's own clock may be what has panicked.
+            let now = Env::system().now();
             let mut shared = self.shared();
             shared.stopping = true;
             shared.trouble.thread = Some(format!("the agent has ended: {told}"));

@@ -50,7 +50,27 @@ pub(crate) struct Listed {
 pub(crate) struct Store {
     pub(super) objects: Arc<dyn ObjectStore>,
     pub(super) medium: Medium,
-    pub(super) runtime: tokio::runtime::Runtime,
+    pub(super) runtime: Runtime,
+}
+
+/// What drives requests. It can be dropped anywhere: a plain runtime panics where another one's tasks
+/// run, and that is where a node may drop its last agent.
+pub(super) struct Runtime(Option<tokio::runtime::Runtime>);
+
+impl std::ops::Deref for Runtime {
+    type Target = tokio::runtime::Runtime;
+
+    fn deref(&self) -> &tokio::runtime::Runtime {
+        self.0.as_ref().expect("it is taken when it is dropped")
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// What is behind a store.
@@ -91,7 +111,7 @@ impl Store {
             .map_err(|error| Error::io("starting the object store's runtime", error))?;
         let parts = Arc::new(Semaphore::new(UPLOADS_IN_FLIGHT_MAX));
         let medium = Medium::Remote { location: Arc::new(location), parts };
-        Ok(Store { objects, medium, runtime })
+        Ok(Store { objects, medium, runtime: Runtime(Some(runtime)) })
     }
 
     /// Where it is, where it is not on this machine.
@@ -313,9 +333,10 @@ async fn put_once(
 }
 
 /// A runtime that goes on while somebody waits for it, on the thread that waits.
-fn caller_runtime() -> Result<tokio::runtime::Runtime> {
+fn caller_runtime() -> Result<Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .build()
+        .map(|runtime| Runtime(Some(runtime)))
         .map_err(|error| Error::io("starting the object store's runtime", error))
 }
 

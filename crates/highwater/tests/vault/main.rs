@@ -4,6 +4,8 @@
 
 mod archives;
 mod damage;
+#[cfg(feature = "agent")]
+mod examples;
 mod fixture;
 mod increments;
 mod marks;

@@ -9,6 +9,7 @@ use highwater::{Error, Kind, Result};
 use highwater_server::Agents;
 
 use super::node;
+use super::story::Story;
 use crate::cli::{KeyArgs, VaultArgs};
 use crate::context::Context;
 use crate::settings::{NodeSettings, Settings};
@@ -17,6 +18,8 @@ use crate::settings::{NodeSettings, Settings};
 pub(super) struct Fleet {
     pub(super) agents: Agents,
     nodes: BTreeMap<String, NodeSettings>,
+    stories: BTreeMap<String, Story>,
+    json: bool,
     vault: VaultSource,
     actor: Actor,
     data_dir: PathBuf,
@@ -35,6 +38,8 @@ impl Fleet {
         let mut fleet = Fleet {
             agents: Agents::default(),
             nodes: BTreeMap::new(),
+            stories: BTreeMap::new(),
+            json: context.json,
             vault,
             actor: context.actor()?,
             data_dir: data_dir(settings)?,
@@ -87,7 +92,9 @@ impl Fleet {
                         self.end(&name);
                     }
                     let (vault, actor) = (self.vault.clone(), self.actor.clone());
-                    self.agents.add(node::start(&node, vault, actor, &self.data_dir)?);
+                    let agent = node::start(&node, vault, actor, &self.data_dir)?;
+                    self.stories.insert(name.clone(), Story::begin(agent.clone(), self.json)?);
+                    self.agents.add(agent);
                     started += 1;
                 }
             }
@@ -101,20 +108,21 @@ impl Fleet {
         if let Some(agent) = self.agents.remove(name) {
             agent.stop();
         }
+        if let Some(story) = self.stories.remove(name) {
+            story.end();
+        }
     }
 
     /// Cancels what runs, and waits for it.
-    pub(super) fn stop(&self) {
-        // All are told before one is waited for.
-        let ends: Vec<_> = self
-            .agents
-            .all()
-            .into_iter()
-            .map(|agent| std::thread::spawn(move || agent.stop()))
-            .collect();
-        for end in ends {
-            // An agent catches the panics of its operations.
-            let _ = end.join();
+    pub(super) fn stop(&mut self) {
+        // None waits for the one before.
+        std::thread::scope(|scope| {
+            for agent in self.agents.all() {
+                scope.spawn(move || agent.stop());
+            }
+        });
+        for (_, story) in std::mem::take(&mut self.stories) {
+            story.end();
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `backup --freeze` on nodes that go on writing: what was acknowledged before is in the snapshot, and
 //! the node never notices more than a pause.
 
-mod child;
+pub(crate) mod child;
 mod crash;
 mod engines;
 mod refused;

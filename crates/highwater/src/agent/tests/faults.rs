@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::control::Control;
-use crate::engine::{CheckpointHook, HoldHook};
+use crate::engine::HoldHook;
 use crate::env::{FaultPoint, Faults};
 use crate::restore::{self, RestoreOptions};
 use crate::vault::{Level, Selector};
@@ -11,7 +11,6 @@ use crate::vault::{Level, Selector};
 fn a_panic_of_a_hook_fails_the_operation_and_nothing_else() {
     let place = Place::new();
     let hold: HoldHook = Arc::new(|_| panic!("while the writers are held"));
-    let checkpoint: CheckpointHook = Arc::new(|_| panic!("in a checkpoint"));
     let turns = Mutex::new(0);
     let options = move || {
         let mut options = BackupOptions::default();
@@ -20,30 +19,18 @@ fn a_panic_of_a_hook_fails_the_operation_and_nothing_else() {
         match *turn {
             1 => panic!("in the options"),
             2 => options.capture.hold = Some(Arc::clone(&hold)),
-            3 => options.capture.hooks.push(("store".to_owned(), Arc::clone(&checkpoint))),
-            4 => return Err(Error::unavailable("not now")),
+            3 => return Err(Error::unavailable("not now")),
             _ => {}
         }
         Ok(options)
     };
     let agent = place.builder().options_from(options).start().unwrap();
-    let store = place.node().join("store");
     let failures = [
         ("bug", "in the options"),
         ("bug", "while the writers are held"),
-        ("bug", "in a checkpoint"),
         ("unavailable", "not now"),
     ];
     for (index, (kind, words)) in failures.into_iter().enumerate() {
-        if words == "in a checkpoint" {
-            // The looks of a RocksDB, for whose checkpoint the hook is asked.
-            std::fs::create_dir(&store).unwrap();
-            for name in ["CURRENT", "MANIFEST-000001", "IDENTITY", "OPTIONS-000002"] {
-                std::fs::write(store.join(name), "MANIFEST-000001\n").unwrap();
-            }
-        } else if store.exists() {
-            std::fs::remove_dir_all(&store).unwrap();
-        }
         let failed = run(&agent, Task::Backup);
         assert_eq!((failed.state, failed.kind.as_deref()), (State::Failed, Some(kind)), "{words}");
         assert!(failed.reason.as_ref().unwrap().contains(words), "{:?}", failed.reason);
@@ -53,6 +40,45 @@ fn a_panic_of_a_hook_fails_the_operation_and_nothing_else() {
     }
     completed(&agent, Task::Backup);
     assert_eq!(agent.status().failures, 0);
+}
+
+#[cfg(feature = "rocksdb")]
+#[test]
+fn a_panic_of_a_checkpoint_hook_fails_the_operation_and_the_next_one_succeeds() {
+    use rust_rocksdb::{DB, checkpoint::Checkpoint};
+    let place = Place::new();
+    std::fs::remove_file(place.node().join("state.sqlite")).unwrap();
+    let store = DB::open_default(place.node().join("store")).unwrap();
+    store.put("height", "7").unwrap();
+    let turns = Mutex::new(0);
+    let hook: crate::engine::CheckpointHook = Arc::new(move |target| {
+        let mut turn = turns.lock().unwrap_or_else(PoisonError::into_inner);
+        *turn += 1;
+        match *turn {
+            1 => panic!("before the checkpoint"),
+            2 => {
+                Checkpoint::new(&store)?.create_checkpoint(target)?;
+                panic!("after the checkpoint")
+            }
+            3 => Err("the store says no".into()),
+            _ => Ok(Checkpoint::new(&store)?.create_checkpoint(target)?),
+        }
+    });
+    let mut options = BackupOptions::default();
+    options.capture.hooks.push(("store".to_owned(), hook));
+    let agent = place.builder().options(options).start().unwrap();
+    for words in ["before the checkpoint", "after the checkpoint", "store"] {
+        let failed = run(&agent, Task::Backup);
+        assert_eq!(failed.state, State::Failed);
+        assert!(failed.reason.as_ref().unwrap().contains(words), "{:?}", failed.reason);
+        assert_eq!(place.snapshots(), 0);
+    }
+    completed(&agent, Task::Backup);
+    completed(&agent, Task::RestoreTest);
+    // Nothing is left of the checkpoints that came to nothing.
+    let names = std::fs::read_dir(place.node()).unwrap().map(|entry| entry.unwrap().file_name());
+    let names: std::collections::BTreeSet<_> = names.collect();
+    assert_eq!(names, [OWN_DIR, "store"].map(Into::into).into());
 }
 
 #[test]
@@ -74,32 +100,21 @@ fn a_vault_that_can_not_be_reached_fails_backups_until_it_can() {
     };
     let builder = Agent::builder(place.node(), source, place.actor()).rules(quiet());
     let agent = builder.env(hands.env()).start().unwrap();
-    until_told(&agent, |warnings| warnings.contains("the key store has gone"));
+    let told = |words: &str| agent.status().warnings.concat().contains(words).then_some(());
+    until(&agent, || told("the key store has gone"));
     let failed = run(&agent, Task::Backup);
     assert_eq!(failed.kind.as_deref(), Some("unavailable"));
     assert!(agent.status().warnings.concat().contains("no route"));
     assert_eq!((agent.status().snapshots, agent.status().failures), (None, 1));
-    // By then it is looked at again, without anybody asking.
-    for _ in 0..2 {
+    // It is looked at again without anybody asking.
+    let mut changes = agent.changes();
+    while agent.status().snapshots.is_none() {
+        changes.mark_unchanged();
         hands.pass(&agent, Duration::from_secs(300));
+        futures::executor::block_on(changes.changed()).unwrap();
     }
-    until(&agent, || agent.status().snapshots);
     assert!(agent.status().warnings.is_empty());
     completed(&agent, Task::Backup);
-}
-
-/// Waits for a warning of the status.
-fn until_told(agent: &Agent, told: impl Fn(&str) -> bool) {
-    let worker = &agent.0.worker;
-    let vault = |shared: &mut Shared| !told(shared.trouble.vault.as_deref().unwrap_or_default());
-    until_state(worker, vault);
-}
-
-/// The thread tells of no chore at its start, so the state itself is asked.
-fn until_state(worker: &Worker, mut other: impl FnMut(&mut Shared) -> bool) {
-    while other(&mut worker.shared()) {
-        std::thread::yield_now();
-    }
 }
 
 #[test]
@@ -172,6 +187,7 @@ fn another_agent_that_prunes_the_vault_fails_no_backup_and_the_policy_is_applied
     drop(other);
     hands.pass(&agent, Duration::from_secs(60 * 60));
     until(&agent, || (place.snapshots() == 1).then_some(()));
+    agent.stop();
     assert!(agent.status().warnings.is_empty());
 }
 

@@ -51,6 +51,10 @@ fn the_first_backup_comes_soon_after_a_start_however_young_the_last_one_is() {
     run(&mut when, Task::Backup, Trigger::Start, State::Completed, at(10));
     assert_eq!(when.due(at(DAY + 9)), []);
     assert_eq!(when.due(at(DAY + 10)), [(Task::Backup, Trigger::Schedule)]);
+    let rules = Rules { first_after: Some(seconds(10)), ..every(DAY) };
+    let mut overdue = When::new(rules, None, None, at(0));
+    assert_eq!(overdue.due(at(9)), []);
+    assert_eq!(overdue.due(at(10)), [(Task::Backup, Trigger::Start)]);
 }
 
 #[test]
@@ -205,6 +209,7 @@ fn the_longest_times_do_no_harm() {
         restore_test: Some(Duration::MAX),
         debounce: Duration::MAX,
         delay_max: Duration::MAX,
+        age_max: Duration::MAX,
     };
     let now = Now { monotonic: Duration::MAX, wall: Time::from_nanos(i64::MAX) };
     for now in [now, at(0)] {

@@ -273,3 +273,14 @@ fn record_named(vault: &Vault, node: &NodeName, number: u64) -> String {
     assert!(vault.store().put_new(&name, object).unwrap());
     name
 }
+
+/// A node that is asynchronous drops its last agent, and with it the vault, wherever it likes.
+#[test]
+fn a_store_can_be_dropped_where_tasks_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let location: Location = dir.path().join("vault").to_str().unwrap().parse().unwrap();
+    let secret = Secret::Key(zeroize::Zeroizing::new([1; 32]));
+    let made = Vault::create(&location, &secret, false, &Env::system()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async { drop(made) });
+}

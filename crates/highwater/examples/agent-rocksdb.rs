@@ -1,0 +1,75 @@
+//! A node that keeps its state in RocksDB, with Highwater's agent inside: `cargo run --example
+//! agent-rocksdb -- DIR [--once]`. DIR gets the node, a vault and its key. With `--once` the node
+//! writes, is backed up and tested, and the program ends; else it goes on until its input does.
+//! A checkpoint is made by the node itself, so that any binding of RocksDB will do.
+#![allow(clippy::print_stdout, reason = "a program that tells what it does")]
+
+use std::error::Error;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater::Env;
+use highwater::agent::{Agent, Cadence, Rules, State, Task};
+use highwater::backup::BackupOptions;
+use highwater::engine::CheckpointHook;
+use highwater::vault::{Actor, Location, Secret, Vault};
+use rust_rocksdb::DB;
+use rust_rocksdb::checkpoint::Checkpoint;
+
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+fn main() -> Outcome<()> {
+    let dir = PathBuf::from(std::env::args_os().nth(1).ok_or("give a directory")?);
+    let once = std::env::args().any(|argument| argument == "--once");
+    let node = dir.join("node");
+    std::fs::create_dir_all(&node)?;
+    let store = Arc::new(DB::open_default(node.join("store"))?);
+    let (vault, actor) = vault(&dir)?;
+
+    // All that the node does for its backups.
+    let of_hook = Arc::clone(&store);
+    let hook: CheckpointHook =
+        Arc::new(move |target| Ok(Checkpoint::new(&of_hook)?.create_checkpoint(target)?));
+    let mut options = BackupOptions::default();
+    options.capture.hooks.push(("store".to_owned(), hook));
+    let every = Cadence::Every(Duration::from_secs(6 * 60 * 60));
+    let agent = Agent::builder(&node, vault, actor)
+        .options(options)
+        .rules(Rules { backup: Some(every), ..Rules::default() })
+        .start()?;
+
+    store.put("channel/1", "open")?;
+    agent.changed(); // What must not be lost is backed up soon,
+    if once {
+        run(&agent, Task::Backup)?; // or at once.
+        run(&agent, Task::RestoreTest)?;
+    } else {
+        std::io::stdin().read_to_end(&mut Vec::new())?;
+    }
+    agent.stop();
+    Ok(())
+}
+
+fn run(agent: &Agent, task: Task) -> Outcome<()> {
+    let done = agent.wait(agent.begin(task)?.id)?;
+    let snapshot = done.snapshot.map(|snapshot| snapshot.to_string()).unwrap_or_default();
+    println!("{} {}: {} bytes {snapshot}", task.name(), done.state.name(), done.bytes_done);
+    match done.state {
+        State::Completed => Ok(()),
+        _ => Err(done.reason.unwrap_or_default().into()),
+    }
+}
+
+/// The vault beside the node, made at the first start. A real one lies on another machine.
+fn vault(dir: &Path) -> Outcome<(Vault, Actor)> {
+    let (env, key, path) = (Env::system(), dir.join("vault.key"), dir.join("vault"));
+    let location = Location::Local(std::path::absolute(&path)?);
+    let vault = if path.exists() {
+        Vault::open(&location, &Secret::from_key_file(&key)?, &env)?
+    } else {
+        Vault::create(&location, &Secret::create_key_file(&key)?, false, &env)?.vault
+    };
+    Ok((vault, Actor { state_dir: dir.join("state"), name: "agent-rocksdb".to_owned() }))
+}

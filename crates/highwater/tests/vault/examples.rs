@@ -1,0 +1,51 @@
+//! The examples of the agent: programs that run and end by themselves.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// An example as cargo has built it, beside the tests.
+fn example(name: &str) -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let built = tests.parent().and_then(Path::parent).unwrap().join("examples").join(name);
+    assert!(built.exists(), "cargo has not built {}", built.display());
+    built
+}
+
+fn run(name: &str, arguments: &[&str]) -> String {
+    let Output { status, stdout, stderr } =
+        Command::new(example(name)).args(arguments).output().unwrap();
+    let stderr = String::from_utf8_lossy(&stderr);
+    assert!(status.success(), "{name}: {status}: {stderr}");
+    String::from_utf8(stdout).unwrap()
+}
+
+#[test]
+fn each_example_of_an_agent_backs_up_and_goes_on_where_it_was() {
+    for name in ["agent-sqlite", "agent-rocksdb"] {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().to_str().unwrap();
+        for _ in 0..2 {
+            let told = run(name, &[dir, "--once"]);
+            assert!(told.contains("backup completed"), "{told}");
+            assert!(told.contains("restore_test completed"), "{told}");
+        }
+    }
+}
+
+#[test]
+fn two_databases_behind_a_hold_hook_are_of_the_instant_that_was_marked() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().to_str().unwrap();
+    for _ in 0..3 {
+        let told = run("agent-two-databases", &[dir, "--once"]);
+        assert_eq!(told.matches(": height ").count(), 2, "{told}");
+    }
+}
+
+#[test]
+fn idle_agents_are_measured() {
+    let told = run("idle-agents", &["3", "0"]);
+    let measured: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(measured["agents"], 3);
+    assert!(measured["resident_kib"].as_u64().unwrap() > 0);
+}
