@@ -55,12 +55,13 @@ impl Clock for SharedClock {
 
 /// A temporary directory with nodes and a vault, agents that do nothing by themselves, and a server.
 pub(crate) struct World {
+    /// Each message lets one pause end. It goes first: what is held ends with it, so that an agent that
+    /// is dropped waits for nothing.
+    steps: Option<Sender<()>>,
     runtime: Runtime,
     running: Option<Running>,
     agents: Agents,
     clock: Arc<Steps>,
-    /// Each message lets one pause end.
-    steps: Option<Sender<()>>,
     dir: tempfile::TempDir,
 }
 

@@ -30,7 +30,7 @@ impl Worker {
     fn back_up(&self, control: &Control) -> Result<Done> {
         restore::refuse_interrupted(&self.dir)?;
         let mut options = (self.options)()?;
-        options.node.get_or_insert_with(|| self.node.clone());
+        options.node = Some(self.node.clone());
         let mut warnings = Vec::new();
         if self.newest_failed() {
             options.full = true;
@@ -47,7 +47,7 @@ impl Worker {
         let mut silent = Control::new(control.env.clone());
         silent.cancel = control.cancel.clone();
         // The backup stands, whatever becomes of older ones.
-        match self.retain(&vault, &silent) {
+        match self.retain(&silent) {
             Err(error) if error.kind() != Kind::Conflict => {
                 warnings.push(format!("the retention policy was not applied yet: {error}"));
             }
@@ -57,18 +57,12 @@ impl Worker {
         Ok(Done { snapshot: Some(report.snapshot), warnings })
     }
 
-    /// Applies the retention policy, outside a backup.
-    pub(super) fn retain_again(&self, control: &Control) {
+    /// Applies the retention policy; where it can't be, it is tried again later. Another agent may be
+    /// at it in the same vault: a conflict that is no failure.
+    pub(super) fn retain(&self, control: &Control) -> Result<()> {
         let work = || self.vault.get().and_then(|vault| self.forget_and_prune(&vault, control));
         let applied = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
             .unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
-        self.note_chore(Chore::Retention, applied.as_ref().err());
-    }
-
-    /// Applies the retention policy; where it can't be, it is tried again later. Another agent may be
-    /// at it in the same vault: a conflict that is no failure.
-    fn retain(&self, vault: &Vault, control: &Control) -> Result<()> {
-        let applied = self.forget_and_prune(vault, control);
         self.note_chore(Chore::Retention, applied.as_ref().err());
         applied
     }
