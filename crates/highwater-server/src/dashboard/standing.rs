@@ -165,8 +165,6 @@ mod tests {
     use highwater::agent::Snapshot;
     use highwater::ids::{Seq, Time};
 
-    const AGE_MAX: Duration = Duration::from_secs(26 * 3600);
-
     fn time(hours: i64) -> Time {
         Time::from_nanos(hours * 3600 * 1_000_000_000)
     }
@@ -203,6 +201,7 @@ mod tests {
             last_restore_test: None,
             restore_tested: None,
             failures: 0,
+            age_max: std::time::Duration::from_secs(26 * 3600),
             next_backup: None,
             warnings: Vec::new(),
         }
@@ -210,7 +209,7 @@ mod tests {
 
     fn words(status: &Status) -> Vec<(Tone, &'static str)> {
         let server = Server { scheme: "http", host: "localhost:1".to_owned(), token: false };
-        let found = findings(status, AGE_MAX, &server);
+        let found = findings(status, &server);
         found.iter().map(|finding| (finding.tone, finding.word)).collect()
     }
 

@@ -78,7 +78,9 @@ impl Teller {
             }
         };
         for operation in operations.iter().rev() {
-            if told.insert(operation.id, operation.state) != Some(operation.state) {
+            let news = told.insert(operation.id, operation.state) != Some(operation.state);
+            // People are told once it begins.
+            if news && (self.json || operation.state != State::Queued) {
                 tell(self.json, &document(operation), &line(operation));
             }
         }
