@@ -120,8 +120,10 @@ impl Rust {
             ("fn", true) => {
                 let line = self.line(at);
                 let lines = self.line(item_end - 1) - line + 1;
-                let test =
-                    attributes.iter().any(|(_, text)| text == "test" || text.ends_with("::test"));
+                // `tokio::test` may have arguments.
+                let name_of = |text: &str| text.split('(').next().unwrap_or_default().to_owned();
+                let mut names = attributes.iter().map(|(_, text)| name_of(text));
+                let test = names.any(|text| text == "test" || text.ends_with("::test"));
                 self.functions.push(Function { name, line, lines, test });
             }
             ("mod", true) => self.inline_modules.push(at..item_end),
@@ -305,11 +307,12 @@ mod tests {
 
     #[test]
     fn functions_have_their_lines_and_tests_are_known() {
-        let text = "fn a() {\n}\n#[test]\n#[should_panic]\nfn b()\nwhere\n    X: Y,\n{\n    c();\n}\ntrait T { fn d(&self); }\n";
+        let text = "fn a() {\n}\n#[test]\n#[should_panic]\nfn b()\nwhere\n    X: Y,\n{\n    c();\n}\ntrait T { fn d(&self); }\n\
+            #[tokio::test(flavor = \"multi_thread\")]\nasync fn e() {\n}\n";
         let rust = parse(text);
         let found: Vec<_> =
             rust.functions.iter().map(|f| (f.name.as_str(), f.line, f.lines, f.test)).collect();
-        assert_eq!(found, [("a", 1, 2, false), ("b", 5, 6, true)]);
+        assert_eq!(found, [("a", 1, 2, false), ("b", 5, 6, true), ("e", 13, 2, true)]);
     }
 
     #[test]
