@@ -26,7 +26,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "restore",
         ],
     ),
-    ("archive", &["error", "ids", "env", "control", "durable", "vault"]),
+    ("archive", &["error", "ids", "env", "control", "direct", "durable", "vault"]),
     ("backup", &["error", "ids", "env", "control", "node", "guard", "engine", "vault"]),
     (
         "restore",

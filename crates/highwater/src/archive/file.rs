@@ -2,30 +2,29 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Seek as _, Write};
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
+use crate::direct::SequentialWriter;
 use crate::durable;
 use crate::env::{Env, FaultPoint};
 use crate::error::{Error, Kind, Result};
 use crate::ids::encode;
 
-/// What is written is collected into pieces of so many bytes.
-const BUFFER_BYTES: usize = 1 << 20;
 const SUFFIX: &[u8] = b".part";
 
-/// Writes the file `path` through `write`, and shows it to `verify`, from its beginning, before it
-/// gets its name. Whatever fails, nothing of it stays.
+/// Writes the file `path` through `write`, and asks `verify` before it gets its name. Whatever fails,
+/// nothing of it stays.
 pub(super) fn write<T, V>(
     path: &Path,
     replace: bool,
     env: &Env,
     write: impl FnOnce(&mut dyn Write) -> Result<T>,
-    verify: impl FnOnce(&str, &File, &T) -> Result<V>,
+    verify: impl FnOnce(&T) -> Result<V>,
 ) -> Result<(T, V)> {
     let text = || encode(path.as_os_str().as_bytes());
     let name = path
@@ -36,13 +35,11 @@ pub(super) fn write<T, V>(
     refuse_existing(path, replace)?;
     collect(parent, name)?;
     let part = Part::new(parent, name, env)?;
-    let mut buffer = BufWriter::with_capacity(BUFFER_BYTES, &part.file);
-    let written = write(&mut buffer)?;
     let failed = |error| Error::io("writing the archive", error).entry(text());
-    buffer.flush().map_err(failed)?;
-    drop(buffer);
-    (&part.file).rewind().map_err(failed)?;
-    let verified = verify(&text(), &part.file, &written)?;
+    let mut direct = Direct(SequentialWriter::new(part.file.try_clone().map_err(failed)?));
+    let written = write(&mut direct)?;
+    direct.0.finish().map_err(failed)?;
+    let verified = verify(&written)?;
     env.fault(FaultPoint::ExportSync)?;
     part.file.sync_all().map_err(failed)?;
     env.fault(FaultPoint::ExportRename)?;
@@ -60,6 +57,19 @@ pub(super) fn refuse_existing(path: &Path, replace: bool) -> Result<()> {
         }
         Some(_) if !replace => Err(exists(path)),
         _ => Ok(()),
+    }
+}
+
+/// An archive goes past the page cache, as packs do; its end is written by who finishes it.
+struct Direct(SequentialWriter);
+
+impl Write for Direct {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@
 //! written and read once, from its beginning to its end, in bounded memory, so that it can go through
 //! a pipe or over a network. The format is documented in `docs/archive-format.md`.
 
+mod arrive;
 mod chain;
 mod file;
 mod format;
@@ -120,7 +121,7 @@ impl<'a> Export<'a> {
         replace: bool,
         control: &Control,
     ) -> Result<ExportReport> {
-        file::write(path, replace, &control.env, |out| self.write(out, control), |_, _, _| Ok(()))
+        file::write(path, replace, &control.env, |out| self.write(out, control), |_| Ok(()))
             .map(|(report, ())| report)
     }
 }
@@ -139,8 +140,8 @@ pub struct Received {
 }
 
 /// Writes an archive that comes from elsewhere to a file of mode 0600: whole and durable, or not at
-/// all. `write` brings its bytes; what they became on disk is then read again, up to the end marker,
-/// and `accept` may refuse what it turns out to be.
+/// all. `write` brings its bytes, which are read while they arrive, up to the end marker, and `accept` may
+/// refuse what it turns out to be.
 ///
 /// No key is needed, so that nothing here tells who made the archive: who opens or imports it
 /// verifies that, with the key.
@@ -155,10 +156,15 @@ pub fn receive<T>(
     write: impl FnOnce(&mut dyn Write) -> Result<T>,
     accept: impl FnOnce(&T, &Received) -> Result<()>,
 ) -> Result<(T, Received)> {
-    file::write(path, replace, &control.env, write, |name, file, written| {
-        let received = read::Reader::open(name, Box::new(file), control)?.whole()?;
-        accept(written, &received)?;
-        Ok(received)
+    std::thread::scope(|scope| {
+        let name = crate::ids::encode(path.as_os_str().as_encoded_bytes());
+        let (shown, reading) = arrive::read(scope, name, control);
+        let write = |out: &mut dyn Write| write(&mut arrive::Arriving::new(out, shown));
+        file::write(path, replace, &control.env, write, |written| {
+            let received = arrive::outcome(reading)?;
+            accept(written, &received)?;
+            Ok(received)
+        })
     })
 }
 

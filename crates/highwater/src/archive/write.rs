@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::io::Write;
 
 use crate::control::{Control, Event};
+use crate::direct::AlignedBuffer;
 use crate::env::FaultPoint;
 use crate::error::{Error, Result};
 use crate::ids::PackId;
@@ -164,6 +165,7 @@ fn pass_pack(vault: &Vault, pack: PackRef, out: &mut Output<'_>, control: &Contr
     let index = &open.index;
     let mut plain = Vec::new();
     let mut copy = Vec::new();
+    let mut buffer = AlignedBuffer::default();
     let mut frame = 0;
     let first = if index.frames() == 0 { pack.size } else { index.range(0).start };
     out.put(&vault.store().get_range(&open.name, 0..first)?)?;
@@ -176,7 +178,8 @@ fn pass_pack(vault: &Vault, pack: PackRef, out: &mut Output<'_>, control: &Contr
             last += 1;
         }
         end = index.range(last).end;
-        let bytes = vault.store().get_range(&open.name, start..end)?;
+        vault.store().read(&open.name, start..end, &mut buffer)?;
+        let bytes = buffer.bytes();
         for number in frame..=last {
             let wrong = || {
                 Error::corrupt(format!("frame {number} of the pack was changed"))
@@ -198,7 +201,7 @@ fn pass_pack(vault: &Vault, pack: PackRef, out: &mut Output<'_>, control: &Contr
                 }
             }
         }
-        out.put(&bytes)?;
+        out.put(bytes)?;
         control.report(Event::Bytes(end - start));
         frame = last + 1;
     }
