@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use highwater::agent::VaultSource;
 use highwater::vault::{Actor, Vault};
-use highwater::{Error, Kind, Result};
+use highwater::{Env, Error, Kind, Result};
 use highwater_server::Agents;
 
 use super::node;
@@ -20,6 +20,7 @@ pub(super) struct Fleet {
     nodes: BTreeMap<String, NodeSettings>,
     stories: BTreeMap<String, Story>,
     json: bool,
+    env: Env,
     vault: VaultSource,
     actor: Actor,
     data_dir: PathBuf,
@@ -40,6 +41,7 @@ impl Fleet {
             nodes: BTreeMap::new(),
             stories: BTreeMap::new(),
             json: context.json,
+            env: context.env().clone(),
             vault,
             actor: context.actor()?,
             data_dir: data_dir(settings)?,
@@ -92,7 +94,7 @@ impl Fleet {
                         self.end(&name);
                     }
                     let (vault, actor) = (self.vault.clone(), self.actor.clone());
-                    let agent = node::start(&node, vault, actor, &self.data_dir)?;
+                    let agent = node::start(&node, vault, actor, &self.data_dir, &self.env)?;
                     self.stories.insert(name.clone(), Story::begin(agent.clone(), self.json)?);
                     self.agents.add(agent);
                     started += 1;

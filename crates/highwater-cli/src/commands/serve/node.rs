@@ -8,7 +8,7 @@ use highwater::engine::freeze::Freeze;
 use highwater::engine::{self, CaptureOptions, DiscoverOptions, EngineKind};
 use highwater::guard::GuardKind;
 use highwater::vault::Actor;
-use highwater::{Error, Kind, Result};
+use highwater::{Env, Error, Kind, Result};
 
 use crate::settings::{CaptureMode, NodeSettings};
 use crate::supervisor;
@@ -19,6 +19,7 @@ pub(super) fn start(
     vault: VaultSource,
     actor: Actor,
     data_dir: &Path,
+    env: &Env,
 ) -> Result<Agent> {
     if !settings.dir.is_dir() {
         return Err(Error::not_found("the node directory is not there")
@@ -31,6 +32,7 @@ pub(super) fn start(
         .rules(settings.rules()?)
         .retention(settings.retention.clone())
         .options_from(move || capture.options())
+        .env(env.clone())
         .start()
 }
 
