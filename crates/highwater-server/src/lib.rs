@@ -22,6 +22,8 @@ mod server;
 mod state;
 mod stream;
 mod tls;
+#[cfg(feature = "vss")]
+pub mod vss;
 
 pub use agents::Agents;
 pub use auth::{NewToken, Scope, TokenInfo, Tokens};

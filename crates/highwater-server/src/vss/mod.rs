@@ -1,0 +1,25 @@
+//! The Versioned Storage Service: what nodes keep on a server, each value with a version, each put one
+//! transaction. Wire-compatible with the published clients; the protocol is in `docs/vss.md`.
+//!
+//! A request goes `http` (bytes, who) ─ [`Service`] (rules of the protocol, a [`plan`]) ─ [`Backend`]
+//! (SQLite or PostgreSQL), which is handed nothing that the rules forbid.
+
+mod backend;
+mod limits;
+mod observe;
+mod plan;
+mod postgres;
+mod service;
+mod sqlite;
+#[cfg(test)]
+mod tests;
+
+pub use backend::{
+    Backend, Change, Commit, Digest, Keep, Page, Place, Policy, Refusal, Restored, Stats,
+    StoreName, StoreStats, Versioned,
+};
+pub use limits::Limits;
+pub use observe::Event;
+pub use plan::{Effect, Expect, Fault, Heads, Plan, Then, tag};
+pub use service::Service;
+pub use sqlite::Sqlite;

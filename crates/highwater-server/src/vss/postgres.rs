@@ -1,0 +1,1 @@
+//! Stores in PostgreSQL: many nodes, several server processes over one database.
