@@ -21,5 +21,6 @@ pub use backend::{
 pub use limits::Limits;
 pub use observe::Event;
 pub use plan::{Effect, Expect, Fault, Heads, Plan, Then, tag};
+pub use postgres::Postgres;
 pub use service::Service;
 pub use sqlite::Sqlite;
