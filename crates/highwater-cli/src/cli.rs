@@ -3,6 +3,8 @@
 //! No flag has a default from the environment here: `settings` resolves flag, environment and file
 //! in one place.
 
+mod vss;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +14,11 @@ use clap_complete::Shell;
 use highwater::ids::{NodeName, Time};
 use highwater::vault::{Level, Share};
 use highwater_server::Scope;
+
+pub(crate) use vss::{
+    VssAuth, VssCommand, VssDatabaseArgs, VssHistoryCommand, VssHistoryListArgs,
+    VssHistoryRestoreArgs, VssPolicyArgs, VssServeArgs, VssStatsArgs, VssStoreArgs,
+};
 
 use crate::values;
 
@@ -108,6 +115,9 @@ pub(crate) enum Command {
     /// Make, list or remove the tokens that callers of the agent need
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Serve versioned stores to nodes, and administer them
+    #[command(subcommand)]
+    Vss(VssCommand),
     /// Print the completions for a shell
     Completions(CompletionsArgs),
     /// Write the manual pages into a directory

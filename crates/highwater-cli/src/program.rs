@@ -121,6 +121,7 @@ fn execute(context: &Context, command: &Command) -> Result<Answer> {
         Command::Run(args) => commands::run::run(context, args),
         Command::Serve(args) => commands::serve::run(context, args),
         Command::Token(command) => commands::token::run(context, command),
+        Command::Vss(command) => commands::vss::run(context, command),
         Command::Completions(args) => commands::completions::run(args),
         Command::Man(args) => commands::man::run(args),
     }

@@ -16,19 +16,23 @@ use crate::credentials::StoreVariables;
 use crate::keys::KeySource;
 
 mod agent;
+mod vss;
 
 pub(crate) use agent::{AgentSettings, CaptureMode, NodeSettings};
+pub(crate) use vss::VssSettings;
 
 const CONFIG: &str = "HIGHWATER_CONFIG";
 const KEY_FILE: &str = "HIGHWATER_KEY_FILE";
 const MNEMONIC_FILE: &str = "HIGHWATER_MNEMONIC_FILE";
 const NODE: &str = "HIGHWATER_NODE";
 const PASSPHRASE_FILE: &str = "HIGHWATER_PASSPHRASE_FILE";
+const POSTGRES: &str = "HIGHWATER_POSTGRES";
 const STATE_DIR: &str = "HIGHWATER_STATE_DIR";
 const VAULT: &str = "HIGHWATER_VAULT";
 
 /// Every variable that means something.
-const KNOWN: &[&str] = &[CONFIG, KEY_FILE, MNEMONIC_FILE, NODE, PASSPHRASE_FILE, STATE_DIR, VAULT];
+const KNOWN: &[&str] =
+    &[CONFIG, KEY_FILE, MNEMONIC_FILE, NODE, PASSPHRASE_FILE, POSTGRES, STATE_DIR, VAULT];
 
 /// The variables that choose a fault, known only to a program that has fault points.
 #[cfg(feature = "fault-points")]
@@ -99,6 +103,8 @@ struct File {
     tls: Option<agent::TlsTable>,
     #[serde(default)]
     node: Vec<agent::NodeTable>,
+    #[serde(default)]
+    vss: vss::VssTable,
 }
 
 #[derive(Default, Deserialize)]
@@ -123,6 +129,8 @@ pub(crate) struct Settings {
     stores: StoreVariables,
     /// What the file says of the agent.
     agent: AgentSettings,
+    /// What environment and file say of the versioned store.
+    vss: VssSettings,
     /// The file, where there is one.
     file: Option<PathBuf>,
 }
@@ -142,7 +150,12 @@ impl Settings {
                 environment.xdg("XDG_STATE_HOME", ".local/state").map(|dir| dir.join("highwater"))
             }
         };
+        let mut vss = file.vss;
+        if let Some(url) = environment.text(POSTGRES)? {
+            vss = VssSettings { postgres: Some(url), data_dir: None, ..vss };
+        }
         Ok(Settings {
+            vss,
             vault: environment.text(VAULT)?.or(file.vault),
             key: key.or(file.key),
             node: environment.text(NODE)?.map(|text| text.parse()).transpose()?,
@@ -194,6 +207,11 @@ impl Settings {
         &self.agent
     }
 
+    /// What is said of the versioned store.
+    pub(crate) fn vss(&self) -> &VssSettings {
+        &self.vss
+    }
+
     /// The settings file that was read.
     pub(crate) fn file(&self) -> Option<&Path> {
         self.file.as_deref()
@@ -219,6 +237,7 @@ struct FromFile {
     vault: Option<String>,
     key: Option<KeySource>,
     agent: AgentSettings,
+    vss: VssSettings,
     path: Option<PathBuf>,
 }
 
@@ -266,7 +285,8 @@ fn read_file(config: Option<&Path>, environment: &Environment) -> Result<FromFil
         Some(_) => error,
         None => error.entry(&name),
     })?;
-    Ok(FromFile { vault: url.transpose()?, key, agent, path: Some(path) })
+    let vss = file.vss.resolve(base);
+    Ok(FromFile { vault: url.transpose()?, key, agent, vss, path: Some(path) })
 }
 
 fn below(base: &Path, path: &str) -> Result<String> {

@@ -78,7 +78,7 @@ pub(crate) struct Running {
 struct OneCall(Calls);
 
 impl Calls {
-    fn begin(&self) -> Running {
+    pub(crate) fn begin(&self) -> Running {
         self.0.running.fetch_add(1, Ordering::Relaxed);
         self.0.begun.fetch_add(1, Ordering::Relaxed);
         Running { _call: Arc::new(OneCall(self.clone())) }

@@ -65,19 +65,39 @@ struct Family {
 }
 
 pub(crate) fn router(state: Arc<State>) -> Router {
-    if let Some(handle) = recorder() {
-        let mut stopping = state.stopping.subscribe();
-        tokio::spawn(async move {
-            let mut due = tokio::time::interval(FOLD_EVERY);
-            loop {
-                tokio::select! {
-                    _ = due.tick() => handle.run_upkeep(),
-                    _ = stopping.wait_for(|stopping| *stopping) => return,
-                }
-            }
-        });
-    }
+    let mut stopping = state.stopping.subscribe();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = upkeep() => {}
+            _ = stopping.wait_for(|stopping| *stopping) => {}
+        }
+    });
     Router::new().route("/metrics", get(scrape)).with_state(state)
+}
+
+/// Folds what histograms have gathered, for as long as it is asked to run; ends at once where the
+/// process has another recorder.
+pub(crate) async fn upkeep() {
+    let Some(handle) = recorder() else { return };
+    let mut due = tokio::time::interval(FOLD_EVERY);
+    loop {
+        due.tick().await;
+        handle.run_upkeep();
+    }
+}
+
+/// One request to the versioned store.
+#[cfg(feature = "vss")]
+pub(crate) fn vss_request(method: &'static str, code: u16, took: Duration) {
+    metrics::histogram!("highwater_vss_request_seconds", "method" => method, "code" => code.to_string())
+        .record(took.as_secs_f64());
+}
+
+/// All that this process has counted.
+#[cfg(feature = "vss")]
+pub(crate) fn text() -> Response {
+    let text = recorder().map(PrometheusHandle::render).unwrap_or_default();
+    ([(CONTENT_TYPE, TEXT)], text).into_response()
 }
 
 async fn scrape(Shared(state): Shared<Arc<State>>) -> Response {

@@ -26,6 +26,7 @@ pub(crate) mod show;
 pub(crate) mod snapshots;
 pub(crate) mod status;
 pub(crate) mod token;
+pub(crate) mod vss;
 
 mod record;
 

@@ -19,6 +19,7 @@ use crate::exit;
 use crate::settings::{Environment, Settings};
 
 use fleet::Fleet;
+pub(super) use story::tell as tell_as;
 
 /// Threads that drive connections; what blocks has threads of its own.
 const DRIVERS: usize = 2;
@@ -39,20 +40,31 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<Answer> {
 }
 
 /// The signals that a server listens to.
-struct Signals {
+pub(super) struct Signals {
     end: Signal,
     interrupt: Signal,
     reload: Signal,
 }
 
 impl Signals {
-    fn listen() -> Result<Signals> {
+    pub(super) fn listen() -> Result<Signals> {
         let listen = |kind| signal(kind).map_err(|error| Error::io("the signal handlers", error));
         Ok(Signals {
             end: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
             reload: listen(SignalKind::hangup())?,
         })
+    }
+
+    /// Returns when the process is to end; there is nothing to read again.
+    pub(super) async fn end(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.end.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.reload.recv() => {}
+            }
+        }
     }
 }
 
@@ -140,12 +152,12 @@ fn read_again(file: Option<&Path>) -> Result<Settings> {
 }
 
 /// Tells what happens: a document a line to standard output, or a line for people to standard error.
-fn tell(context: &Context, document: &Value, text: &str) {
+pub(super) fn tell(context: &Context, document: &Value, text: &str) {
     story::tell(context.json, document, text);
 }
 
 /// Tells systemd, where that has started us and listens.
-fn notify(states: &[NotifyState<'_>]) {
+pub(super) fn notify(states: &[NotifyState<'_>]) {
     // Nobody is there to be told, or has gone: that stops no backup.
     let _ = sd_notify::notify(states);
 }

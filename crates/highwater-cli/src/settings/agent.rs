@@ -36,6 +36,13 @@ pub(super) struct TlsTable {
     key: PathBuf,
 }
 
+impl TlsTable {
+    /// Certificate chain and key; relative paths are meant from `base`.
+    pub(super) fn files(self, base: &Path) -> (PathBuf, PathBuf) {
+        (base.join(self.cert), base.join(self.key))
+    }
+}
+
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NodeTable {
@@ -195,7 +202,7 @@ impl Tables {
             tokens_file: self.tokens_file.map(|file| base.join(file)),
             audit_file: self.audit_file.map(|file| base.join(file)),
             data_dir: self.data_dir.map(|dir| base.join(dir)),
-            tls: self.tls.map(|tls| (base.join(tls.cert), base.join(tls.key))),
+            tls: self.tls.map(|tls| tls.files(base)),
             nodes,
         })
     }

@@ -4,16 +4,19 @@
 //! A request goes `http` (bytes, who) ─ [`Service`] (rules of the protocol, a [`plan`]) ─ [`Backend`]
 //! (SQLite or PostgreSQL), which is handed nothing that the rules forbid.
 
+mod auth;
 mod backend;
+mod extensions;
+mod http;
 mod limits;
 mod observe;
 mod plan;
 mod postgres;
+mod server;
 mod service;
 mod sqlite;
-#[cfg(test)]
-mod tests;
 
+pub use auth::Auth;
 pub use backend::{
     Backend, Change, Commit, Digest, Keep, Page, Place, Policy, Refusal, Restored, Stats,
     StoreName, StoreStats, Versioned,
@@ -22,5 +25,6 @@ pub use limits::Limits;
 pub use observe::Event;
 pub use plan::{Effect, Expect, Fault, Heads, Plan, Then, tag};
 pub use postgres::Postgres;
+pub use server::{Running, VssBuilder, VssServer};
 pub use service::Service;
 pub use sqlite::Sqlite;

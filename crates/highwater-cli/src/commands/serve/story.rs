@@ -14,7 +14,7 @@ use crate::{exit, format, output};
 const OPERATIONS_MAX: u32 = 16;
 
 /// Tells what happens: a document a line to standard output, or a line for people to standard error.
-pub(super) fn tell(json: bool, document: &Value, text: &str) {
+pub(in crate::commands) fn tell(json: bool, document: &Value, text: &str) {
     if json {
         // Whoever read has gone: that ends no agent.
         let _ = output::tell(&document.to_string());

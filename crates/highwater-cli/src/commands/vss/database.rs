@@ -1,0 +1,73 @@
+//! Which database is meant, and what it says.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use highwater::{Error, Kind, Result};
+use highwater_server::vss::{Backend, Refusal, Sqlite, StoreName};
+
+use crate::cli::{VssDatabaseArgs, VssStoreArgs};
+use crate::context::Context;
+
+/// What is opened, and by whom.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum As {
+    Server,
+    /// Beside a server that may run.
+    Administrator,
+}
+
+enum Database {
+    Dir(PathBuf),
+    Postgres(String),
+}
+
+/// Opens the database of the flags, else of the environment or the settings file.
+pub(super) async fn open(
+    context: &Context,
+    args: &VssDatabaseArgs,
+    by: As,
+) -> Result<Arc<dyn Backend>> {
+    let env = context.env();
+    Ok(match database(context, args)? {
+        Database::Dir(dir) => Arc::new(match by {
+            As::Server => Sqlite::serve(&dir, env)?,
+            As::Administrator => Sqlite::administer(&dir, env)?,
+        }),
+        Database::Postgres(_) => return Err(Error::input("PostgreSQL is not served yet")),
+    })
+}
+
+fn database(context: &Context, args: &VssDatabaseArgs) -> Result<Database> {
+    if let Some(dir) = &args.data_dir {
+        return Ok(Database::Dir(dir.clone()));
+    }
+    if let Some(url) = &args.postgres {
+        return Ok(Database::Postgres(url.clone()));
+    }
+    let settings = context.settings.vss();
+    match (&settings.data_dir, &settings.postgres) {
+        (Some(_), Some(_)) => {
+            Err(Error::input("the settings name both a directory and a PostgreSQL database"))
+        }
+        (Some(dir), None) => Ok(Database::Dir(dir.clone())),
+        (None, Some(url)) => Ok(Database::Postgres(url.clone())),
+        (None, None) => Err(Error::input("no database was given").hint(
+            "give --data-dir or --postgres, set HIGHWATER_POSTGRES, or write either under [vss] in \
+             highwater.toml",
+        )),
+    }
+}
+
+pub(super) fn store(args: &VssStoreArgs) -> StoreName {
+    StoreName { user: args.user.clone(), id: args.store.clone() }
+}
+
+/// What an administrator is told.
+pub(super) fn told(refusal: Refusal) -> Error {
+    match refusal {
+        Refusal::Conflict(why) => Error::new(Kind::Conflict, why),
+        Refusal::Invalid(why) => Error::input(why),
+        Refusal::Failed(error) => error,
+    }
+}

@@ -1,0 +1,227 @@
+//! A VSS server on one port.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum_server::Handle;
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use highwater::{Env, Error, Result};
+use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, JoinHandle};
+
+use super::backend::Refusal;
+use super::http::{self, State};
+use super::limits::Limits;
+use super::observe::Event;
+use super::{Auth, Backend, Service};
+use crate::connection::Gate;
+use crate::{metrics, tls};
+
+/// Requests that run get so long to end when a server stops.
+const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
+/// Old values that nobody need keep are deleted so often.
+const PRUNE_EVERY: Duration = Duration::from_secs(60 * 60);
+/// Bytes of the head of a request.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// A server of stores.
+pub struct VssServer;
+
+impl VssServer {
+    /// A server over `backend`, on a free port of 127.0.0.1 and by signatures where nothing else is said.
+    pub fn builder(backend: Arc<dyn Backend>) -> VssBuilder {
+        VssBuilder {
+            backend,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            tls: None,
+            allow_http: false,
+            auth: Auth::signature(),
+            limits: Limits::default(),
+            env: Env::system(),
+            log: None,
+        }
+    }
+}
+
+/// How a server is made: [`VssServer::builder`].
+pub struct VssBuilder {
+    backend: Arc<dyn Backend>,
+    address: SocketAddr,
+    tls: Option<tls::Files>,
+    allow_http: bool,
+    auth: Auth,
+    limits: Limits,
+    env: Env,
+    log: Option<Box<dyn Fn(&Event) + Send + Sync>>,
+}
+
+impl VssBuilder {
+    /// Where it listens. Other than on loopback it needs TLS.
+    #[must_use]
+    pub fn listen(mut self, address: SocketAddr) -> VssBuilder {
+        self.address = address;
+        self
+    }
+
+    /// The files of a chain of certificates and of its private key, as PEM.
+    #[must_use]
+    pub fn tls(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> VssBuilder {
+        self.tls = Some(tls::Files { cert: cert.into(), key: key.into() });
+        self
+    }
+
+    /// Serves without TLS on other addresses than loopback too: something in front of it has TLS.
+    #[must_use]
+    pub fn allow_http(mut self, allow: bool) -> VssBuilder {
+        self.allow_http = allow;
+        self
+    }
+
+    /// How clients show who they are.
+    #[must_use]
+    pub fn auth(mut self, auth: Auth) -> VssBuilder {
+        self.auth = auth;
+        self
+    }
+
+    /// How much it does at once.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> VssBuilder {
+        self.limits = limits;
+        self
+    }
+
+    /// The clock.
+    #[must_use]
+    pub fn env(mut self, env: Env) -> VssBuilder {
+        self.env = env;
+        self
+    }
+
+    /// Gets told what happens, on the thread that it happens on.
+    #[must_use]
+    pub fn log(mut self, log: impl Fn(&Event) + Send + Sync + 'static) -> VssBuilder {
+        self.log = Some(Box::new(log));
+        self
+    }
+
+    /// Starts the server on the runtime that this is called on.
+    ///
+    /// # Errors
+    /// Input where it would serve others than this machine without TLS, or without asking who they are,
+    /// and where certificate or key can't be used; what taking the port says.
+    pub async fn start(self) -> Result<Running> {
+        self.refuse_open()?;
+        let tls = self.tls.as_ref().map(|files| tls::load(&files.cert, &files.key)).transpose()?;
+        let name = self.address.to_string();
+        let failed = |error| Error::io("listening", error).entry(&name);
+        let listener = TcpListener::bind(self.address).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let backend = Arc::clone(&self.backend);
+        let state = Arc::new(State {
+            service: Service::new(self.backend),
+            auth: self.auth,
+            memory: Arc::new(Semaphore::new(http::pieces(self.limits.bodies_bytes))),
+            limits: self.limits,
+            env: self.env,
+            log: self.log,
+        });
+        let handle = Handle::new();
+        let task = serve(listener, &state, tls, &handle).map_err(failed)?;
+        let upkeep = vec![
+            tokio::spawn(prune(Arc::clone(&state))).abort_handle(),
+            tokio::spawn(metrics::upkeep()).abort_handle(),
+        ];
+        Ok(Running { address, handle, backend, task, upkeep })
+    }
+
+    fn refuse_open(&self) -> Result<()> {
+        if self.address.ip().to_canonical().is_loopback() {
+            return Ok(());
+        }
+        let address = self.address;
+        if self.auth.is_none() {
+            return Err(Error::input(format!(
+                "{address} is not loopback, and nobody is asked who they are"
+            ))
+            .hint("take signatures or tokens, or listen on 127.0.0.1"));
+        }
+        if self.tls.is_none() && !self.allow_http {
+            return Err(Error::input(format!("{address} is not loopback, and there is no TLS"))
+                .hint(
+                    "give a certificate and a key; or allow HTTP, where something in front has TLS",
+                ));
+        }
+        Ok(())
+    }
+}
+
+/// A server that runs. Dropped, it goes on.
+pub struct Running {
+    address: SocketAddr,
+    handle: Handle<SocketAddr>,
+    backend: Arc<dyn Backend>,
+    task: JoinHandle<std::io::Result<()>>,
+    upkeep: Vec<AbortHandle>,
+}
+
+impl Running {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes no more requests, lets those that run end, and closes the database once they have: no write
+    /// that was answered is lost. What takes longer than ten seconds is cut off.
+    ///
+    /// # Errors
+    /// Unavailable where it had stopped by itself, and why.
+    pub async fn shutdown(self) -> Result<()> {
+        self.handle.graceful_shutdown(Some(SHUTDOWN_WAIT));
+        let ended = self.task.await;
+        self.upkeep.iter().for_each(AbortHandle::abort);
+        self.backend.close().await;
+        let ended = ended.map_err(|error| Error::bug("the server has panicked").source(error))?;
+        ended.map_err(|error| Error::io("serving", error).entry(self.address.to_string()))
+    }
+}
+
+fn serve(
+    listener: TcpListener,
+    state: &Arc<State>,
+    tls: Option<RustlsConfig>,
+    handle: &Handle<SocketAddr>,
+) -> std::io::Result<JoinHandle<std::io::Result<()>>> {
+    let mut server = axum_server::from_tcp(listener)?.handle(handle.clone());
+    server.http_builder().http1().max_buf_size(HEAD_BYTES_MAX).pipeline_flush(true);
+    let service = http::router(Arc::clone(state)).into_make_service();
+    let limits = &state.limits;
+    let gate = Gate::new(crate::Limits {
+        connections: limits.connections,
+        request_wait: limits.request_wait,
+        idle_wait: limits.idle_wait,
+        write_wait: limits.write_wait,
+        ..crate::Limits::default()
+    });
+    Ok(match tls {
+        Some(tls) => {
+            let acceptor = RustlsAcceptor::new(tls).handshake_timeout(limits.request_wait);
+            tokio::spawn(server.acceptor(acceptor.acceptor(gate)).serve(service))
+        }
+        None => tokio::spawn(server.acceptor(gate).serve(service)),
+    })
+}
+
+/// Deletes what no policy keeps, now and then.
+async fn prune(state: Arc<State>) {
+    let mut due = tokio::time::interval(PRUNE_EVERY);
+    loop {
+        due.tick().await;
+        if let Err(Refusal::Failed(error)) = state.service.backend().prune().await {
+            state.tell(&Event::Failed { method: "prune", message: error.to_string() });
+        }
+    }
+}
