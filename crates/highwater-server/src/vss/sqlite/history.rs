@@ -179,9 +179,11 @@ impl Batch<'_> {
 
     /// Deletes old values, and the commits that can't be restored without them.
     pub(super) fn prune(&mut self, store: i64, old: &[(i64, i64)]) -> Result<(), Refusal> {
-        for (value, _) in old {
-            cached(self.connection, "DELETE FROM old WHERE id = ?1 AND store = ?2")
-                .and_then(|mut delete| delete.execute([*value, store]))
+        for (value, until) in old {
+            // They were read a moment ago: history may have ended and begun since, and a number be that
+            // of another one, but then of a later commit.
+            cached(self.connection, "DELETE FROM old WHERE id = ?1 AND store = ?2 AND until = ?3")
+                .and_then(|mut delete| delete.execute([*value, store, *until]))
                 .map_err(failed)?;
         }
         let oldest = old.iter().map(|(_, until)| *until).max().unwrap_or(0);
