@@ -50,7 +50,7 @@ impl Postgres {
     ///
     /// # Errors
     /// Input where the URL is malformed, or the server would lose what it has acknowledged (`fsync` is
-    /// off), or the database is not UTF-8; conflict where a newer program made its tables; denied where
+    /// off), or the database is not UTF-8; not found where there is no such database; conflict where a newer program made its tables; denied where
     /// the user may not; unavailable where the server can't be reached.
     pub async fn connect(url: &str, env: Env) -> Result<Postgres> {
         let server = Server::parse(url)?;

@@ -199,6 +199,23 @@ async fn a_fenced_store_has_one_head_whoever_writes() {
     assert_eq!(kind(&servers[0].delete(&name, "head.new", -1).await), "invalid");
 }
 
+/// On one thread all of these are handed in before the first is on its way: they go as one transaction.
+#[tokio::test]
+async fn heads_that_come_together_are_told_apart() {
+    let cluster = Cluster::shared();
+    let server = connect(&cluster.database()).await;
+    for round in 0..5 {
+        let name = store(&format!("s{round}"));
+        server.change(&name, Change { fence: Some(true), history: None }).await.unwrap();
+        let heads: Vec<String> = (0..12).map(|number| format!("head.{number}")).collect();
+        let puts = heads.iter().map(|head| server.put(&name, plan(&[(head, 0, b"mine")], &[])));
+        let answers = futures::future::join_all(puts).await;
+        let landed = answers.iter().filter(|answer| kind(answer) == "ok").count();
+        let page = server.list(&name, "head.", None, 100).await.unwrap();
+        assert_eq!((landed, page.keys.len()), (1, 1));
+    }
+}
+
 /// What was acknowledged is there after a crash, and the servers go on by themselves.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crash_of_postgresql_loses_nothing_that_was_acknowledged() {

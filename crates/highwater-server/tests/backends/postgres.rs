@@ -38,7 +38,7 @@ async fn a_server_that_would_lose_what_it_acknowledges_is_refused() {
     assert_eq!(error.kind(), Kind::Input, "{error}");
     assert!(error.to_string().contains("LATIN1") && error.hint_text().is_some());
 
-    assert_eq!(refused(&cluster.url("none")).await.kind(), Kind::Input);
+    assert_eq!(refused(&cluster.url("none")).await.kind(), Kind::NotFound);
 }
 
 #[tokio::test]

@@ -19,10 +19,13 @@ use super::tls::Tls;
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// A connection on which nothing comes for so long is asked for a sign of life.
 const SILENCE: Duration = Duration::from_secs(30);
+/// And again so often, and so many times, before it is given up.
+const SILENCE_AGAIN: Duration = Duration::from_secs(10);
+const SILENCES: u32 = 3;
 /// What was sent and not acknowledged for so long ends a connection.
 const UNHEARD_MAX: Duration = Duration::from_secs(30);
-/// How long one waits for a connection of a pool.
-const POOL_WAIT: Duration = Duration::from_secs(20);
+/// How long one waits for a connection to be free, and to be made and set up.
+pub(super) const POOL_WAIT: Duration = Duration::from_secs(20);
 /// The oldest PostgreSQL that is known to do.
 const OLDEST: i32 = 140_000;
 
@@ -32,10 +35,12 @@ pub(super) const STATEMENT_MAX: Duration = Duration::from_secs(60);
 pub(super) const LONG_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// What each session is set to: nothing that an operator has set for other programs weakens a commit.
-/// `remote_apply` is stronger than `on`, and stays.
+/// `remote_apply` is stronger than `on`, and stays. Plans are made once: those made anew for each request
+/// go by what few rows a prefix is guessed to have, and sort a whole store for one page of it.
 const SESSION: &str = "
     SET search_path = pg_catalog;
     SET jit = off;
+    SET plan_cache_mode = force_generic_plan;
     SET statement_timeout = '60s';
     SET lock_timeout = 0;
     SET idle_in_transaction_session_timeout = '120s';
@@ -81,6 +86,12 @@ impl Server {
             config.tcp_user_timeout(UNHEARD_MAX);
         }
         config.keepalives_idle(config.get_keepalives_idle().min(SILENCE));
+        if config.get_keepalives_interval().is_none() {
+            config.keepalives_interval(SILENCE_AGAIN);
+        }
+        if config.get_keepalives_retries().is_none() {
+            config.keepalives_retries(SILENCES);
+        }
         Ok(Server { config, tls, writes: false })
     }
 

@@ -48,7 +48,7 @@ pub(super) fn failure(error: &tokio_postgres::Error) -> Error {
         (_, "42501") => {
             Error::denied(text()).hint("the user must own the database, or be granted CREATE on it")
         }
-        (_, "3D000") => Error::input(text()).hint("make the database first"),
+        (_, "3D000") => Error::not_found(text()).hint("make the database first"),
         (_, "42P01" | "42883" | "3F000") => {
             Error::conflict("the tables of the service are not there, or are not as it made them")
         }

@@ -190,33 +190,30 @@ impl Back<'_> {
 
     /// Some of what the commit holds, in the order of keys: key, value, the version that is there now.
     async fn after(&self, last: Option<&str>) -> Result<Vec<Row>, Refusal> {
-        let statement = self
-            .transaction
-            .prepare_cached(
-                "WITH held AS MATERIALIZED (
-                     (SELECT key, true AS now, 0::bigint AS until, length(value) AS bytes
-                     FROM vss.items
-                     WHERE store = $1 AND since <= $2 AND ($3::text IS NULL OR key > $3)
-                     ORDER BY key LIMIT $4)
-                     UNION ALL
-                     (SELECT key, false, until, length(value) FROM vss.old_values
-                     WHERE store = $1 AND since <= $2 AND until > $2
-                         AND ($3::text IS NULL OR key > $3)
-                     ORDER BY key LIMIT $4)),
-                 chunk AS (
-                     SELECT key, now, until,
-                         sum(bytes) OVER (ORDER BY key) - bytes AS before
-                     FROM held ORDER BY key LIMIT $4)
-                 SELECT s.key, CASE WHEN s.now THEN i.value ELSE o.value END, i.version
-                 FROM chunk s
-                 LEFT JOIN vss.items i ON i.store = $1 AND i.key = s.key
-                 LEFT JOIN vss.old_values o
-                     ON NOT s.now AND o.store = $1 AND o.key = s.key AND o.until = s.until
-                 WHERE s.before < $5
-                 ORDER BY s.key",
-            )
-            .await
-            .map_err(failed)?;
+        // Two statements: an index serves neither of these where one says both.
+        let after = if last.is_some() { "key > $3" } else { "key >= $3" };
+        let sql = format!(
+            "WITH held AS MATERIALIZED (
+                 (SELECT key, true AS now, 0::bigint AS until, length(value) AS bytes
+                 FROM vss.items WHERE store = $1 AND since <= $2 AND {after}
+                 ORDER BY key LIMIT $4)
+                 UNION ALL
+                 (SELECT key, false, until, length(value) FROM vss.old_values
+                 WHERE store = $1 AND since <= $2 AND until > $2 AND {after}
+                 ORDER BY key LIMIT $4)),
+             chunk AS (
+                 SELECT key, now, until, sum(bytes) OVER (ORDER BY key) - bytes AS before
+                 FROM held ORDER BY key LIMIT $4)
+             SELECT s.key, CASE WHEN s.now THEN i.value ELSE o.value END, i.version
+             FROM chunk s
+             LEFT JOIN vss.items i ON i.store = $1 AND i.key = s.key
+             LEFT JOIN vss.old_values o
+                 ON NOT s.now AND o.store = $1 AND o.key = s.key AND o.until = s.until
+             WHERE s.before < $5
+             ORDER BY s.key"
+        );
+        let last = last.unwrap_or_default();
+        let statement = self.transaction.prepare_cached(&sql).await.map_err(failed)?;
         self.transaction
             .query(&statement, &[&self.id, &self.to, &last, &CHUNK_KEYS, &CHUNK_BYTES])
             .await

@@ -15,7 +15,7 @@ use tokio_postgres::{Client, Statement};
 
 use super::super::backend::{Refusal, StoreName};
 use super::super::plan::{Effect, Expect, HEAD_PREFIX, Heads, Plan, Then};
-use super::connect::{STATEMENT_MAX, Server};
+use super::connect::{POOL_WAIT, STATEMENT_MAX, Server};
 use super::failure::{failed, failure, lost, no_connection, passes, too_large};
 
 /// Connections that write.
@@ -176,6 +176,8 @@ struct Lane {
 
 /// Why a call has no outcomes.
 enum Trouble {
+    /// There is no connection, and so nothing was asked.
+    Unconnected(Error),
     Postgres(tokio_postgres::Error),
     /// Nothing has come back for too long.
     Silent,
@@ -188,7 +190,7 @@ impl Trouble {
     fn is_of_connection(&self) -> bool {
         match self {
             Trouble::Postgres(error) => lost(error),
-            Trouble::Silent => true,
+            Trouble::Unconnected(_) | Trouble::Silent => true,
             Trouble::Contended => false,
         }
     }
@@ -197,6 +199,13 @@ impl Trouble {
         match self {
             Trouble::Postgres(error) if too_large(error) => too_many_bytes(),
             Trouble::Postgres(error) => Refusal::Failed(failure(error)),
+            Trouble::Unconnected(error) => {
+                let again = Error::new(error.kind(), error.message());
+                Refusal::Failed(match error.hint_text() {
+                    Some(hint) => again.hint(hint),
+                    None => again,
+                })
+            }
             Trouble::Silent => Refusal::Failed(
                 Error::unavailable("PostgreSQL does not answer")
                     .hint("whether the write has landed is not known"),
@@ -296,9 +305,15 @@ impl Lane {
         {
             return Ok(session.clone());
         }
-        let (client, _) = self.server.session().await.map_err(Trouble::Postgres)?;
-        let put = client.prepare(PUT).await.map_err(Trouble::Postgres)?;
-        let session = Session { client: Arc::new(client), put };
+        let making = async {
+            let (client, _) = self.server.session().await?;
+            let put = client.prepare(PUT).await?;
+            Ok(Session { client: Arc::new(client), put })
+        };
+        let session = tokio::time::timeout(POOL_WAIT, making)
+            .await
+            .map_err(|_| Trouble::Unconnected(Error::unavailable("PostgreSQL does not answer")))?
+            .map_err(|error: tokio_postgres::Error| Trouble::Unconnected(failure(&error)))?;
         self.session = Some(session.clone());
         Ok(session)
     }
