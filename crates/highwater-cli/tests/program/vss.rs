@@ -15,7 +15,8 @@ use crate::world::World;
 /// A running server, killed when it is dropped.
 struct Server {
     child: Child,
-    lines: BufReader<ChildStdout>,
+    /// Open for as long as it runs, so that it can go on telling.
+    _lines: BufReader<ChildStdout>,
     address: SocketAddr,
 }
 
@@ -43,7 +44,7 @@ impl Server {
         lines.read_line(&mut line).unwrap();
         let line: Value = serde_json::from_str(&line).unwrap();
         let address = line["address"].as_str().unwrap().parse().unwrap();
-        Server { child, lines, address }
+        Server { child, _lines: lines, address }
     }
 
     fn client(&self) -> Client {
@@ -181,7 +182,7 @@ fn one_server_serves_a_directory() {
 }
 
 #[test]
-fn what_can_t_be_served_is_said_before_anything_is_made() {
+fn what_can_t_be_served_is_said() {
     let world = World::new();
     for (arguments, words) in [
         (vec![], "no database was given"),
@@ -195,7 +196,7 @@ fn what_can_t_be_served_is_said_before_anything_is_made() {
     ] {
         let all = [vec!["vss", "serve", "--json"], arguments].concat();
         let error = world.run(&all).code(2).error("input");
-        assert!(error["message"].as_str().unwrap().contains(words), "{error}");
+        assert!(error["error"]["message"].as_str().unwrap().contains(words), "{error}");
     }
     world.run(&["vss", "stats", "--data-dir", "none", "--json"]).code(3).error("not_found");
 }

@@ -69,7 +69,13 @@ impl Client {
     }
 
     /// Sends a request.
-    pub(crate) fn request(&mut self, method: &str, path: &str, more: &str, body: &[u8]) -> Result<()> {
+    pub(crate) fn request(
+        &mut self,
+        method: &str,
+        path: &str,
+        more: &str,
+        body: &[u8],
+    ) -> Result<()> {
         let authorization = self.authorization.as_ref();
         let authorization =
             authorization.map(|value| format!("authorization: {value}\r\n")).unwrap_or_default();
