@@ -15,8 +15,6 @@ mod postgres;
 mod server;
 mod service;
 mod sqlite;
-#[cfg(test)]
-mod tests;
 
 pub use auth::Auth;
 pub use backend::{
@@ -26,6 +24,7 @@ pub use backend::{
 pub use limits::Limits;
 pub use observe::Event;
 pub use plan::{Effect, Expect, Fault, Heads, Plan, Then, tag};
+pub use postgres::Postgres;
 pub use server::{Running, VssBuilder, VssServer};
 pub use service::Service;
 pub use sqlite::Sqlite;
