@@ -9,6 +9,7 @@ mod s3;
 mod series;
 mod stream;
 mod tools;
+mod vss;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -70,6 +71,14 @@ struct Options {
 
 /// Runs what was chosen.
 pub(crate) fn run(args: &[String]) -> Result<()> {
+    if let [only, part, rest @ ..] = args
+        && only == "--only"
+    {
+        return match part.as_str() {
+            "vss" => vss::run(rest, &mut std::io::stdout().lock()),
+            _ => bail!("{part} is no part of the bench; {USAGE}; or {}", vss::USAGE),
+        };
+    }
     let options = parse(args)?;
     std::fs::create_dir_all(&options.dir)?;
     let tools: Vec<Tool> = options.tools.iter().copied().filter(|tool| tool.is_there()).collect();

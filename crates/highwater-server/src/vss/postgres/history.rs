@@ -203,12 +203,12 @@ impl Back<'_> {
                      WHERE store = $1 AND since <= $2 AND until > $2
                          AND ($3::text IS NULL OR key > $3)
                      ORDER BY key LIMIT $4)),
-                 some AS (
+                 chunk AS (
                      SELECT key, now, until,
                          sum(bytes) OVER (ORDER BY key) - bytes AS before
                      FROM held ORDER BY key LIMIT $4)
                  SELECT s.key, CASE WHEN s.now THEN i.value ELSE o.value END, i.version
-                 FROM some s
+                 FROM chunk s
                  LEFT JOIN vss.items i ON i.store = $1 AND i.key = s.key
                  LEFT JOIN vss.old_values o
                      ON NOT s.now AND o.store = $1 AND o.key = s.key AND o.until = s.until

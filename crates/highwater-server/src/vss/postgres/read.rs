@@ -102,7 +102,7 @@ const PREFIX: &str = "
     few AS MATERIALIZED (
         SELECT i.key, i.version, i.place FROM vss.items i
         WHERE i.store = (SELECT id FROM s) AND i.key >= $5 AND i.key < $6
-        ORDER BY i.key LIMIT $7 + 1),
+        ORDER BY i.key LIMIT $7::bigint + 1),
     p AS (
         SELECT * FROM (
             SELECT f.key, f.version, f.place FROM few f
