@@ -9,6 +9,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/highwater/target
+CLIENTS_TARGET_DIR := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/highwater/clients-target
 # What a longer search means: cases of each property test, seeds of the simulation, junk for the server.
 NIGHTLY_CASES ?= 20000
 NIGHTLY_SEEDS ?= 50000
@@ -61,13 +62,19 @@ nextest: setup ## The tests
 	@scripts/stage nextest cargo nextest run --workspace --all-features
 
 .PHONY: test-clients
-test-clients: setup ## A node with a RocksDB binding of its own, and the agent inside: built and run
+test-clients: setup ## A node with the agent inside; the VSS clients of three generations and an LDK node: built and run
 	@# Its binding takes the same prebuilt C++, by the headers of that, so nothing is built twice.
 	@scripts/stage test-clients cargo clippy --locked --all-targets \
 	  --manifest-path examples/rocksdb-binding/Cargo.toml -- -D warnings
 	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
 	  scripts/stage test-clients cargo run --quiet --locked \
 	  --manifest-path examples/rocksdb-binding/Cargo.toml -- "$$dir" --once
+	@# An LDK node takes minutes to build, once; nothing of it is built for anything else.
+	@scripts/stage test-clients cargo build --locked --package highwater-cli
+	@CARGO_TARGET_DIR=$(CLIENTS_TARGET_DIR) scripts/stage test-clients cargo clippy --locked --all-targets \
+	  --manifest-path examples/vss-clients/Cargo.toml -- -D warnings
+	@CARGO_TARGET_DIR=$(CLIENTS_TARGET_DIR) VSS_PROGRAM=$(CARGO_TARGET_DIR)/debug/highwater \
+	  scripts/stage test-clients cargo test --locked --manifest-path examples/vss-clients/Cargo.toml
 
 .PHONY: doctests
 doctests: setup ## The examples in the documentation of the libraries
@@ -82,7 +89,7 @@ rustdoc: setup ## The documentation builds, and its links lead somewhere
 
 .PHONY: nightly
 nightly: setup ## The same tests with longer searches (NIGHTLY_CASES, NIGHTLY_SEEDS), the model's larger ones too
-	@PROPTEST_CASES=$(NIGHTLY_CASES) HIGHWATER_MODEL=large HIGHWATER_SIM_SEEDS=$(NIGHTLY_SEEDS) HIGHWATER_JUNK=$(NIGHTLY_JUNK) \
+	@PROPTEST_CASES=$(NIGHTLY_CASES) HIGHWATER_MODEL=large HIGHWATER_SIM_SEEDS=$(NIGHTLY_SEEDS) HIGHWATER_JUNK=$(NIGHTLY_JUNK) HIGHWATER_KILLS=100 \
 	  scripts/stage nightly cargo nextest run --workspace --all-features
 
 .PHONY: lint-deps
@@ -99,8 +106,10 @@ build: setup ## The program, optimised
 BENCH ?= --size 2000 --repeat 3 --scale 200,2000,8000
 
 .PHONY: bench
-bench: build ## Figures beside cp, restic, borg, rustic, ldb and sqlite3, on the same data in one run
+bench: build ## Figures beside cp, restic, borg, rustic, ldb and sqlite3, on the same data in one run; streams, agents
 	@scripts/setup bench
+	@scripts/stage 'bench: examples' cargo build --release --locked --package highwater \
+	  --example idle-agents --example agent-overhead
 	@scripts/stage bench cargo xtask bench $(BENCH)
 
 .PHONY: install

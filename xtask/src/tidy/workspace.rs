@@ -14,9 +14,9 @@ const CRATES: &[&str] = &[
     "xtask",
 ];
 
-/// Crates with a workspace of their own: what they link can't be linked into a program of this one. They
-/// inherit no lints, so they state them.
-const APART: &[&str] = &["examples/rocksdb-binding"];
+/// Crates with a workspace of their own: what they link can't be linked into a program of this one, or is
+/// much and of no use to it. They inherit no lints, so they state them.
+const APART: &[&str] = &["examples/rocksdb-binding", "examples/vss-clients"];
 
 pub(super) fn check(tree: &Tree) -> Vec<Problem> {
     const ROOT: &str = "Cargo.toml";

@@ -61,4 +61,7 @@ mod strangers;
 #[cfg(test)]
 mod tree;
 mod usage;
+mod vss;
+#[path = "../../../highwater-server/tests/wire/mod.rs"]
+mod wire;
 mod world;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use highwater::{Error, Kind, Result};
-use highwater_server::vss::{Backend, Refusal, Sqlite, StoreName};
+use highwater_server::vss::{Backend, Postgres, Refusal, Sqlite, StoreName};
 
 use crate::cli::{VssDatabaseArgs, VssStoreArgs};
 use crate::context::Context;
@@ -34,7 +34,7 @@ pub(super) async fn open(
             As::Server => Sqlite::serve(&dir, env)?,
             As::Administrator => Sqlite::administer(&dir, env)?,
         }),
-        Database::Postgres(_) => return Err(Error::input("PostgreSQL is not served yet")),
+        Database::Postgres(url) => Arc::new(Postgres::connect(&url, env.clone()).await?),
     })
 }
 

@@ -1,1 +1,167 @@
+use std::time::Duration;
 
+use highwater::env::Clock;
+use highwater::ids::Time;
+use http::HeaderValue;
+use jsonwebtoken::{EncodingKey, Header};
+use k256::ecdsa::SigningKey;
+use k256::ecdsa::signature::hazmat::PrehashSigner as _;
+use serde_json::{Value, json};
+
+use super::*;
+
+/// A clock that stands.
+struct At(u64);
+
+impl Clock for At {
+    fn now(&self) -> Time {
+        Time::from_nanos(i64::try_from(self.0).unwrap() * 1_000_000_000)
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn pause(&self, _: Duration) {}
+}
+
+const NOW: u64 = 1_800_000_000;
+
+fn headers(value: &str) -> HeaderMap {
+    [(AUTHORIZATION, HeaderValue::from_str(value).unwrap())].into_iter().collect()
+}
+
+fn user(auth: &Auth, value: &str, now: u64) -> Result<String, VssError> {
+    auth.user(&headers(value), &Env::system().with_clock(At(now)))
+}
+
+fn signed(key: &SigningKey, time: &str) -> String {
+    let point = key.verifying_key().to_sec1_point(true);
+    let hash =
+        Sha256::new().chain_update(SIGNED).chain_update(&point).chain_update(time).finalize();
+    let signature: Signature = key.sign_prehash(&hash).unwrap();
+    format!("{}{}{time}", hex::encode(&point), hex::encode(signature.to_bytes()))
+}
+
+#[test]
+fn a_signature_is_good_for_a_day_either_way() {
+    let auth = Auth::signature();
+    let key = SigningKey::from_slice(&[7; 32]).unwrap();
+    let header = signed(&key, &NOW.to_string());
+    let who = user(&auth, &header, NOW).unwrap();
+    assert_eq!(who, header[..KEY_DIGITS]);
+    for (now, good) in [
+        (NOW + SIGNATURE_SECONDS, true),
+        (NOW - SIGNATURE_SECONDS, true),
+        (NOW + SIGNATURE_SECONDS + 1, false),
+        (NOW - SIGNATURE_SECONDS - 1, false),
+    ] {
+        assert_eq!(user(&auth, &header, now).is_ok(), good, "{now}");
+    }
+    let other = SigningKey::from_slice(&[8; 32]).unwrap();
+    assert_ne!(user(&auth, &signed(&other, &NOW.to_string()), NOW).unwrap(), who);
+}
+
+#[test]
+fn what_is_no_signature_is_refused() {
+    let auth = Auth::signature();
+    let key = SigningKey::from_slice(&[7; 32]).unwrap();
+    let other = SigningKey::from_slice(&[8; 32]).unwrap();
+    let time = NOW.to_string();
+    let good = signed(&key, &time);
+    let stolen = format!("{}{}", &signed(&other, &time)[..KEY_DIGITS], &good[KEY_DIGITS..]);
+    let later = format!("{}{}", &good[..KEY_DIGITS + SIGNATURE_DIGITS], NOW + 1);
+    let mut flipped = good.clone().into_bytes();
+    flipped[KEY_DIGITS + 5] ^= 1;
+    let flipped = String::from_utf8(flipped).unwrap();
+    for wrong in [
+        "",
+        "Bearer x",
+        &good[..KEY_DIGITS + SIGNATURE_DIGITS],
+        &good[..KEY_DIGITS + 3],
+        &format!("{good}x"),
+        &format!("{good}{good}"),
+        &good.replace(&time, "-1"),
+        &good.replace(&time, "99999999999999999999999"),
+        &"0".repeat(KEY_DIGITS + SIGNATURE_DIGITS + 10),
+        &"g".repeat(KEY_DIGITS + SIGNATURE_DIGITS + 10),
+        &stolen,
+        &later,
+        &flipped,
+    ] {
+        assert!(matches!(user(&auth, wrong, NOW), Err(VssError::AuthError(_))), "{wrong}");
+    }
+    let missing = auth.user(&HeaderMap::new(), &Env::system());
+    assert!(matches!(missing, Err(VssError::AuthError(_))));
+    assert!(user(&auth, &good, NOW).is_ok());
+}
+
+/// Made by `openssl`: a private key and its public one, of so many bits.
+fn rsa(bits: u32) -> (String, String) {
+    let openssl = |words: &[&str], input: &str| {
+        use std::io::Write as _;
+        use std::process::{Command, Stdio};
+        let mut child = Command::new("openssl")
+            .args(words)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+    };
+    let private = openssl(&["genrsa", "-traditional", &bits.to_string()], "");
+    let public = openssl(&["rsa", "-pubout"], &private);
+    (private, public)
+}
+
+fn token(private: &str, header: &Header, claims: &Value) -> String {
+    let key = EncodingKey::from_rsa_pem(private.as_bytes()).unwrap();
+    format!("Bearer {}", jsonwebtoken::encode(header, claims, &key).unwrap())
+}
+
+#[test]
+fn a_token_names_its_user_until_it_ends() {
+    let (private, public) = rsa(2048);
+    let (foreign, _) = rsa(2048);
+    let auth = Auth::jwt(&public).unwrap();
+    let now = u64::try_from(Env::system().now().as_nanos() / 1_000_000_000).unwrap();
+    let rs256 = Header::new(Algorithm::RS256);
+    let good = token(&private, &rs256, &json!({"sub": "alice", "exp": now + 600}));
+    assert_eq!(user(&auth, &good, now).unwrap(), "alice");
+    let leeway = token(&private, &rs256, &json!({"sub": "alice", "exp": now - 30}));
+    assert_eq!(user(&auth, &leeway, now).unwrap(), "alice");
+    let long = "x".repeat(NAME_MAX + 1);
+    for wrong in [
+        token(&private, &rs256, &json!({"sub": "alice", "exp": now - 120})),
+        token(&private, &rs256, &json!({"sub": "alice"})),
+        token(&private, &rs256, &json!({"exp": now + 600})),
+        token(&private, &rs256, &json!({"sub": "alice", "exp": now + 600, "aud": "them"})),
+        token(&private, &rs256, &json!({"sub": "alice", "exp": now + 600, "nbf": now + 300})),
+        token(&private, &rs256, &json!({"sub": long, "exp": now + 600})),
+        token(&private, &rs256, &json!({"sub": "a\0", "exp": now + 600})),
+        token(&private, &Header::new(Algorithm::RS384), &json!({"sub": "alice", "exp": now + 600})),
+        token(&foreign, &rs256, &json!({"sub": "alice", "exp": now + 600})),
+        good.replace("Bearer ", ""),
+        "Bearer ".to_owned(),
+        "Bearer a.b.c".to_owned(),
+    ] {
+        assert!(matches!(user(&auth, &wrong, now), Err(VssError::AuthError(_))), "{wrong}");
+    }
+}
+
+#[test]
+fn a_key_that_can_t_be_trusted_is_refused() {
+    let (private, public) = rsa(1024);
+    for (pem, words) in [
+        (public.as_str(), "fewer than 2,048 bits"),
+        (private.as_str(), "no RSA public key"),
+        ("", "no RSA public key"),
+        ("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "no RSA public key"),
+    ] {
+        let error = Auth::jwt(pem).err().expect(words);
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    assert!(Auth::jwt(&rsa(2048).1).is_ok());
+}

@@ -1,0 +1,321 @@
+//! The server of stores beside the one that the clients' makers publish: puts, pages, memory. One run, one
+//! machine, one PostgreSQL.
+
+mod list;
+mod load;
+mod message;
+mod server;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use load::{Load, Outcome};
+use message::Shape;
+use server::{Postgres, Server, Which, World};
+
+pub(super) const USAGE: &str = "--only vss: [--servers sqlite,postgres,upstream] [--seconds N] \
+    [--repeat N] [--keys N] [--minutes N] [--dir DIR] [--program FILE]";
+
+/// What is measured.
+struct Options {
+    servers: Vec<Which>,
+    /// Of each load.
+    time: Duration,
+    repeat: usize,
+    /// Of the store that is listed; 0: none is.
+    keys: u64,
+    /// Of the load under which memory is looked at; 0: it is not.
+    minutes: u64,
+    dir: PathBuf,
+    program: PathBuf,
+}
+
+/// The processor before anything counts.
+const WARM_UP: Duration = Duration::from_secs(1);
+/// Bytes of a value.
+const VALUE_BYTES: usize = 1 << 10;
+/// Keys of each client, which it writes again and again.
+const KEYS: u64 = 1000;
+/// Clients at once where many are meant, and where each put is large.
+const MANY: usize = 64;
+const SOME: usize = 8;
+/// The load that all are given alike, as a share of what the slowest takes.
+const SHARE: f64 = 0.5;
+/// Looks at the memory, spread over the load.
+const LOOKS: u64 = 10;
+
+const ONE: Shape =
+    Shape { items: 1, value_bytes: VALUE_BYTES, keys: KEYS, own_stores: false, name: "one" };
+
+/// A load, by its name in the tables.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Case {
+    Alone,
+    Many,
+    Stores,
+    BatchAlone,
+    Batches,
+    Given,
+}
+
+impl Case {
+    const FULL: [Case; 5] =
+        [Case::Alone, Case::Many, Case::Stores, Case::BatchAlone, Case::Batches];
+
+    fn title(self) -> &'static str {
+        match self {
+            Case::Alone => "1 client",
+            Case::Many => "64 clients, one store",
+            Case::Stores => "64 clients, a store each",
+            Case::BatchAlone => "1 client, puts of 100 items",
+            Case::Batches => "8 clients, puts of 100 items",
+            Case::Given => "64 clients at a given load",
+        }
+    }
+
+    fn clients(self) -> usize {
+        match self {
+            Case::Alone | Case::BatchAlone => 1,
+            Case::Batches => SOME,
+            Case::Many | Case::Stores | Case::Given => MANY,
+        }
+    }
+
+    fn shape(self) -> Shape {
+        match self {
+            Case::Alone => Shape { name: "alone", ..ONE },
+            Case::Many | Case::Given => ONE,
+            Case::Stores => Shape { own_stores: true, name: "own", ..ONE },
+            Case::BatchAlone => Shape { items: 100, name: "batch", ..ONE },
+            Case::Batches => Shape { items: 100, name: "batches", ..ONE },
+        }
+    }
+}
+
+/// What a load did, and what it took of the processor: server, database and load, each in seconds a second.
+#[derive(Clone, Debug)]
+struct Figures {
+    outcome: Outcome,
+    server: f64,
+    database: f64,
+}
+
+type All = BTreeMap<(Case, Which), Vec<Figures>>;
+
+/// Runs it all, and prints tables.
+pub(super) fn run(args: &[String], out: &mut impl std::io::Write) -> Result<()> {
+    let options = parse(args)?;
+    std::fs::create_dir_all(&options.dir)?;
+    let upstream = match options.servers.contains(&Which::Upstream) {
+        true => Some(upstream()?),
+        false => None,
+    };
+    let postgres = match options.servers.iter().any(|which| *which != Which::Sqlite) {
+        true => Some(Postgres::start(&options.dir)?),
+        false => None,
+    };
+    let world = World {
+        dir: &options.dir,
+        program: &options.program,
+        upstream: upstream.as_deref(),
+        postgres: postgres.as_ref(),
+    };
+    if let Some(postgres) = &postgres {
+        writeln!(out, "{}, with the settings that it comes with.\n", postgres.version()?)?;
+    }
+    if options.repeat > 0 {
+        let (all, pace) = puts(&options, &world)?;
+        writeln!(out, "{}", table(&options, &all, pace)?)?;
+        out.flush()?;
+    }
+    if options.keys > 0 {
+        writeln!(out, "{}", list::run(&options.servers, options.keys, &world)?)?;
+        out.flush()?;
+    }
+    if options.minutes > 0 {
+        writeln!(out, "{}", memory(&options, &world)?)?;
+    }
+    Ok(())
+}
+
+/// Every load on every server, and the load that was given to all alike.
+fn puts(options: &Options, world: &World<'_>) -> Result<(All, f64)> {
+    let mut all = All::new();
+    for round in 0..options.repeat {
+        for &which in &options.servers {
+            super::eprint_line(&format!("{}, round {}", which.title(), round + 1))?;
+            let server = Server::start(which, world)?;
+            for case in Case::FULL {
+                let found = measure(&server, world, options, case, None)?;
+                all.entry((case, which)).or_default().push(found);
+            }
+        }
+    }
+    let slowest = options.servers.iter().filter_map(|&which| {
+        middle(all.get(&(Case::Many, which))?, |figures| figures.outcome.requests)
+    });
+    let pace = (slowest.fold(f64::INFINITY, f64::min) * SHARE).floor();
+    for _ in 0..options.repeat {
+        for &which in &options.servers {
+            let server = Server::start(which, world)?;
+            let found = measure(&server, world, options, Case::Given, Some(pace))?;
+            all.entry((Case::Given, which)).or_default().push(found);
+        }
+    }
+    Ok((all, pace))
+}
+
+fn measure(
+    server: &Server,
+    world: &World<'_>,
+    options: &Options,
+    case: Case,
+    pace: Option<f64>,
+) -> Result<Figures> {
+    let load = Load {
+        clients: case.clients(),
+        shape: case.shape(),
+        pace,
+        warm_up: WARM_UP,
+        time: options.time,
+    };
+    if let Some(postgres) = world.postgres {
+        postgres.checkpoint()?;
+    }
+    let busy = || -> Result<(f64, f64)> {
+        Ok((server.busy()?, world.postgres.map_or(Ok(0.0), Postgres::busy)?))
+    };
+    let before = busy()?;
+    let outcome = load.run(server.address).with_context(|| case.title().to_owned())?;
+    let after = busy()?;
+    let seconds = (options.time + WARM_UP).as_secs_f64();
+    Ok(Figures {
+        outcome,
+        server: (after.0 - before.0) / seconds,
+        database: (after.1 - before.1).max(0.0) / seconds,
+    })
+}
+
+fn middle(all: &[Figures], figure: impl Fn(&Figures) -> f64) -> Option<f64> {
+    let mut figures: Vec<f64> = all.iter().map(figure).collect();
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied()
+}
+
+fn table(options: &Options, all: &All, pace: f64) -> Result<String> {
+    let mut text = format!(
+        "Values of 1 KiB, {} rounds of {} s, medians; the given load is {pace:.0} puts/s. The processor's time is \
+         in cores.\n\n| load | server | puts/s | items/s | to vss-server | p50, ms | p99, ms | server | database | load |\n\
+         |---|---|---|---|---|---|---|---|---|---|\n",
+        options.repeat,
+        options.time.as_secs()
+    );
+    for ((case, which), figures) in all {
+        let of = |figure: fn(&Figures) -> f64| middle(figures, figure).unwrap_or_default();
+        let rate = of(|figures| figures.outcome.requests);
+        let other = all
+            .get(&(*case, Which::Upstream))
+            .and_then(|figures| middle(figures, |figures| figures.outcome.requests));
+        writeln!(
+            text,
+            "| {} | {} | {rate:.0} | {:.0} | {} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} |",
+            case.title(),
+            which.title(),
+            rate * case.shape().items as f64,
+            super::report::figure(other.map(|other| rate / other), 1),
+            of(|figures| figures.outcome.p50),
+            of(|figures| figures.outcome.p99),
+            of(|figures| figures.server),
+            of(|figures| figures.database),
+            of(|figures| figures.outcome.busy),
+        )?;
+    }
+    Ok(text)
+}
+
+/// Memory of each server over some minutes of load.
+fn memory(options: &Options, world: &World<'_>) -> Result<String> {
+    let mut text = format!(
+        "Resident memory of the server in MiB, over {} minutes of 64 clients that put 1 KiB.\n\n\
+         | server | puts | at the start | after a tenth | half way | at the end | peak |\n|---|---|---|---|---|---|---|\n",
+        options.minutes
+    );
+    for &which in &options.servers {
+        super::eprint_line(&format!("{}, memory", which.title()))?;
+        let server = Server::start(which, world)?;
+        let mut looks = vec![server.memory()?.0];
+        let time = Duration::from_secs(options.minutes * 60) / u32::try_from(LOOKS)?;
+        let load = Load { clients: MANY, shape: ONE, pace: None, warm_up: Duration::ZERO, time };
+        let mut puts = 0.0;
+        for _ in 0..LOOKS {
+            puts += load.run(server.address)?.requests * time.as_secs_f64();
+            looks.push(server.memory()?.0);
+        }
+        let (_, peak) = server.memory()?;
+        let at = |place: usize| looks.get(place).copied().unwrap_or_default();
+        writeln!(
+            text,
+            "| {} | {puts:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {peak:.0} |",
+            which.title(),
+            at(0),
+            at(1),
+            at(looks.len() / 2),
+            at(looks.len() - 1)
+        )?;
+    }
+    Ok(text)
+}
+
+/// The server that is compared with, built where it is not there yet.
+fn upstream() -> Result<PathBuf> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/vss-upstream");
+    let output = Command::new(script).stderr(std::process::Stdio::inherit()).output()?;
+    if !output.status.success() {
+        bail!("scripts/vss-upstream failed");
+    }
+    Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))
+}
+
+fn parse(args: &[String]) -> Result<Options> {
+    let mut options = Options {
+        servers: vec![Which::Sqlite, Which::Postgres, Which::Upstream],
+        time: Duration::from_secs(10),
+        repeat: 3,
+        keys: 1_000_000,
+        minutes: 2,
+        // PostgreSQL does not run as root, and other users can't reach into root's home.
+        dir: std::env::temp_dir().join("highwater-bench-vss"),
+        program: super::program()?,
+    };
+    let mut args = args.iter();
+    while let Some(flag) = args.next() {
+        let value = args.next().with_context(|| format!("{flag} takes a value; {USAGE}"))?;
+        match flag.as_str() {
+            "--servers" => {
+                options.servers = value.split(',').map(which).collect::<Result<_>>()?;
+            }
+            "--seconds" => options.time = Duration::from_secs(value.parse()?),
+            "--repeat" => options.repeat = value.parse()?,
+            "--keys" => options.keys = value.parse()?,
+            "--minutes" => options.minutes = value.parse()?,
+            "--dir" => options.dir = std::path::absolute(value)?,
+            "--program" => options.program = std::path::absolute(value)?,
+            _ => bail!("{flag} is unknown; {USAGE}"),
+        }
+    }
+    Ok(options)
+}
+
+fn which(name: &str) -> Result<Which> {
+    Ok(match name {
+        "sqlite" => Which::Sqlite,
+        "postgres" => Which::Postgres,
+        "upstream" => Which::Upstream,
+        _ => bail!("{name} is no server; {USAGE}"),
+    })
+}

@@ -1,0 +1,212 @@
+//! Requests and answers as bytes: the few messages of the protocol that are needed here.
+
+use std::ops::Range;
+
+use anyhow::{Context as _, Result, bail};
+
+/// Digits of a key's number.
+const DIGITS: usize = 8;
+
+/// What the puts of a load are.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    /// Of one put.
+    pub(super) items: usize,
+    pub(super) value_bytes: usize,
+    /// Keys of a client, which it writes in turn.
+    pub(super) keys: u64,
+    /// Whether each client has a store of its own, or all have one.
+    pub(super) own_stores: bool,
+    /// Tells this load's keys from those of another one.
+    pub(super) name: &'static str,
+}
+
+/// A request whose keys and values change from one time to the next, and its length does not.
+pub(super) struct Request {
+    bytes: Vec<u8>,
+    /// Where the numbers of keys stand, and where the values begin.
+    keys: Vec<Range<usize>>,
+    values: Vec<Range<usize>>,
+    turn: u64,
+    among: u64,
+}
+
+impl Request {
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The next keys, with values that they did not have.
+    pub(super) fn turn(&mut self) {
+        self.turn += 1;
+        let items = self.keys.len() as u64;
+        for (item, (key, value)) in self.keys.iter().zip(&self.values).enumerate() {
+            let number = (self.turn * items + item as u64) % self.among;
+            let text = format!("{number:0DIGITS$}");
+            self.bytes[key.clone()].copy_from_slice(text.as_bytes());
+            let mark = self.turn.to_le_bytes();
+            let length = value.len().min(mark.len());
+            self.bytes[value.start..value.start + length].copy_from_slice(&mark[..length]);
+        }
+    }
+}
+
+/// A put of one client.
+pub(super) fn put(shape: &Shape, client: usize) -> Request {
+    let store = match shape.own_stores {
+        true => format!("bench-{}-{client}", shape.name),
+        false => "bench".to_owned(),
+    };
+    let mut body = Vec::new();
+    field(&mut body, 1, store.as_bytes());
+    let mut random = Random(client as u64 + 1);
+    let (mut keys, mut values) = (Vec::new(), Vec::new());
+    for _ in 0..shape.items {
+        let key = format!("{}/client-{client:03}/{:0DIGITS$}", shape.name, 0);
+        let value: Vec<u8> = (0..shape.value_bytes).map(|_| random.byte()).collect();
+        let mut item = Vec::new();
+        field(&mut item, 1, key.as_bytes());
+        let key_end = item.len();
+        // Field 2, the version: −1, whatever is there.
+        item.push(2 << 3);
+        varint(&mut item, u64::MAX);
+        field(&mut item, 3, &value);
+        let item_end = item.len();
+        field(&mut body, 3, &item);
+        let begin = body.len() - item_end;
+        keys.push(begin + key_end - DIGITS..begin + key_end);
+        values.push(body.len() - value.len()..body.len());
+    }
+    let mut bytes = head("/vss/putObjects", body.len());
+    let shift = bytes.len();
+    bytes.append(&mut body);
+    let moved = |ranges: Vec<Range<usize>>| {
+        ranges.into_iter().map(|range| range.start + shift..range.end + shift).collect()
+    };
+    Request { bytes, keys: moved(keys), values: moved(values), turn: 0, among: shape.keys }
+}
+
+/// A page of a listing.
+pub(super) fn list(store: &str, token: Option<&str>) -> Vec<u8> {
+    let mut body = Vec::new();
+    field(&mut body, 1, store.as_bytes());
+    if let Some(token) = token {
+        field(&mut body, 4, token.as_bytes());
+    }
+    let mut bytes = head("/vss/listKeyVersions", body.len());
+    bytes.append(&mut body);
+    bytes
+}
+
+/// How many keys a page has, and where the next one begins.
+pub(super) fn page(mut body: &[u8]) -> Result<(usize, Option<String>)> {
+    let (mut keys, mut token) = (0, None);
+    while !body.is_empty() {
+        let tag = take_varint(&mut body)?;
+        match tag & 7 {
+            0 => {
+                take_varint(&mut body)?;
+            }
+            2 => {
+                let length = usize::try_from(take_varint(&mut body)?)?;
+                let (text, rest) =
+                    body.split_at_checked(length).context("a page that ends too early")?;
+                body = rest;
+                match tag >> 3 {
+                    1 => keys += 1,
+                    2 => token = Some(String::from_utf8(text.to_vec())?),
+                    _ => {}
+                }
+            }
+            other => bail!("a page with a field of type {other}"),
+        }
+    }
+    Ok((keys, token.filter(|token| !token.is_empty())))
+}
+
+fn head(path: &str, length: usize) -> Vec<u8> {
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/octet-stream\r\n\
+         content-length: {length}\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+fn field(bytes: &mut Vec<u8>, number: u8, value: &[u8]) {
+    bytes.push(number << 3 | 2);
+    varint(bytes, value.len() as u64);
+    bytes.extend_from_slice(value);
+}
+
+fn varint(bytes: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        bytes.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+}
+
+fn take_varint(bytes: &mut &[u8]) -> Result<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (&byte, rest) = bytes.split_first().context("a number that ends too early")?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Ok(value);
+        }
+    }
+    bail!("a number that does not end")
+}
+
+/// An answer, as it comes in.
+#[derive(Default)]
+pub(super) struct Answer {
+    bytes: Vec<u8>,
+    /// Where the body begins and ends, once the head is there.
+    body: Option<Range<usize>>,
+}
+
+impl Answer {
+    /// Takes in what has come; whether that is all of it.
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<bool> {
+        self.bytes.extend_from_slice(bytes);
+        if self.body.is_none()
+            && let Some(place) = self.bytes.windows(4).position(|four| four == b"\r\n\r\n")
+        {
+            let head = std::str::from_utf8(&self.bytes[..place])?;
+            let length = head
+                .lines()
+                .filter_map(|line| line.split_once(':'))
+                .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+                .context("an answer without a length")?;
+            let length: usize = length.1.trim().parse()?;
+            self.body = Some(place + 4..place + 4 + length);
+        }
+        Ok(self.body.as_ref().is_some_and(|body| self.bytes.len() >= body.end))
+    }
+
+    /// Its body; it is ready for the next answer then.
+    pub(super) fn finish(&mut self) -> Result<Vec<u8>> {
+        let body = self.body.take().context("an answer without a head")?;
+        let ok = self.bytes.get(9..12) == Some(b"200");
+        if !ok {
+            bail!("the server answers {}", String::from_utf8_lossy(&self.bytes));
+        }
+        let text = self.bytes.get(body).unwrap_or_default().to_vec();
+        self.bytes.clear();
+        Ok(text)
+    }
+}
+
+/// Bytes that can't be compressed, the same each time.
+struct Random(u64);
+
+impl Random {
+    fn byte(&mut self) -> u8 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 32) as u8
+    }
+}
