@@ -106,8 +106,10 @@ build: setup ## The program, optimised
 BENCH ?= --size 2000 --repeat 3 --scale 200,2000,8000
 
 .PHONY: bench
-bench: build ## Figures beside cp, restic, borg, rustic, ldb and sqlite3, on the same data in one run
+bench: build ## Figures beside cp, restic, borg, rustic, ldb and sqlite3, on the same data in one run; streams, agents
 	@scripts/setup bench
+	@scripts/stage 'bench: examples' cargo build --release --locked --package highwater \
+	  --example idle-agents --example agent-overhead
 	@scripts/stage bench cargo xtask bench $(BENCH)
 
 .PHONY: install

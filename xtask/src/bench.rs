@@ -1,15 +1,17 @@
 //! `cargo xtask bench`: backup, check and restore beside the tools that people use today, on the same
-//! data in one run. Prints tables for `docs/performance.md`.
+//! data in one run; streams, and agents inside a process. Prints tables for `docs/performance.md`.
 
+mod agent;
 mod data;
 mod measure;
 mod report;
 mod s3;
 mod series;
+mod stream;
 mod tools;
 mod vss;
 
-use std::io::Write as _;
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
@@ -19,7 +21,39 @@ use measure::Samples;
 use tools::{Place, Tool};
 
 const USAGE: &str = "usage: cargo xtask bench [--size MB] [--repeat N] [--sets lz4,raw,sqlite] \
-                     [--scale MB,MB,…] [--dir DIR] [--program FILE] [--tools NAME,…]";
+                     [--scale MB,MB,…] [--dir DIR] [--program FILE] [--tools NAME,…] \
+                     [--only tools,s3,scale,stream,agent]";
+
+/// The parts of a run, each with tables of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Tools,
+    S3,
+    Scale,
+    Stream,
+    Agent,
+}
+
+impl Part {
+    const ALL: [(Part, &str); 5] = [
+        (Part::Tools, "tools"),
+        (Part::S3, "s3"),
+        (Part::Scale, "scale"),
+        (Part::Stream, "stream"),
+        (Part::Agent, "agent"),
+    ];
+}
+
+impl std::str::FromStr for Part {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Part> {
+        let found = Part::ALL.into_iter().find(|(_, name)| *name == text);
+        let (part, _) =
+            found.with_context(|| format!("`{text}` is no part of the bench; {USAGE}"))?;
+        Ok(part)
+    }
+}
 
 /// What is measured.
 struct Options {
@@ -32,9 +66,10 @@ struct Options {
     dir: PathBuf,
     program: PathBuf,
     tools: Vec<Tool>,
+    parts: Vec<Part>,
 }
 
-/// Runs it all.
+/// Runs what was chosen.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     if let [only, part, rest @ ..] = args
         && only == "--only"
@@ -49,30 +84,53 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     let tools: Vec<Tool> = options.tools.iter().copied().filter(|tool| tool.is_there()).collect();
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", report::machine(&options, &tools)?)?;
+    let local = match options.has(Part::Tools) {
+        true => compare(&options, &tools, &mut out)?,
+        false => Vec::new(),
+    };
+    if options.has(Part::S3) {
+        match s3::program() {
+            Some(server) => writeln!(out, "{}", s3::run_all(&options, &server, &local)?)?,
+            None => eprint_line("S3 skipped: `scripts/setup s3s-fs` builds the server")?,
+        }
+    }
+    if options.has(Part::Scale) && !options.scale_mb.is_empty() {
+        writeln!(out, "{}", series::run(&options)?)?;
+    }
+    if options.has(Part::Stream) {
+        writeln!(out, "{}", stream::run(&options)?)?;
+    }
+    if options.has(Part::Agent) {
+        writeln!(out, "{}", agent::run(&options)?)?;
+    }
+    Ok(())
+}
+
+/// Every tool on every node; the figures of each node.
+fn compare(options: &Options, tools: &[Tool], out: &mut impl Write) -> Result<Vec<Samples>> {
     let mut local = Vec::new();
     for &kind in &options.sets {
         let node = Node::make(&options.dir, kind, options.size_mb)?;
         let mut all = Samples::default();
         for round in 0..options.repeat {
             eprint_line(&format!("{kind} {} MB, round {}", options.size_mb, round + 1))?;
-            for &tool in &tools {
+            for &tool in tools {
                 if tool.fits(kind) {
-                    measure_tool(&options, tool, &node, &mut all)?;
+                    measure_tool(options, tool, &node, &mut all)?;
                 }
             }
         }
-        writeln!(out, "{}", report::comparison(&node, &tools, &all)?)?;
+        writeln!(out, "{}", report::comparison(&node, tools, &all)?)?;
         out.flush()?;
         local.push(all);
     }
-    match s3::program() {
-        Some(server) => writeln!(out, "{}", s3::run_all(&options, &server, &local)?)?,
-        None => eprint_line("S3 skipped: `scripts/setup s3s-fs` builds the server")?,
+    Ok(local)
+}
+
+impl Options {
+    fn has(&self, part: Part) -> bool {
+        self.parts.contains(&part)
     }
-    if !options.scale_mb.is_empty() {
-        writeln!(out, "{}", series::run(&options)?)?;
-    }
-    Ok(())
 }
 
 /// All that one tool does with a node, in a place of its own that is removed again.
@@ -99,8 +157,9 @@ fn parse(args: &[String]) -> Result<Options> {
         sets: vec![Kind::Lz4, Kind::Raw, Kind::Sqlite],
         scale_mb: Vec::new(),
         dir: cache.join("highwater/bench-data"),
-        program: program()?,
+        program: built("highwater")?,
         tools: Tool::ALL.to_vec(),
+        parts: Part::ALL.map(|(part, _)| part).to_vec(),
     };
     let mut args = args.iter();
     while let Some(flag) = args.next() {
@@ -120,17 +179,20 @@ fn parse(args: &[String]) -> Result<Options> {
             "--tools" => {
                 options.tools = value.split(',').map(str::parse).collect::<Result<_>>()?;
             }
+            "--only" => {
+                options.parts = value.split(',').map(str::parse).collect::<Result<_>>()?;
+            }
             _ => bail!("{flag} is unknown; {USAGE}"),
         }
     }
     Ok(options)
 }
 
-/// The optimised program, where `make build` puts it.
-fn program() -> Result<PathBuf> {
+/// What is built optimised: the program, where `make build` puts it, and the examples.
+fn built(name: &str) -> Result<PathBuf> {
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-    Ok(std::path::absolute(target.join("release/highwater"))?)
+    Ok(std::path::absolute(target.join("release").join(name))?)
 }
 
 fn eprint_line(text: &str) -> Result<()> {

@@ -1,25 +1,27 @@
 //! What an attached agent costs a node that writes: `cargo run --release --example agent-overhead -- DIR
 //! [SECONDS] [ROUNDS]`. A RocksDB takes batches of a hundred rows as fast as it can: without an agent,
-//! with one that is idle, and with one that backs up without a break; each for some seconds, in turn, on
-//! a database of its own. Prints a JSON document: rows a second, medians, and what is left of them.
+//! with one that is idle, with one that backs up without a break, and with one that does so at the node's
+//! own priority; each for some seconds, in turn, on a database of its own. Prints a JSON document with the
+//! medians: rows a second, how much less than without an agent, and the backups in all rounds.
 #![allow(clippy::print_stdout, reason = "a program that tells what it measures")]
 
-use std::error::Error;
+mod measuring;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use highwater::Env;
-use highwater::agent::{Agent, Rules, State, Task};
+use highwater::agent::{Agent, Priority, Rules, State, Task};
 use highwater::backup::BackupOptions;
 use highwater::engine::CheckpointHook;
-use highwater::vault::{Actor, Location, Secret, Vault};
+use highwater::vault::Actor;
 use rust_rocksdb::checkpoint::Checkpoint;
 use rust_rocksdb::{DB, WriteBatch};
 use serde_json::json;
 
-type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+use measuring::{Outcome, new_vault, number};
 
 /// Rows of a batch, and bytes of a row.
 const BATCH: u64 = 100;
@@ -27,49 +29,44 @@ const VALUE_BYTES: usize = 400;
 /// Rows that are there before anything is measured.
 const FIRST: u64 = 500_000;
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Beside {
     Nothing,
     Idle,
-    Backups,
+    Backups(Priority),
 }
 
+/// What is measured in turn, by the names that it is printed under.
+const ALL: [(&str, Beside); 4] = [
+    ("nothing", Beside::Nothing),
+    ("idle_agent", Beside::Idle),
+    ("backups", Beside::Backups(Priority::Low)),
+    ("backups_at_normal_priority", Beside::Backups(Priority::Normal)),
+];
+
 fn main() -> Outcome<()> {
-    let mut arguments = std::env::args_os().skip(1);
-    let dir = PathBuf::from(arguments.next().ok_or("give a directory")?);
-    let number = |argument: Option<std::ffi::OsString>, usual: u64| -> Outcome<u64> {
-        match argument.map(|text| text.to_string_lossy().parse()) {
-            None => Ok(usual),
-            Some(number) => Ok(number?),
-        }
-    };
-    let seconds = number(arguments.next(), 10)?;
-    let rounds = number(arguments.next(), 3)?;
-    let mut found = [Vec::new(), Vec::new(), Vec::new()];
-    let mut backups = 0;
-    for round in 0..rounds {
-        for (place, beside) in
-            [Beside::Nothing, Beside::Idle, Beside::Backups].into_iter().enumerate()
-        {
-            let dir = dir.join(format!("{round}-{place}"));
+    let dir = PathBuf::from(std::env::args_os().nth(1).ok_or("give a directory")?);
+    let (seconds, rounds) = (number(2, 10)?, number(3, 3)?);
+    let mut found = ALL.map(|_| (Vec::new(), 0));
+    for _ in 0..rounds {
+        for ((name, beside), (rates, backups)) in ALL.into_iter().zip(&mut found) {
+            let dir = dir.join(name);
             let (rate, made) = measure(&dir, beside, Duration::from_secs(seconds))?;
             std::fs::remove_dir_all(&dir)?;
-            found[place].push(rate);
-            backups += made;
+            rates.push(rate);
+            *backups += made;
         }
     }
-    let [alone, idle, busy] = found.map(median);
-    println!(
-        "{}",
-        json!({
-            "seconds": seconds, "rounds": rounds, "backups": backups,
-            "rows_per_second": {"alone": alone, "idle_agent": idle, "during_backups": busy},
-            "lost_percent": {
-                "idle_agent": 100.0 - 100.0 * idle / alone,
-                "during_backups": 100.0 - 100.0 * busy / alone,
-            },
-        })
-    );
+    let mut printed = json!({"seconds": seconds, "rounds": rounds});
+    let mut alone = None;
+    for ((name, _), (rates, backups)) in ALL.into_iter().zip(found) {
+        let rate = median(rates);
+        let alone = *alone.get_or_insert(rate);
+        printed[name] = json!({
+            "rows_per_second": rate, "lost_percent": 100.0 - 100.0 * rate / alone, "backups": backups,
+        });
+    }
+    println!("{printed}");
     Ok(())
 }
 
@@ -80,9 +77,8 @@ fn median(mut rates: Vec<f64>) -> f64 {
 
 /// Rows a second, and how many backups were made meanwhile.
 fn measure(dir: &Path, beside: Beside, time: Duration) -> Outcome<(f64, u64)> {
-    let node = dir.join("node");
-    std::fs::create_dir_all(&node)?;
-    let store = Arc::new(DB::open_default(node.join("store"))?);
+    std::fs::create_dir_all(dir.join("node"))?;
+    let store = Arc::new(DB::open_default(dir.join("node/store"))?);
     let mut next = 0;
     while next < FIRST {
         write(&store, &mut next)?;
@@ -90,7 +86,8 @@ fn measure(dir: &Path, beside: Beside, time: Duration) -> Outcome<(f64, u64)> {
     store.flush()?;
     let agent = match beside {
         Beside::Nothing => None,
-        Beside::Idle | Beside::Backups => Some(agent(dir, &node, &store)?),
+        Beside::Idle => Some(agent(dir, &store, Priority::Low)?),
+        Beside::Backups(priority) => Some(agent(dir, &store, priority)?),
     };
     if let Some(agent) = &agent {
         // The first backup takes all of it; it is no part of what is measured.
@@ -100,7 +97,7 @@ fn measure(dir: &Path, beside: Beside, time: Duration) -> Outcome<(f64, u64)> {
     let (rate, backups) = std::thread::scope(|scope| {
         let backing_up = scope.spawn(|| -> Outcome<u64> {
             let mut made = 0;
-            while let (Some(agent), Beside::Backups, false) =
+            while let (Some(agent), Beside::Backups(_), false) =
                 (&agent, beside, over.load(Ordering::Relaxed))
             {
                 let done = agent.wait(agent.begin(Task::Backup)?.id)?;
@@ -143,11 +140,7 @@ fn write(store: &DB, next: &mut u64) -> Outcome<()> {
     Ok(())
 }
 
-fn agent(dir: &Path, node: &Path, store: &Arc<DB>) -> Outcome<Agent> {
-    let env = Env::system();
-    let secret = Secret::create_key_file(&dir.join("vault.key"))?;
-    let location = Location::Local(std::path::absolute(dir.join("vault"))?);
-    let vault = Vault::create(&location, &secret, false, &env)?.vault;
+fn agent(dir: &Path, store: &Arc<DB>, priority: Priority) -> Outcome<Agent> {
     let store = Arc::clone(store);
     let hook: CheckpointHook =
         Arc::new(move |target| Ok(Checkpoint::new(&store)?.create_checkpoint(target)?));
@@ -155,5 +148,6 @@ fn agent(dir: &Path, node: &Path, store: &Arc<DB>) -> Outcome<Agent> {
     options.capture.hooks.push(("store".to_owned(), hook));
     let actor = Actor { state_dir: dir.join("state"), name: "agent-overhead".to_owned() };
     let rules = Rules { first_after: None, ..Rules::default() };
-    Ok(Agent::builder(node, vault, actor).options(options).rules(rules).start()?)
+    let agent = Agent::builder(dir.join("node"), new_vault(dir)?, actor);
+    Ok(agent.options(options).rules(rules).priority(priority).start()?)
 }

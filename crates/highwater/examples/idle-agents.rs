@@ -4,28 +4,24 @@
 //! prints that as JSON.
 #![allow(clippy::print_stdout, reason = "a program that prints a measurement")]
 
-use std::error::Error;
+mod measuring;
+
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use highwater::Env;
 use highwater::agent::{Agent, Cadence, Rules, State, VaultSource};
-use highwater::vault::{Actor, Location, Secret, Vault};
+use highwater::vault::Actor;
 
-type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+use measuring::{Outcome, new_vault, number};
 
 fn main() -> Outcome<()> {
-    let number = |place: usize, usual: u64| {
-        std::env::args().nth(place).map_or(Ok(usual), |text| text.parse())
-    };
     let (count, seconds) = (number(1, 50)?, number(2, 30)?);
     let dir = tempfile::tempdir()?;
     let env = Env::system();
     let begun = env.monotonic();
-    let location = Location::Local(dir.path().join("vault"));
-    let secret = Secret::create_key_file(&dir.path().join("vault.key"))?;
-    let vault = VaultSource::from(Vault::create(&location, &secret, false, &env)?.vault);
+    let vault = VaultSource::from(new_vault(dir.path())?);
     let before = resident_kib()?;
     let agents: Vec<Agent> =
         (0..count).map(|number| start(dir.path(), number, &vault)).collect::<Outcome<_>>()?;

@@ -3,7 +3,8 @@
 //! [SECONDS]`. DIR is made, and removed again; it says which disk is measured.
 #![allow(clippy::print_stdout, reason = "a program that prints a table")]
 
-use std::error::Error;
+mod measuring;
+
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,19 +14,17 @@ use std::time::Duration;
 use highwater::Env;
 use highwater::guard::{Move, Raised, VaultWitness, Witness};
 use highwater::ids::NodeName;
-use highwater::vault::{Location, Secret, Vault};
 use highwater_guard::Ours;
 
-type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+use measuring::{Outcome, new_vault, number};
 
 const CHANNELS: [usize; 2] = [10, 100];
 const THREADS: [usize; 3] = [1, 8, 64];
-const SECONDS: f64 = 2.0;
+const SECONDS: u64 = 2;
 
 fn main() -> Outcome<()> {
     let dir = PathBuf::from(std::env::args_os().nth(1).ok_or("give a directory")?);
-    let seconds = std::env::args().nth(2).map_or(Ok(SECONDS), |text| text.parse())?;
-    let time = Duration::from_secs_f64(seconds);
+    let time = Duration::from_secs(number(2, SECONDS)?);
     fs::create_dir(&dir)?;
     println!("| channels | bytes | threads | raises/s | a put | p50 ms | p99 ms | p50 to bare |");
     println!("|---|---|---|---|---|---|---|---|");
@@ -51,13 +50,9 @@ fn main() -> Outcome<()> {
 }
 
 fn start(place: &Path) -> Outcome<Witness> {
-    let env = Env::system();
-    let location = Location::Local(std::path::absolute(place.join("vault"))?);
-    let secret = Secret::create_key_file(&place.join("key"))?;
-    let vault = Vault::create(&location, &secret, false, &env)?.vault;
     let node: NodeName = "node".parse()?;
-    let store = VaultWitness::new(Arc::new(vault), node.clone())?;
-    Ok(Witness::take_over(Arc::new(store), node, "witness-cost".to_owned(), &env)?)
+    let store = VaultWitness::new(Arc::new(new_vault(place)?), node.clone())?;
+    Ok(Witness::take_over(Arc::new(store), node, "witness-cost".to_owned(), &Env::system())?)
 }
 
 /// The channels of a node: one move of each at a time.

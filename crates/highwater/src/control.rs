@@ -41,6 +41,34 @@ pub enum Event {
     Bytes(u64),
 }
 
+/// Who goes first where there is not enough for all: an operation, or everything else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priority {
+    /// The operation takes its part, as the thread that asked for it.
+    Normal,
+    /// It takes what others leave of the processor: its threads are as nice as ten. Where the disk's
+    /// scheduler ranks by that (`bfq`), of the disk too.
+    Low,
+}
+
+/// How nice threads of [`Priority::Low`] are. Beside a thread that never rests, such a one still gets a
+/// tenth of a core: a backup takes longer on a busy machine, and comes to its end.
+const LOW_NICE: i32 = 10;
+
+impl Priority {
+    /// Makes the calling thread, and what it will start, as nice as this. Nothing takes that back without
+    /// a privilege: so only threads that end with their work are told.
+    fn enter(self) {
+        use rustix::process::{getpriority_process, setpriority_process};
+        // Of Linux's `PRIO_PROCESS`, nobody means the calling thread alone.
+        let nice = || getpriority_process(None).unwrap_or_default();
+        if self == Priority::Low && nice() < LOW_NICE {
+            // Where a sandbox forbids even this, the work is done all the same.
+            let _ = setpriority_process(None, LOW_NICE);
+        }
+    }
+}
+
 /// What a caller hands to a long operation; clones share everything.
 #[derive(Clone)]
 pub struct Control {
@@ -48,13 +76,19 @@ pub struct Control {
     pub env: Env,
     /// Stops the operation.
     pub cancel: Cancel,
+    pub(crate) priority: Priority,
     progress: Arc<dyn Fn(Event) + Send + Sync>,
 }
 
 impl Control {
     /// A control that reports nothing.
     pub fn new(env: Env) -> Control {
-        Control { env, cancel: Cancel::default(), progress: Arc::new(|_| {}) }
+        Control {
+            env,
+            cancel: Cancel::default(),
+            priority: Priority::Normal,
+            progress: Arc::new(|_| {}),
+        }
     }
 
     /// With a sink for progress; it is called from several threads and must be quick.
@@ -66,5 +100,21 @@ impl Control {
     /// Reports an event to the sink.
     pub fn report(&self, event: Event) {
         (self.progress)(event);
+    }
+
+    /// Does a part of the operation that nobody waits for, threads that it starts included, at the
+    /// operation's priority. The calling thread, which may be anybody's, stays as it is.
+    pub(crate) fn work<T: Send>(&self, part: impl FnOnce() -> T + Send) -> T {
+        if self.priority == Priority::Normal {
+            return part();
+        }
+        let done = std::thread::scope(|scope| {
+            let part = scope.spawn(|| {
+                self.priority.enter();
+                part()
+            });
+            part.join()
+        });
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }

@@ -1,7 +1,7 @@
 //! Whole processes, measured by GNU time: elapsed and processor seconds, peak memory.
 
 use std::collections::BTreeMap;
-use std::process::Command;
+use std::process::{Child, Command};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -40,6 +40,33 @@ pub(super) fn run(command: &str, place: &Place) -> Result<Sample> {
     Ok(Sample { seconds, busy_seconds: user + system, peak_mib: peak_kib / 1024.0 })
 }
 
+/// A process that goes on beside what is measured, ended when this is dropped.
+pub(super) struct Running(pub(super) Child);
+
+impl Running {
+    /// The most memory that it has had, in MiB.
+    pub(super) fn peak_mib(&self) -> Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        Ok(kib.context("the kernel does not tell VmHWM")?.parse::<f64>()? / 1024.0)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The middle one.
+pub(super) fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or_default()
+}
+
 /// What was measured, by tool and step.
 #[derive(Default)]
 pub(super) struct Samples {
@@ -63,11 +90,7 @@ impl Samples {
     /// Of each figure the median; `None` where the tool does not do it.
     pub(super) fn median(&self, tool: Tool, what: What) -> Option<Sample> {
         let samples = self.steps.get(&(tool, what))?;
-        let middle = |figure: fn(&Sample) -> f64| {
-            let mut figures: Vec<f64> = samples.iter().map(figure).collect();
-            figures.sort_by(f64::total_cmp);
-            figures[figures.len() / 2]
-        };
+        let middle = |figure: fn(&Sample) -> f64| median(samples.iter().map(figure).collect());
         Some(Sample {
             seconds: middle(|sample| sample.seconds),
             busy_seconds: middle(|sample| sample.busy_seconds),

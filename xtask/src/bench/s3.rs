@@ -3,13 +3,13 @@
 use std::fmt::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
 use super::Options;
 use super::data::{Node, run};
-use super::measure::{self, Samples};
+use super::measure::{self, Running, Samples};
 use super::report::figure;
 use super::tools::{Place, Tool, What, quoted};
 
@@ -25,7 +25,7 @@ const TRIES_MAX: u32 = 200;
 
 /// A server that keeps objects on disk, ended when it is dropped.
 struct Server {
-    process: Child,
+    _process: Running,
     port: u16,
 }
 
@@ -41,7 +41,7 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .with_context(|| format!("starting {}", program.display()))?;
-        let server = Server { process, port };
+        let server = Server { _process: Running(process), port };
         for _ in 0..TRIES_MAX {
             if TcpStream::connect(("127.0.0.1", port)).is_ok() {
                 return Ok(server);
@@ -49,14 +49,6 @@ impl Server {
             run(Command::new("sleep").arg("0.05"))?;
         }
         bail!("the S3 server does not listen")
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 
@@ -75,7 +67,8 @@ pub(super) fn run_all(options: &Options, server: &Path, local: &[Samples]) -> Re
         "| node | full backup to S3, s | to local | MB/s stored | the server alone, MB/s | peak, MiB | check, s | restore, s |\n\
          |---|---|---|---|---|---|---|---|\n",
     );
-    for (&kind, local) in options.sets.iter().zip(local) {
+    for (place, &kind) in options.sets.iter().enumerate() {
+        let local = local.get(place);
         let node = Node::make(&options.dir, kind, options.size_mb)?;
         let mut all = Samples::default();
         let mut limits = Vec::new();
@@ -89,12 +82,12 @@ pub(super) fn run_all(options: &Options, server: &Path, local: &[Samples]) -> Re
             all.add_stored(Tool::Highwater, place.stored_mb()?);
             place.remove()?;
         }
-        limits.sort_by(f64::total_cmp);
         let median = |what| all.median(Tool::Highwater, what);
         let full = median(What::Full).context("a full backup was measured")?;
         let stored = all.stored_mb(Tool::Highwater).unwrap_or_default();
-        let beside =
-            local.median(Tool::Highwater, What::Full).map(|own| full.seconds / own.seconds);
+        let beside = local
+            .and_then(|local| local.median(Tool::Highwater, What::Full))
+            .map(|own| full.seconds / own.seconds);
         writeln!(
             text,
             "| {} | {:.2} | {} | {:.0} | {:.0} | {:.0} | {} | {} |",
@@ -102,7 +95,7 @@ pub(super) fn run_all(options: &Options, server: &Path, local: &[Samples]) -> Re
             full.seconds,
             figure(beside, 2),
             stored / full.seconds,
-            limits[limits.len() / 2],
+            measure::median(limits),
             full.peak_mib,
             figure(median(What::Check).map(|sample| sample.seconds), 2),
             figure(median(What::Restore).map(|sample| sample.seconds), 2),

@@ -33,6 +33,8 @@ pub(super) enum What {
     Unchanged,
     Check,
     Restore,
+    Export,
+    Pull,
 }
 
 impl fmt::Display for What {
@@ -42,6 +44,8 @@ impl fmt::Display for What {
             What::Unchanged => "unchanged",
             What::Check => "check of every byte",
             What::Restore => "restore",
+            What::Export => "export",
+            What::Pull => "pull",
         })
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use highwater::agent::{Cadence, Rules};
+use highwater::agent::{Cadence, Priority, Rules};
 use highwater::ids::NodeName;
 use highwater::vault::retention::Retention;
 use highwater::{Error, Result};
@@ -65,6 +65,8 @@ pub(super) struct NodeTable {
     #[serde(default)]
     no_barrier: bool,
     #[serde(default)]
+    priority: PriorityName,
+    #[serde(default)]
     exclude: Vec<String>,
     #[serde(default)]
     retention: RetentionTable,
@@ -109,6 +111,17 @@ pub(crate) enum CaptureMode {
     Offline,
 }
 
+/// Who goes first: the node, or its backups too.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum PriorityName {
+    /// What backs up takes what others leave.
+    #[default]
+    Low,
+    /// It takes its part as everything else.
+    Normal,
+}
+
 /// What the agent is told.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct AgentSettings {
@@ -148,6 +161,7 @@ pub(crate) struct NodeSettings {
     pub(crate) max_pause: Option<Duration>,
     pub(crate) guarded: bool,
     pub(crate) no_barrier: bool,
+    pub(crate) priority: Priority,
     pub(crate) exclude: Vec<String>,
     pub(crate) retention: Retention,
 }
@@ -249,6 +263,10 @@ impl NodeTable {
             max_pause: self.max_pause,
             guarded: self.guarded,
             no_barrier: self.no_barrier,
+            priority: match self.priority {
+                PriorityName::Low => Priority::Low,
+                PriorityName::Normal => Priority::Normal,
+            },
             exclude: self.exclude,
             retention,
             name,

@@ -117,7 +117,8 @@ fn a_node_is_backed_up_by_interval_tested_and_kept_by_its_policy() {
     let world = World::with_node();
     configure(
         &world,
-        "interval = \"1\"\nrestore_test = \"1h\"\nno_barrier = true\n[node.retention]\nlast = 2\n",
+        "interval = \"1\"\nrestore_test = \"1h\"\npriority = \"normal\"\nno_barrier = true\n\
+         [node.retention]\nlast = 2\n",
     );
     let mut served = Served::start(&world);
     for _ in 0..4 {
@@ -184,7 +185,12 @@ fn a_reload_takes_nodes_in_and_out_and_refuses_what_is_wrong() {
     served.signal(Signal::HUP);
     served.event("reloaded");
     assert_eq!(nodes(&served), ["node", "second"]);
-    for wrong in ["nonsense = 1\n", "cron = \"never\"\n", "[[node]]\ndir = \"nowhere\"\n"] {
+    for wrong in [
+        "nonsense = 1\n",
+        "cron = \"never\"\n",
+        "priority = \"high\"\n",
+        "[[node]]\ndir = \"nowhere\"\n",
+    ] {
         configure(&world, wrong);
         served.signal(Signal::HUP);
         let refused = served.event("not_reloaded");

@@ -59,6 +59,7 @@ use crate::node::OWN_DIR;
 use crate::vault::Actor;
 use crate::vault::retention::Retention;
 
+pub use crate::control::Priority;
 pub use operation::{Operation, OperationId, State, Task, Trigger};
 pub use status::{Snapshot, Status};
 pub use vaults::VaultSource;
@@ -82,6 +83,7 @@ pub struct AgentBuilder {
     rules: Rules,
     retention: Retention,
     options: OptionsHook,
+    priority: Priority,
     env: Env,
 }
 
@@ -139,6 +141,14 @@ impl AgentBuilder {
         self
     }
 
+    /// At which priority operations work; low where nothing is said, since the node goes first. Hooks, the
+    /// barrier and a freeze are never slowed down by it: the node waits for them.
+    #[must_use]
+    pub fn priority(mut self, priority: Priority) -> AgentBuilder {
+        self.priority = priority;
+        self
+    }
+
     /// Clock, randomness and fault points.
     #[must_use]
     pub fn env(mut self, env: Env) -> AgentBuilder {
@@ -176,6 +186,7 @@ impl AgentBuilder {
             vault: self.vault,
             actor: self.actor,
             options: self.options,
+            priority: self.priority,
             env: self.env,
             history,
             changes: watch::channel(0).0,
@@ -278,6 +289,7 @@ impl Agent {
             rules: Rules::default(),
             retention: Retention::default(),
             options: Arc::new(|| Ok(BackupOptions::default())),
+            priority: Priority::Low,
             env: Env::system(),
         }
     }

@@ -20,9 +20,9 @@ impl Worker {
     pub(super) fn carry_out(&self, task: Task, control: &Control) -> Result<Done> {
         let work = std::panic::AssertUnwindSafe(|| match task {
             Task::Backup => self.back_up(control),
-            Task::Check => self.check(false, control),
-            Task::CheckData => self.check(true, control),
-            Task::RestoreTest => self.restore_test(control),
+            Task::Check => control.work(|| self.check(false, control)),
+            Task::CheckData => control.work(|| self.check(true, control)),
+            Task::RestoreTest => control.work(|| self.restore_test(control)),
         });
         std::panic::catch_unwind(work).unwrap_or_else(|panic| Err(panicked(panic.as_ref())))
     }
@@ -46,6 +46,7 @@ impl Worker {
         // What older snapshots weigh is not this one's progress.
         let mut silent = Control::new(control.env.clone());
         silent.cancel = control.cancel.clone();
+        silent.priority = control.priority;
         // The backup stands, whatever becomes of older ones.
         match self.retain(&silent) {
             Err(error) if error.kind() != Kind::Conflict => {
@@ -60,7 +61,8 @@ impl Worker {
     /// Applies the retention policy; where it can't be, it is tried again later. Another agent may be
     /// at it in the same vault: a conflict that is no failure.
     pub(super) fn retain(&self, control: &Control) -> Result<()> {
-        let work = || self.vault.get().and_then(|vault| self.forget_and_prune(&vault, control));
+        let apply = || self.vault.get().and_then(|vault| self.forget_and_prune(&vault, control));
+        let work = || control.work(apply);
         let applied = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
             .unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
         self.note_chore(Chore::Retention, applied.as_ref().err());

@@ -3,6 +3,7 @@
 mod faults;
 mod history;
 mod life;
+mod priority;
 mod when;
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::watch;
 
-use crate::control::{Cancel, Control};
+use crate::control::{Cancel, Control, Priority};
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 use crate::ids::{NodeName, Time};
@@ -45,6 +45,7 @@ pub(super) struct Worker {
     pub(super) vault: VaultSource,
     pub(super) actor: Actor,
     pub(super) options: OptionsHook,
+    pub(super) priority: Priority,
     pub(super) env: Env,
     pub(super) history: History,
     pub(super) changes: watch::Sender<u64>,
@@ -439,7 +440,8 @@ impl Worker {
         active.operation.state = State::Running;
         active.operation.started_at = Some(now.wall);
         let (task, operation) = (active.operation.task, active.operation.clone());
-        let control = active.control(&self.env, &self.changes);
+        let mut control = active.control(&self.env, &self.changes);
+        control.priority = self.priority;
         shared.when.began(task, now);
         shared.record(operation);
         drop(shared);
@@ -475,6 +477,7 @@ impl Worker {
     fn do_chore(&self, chore: Chore, cancel: Cancel) {
         let mut control = Control::new(self.env.clone());
         control.cancel = cancel;
+        control.priority = self.priority;
         match chore {
             Chore::Look => self.look_at_vault(),
             Chore::Retention => {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::control::{Control, Event};
+use crate::control::{Control, Event, Priority};
 use crate::engine::{
     self, Barrier, CaptureOptions, DiscoverOptions, EngineKind, EntryType, Layout, SourceEntry,
 };
@@ -254,14 +254,21 @@ impl Task<'_> {
         });
         draft.expect(&parts);
         self.control.report(Event::Stage { name: "capture", bytes_total });
-        let stored = pipeline::run(
-            self.vault,
-            self.intent.snapshot,
-            self.base.as_ref(),
-            parts.into_iter().map(|(_, part)| part).collect(),
-            self.options.rate_max,
-            self.control,
-        )?;
+        // Not before, nor where it still holds the node up: who waits for us is not helped by our waiting.
+        let mut control = self.control.clone();
+        if parts.iter().any(|(_, part)| part.capture.holds_up()) {
+            control.priority = Priority::Normal;
+        }
+        let stored = control.work(|| {
+            pipeline::run(
+                self.vault,
+                self.intent.snapshot,
+                self.base.as_ref(),
+                parts.into_iter().map(|(_, part)| part).collect(),
+                self.options.rate_max,
+                &control,
+            )
+        })?;
         draft.complete(self, stored)
     }
 

@@ -288,6 +288,11 @@ pub trait PartCapture: Send {
     /// How it is made consistent.
     fn consistency(&self) -> Consistency;
 
+    /// Whether it keeps a writer of the node waiting, or the node from starting, until it is finished.
+    fn holds_up(&self) -> bool {
+        self.consistency() == Consistency::Offline
+    }
+
     /// Its entries at the barrier, sorted by path; a directory before what is in it.
     fn entries(&self) -> &[SourceEntry];
 

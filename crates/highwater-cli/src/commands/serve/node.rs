@@ -32,6 +32,7 @@ pub(super) fn start(
         .rules(settings.rules()?)
         .retention(settings.retention.clone())
         .options_from(move || capture.options())
+        .priority(settings.priority)
         .env(env.clone())
         .start()
 }

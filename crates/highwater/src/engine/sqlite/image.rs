@@ -223,6 +223,10 @@ impl PartCapture for Image {
         Consistency::Sqlite
     }
 
+    fn holds_up(&self) -> bool {
+        self.source.blocks()
+    }
+
     fn entries(&self) -> &[SourceEntry] {
         &self.entries
     }
