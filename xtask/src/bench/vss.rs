@@ -120,7 +120,7 @@ impl Case {
     }
 }
 
-/// What a load did, and what it took of the processor: server, database and load, each in seconds a second.
+/// What a load did, and how many cores server and database took.
 #[derive(Clone, Debug)]
 struct Figures {
     outcome: Outcome,
@@ -235,8 +235,9 @@ fn middle(all: &[Figures], figure: impl Fn(&Figures) -> f64) -> Option<f64> {
 
 fn table(options: &Options, repeat: usize, all: &All, pace: f64) -> Result<String> {
     let mut text = format!(
-        "Values of 1 KiB, {} rounds of {} s, medians; the given load is {pace:.0} puts/s. The processor's time is \
-         in cores.\n\n| load | server | puts/s | items/s | to vss-server | p50, ms | p99, ms | server | database | load |\n\
+        "Values of 1 KiB, {} rounds of {} s, medians; the given load is {pace:.0} puts/s. Of the processor's \
+         time, what server and database take for an item, and the cores that the load itself takes.\n\n\
+         | load | server | puts/s | items/s | to vss-server | p50, ms | p99, ms | server, µs | database, µs | load |\n\
          |---|---|---|---|---|---|---|---|---|---|\n",
         repeat,
         options.time.as_secs()
@@ -244,20 +245,21 @@ fn table(options: &Options, repeat: usize, all: &All, pace: f64) -> Result<Strin
     for ((case, which), figures) in all {
         let of = |figure: fn(&Figures) -> f64| middle(figures, figure).unwrap_or_default();
         let rate = of(|figures| figures.outcome.requests);
+        let items = rate * case.shape().items as f64;
         let other = all
             .get(&(*case, Which::Upstream))
             .and_then(|figures| middle(figures, |figures| figures.outcome.requests));
         writeln!(
             text,
-            "| {} | {} | {rate:.0} | {:.0} | {} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} |",
+            "| {} | {} | {rate:.0} | {:.0} | {} | {:.2} | {:.2} | {:.0} | {:.0} | {:.2} |",
             case.title(),
             which.title(),
-            rate * case.shape().items as f64,
+            items,
             super::report::figure(other.map(|other| rate / other), 1),
             of(|figures| figures.outcome.p50),
             of(|figures| figures.outcome.p99),
-            of(|figures| figures.server),
-            of(|figures| figures.database),
+            of(|figures| figures.server) / items * 1e6,
+            of(|figures| figures.database) / items * 1e6,
             of(|figures| figures.outcome.busy),
         )?;
     }
