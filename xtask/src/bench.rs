@@ -22,7 +22,9 @@ use tools::{Place, Tool};
 
 const USAGE: &str = "usage: cargo xtask bench [--size MB] [--repeat N] [--sets lz4,raw,sqlite] \
                      [--scale MB,MB,…] [--dir DIR] [--program FILE] [--tools NAME,…] \
-                     [--only tools,s3,scale,stream,agent]";
+                     [--only tools,s3,scale,stream,agent,vss] \
+                     [--vss-servers sqlite,postgres,upstream] [--vss-seconds N] [--vss-keys N] \
+                     [--vss-minutes N] [--vss-dir DIR]";
 
 /// The parts of a run, each with tables of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,15 +34,17 @@ enum Part {
     Scale,
     Stream,
     Agent,
+    Vss,
 }
 
 impl Part {
-    const ALL: [(Part, &str); 5] = [
+    const ALL: [(Part, &str); 6] = [
         (Part::Tools, "tools"),
         (Part::S3, "s3"),
         (Part::Scale, "scale"),
         (Part::Stream, "stream"),
         (Part::Agent, "agent"),
+        (Part::Vss, "vss"),
     ];
 }
 
@@ -67,18 +71,11 @@ struct Options {
     program: PathBuf,
     tools: Vec<Tool>,
     parts: Vec<Part>,
+    vss: vss::Options,
 }
 
 /// Runs what was chosen.
 pub(crate) fn run(args: &[String]) -> Result<()> {
-    if let [only, part, rest @ ..] = args
-        && only == "--only"
-    {
-        return match part.as_str() {
-            "vss" => vss::run(rest, &mut std::io::stdout().lock()),
-            _ => bail!("{part} is no part of the bench; {USAGE}; or {}", vss::USAGE),
-        };
-    }
     let options = parse(args)?;
     std::fs::create_dir_all(&options.dir)?;
     let tools: Vec<Tool> = options.tools.iter().copied().filter(|tool| tool.is_there()).collect();
@@ -102,6 +99,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     }
     if options.has(Part::Agent) {
         writeln!(out, "{}", agent::run(&options)?)?;
+    }
+    if options.has(Part::Vss) {
+        vss::run(&options, &mut out)?;
     }
     Ok(())
 }
@@ -160,6 +160,7 @@ fn parse(args: &[String]) -> Result<Options> {
         program: built("highwater")?,
         tools: Tool::ALL.to_vec(),
         parts: Part::ALL.map(|(part, _)| part).to_vec(),
+        vss: vss::Options::default(),
     };
     let mut args = args.iter();
     while let Some(flag) = args.next() {
@@ -182,6 +183,7 @@ fn parse(args: &[String]) -> Result<Options> {
             "--only" => {
                 options.parts = value.split(',').map(str::parse).collect::<Result<_>>()?;
             }
+            _ if options.vss.take(flag, value)? => {}
             _ => bail!("{flag} is unknown; {USAGE}"),
         }
     }

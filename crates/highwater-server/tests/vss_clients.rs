@@ -5,13 +5,16 @@
 
 extern crate vss_api as api;
 
+#[path = "postgres/mod.rs"]
+mod cluster;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use highwater::Env;
-use highwater_server::vss::{Auth, Backend, Running, Sqlite, VssServer};
+use highwater_server::vss::{Auth, Backend, Postgres, Running, Sqlite, VssServer};
 use tempfile::TempDir;
 use vss_api::error::VssError;
 use vss_api::kv_store::KvStore;
@@ -28,6 +31,8 @@ use vss_client_ng::types as client;
 use vss_client_ng::util::retry::{
     ExponentialBackoffRetryPolicy, MaxAttemptsRetryPolicy, RetryPolicy as _,
 };
+
+use cluster::Cluster;
 
 type Client = VssClient<MaxAttemptsRetryPolicy<ExponentialBackoffRetryPolicy<ClientError>>>;
 
@@ -54,6 +59,12 @@ async fn over_sqlite() -> OverHttp<TempDir> {
     let dir = TempDir::new().unwrap();
     let backend = Arc::new(Sqlite::serve(dir.path(), &Env::system()).unwrap());
     OverHttp::start(backend, dir).await
+}
+
+async fn over_postgresql() -> OverHttp<Arc<Cluster>> {
+    let cluster = Cluster::shared();
+    let backend = Postgres::connect(&cluster.database(), Env::system()).await.unwrap();
+    OverHttp::start(Arc::new(backend), cluster).await
 }
 
 fn signed(key: &str) -> Arc<dyn VssHeaderProvider> {
@@ -127,6 +138,16 @@ mod sqlite {
     use vss_api::define_kv_store_tests;
 
     define_kv_store_tests!(Suite, super::OverHttp<super::TempDir>, super::over_sqlite().await);
+}
+
+mod postgresql {
+    use vss_api::define_kv_store_tests;
+
+    define_kv_store_tests!(
+        Suite,
+        super::OverHttp<std::sync::Arc<super::Cluster>>,
+        super::over_postgresql().await
+    );
 }
 
 fn get(store: &str, key: &str) -> client::GetObjectRequest {

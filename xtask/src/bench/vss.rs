@@ -18,21 +18,44 @@ use load::{Load, Outcome};
 use message::Shape;
 use server::{Postgres, Server, Which, World};
 
-pub(super) const USAGE: &str = "--only vss: [--servers sqlite,postgres,upstream] [--seconds N] \
-    [--repeat N] [--keys N] [--minutes N] [--dir DIR] [--program FILE]";
-
 /// What is measured.
-struct Options {
+pub(super) struct Options {
     servers: Vec<Which>,
-    /// Of each load.
+    /// Of each load; 0: none is measured.
     time: Duration,
-    repeat: usize,
     /// Of the store that is listed; 0: none is.
     keys: u64,
     /// Of the load under which memory is looked at; 0: it is not.
     minutes: u64,
     dir: PathBuf,
-    program: PathBuf,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            servers: vec![Which::Sqlite, Which::Postgres, Which::Upstream],
+            time: Duration::from_secs(10),
+            keys: 1_000_000,
+            minutes: 2,
+            // PostgreSQL does not run as root, and other users can't reach into root's home.
+            dir: std::env::temp_dir(),
+        }
+    }
+}
+
+impl Options {
+    /// Takes a flag; whether it is one of these.
+    pub(super) fn take(&mut self, flag: &str, value: &str) -> Result<bool> {
+        match flag {
+            "--vss-servers" => self.servers = value.split(',').map(which).collect::<Result<_>>()?,
+            "--vss-seconds" => self.time = Duration::from_secs(value.parse()?),
+            "--vss-keys" => self.keys = value.parse()?,
+            "--vss-minutes" => self.minutes = value.parse()?,
+            "--vss-dir" => self.dir = std::path::absolute(value)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
 }
 
 /// The processor before anything counts.
@@ -97,7 +120,7 @@ impl Case {
     }
 }
 
-/// What a load did, and what it took of the processor: server, database and load, each in seconds a second.
+/// What a load did, and how many cores server and database took.
 #[derive(Clone, Debug)]
 struct Figures {
     outcome: Outcome,
@@ -108,29 +131,31 @@ struct Figures {
 type All = BTreeMap<(Case, Which), Vec<Figures>>;
 
 /// Runs it all, and prints tables.
-pub(super) fn run(args: &[String], out: &mut impl std::io::Write) -> Result<()> {
-    let options = parse(args)?;
-    std::fs::create_dir_all(&options.dir)?;
+pub(super) fn run(all: &super::Options, out: &mut impl std::io::Write) -> Result<()> {
+    let options = &all.vss;
+    let dir = options.dir.join("highwater-bench-vss");
+    std::fs::create_dir_all(&dir)?;
     let upstream = match options.servers.contains(&Which::Upstream) {
         true => Some(upstream()?),
         false => None,
     };
     let postgres = match options.servers.iter().any(|which| *which != Which::Sqlite) {
-        true => Some(Postgres::start(&options.dir)?),
+        true => Some(Postgres::start(&dir)?),
         false => None,
     };
     let world = World {
-        dir: &options.dir,
-        program: &options.program,
+        dir: &dir,
+        program: &all.program,
         upstream: upstream.as_deref(),
         postgres: postgres.as_ref(),
     };
+    writeln!(out, "### The server of stores\n")?;
     if let Some(postgres) = &postgres {
         writeln!(out, "{}, with the settings that it comes with.\n", postgres.version()?)?;
     }
-    if options.repeat > 0 {
-        let (all, pace) = puts(&options, &world)?;
-        writeln!(out, "{}", table(&options, &all, pace)?)?;
+    if !options.time.is_zero() {
+        let (figures, pace) = puts(options, all.repeat, &world)?;
+        writeln!(out, "{}", table(options, all.repeat, &figures, pace)?)?;
         out.flush()?;
     }
     if options.keys > 0 {
@@ -138,15 +163,16 @@ pub(super) fn run(args: &[String], out: &mut impl std::io::Write) -> Result<()> 
         out.flush()?;
     }
     if options.minutes > 0 {
-        writeln!(out, "{}", memory(&options, &world)?)?;
+        writeln!(out, "{}", memory(options, &world)?)?;
     }
-    Ok(())
+    drop(postgres);
+    Ok(std::fs::remove_dir_all(&dir)?)
 }
 
 /// Every load on every server, and the load that was given to all alike.
-fn puts(options: &Options, world: &World<'_>) -> Result<(All, f64)> {
+fn puts(options: &Options, repeat: usize, world: &World<'_>) -> Result<(All, f64)> {
     let mut all = All::new();
-    for round in 0..options.repeat {
+    for round in 0..repeat {
         for &which in &options.servers {
             super::eprint_line(&format!("{}, round {}", which.title(), round + 1))?;
             let server = Server::start(which, world)?;
@@ -160,7 +186,7 @@ fn puts(options: &Options, world: &World<'_>) -> Result<(All, f64)> {
         middle(all.get(&(Case::Many, which))?, |figures| figures.outcome.requests)
     });
     let pace = (slowest.fold(f64::INFINITY, f64::min) * SHARE).floor();
-    for _ in 0..options.repeat {
+    for _ in 0..repeat {
         for &which in &options.servers {
             let server = Server::start(which, world)?;
             let found = measure(&server, world, options, Case::Given, Some(pace))?;
@@ -207,31 +233,33 @@ fn middle(all: &[Figures], figure: impl Fn(&Figures) -> f64) -> Option<f64> {
     figures.get(figures.len() / 2).copied()
 }
 
-fn table(options: &Options, all: &All, pace: f64) -> Result<String> {
+fn table(options: &Options, repeat: usize, all: &All, pace: f64) -> Result<String> {
     let mut text = format!(
-        "Values of 1 KiB, {} rounds of {} s, medians; the given load is {pace:.0} puts/s. The processor's time is \
-         in cores.\n\n| load | server | puts/s | items/s | to vss-server | p50, ms | p99, ms | server | database | load |\n\
+        "Values of 1 KiB, {} rounds of {} s, medians; the given load is {pace:.0} puts/s. Of the processor's \
+         time, what server and database take for an item, and the cores that the load itself takes.\n\n\
+         | load | server | puts/s | items/s | to vss-server | p50, ms | p99, ms | server, µs | database, µs | load |\n\
          |---|---|---|---|---|---|---|---|---|---|\n",
-        options.repeat,
+        repeat,
         options.time.as_secs()
     );
     for ((case, which), figures) in all {
         let of = |figure: fn(&Figures) -> f64| middle(figures, figure).unwrap_or_default();
         let rate = of(|figures| figures.outcome.requests);
+        let items = rate * case.shape().items as f64;
         let other = all
             .get(&(*case, Which::Upstream))
             .and_then(|figures| middle(figures, |figures| figures.outcome.requests));
         writeln!(
             text,
-            "| {} | {} | {rate:.0} | {:.0} | {} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} |",
+            "| {} | {} | {rate:.0} | {:.0} | {} | {:.2} | {:.2} | {:.0} | {:.0} | {:.2} |",
             case.title(),
             which.title(),
-            rate * case.shape().items as f64,
+            items,
             super::report::figure(other.map(|other| rate / other), 1),
             of(|figures| figures.outcome.p50),
             of(|figures| figures.outcome.p99),
-            of(|figures| figures.server),
-            of(|figures| figures.database),
+            of(|figures| figures.server) / items * 1e6,
+            of(|figures| figures.database) / items * 1e6,
             of(|figures| figures.outcome.busy),
         )?;
     }
@@ -281,41 +309,11 @@ fn upstream() -> Result<PathBuf> {
     Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))
 }
 
-fn parse(args: &[String]) -> Result<Options> {
-    let mut options = Options {
-        servers: vec![Which::Sqlite, Which::Postgres, Which::Upstream],
-        time: Duration::from_secs(10),
-        repeat: 3,
-        keys: 1_000_000,
-        minutes: 2,
-        // PostgreSQL does not run as root, and other users can't reach into root's home.
-        dir: std::env::temp_dir().join("highwater-bench-vss"),
-        program: super::program()?,
-    };
-    let mut args = args.iter();
-    while let Some(flag) = args.next() {
-        let value = args.next().with_context(|| format!("{flag} takes a value; {USAGE}"))?;
-        match flag.as_str() {
-            "--servers" => {
-                options.servers = value.split(',').map(which).collect::<Result<_>>()?;
-            }
-            "--seconds" => options.time = Duration::from_secs(value.parse()?),
-            "--repeat" => options.repeat = value.parse()?,
-            "--keys" => options.keys = value.parse()?,
-            "--minutes" => options.minutes = value.parse()?,
-            "--dir" => options.dir = std::path::absolute(value)?,
-            "--program" => options.program = std::path::absolute(value)?,
-            _ => bail!("{flag} is unknown; {USAGE}"),
-        }
-    }
-    Ok(options)
-}
-
 fn which(name: &str) -> Result<Which> {
     Ok(match name {
         "sqlite" => Which::Sqlite,
         "postgres" => Which::Postgres,
         "upstream" => Which::Upstream,
-        _ => bail!("{name} is no server; {USAGE}"),
+        _ => bail!("{name} is no server: there are sqlite, postgres and upstream"),
     })
 }

@@ -58,7 +58,7 @@ pub(super) fn run(servers: &[Which], keys: u64, world: &World<'_>) -> Result<Str
         let begin = now();
         fill(&mut connection, keys)?;
         let filled = (now() - begin) as f64 / 1e9;
-        world.postgres.map_or(Ok(()), Postgres::checkpoint)?;
+        world.postgres.map_or(Ok(()), Postgres::settle)?;
         let pages = walk(&mut connection, keys)?;
         let part = pages.len().div_ceil(PARTS);
         let first = Part::of(pages.get(..part).unwrap_or_default());

@@ -210,3 +210,58 @@ impl Random {
         (self.0 >> 32) as u8
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: Shape =
+        Shape { items: 3, value_bytes: 16, keys: 5, own_stores: true, name: "test" };
+
+    #[test]
+    fn a_put_goes_through_its_keys_in_turn() {
+        let mut request = put(&SHAPE, 7);
+        let length = request.bytes().len();
+        let mut values = Vec::new();
+        for expected in [[3, 4, 0], [1, 2, 3], [4, 0, 1]] {
+            request.turn();
+            let text = String::from_utf8_lossy(request.bytes()).into_owned();
+            for number in expected {
+                assert!(text.contains(&format!("test/client-007/{number:08}")), "{number}");
+            }
+            values.push(request.bytes()[request.values[0].clone()].to_vec());
+        }
+        assert_eq!(request.bytes().len(), length);
+        assert!(values[0] != values[1] && values[1] != values[2]);
+        let head = String::from_utf8_lossy(&request.bytes()[..120]).into_owned();
+        let body = request.bytes().windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+        assert!(head.contains(&format!("content-length: {}\r\n", length - body)), "{head}");
+    }
+
+    #[test]
+    fn an_answer_in_pieces_is_whole_at_its_end_alone() {
+        let mut answer = Answer::default();
+        let text = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc";
+        for byte in &text[..text.len() - 1] {
+            assert!(!answer.take(&[*byte]).unwrap());
+        }
+        assert!(answer.take(b"c").unwrap());
+        assert_eq!(answer.finish().unwrap(), b"abc");
+        assert!(answer.take(b"HTTP/1.1 409 Conflict\r\ncontent-length: 0\r\n\r\n").unwrap());
+        assert!(answer.finish().unwrap_err().to_string().contains("409"));
+    }
+
+    #[test]
+    fn a_page_tells_its_keys_and_the_next_one() {
+        let mut body = Vec::new();
+        field(&mut body, 1, b"\x0a\x01a\x10\x01");
+        field(&mut body, 1, b"\x0a\x01b\x10\x01");
+        field(&mut body, 2, b"17");
+        body.extend_from_slice(&[3 << 3, 0]);
+        assert_eq!(page(&body).unwrap(), (2, Some("17".to_owned())));
+        let mut last = Vec::new();
+        field(&mut last, 2, b"");
+        assert_eq!(page(&last).unwrap(), (0, None));
+        assert!(page(&body[..3]).is_err());
+    }
+}

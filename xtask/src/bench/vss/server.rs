@@ -236,6 +236,14 @@ impl Postgres {
         self.sql("CHECKPOINT")
     }
 
+    /// Does what its own housekeeping would do some time later, in the middle of a measurement.
+    pub(super) fn settle(&self) -> Result<()> {
+        run(Command::new(self.bin.join("vacuumdb"))
+            .args(["--all", "--analyze", "--quiet", "--username", USER])
+            .args(["--host", "127.0.0.1", "--port", &self.port.to_string()]))?;
+        self.checkpoint()
+    }
+
     fn sql(&self, text: &str) -> Result<()> {
         run(Command::new(self.bin.join("psql"))
             .args(["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--username", USER])
