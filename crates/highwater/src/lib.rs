@@ -22,6 +22,8 @@ pub mod guard;
 pub mod ids;
 pub mod kit;
 mod node;
+#[cfg(feature = "replica")]
+pub mod replica;
 pub mod restore;
 pub mod vault;
 

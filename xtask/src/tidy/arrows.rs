@@ -28,6 +28,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ),
     ("archive", &["error", "ids", "env", "control", "direct", "durable", "vault"]),
     ("backup", &["error", "ids", "env", "control", "node", "guard", "engine", "vault"]),
+    ("replica", &["error", "ids", "env"]),
     (
         "restore",
         &[

@@ -1,0 +1,112 @@
+//! The head: the one key that whoever writes must hold, and what it says of all the others.
+
+use serde::{Deserialize, Serialize};
+
+use super::digest::Sum;
+use super::keys::{EPOCH_BYTES, ReplicaKeys};
+use crate::error::{Error, Result};
+use crate::ids::Time;
+
+/// Names of heads begin with it.
+pub(super) const HEADS: &str = "head.";
+/// There from the first owner on, put with version 0, so that two first owners can't both win.
+pub(super) const ROOT: &str = "root";
+
+/// What a head says of the values beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeadState {
+    /// They are not all there yet.
+    Filling,
+    /// They are one instant of the owner's store.
+    Open,
+    /// The same, and the owner has ended in good order.
+    Released,
+}
+
+/// A head, as it is sealed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Head {
+    /// Rises with each start of an owner.
+    pub(super) epoch: u64,
+    /// Who, for people.
+    pub(super) owner: String,
+    pub(super) since: Time,
+    /// The put that wrote it.
+    #[serde(with = "hex::serde")]
+    pub(super) put: [u8; 16],
+    /// The version that the server gives it by that put.
+    pub(super) version: i64,
+    /// The last write of the owner's store that is in it.
+    pub(super) seq: u64,
+    /// All values.
+    pub(super) sum: Sum,
+    pub(super) state: HeadState,
+    /// Why it was taken over, where it was.
+    pub(super) reason: Option<String>,
+}
+
+/// A head and where it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Placed {
+    pub(super) name: String,
+    pub(super) head: Head,
+}
+
+impl Placed {
+    pub(super) fn sealed(&self, keys: &ReplicaKeys) -> Result<Vec<u8>> {
+        let plain = serde_json::to_vec(&self.head)
+            .map_err(|error| Error::bug("a head can't be written").source(error))?;
+        keys.seal_document(&self.name, &plain)
+    }
+
+    /// Opens a head that the server gave with `version`.
+    ///
+    /// # Errors
+    /// Denied where these keys don't open it; corrupt where the server gives it another version than its
+    /// owner did.
+    pub(super) fn open(
+        keys: &ReplicaKeys,
+        name: &str,
+        version: i64,
+        sealed: &[u8],
+    ) -> Result<Placed> {
+        let plain = keys.open_document(name, sealed)?;
+        let head: Head = serde_json::from_slice(&plain).map_err(|error| {
+            Error::corrupt(format!("the head on the server is malformed: {error}")).entry(name)
+        })?;
+        if head.version != version {
+            return Err(Error::corrupt(format!(
+                "the server gives the head version {version}, its owner gave it {}",
+                head.version
+            ))
+            .entry(name));
+        }
+        Ok(Placed { name: name.to_owned(), head })
+    }
+
+    /// Who holds it, since when, and why.
+    pub(super) fn told(&self) -> String {
+        let Head { owner, since, epoch, reason, .. } = &self.head;
+        match reason {
+            Some(reason) => format!("{owner} has it since {since}, as epoch {epoch}: {reason}"),
+            None => format!("{owner} has it since {since}, as epoch {epoch}"),
+        }
+    }
+}
+
+/// The name of an epoch's head.
+pub(super) fn name_of(id: &[u8; EPOCH_BYTES]) -> String {
+    format!("{HEADS}{}", hex::encode(id))
+}
+
+/// The epoch that a head is named after.
+pub(super) fn id_of(name: &str) -> Result<[u8; EPOCH_BYTES]> {
+    let digits = name.strip_prefix(HEADS).unwrap_or_default();
+    let mut id = [0; EPOCH_BYTES];
+    hex::decode_to_slice(digits, &mut id)
+        .map_err(|_| Error::corrupt("a head has a name that no owner gave").entry(name))?;
+    Ok(id)
+}

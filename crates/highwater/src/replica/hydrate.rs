@@ -1,0 +1,128 @@
+//! All values from a server into an empty store.
+
+use super::book::Book;
+use super::digest::Sum;
+use super::head::{HEADS, HeadState, Placed};
+use super::keys::{ReplicaKeys, VALUES};
+use super::remote::{Remote, list_all};
+use crate::error::{Error, Result};
+use crate::ids::Time;
+
+/// Values that are read at once.
+const AT_ONCE: usize = 256;
+
+/// What was hydrated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Hydrated {
+    pub(super) values: u64,
+    pub(super) bytes: u64,
+    /// Of all that was taken.
+    pub(super) sum: Sum,
+}
+
+/// Reads all values into the store, whose head is ours: nobody writes meanwhile but those who don't know
+/// of heads, and the digest tells of them.
+///
+/// # Errors
+/// Corrupt where a value is not what its owner sealed, or where together they are not what the head says:
+/// then `accept_inconsistent` goes on all the same. Unavailable where the server can't be asked.
+pub(super) fn hydrate(
+    book: &Book,
+    remote: &dyn Remote,
+    keys: &ReplicaKeys,
+    held: &Placed,
+    accept_inconsistent: bool,
+) -> Result<Hydrated> {
+    book.begin_hydration()?;
+    let names: Vec<String> = list_all(remote, VALUES)?.into_iter().map(|(name, _)| name).collect();
+    let mut done = Hydrated::default();
+    for names in names.chunks(AT_ONCE) {
+        let mut values = Vec::with_capacity(names.len());
+        for (name, found) in names.iter().zip(remote.get_all(names)?) {
+            let Some((_, sealed)) = found else { continue };
+            let opened = match keys.open(name, &sealed) {
+                Ok(opened) if opened.seq <= held.head.seq => opened,
+                Ok(_) if accept_inconsistent => continue,
+                Ok(_) => {
+                    return Err(Error::corrupt("a value on the server is newer than its head")
+                        .entry(name)
+                        .hint("somebody writes who does not hold the head"));
+                }
+                Err(_) if accept_inconsistent => continue,
+                Err(error) => return Err(error),
+            };
+            done.sum.add(opened.tag);
+            done.values += 1;
+            done.bytes += opened.value.len() as u64;
+            values.push((name.clone(), opened.tag, opened.key, opened.value));
+        }
+        book.hydrate(values)?;
+    }
+    if done.sum != held.head.sum && !accept_inconsistent {
+        return Err(inconsistent(&format!(
+            "the head speaks of {} values, {} were there, and together they are not what it says",
+            held.head.sum.count, done.sum.count
+        )));
+    }
+    if held.head.state == HeadState::Filling && !accept_inconsistent {
+        return Err(inconsistent("its owner had not filled it yet"));
+    }
+    Ok(done)
+}
+
+/// Learns what an older server holds, so that it can be written over: the tags of its values, and deletes
+/// of those that are not here any more. Its true sum.
+pub(super) fn learn(
+    book: &Book,
+    remote: &dyn Remote,
+    keys: &ReplicaKeys,
+    now: Time,
+) -> Result<Sum> {
+    let names: Vec<String> = list_all(remote, VALUES)?.into_iter().map(|(name, _)| name).collect();
+    let mut sum = Sum::default();
+    for names in names.chunks(AT_ONCE) {
+        let mut values = Vec::with_capacity(names.len());
+        for (name, found) in names.iter().zip(remote.get_all(names)?) {
+            if let Some((_, sealed)) = found {
+                let opened = keys.open(name, &sealed)?;
+                sum.add(opened.tag);
+                values.push((name.clone(), opened.tag, opened.key));
+            }
+        }
+        book.learn(values, now)?;
+    }
+    book.end_learning()?;
+    Ok(sum)
+}
+
+fn inconsistent(why: &str) -> Error {
+    Error::corrupt(format!("what is on the server is no one instant of its owner's store: {why}"))
+        .hint("look for a backup; --accept-inconsistent-restore takes what is there")
+}
+
+/// The one head on a server; none where there is none.
+///
+/// # Errors
+/// Corrupt where there are several; denied where these keys don't open it.
+pub(super) fn find_head(remote: &dyn Remote, keys: &ReplicaKeys) -> Result<Option<Placed>> {
+    // The head may be replaced between the list and the look.
+    for _ in 0..3 {
+        let heads = list_all(remote, HEADS)?;
+        match heads.as_slice() {
+            [] => return Ok(None),
+            [(name, _)] => {
+                if let Some((version, sealed)) = remote.get(name)? {
+                    return Placed::open(keys, name, version, &sealed).map(Some);
+                }
+            }
+            several => {
+                return Err(Error::corrupt(format!(
+                    "there are {} heads on the server",
+                    several.len()
+                ))
+                .hint("somebody writes who does not keep the rules"));
+            }
+        }
+    }
+    Err(Error::unavailable("the head on the server changes all the time"))
+}

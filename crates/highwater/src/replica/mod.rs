@@ -1,0 +1,33 @@
+//! A node's key-value store, kept on a server write by write.
+//!
+//! A [`ReplicatedStore`] stands between a node and its [local store](LocalStore). A write and its place in
+//! the queue are one local transaction; a sender with a thread of its own puts what waits to a
+//! [server](Remote), in the order of the local commits, so that what is there is always what the node's
+//! store was at some moment. Every put is conditional on the head, which one owner holds: who lost it
+//! fails at the next write, before anything leaves.
+//!
+//! Writing is the only thing that this does not do alone: whose store it is, and what happens where store
+//! and server differ, is decided once, at [`ReplicaBuilder::open`].
+
+mod book;
+mod class;
+mod commit;
+mod digest;
+mod head;
+mod hydrate;
+mod keys;
+pub mod local;
+mod owner;
+pub mod remote;
+mod sender;
+mod store;
+#[cfg(test)]
+mod tests;
+
+pub use class::{Class, Classes};
+pub use head::HeadState;
+pub use keys::ReplicaKeys;
+pub use local::LocalStore;
+pub use owner::{Permissions, Started};
+pub use remote::Remote;
+pub use store::{Bound, ReplicaBuilder, ReplicaStatus, ReplicatedStore, Write};

@@ -1,0 +1,120 @@
+//! A server in memory that follows the protocol's rules, for tests and simulations.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::{Listed, Put, Remote, RemotePut};
+use crate::error::{Error, Result};
+
+/// Names of one page.
+const PAGE: usize = 100;
+
+/// What goes wrong with a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemoteFault {
+    /// The request is lost: nothing happens.
+    Request,
+    /// The answer is lost: it happens, and nobody is told.
+    Answer,
+}
+
+/// A server that is gone with its process.
+#[derive(Default)]
+pub struct MemoryRemote {
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Default)]
+struct State {
+    values: BTreeMap<String, (i64, Vec<u8>)>,
+    faults: VecDeque<Option<RemoteFault>>,
+    puts: u64,
+}
+
+impl MemoryRemote {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What goes wrong with the next calls, one after the other; none: nothing.
+    pub fn fail(&self, faults: impl IntoIterator<Item = Option<RemoteFault>>) {
+        self.state().faults.extend(faults);
+    }
+
+    /// Nothing goes wrong any more.
+    pub fn set_calm(&self) {
+        self.state().faults.clear();
+    }
+
+    /// Puts that have landed.
+    pub fn puts(&self) -> u64 {
+        self.state().puts
+    }
+
+    /// All that it holds.
+    pub fn values(&self) -> BTreeMap<String, (i64, Vec<u8>)> {
+        self.state().values.clone()
+    }
+
+    /// Holds these instead: a server that was rolled back, wiped or tampered with.
+    pub fn set_values(&self, values: BTreeMap<String, (i64, Vec<u8>)>) {
+        self.state().values = values;
+    }
+
+    /// Runs a call, or what is left of it.
+    fn call<T>(&self, work: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
+        let mut state = self.state();
+        let lost = |what: &str| Err(Error::unavailable(format!("{what} was lost")));
+        match state.faults.pop_front().flatten() {
+            None => work(&mut state),
+            Some(RemoteFault::Request) => lost("the request"),
+            Some(RemoteFault::Answer) => {
+                work(&mut state)?;
+                lost("the answer")
+            }
+        }
+    }
+}
+
+impl Remote for MemoryRemote {
+    fn get(&self, key: &str) -> Result<Option<(i64, Vec<u8>)>> {
+        self.call(|state| Ok(state.values.get(key).cloned()))
+    }
+
+    fn put(&self, put: &RemotePut) -> Result<Put> {
+        self.call(|state| {
+            let mut values = state.values.clone();
+            for item in &put.items {
+                let there = values.get(&item.key).map(|(version, _)| *version);
+                let version = match (item.version, there) {
+                    (-1, _) | (0, None) => 1,
+                    (version, Some(there)) if version > 0 && version == there => version + 1,
+                    _ => return Ok(Put::Conflict),
+                };
+                values.insert(item.key.clone(), (version, item.value.clone()));
+            }
+            for (key, version) in &put.deletes {
+                match values.get(key) {
+                    Some((there, _)) if *version == -1 || there == version => values.remove(key),
+                    _ => return Ok(Put::Conflict),
+                };
+            }
+            state.values = values;
+            state.puts += 1;
+            Ok(Put::Landed)
+        })
+    }
+
+    fn list(&self, prefix: &str, page: Option<&str>) -> Result<Listed> {
+        self.call(|state| {
+            let names = state.values.iter().filter(|(key, _)| key.starts_with(prefix));
+            let from = names.filter(|(key, _)| page.is_none_or(|page| key.as_str() > page));
+            let mut keys: Vec<(String, i64)> =
+                from.take(PAGE + 1).map(|(key, (version, _))| (key.clone(), *version)).collect();
+            let more = keys.len() > PAGE;
+            keys.truncate(PAGE);
+            let next = keys.last().filter(|_| more).map(|(key, _)| key.clone());
+            Ok(Listed { keys, next })
+        })
+    }
+}
