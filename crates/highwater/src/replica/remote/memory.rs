@@ -16,6 +16,8 @@ pub enum RemoteFault {
     Request,
     /// The answer is lost: it happens, and nobody is told.
     Answer,
+    /// A put is held up until so many other calls were made; it is lost to who made it.
+    Late(u32),
 }
 
 /// A server that is gone with its process.
@@ -28,7 +30,42 @@ pub struct MemoryRemote {
 struct State {
     values: BTreeMap<String, (i64, Vec<u8>)>,
     faults: VecDeque<Option<RemoteFault>>,
+    late: Vec<(u32, RemotePut)>,
     puts: u64,
+}
+
+impl State {
+    /// Puts that were held up long enough happen now.
+    fn arrive(&mut self) {
+        for (calls, put) in std::mem::take(&mut self.late) {
+            match calls.checked_sub(1) {
+                Some(calls) => self.late.push((calls, put)),
+                None => drop(self.put(&put)),
+            }
+        }
+    }
+
+    fn put(&mut self, put: &RemotePut) -> Put {
+        let mut values = self.values.clone();
+        for item in &put.items {
+            let there = values.get(&item.key).map(|(version, _)| *version);
+            let version = match (item.version, there) {
+                (-1, _) | (0, None) => 1,
+                (version, Some(there)) if version > 0 && version == there => version + 1,
+                _ => return Put::Conflict,
+            };
+            values.insert(item.key.clone(), (version, item.value.clone()));
+        }
+        for (key, version) in &put.deletes {
+            match values.get(key) {
+                Some((there, _)) if *version == -1 || there == version => values.remove(key),
+                _ => return Put::Conflict,
+            };
+        }
+        self.values = values;
+        self.puts += 1;
+        Put::Landed
+    }
 }
 
 impl MemoryRemote {
@@ -43,7 +80,9 @@ impl MemoryRemote {
 
     /// Nothing goes wrong any more.
     pub fn set_calm(&self) {
-        self.state().faults.clear();
+        let mut state = self.state();
+        state.faults.clear();
+        state.late.clear();
     }
 
     /// Puts that have landed.
@@ -62,11 +101,20 @@ impl MemoryRemote {
     }
 
     /// Runs a call, or what is left of it.
-    fn call<T>(&self, work: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
+    fn call<T>(
+        &self,
+        put: Option<&RemotePut>,
+        work: impl FnOnce(&mut State) -> Result<T>,
+    ) -> Result<T> {
         let mut state = self.state();
+        state.arrive();
         let lost = |what: &str| Err(Error::unavailable(format!("{what} was lost")));
         match state.faults.pop_front().flatten() {
             None => work(&mut state),
+            Some(RemoteFault::Late(calls)) => {
+                state.late.extend(put.map(|put| (calls, put.clone())));
+                lost("the request")
+            }
             Some(RemoteFault::Request) => lost("the request"),
             Some(RemoteFault::Answer) => {
                 work(&mut state)?;
@@ -78,35 +126,15 @@ impl MemoryRemote {
 
 impl Remote for MemoryRemote {
     fn get(&self, key: &str) -> Result<Option<(i64, Vec<u8>)>> {
-        self.call(|state| Ok(state.values.get(key).cloned()))
+        self.call(None, |state| Ok(state.values.get(key).cloned()))
     }
 
     fn put(&self, put: &RemotePut) -> Result<Put> {
-        self.call(|state| {
-            let mut values = state.values.clone();
-            for item in &put.items {
-                let there = values.get(&item.key).map(|(version, _)| *version);
-                let version = match (item.version, there) {
-                    (-1, _) | (0, None) => 1,
-                    (version, Some(there)) if version > 0 && version == there => version + 1,
-                    _ => return Ok(Put::Conflict),
-                };
-                values.insert(item.key.clone(), (version, item.value.clone()));
-            }
-            for (key, version) in &put.deletes {
-                match values.get(key) {
-                    Some((there, _)) if *version == -1 || there == version => values.remove(key),
-                    _ => return Ok(Put::Conflict),
-                };
-            }
-            state.values = values;
-            state.puts += 1;
-            Ok(Put::Landed)
-        })
+        self.call(Some(put), |state| Ok(state.put(put)))
     }
 
     fn list(&self, prefix: &str, page: Option<&str>) -> Result<Listed> {
-        self.call(|state| {
+        self.call(None, |state| {
             let names = state.values.iter().filter(|(key, _)| key.starts_with(prefix));
             let from = names.filter(|(key, _)| page.is_none_or(|page| key.as_str() > page));
             let mut keys: Vec<(String, i64)> =

@@ -1,4 +1,5 @@
-//! Owners, crashes, lost requests and answers, late answers, a second owner: from one seed, step by step.
+//! Owners, crashes, lost requests and answers, requests that come late, a second owner: from one seed, step
+//! by step.
 //!
 //! What must hold: the server's values are what the owner's store held after some write of its history,
 //! and not an earlier one than was acknowledged; a remote-first write that was acknowledged is never
@@ -99,9 +100,10 @@ impl World {
     /// Some of the next calls go wrong.
     fn weather(&mut self) {
         let faults: Vec<_> = (0..self.dice.roll(4))
-            .map(|_| match self.dice.roll(4) {
+            .map(|_| match self.dice.roll(5) {
                 0 => Some(RemoteFault::Request),
                 1 => Some(RemoteFault::Answer),
+                2 => Some(RemoteFault::Late(self.dice.roll(6) as u32)),
                 _ => None,
             })
             .collect();
@@ -201,10 +203,15 @@ impl World {
     }
 
     fn send(&mut self, number: usize) {
+        let machine = &mut self.machines[number];
+        let Some((_, sender)) = &mut machine.process else { return };
+        let stepped = sender.step();
+        // A put that comes late may have changed it too.
+        self.owner = self.holder();
         let owner = self.owner;
         let machine = &mut self.machines[number];
         let Some((_, sender)) = &mut machine.process else { return };
-        match sender.step() {
+        match stepped {
             Ok(Step::Landed(..)) => {
                 assert_eq!(number, owner, "a deposed owner has landed a put");
                 self.acknowledged = self.acknowledged.max(sender.held.head.seq);
@@ -257,7 +264,7 @@ fn run(seed: u64) {
 
 /// How many seeds; `make nightly` runs more.
 fn seeds() -> u64 {
-    std::env::var("HIGHWATER_REPLICA_SEEDS").map_or(120, |seeds| seeds.parse().unwrap())
+    std::env::var("HIGHWATER_REPLICA_SEEDS").map_or(3000, |seeds| seeds.parse().unwrap())
 }
 
 #[test]
