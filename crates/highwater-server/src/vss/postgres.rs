@@ -57,10 +57,11 @@ impl Postgres {
         let (mut client, _) = server.session().await.map_err(|error| failure(&error))?;
         connect::check(&client).await?;
         schema::migrate(&mut client).await?;
-        let asides = server.writes().pool(ASIDES)?;
+        let by_index = server.by_index();
+        let asides = by_index.pool(ASIDES)?;
         Ok(Postgres {
-            lanes: Lanes::start(&server.writes(), &asides, &env),
-            reads: server.pool(READS)?,
+            lanes: Lanes::start(&by_index, &asides, &env),
+            reads: by_index.pool(READS)?,
             others: server.pool(OTHERS)?,
             asides,
             env,

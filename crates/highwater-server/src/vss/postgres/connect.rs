@@ -47,9 +47,9 @@ const SESSION: &str = "
     SET default_transaction_isolation = 'read committed';
     SELECT set_config('synchronous_commit', 'on', false)
     WHERE current_setting('synchronous_commit') <> 'remote_apply'";
-/// For sessions that write: the plans of a write are made once and must do for a table that has grown
-/// since, so they go by an index even where a table is small.
-const WRITES: &str =
+/// For sessions that write, or read a little: their plans must do for a table that has grown since, so
+/// they go by an index even where a table is small.
+const BY_INDEX: &str =
     "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off";
 
 /// Where PostgreSQL is.
@@ -57,7 +57,7 @@ const WRITES: &str =
 pub(super) struct Server {
     config: Config,
     tls: Tls,
-    writes: bool,
+    by_index: bool,
 }
 
 impl Server {
@@ -92,12 +92,12 @@ impl Server {
         if config.get_keepalives_retries().is_none() {
             config.keepalives_retries(SILENCES);
         }
-        Ok(Server { config, tls, writes: false })
+        Ok(Server { config, tls, by_index: false })
     }
 
-    /// For sessions that write.
-    pub(super) fn writes(&self) -> Server {
-        Server { writes: true, ..self.clone() }
+    /// For sessions that write, or read a little.
+    pub(super) fn by_index(&self) -> Server {
+        Server { by_index: true, ..self.clone() }
     }
 
     /// A session.
@@ -106,8 +106,8 @@ impl Server {
         // How it ends shows in what is asked of the client.
         let task = tokio::spawn(async move { drop(connection.await) });
         client.batch_execute(SESSION).await?;
-        if self.writes {
-            client.batch_execute(WRITES).await?;
+        if self.by_index {
+            client.batch_execute(BY_INDEX).await?;
         }
         Ok((client, task))
     }
