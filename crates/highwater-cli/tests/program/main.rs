@@ -38,6 +38,9 @@ mod kit;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod node;
+#[cfg(test)]
+#[path = "../../../highwater-server/tests/postgres/mod.rs"]
+mod postgres;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod prune;
@@ -61,6 +64,7 @@ mod strangers;
 #[cfg(test)]
 mod tree;
 mod usage;
+#[cfg(test)]
 mod vss;
 #[path = "../../../highwater-server/tests/wire/mod.rs"]
 mod wire;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::postgres::Cluster;
 use crate::wire::{Client, item, put, puts};
 use crate::world::World;
 
@@ -141,19 +142,49 @@ fn kills() -> u64 {
     std::env::var("HIGHWATER_KILLS").map_or(15, |kills| kills.parse().unwrap())
 }
 
-#[test]
-fn no_acknowledged_write_is_lost_by_kills() {
-    let world = World::new();
+/// Kills a server under load, again and again.
+fn kill_under_load(start: &dyn Fn() -> Server) {
     let load = Load::new(8);
     for round in 0..kills() {
-        let server = Server::start(&world, "stores");
+        let server = start();
         load.check(&mut server.client());
         let address = server.address;
         load.run(address, 20 + round * 7 % 90, || server.kill());
     }
-    let server = Server::start(&world, "stores");
+    let server = start();
     load.check(&mut server.client());
     server.stop();
+}
+
+#[test]
+fn no_acknowledged_write_is_lost_by_kills() {
+    let world = World::new();
+    kill_under_load(&|| Server::start(&world, "stores"));
+}
+
+#[test]
+fn no_acknowledged_write_is_lost_by_kills_over_postgresql() {
+    let (world, cluster) = (World::new(), Cluster::shared());
+    let url = cluster.database();
+    kill_under_load(&|| Server::start_with(&world, &["vss", "serve", "--postgres", &url]));
+}
+
+#[test]
+fn clients_go_on_with_the_other_one_of_two_servers() {
+    let (world, cluster) = (World::new(), Cluster::shared());
+    let url = cluster.database();
+    let start = || Server::start_with(&world, &["vss", "serve", "--postgres", &url]);
+    let (first, second) = (start(), start());
+    let load = Load::new(6);
+    let (address, other) = (first.address, second.address);
+    load.run(address, 100, || first.kill());
+    // Each reads what has become of the put that was on its way, and goes on.
+    load.check(&mut second.client());
+    load.run(other, 100, || load.over.store(true, Ordering::SeqCst));
+    load.check(&mut second.client());
+    let stats = world.run(&["vss", "stats", "--postgres", &url, "--json"]).code(0).json();
+    assert_eq!((&stats["stores"], &stats["keys"]), (&1.into(), &12.into()), "{stats}");
+    second.stop();
 }
 
 #[test]

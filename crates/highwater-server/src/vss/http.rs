@@ -20,7 +20,7 @@ use vss_api::types::{ErrorCode, ErrorResponse};
 use vss_prost::Message;
 
 use super::limits::Limits;
-use super::observe::Event;
+use super::observe::{Event, Log};
 use super::{Auth, Service, extensions};
 use crate::connection::{Calls, Running};
 use crate::metrics;
@@ -45,7 +45,7 @@ pub(crate) struct State {
     pub(crate) auth: Auth,
     pub(crate) limits: Limits,
     pub(crate) env: Env,
-    pub(crate) log: Option<Box<dyn Fn(&Event) + Send + Sync>>,
+    pub(crate) log: Option<Log>,
     /// Pieces of memory for bodies.
     pub(crate) memory: Arc<Semaphore>,
 }

@@ -25,3 +25,6 @@ pub enum Event {
         message: String,
     },
 }
+
+/// Whoever is told.
+pub(crate) type Log = Box<dyn Fn(&Event) + Send + Sync>;

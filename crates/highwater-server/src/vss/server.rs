@@ -14,7 +14,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use super::backend::Refusal;
 use super::http::{self, State};
 use super::limits::Limits;
-use super::observe::Event;
+use super::observe::{Event, Log};
 use super::{Auth, Backend, Service};
 use crate::connection::Gate;
 use crate::{metrics, tls};
@@ -54,7 +54,7 @@ pub struct VssBuilder {
     auth: Auth,
     limits: Limits,
     env: Env,
-    log: Option<Box<dyn Fn(&Event) + Send + Sync>>,
+    log: Option<Log>,
 }
 
 impl VssBuilder {

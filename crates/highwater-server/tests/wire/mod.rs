@@ -1,5 +1,9 @@
 //! A client of the versioned store that hides nothing: one connection, bytes and messages.
-#![allow(dead_code, reason = "each test takes what it needs")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test takes what it needs, and stops at a fault"
+)]
 
 use std::io::{BufRead as _, BufReader, Read as _, Result, Write as _};
 use std::net::{SocketAddr, TcpStream};

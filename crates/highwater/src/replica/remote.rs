@@ -6,6 +6,9 @@ mod memory;
 
 pub use memory::{MemoryRemote, RemoteFault};
 
+/// A value and its version.
+pub type Versioned = (i64, Vec<u8>);
+
 /// One item of a put: version 0 inserts, `n` above 0 replaces version `n`, −1 writes version 1 whatever is
 /// there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,13 +55,13 @@ pub trait Remote: Send + Sync {
     ///
     /// # Errors
     /// Unavailable where the server can't be asked, denied where it does not know us.
-    fn get(&self, key: &str) -> Result<Option<(i64, Vec<u8>)>>;
+    fn get(&self, key: &str) -> Result<Option<Versioned>>;
 
     /// Several values, as many at once as is good for the server; in the order of `keys`.
     ///
     /// # Errors
     /// As [`Remote::get`].
-    fn get_all(&self, keys: &[String]) -> Result<Vec<Option<(i64, Vec<u8>)>>> {
+    fn get_all(&self, keys: &[String]) -> Result<Vec<Option<Versioned>>> {
         keys.iter().map(|key| self.get(key)).collect()
     }
 

@@ -12,6 +12,9 @@ use std::time::Duration;
 
 mod simulation;
 
+/// A way to change what a server holds.
+type Tamper<'a> = &'a dyn Fn(&mut BTreeMap<String, remote::Versioned>);
+
 const LONG: Duration = Duration::from_secs(60);
 
 fn keys() -> ReplicaKeys {
@@ -336,7 +339,7 @@ fn whatever_a_server_does_to_single_values_is_found_out() {
     store.release().unwrap();
     let good = remote.values();
     let names: Vec<String> = good.keys().filter(|name| name.starts_with("v.")).cloned().collect();
-    let tampered = |tamper: &dyn Fn(&mut BTreeMap<String, (i64, Vec<u8>)>)| {
+    let tampered = |tamper: Tamper<'_>| {
         let mut values = good.clone();
         tamper(&mut values);
         let server = Arc::new(MemoryRemote::default());
@@ -345,7 +348,7 @@ fn whatever_a_server_does_to_single_values_is_found_out() {
     };
     assert!(tampered(&|_| ()).is_ok());
     // Dropped; one for another; an older one; a flipped bit; one given twice.
-    let cases: [&dyn Fn(&mut BTreeMap<String, (i64, Vec<u8>)>); 5] = [
+    let cases: [Tamper<'_>; 5] = [
         &|values| drop(values.remove(&names[0])),
         &|values| drop(values.insert(names[0].clone(), values[&names[1]].clone())),
         &|values| drop(values.insert(names[0].clone(), earlier[&names[0]].clone())),

@@ -37,10 +37,9 @@ fn user(auth: &Auth, value: &str, now: u64) -> Result<String, VssError> {
 
 fn signed(key: &SigningKey, time: &str) -> String {
     let point = key.verifying_key().to_sec1_point(true);
-    let hash =
-        Sha256::new().chain_update(SIGNED).chain_update(&point).chain_update(time).finalize();
+    let hash = Sha256::new().chain_update(SIGNED).chain_update(point).chain_update(time).finalize();
     let signature: Signature = key.sign_prehash(&hash).unwrap();
-    format!("{}{}{time}", hex::encode(&point), hex::encode(signature.to_bytes()))
+    format!("{}{}{time}", hex::encode(point), hex::encode(signature.to_bytes()))
 }
 
 #[test]

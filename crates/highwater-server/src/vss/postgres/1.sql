@@ -62,7 +62,7 @@ CREATE SEQUENCE vss.places;
 -- first, 5 nothing to do, 6 somebody holds the store for long.
 --
 -- `users` to `heads` have one element for each request, the others one for each key that it is about;
--- those are in the order of store and key, in which rows are locked, so that two calls can't wait for
+-- those are in the order of store and key, in which rows are written, so that two calls can't wait for
 -- one another. `heads`: how many it is conditional on, -1 where it is not conditional on them, -2 for a
 -- lone delete, which does nothing where it does not fit. `expects`: a version, 0 absent, -1 anything,
 -- -2 anything that is there, -3 never. `versions`: 0 deletes.
@@ -153,7 +153,8 @@ BEGIN
         END LOOP;
     END IF;
 
-    -- What is there is locked, in the order of the arrays, and stays as it is seen here.
+    -- What is there is looked at without a lock: should somebody change it meanwhile, fewer rows are
+    -- written below than were found here, and the next attempt sees it.
     SELECT array_agg(coalesce(w.place, 0) ORDER BY w.n),
         array_agg(CASE w.expect
             WHEN -1 THEN true
@@ -167,7 +168,7 @@ BEGIN
         LEFT JOIN LATERAL (
             SELECT i.version, i.place FROM vss.items i
             WHERE outcomes[r.request] = 0 AND i.store = ids[r.request] AND i.key = r.key
-            FOR UPDATE) i ON true) w;
+            OFFSET 0) i ON true) w;
     FOR request IN SELECT DISTINCT f.request FROM unnest(requests, fits) AS f (request, fit)
         WHERE NOT f.fit LOOP
         IF outcomes[request] = 0 THEN
@@ -234,10 +235,15 @@ BEGIN
     IF updates > 0 THEN
         UPDATE vss.items i
         SET version = r.version, since = numbers[r.request], tag = r.tag, value = r.content
-        FROM unnest(requests, keys, places, versions, tags, contents)
-            AS r (request, key, place, version, tag, content)
+        FROM unnest(requests, keys, places, expects, versions, tags, contents)
+            AS r (request, key, place, expect, version, tag, content)
         WHERE outcomes[r.request] = 0 AND r.place > 0 AND r.version > 0
-            AND i.store = ids[r.request] AND i.key = r.key;
+            AND i.store = ids[r.request] AND i.key = r.key
+            AND (r.expect < 0 OR i.version = r.expect);
+        GET DIAGNOSTICS done = ROW_COUNT;
+        IF done <> updates THEN
+            RAISE EXCEPTION 'a key was changed meanwhile' USING ERRCODE = 'serialization_failure';
+        END IF;
     END IF;
 
     IF inserts > 0 THEN
@@ -259,9 +265,15 @@ BEGIN
 
     IF deletes > 0 THEN
         DELETE FROM vss.items i
-        USING unnest(requests, keys, places, versions) AS r (request, key, place, version)
+        USING unnest(requests, keys, places, expects, versions)
+            AS r (request, key, place, expect, version)
         WHERE outcomes[r.request] = 0 AND r.place > 0 AND r.version = 0
-            AND i.store = ids[r.request] AND i.key = r.key;
+            AND i.store = ids[r.request] AND i.key = r.key
+            AND (r.expect < 0 OR i.version = r.expect);
+        GET DIAGNOSTICS done = ROW_COUNT;
+        IF done <> deletes THEN
+            RAISE EXCEPTION 'a key was changed meanwhile' USING ERRCODE = 'serialization_failure';
+        END IF;
     END IF;
     RETURN outcomes;
 END

@@ -19,7 +19,7 @@ use super::connect::{POOL_WAIT, STATEMENT_MAX, Server};
 use super::failure::{failed, failure, lost, no_connection, passes, too_large};
 
 /// Connections that write.
-const LANES: usize = 4;
+const LANES: usize = 2;
 /// Writes that wait at a lane; one more waits to wait.
 const QUEUE: usize = 1024;
 /// Writes that a lane looks at to make a transaction.

@@ -6,10 +6,12 @@ use std::sync::{Mutex, PoisonError};
 use super::{LocalStore, Op, Rows, Space};
 use crate::error::Result;
 
+type Values = BTreeMap<(Space, Vec<u8>), Vec<u8>>;
+
 /// A store that is gone with its process.
 #[derive(Default)]
 pub struct MemoryStore {
-    rows: Mutex<BTreeMap<(Space, Vec<u8>), Vec<u8>>>,
+    rows: Mutex<Values>,
 }
 
 impl MemoryStore {
