@@ -155,7 +155,7 @@ fn get(store: &str, key: &str) -> client::GetObjectRequest {
 }
 
 fn put(store: &str, key: &str, version: i64, value: &[u8]) -> client::PutObjectRequest {
-    let item = client::KeyValue { key: key.to_owned(), version, value: value.to_vec().into() };
+    let item = client::KeyValue { key: key.to_owned(), version, value: value.to_vec() };
     client::PutObjectRequest {
         store_id: store.to_owned(),
         global_version: None,

@@ -133,7 +133,8 @@ type All = BTreeMap<(Case, Which), Vec<Figures>>;
 /// Runs it all, and prints tables.
 pub(super) fn run(all: &super::Options, out: &mut impl std::io::Write) -> Result<()> {
     let options = &all.vss;
-    let dir = options.dir.join("highwater-bench-vss");
+    // Two runs at once are wrong figures, and must be no more than that.
+    let dir = options.dir.join(format!("highwater-bench-vss-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
     let upstream = match options.servers.contains(&Which::Upstream) {
         true => Some(upstream()?),

@@ -201,20 +201,21 @@ impl Postgres {
             .args(["--username", USER, "--auth", "trust", "--encoding", "UTF8", "--pgdata"])
             .arg(&data))?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let log = dir.join("postgres.log");
         let process = as_user("postgres")
             .arg("-D")
             .arg(&data)
             .args(["-p", &port.to_string(), "-h", "127.0.0.1", "-k", ""])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(File::create(&log)?)
             .spawn()
             .context("starting PostgreSQL")?;
         let mut postgres = Postgres { process, bin, port };
         let begin = now();
         while postgres.sql("SELECT 1").is_err() {
             if postgres.process.try_wait()?.is_some() || over(begin) {
-                bail!("PostgreSQL does not start in {}", data.display());
+                bail!("PostgreSQL does not start: {}", std::fs::read_to_string(&log)?);
             }
             pause()?;
         }
