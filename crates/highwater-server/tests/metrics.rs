@@ -194,10 +194,11 @@ fn metrics_need_a_token_where_there_are_tokens() {
 
 #[test]
 fn the_alert_rules_fire_when_they_must_and_not_otherwise() {
-    for args in
-        [["check", "rules", "highwater.rules.yml"], ["test", "rules", "highwater.rules.test.yml"]]
-    {
-        let output = promtool(&args, "");
-        assert!(output.status.success(), "{output:?}");
+    for name in ["highwater", "highwater-vss"] {
+        let (rules, tests) = (format!("{name}.rules.yml"), format!("{name}.rules.test.yml"));
+        for args in [["check", "rules", &rules], ["test", "rules", &tests]] {
+            let output = promtool(&args, "");
+            assert!(output.status.success(), "{output:?}");
+        }
     }
 }
