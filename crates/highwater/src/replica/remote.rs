@@ -3,8 +3,10 @@
 use crate::error::Result;
 
 mod memory;
+mod vss;
 
 pub use memory::{MemoryRemote, RemoteFault};
+pub use vss::{VssAuth, VssBuilder, VssRemote};
 
 /// One item of a put: version 0 inserts, `n` above 0 replaces version `n`, −1 writes version 1 whatever is
 /// there.
@@ -76,7 +78,7 @@ pub trait Remote: Send + Sync {
     fn list(&self, prefix: &str, page: Option<&str>) -> Result<Listed>;
 }
 
-/// All names that begin with `prefix`.
+/// All names that begin with `prefix`, each once: where keys change meanwhile, a list may repeat them.
 ///
 /// # Errors
 /// As [`Remote::list`].
@@ -87,6 +89,8 @@ pub(super) fn list_all(remote: &dyn Remote, prefix: &str) -> Result<Vec<(String,
         all.extend(listed.keys);
         page = listed.next;
         if page.is_none() {
+            all.sort_unstable_by(|(a, x), (b, y)| a.cmp(b).then(x.cmp(y)));
+            all.dedup_by(|(later, _), (first, _)| later == first);
             return Ok(all);
         }
     }
