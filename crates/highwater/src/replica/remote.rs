@@ -48,19 +48,22 @@ pub struct Listed {
     pub next: Option<String>,
 }
 
+/// A version and its value.
+pub type Versioned = (i64, Vec<u8>);
+
 /// A server, as one user sees one store of it. Calls block.
 pub trait Remote: Send + Sync {
     /// A value and its version; none where the key is missing.
     ///
     /// # Errors
     /// Unavailable where the server can't be asked, denied where it does not know us.
-    fn get(&self, key: &str) -> Result<Option<(i64, Vec<u8>)>>;
+    fn get(&self, key: &str) -> Result<Option<Versioned>>;
 
     /// Several values, as many at once as is good for the server; in the order of `keys`.
     ///
     /// # Errors
     /// As [`Remote::get`].
-    fn get_all(&self, keys: &[String]) -> Result<Vec<Option<(i64, Vec<u8>)>>> {
+    fn get_all(&self, keys: &[String]) -> Result<Vec<Option<Versioned>>> {
         keys.iter().map(|key| self.get(key)).collect()
     }
 

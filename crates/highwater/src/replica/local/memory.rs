@@ -9,8 +9,10 @@ use crate::error::Result;
 /// A store that is gone with its process.
 #[derive(Default)]
 pub struct MemoryStore {
-    rows: Mutex<BTreeMap<(Space, Vec<u8>), Vec<u8>>>,
+    rows: Mutex<BTreeMap<Place, Vec<u8>>>,
 }
+
+type Place = (Space, Vec<u8>);
 
 impl MemoryStore {
     /// A copy of what it holds now.

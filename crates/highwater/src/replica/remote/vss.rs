@@ -18,7 +18,7 @@ use vss_api::types::{
 };
 use vss_prost::Message;
 
-use super::{Listed, Put, Remote, RemotePut};
+use super::{Listed, Put, Remote, RemotePut, Versioned};
 use crate::env::Env;
 use crate::error::{Error, Result};
 
@@ -197,12 +197,12 @@ impl VssRemote {
 }
 
 impl Remote for VssRemote {
-    fn get(&self, key: &str) -> Result<Option<(i64, Vec<u8>)>> {
+    fn get(&self, key: &str) -> Result<Option<Versioned>> {
         let (line, key) = (Arc::clone(&self.line), key.to_owned());
         self.run(async move { line.get(key).await })
     }
 
-    fn get_all(&self, keys: &[String]) -> Result<Vec<Option<(i64, Vec<u8>)>>> {
+    fn get_all(&self, keys: &[String]) -> Result<Vec<Option<Versioned>>> {
         let (line, keys) = (Arc::clone(&self.line), keys.to_vec());
         self.run(async move {
             let gets = keys.into_iter().map(|key| line.get(key));
@@ -261,7 +261,7 @@ impl Remote for VssRemote {
 }
 
 impl Line {
-    async fn get(&self, key: String) -> Result<Option<(i64, Vec<u8>)>> {
+    async fn get(&self, key: String) -> Result<Option<Versioned>> {
         let request = GetObjectRequest { store_id: self.store.clone(), key };
         match self.call("getObject", &request, VALUE_BYTES_MAX).await? {
             Answer::Missing => Ok(None),
