@@ -5,10 +5,14 @@ use crate::error::Result;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod memory;
+#[cfg(feature = "rocksdb")]
+mod rocksdb;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
 pub use memory::MemoryStore;
+#[cfg(feature = "rocksdb")]
+pub use rocksdb::RocksStore;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 

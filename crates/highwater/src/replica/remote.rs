@@ -3,8 +3,10 @@
 use crate::error::Result;
 
 mod memory;
+mod vss;
 
 pub use memory::{MemoryRemote, RemoteFault};
+pub use vss::{VssAuth, VssBuilder, VssRemote};
 
 /// A value and its version.
 pub type Versioned = (i64, Vec<u8>);
@@ -49,6 +51,9 @@ pub struct Listed {
     pub next: Option<String>,
 }
 
+/// A version and its value.
+pub type Versioned = (i64, Vec<u8>);
+
 /// A server, as one user sees one store of it. Calls block.
 pub trait Remote: Send + Sync {
     /// A value and its version; none where the key is missing.
@@ -79,7 +84,7 @@ pub trait Remote: Send + Sync {
     fn list(&self, prefix: &str, page: Option<&str>) -> Result<Listed>;
 }
 
-/// All names that begin with `prefix`.
+/// All names that begin with `prefix`, each once: where keys change meanwhile, a list may repeat them.
 ///
 /// # Errors
 /// As [`Remote::list`].
@@ -90,6 +95,8 @@ pub(super) fn list_all(remote: &dyn Remote, prefix: &str) -> Result<Vec<(String,
         all.extend(listed.keys);
         page = listed.next;
         if page.is_none() {
+            all.sort_unstable_by(|(a, x), (b, y)| a.cmp(b).then(x.cmp(y)));
+            all.dedup_by(|(later, _), (first, _)| later == first);
             return Ok(all);
         }
     }

@@ -442,3 +442,31 @@ fn every_local_store_keeps_the_contract() {
     };
     local::conformance::check(&sqlite).unwrap();
 }
+
+#[cfg(feature = "rocksdb")]
+#[test]
+fn rocksdb_keeps_the_contract_with_families_of_its_own_and_with_the_nodes() {
+    use local::RocksStore;
+    use rust_rocksdb::{DB, Options, SliceTransform};
+    let dir = tempfile::tempdir().unwrap();
+    let (own, nodes) = (dir.path().join("own"), dir.path().join("node"));
+    local::conformance::check(&|| Ok(Arc::new(RocksStore::open(&own)?) as Arc<dyn LocalStore>))
+        .unwrap();
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_prefix_extractor(SliceTransform::create_fixed_prefix(1));
+    let over = || {
+        let db = DB::open_cf(&options, &nodes, ["state", "replica"]).unwrap();
+        Ok(Arc::new(RocksStore::over(Arc::new(db), "state", "replica")?) as Arc<dyn LocalStore>)
+    };
+    local::conformance::check(&over).unwrap();
+    let db = Arc::new(DB::open_cf(&options, &nodes, ["state", "replica"]).unwrap());
+    let over = |data: &str, book: &str| RocksStore::over(Arc::clone(&db), data, book);
+    assert_eq!(kind(over("state", "missing")), Kind::Input);
+    assert_eq!(kind(over("state", "state")), Kind::Input);
+    // One that is open, and one of somebody else.
+    assert_eq!(kind(RocksStore::open(&nodes)), Kind::Conflict);
+    drop(db);
+    assert_eq!(kind(RocksStore::open(&nodes)), Kind::Input);
+}

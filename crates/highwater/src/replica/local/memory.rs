@@ -6,13 +6,13 @@ use std::sync::{Mutex, PoisonError};
 use super::{LocalStore, Op, Rows, Space};
 use crate::error::Result;
 
-type Values = BTreeMap<(Space, Vec<u8>), Vec<u8>>;
-
 /// A store that is gone with its process.
 #[derive(Default)]
 pub struct MemoryStore {
-    rows: Mutex<Values>,
+    rows: Mutex<BTreeMap<Place, Vec<u8>>>,
 }
+
+type Place = (Space, Vec<u8>);
 
 impl MemoryStore {
     /// A copy of what it holds now.
