@@ -3,6 +3,7 @@
 //! No flag has a default from the environment here: `settings` resolves flag, environment and file
 //! in one place.
 
+mod replica;
 mod vss;
 
 use std::ffi::OsString;
@@ -15,6 +16,10 @@ use highwater::ids::{NodeName, Time};
 use highwater::vault::{Level, Share};
 use highwater_server::Scope;
 
+pub(crate) use replica::{
+    ReplicaArgs, ReplicaAuth, ReplicaCommand, ReplicaFlushArgs, ReplicaOwnerCommand,
+    ReplicaRestoreArgs, ReplicaStatusArgs,
+};
 pub(crate) use vss::{
     VssAuth, VssCommand, VssDatabaseArgs, VssHistoryCommand, VssHistoryListArgs,
     VssHistoryRestoreArgs, VssPolicyArgs, VssServeArgs, VssStatsArgs, VssStoreArgs,
@@ -118,6 +123,9 @@ pub(crate) enum Command {
     /// Serve versioned stores to nodes, and administer them
     #[command(subcommand)]
     Vss(VssCommand),
+    /// Look after a node's key-value store that is kept on a VSS server, write by write
+    #[command(subcommand)]
+    Replica(ReplicaCommand),
     /// Print the completions for a shell
     Completions(CompletionsArgs),
     /// Write the manual pages into a directory

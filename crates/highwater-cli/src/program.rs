@@ -122,6 +122,7 @@ fn execute(context: &Context, command: &Command) -> Result<Answer> {
         Command::Serve(args) => commands::serve::run(context, args),
         Command::Token(command) => commands::token::run(context, command),
         Command::Vss(command) => commands::vss::run(context, command),
+        Command::Replica(command) => commands::replica::run(context, command),
         Command::Completions(args) => commands::completions::run(args),
         Command::Man(args) => commands::man::run(args),
     }

@@ -18,6 +18,7 @@ pub(crate) mod owner;
 pub(crate) mod prune;
 pub(crate) mod pull;
 pub(crate) mod recover;
+pub(crate) mod replica;
 pub(crate) mod restore;
 pub(crate) mod rollback;
 pub(crate) mod run;

@@ -15,6 +15,7 @@ mod commit;
 mod digest;
 mod head;
 mod hydrate;
+mod inspect;
 mod keys;
 pub mod local;
 mod owner;
@@ -26,6 +27,7 @@ mod tests;
 
 pub use class::{Class, Classes};
 pub use head::HeadState;
+pub use inspect::{Holder, LocalState, holder, local_state, remembers};
 pub use keys::ReplicaKeys;
 pub use local::LocalStore;
 pub use owner::{Permissions, Started};

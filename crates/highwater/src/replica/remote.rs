@@ -51,9 +51,6 @@ pub struct Listed {
     pub next: Option<String>,
 }
 
-/// A version and its value.
-pub type Versioned = (i64, Vec<u8>);
-
 /// A server, as one user sees one store of it. Calls block.
 pub trait Remote: Send + Sync {
     /// A value and its version; none where the key is missing.

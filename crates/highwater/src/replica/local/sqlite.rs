@@ -1,10 +1,13 @@
 //! A store in SQLite.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::{LocalStore, Op, Rows, Space};
 use crate::error::{Error, Result};
@@ -41,6 +44,50 @@ impl SqliteStore {
         };
         let connection = open().map_err(|error| failed(&path, error))?;
         Ok(SqliteStore { connection: Mutex::new(connection), path })
+    }
+
+    /// Gives a database that nobody has open another name, at which nothing is yet.
+    ///
+    /// # Errors
+    /// Conflict where something is there, or somebody has it open; what the file system says.
+    pub fn move_to(from: &Path, to: &Path) -> Result<()> {
+        let store = SqliteStore::open(from)?;
+        let busy: i64 = store.run(|connection| {
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
+        })?;
+        if busy != 0 {
+            return Err(
+                Error::conflict("somebody has the database open").entry(from.display().to_string())
+            );
+        }
+        drop(store);
+        let failed = |error: std::io::Error| {
+            Error::io("moving the database", error).entry(to.display().to_string())
+        };
+        renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)
+            .map_err(|error| failed(error.into()))?;
+        let dir = to.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)
+    }
+
+    /// Deletes a database that nobody has open.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn remove(path: &Path) -> Result<()> {
+        for end in ["", "-wal", "-shm"] {
+            let mut name = path.as_os_str().to_owned();
+            name.push(end);
+            match std::fs::remove_file(&name) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(
+                        Error::io("deleting the database", error).entry(path.display().to_string())
+                    );
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {

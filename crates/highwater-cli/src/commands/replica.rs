@@ -1,0 +1,231 @@
+//! `replica`: a node's key-value store on a server.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use highwater::replica::local::SqliteStore;
+use highwater::replica::remote::{VssAuth, VssRemote};
+use highwater::replica::{
+    HeadState, Holder, LocalState, Permissions, ReplicaKeys, ReplicatedStore, Started, holder,
+    local_state, remembers,
+};
+use highwater::vault::Secret;
+use highwater::{Error, Result};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use crate::answer::Answer;
+use crate::cli::{
+    ReplicaArgs, ReplicaAuth, ReplicaCommand, ReplicaFlushArgs, ReplicaOwnerCommand,
+    ReplicaRestoreArgs, ReplicaStatusArgs,
+};
+use crate::context::Context;
+use crate::{format, places};
+
+pub(crate) fn run(context: &Context, command: &ReplicaCommand) -> Result<Answer> {
+    match command {
+        ReplicaCommand::Status(args) => status(context, args),
+        ReplicaCommand::Flush(args) | ReplicaCommand::Owner(ReplicaOwnerCommand::Release(args)) => {
+            flush(context, args)
+        }
+        ReplicaCommand::Restore(args) => restore(context, args, None),
+        ReplicaCommand::Owner(ReplicaOwnerCommand::Show(args)) => show(context, args),
+        ReplicaCommand::Owner(ReplicaOwnerCommand::TakeOver(args)) => {
+            restore(context, &args.restore, Some(&args.reason))
+        }
+    }
+}
+
+/// The keys, and the server that they are for.
+fn connect(context: &Context, args: &ReplicaArgs) -> Result<(ReplicaKeys, VssRemote)> {
+    let source = context.settings.key(&args.key)?;
+    let keys = match source.load()? {
+        Secret::Key(key) => ReplicaKeys::from_entropy(&key, &args.store)?,
+        Secret::Mnemonic(words) => ReplicaKeys::from_mnemonic(&words, &args.store)?,
+        Secret::Passphrase(_) => {
+            return Err(Error::input(
+                "a passphrase can be guessed: a replica has no slot to stretch it",
+            )
+            .hint("give --mnemonic-file or --key-file"));
+        }
+    };
+    let auth = match (args.auth, &args.token_file) {
+        (ReplicaAuth::Token, Some(file)) => VssAuth::Bearer(read_token(file)?.to_string()),
+        (ReplicaAuth::Token, None) => {
+            return Err(Error::input("no token was given").hint("give --token-file"));
+        }
+        (_, Some(_)) => return Err(Error::input("--token-file is of --auth token alone")),
+        (ReplicaAuth::Signature, None) => VssAuth::Signature(keys.signing_key()),
+        (ReplicaAuth::None, None) => VssAuth::None,
+    };
+    let mut server = VssRemote::builder(&args.server, &args.store)
+        .auth(auth)
+        .allow_http(args.allow_http)
+        .env(context.env().clone());
+    if let Some(file) = &args.ca_file {
+        server = server.ca_file(file);
+    }
+    Ok((keys, server.build()?))
+}
+
+fn read_token(file: &Path) -> Result<Zeroizing<String>> {
+    let name = places::text(file);
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Error::io("reading the token", error).entry(&name))?;
+    Ok(Zeroizing::new(Zeroizing::new(text).trim().to_owned()))
+}
+
+fn status(context: &Context, args: &ReplicaStatusArgs) -> Result<Answer> {
+    let (keys, remote) = connect(context, &args.replica)?;
+    let local = match &args.local {
+        Some(file) => Some(local_state(existing(file)?, &keys)?),
+        None => None,
+    };
+    let held = holder(&remote, &keys)?;
+    let exists = held.as_ref().is_some_and(|held| held.state != HeadState::Filling);
+    let required = !exists || local.is_some_and(|local| local.pending_writes > 0);
+    let document = json!({
+        "server": held, "local": local, "backup_exists": exists, "backup_required": required,
+    });
+    let mut fields = server_fields(held.as_ref());
+    fields.extend(local.as_ref().map(local_fields).unwrap_or_default());
+    Ok(Answer::new(document, format::fields(&fields)))
+}
+
+fn show(context: &Context, args: &ReplicaArgs) -> Result<Answer> {
+    let (keys, remote) = connect(context, args)?;
+    let held = holder(&remote, &keys)?
+        .ok_or_else(|| Error::not_found("the server has nothing for these keys"))?;
+    Ok(Answer::new(json!(held), format::fields(&server_fields(Some(&held)))))
+}
+
+fn server_fields(held: Option<&Holder>) -> Vec<(&'static str, String)> {
+    let Some(held) = held else { return vec![("server", "nothing".to_owned())] };
+    let state = match held.state {
+        HeadState::Filling => "being filled: no source of a restore yet",
+        HeadState::Open => "whole, and held",
+        HeadState::Released => "whole, and given up",
+    };
+    let mut fields = vec![
+        ("server", state.to_owned()),
+        ("owner", held.owner.clone()),
+        ("epoch", held.epoch.to_string()),
+        ("since", format::time(held.since)),
+        ("values", held.values.to_string()),
+        ("last write", held.seq.to_string()),
+    ];
+    fields.extend(held.reason.clone().map(|reason| ("taken over", reason)));
+    fields
+}
+
+fn local_fields(local: &LocalState) -> Vec<(&'static str, String)> {
+    let waits = match local.pending_writes {
+        0 => "nothing".to_owned(),
+        writes => format!("{writes} writes, {}", format::bytes(local.pending_bytes)),
+    };
+    let here = match (local.epoch, local.hydrating) {
+        (_, true) => "a restore that has not ended".to_owned(),
+        (None, false) => "never replicated".to_owned(),
+        (Some(epoch), false) => format!("of epoch {epoch}"),
+    };
+    vec![("here", here), ("waits", waits)]
+}
+
+fn flush(context: &Context, args: &ReplicaFlushArgs) -> Result<Answer> {
+    let (keys, remote) = connect(context, &args.replica)?;
+    let local = existing(&args.local)?;
+    let before = local_state(Arc::clone(&local) as _, &keys)?;
+    if before.epoch.is_none() {
+        return Err(Error::not_found("this database was never replicated")
+            .entry(places::text(&args.local))
+            .hint("the node itself begins that"));
+    }
+    let store = ReplicatedStore::builder(local, Arc::new(remote), keys)
+        .owner(context.who())
+        .env(context.env().clone());
+    let (store, _) = store.open()?;
+    store.flush(args.timeout)?;
+    let status = store.status()?;
+    store.release()?;
+    let human = format!(
+        "The server has all {} values, up to write {}; the store is given up.",
+        status.values, status.acknowledged
+    );
+    let document = json!({
+        "sent": before.pending_writes, "values": status.values, "seq": status.acknowledged,
+    });
+    Ok(Answer::new(document, human))
+}
+
+fn restore(context: &Context, args: &ReplicaRestoreArgs, reason: Option<&str>) -> Result<Answer> {
+    if args.output.exists() {
+        return Err(Error::conflict("the database exists")
+            .entry(places::text(&args.output))
+            .hint("name one that does not; a restore overwrites nothing"));
+    }
+    let (keys, remote) = connect(context, &args.replica)?;
+    // It remembers that the store is ours, so it stays where it is until all is read.
+    let staging = beside(&args.output)?;
+    let local = Arc::new(SqliteStore::open(&staging)?);
+    let opened = ReplicatedStore::builder(local, Arc::new(remote), keys)
+        .owner(context.who())
+        .env(context.env().clone())
+        .permissions(Permissions {
+            take_over: reason.map(str::to_owned),
+            allow_empty: args.allow_empty_restore,
+            accept_inconsistent: args.accept_inconsistent_restore,
+            accept_older: false,
+        })
+        .open();
+    let (store, started) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            tidy_up(&staging)?;
+            return Err(error);
+        }
+    };
+    let status = store.status()?;
+    store.stop()?;
+    SqliteStore::move_to(&staging, &args.output)?;
+    let bytes = match started {
+        Started::Hydrated { bytes, .. } => bytes,
+        _ => 0,
+    };
+    let human = format!(
+        "{} values, {}, as of write {}; this database is the owner's now, as epoch {}.\n\
+         A payment-channel node that starts on it must know that it is current.",
+        status.values,
+        format::bytes(bytes),
+        status.acknowledged,
+        status.epoch
+    );
+    let document = json!({
+        "output": places::text(&args.output), "values": status.values, "bytes": bytes,
+        "seq": status.acknowledged, "epoch": status.epoch,
+    });
+    Ok(Answer::new(document, human))
+}
+
+/// Where a restore stages.
+fn beside(output: &Path) -> Result<PathBuf> {
+    let name = output.file_name().ok_or_else(|| Error::input("the output names no file"))?;
+    let mut staging = std::ffi::OsString::from(".");
+    staging.push(name);
+    staging.push(".hydrating");
+    Ok(output.with_file_name(staging))
+}
+
+/// What was refused before anything was taken leaves nothing behind; the memory of what was taken stays,
+/// and the next restore takes it up.
+fn tidy_up(staging: &Path) -> Result<()> {
+    let local = Arc::new(SqliteStore::open(staging)?);
+    if remembers(local)? { Ok(()) } else { SqliteStore::remove(staging) }
+}
+
+/// A database that is there.
+fn existing(file: &Path) -> Result<Arc<SqliteStore>> {
+    if !file.exists() {
+        return Err(Error::not_found("there is no such database").entry(places::text(file)));
+    }
+    Ok(Arc::new(SqliteStore::open(file)?))
+}
