@@ -43,6 +43,8 @@ pub(super) struct Queued {
     pub(super) key: Vec<u8>,
     /// None: a delete.
     pub(super) value: Option<Vec<u8>>,
+    /// The next one is of the same transaction: the server has both or neither.
+    pub(super) more: bool,
 }
 
 /// What the server holds of a key once a put has landed; none: nothing.
@@ -249,7 +251,7 @@ impl Book {
             for (key, value) in rows.into_iter().filter(|(key, _)| is_replicated(key)) {
                 seq += 1;
                 let way = Way::LocalFirst;
-                ops.push(Queued { seq, way, at: now, key, value: Some(value) }.op());
+                ops.push(Queued { seq, way, at: now, key, value: Some(value), more: false }.op());
             }
             ops.push(seq_op(seq));
             self.local.write(&ops)?;
@@ -270,7 +272,7 @@ impl Book {
             if self.local.get(Space::Data, &key)?.is_none() {
                 seq += 1;
                 let way = Way::LocalFirst;
-                ops.push(Queued { seq, way, at: now, key, value: None }.op());
+                ops.push(Queued { seq, way, at: now, key, value: None, more: false }.op());
             }
         }
         ops.push(seq_op(seq));
@@ -328,11 +330,11 @@ impl Queued {
         (self.key.len() + self.value.as_ref().map_or(0, Vec::len)) as u64
     }
 
-    /// As the queue keeps it: way, time, whether it has a value, length of the key, key, value.
+    /// As the queue keeps it: way and whether more follows, time, whether it has a value, length of the key, key, value.
     pub(super) fn op(&self) -> Op {
         let value = self.value.as_deref();
         let mut bytes = Vec::with_capacity(14 + self.key.len() + value.map_or(0, <[u8]>::len));
-        bytes.push(u8::from(self.way == Way::RemoteFirst));
+        bytes.push(u8::from(self.way == Way::RemoteFirst) | u8::from(self.more) << 1);
         bytes.extend_from_slice(&self.at.as_nanos().to_le_bytes());
         bytes.push(u8::from(value.is_some()));
         bytes.extend_from_slice(&u32::try_from(self.key.len()).unwrap_or(u32::MAX).to_le_bytes());
@@ -344,17 +346,18 @@ impl Queued {
 
 fn read_queued(key: &[u8], bytes: &[u8]) -> Option<Queued> {
     let seq = u64::from_be_bytes(key.strip_prefix(QUEUE)?.try_into().ok()?);
-    let (way, rest) = bytes.split_first()?;
+    let (flags, rest) = bytes.split_first()?;
     let (at, rest) = rest.split_first_chunk::<8>()?;
     let (has_value, rest) = rest.split_first()?;
     let (length, rest) = rest.split_first_chunk::<4>()?;
     let (key, value) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
     Some(Queued {
         seq,
-        way: if *way == 1 { Way::RemoteFirst } else { Way::LocalFirst },
+        way: if flags & 1 == 1 { Way::RemoteFirst } else { Way::LocalFirst },
         at: Time::from_nanos(i64::from_le_bytes(*at)),
         key: key.to_vec(),
         value: (*has_value == 1).then(|| value.to_vec()),
+        more: flags & 2 == 2,
     })
 }
 

@@ -139,6 +139,8 @@ impl Committer {
         let remote_first =
             writes.iter().any(|write| self.classes.of(&write.key) == Class::RemoteFirst);
         committed.remote_first = remote_first;
+        let is_sent = |write: &&Write| self.classes.of(&write.key) != Class::LocalOnly;
+        let replicated = writes.iter().filter(is_sent).count() as u64;
         for Write { key, value } in writes {
             if self.classes.of(&key) == Class::LocalOnly {
                 ops.push(Op { space: Space::Data, key, value });
@@ -146,9 +148,10 @@ impl Committer {
             }
             *seq += 1;
             let way = if remote_first { Way::RemoteFirst } else { Way::LocalFirst };
-            let queued = Queued { seq: *seq, way, at: self.env.now(), key, value };
             committed.seq = *seq;
             committed.writes += 1;
+            let more = committed.writes < replicated;
+            let queued = Queued { seq: *seq, way, at: self.env.now(), key, value, more };
             committed.bytes += queued.bytes();
             ops.push(queued.op());
             if !remote_first {

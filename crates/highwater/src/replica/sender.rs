@@ -219,9 +219,19 @@ impl Sender {
         Ok(true)
     }
 
-    /// What waits, as much as one put takes.
+    /// What waits, as much as one put takes, and no half of a transaction: one of them always fits.
     fn batch(&self) -> Result<Vec<Queued>> {
-        let (mut items, mut bytes, mut writes) = (2, 0, Vec::new());
+        let mut writes = self.fitting()?;
+        let whole = writes.iter().rposition(|write| !write.more).map_or(0, |last| last + 1);
+        if whole == 0 && !writes.is_empty() {
+            return Err(Error::corrupt("a transaction in the queue fits into no put"));
+        }
+        writes.truncate(whole);
+        Ok(writes)
+    }
+
+    fn fitting(&self) -> Result<Vec<Queued>> {
+        let (mut items, mut bytes, mut writes) = (2, 0, Vec::<Queued>::new());
         let mut after = self.held.head.seq;
         loop {
             let rows = self.book.queued(after, ROWS)?;

@@ -156,6 +156,7 @@ fn what_waited_for_the_server_and_was_never_acknowledged_is_undone() {
         at: crate::ids::Time::default(),
         key: b"r/1".to_vec(),
         value: Some(b"never told".to_vec()),
+        more: false,
     };
     local.write(&[queued.op(), book::seq_op(seq)]).unwrap();
     let (store, _) = Open::of(&local, &lost).open().unwrap();
@@ -388,6 +389,39 @@ fn a_transaction_is_on_the_server_whole_or_not() {
     assert_eq!(hydrated(&remote).unwrap().len(), 2);
     let large = vec![write("k", "v"); 401];
     assert_eq!(kind(store.commit(large)), Kind::Input);
+}
+
+#[test]
+fn transactions_that_pile_up_are_on_the_server_whole_or_not() {
+    const WRITES: usize = 300;
+    let (local, remote, store) = fresh();
+    let before = remote.values();
+    remote.fail(vec![Some(RemoteFault::Request); 10_000]);
+    for transaction in 0..5 {
+        let write = |number: usize| Write {
+            key: format!("{transaction}/{number}").into_bytes(),
+            value: Some(b"v".to_vec()),
+        };
+        store.commit((0..WRITES).map(write).collect()).unwrap();
+    }
+    store.stop().unwrap();
+    let mut halves = 0;
+    for calls in 0..12 {
+        let (local, cut) = (Arc::new(local.copy()), Arc::<MemoryRemote>::default());
+        cut.set_values(before.clone());
+        cut.fail(std::iter::repeat_n(None, calls).chain(vec![Some(RemoteFault::Request); 10_000]));
+        let Ok((store, _)) = Open::of(&local, &cut).open() else { continue };
+        let waits =
+            |status: ReplicaStatus| status.pending_writes > 0 && status.last_error.is_none();
+        while waits(store.status().unwrap()) {
+            std::thread::yield_now();
+        }
+        store.stop().unwrap();
+        let values = cut.values().keys().filter(|name| name.starts_with("v.")).count();
+        assert_eq!(values % WRITES, 0, "{values} after {calls} calls");
+        halves += u32::from(values > 0 && values < 5 * WRITES);
+    }
+    assert!(halves > 0, "no cut was in the middle");
 }
 
 #[test]

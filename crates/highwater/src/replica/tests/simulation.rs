@@ -185,7 +185,7 @@ impl World {
         let seq = sender.book.last_seq().unwrap() + 1;
         let way = Way::LocalFirst;
         let at = crate::ids::Time::default();
-        let queued = Queued { seq, way, at, key: key.clone(), value: value.clone() };
+        let queued = Queued { seq, way, at, key: key.clone(), value: value.clone(), more: false };
         let data_op = Op { space: Space::Data, key: key.clone(), value: value.clone() };
         if mortal.write(&[queued.op(), data_op, seq_op(seq)]).is_err() {
             machine.process = None;
