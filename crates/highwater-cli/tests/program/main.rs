@@ -47,6 +47,8 @@ mod prune;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod pull;
+#[cfg(test)]
+mod replica;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod scene;

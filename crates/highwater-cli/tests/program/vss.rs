@@ -14,11 +14,11 @@ use crate::wire::{Client, item, put, puts};
 use crate::world::World;
 
 /// A running server, killed when it is dropped.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     /// Open for as long as it runs, so that it can go on telling.
     _lines: BufReader<ChildStdout>,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Drop for Server {
@@ -37,8 +37,13 @@ impl Server {
     }
 
     fn start_with(world: &World, arguments: &[&str]) -> Server {
+        Server::start_as(world, arguments, "none")
+    }
+
+    /// Starts it with this way of asking who clients are.
+    pub(crate) fn start_as(world: &World, arguments: &[&str], auth: &str) -> Server {
         let mut command = world.command(arguments);
-        command.args(["--auth", "none", "--listen", "127.0.0.1:0", "--json"]);
+        command.args(["--auth", auth, "--listen", "127.0.0.1:0", "--json"]);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
