@@ -64,9 +64,6 @@ fn data(local: &MemoryStore) -> BTreeMap<Vec<u8>, Vec<u8>> {
     local.scan(Space::Data, b"", None, usize::MAX).unwrap().into_iter().collect()
 }
 
-/// What a server holds.
-type OnServer = BTreeMap<String, (i64, Vec<u8>)>;
-
 /// What a machine that lost everything gets.
 fn hydrated(remote: &Arc<MemoryRemote>) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
     let local = Arc::<MemoryStore>::default();
@@ -343,11 +340,7 @@ fn whatever_a_server_does_to_single_values_is_found_out() {
     store.release().unwrap();
     let good = remote.values();
     let names: Vec<String> = good.keys().filter(|name| name.starts_with("v.")).cloned().collect();
-<<<<<<< HEAD
     let tampered = |tamper: Tamper<'_>| {
-=======
-    let tampered = |tamper: &dyn Fn(&mut OnServer)| {
->>>>>>> remote
         let mut values = good.clone();
         tamper(&mut values);
         let server = Arc::new(MemoryRemote::default());
@@ -356,11 +349,7 @@ fn whatever_a_server_does_to_single_values_is_found_out() {
     };
     assert!(tampered(&|_| ()).is_ok());
     // Dropped; one for another; an older one; a flipped bit; one given twice.
-<<<<<<< HEAD
     let cases: [Tamper<'_>; 5] = [
-=======
-    let cases: [&dyn Fn(&mut OnServer); 5] = [
->>>>>>> remote
         &|values| drop(values.remove(&names[0])),
         &|values| drop(values.insert(names[0].clone(), values[&names[1]].clone())),
         &|values| drop(values.insert(names[0].clone(), earlier[&names[0]].clone())),
