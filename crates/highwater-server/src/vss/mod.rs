@@ -1,7 +1,7 @@
 //! The Versioned Storage Service: what nodes keep on a server, each value with a version, each put one
 //! transaction. Wire-compatible with the published clients; the protocol is in `docs/vss.md`.
 //!
-//! A request goes `http` (bytes, who) ─ [`Service`] (rules of the protocol, a [`plan`]) ─ [`Backend`]
+//! A request goes `http` (bytes, who) ─ [`Service`] (rules of the protocol, a plan) ─ [`Backend`]
 //! (SQLite or PostgreSQL), which is handed nothing that the rules forbid.
 
 mod auth;
