@@ -158,7 +158,7 @@ impl Start<'_> {
                          {} of {}",
                         placed.head.seq, placed.head.epoch, known.head.seq, known.head.epoch
                     ))
-                    .hint("it was set back; --accept-older-server writes over it what is here"));
+                    .hint("it was set back; a node that is opened with `accept_older` writes over it"));
                 }
                 self.fill(Some(placed))
             }
