@@ -48,7 +48,8 @@ features: setup ## Every feature alone, and none
 	@scripts/stage 'features: rocksdb' $(FEATURES) --features rocksdb -- -D warnings
 	@scripts/stage 'features: sqlite' $(FEATURES) --features sqlite -- -D warnings
 	@scripts/stage 'features: agent' $(FEATURES) --features agent -- -D warnings
-	@scripts/stage 'features: agent' $(FEATURES) --features agent -- -D warnings
+	@scripts/stage 'features: replica' $(FEATURES) --features replica -- -D warnings
+	@scripts/stage 'features: ldk' $(FEATURES) --features ldk -- -D warnings
 	@scripts/stage 'features: conformance' $(FEATURES) --features conformance -- -D warnings
 	@scripts/stage 'features: guard' cargo clippy --package highwater-guard --all-targets -- -D warnings
 	@scripts/stage 'features: program' cargo clippy --package highwater-cli --all-targets -- -D warnings
