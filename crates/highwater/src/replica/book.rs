@@ -161,6 +161,9 @@ impl Book {
     /// The steps by which a landed put becomes what is known: its head, its tags, its writes out of the
     /// queue, and those that waited for the server into the store. Writes that left the queue, and their
     /// bytes.
+    ///
+    /// Durable with the next write only: should the machine stop before, the attempt is still known, and is
+    /// looked up and adopted again.
     pub(super) fn adopt(&self, attempt: &Attempt) -> Result<(u64, u64)> {
         let (mut writes, mut bytes) = (0, 0);
         let mut ops = vec![self.head_op(&attempt.placed)?];
@@ -196,7 +199,7 @@ impl Book {
             ops.push(Op::delete(Space::Book, FILLING));
         }
         ops.extend(self.forget_attempts()?);
-        self.local.write(&ops)?;
+        self.local.apply(&ops)?;
         Ok((writes, bytes))
     }
 

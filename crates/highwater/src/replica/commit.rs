@@ -1,13 +1,17 @@
-//! Commits of many threads in one transaction: whoever comes first writes for all that wait.
+//! Commits of many threads in one transaction: whoever comes first writes for all that wait, and a thread of
+//! its own for those who wait in no thread.
 
+use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use futures::channel::oneshot;
 
 use super::book::{Book, Queued, Way, seq_op};
 use super::class::{Class, Classes};
 use super::local::{Op, Space};
 use super::store::Write;
 use crate::env::Env;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// Commits of one local store, in one order.
 pub(super) struct Committer {
@@ -16,26 +20,47 @@ pub(super) struct Committer {
     env: Env,
     line: Mutex<Line>,
     moved: Condvar,
+    /// Something was submitted that nobody waits for in a thread.
+    submitted: Condvar,
     /// Writes in the queue, and their bytes. They are counted before anybody can send them.
     waiting: Mutex<(u64, u64)>,
+    /// Keys whose last write waits for the server before it is seen here, and its number.
+    unseen: Mutex<HashMap<Vec<u8>, u64>>,
 }
 
 #[derive(Default)]
 struct Line {
-    /// What waits, by tickets.
-    waiting: Vec<(u64, Vec<Write>)>,
+    waiting: Vec<Asked>,
+    /// The next ticket.
     next: u64,
     /// Somebody writes for others.
     busy: bool,
     /// The last number given.
     seq: u64,
     done: Vec<(u64, Outcome)>,
+    /// Nothing is taken any more.
+    closed: bool,
 }
 
-type Outcome = Result<Committed, Told>;
+/// A transaction that waits for its turn.
+struct Asked {
+    writes: Vec<Write>,
+    lazy: bool,
+    by: By,
+}
+
+/// Who is told.
+enum By {
+    /// A thread, by its ticket.
+    Thread(u64),
+    /// Nobody, perhaps: who submitted it may have gone.
+    Future(oneshot::Sender<Outcome>),
+}
+
+pub(super) type Outcome = Result<Committed, Told>;
 
 /// Why a transaction of several failed, for each of them.
-type Told = (crate::error::Kind, String);
+pub(super) type Told = (Kind, String);
 
 /// What was committed for one caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,7 +81,9 @@ impl Committer {
         // Numbers of writes that were undone are given again: none of them is anywhere.
         let line = Mutex::new(Line { seq: last.max(sent), ..Line::default() });
         let waiting = Mutex::new((writes, bytes));
-        Ok(Committer { book, classes, env, line, moved: Condvar::new(), waiting })
+        let (moved, submitted) = (Condvar::new(), Condvar::new());
+        let unseen = Mutex::default();
+        Ok(Committer { book, classes, env, line, moved, submitted, waiting, unseen })
     }
 
     /// Writes that wait for the server, and their bytes.
@@ -68,6 +95,15 @@ impl Committer {
     pub(super) fn sent(&self, writes: u64, bytes: u64) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         *waiting = (waiting.0.saturating_sub(writes), waiting.1.saturating_sub(bytes));
+    }
+
+    /// Writes up to this one are seen here.
+    pub(super) fn seen(&self, seq: u64) {
+        self.unseen().retain(|_, last| *last > seq);
+    }
+
+    fn unseen(&self) -> MutexGuard<'_, HashMap<Vec<u8>, u64>> {
+        self.unseen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wait_more(&self, committed: &Committed) {
@@ -84,12 +120,13 @@ impl Committer {
         self.line().seq
     }
 
-    /// Commits writes as one transaction, perhaps together with those of others.
-    pub(super) fn commit(&self, writes: Vec<Write>) -> Result<Committed> {
+    /// Commits writes as one transaction, perhaps together with those of others. Lazy ones are never
+    /// waited for, whatever their class.
+    pub(super) fn commit(&self, writes: Vec<Write>, lazy: bool) -> Result<Committed> {
         let mut line = self.line();
         let ticket = line.next;
         line.next += 1;
-        line.waiting.push((ticket, writes));
+        line.waiting.push(Asked { writes, lazy, by: By::Thread(ticket) });
         loop {
             if let Some(place) = line.done.iter().position(|(done, _)| *done == ticket) {
                 let (_, outcome) = line.done.swap_remove(place);
@@ -103,16 +140,54 @@ impl Committer {
         }
     }
 
+    /// The same, whose place among all writes is fixed when this returns; the outcome follows, where
+    /// [`Committer::lead`] runs.
+    pub(super) fn submit(&self, writes: Vec<Write>, lazy: bool) -> oneshot::Receiver<Outcome> {
+        let (tell, told) = oneshot::channel();
+        let mut line = self.line();
+        if line.closed {
+            let ended = (Kind::Unavailable, "the replica has ended".to_owned());
+            // Who asked may have gone.
+            let _ = tell.send(Err(ended));
+            return told;
+        }
+        line.waiting.push(Asked { writes, lazy, by: By::Future(tell) });
+        self.submitted.notify_one();
+        told
+    }
+
+    /// Commits what was submitted, and calls `after` each time, until it is closed.
+    pub(super) fn lead(&self, after: &dyn Fn()) {
+        let idle = |line: &mut Line| line.busy || (line.waiting.is_empty() && !line.closed);
+        let mut line = self.line();
+        loop {
+            line = self.submitted.wait_while(line, idle).unwrap_or_else(PoisonError::into_inner);
+            if line.waiting.is_empty() {
+                return;
+            }
+            line = self.write_for_all(line);
+            drop(line);
+            after();
+            line = self.line();
+        }
+    }
+
+    /// Takes nothing that is submitted from here on; [`Committer::lead`] ends.
+    pub(super) fn close(&self) {
+        self.line().closed = true;
+        self.submitted.notify_all();
+    }
+
     fn write_for_all<'a>(&'a self, mut line: MutexGuard<'a, Line>) -> MutexGuard<'a, Line> {
         line.busy = true;
         let waiting = std::mem::take(&mut line.waiting);
         let mut seq = line.seq;
         drop(line);
         let (mut ops, mut outcomes) = (Vec::new(), Vec::new());
-        for (ticket, writes) in waiting {
-            let committed = self.ops(writes, &mut seq, &mut ops);
+        for Asked { writes, lazy, by } in waiting {
+            let committed = self.ops(writes, lazy, &mut seq, &mut ops);
             self.wait_more(&committed);
-            outcomes.push((ticket, committed));
+            outcomes.push((by, committed));
         }
         ops.push(seq_op(seq));
         let written = self.book.local.write(&ops);
@@ -123,23 +198,38 @@ impl Committer {
         if told.is_some() {
             outcomes.iter().for_each(|(_, committed)| self.sent(committed.writes, committed.bytes));
         }
-        line.done.extend(
-            outcomes
-                .into_iter()
-                .map(|(ticket, committed)| (ticket, told.clone().map_or(Ok(committed), Err))),
-        );
+        for (by, committed) in outcomes {
+            let outcome = told.clone().map_or(Ok(committed), Err);
+            match by {
+                By::Thread(ticket) => line.done.push((ticket, outcome)),
+                // Who asked may have gone; the write stays.
+                By::Future(tell) => drop(tell.send(outcome)),
+            }
+        }
         line.busy = false;
         self.moved.notify_all();
+        if !line.waiting.is_empty() {
+            self.submitted.notify_one();
+        }
         line
     }
 
-    fn ops(&self, writes: Vec<Write>, seq: &mut u64, ops: &mut Vec<Op>) -> Committed {
+    fn ops(
+        &self,
+        writes: Vec<Write>,
+        lazy: bool,
+        seq: &mut u64,
+        ops: &mut Vec<Op>,
+    ) -> Committed {
         let mut committed = Committed::default();
-        // Writes of one transaction become visible together: where one of them waits for the server, all do.
-        let remote_first =
-            writes.iter().any(|write| self.classes.of(&write.key) == Class::RemoteFirst);
-        committed.remote_first = remote_first;
-        let is_sent = |write: &&Write| self.classes.of(&write.key) != Class::LocalOnly;
+        let mut unseen = self.unseen();
+        let class = |write: &Write| self.classes.of(&write.key);
+        // Writes of one transaction become visible together: where one of them waits for the server, all
+        // do. And what is written over a value that still waits for it must not be seen before that one.
+        let asks = !lazy && writes.iter().any(|write| class(write) == Class::RemoteFirst);
+        let remote_first = asks || writes.iter().any(|write| unseen.contains_key(&write.key));
+        committed.remote_first = remote_first && !lazy;
+        let is_sent = |write: &&Write| class(write) != Class::LocalOnly;
         let replicated = writes.iter().filter(is_sent).count() as u64;
         for Write { key, value } in writes {
             if self.classes.of(&key) == Class::LocalOnly {
@@ -154,7 +244,9 @@ impl Committer {
             let queued = Queued { seq: *seq, way, at: self.env.now(), key, value, more };
             committed.bytes += queued.bytes();
             ops.push(queued.op());
-            if !remote_first {
+            if remote_first {
+                unseen.insert(queued.key, *seq);
+            } else {
                 ops.push(Op { space: Space::Data, key: queued.key, value: queued.value });
             }
         }

@@ -9,6 +9,8 @@ use crate::ids::Time;
 
 /// Names of heads begin with it.
 pub(super) const HEADS: &str = "head.";
+/// Names of parts begin with it.
+const PARTS: &str = "p.";
 /// There from the first owner on, put with version 0, so that two first owners can't both win.
 pub(super) const ROOT: &str = "root";
 
@@ -45,6 +47,31 @@ pub(super) struct Head {
     pub(super) state: HeadState,
     /// Why it was taken over, where it was.
     pub(super) reason: Option<String>,
+    /// A transaction that no put takes: which parts of it lie beside the values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) parts: Option<Parts>,
+}
+
+/// Parts of a transaction on the server, each a value of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Parts {
+    #[serde(with = "hex::serde")]
+    pub(super) id: [u8; 16],
+    /// The first that is there,
+    pub(super) from: u64,
+    /// and the one behind the last.
+    pub(super) to: u64,
+    /// Whether the transaction counts: then the values are those of the head once all parts are applied.
+    /// Else they are as if it had never begun.
+    pub(super) valid: bool,
+}
+
+impl Parts {
+    /// The name of a part on the server.
+    pub(super) fn name(&self, number: u64) -> String {
+        format!("{PARTS}{}.{number}", hex::encode(self.id))
+    }
 }
 
 /// A head and where it is.

@@ -65,4 +65,13 @@ pub trait LocalStore: Send + Sync {
     /// # Errors
     /// After an error it is not known which; the next read says.
     fn write(&self, ops: &[Op]) -> Result<()>;
+
+    /// The same, durable with the next [`write`](LocalStore::write) at the latest: until then a machine that
+    /// stops may lose it, whole, and with it what was applied after it.
+    ///
+    /// # Errors
+    /// As [`LocalStore::write`].
+    fn apply(&self, ops: &[Op]) -> Result<()> {
+        self.write(ops)
+    }
 }

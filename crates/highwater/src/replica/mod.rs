@@ -17,15 +17,18 @@ mod head;
 mod hydrate;
 mod inspect;
 mod keys;
+#[cfg(feature = "ldk")]
+pub mod ldk;
 pub mod local;
 mod owner;
 pub mod remote;
 mod sender;
+mod shared;
 mod store;
 #[cfg(test)]
 mod tests;
 
-pub use class::{Class, Classes};
+pub use class::{Carried, Class, Classes};
 pub use head::HeadState;
 pub use inspect::{Holder, LocalState, holder, local_state, remembers};
 pub use keys::ReplicaKeys;

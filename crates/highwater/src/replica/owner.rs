@@ -252,6 +252,7 @@ impl Start<'_> {
         }
         let mut sender = self.sender(held)?;
         sender.take(self.owner, None, first)?;
+        sender.finish_parts()?;
         self.learn(&mut sender)?;
         Ok((sender, Started::Filling))
     }
@@ -271,6 +272,7 @@ impl Start<'_> {
         sender.take(self.owner, None, false)?;
         // Nothing of before can land any more.
         self.book.undo_remote_first()?;
+        sender.finish_parts()?;
         self.learn(&mut sender)?;
         let filling = self.book.filling()?.is_some();
         Ok((sender, if filling { Started::Filling } else { Started::Resumed }))
@@ -301,6 +303,7 @@ impl Start<'_> {
     }
 
     fn hydrate_into(&self, mut sender: Sender) -> Result<(Sender, Started)> {
+        sender.finish_parts()?;
         let accept = self.permissions.accept_inconsistent;
         let done = hydrate(&self.book, &*self.remote, &self.keys, &sender.held, accept)?;
         sender.held.head.sum = done.sum;
@@ -330,6 +333,7 @@ impl Start<'_> {
             sum: Sum::default(),
             state: HeadState::Open,
             reason: None,
+            parts: None,
         };
         Placed { name: head::name_of(&[0; 16]), head }
     }

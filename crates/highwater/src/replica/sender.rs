@@ -3,13 +3,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::book::{Attempt, Book, Change, Queued};
+use super::class::Carried;
 use super::head::{self, Head, HeadState, Placed, ROOT};
 use super::keys::{EpochKey, ReplicaKeys};
 use super::remote::{Item, Put, Remote, RemotePut, list_all};
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
+
+mod parts;
+
+use parts::Staging;
 
 /// Items of one put, deletes among them.
 const ITEMS_MAX: usize = 1000;
@@ -26,6 +32,8 @@ const SEALS_MAX: u64 = 1 << 28;
 pub(super) enum Step {
     /// Nothing waits.
     Idle,
+    /// What waits is sent after so long, or with what will be written before.
+    Held(Duration),
     /// A put is on the server: writes that no longer wait, and their bytes.
     Landed(u64, u64),
     /// Whether a put has landed is not known, or it can't land now; to be tried again.
@@ -42,6 +50,14 @@ pub(super) struct Sender {
     pub(super) held: Placed,
     epoch: EpochKey,
     seals: u64,
+    /// What is held back until another write can be sent with it.
+    pub(super) carried: Option<Carried>,
+    /// The first write that is held back, and since when, by the monotonic clock.
+    alone: Option<(u64, Duration)>,
+    /// The transaction that is being sent in parts.
+    staging: Option<Staging>,
+    /// What a put takes.
+    pub(super) limits: Limits,
     /// Sent, and not known to have landed.
     sent: Option<(Attempt, RemotePut)>,
 }
@@ -56,7 +72,7 @@ impl Sender {
         held: Placed,
     ) -> Result<Sender> {
         let epoch = keys.epoch(head::id_of(&held.name)?)?;
-        Ok(Sender { book, remote, keys, env, held, epoch, seals: 0, sent: None })
+        Ok(Sender { book, remote, keys, env, held, epoch, seals: 0, carried: None, alone: None, staging: None, limits: Limits::default(), sent: None })
     }
 
     /// Puts a head of the next epoch in the place of the one that is held, or where `first` stands, as
@@ -89,7 +105,7 @@ impl Sender {
         self.send(Attempt { placed, from, changes: Vec::new() }, put)?;
         match self.go_on()? {
             Step::Uncertain(error) => Err(error),
-            Step::Idle | Step::Landed(..) => {
+            Step::Idle | Step::Held(_) | Step::Landed(..) => {
                 (self.epoch, self.seals) = (epoch, 0);
                 Ok(())
             }
@@ -101,10 +117,52 @@ impl Sender {
     /// # Errors
     /// Fenced, for good, where somebody else holds the head; what the node's own store says.
     pub(super) fn step(&mut self) -> Result<Step> {
-        if self.sent.is_none() && !self.prepare()? {
-            return Ok(Step::Idle);
+        if self.sent.is_some() {
+            return self.go_on();
+        }
+        let parts = match self.prepare_parts() {
+            // A part could not be asked for.
+            Err(error) if error.kind() == Kind::Unavailable => return Ok(Step::Uncertain(error)),
+            parts => parts?,
+        };
+        if !parts {
+            let Some(mut writes) = self.batch()? else {
+                self.begin_staging()?;
+                return self.step();
+            };
+            if let Some(left) = self.hold(&mut writes) {
+                return Ok(Step::Held(left));
+            }
+            if !self.prepare(writes)? {
+                return Ok(Step::Idle);
+            }
         }
         self.go_on()
+    }
+
+    /// Leaves only what can be sent now; how long the rest waits, where nothing is left.
+    fn hold(&mut self, writes: &mut Vec<Queued>) -> Option<Duration> {
+        let carried = self.carried.as_ref()?;
+        let Some(place) = carried.first_alone(writes) else {
+            self.alone = None;
+            return None;
+        };
+        if place > 0 {
+            writes.truncate(place);
+            return None;
+        }
+        let (now, seq) = (self.env.monotonic(), writes.first()?.seq);
+        let since = match self.alone {
+            Some((alone, since)) if alone == seq => since,
+            _ => now,
+        };
+        self.alone = Some((seq, since));
+        let left = carried.wait.saturating_sub(now.saturating_sub(since));
+        // It has waited for long enough, or as much waits as one put takes.
+        if left.is_zero() || self.is_full(writes) {
+            return None;
+        }
+        Some(left)
     }
 
     /// Says that this owner ends in good order: everything that was written is on the server.
@@ -112,9 +170,10 @@ impl Sender {
     /// # Errors
     /// As [`Sender::step`]; unavailable where the server can't be asked.
     pub(super) fn release(&mut self) -> Result<()> {
+        self.carried = None;
         loop {
             match self.step()? {
-                Step::Idle => break,
+                Step::Idle | Step::Held(_) => break,
                 Step::Landed(..) => {}
                 Step::Uncertain(error) => return Err(error),
             }
@@ -131,7 +190,7 @@ impl Sender {
         self.send(Attempt { placed, from: None, changes: Vec::new() }, put)?;
         match self.go_on()? {
             Step::Uncertain(error) => Err(error),
-            Step::Idle | Step::Landed(..) => Ok(()),
+            Step::Idle | Step::Held(_) | Step::Landed(..) => Ok(()),
         }
     }
 
@@ -156,9 +215,8 @@ impl Sender {
         Ok(Item { key: placed.name.clone(), version, value: placed.sealed(&self.keys)? })
     }
 
-    /// Makes a put of what waits; false where nothing does.
-    fn prepare(&mut self) -> Result<bool> {
-        let writes = self.batch()?;
+    /// Makes a put of these; false where there are none.
+    fn prepare(&mut self, writes: Vec<Queued>) -> Result<bool> {
         let Some(last) = writes.last().map(|write| write.seq) else { return Ok(false) };
         let mut latest: BTreeMap<Vec<u8>, Queued> = BTreeMap::new();
         for write in writes {
@@ -166,10 +224,7 @@ impl Sender {
         }
         let mut head = self.next_head(HeadState::Open)?;
         head.seq = last;
-        head.state = match self.book.filling()? {
-            Some(to) if to > last => HeadState::Filling,
-            _ => HeadState::Open,
-        };
+        head.state = self.state_at(last)?;
         let (mut items, mut deletes, mut changes) = (Vec::new(), Vec::new(), Vec::new());
         for (key, write) in latest {
             let name = self.keys.name_of(&key);
@@ -219,33 +274,39 @@ impl Sender {
         Ok(true)
     }
 
-    /// What waits, as much as one put takes, and no half of a transaction: one of them always fits.
-    fn batch(&self) -> Result<Vec<Queued>> {
-        let mut writes = self.fitting()?;
+    /// What waits, as much as one put takes, and no half of a transaction; none where the first one fits
+    /// into no put.
+    fn batch(&self) -> Result<Option<Vec<Queued>>> {
+        let mut writes = self.fitting(self.held.head.seq)?;
         let whole = writes.iter().rposition(|write| !write.more).map_or(0, |last| last + 1);
         if whole == 0 && !writes.is_empty() {
-            return Err(Error::corrupt("a transaction in the queue fits into no put"));
+            return Ok(None);
         }
         writes.truncate(whole);
-        Ok(writes)
+        Ok(Some(writes))
     }
 
-    fn fitting(&self) -> Result<Vec<Queued>> {
-        let (mut items, mut bytes, mut writes) = (2, 0, Vec::<Queued>::new());
-        let mut after = self.held.head.seq;
+    /// What waits behind a write, as much as one put takes: one at least.
+    fn fitting(&self, mut after: u64) -> Result<Vec<Queued>> {
+        let (mut room, mut writes) = (Room::new(self.limits), Vec::<Queued>::new());
         loop {
             let rows = self.book.queued(after, ROWS)?;
             let Some(last) = rows.last() else { return Ok(writes) };
             after = last.seq;
             for write in rows {
-                items += if write.value.is_some() { 1 } else { 2 };
-                bytes += write.bytes();
-                if items > ITEMS_MAX || (bytes > BYTES_MAX && !writes.is_empty()) {
+                if !room.takes(&write, self.carried.as_ref()) && !writes.is_empty() {
                     return Ok(writes);
                 }
                 writes.push(write);
             }
         }
+    }
+
+    /// Whether no put takes one more write beside these.
+    fn is_full(&self, writes: &[Queued]) -> bool {
+        let mut room = Room::new(self.limits);
+        let all = writes.iter().all(|write| room.takes(write, self.carried.as_ref()));
+        !all || room.items + 2 > self.limits.items || room.bytes >= self.limits.bytes / 2
     }
 
     /// Makes a put durable here, so that it is known again.
@@ -279,6 +340,45 @@ impl Sender {
         self.held = attempt.placed.clone();
         self.sent = None;
         Ok(Step::Landed(writes, bytes))
+    }
+}
+
+/// What a put takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Items, deletes among them.
+    pub(super) items: usize,
+    /// Bytes of values; a larger value goes alone.
+    pub(super) bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { items: ITEMS_MAX, bytes: BYTES_MAX }
+    }
+}
+
+/// What a put holds.
+struct Room {
+    limits: Limits,
+    items: usize,
+    bytes: u64,
+}
+
+impl Room {
+    /// The head, and the one that it replaces.
+    fn new(limits: Limits) -> Room {
+        Room { limits, items: 2, bytes: 0 }
+    }
+
+    /// Takes one more write; false where that is too much.
+    fn takes(&mut self, write: &Queued, carried: Option<&Carried>) -> bool {
+        self.items += if write.value.is_some() { 1 } else { 2 };
+        // What others are carried by goes with them, however large it is.
+        if carried.is_none_or(|carried| carried.by != write.key) {
+            self.bytes += write.bytes();
+        }
+        self.items <= self.limits.items && self.bytes <= self.limits.bytes
     }
 }
 

@@ -1,6 +1,7 @@
 //! The store that a node uses.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::future::Future;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -12,17 +13,14 @@ use super::keys::ReplicaKeys;
 use super::local::{LocalStore, Rows, Space};
 use super::owner::{Permissions, Start, Started};
 use super::remote::Remote;
-use super::sender::{Sender, Step};
+use super::shared::{End, Goal, Shared, State};
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 use crate::ids::Time;
 
-/// Before a put is tried again; longer each time, up to the second of the two.
-const RETRY_FIRST: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(5);
-/// Values and keys of one transaction: it has to fit into one put.
-const TRANSACTION_WRITES_MAX: usize = 400;
-const TRANSACTION_BYTES_MAX: usize = 8 << 20;
+/// Writes of one transaction, and their keys and values: it is one transaction of the local store, too.
+const TRANSACTION_WRITES_MAX: usize = 100_000;
+const TRANSACTION_BYTES_MAX: usize = 1 << 30;
 
 /// One write of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,7 +139,8 @@ impl ReplicaBuilder {
             permissions: &self.permissions,
             is_replicated: &|key| classes.of(key) != Class::LocalOnly,
         };
-        let (sender, started) = start.run()?;
+        let (mut sender, started) = start.run()?;
+        sender.carried = self.classes.carried.clone();
         let shared = Arc::new(Shared {
             local: self.local,
             committer: Committer::new(book, self.classes, self.env.clone(), sender.held.head.seq)?,
@@ -149,62 +148,36 @@ impl ReplicaBuilder {
             state: Mutex::new(State::of(&sender)),
             moved: Condvar::new(),
         });
-        let thread = std::thread::Builder::new()
-            .name("highwater-replica".to_owned())
-            .spawn({
-                let shared = Arc::clone(&shared);
-                move || shared.send(sender)
-            })
-            .map_err(|error| Error::io("starting the sender", error))?;
-        Ok((ReplicatedStore { shared, thread: Mutex::new(Some(thread)) }, started))
+        let sends = spawn("highwater-replica", {
+            let shared = Arc::clone(&shared);
+            move || shared.send(sender)
+        })?;
+        let commits = spawn("highwater-commit", {
+            let shared = Arc::clone(&shared);
+            move || shared.committer.lead(&|| shared.wake())
+        });
+        // Nobody could end what sends.
+        let commits = commits.inspect_err(|_| shared.end(End::Stop))?;
+        let threads = Mutex::new(Some((sends, commits)));
+        Ok((ReplicatedStore { shared, threads }, started))
     }
 }
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>> {
+    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    spawned.map_err(|error| Error::io("starting the replica", error))
+}
+
+/// What sends, and what commits for those who wait in no thread.
+type Threads = (JoinHandle<Result<()>>, JoinHandle<()>);
 
 /// A node's store, and its copy on a server. Shared by all threads of the node.
 pub struct ReplicatedStore {
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<Result<()>>>>,
-}
-
-struct Shared {
-    local: Arc<dyn LocalStore>,
-    committer: Committer,
-    bound: Bound,
-    state: Mutex<State>,
-    moved: Condvar,
-}
-
-struct State {
-    epoch: u64,
-    head: HeadState,
-    values: u64,
-    acknowledged: u64,
-    last_error: Option<String>,
-    fenced: Option<String>,
-    ending: Option<End>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// At once.
-    Stop,
-    /// Once all is on the server, which is told so.
-    Release,
-}
-
-impl State {
-    fn of(sender: &Sender) -> State {
-        let head = &sender.held.head;
-        State {
-            epoch: head.epoch,
-            head: head.state,
-            values: head.sum.count,
-            acknowledged: head.seq,
-            last_error: None,
-            fenced: None,
-            ending: None,
-        }
-    }
+    threads: Mutex<Option<Threads>>,
 }
 
 impl ReplicatedStore {
@@ -263,30 +236,67 @@ impl ReplicatedStore {
     ///
     /// # Errors
     /// Fenced where another owner writes to the server: nothing was told to have been written. Input
-    /// where it does not fit into one put. What the local store says.
+    /// where it has more than 100,000 writes or 1 GiB. What the local store says.
     pub fn commit(&self, writes: Vec<Write>) -> Result<()> {
-        let bytes = |write: &Write| write.key.len() + write.value.as_ref().map_or(0, Vec::len);
-        let total: usize = writes.iter().map(bytes).sum();
-        if writes.len() > TRANSACTION_WRITES_MAX
-            || (total > TRANSACTION_BYTES_MAX && writes.len() > 1)
-        {
-            return Err(Error::input(format!(
-                "a transaction of {} writes and {total} bytes is too large for one put",
-                writes.len()
-            ))
-            .hint(format!(
-                "it takes {TRANSACTION_WRITES_MAX} writes of {TRANSACTION_BYTES_MAX} bytes together, or one \
-                 larger value"
-            )));
-        }
+        self.commit_as(writes, false)
+    }
+
+    /// The same, without waiting for the server, whatever the class of the key: for a delete that is no
+    /// harm where it gets lost.
+    ///
+    /// # Errors
+    /// As [`ReplicatedStore::commit`].
+    pub fn remove_lazily(&self, key: impl Into<Vec<u8>>) -> Result<()> {
+        self.commit_as(vec![Write { key: key.into(), value: None }], true)
+    }
+
+    fn commit_as(&self, writes: Vec<Write>, lazy: bool) -> Result<()> {
+        check(&writes)?;
         self.shared.room()?;
-        let committed = self.shared.committer.commit(writes)?;
-        // The sender sees it from here on, if it has not before.
-        drop(self.shared.state());
-        self.shared.moved.notify_all();
+        let committed = self.shared.committer.commit(writes, lazy)?;
+        self.shared.wake();
         match committed.remote_first {
             true => self.shared.wait_for(committed.seq),
             false => Ok(()),
+        }
+    }
+
+    /// As [`ReplicatedStore::commit`], for a caller that waits in no thread. Its place among all writes is
+    /// fixed when this returns, and it is written whether the future is waited for or not. Beyond the
+    /// bound the future waits, not the write.
+    ///
+    /// # Errors
+    /// As [`ReplicatedStore::commit`].
+    pub fn submit(&self, writes: Vec<Write>) -> impl Future<Output = Result<()>> + Send + 'static {
+        self.submit_as(writes, false)
+    }
+
+    pub(super) fn submit_as(
+        &self,
+        writes: Vec<Write>,
+        lazy: bool,
+    ) -> impl Future<Output = Result<()>> + Send + 'static {
+        let shared = Arc::clone(&self.shared);
+        let submitted = check(&writes)
+            .and_then(|()| shared.open())
+            .map(|()| shared.committer.submit(writes, lazy));
+        async move {
+            let ended = |_| Error::unavailable("the replica has ended");
+            let outcome = submitted?.await.map_err(ended)?;
+            let committed = outcome.map_err(|(kind, text)| Error::new(kind, text))?;
+            shared.reached(shared.goal(&committed)).await.map_err(ended)?
+        }
+    }
+
+    /// Ready once no write gets through any more: with the reason where another owner writes, which is
+    /// found out at the next put. A node that must not act then waits for this beside its work.
+    pub fn ended(&self) -> impl Future<Output = Result<()>> + Send + 'static {
+        let ended = self.shared.reached(Goal::End);
+        async move {
+            match ended.await {
+                Ok(Err(error)) if error.kind() == Kind::Fenced => Err(error),
+                _ => Ok(()),
+            }
         }
     }
 
@@ -343,7 +353,7 @@ impl ReplicatedStore {
     /// # Errors
     /// Fenced where another owner writes; unavailable where the server does not take it: then it is not
     /// released, and the next start here goes on.
-    pub fn release(self) -> Result<()> {
+    pub fn release(&self) -> Result<()> {
         self.end(End::Release)
     }
 
@@ -351,131 +361,39 @@ impl ReplicatedStore {
     ///
     /// # Errors
     /// As the sender has ended.
-    pub fn stop(self) -> Result<()> {
+    pub fn stop(&self) -> Result<()> {
         self.end(End::Stop)
     }
 
     fn end(&self, end: End) -> Result<()> {
-        self.shared.state().ending = Some(end);
-        self.shared.moved.notify_all();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let panicked = |_| Err(Error::bug("the sender has panicked"));
-        thread.map_or(Ok(()), |thread| thread.join().unwrap_or_else(panicked))
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some((sends, commits)) = threads else { return Ok(()) };
+        let panicked = |_| Error::bug("a thread of the replica has panicked");
+        // What was submitted is committed first, so that a release sends it.
+        self.shared.committer.close();
+        commits.join().map_err(panicked)?;
+        self.shared.end(end);
+        sends.join().map_err(panicked)?
     }
+}
+
+/// Whether a transaction is of a bearable size.
+fn check(writes: &[Write]) -> Result<()> {
+    let bytes = |write: &Write| write.key.len() + write.value.as_ref().map_or(0, Vec::len);
+    let total: usize = writes.iter().map(bytes).sum();
+    if writes.len() <= TRANSACTION_WRITES_MAX && total <= TRANSACTION_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "a transaction of {} writes and {total} bytes is too large",
+        writes.len()
+    ))
+    .hint(format!("it may have {TRANSACTION_WRITES_MAX} writes and {TRANSACTION_BYTES_MAX} bytes")))
 }
 
 impl Drop for ReplicatedStore {
     fn drop(&mut self) {
         // What ends without a word is stopped; the next start goes on.
         let _ = self.end(End::Stop);
-    }
-}
-
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until no more than the bound waits for the server.
-    fn room(&self) -> Result<()> {
-        let full = |state: &mut State| {
-            let (writes, bytes) = self.committer.waiting();
-            let over = writes >= self.bound.writes || bytes >= self.bound.bytes;
-            over && state.fenced.is_none() && state.ending.is_none()
-        };
-        let state =
-            self.moved.wait_while(self.state(), full).unwrap_or_else(PoisonError::into_inner);
-        check_open(&state)
-    }
-
-    fn wait_for(&self, seq: u64) -> Result<()> {
-        let waits = |state: &mut State| {
-            state.acknowledged < seq && state.fenced.is_none() && state.ending != Some(End::Stop)
-        };
-        let state =
-            self.moved.wait_while(self.state(), waits).unwrap_or_else(PoisonError::into_inner);
-        if state.acknowledged >= seq {
-            return Ok(());
-        }
-        check_open(&state)
-    }
-
-    /// The sender's thread.
-    fn send(&self, mut sender: Sender) -> Result<()> {
-        let ended = self.send_until_the_end(&mut sender);
-        if let Err(error) = &ended {
-            self.give_up(error);
-        }
-        ended
-    }
-
-    fn send_until_the_end(&self, sender: &mut Sender) -> Result<()> {
-        let mut pause = RETRY_FIRST;
-        loop {
-            let ending = self.state().ending;
-            if ending == Some(End::Stop) {
-                return Ok(());
-            }
-            match sender.step()? {
-                Step::Landed(writes, bytes) => {
-                    pause = RETRY_FIRST;
-                    self.landed(sender, writes, bytes);
-                }
-                Step::Idle if ending == Some(End::Release) => {
-                    sender.release()?;
-                    self.landed(sender, 0, 0);
-                    return Ok(());
-                }
-                Step::Idle => self.wait_for_work(sender),
-                Step::Uncertain(error) if ending.is_some() => return Err(error),
-                Step::Uncertain(error) => {
-                    let mut state = self.state();
-                    state.last_error = Some(error.to_string());
-                    let stays = |state: &mut State| state.ending.is_none();
-                    let waited = self.moved.wait_timeout_while(state, pause, stays);
-                    drop(waited.unwrap_or_else(PoisonError::into_inner));
-                    pause = (pause * 2).min(RETRY_MAX);
-                }
-            }
-        }
-    }
-
-    fn landed(&self, sender: &Sender, writes: u64, bytes: u64) {
-        self.committer.sent(writes, bytes);
-        let mut state = self.state();
-        let ending = state.ending;
-        *state = State { ending, ..State::of(sender) };
-        self.moved.notify_all();
-    }
-
-    fn wait_for_work(&self, sender: &Sender) {
-        let sent = sender.held.head.seq;
-        let idle = |state: &mut State| state.ending.is_none() && self.committer.seq() <= sent;
-        let waited = self.moved.wait_while(self.state(), idle);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
-    }
-
-    /// No write gets through any more.
-    fn give_up(&self, error: &Error) {
-        let mut state = self.state();
-        match error.kind() {
-            Kind::Fenced => state.fenced = Some(error.to_string()),
-            _ => state.last_error = Some(error.to_string()),
-        }
-        state.ending = Some(End::Stop);
-        self.moved.notify_all();
-    }
-}
-
-/// Whether writes are still taken.
-fn check_open(state: &State) -> Result<()> {
-    if let Some(why) = &state.fenced {
-        return Err(Error::fenced(why.clone()).hint("this node must stop, and not act any more"));
-    }
-    match state.ending {
-        None => Ok(()),
-        Some(_) => Err(Error::unavailable(
-            state.last_error.clone().unwrap_or_else(|| "the replica has ended".to_owned()),
-        )),
     }
 }

@@ -10,7 +10,9 @@ use crate::error::{Kind, Result};
 use std::sync::Arc;
 use std::time::Duration;
 
+mod parts;
 mod simulation;
+mod waiting;
 
 /// A way to change what a server holds.
 type Tamper<'a> = &'a dyn Fn(&mut BTreeMap<String, remote::Versioned>);

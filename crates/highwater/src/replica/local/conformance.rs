@@ -36,6 +36,12 @@ pub fn check(open: &dyn Fn() -> Result<Arc<dyn LocalStore>>) -> Result<()> {
     ])?;
     ensure(store.get(Space::Data, b"a")?.as_deref() == Some(b"last"), "the last step counts")?;
     store.write(&[])?;
+    store.apply(&[Op::put(Space::Book, *b"soon", *b"1"), Op::delete(Space::Data, *b"a")])?;
+    ensure(store.get(Space::Data, b"a")?.is_none(), "what is applied is seen")?;
+    store.write(&[Op::delete(Space::Book, *b"a")])?;
+    drop(store);
+    let store = open()?;
+    ensure(store.get(Space::Book, b"soon")?.is_some(), "a write makes durable what was applied")?;
     together(&store)
 }
 

@@ -137,6 +137,17 @@ impl LocalStore for RocksStore {
     }
 
     fn write(&self, ops: &[Op]) -> Result<()> {
+        self.put(ops, true)
+    }
+
+    fn apply(&self, ops: &[Op]) -> Result<()> {
+        self.put(ops, false)
+    }
+}
+
+impl RocksStore {
+    /// The log is written in one order: what is synced makes durable what was not.
+    fn put(&self, ops: &[Op], sync: bool) -> Result<()> {
         let (data, book) = (self.family(Space::Data)?, self.family(Space::Book)?);
         let mut batch = WriteBatch::default();
         for Op { space, key, value } in ops {
@@ -148,7 +159,7 @@ impl LocalStore for RocksStore {
             }
         }
         let mut options = WriteOptions::default();
-        options.set_sync(true);
+        options.set_sync(sync);
         self.db.write_opt(&batch, &options).map_err(|error| self.failed(error))
     }
 }

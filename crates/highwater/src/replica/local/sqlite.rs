@@ -157,24 +157,36 @@ impl LocalStore for SqliteStore {
     }
 
     fn write(&self, ops: &[Op]) -> Result<()> {
+        self.run(|connection| put(connection, ops))
+    }
+
+    fn apply(&self, ops: &[Op]) -> Result<()> {
         self.run(|connection| {
-            let transaction =
-                connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-            for Op { space, key, value } in ops {
-                let table = table(*space);
-                match value {
-                    Some(value) => transaction
-                        .prepare_cached(&format!(
-                            "INSERT INTO {table} (key, value) VALUES (?1, ?2)
-                             ON CONFLICT (key) DO UPDATE SET value = excluded.value"
-                        ))?
-                        .execute(params![key, value])?,
-                    None => transaction
-                        .prepare_cached(&format!("DELETE FROM {table} WHERE key = ?1"))?
-                        .execute([key])?,
-                };
-            }
-            transaction.commit()
+            // The log is written in one order: a commit that is synced makes durable those that were not.
+            connection.pragma_update(None, "synchronous", "NORMAL")?;
+            let applied = put(connection, ops);
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            applied
         })
     }
+}
+
+fn put(connection: &mut Connection, ops: &[Op]) -> rusqlite::Result<()> {
+    let transaction =
+        connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    for Op { space, key, value } in ops {
+        let table = table(*space);
+        match value {
+            Some(value) => transaction
+                .prepare_cached(&format!(
+                    "INSERT INTO {table} (key, value) VALUES (?1, ?2)
+                     ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+                ))?
+                .execute(params![key, value])?,
+            None => transaction
+                .prepare_cached(&format!("DELETE FROM {table} WHERE key = ?1"))?
+                .execute([key])?,
+        };
+    }
+    transaction.commit()
 }

@@ -216,7 +216,7 @@ impl World {
                 assert_eq!(number, owner, "a deposed owner has landed a put");
                 self.acknowledged = self.acknowledged.max(sender.held.head.seq);
             }
-            Ok(Step::Idle | Step::Uncertain(_)) => {}
+            Ok(Step::Idle | Step::Held(_) | Step::Uncertain(_)) => {}
             Err(error) if error.kind() == Kind::Fenced => {
                 assert_ne!(number, owner, "the rightful owner was fenced: {error}");
                 machine.process = None;

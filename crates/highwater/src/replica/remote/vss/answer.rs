@@ -13,6 +13,9 @@ use crate::error::{Error, Result};
 const VERSION_HEADER: &str = "vss-protocol-version";
 const VERSION: &str = "0";
 
+/// Of what a server says in its own words, so many characters are repeated.
+const WORDS_MAX: usize = 200;
+
 /// An answer of the protocol that says what has become of a request.
 pub(super) enum Answer<M> {
     /// It was done.
@@ -46,18 +49,21 @@ impl Line {
                 .map(Answer::Message)
                 .map_err(|error| self.no_answer().source(error));
         }
-        let said = ErrorResponse::decode(body.as_slice()).ok().map(|error| error.error_code());
+        let response = ErrorResponse::decode(body.as_slice()).ok();
+        let said = response.as_ref().map(ErrorResponse::error_code);
         match (status, said) {
             (StatusCode::CONFLICT, Some(ErrorCode::ConflictException)) => Ok(Answer::Conflict),
             (StatusCode::NOT_FOUND, Some(ErrorCode::NoSuchKeyException)) => Ok(Answer::Missing),
             // These mean the same from whatever stands before the server.
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => Err(self.denied()),
             (StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE, _) => {
-                Err(Error::input(format!("the server refuses the request ({})", status.as_u16()))
-                    .entry(&self.url)
-                    .hint(
-                        "look at the store's id and its policy, and at how much the server takes",
-                    ))
+                let why = response.map_or_else(String::new, |response| words(&response.message));
+                Err(Error::input(format!(
+                    "the server refuses the request ({}){why}",
+                    status.as_u16()
+                ))
+                .entry(&self.url)
+                .hint("look at the store's id and its policy, and at how much the server takes"))
             }
             (_, Some(ErrorCode::InternalServerException)) => {
                 Err(Error::unavailable("the server has failed")
@@ -129,4 +135,10 @@ fn reason(error: &reqwest::Error) -> Option<String> {
         cause = current.source();
     }
     found
+}
+
+/// What a server says, as the end of a message.
+fn words(message: &str) -> String {
+    let words: String = message.chars().filter(|c| !c.is_control()).take(WORDS_MAX).collect();
+    if words.is_empty() { words } else { format!(": {words}") }
 }

@@ -1,0 +1,269 @@
+//! What a store, its sender and those who wait for it share.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::channel::oneshot;
+
+use super::commit::{Committed, Committer};
+use super::head::HeadState;
+use super::local::LocalStore;
+use super::sender::{Sender, Step};
+use super::store::Bound;
+use crate::error::{Error, Kind, Result};
+
+/// Before a put is tried again; longer each time, up to the second of the two.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+pub(super) struct Shared {
+    pub(super) local: Arc<dyn LocalStore>,
+    pub(super) committer: Committer,
+    pub(super) bound: Bound,
+    pub(super) state: Mutex<State>,
+    pub(super) moved: Condvar,
+}
+
+pub(super) struct State {
+    pub(super) epoch: u64,
+    pub(super) head: HeadState,
+    pub(super) values: u64,
+    pub(super) acknowledged: u64,
+    pub(super) last_error: Option<String>,
+    pub(super) fenced: Option<String>,
+    pub(super) ending: Option<End>,
+    waiters: Vec<Waiter>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// At once.
+    Stop,
+    /// Once all is on the server, which is told so.
+    Release,
+}
+
+/// Somebody who waits in no thread.
+struct Waiter {
+    goal: Goal,
+    tell: oneshot::Sender<Result<()>>,
+}
+
+/// What somebody waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Goal {
+    /// The server has this write.
+    Acknowledged(u64),
+    /// No more than the bound waits.
+    Room,
+    /// Nothing: the end alone.
+    End,
+}
+
+impl State {
+    pub(super) fn of(sender: &Sender) -> State {
+        let head = &sender.held.head;
+        State {
+            epoch: head.epoch,
+            head: head.state,
+            values: head.sum.count,
+            acknowledged: head.seq,
+            last_error: None,
+            fenced: None,
+            ending: None,
+            waiters: Vec::new(),
+        }
+    }
+
+    fn landed(&mut self, sender: &Sender) {
+        let head = &sender.held.head;
+        (self.epoch, self.head, self.values) = (head.epoch, head.state, head.sum.count);
+        self.acknowledged = head.seq;
+        self.last_error = None;
+    }
+}
+
+impl Shared {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the sender, and whoever waits.
+    pub(super) fn wake(&self) {
+        // Whoever looks before this sees what has changed; whoever looks after it is woken.
+        drop(self.state());
+        self.moved.notify_all();
+    }
+
+    fn is_over(&self) -> bool {
+        let (writes, bytes) = self.committer.waiting();
+        writes >= self.bound.writes || bytes >= self.bound.bytes
+    }
+
+    /// Waits until no more than the bound waits for the server.
+    pub(super) fn room(&self) -> Result<()> {
+        let full = |state: &mut State| {
+            self.is_over() && state.fenced.is_none() && state.ending.is_none()
+        };
+        let state =
+            self.moved.wait_while(self.state(), full).unwrap_or_else(PoisonError::into_inner);
+        check_open(&state)
+    }
+
+    pub(super) fn wait_for(&self, seq: u64) -> Result<()> {
+        let waits = |state: &mut State| {
+            state.acknowledged < seq && state.fenced.is_none() && state.ending != Some(End::Stop)
+        };
+        let state =
+            self.moved.wait_while(self.state(), waits).unwrap_or_else(PoisonError::into_inner);
+        if state.acknowledged >= seq {
+            return Ok(());
+        }
+        check_open(&state)
+    }
+
+    /// Whether writes are taken.
+    pub(super) fn open(&self) -> Result<()> {
+        check_open(&self.state())
+    }
+
+    /// Told once `goal` is reached, or never will be.
+    pub(super) fn reached(&self, goal: Goal) -> oneshot::Receiver<Result<()>> {
+        let (tell, told) = oneshot::channel();
+        let mut state = self.state();
+        state.waiters.push(Waiter { goal, tell });
+        self.tell(&mut state);
+        told
+    }
+
+    /// What a write waits for once it is committed here.
+    pub(super) fn goal(&self, committed: &Committed) -> Goal {
+        match committed.remote_first {
+            true => Goal::Acknowledged(committed.seq),
+            false => Goal::Room,
+        }
+    }
+
+    /// Tells those whose goal is reached, and all where none will be.
+    fn tell(&self, state: &mut State) {
+        let over = self.is_over();
+        let ended = state.fenced.is_some() || state.ending == Some(End::Stop);
+        let mut waiters = std::mem::take(&mut state.waiters);
+        waiters.retain_mut(|waiter| !waiter.tell.is_canceled());
+        for waiter in waiters {
+            let reached = match waiter.goal {
+                Goal::Acknowledged(seq) => state.acknowledged >= seq,
+                Goal::Room => !over,
+                Goal::End => false,
+            };
+            let outcome = match (reached, ended) {
+                (true, _) => Ok(()),
+                (false, true) => check_open(state),
+                (false, false) => {
+                    state.waiters.push(waiter);
+                    continue;
+                }
+            };
+            // Who waited may have gone.
+            let _ = waiter.tell.send(outcome);
+        }
+    }
+
+    /// Asks for the end.
+    pub(super) fn end(&self, end: End) {
+        let mut state = self.state();
+        // What has ended does not begin to end again.
+        if state.ending != Some(End::Stop) {
+            state.ending = Some(end);
+        }
+        if end == End::Stop {
+            self.tell(&mut state);
+        }
+        drop(state);
+        self.moved.notify_all();
+    }
+
+    /// The sender's thread.
+    pub(super) fn send(&self, mut sender: Sender) -> Result<()> {
+        let ended = self.send_until_the_end(&mut sender);
+        let mut state = self.state();
+        match &ended {
+            Err(error) if error.kind() == Kind::Fenced => state.fenced = Some(error.to_string()),
+            Err(error) => state.last_error = Some(error.to_string()),
+            Ok(()) => {}
+        }
+        // No write gets through any more.
+        state.ending = Some(End::Stop);
+        self.tell(&mut state);
+        drop(state);
+        self.moved.notify_all();
+        ended
+    }
+
+    fn send_until_the_end(&self, sender: &mut Sender) -> Result<()> {
+        let mut pause = RETRY_FIRST;
+        loop {
+            let (ending, seen) = (self.state().ending, self.committer.seq());
+            match ending {
+                Some(End::Stop) => return Ok(()),
+                Some(End::Release) => sender.carried = None,
+                None => {}
+            }
+            match sender.step()? {
+                Step::Landed(writes, bytes) => {
+                    pause = RETRY_FIRST;
+                    self.landed(sender, writes, bytes);
+                }
+                Step::Idle if ending == Some(End::Release) => {
+                    sender.release()?;
+                    self.landed(sender, 0, 0);
+                    return Ok(());
+                }
+                Step::Idle => {
+                    let idle = |state: &mut State| {
+                        state.ending.is_none() && self.committer.seq() <= sender.held.head.seq
+                    };
+                    let waited = self.moved.wait_while(self.state(), idle);
+                    drop(waited.unwrap_or_else(PoisonError::into_inner));
+                }
+                Step::Held(left) => self.wait(left, || self.committer.seq() == seen),
+                Step::Uncertain(error) if ending.is_some() => return Err(error),
+                Step::Uncertain(error) => {
+                    self.state().last_error = Some(error.to_string());
+                    self.wait(pause, || true);
+                    pause = (pause * 2).min(RETRY_MAX);
+                }
+            }
+        }
+    }
+
+    /// Waits for so long, while `stays`, and nobody asks for the end.
+    fn wait(&self, wait: Duration, stays: impl Fn() -> bool) {
+        let waits = |state: &mut State| state.ending.is_none() && stays();
+        let waited = self.moved.wait_timeout_while(self.state(), wait, waits);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn landed(&self, sender: &Sender, writes: u64, bytes: u64) {
+        self.committer.sent(writes, bytes);
+        self.committer.seen(sender.held.head.seq);
+        let mut state = self.state();
+        state.landed(sender);
+        self.tell(&mut state);
+        drop(state);
+        self.moved.notify_all();
+    }
+}
+
+/// Whether writes are still taken.
+pub(super) fn check_open(state: &State) -> Result<()> {
+    if let Some(why) = &state.fenced {
+        return Err(Error::fenced(why.clone()).hint("this node must stop, and not act any more"));
+    }
+    match state.ending {
+        None => Ok(()),
+        Some(_) => Err(Error::unavailable(
+            state.last_error.clone().unwrap_or_else(|| "the replica has ended".to_owned()),
+        )),
+    }
+}
