@@ -389,8 +389,6 @@ fn a_transaction_is_on_the_server_whole_or_not() {
     };
     store.commit(vec![write("r/1", "a"), write("k", "a"), write("l/x", "a")]).unwrap();
     assert_eq!(hydrated(&remote).unwrap().len(), 2);
-    let large = vec![write("k", "v"); 401];
-    assert_eq!(kind(store.commit(large)), Kind::Input);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use highwater::replica::ReplicatedStore;
@@ -186,8 +187,12 @@ struct Parts {
     tasks: Tasks,
 }
 
+/// LDK's randomness comes from the seed and from the time of a start, which no two starts share.
+static STARTS: AtomicU32 = AtomicU32::new(0);
+
 fn parts(seed: u8, store: &Store) -> Parts {
-    let keys = Arc::new(KeysManager::new(&[seed; 32], 1_700_000_000, 0, true));
+    let nanos = STARTS.fetch_add(1, Ordering::SeqCst);
+    let keys = Arc::new(KeysManager::new(&[seed; 32], 1_700_000_000, nanos, true));
     match store {
         Store::Plain(store) => waiting(keys, Arc::clone(store)),
         Store::Replicated(store, Persistence::Synchronous) => waiting(keys, Arc::clone(store)),

@@ -132,3 +132,71 @@ fn whoever_waits_for_the_end_is_told_who_took_over() {
     wait(ended).unwrap();
     assert_eq!(kind(wait(other.submit(put("b", "1")))), Kind::Unavailable);
 }
+
+/// A disk that forgets what was not synced, once its power is cut.
+#[derive(Default)]
+struct Volatile {
+    now: MemoryStore,
+    durable: std::sync::Mutex<Vec<Op>>,
+}
+
+impl Volatile {
+    /// What is on it after a cut.
+    fn after_a_cut(&self) -> Arc<MemoryStore> {
+        let disk = MemoryStore::default();
+        disk.write(&self.durable.lock().unwrap()).unwrap();
+        Arc::new(disk)
+    }
+}
+
+impl LocalStore for Volatile {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.now.get(space, key)
+    }
+
+    fn scan(
+        &self,
+        space: Space,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<local::Rows> {
+        self.now.scan(space, prefix, after, limit)
+    }
+
+    fn write(&self, ops: &[Op]) -> Result<()> {
+        self.now.write(ops)?;
+        let rows = |space| self.now.scan(space, b"", None, usize::MAX).unwrap().into_iter();
+        let all = [Space::Data, Space::Book].into_iter();
+        let puts = all.flat_map(|space| rows(space).map(move |(k, v)| Op::put(space, k, v)));
+        *self.durable.lock().unwrap() = puts.collect();
+        Ok(())
+    }
+
+    fn apply(&self, ops: &[Op]) -> Result<()> {
+        self.now.write(ops)
+    }
+}
+
+#[test]
+fn a_power_cut_takes_back_nothing_that_the_server_has() {
+    let (disk, remote) = (Arc::<Volatile>::default(), Arc::<MemoryRemote>::default());
+    let (store, _) =
+        ReplicatedStore::builder(Arc::clone(&disk) as _, Arc::clone(&remote) as _, keys())
+            .classes(classes())
+            .permissions(Permissions { allow_empty: true, ..Permissions::default() })
+            .open()
+            .unwrap();
+    for round in 0..5u8 {
+        store.write(vec![b'r', b'/', round], vec![round]).unwrap();
+        let after = disk.after_a_cut();
+        // The write itself is on the server alone, if nothing was synced since.
+        let again = Arc::<MemoryRemote>::default();
+        again.set_values(remote.values());
+        let (restarted, started) = Open::of(&after, &again).open().unwrap();
+        assert_eq!(started, Started::Resumed);
+        assert_eq!(restarted.read(&[b'r', b'/', round]).unwrap(), Some(vec![round]));
+    }
+    store.write(&b"k"[..], &b"v"[..]).unwrap();
+    assert_eq!(disk.after_a_cut().get(Space::Data, b"k").unwrap().as_deref(), Some(&b"v"[..]));
+}
