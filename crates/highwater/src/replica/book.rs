@@ -227,17 +227,12 @@ impl Book {
         }
     }
 
-    /// Begins anew with a server that holds nothing of ours, or something that has to be learned first:
-    /// all values go into the queue.
-    pub(super) fn fill(
-        &self,
-        now: Time,
-        learn: bool,
-        is_replicated: &dyn Fn(&[u8]) -> bool,
-    ) -> Result<()> {
-        if learn {
-            self.local.write(&[Op::put(Space::Book, LEARNING, *b"1")])?;
-        }
+    /// Begins anew with a server, of which it has to be learned what it holds: all values go into the
+    /// queue. While it is learned and not filled, this has not ended: it is begun again, since what was in
+    /// the queue is gone.
+    pub(super) fn fill(&self, now: Time, is_replicated: &dyn Fn(&[u8]) -> bool) -> Result<()> {
+        let begun = Op::put(Space::Book, LEARNING, *b"1");
+        self.local.write(&[begun, Op::delete(Space::Book, FILLING)])?;
         self.clear(Space::Book, TAGS)?;
         // What waits is among the values, but for what waits for the server, and that was undone.
         self.clear(Space::Book, QUEUE)?;
@@ -256,7 +251,17 @@ impl Book {
             ops.push(seq_op(seq));
             self.local.write(&ops)?;
         }
-        self.local.write(&[Op::put(Space::Book, FILLING, seq.to_string())])
+        self.local.write(&[self.filling_op()?])
+    }
+
+    /// The step that remembers up to which write the server is filled by what waits: not at all where
+    /// nothing does.
+    fn filling_op(&self) -> Result<Op> {
+        let last = self.waiting()?.0;
+        Ok(match last {
+            0 => Op::delete(Space::Book, FILLING),
+            last => Op::put(Space::Book, FILLING, last.to_string()),
+        })
     }
 
     /// Whether it has to be learned what the server holds.
@@ -280,8 +285,7 @@ impl Book {
     }
 
     pub(super) fn end_learning(&self) -> Result<()> {
-        let filling = Op::put(Space::Book, FILLING, self.last_seq()?.to_string());
-        self.local.write(&[Op::delete(Space::Book, LEARNING), filling])
+        self.local.write(&[Op::delete(Space::Book, LEARNING), self.filling_op()?])
     }
 
     /// Whether there are values of the node's.

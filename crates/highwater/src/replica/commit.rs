@@ -1,5 +1,6 @@
 //! Commits of many threads in one transaction: whoever comes first writes for all that wait.
 
+use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::book::{Book, Queued, Way, seq_op};
@@ -18,6 +19,8 @@ pub(super) struct Committer {
     moved: Condvar,
     /// Writes in the queue, and their bytes. They are counted before anybody can send them.
     waiting: Mutex<(u64, u64)>,
+    /// Keys that a write which waits for the server will set here, and the number of the last such write.
+    unsettled: Mutex<BTreeMap<Vec<u8>, u64>>,
 }
 
 #[derive(Default)]
@@ -56,7 +59,8 @@ impl Committer {
         // Numbers of writes that were undone are given again: none of them is anywhere.
         let line = Mutex::new(Line { seq: last.max(sent), ..Line::default() });
         let waiting = Mutex::new((writes, bytes));
-        Ok(Committer { book, classes, env, line, moved: Condvar::new(), waiting })
+        let (moved, unsettled) = (Condvar::new(), Mutex::default());
+        Ok(Committer { book, classes, env, line, moved, waiting, unsettled })
     }
 
     /// Writes that wait for the server, and their bytes.
@@ -68,6 +72,12 @@ impl Committer {
     pub(super) fn sent(&self, writes: u64, bytes: u64) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         *waiting = (waiting.0.saturating_sub(writes), waiting.1.saturating_sub(bytes));
+    }
+
+    /// What waited for the server up to this write is in the node's store now.
+    pub(super) fn settle(&self, landed: u64) {
+        let mut unsettled = self.unsettled.lock().unwrap_or_else(PoisonError::into_inner);
+        unsettled.retain(|_, seq| *seq > landed);
     }
 
     fn wait_more(&self, committed: &Committed) {
@@ -136,8 +146,14 @@ impl Committer {
     fn ops(&self, writes: Vec<Write>, seq: &mut u64, ops: &mut Vec<Op>) -> Committed {
         let mut committed = Committed::default();
         // Writes of one transaction become visible together: where one of them waits for the server, all do.
-        let remote_first =
-            writes.iter().any(|write| self.classes.of(&write.key) == Class::RemoteFirst);
+        // And whoever writes a key that such a write will set comes after it: here it would be overtaken.
+        let mut unsettled = self.unsettled.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits = |write: &Write| match self.classes.of(&write.key) {
+            Class::RemoteFirst => true,
+            Class::LocalFirst => unsettled.contains_key(&write.key),
+            Class::LocalOnly => false,
+        };
+        let remote_first = writes.iter().any(waits);
         committed.remote_first = remote_first;
         let is_sent = |write: &&Write| self.classes.of(&write.key) != Class::LocalOnly;
         let replicated = writes.iter().filter(is_sent).count() as u64;
@@ -154,8 +170,9 @@ impl Committer {
             let queued = Queued { seq: *seq, way, at: self.env.now(), key, value, more };
             committed.bytes += queued.bytes();
             ops.push(queued.op());
-            if !remote_first {
-                ops.push(Op { space: Space::Data, key: queued.key, value: queued.value });
+            match remote_first {
+                true => drop(unsettled.insert(queued.key, *seq)),
+                false => ops.push(Op { space: Space::Data, key: queued.key, value: queued.value }),
             }
         }
         committed

@@ -442,6 +442,7 @@ impl Shared {
 
     fn landed(&self, sender: &Sender, writes: u64, bytes: u64) {
         self.committer.sent(writes, bytes);
+        self.committer.settle(sender.held.head.seq);
         let mut state = self.state();
         let ending = state.ending;
         *state = State { ending, ..State::of(sender) };
