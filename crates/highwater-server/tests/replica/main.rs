@@ -276,7 +276,10 @@ fn of_owners_that_come_at_once_one_wins_and_the_others_are_told() {
             open(local, &remote, take_over())
         };
         let (taken, refused) = at_once(OWNERS, take);
-        assert!(!taken.is_empty() && refused.iter().all(|kind| *kind == Kind::Fenced), "{refused:?}");
+        assert!(
+            !taken.is_empty() && refused.iter().all(|kind| *kind == Kind::Fenced),
+            "{refused:?}"
+        );
         let (won, refused) = at_once(taken.len(), |owner| taken[owner].0.write("r/1", "mine"));
         assert_eq!(won.len(), 1, "{place:?}");
         assert!(refused.iter().all(|kind| *kind == Kind::Fenced), "{refused:?}");
@@ -284,9 +287,8 @@ fn of_owners_that_come_at_once_one_wins_and_the_others_are_told() {
         // An owner and the one who has just deposed it write the same keys at the same moment.
         for round in 0..ROUNDS {
             let remote = served.remote();
-            let pair = [0, 1].map(|_| {
-                open(Arc::<MemoryStore>::default(), &remote, take_over()).unwrap().0
-            });
+            let pair = [0, 1]
+                .map(|_| open(Arc::<MemoryStore>::default(), &remote, take_over()).unwrap().0);
             let together = Barrier::new(2);
             let (won, refused) = at_once(2, |owner| {
                 together.wait();
@@ -308,7 +310,8 @@ fn at_once<T: Send>(
 ) -> (Vec<T>, Vec<Kind>) {
     let work = &work;
     let done: Vec<Result<T>> = std::thread::scope(|scope| {
-        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(move || work(thread))).collect();
+        let running: Vec<_> =
+            (0..threads).map(|thread| scope.spawn(move || work(thread))).collect();
         running.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     let (won, refused): (Vec<_>, Vec<_>) = done.into_iter().partition(Result::is_ok);

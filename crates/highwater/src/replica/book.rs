@@ -127,8 +127,7 @@ impl Book {
     pub(super) fn keep(&self, attempt: &Attempt) -> Result<()> {
         let bytes = serde_json::to_vec(attempt)
             .map_err(|error| Error::bug("a put can't be written down").source(error))?;
-        let key = [ATTEMPTS, hex::encode(attempt.placed.head.put).as_bytes()].concat();
-        self.local.write(&[Op::put(Space::Book, key, bytes)])
+        self.local.write(&[Op::put(Space::Book, attempt_key(attempt), bytes)])
     }
 
     /// What the server holds of a name.
@@ -172,7 +171,8 @@ impl Book {
             });
         }
         let last = attempt.placed.head.seq;
-        let mut after = 0;
+        // All before that has left the queue: to look there again is to pass what was deleted.
+        let mut after = self.head()?.map_or(0, |known| known.head.seq);
         loop {
             let rows = self.queued(after, ROWS)?;
             for queued in rows.iter().take_while(|queued| queued.seq <= last) {
@@ -195,7 +195,11 @@ impl Book {
         if self.filling()?.is_some_and(|to| to <= last) {
             ops.push(Op::delete(Space::Book, FILLING));
         }
-        ops.extend(self.forget_attempts()?);
+        // Whoever takes the head has ended all puts of before; later there is one at a time.
+        match attempt.placed.head.version {
+            1 => ops.extend(self.forget_attempts()?),
+            _ => ops.push(Op::delete(Space::Book, attempt_key(attempt))),
+        }
         self.local.write(&ops)?;
         Ok((writes, bytes))
     }
@@ -363,6 +367,10 @@ fn read_queued(key: &[u8], bytes: &[u8]) -> Option<Queued> {
         value: (*has_value == 1).then(|| value.to_vec()),
         more: flags & 2 == 2,
     })
+}
+
+fn attempt_key(attempt: &Attempt) -> Vec<u8> {
+    [ATTEMPTS, hex::encode(attempt.placed.head.put).as_bytes()].concat()
 }
 
 fn queue_key(seq: u64) -> Vec<u8> {

@@ -246,12 +246,14 @@ impl Start<'_> {
     fn fill(&self, over: Option<Placed>) -> Result<(Sender, Started)> {
         self.book.undo_remote_first()?;
         let first = over.is_none();
+        let before = self.book.last_seq()?;
         self.book.fill(self.env.now(), self.is_replicated)?;
         let mut held = over.unwrap_or_else(|| self.nothing());
         if let Some(known) = self.book.head()? {
             held.head.epoch = held.head.epoch.max(known.head.epoch);
-            held.head.seq = 0;
         }
+        // A store's numbers go on, whatever the server has.
+        held.head.seq = before;
         if first {
             held.head.sum = Sum::default();
         }

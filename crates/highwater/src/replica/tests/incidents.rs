@@ -157,7 +157,8 @@ fn a_restore_has_manager_and_monitors_of_one_instant_whenever_the_machine_is_los
     let mut seen = 0;
     for (_, contents) in remote.puts() {
         let rows = hydrated(&of(&contents)).unwrap();
-        let newest = (0..CHANNELS).filter_map(|one| number(&rows, &format!("monitors/{one}"))).max();
+        let newest =
+            (0..CHANNELS).filter_map(|one| number(&rows, &format!("monitors/{one}"))).max();
         let manager = number(&rows, "manager");
         assert!(manager <= newest, "manager {manager:?}, monitors {newest:?}");
         let ahead = newest.map_or(0, |newest| newest - manager.map_or(0, |manager| manager));
@@ -266,9 +267,8 @@ fn a_fill_that_stops_half_way_is_nobody_s_restore_and_its_owner_goes_on() {
         server.fail(std::iter::repeat_n(None, calls).chain(cut));
         if let Ok((store, started)) = Open::of(&local, &server).with(over).open() {
             assert_eq!(started, Started::Filling);
-            let waits = |status: ReplicaStatus| {
-                status.pending_writes > 0 && status.last_error.is_none()
-            };
+            let waits =
+                |status: ReplicaStatus| status.pending_writes > 0 && status.last_error.is_none();
             while waits(store.status().unwrap()) {
                 std::thread::yield_now();
             }

@@ -36,8 +36,22 @@ const BOUND: u64 = 24;
 
 /// What a search over all seeds has to come by, so that it shows something.
 const PASSED: &[&str] = &[
-    "new", "resumed", "hydrated", "filled", "undone", "released", "dies", "fenced", "refused as older",
-    "written over", "found empty", "half filled", "shows nothing", "set back", "is back", "cut",
+    "new",
+    "resumed",
+    "hydrated",
+    "filled",
+    "undone",
+    "released",
+    "dies",
+    "fenced",
+    "refused as older",
+    "written over",
+    "found empty",
+    "half filled",
+    "shows nothing",
+    "set back",
+    "is back",
+    "cut",
 ];
 
 /// A generator of numbers; good enough to choose by.
@@ -144,8 +158,12 @@ impl World {
             let (head, number) = (&placed.head, placed.head.owner.parse::<usize>().unwrap());
             if head.version == 1 {
                 assert_eq!(values, self.shown.values, "whoever takes the head changes a value");
-                // Whoever fills a server counts anew.
-                self.shown.told = self.shown.told.min(head.seq);
+                let fills = self.shown.held.is_none() || head.state == HeadState::Filling;
+                self.machines[number].fills |= fills;
+                if fills {
+                    // What the server has is none of what it had.
+                    self.shown.told = 0;
+                }
             } else {
                 let on = Some((placed.name.clone(), head.version - 1));
                 assert_eq!(self.shown.held, on, "a put has landed beside the head");
@@ -219,7 +237,7 @@ impl World {
             Committer::new(book, classes(), self.env.clone(), sender.held.head.seq).unwrap();
         let landed = self.shown.seq;
         let machine = &mut self.machines[number];
-        let found = machine.values();
+        let (found, fills) = (machine.values(), std::mem::take(&mut machine.fills));
         let what = match started {
             Started::New => {
                 assert!(found.is_empty() && self.shown.values.is_empty());
@@ -229,7 +247,7 @@ impl World {
                 self.hydrated(number);
                 "hydrated"
             }
-            Started::Resumed => {
+            Started::Resumed if !fills => {
                 let undone = machine.log.undo(landed);
                 if self.shown.state == Some(HeadState::Open) {
                     assert_eq!(machine.log.at(landed).as_ref(), Some(&self.shown.values));
@@ -240,7 +258,8 @@ impl World {
                 }
                 "resumed"
             }
-            Started::Filling => {
+            // There may have been nothing to fill it with.
+            Started::Filling | Started::Resumed => {
                 machine.log.check_plausible(&found);
                 let from = committer.seq();
                 machine.log = Log { base: found, from, ..Log::default() };

@@ -164,6 +164,8 @@ pub(super) struct Machine {
     pub(super) process: Option<Process>,
     /// Somebody else has taken its place: its disk is of no use.
     pub(super) deposed: bool,
+    /// It has begun to fill the server.
+    pub(super) fills: bool,
     pub(super) log: Log,
     /// What is never sent.
     pub(super) own: Values,
@@ -176,6 +178,7 @@ impl Machine {
             line: Arc::new(line),
             process: None,
             deposed: false,
+            fills: false,
             log: Log::default(),
             own: Values::new(),
         }
@@ -186,6 +189,7 @@ impl Machine {
         let line = Arc::clone(&self.line);
         (self.disk, self.process, self.deposed) = (Arc::default(), None, false);
         (self.log, self.own, self.line) = (Log::default(), Values::new(), line);
+        self.fills = false;
     }
 
     /// The node's values that are replicated.

@@ -103,11 +103,7 @@ pub(super) struct Line {
 
 impl Line {
     pub(super) fn to(server: &Arc<Server>) -> Line {
-        Line {
-            server: Arc::clone(server),
-            weather: Mutex::default(),
-            cut: AtomicBool::new(false),
-        }
+        Line { server: Arc::clone(server), weather: Mutex::default(), cut: AtomicBool::new(false) }
     }
 
     /// What goes wrong with the next calls.
