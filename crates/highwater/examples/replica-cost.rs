@@ -7,11 +7,11 @@
 
 #[path = "replica-cost/link.rs"]
 mod link;
-mod measuring;
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -26,7 +26,8 @@ use rust_rocksdb::{DB, WriteOptions};
 use serde_json::{Value, json};
 
 use link::Link;
-use measuring::{Outcome, number};
+
+type Outcome<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 const VALUE_BYTES: usize = 1 << 10;
 /// Keys of each thread, which it writes again and again.
@@ -40,6 +41,11 @@ const DELAY: Duration = Duration::from_millis(20);
 const SINGLE: usize = 500;
 const CHANNELS: usize = 64;
 const LONG: Duration = Duration::from_secs(600);
+
+/// An argument of the program by its place; `usual` where it is not given.
+fn number(place: usize, usual: u64) -> Outcome<u64> {
+    Ok(std::env::args().nth(place).map_or(Ok(usual), |text| text.parse())?)
+}
 
 /// Where it is measured.
 struct World {

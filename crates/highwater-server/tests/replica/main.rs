@@ -23,7 +23,7 @@ use highwater::replica::{
     Class, Classes, HeadState, Permissions, Remote, ReplicaKeys, ReplicatedStore, Started,
 };
 use highwater::{Env, Kind, Result};
-use highwater_server::vss::{Auth, Sqlite, VssServer};
+use highwater_server::vss::{Sqlite, VssServer};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;

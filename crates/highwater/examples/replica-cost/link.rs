@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::measuring::Outcome;
+use crate::Outcome;
 
 /// Bytes that are read at once, and such pieces that are on their way.
 const PIECE: usize = 64 << 10;

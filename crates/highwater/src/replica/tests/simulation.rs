@@ -506,9 +506,8 @@ impl World {
             }
             35 if self.dice.roll(3) == 0 => self.release(number),
             36 if self.dice.roll(2) == 0 => {
-                if self.machines[number].line.toggle() {
-                    self.note(number, "cut");
-                }
+                let what = if self.machines[number].line.toggle() { "cut" } else { "mended" };
+                self.note(number, what);
             }
             37 => {
                 let jumps = (self.dice.roll(1 << 40) as i64 - (1 << 39)) << 20;
