@@ -47,6 +47,11 @@ fn number(place: usize, usual: u64) -> Outcome<u64> {
     Ok(std::env::args().nth(place).map_or(Ok(usual), |text| text.parse())?)
 }
 
+/// Writes a value, durably.
+type WriteOne<'a> = dyn Fn(&[u8], &[u8]) -> Outcome<()> + Sync + 'a;
+/// When a write was committed, and when it was known to be on the server.
+type Times = (Option<Duration>, Option<Duration>);
+
 /// Where it is measured.
 struct World {
     dir: PathBuf,
@@ -137,11 +142,7 @@ impl World {
         Ok(found)
     }
 
-    fn rate(
-        &self,
-        threads: usize,
-        write: &(dyn Fn(&[u8], &[u8]) -> Outcome<()> + Sync),
-    ) -> Outcome<f64> {
+    fn rate(&self, threads: usize, write: &WriteOne<'_>) -> Outcome<f64> {
         let done = AtomicU64::new(0);
         let begin = self.env.monotonic();
         std::thread::scope(|scope| {
@@ -280,14 +281,14 @@ impl World {
 struct Watched {
     store: RocksStore,
     env: Env,
-    times: Mutex<BTreeMap<u64, (Option<Duration>, Option<Duration>)>>,
+    times: Mutex<BTreeMap<u64, Times>>,
 }
 
 impl Watched {
     /// In seconds.
     fn lags(&self) -> Vec<f64> {
         let times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
-        let lag = |(committed, known): &(Option<Duration>, Option<Duration>)| {
+        let lag = |(committed, known): &Times| {
             Some(known.as_ref()?.saturating_sub(*committed.as_ref()?).as_secs_f64())
         };
         times.values().filter_map(lag).collect()

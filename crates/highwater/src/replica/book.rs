@@ -238,7 +238,8 @@ impl Book {
         let begun = Op::put(Space::Book, LEARNING, *b"1");
         self.local.write(&[begun, Op::delete(Space::Book, FILLING)])?;
         self.clear(Space::Book, TAGS)?;
-        // What waits is among the values, but for what waits for the server, and that was undone.
+        // What waits is among the values, but for what waits for the server: that is undone by this. Not
+        // before: a server that is back may have it, and then it has to be learned.
         self.clear(Space::Book, QUEUE)?;
         let mut seq = self.last_seq()?;
         let mut after: Option<Vec<u8>> = None;

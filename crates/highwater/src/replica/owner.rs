@@ -244,7 +244,6 @@ impl Start<'_> {
 
     /// The server gets all that is here, in the place of what it has.
     fn fill(&self, over: Option<Placed>) -> Result<(Sender, Started)> {
-        self.book.undo_remote_first()?;
         let first = over.is_none();
         let before = self.book.last_seq()?;
         self.book.fill(self.env.now(), self.is_replicated)?;
