@@ -63,7 +63,7 @@ nextest: setup ## The tests
 	@scripts/stage nextest cargo nextest run --workspace --all-features
 
 .PHONY: test-clients
-test-clients: setup ## A node with the agent inside; the VSS clients of three generations and an LDK node: built and run
+test-clients: setup ## A node with the agent inside; VSS clients of three generations, an LDK node, upstream's server
 	@# Its binding takes the same prebuilt C++, by the headers of that, so nothing is built twice.
 	@scripts/stage test-clients cargo clippy --locked --all-targets \
 	  --manifest-path examples/rocksdb-binding/Cargo.toml -- -D warnings
@@ -76,6 +76,9 @@ test-clients: setup ## A node with the agent inside; the VSS clients of three ge
 	  --manifest-path examples/vss-clients/Cargo.toml -- -D warnings
 	@CARGO_TARGET_DIR=$(CLIENTS_TARGET_DIR) VSS_PROGRAM=$(CARGO_TARGET_DIR)/debug/highwater \
 	  scripts/stage test-clients cargo test --locked --manifest-path examples/vss-clients/Cargo.toml
+	@# The replica, over the server that the clients' makers publish, beside ours.
+	@VSS_UPSTREAM=$$(scripts/vss-upstream) \
+	  scripts/stage test-clients cargo nextest run --workspace --all-features --test replica
 
 .PHONY: doctests
 doctests: setup ## The examples in the documentation of the libraries
@@ -109,8 +112,8 @@ BENCH ?= --size 2000 --repeat 3 --scale 200,2000,8000
 .PHONY: bench
 bench: build ## Figures beside cp, restic, borg, rustic, ldb and sqlite3, on the same data in one run; streams, agents
 	@scripts/setup bench
-	@scripts/stage 'bench: examples' cargo build --release --locked --package highwater \
-	  --example idle-agents --example agent-overhead
+	@scripts/stage 'bench: examples' cargo build --release --locked --package highwater --features replica \
+	  --example idle-agents --example agent-overhead --example replica-cost
 	@scripts/stage bench cargo xtask bench $(BENCH)
 
 .PHONY: install

@@ -1,9 +1,10 @@
 //! `cargo xtask bench`: backup, check and restore beside the tools that people use today, on the same
-//! data in one run; streams, and agents inside a process. Prints tables for `docs/performance.md`.
+//! data in one run; streams, agents inside a process, servers of stores, replicas. Prints tables for `docs/performance.md`.
 
 mod agent;
 mod data;
 mod measure;
+mod replica;
 mod report;
 mod s3;
 mod series;
@@ -22,9 +23,9 @@ use tools::{Place, Tool};
 
 const USAGE: &str = "usage: cargo xtask bench [--size MB] [--repeat N] [--sets lz4,raw,sqlite] \
                      [--scale MB,MB,…] [--dir DIR] [--program FILE] [--tools NAME,…] \
-                     [--only tools,s3,scale,stream,agent,vss] \
+                     [--only tools,s3,scale,stream,agent,vss,replica] \
                      [--vss-servers sqlite,postgres,upstream] [--vss-seconds N] [--vss-keys N] \
-                     [--vss-minutes N] [--vss-dir DIR]";
+                     [--vss-minutes N] [--vss-dir DIR] [--replica-keys N] [--replica-seconds N]";
 
 /// The parts of a run, each with tables of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,16 +36,18 @@ enum Part {
     Stream,
     Agent,
     Vss,
+    Replica,
 }
 
 impl Part {
-    const ALL: [(Part, &str); 6] = [
+    const ALL: [(Part, &str); 7] = [
         (Part::Tools, "tools"),
         (Part::S3, "s3"),
         (Part::Scale, "scale"),
         (Part::Stream, "stream"),
         (Part::Agent, "agent"),
         (Part::Vss, "vss"),
+        (Part::Replica, "replica"),
     ];
 }
 
@@ -72,6 +75,7 @@ struct Options {
     tools: Vec<Tool>,
     parts: Vec<Part>,
     vss: vss::Options,
+    replica: replica::Options,
 }
 
 /// Runs what was chosen.
@@ -102,6 +106,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     }
     if options.has(Part::Vss) {
         vss::run(&options, &mut out)?;
+    }
+    if options.has(Part::Replica) {
+        writeln!(out, "{}", replica::run(&options)?)?;
     }
     Ok(())
 }
@@ -161,6 +168,7 @@ fn parse(args: &[String]) -> Result<Options> {
         tools: Tool::ALL.to_vec(),
         parts: Part::ALL.map(|(part, _)| part).to_vec(),
         vss: vss::Options::default(),
+        replica: replica::Options::default(),
     };
     let mut args = args.iter();
     while let Some(flag) = args.next() {
@@ -183,7 +191,7 @@ fn parse(args: &[String]) -> Result<Options> {
             "--only" => {
                 options.parts = value.split(',').map(str::parse).collect::<Result<_>>()?;
             }
-            _ if options.vss.take(flag, value)? => {}
+            _ if options.vss.take(flag, value)? || options.replica.take(flag, value)? => {}
             _ => bail!("{flag} is unknown; {USAGE}"),
         }
     }

@@ -62,7 +62,7 @@ fn overhead(options: &Options) -> Result<String> {
 }
 
 /// What an example prints, which `make bench` has built.
-fn example(name: &str, arguments: &[&str]) -> Result<Value> {
+pub(super) fn example(name: &str, arguments: &[&str]) -> Result<Value> {
     let program = super::built("examples")?.join(name);
     let output = Command::new(&program)
         .args(arguments)
@@ -74,6 +74,6 @@ fn example(name: &str, arguments: &[&str]) -> Result<Value> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-fn figure(measured: &Value, field: &str) -> Result<f64> {
+pub(super) fn figure(measured: &Value, field: &str) -> Result<f64> {
     measured[field].as_f64().with_context(|| format!("no {field} was measured"))
 }

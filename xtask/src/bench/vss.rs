@@ -300,6 +300,11 @@ fn memory(options: &Options, world: &World<'_>) -> Result<String> {
     Ok(text)
 }
 
+/// Ours, on SQLite, below a directory.
+pub(super) fn sqlite_server(dir: &Path, program: &Path) -> Result<Server> {
+    Server::start(Which::Sqlite, &World { dir, program, upstream: None, postgres: None })
+}
+
 /// The server that is compared with, built where it is not there yet.
 fn upstream() -> Result<PathBuf> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/vss-upstream");

@@ -127,8 +127,7 @@ impl Book {
     pub(super) fn keep(&self, attempt: &Attempt) -> Result<()> {
         let bytes = serde_json::to_vec(attempt)
             .map_err(|error| Error::bug("a put can't be written down").source(error))?;
-        let key = [ATTEMPTS, hex::encode(attempt.placed.head.put).as_bytes()].concat();
-        self.local.write(&[Op::put(Space::Book, key, bytes)])
+        self.local.write(&[Op::put(Space::Book, attempt_key(attempt), bytes)])
     }
 
     /// What the server holds of a name.
@@ -175,7 +174,8 @@ impl Book {
             });
         }
         let last = attempt.placed.head.seq;
-        let mut after = 0;
+        // All before that has left the queue: to look there again is to pass what was deleted.
+        let mut after = self.head()?.map_or(0, |known| known.head.seq);
         loop {
             let rows = self.queued(after, ROWS)?;
             for queued in rows.iter().take_while(|queued| queued.seq <= last) {
@@ -198,7 +198,11 @@ impl Book {
         if self.filling()?.is_some_and(|to| to <= last) {
             ops.push(Op::delete(Space::Book, FILLING));
         }
-        ops.extend(self.forget_attempts()?);
+        // Whoever takes the head has ended all puts of before; later there is one at a time.
+        match attempt.placed.head.version {
+            1 => ops.extend(self.forget_attempts()?),
+            _ => ops.push(Op::delete(Space::Book, attempt_key(attempt))),
+        }
         self.local.apply(&ops)?;
         Ok((writes, bytes))
     }
@@ -230,19 +234,15 @@ impl Book {
         }
     }
 
-    /// Begins anew with a server that holds nothing of ours, or something that has to be learned first:
-    /// all values go into the queue.
-    pub(super) fn fill(
-        &self,
-        now: Time,
-        learn: bool,
-        is_replicated: &dyn Fn(&[u8]) -> bool,
-    ) -> Result<()> {
-        if learn {
-            self.local.write(&[Op::put(Space::Book, LEARNING, *b"1")])?;
-        }
+    /// Begins anew with a server, of which it has to be learned what it holds: all values go into the
+    /// queue. While it is learned and not filled, this has not ended: it is begun again, since what was in
+    /// the queue is gone.
+    pub(super) fn fill(&self, now: Time, is_replicated: &dyn Fn(&[u8]) -> bool) -> Result<()> {
+        let begun = Op::put(Space::Book, LEARNING, *b"1");
+        self.local.write(&[begun, Op::delete(Space::Book, FILLING)])?;
         self.clear(Space::Book, TAGS)?;
-        // What waits is among the values, but for what waits for the server, and that was undone.
+        // What waits is among the values, but for what waits for the server: that is undone by this. Not
+        // before: a server that is back may have it, and then it has to be learned.
         self.clear(Space::Book, QUEUE)?;
         let mut seq = self.last_seq()?;
         let mut after: Option<Vec<u8>> = None;
@@ -259,7 +259,17 @@ impl Book {
             ops.push(seq_op(seq));
             self.local.write(&ops)?;
         }
-        self.local.write(&[Op::put(Space::Book, FILLING, seq.to_string())])
+        self.local.write(&[self.filling_op()?])
+    }
+
+    /// The step that remembers up to which write the server is filled by what waits: not at all where
+    /// nothing does.
+    fn filling_op(&self) -> Result<Op> {
+        let last = self.waiting()?.0;
+        Ok(match last {
+            0 => Op::delete(Space::Book, FILLING),
+            last => Op::put(Space::Book, FILLING, last.to_string()),
+        })
     }
 
     /// Whether it has to be learned what the server holds.
@@ -283,8 +293,7 @@ impl Book {
     }
 
     pub(super) fn end_learning(&self) -> Result<()> {
-        let filling = Op::put(Space::Book, FILLING, self.last_seq()?.to_string());
-        self.local.write(&[Op::delete(Space::Book, LEARNING), filling])
+        self.local.write(&[Op::delete(Space::Book, LEARNING), self.filling_op()?])
     }
 
     /// Whether there are values of the node's.
@@ -362,6 +371,10 @@ fn read_queued(key: &[u8], bytes: &[u8]) -> Option<Queued> {
         value: (*has_value == 1).then(|| value.to_vec()),
         more: flags & 2 == 2,
     })
+}
+
+fn attempt_key(attempt: &Attempt) -> Vec<u8> {
+    [ATTEMPTS, hex::encode(attempt.placed.head.put).as_bytes()].concat()
 }
 
 fn queue_key(seq: u64) -> Vec<u8> {

@@ -98,7 +98,7 @@ impl Committer {
     }
 
     /// Writes up to this one are seen here.
-    pub(super) fn seen(&self, seq: u64) {
+    pub(super) fn settle(&self, seq: u64) {
         self.unseen().retain(|_, last| *last > seq);
     }
 

@@ -64,10 +64,19 @@ pub(super) fn hydrate(
             held.head.sum.count, done.sum.count
         )));
     }
-    if held.head.state == HeadState::Filling && !accept_inconsistent {
-        return Err(inconsistent("its owner had not filled it yet"));
-    }
+    check_filled(held, accept_inconsistent)?;
     Ok(done)
+}
+
+/// A server that is being filled is no one instant.
+///
+/// # Errors
+/// Corrupt where it is, unless that is accepted.
+pub(super) fn check_filled(held: &Placed, accept_inconsistent: bool) -> Result<()> {
+    if held.head.state == HeadState::Filling && !accept_inconsistent {
+        return Err(inconsistent(&format!("its owner has not filled it yet: {}", held.told())));
+    }
+    Ok(())
 }
 
 /// Learns what an older server holds, so that it can be written over: the tags of its values, and deletes

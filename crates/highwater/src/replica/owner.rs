@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::book::{Attempt, Book};
 use super::digest::Sum;
 use super::head::{self, Head, HeadState, Placed, ROOT};
-use super::hydrate::{find_head, hydrate, learn};
+use super::hydrate::{self, find_head, hydrate, learn};
 use super::keys::ReplicaKeys;
 use super::remote::Remote;
 use super::sender::Sender;
@@ -182,12 +182,17 @@ impl Start<'_> {
     }
 
     fn there(&self, here: &Here) -> Result<There> {
-        let Some(found) = find_head(&*self.remote, &self.keys)? else {
-            return match self.remote.get(ROOT)? {
-                None => Ok(There::Nothing),
-                Some(_) => Err(Error::corrupt("the server has a store without a head")
-                    .hint("somebody deleted it; look for a backup of the server")),
-            };
+        let mut found = find_head(&*self.remote, &self.keys)?;
+        if found.is_none() {
+            if self.remote.get(ROOT)?.is_none() {
+                return Ok(There::Nothing);
+            }
+            // A first owner may have come between the two looks.
+            found = find_head(&*self.remote, &self.keys)?;
+        }
+        let Some(found) = found else {
+            return Err(Error::corrupt("the server has a store without a head")
+                .hint("somebody deleted it; look for a backup of the server"));
         };
         Ok(match here {
             Here::Known(known) | Here::Hydrating(known) => {
@@ -239,14 +244,15 @@ impl Start<'_> {
 
     /// The server gets all that is here, in the place of what it has.
     fn fill(&self, over: Option<Placed>) -> Result<(Sender, Started)> {
-        self.book.undo_remote_first()?;
         let first = over.is_none();
-        self.book.fill(self.env.now(), !first, self.is_replicated)?;
+        let before = self.book.last_seq()?;
+        self.book.fill(self.env.now(), self.is_replicated)?;
         let mut held = over.unwrap_or_else(|| self.nothing());
         if let Some(known) = self.book.head()? {
             held.head.epoch = held.head.epoch.max(known.head.epoch);
-            held.head.seq = 0;
         }
+        // A store's numbers go on, whatever the server has.
+        held.head.seq = before;
         if first {
             held.head.sum = Sum::default();
         }
@@ -257,8 +263,8 @@ impl Start<'_> {
         Ok((sender, Started::Filling))
     }
 
-    /// Where an older server is written over: what is there has to be known, so that the digest is right
-    /// and nothing of it stays.
+    /// Where a server is filled, what is there has to be known, so that the digest is right and nothing of
+    /// it stays. A server that had shown nothing may be back by now.
     fn learn(&self, sender: &mut Sender) -> Result<()> {
         if self.book.is_learning()? {
             let now = self.env.now();
@@ -268,6 +274,10 @@ impl Start<'_> {
     }
 
     fn resume(&self, known: Placed) -> Result<(Sender, Started)> {
+        if self.book.is_learning()? && self.book.filling()?.is_none() {
+            // The server had shown less for a while, and this store had begun to fill it.
+            return self.fill(Some(known));
+        }
         let mut sender = self.sender(known)?;
         sender.take(self.owner, None, false)?;
         // Nothing of before can land any more.
@@ -289,6 +299,8 @@ impl Start<'_> {
                 "where that one is gone for good, take over with a reason; it fails at its next write",
             ));
         }
+        // Who fills it has all of it; without that one nobody could.
+        hydrate::check_filled(&placed, self.permissions.accept_inconsistent)?;
         let mut sender = self.sender(placed)?;
         // From here on the store is one that has to be hydrated, whatever becomes of this process.
         self.book.begin_hydration()?;

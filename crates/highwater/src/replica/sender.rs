@@ -198,6 +198,8 @@ impl Sender {
     fn state(&self, first: bool) -> Result<HeadState> {
         Ok(match self.book.filling()? {
             Some(_) => HeadState::Filling,
+            // What it holds is about to be written over.
+            None if !first && self.book.is_learning()? => HeadState::Filling,
             // What its owner had not filled does not become whole by another one.
             None if !first && self.held.head.state == HeadState::Filling => HeadState::Filling,
             None => HeadState::Open,
@@ -418,7 +420,12 @@ pub(super) fn look(remote: &dyn Remote, keys: &ReplicaKeys, attempt: &Attempt) -
 
 /// What somebody is told who holds the head no longer.
 pub(super) fn deposed(remote: &dyn Remote, keys: &ReplicaKeys) -> Error {
-    let heads = list_all(remote, head::HEADS).unwrap_or_default();
+    let heads = list_all(remote, head::HEADS);
+    if heads.as_ref().is_ok_and(Vec::is_empty) && matches!(remote.get(ROOT), Ok(None)) {
+        return Error::unavailable("the server has lost everything that it had of this store")
+            .hint("start the node again: it fills the server from its own store");
+    }
+    let heads = heads.unwrap_or_default();
     let found = heads.iter().find_map(|(name, _)| {
         let (version, sealed) = remote.get(name).ok()??;
         Placed::open(keys, name, version, &sealed).ok()

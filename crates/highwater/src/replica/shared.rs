@@ -246,7 +246,7 @@ impl Shared {
 
     fn landed(&self, sender: &Sender, writes: u64, bytes: u64) {
         self.committer.sent(writes, bytes);
-        self.committer.seen(sender.held.head.seq);
+        self.committer.settle(sender.held.head.seq);
         let mut state = self.state();
         state.landed(sender);
         self.tell(&mut state);

@@ -10,6 +10,7 @@ use crate::error::{Kind, Result};
 use std::sync::Arc;
 use std::time::Duration;
 
+mod incidents;
 mod parts;
 mod simulation;
 mod waiting;

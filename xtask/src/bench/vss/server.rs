@@ -46,9 +46,9 @@ impl Which {
 }
 
 /// A process that is ended when this is dropped.
-pub(super) struct Server {
+pub(in crate::bench) struct Server {
     process: Child,
-    pub(super) address: SocketAddr,
+    pub(in crate::bench) address: SocketAddr,
 }
 
 impl Server {

@@ -2,105 +2,41 @@
 //! denied.
 #![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
 
-#[path = "postgres/mod.rs"]
+#[path = "../postgres/mod.rs"]
 mod cluster;
+#[path = "../proxy/mod.rs"]
 mod proxy;
+mod served;
+#[path = "../wire/mod.rs"]
 mod wire;
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
-use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use highwater::replica::local::{LocalStore, MemoryStore, Space, SqliteStore};
-use highwater::replica::remote::{VssAuth, VssRemote};
+use highwater::replica::remote::{Put, RemotePut, VssAuth, VssRemote};
 use highwater::replica::{
     Class, Classes, HeadState, Permissions, Remote, ReplicaKeys, ReplicatedStore, Started,
 };
 use highwater::{Env, Kind, Result};
-use highwater_server::vss::{Auth, Backend, Postgres, Running, Sqlite, VssServer};
-use serde_json::{Value, json};
+use highwater_server::vss::{Sqlite, VssServer};
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use cluster::Cluster;
 use proxy::{Fate, Proxy};
+use served::{Served, Where, Who, ask, each, everywhere, names, remote};
 
 const LONG: Duration = Duration::from_secs(120);
 const STORE: &str = "node";
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// How clients show who they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Who {
-    Signature,
-    Nobody,
-}
-
-/// Where the server keeps it.
-#[derive(Clone, Copy, Debug)]
-enum Where {
-    Sqlite,
-    Postgresql,
-}
-
-/// A server in this process.
-struct Served {
-    runtime: Runtime,
-    running: Option<Running>,
-    address: SocketAddr,
-    who: Who,
-    _dir: TempDir,
-    cluster: Option<Cluster>,
-}
-
-impl Served {
-    fn start(place: Where, who: Who) -> Served {
-        let (dir, runtime) = (TempDir::new().unwrap(), Runtime::new().unwrap());
-        let (backend, cluster): (Arc<dyn Backend>, _) = match place {
-            Where::Sqlite => (Arc::new(Sqlite::serve(dir.path(), &Env::system()).unwrap()), None),
-            Where::Postgresql => {
-                let cluster = Cluster::start(&[]);
-                let url = cluster.database();
-                let backend = runtime.block_on(Postgres::connect(&url, Env::system()));
-                (Arc::new(backend.unwrap()), Some(cluster))
-            }
-        };
-        let auth = if who == Who::Signature { Auth::signature() } else { Auth::none() };
-        let start = VssServer::builder(backend).auth(auth).start();
-        let running = runtime.block_on(start).unwrap();
-        let address = running.address();
-        Served { runtime, running: Some(running), address, who, _dir: dir, cluster }
-    }
-
-    fn remote(&self) -> Arc<dyn Remote> {
-        remote(self.address, self.who, &keys())
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        if let Some(running) = self.running.take() {
-            self.runtime.block_on(running.shutdown()).unwrap();
-        }
-    }
-}
-
 fn keys() -> ReplicaKeys {
     ReplicaKeys::from_entropy(&[7; 32], STORE).unwrap()
-}
-
-fn remote(address: SocketAddr, who: Who, keys: &ReplicaKeys) -> Arc<dyn Remote> {
-    let auth = match who {
-        Who::Signature => VssAuth::Signature(keys.signing_key()),
-        Who::Nobody => VssAuth::None,
-    };
-    let url = format!("http://{address}/vss");
-    Arc::new(VssRemote::builder(url, keys.store()).auth(auth).build().unwrap())
 }
 
 fn open(
@@ -144,20 +80,6 @@ fn hydrated(remote: &Arc<dyn Remote>) -> Rows {
     rows
 }
 
-/// A call beside the protocol; nobody is asked who calls.
-fn ask(address: SocketAddr, call: &str, body: &Value) -> Value {
-    let mut client = wire::Client::connect(address).unwrap();
-    let path = format!("/highwater/v1/{call}");
-    let answer = client.post(&path, body.to_string().as_bytes()).unwrap();
-    assert_eq!(answer.status, 200, "{answer:?}");
-    serde_json::from_slice(&answer.body).unwrap()
-}
-
-/// Keys of the store on the server: values, one head, one root.
-fn count(address: SocketAddr) -> u64 {
-    ask(address, "digest", &json!({ "store_id": STORE }))["count"].as_u64().unwrap()
-}
-
 fn write_some(store: &ReplicatedStore) {
     for round in 0..300u32 {
         store.write(format!("k{}", round % 150), round.to_le_bytes()).unwrap();
@@ -170,43 +92,41 @@ fn write_some(store: &ReplicatedStore) {
 
 #[test]
 fn what_is_written_comes_back_on_an_empty_disk() {
-    for place in [Where::Sqlite, Where::Postgresql] {
-        for who in [Who::Signature, Who::Nobody] {
-            let served = Served::start(place, who);
-            let (remote, dir) = (served.remote(), TempDir::new().unwrap());
-            let disk = |name: &str| Arc::new(SqliteStore::open(dir.path().join(name)).unwrap());
-            let local = disk("first");
-            let new = Permissions { allow_empty: true, ..Permissions::default() };
-            let (store, _) = open(Arc::clone(&local) as _, &remote, new).unwrap();
-            write_some(&store);
-            store.flush(LONG).unwrap();
-            let status = store.status().unwrap();
-            assert_eq!(
-                (status.pending_writes, status.values, status.state),
-                (0, 151, HeadState::Open),
-                "{place:?} {who:?}"
-            );
-            store.release().unwrap();
-            let empty = disk("second");
-            let (store, started) =
-                open(Arc::clone(&empty) as _, &remote, Permissions::default()).unwrap();
-            assert!(matches!(started, Started::Hydrated { values: 151, .. }), "{started:?}");
-            assert!(data(&*empty) == data(&*local), "{place:?} {who:?}");
-            // And goes on from there.
-            store.write("r/monitor", "next").unwrap();
-            store.stop().unwrap();
-            let (store, started) =
-                open(Arc::clone(&empty) as _, &remote, Permissions::default()).unwrap();
-            assert_eq!(started, Started::Resumed);
-            drop(store);
-            assert!(hydrated(&remote) == data(&*empty), "{place:?} {who:?}");
-        }
+    for (place, who) in everywhere() {
+        let served = Served::start(place, who);
+        let (remote, dir) = (served.remote(), TempDir::new().unwrap());
+        let disk = |name: &str| Arc::new(SqliteStore::open(dir.path().join(name)).unwrap());
+        let local = disk("first");
+        let new = Permissions { allow_empty: true, ..Permissions::default() };
+        let (store, _) = open(Arc::clone(&local) as _, &remote, new).unwrap();
+        write_some(&store);
+        store.flush(LONG).unwrap();
+        let status = store.status().unwrap();
+        assert_eq!(
+            (status.pending_writes, status.values, status.state),
+            (0, 151, HeadState::Open),
+            "{place:?} {who:?}"
+        );
+        store.release().unwrap();
+        let empty = disk("second");
+        let (store, started) =
+            open(Arc::clone(&empty) as _, &remote, Permissions::default()).unwrap();
+        assert!(matches!(started, Started::Hydrated { values: 151, .. }), "{started:?}");
+        assert!(data(&*empty) == data(&*local), "{place:?} {who:?}");
+        // And goes on from there.
+        store.write("r/monitor", "next").unwrap();
+        store.stop().unwrap();
+        let (store, started) =
+            open(Arc::clone(&empty) as _, &remote, Permissions::default()).unwrap();
+        assert_eq!(started, Started::Resumed);
+        drop(store);
+        assert!(hydrated(&remote) == data(&*empty), "{place:?} {who:?}");
     }
 }
 
 #[test]
 fn whoever_is_taken_over_fails_at_its_next_write() {
-    for (place, who) in [(Where::Sqlite, Who::Signature), (Where::Postgresql, Who::Nobody)] {
+    for (place, who) in each() {
         let served = Served::start(place, who);
         let remote = served.remote();
         let (_, alice) = fresh(&remote);
@@ -268,60 +188,6 @@ fn a_store_with_a_fence_takes_a_replica_as_it_is() {
     }
 }
 
-/// A server that is a process of its own.
-struct Process(Child);
-
-const PROCESS: &str = "HIGHWATER_TEST_REPLICA_SERVER";
-
-impl Process {
-    /// Serves what is in `dir`, at `address`, and returns once it does.
-    fn start(dir: &Path, address: SocketAddr) -> (Process, SocketAddr) {
-        let said = dir.join("address");
-        for _ in 0..20 {
-            let _ = std::fs::remove_file(&said);
-            let child = Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "server_process"])
-                .env(PROCESS, format!("{address} {}", dir.display()))
-                .stdin(Stdio::piped())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
-            let mut process = Process(child);
-            // The port may be taken for a moment; then it ends.
-            while process.0.try_wait().unwrap().is_none() {
-                if let Ok(address) = std::fs::read_to_string(&said) {
-                    return (process, address.parse().unwrap());
-                }
-                Env::system().pause(Duration::from_millis(5));
-            }
-        }
-        panic!("the server does not start");
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-/// Nothing by itself: what [`Process`] runs, until its input ends.
-#[test]
-fn server_process() {
-    let Ok(told) = std::env::var(PROCESS) else { return };
-    let (address, dir) = told.split_once(' ').unwrap();
-    let runtime = Runtime::new().unwrap();
-    let backend = Sqlite::serve(&Path::new(dir).join("data"), &Env::system()).unwrap();
-    let server = VssServer::builder(Arc::new(backend)).auth(Auth::none());
-    let running = runtime.block_on(server.listen(address.parse().unwrap()).start()).unwrap();
-    let said = Path::new(dir).join("address");
-    std::fs::write(said.with_extension("new"), running.address().to_string()).unwrap();
-    std::fs::rename(said.with_extension("new"), said).unwrap();
-    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
-}
-
 /// Writes some hundred values of both classes, and calls `at` with the number of those that returned.
 fn write_on(store: &ReplicatedStore, at: &AtomicU32) {
     for number in 0..400u32 {
@@ -331,54 +197,152 @@ fn write_on(store: &ReplicatedStore, at: &AtomicU32) {
     }
 }
 
+/// All that was written is on the server, once, and beside it one head and one root.
+fn has_all_of_it_once(remote: &Arc<dyn Remote>, local: &MemoryStore, store: &ReplicatedStore) {
+    store.flush(LONG).unwrap();
+    assert!(!store.status().unwrap().fenced);
+    let rows = data(local);
+    assert_eq!(names(remote).len(), rows.len() + 2);
+    assert!(hydrated(remote) == rows);
+}
+
 #[test]
 fn a_server_that_is_killed_again_and_again_has_all_of_it_once() {
-    let dir = TempDir::new().unwrap();
-    std::fs::create_dir(dir.path().join("data")).unwrap();
-    let (process, address) = Process::start(dir.path(), "127.0.0.1:0".parse().unwrap());
-    let remote = remote(address, Who::Nobody, &keys());
-    let (local, store) = fresh(&remote);
-    let at = AtomicU32::new(0);
-    std::thread::scope(|scope| {
-        let writer = scope.spawn(|| write_on(&store, &at));
-        let mut process = Some(process);
-        for kill in [40, 150, 151, 300] {
-            while at.load(Ordering::SeqCst) < kill && !writer.is_finished() {
-                std::thread::yield_now();
+    let places = each().into_iter().map(|(place, _)| place);
+    for place in places.filter(|place| *place != Where::Postgresql) {
+        let mut served = Served::start_process(place);
+        let remote = served.remote();
+        let (local, store) = fresh(&remote);
+        let at = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| write_on(&store, &at));
+            for kill in [40, 150, 151, 300] {
+                while at.load(Ordering::SeqCst) < kill && !writer.is_finished() {
+                    std::thread::yield_now();
+                }
+                served.kill();
             }
-            drop(process.take());
-            process = Some(Process::start(dir.path(), address).0);
-        }
-        writer.join().unwrap();
-        store.flush(LONG).unwrap();
-        assert!(!store.status().unwrap().fenced);
-        let rows = data(&*local);
-        assert_eq!(count(address), rows.len() as u64 + 2);
-        assert!(hydrated(&remote) == rows);
-    });
+            writer.join().unwrap();
+        });
+        has_all_of_it_once(&remote, &local, &store);
+    }
 }
 
 #[test]
 fn a_server_whose_database_is_killed_has_all_of_it_once() {
-    let served = Served::start(Where::Postgresql, Who::Nobody);
-    let (remote, cluster) = (served.remote(), served.cluster.as_ref().unwrap());
-    let (local, store) = fresh(&remote);
-    let at = AtomicU32::new(0);
-    std::thread::scope(|scope| {
-        let writer = scope.spawn(|| write_on(&store, &at));
-        for kill in [40, 200] {
-            while at.load(Ordering::SeqCst) < kill && !writer.is_finished() {
-                std::thread::yield_now();
+    let places = each().into_iter().map(|(place, _)| place);
+    for place in places.filter(|place| *place != Where::Sqlite) {
+        let served = Served::start(place, Who::Nobody);
+        let (remote, cluster) = (served.remote(), served.cluster.as_ref().unwrap());
+        let (local, store) = fresh(&remote);
+        let at = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| write_on(&store, &at));
+            for kill in [40, 200] {
+                while at.load(Ordering::SeqCst) < kill && !writer.is_finished() {
+                    std::thread::yield_now();
+                }
+                cluster.kill();
+                cluster.start_again();
             }
-            cluster.kill();
-            cluster.start_again();
+            writer.join().unwrap();
+        });
+        has_all_of_it_once(&remote, &local, &store);
+    }
+}
+
+/// Incident I39: two owners took the locks of a database in two orders, and most of their puts ended as
+/// errors of a deadlock. Here one of them is right, and the other one is told so.
+#[test]
+fn of_owners_that_come_at_once_one_wins_and_the_others_are_told() {
+    const OWNERS: usize = 6;
+    const ROUNDS: usize = 20;
+    for (place, who) in each() {
+        let served = Served::start(place, who);
+        let together = Barrier::new(OWNERS);
+        let first = |_| {
+            let new = Permissions { allow_empty: true, ..Permissions::default() };
+            let (remote, local) = (served.remote(), Arc::<MemoryStore>::default());
+            together.wait();
+            open(local, &remote, new)
+        };
+        let (won, refused) = at_once(OWNERS, first);
+        assert_eq!((won.len(), refused), (1, vec![Kind::Fenced; OWNERS - 1]), "{place:?}");
+        drop(won);
+        // Whoever takes over deposes the one before: however many come, one is left who can write.
+        let take = |_| {
+            let (remote, local) = (served.remote(), Arc::<MemoryStore>::default());
+            together.wait();
+            open(local, &remote, take_over())
+        };
+        let (taken, refused) = at_once(OWNERS, take);
+        assert!(
+            !taken.is_empty() && refused.iter().all(|kind| *kind == Kind::Fenced),
+            "{refused:?}"
+        );
+        let (won, refused) = at_once(taken.len(), |owner| taken[owner].0.write("r/1", "mine"));
+        assert_eq!(won.len(), 1, "{place:?}");
+        assert!(refused.iter().all(|kind| *kind == Kind::Fenced), "{refused:?}");
+        drop(taken);
+        // An owner and the one who has just deposed it write the same keys at the same moment.
+        for round in 0..ROUNDS {
+            let remote = served.remote();
+            let pair = [0, 1]
+                .map(|_| open(Arc::<MemoryStore>::default(), &remote, take_over()).unwrap().0);
+            let together = Barrier::new(2);
+            let (won, refused) = at_once(2, |owner| {
+                together.wait();
+                let write = |key: u32| highwater::replica::Write {
+                    key: format!("r/{key}").into_bytes(),
+                    value: Some(vec![owner as u8; 100]),
+                };
+                pair[owner].commit((0..50).map(write).collect()).map(|()| owner)
+            });
+            assert_eq!((won, refused), (vec![1], vec![Kind::Fenced]), "{place:?}, round {round}");
         }
-        writer.join().unwrap();
+    }
+}
+
+/// What threads that run at once get, and how the others were refused.
+fn at_once<T: Send>(
+    threads: usize,
+    work: impl Fn(usize) -> Result<T> + Sync,
+) -> (Vec<T>, Vec<Kind>) {
+    let work = &work;
+    let done: Vec<Result<T>> = std::thread::scope(|scope| {
+        let running: Vec<_> =
+            (0..threads).map(|thread| scope.spawn(move || work(thread))).collect();
+        running.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
-    store.flush(LONG).unwrap();
-    let rows = data(&*local);
-    assert_eq!(count(served.address), rows.len() as u64 + 2);
-    assert!(hydrated(&remote) == rows);
+    let (won, refused): (Vec<_>, Vec<_>) = done.into_iter().partition(Result::is_ok);
+    let kinds = refused.into_iter().filter_map(|refused| refused.err().map(|error| error.kind()));
+    (won.into_iter().filter_map(Result::ok).collect(), kinds.collect())
+}
+
+/// Incident I18: a server was wiped, and nobody noticed.
+#[test]
+fn a_server_that_is_wiped_is_noticed_and_filled_again() {
+    for (place, who) in each() {
+        let served = Served::start(place, who);
+        let remote = served.remote();
+        let (local, store) = fresh(&remote);
+        write_some(&store);
+        store.flush(LONG).unwrap();
+        let wipe = RemotePut { items: Vec::new(), deletes: names(&remote) };
+        assert_eq!(remote.put(&wipe).unwrap(), Put::Landed);
+        assert!(names(&remote).is_empty());
+        let told = store.write("r/1", "lost").unwrap_err();
+        assert_eq!(told.kind(), Kind::Unavailable, "{told}");
+        assert!(told.to_string().contains("lost everything"), "{told}");
+        drop(store);
+        let (store, started) =
+            open(Arc::clone(&local) as _, &remote, Permissions::default()).unwrap();
+        assert_eq!(started, Started::Filling);
+        store.flush(LONG).unwrap();
+        assert_eq!(store.status().unwrap().state, HeadState::Open);
+        store.write("r/1", "there").unwrap();
+        assert!(hydrated(&remote) == data(&*local), "{place:?}");
+    }
 }
 
 /// Fates at random: of ten requests six pass.
@@ -397,10 +361,10 @@ fn at_random(mut seed: u64) -> impl FnMut() -> Fate + Send + 'static {
 
 #[test]
 fn whatever_is_cut_or_late_an_acknowledged_write_is_there_and_nobody_is_fenced() {
-    for (place, seed) in [(Where::Sqlite, 1), (Where::Postgresql, 2)] {
-        let served = Served::start(place, Who::Signature);
+    for ((place, who), seed) in each().into_iter().zip(1..) {
+        let served = Served::start(place, who);
         let proxy = Proxy::start(served.address, Duration::ZERO);
-        let through = remote(proxy.address, Who::Signature, &keys());
+        let through = remote(proxy.address, who, &keys());
         let (local, mut store) = fresh(&through);
         for start in 0..3u64 {
             proxy.set_fates(at_random(seed * 1000 + start));
