@@ -34,22 +34,22 @@ impl SqliteStore {
     /// # Errors
     /// Not found where the database, or the replica's tables in it, are not there; unavailable where it
     /// has to be recovered first, which the node does at its start; what `read` says.
-    pub fn read_only<T>(
-        path: &Path,
-        read: impl Fn(Arc<dyn LocalStore>) -> Result<T>,
-    ) -> Result<T> {
+    pub fn read_only<T>(path: &Path, read: impl Fn(Arc<dyn LocalStore>) -> Result<T>) -> Result<T> {
         let named = |error: Error| error.entry(path.display().to_string());
         let whole = path.canonicalize().map_err(|error| missing(path, error))?;
         for _ in 0..TRIES {
             let rest = at_rest(&whole).map_err(named)?;
-            let connection = connect(&whole, rest.is_some()).map_err(|error| failed(path, error))?;
+            let connection =
+                connect(&whole, rest.is_some()).map_err(|error| failed(path, error))?;
             let known = connection.query_row(
                 "SELECT count(*) FROM sqlite_master WHERE name IN ('highwater_data', 'highwater_book')",
                 [],
                 |row| row.get::<_, i64>(0),
             );
             if known.map_err(|error| failed(path, error))? != 2 {
-                return Err(named(Error::not_found("there is no replicated store in the database")));
+                return Err(named(Error::not_found(
+                    "there is no replicated store in the database",
+                )));
             }
             let store = SqliteStore { connection: Mutex::new(connection), path: path.to_owned() };
             let done = read(Arc::new(store));
