@@ -75,7 +75,8 @@ pub(super) fn findings(status: &Status, add: Add<'_>) {
         None => what.to_owned(),
     };
     if replica.fenced == Some(true) {
-        let text = why("Another owner writes to the server of its store; the node must not act");
+        let error = replica.last_error.as_deref().unwrap_or("Another owner writes to the server");
+        let text = format!("{error}; the node must not act any more");
         return add(Tone::Bad, "Fenced", text, None);
     }
     match replica.state {

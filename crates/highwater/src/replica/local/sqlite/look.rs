@@ -4,7 +4,8 @@
 //! While the node runs, its log (`-wal`) and the index of that (`-shm`) are there, and SQLite reads through
 //! them as any reader does. Once it has ended in good order neither is, and a plain open would make both,
 //! perhaps as a user whose files the node can't open: then it is read as a file that nobody writes, and
-//! looked at again afterwards whether that was so.
+//! looked at again afterwards whether that was so. A node that ends in the middle of a look is not the last
+//! one that has its log open: it leaves it to its next start.
 
 use std::fmt::Write as _;
 use std::fs::Metadata;
