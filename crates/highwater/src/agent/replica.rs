@@ -9,7 +9,8 @@ use crate::ids::Time;
 
 #[cfg(feature = "replica")]
 mod embedded;
-#[cfg(all(test, feature = "replica"))]
+#[cfg(feature = "replica")]
+#[cfg(test)]
 mod tests;
 #[cfg(feature = "replica")]
 mod watch;
