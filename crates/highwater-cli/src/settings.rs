@@ -16,9 +16,11 @@ use crate::credentials::StoreVariables;
 use crate::keys::KeySource;
 
 mod agent;
+mod replica;
 mod vss;
 
 pub(crate) use agent::{AgentSettings, CaptureMode, NodeSettings};
+pub(crate) use replica::ReplicaSettings;
 pub(crate) use vss::VssSettings;
 
 const CONFIG: &str = "HIGHWATER_CONFIG";

@@ -66,6 +66,27 @@ impl Agents {
         if node.is_empty() { Ok(self.all()) } else { Ok(vec![self.find(node)?]) }
     }
 
+    /// The agent of a node; where no node is named, the only one whose store is replicated.
+    ///
+    /// # Errors
+    /// Not found where no agent serves the node, or none has a replica; input where none is named and
+    /// several have one.
+    pub(crate) fn replicated(&self, node: &str) -> Result<Agent> {
+        if !node.is_empty() {
+            return self.find(node);
+        }
+        let mut having = self.all().into_iter().filter(|agent| agent.status().replica.is_some());
+        match (having.next(), having.next()) {
+            (None, _) => Err(Error::not_found("no node of this agent has a replica")),
+            (Some(one), None) => Ok(one),
+            (Some(one), Some(other)) => {
+                let (one, other) = (one.node(), other.node());
+                Err(Error::input("the call names no node")
+                    .hint(format!("several have a replica, {one} and {other} among them")))
+            }
+        }
+    }
+
     /// An operation, and the agent that has it.
     ///
     /// # Errors

@@ -1,6 +1,8 @@
 //! What can be called, for both interfaces alike: who may, what it does. Each call blocks its thread.
 
-use highwater::agent::{Agent, Operation, Snapshot, Status, Task};
+use std::time::Duration;
+
+use highwater::agent::{Agent, Operation, ReplicaStanding, Snapshot, Status, Task};
 use highwater::guard::{Held, Which};
 use highwater::ids::NodeName;
 use highwater::vault::Selector;
@@ -14,6 +16,8 @@ use crate::state::{Identity, State};
 const OPERATIONS: u32 = 100;
 /// No more are listed, whatever the caller says.
 const OPERATIONS_MAX: u32 = 1000;
+/// A caller waits for a flush no longer; what waits is sent all the same.
+const FLUSH_WAIT: Duration = Duration::from_secs(10);
 
 /// One call: who makes it, and by which name.
 pub(crate) struct Call<'a> {
@@ -99,6 +103,24 @@ impl Call<'_> {
     pub(crate) fn status(&self, node: &str) -> Result<Vec<Status>, Fault> {
         self.read()?;
         Ok(self.state.agents.chosen(node)?.iter().map(Agent::status).collect())
+    }
+
+    /// How the replica of a node stands.
+    pub(crate) fn replica(&self, node: &str) -> Result<(NodeName, ReplicaStanding), Fault> {
+        self.read()?;
+        let status = self.state.agents.replicated(node)?.status();
+        let replica = status.replica.ok_or_else(|| {
+            Error::not_found("the node has no replica").entry(status.node.to_string())
+        })?;
+        Ok((status.node, replica))
+    }
+
+    /// Returns once the server has all that a node's store held before, and how the replica stands then.
+    pub(crate) fn flush(&self, node: &str) -> Result<(NodeName, ReplicaStanding), Fault> {
+        self.act(Scope::Backup, node, |_| {
+            let agent = self.state.agents.replicated(node)?;
+            Ok((agent.node().clone(), agent.flush_replica(FLUSH_WAIT)?))
+        })
     }
 
     /// What of a node, or of all, is quarantined or was.

@@ -1,6 +1,6 @@
 //! From what the library says to the messages of both interfaces.
 
-use highwater::agent::{Operation, Snapshot, State, Status};
+use highwater::agent::{Operation, ReplicaStanding, Snapshot, State, Status};
 use highwater::guard::Held;
 use highwater::ids::{NodeName, Time};
 use highwater::vault::Level;
@@ -134,10 +134,17 @@ pub(crate) fn status_json(status: &Status) -> Value {
         "maintenance": status.maintenance,
         "failures": status.failures,
         "next_backup": status.next_backup,
+        "replica": status.replica,
         "active": status.active.iter().map(operation_json).collect::<Vec<_>>(),
         "warnings": status.warnings,
         "location": status.location,
     })
+}
+
+pub(crate) fn replica_json(node: &NodeName, replica: &ReplicaStanding) -> Value {
+    let mut document = json!(replica);
+    document["node"] = json!(node);
+    document
 }
 
 pub(crate) fn channel_json(node: &NodeName, held: &Held) -> Value {

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::extract::{Extension, State as Shared};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use highwater::agent::Status;
+use highwater::agent::{ReplicaState, Status};
 use highwater::vault::Level;
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -22,8 +22,8 @@ async fn healthy() -> Response {
     document(StatusCode::OK, &json!({ "healthy": true }))
 }
 
-/// 200 where each agent has seen its vault, no restore goes on, and each node has a verified backup that
-/// is not too old; else 503. The body says what is wrong; of which node, only to who may read that.
+/// 200 where each agent has seen its vault, no restore goes on, each node has a verified backup that is
+/// not too old, and no replica is fenced or lost; else 503. The body says what is wrong; of which node, only to who may read that.
 async fn ready(
     Shared(state): Shared<Arc<State>>,
     Extension(identity): Extension<Identity>,
@@ -58,6 +58,14 @@ fn wrong(status: &Status) -> Vec<&'static str> {
         None if status.snapshots.is_some() => wrong.push("no_backup"),
         Some(_) if status.is_stale() == Some(true) => wrong.push("backup_too_old"),
         _ => {}
+    }
+    if let Some(replica) = &status.replica {
+        if replica.fenced == Some(true) {
+            wrong.push("replica_fenced");
+        }
+        if replica.state == Some(ReplicaState::Lost) {
+            wrong.push("replica_lost");
+        }
     }
     wrong
 }

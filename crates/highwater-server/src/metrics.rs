@@ -11,7 +11,7 @@ use axum::Router;
 use axum::extract::State as Shared;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use highwater::agent::{State as Standing, Status};
+use highwater::agent::{ReplicaStanding, ReplicaState, State as Standing, Status};
 use highwater::vault::Level;
 use http::header::CONTENT_TYPE;
 use metrics::Unit;
@@ -32,7 +32,7 @@ const REQUEST_SECONDS: [f64; 11] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
 /// The metrics that are reckoned when they are asked for; the names are stable.
-const FAMILIES: [Family; 6] = [
+const FAMILIES: [Family; 14] = [
     Family {
         name: "highwater_node_info",
         help: "A node that this agent serves, and the version of the agent; always 1.",
@@ -56,6 +56,35 @@ const FAMILIES: [Family; 6] = [
     Family {
         name: "highwater_restore_test_age_seconds",
         help: "Time since a restore test of a node has last succeeded.",
+    },
+    Family { name: "highwater_replica_info", help: "A node whose store is replicated; always 1." },
+    Family {
+        name: "highwater_replica_pending_writes",
+        help: "Writes of a replicated store that are durable locally and not on the server.",
+    },
+    Family {
+        name: "highwater_replica_pending_bytes",
+        help: "Bytes of the keys and values of those writes.",
+    },
+    Family {
+        name: "highwater_replica_lag_seconds",
+        help: "Age of the oldest of those writes; 0 where none waits.",
+    },
+    Family {
+        name: "highwater_replica_backup_exists",
+        help: "Whether the server has one whole instant of a replicated store.",
+    },
+    Family {
+        name: "highwater_replica_fenced",
+        help: "Whether another owner writes to the server of a replicated store.",
+    },
+    Family {
+        name: "highwater_replica_lost",
+        help: "Whether the server has nothing of a replicated store, or less than it has acknowledged.",
+    },
+    Family {
+        name: "highwater_replica_failing",
+        help: "Whether writes of a replicated store don't get through, or that can't be told.",
     },
 ];
 
@@ -160,16 +189,6 @@ fn describe() {
         Unit::Seconds,
         "How long requests to the versioned store took."
     );
-    metrics::describe_gauge!(
-        "highwater_replica_pending_writes",
-        Unit::Count,
-        "Writes of a replica that are durable locally and not yet on the server."
-    );
-    metrics::describe_gauge!(
-        "highwater_replica_lag_seconds",
-        Unit::Seconds,
-        "Age of the oldest write of a replica that is not yet on the server."
-    );
 }
 
 /// The text of the recorder without what is reckoned: no family stands in the answer twice.
@@ -232,7 +251,27 @@ fn samples_of(name: &str, status: &Status, samples: &mut String) {
                 sample("", status.now.seconds_since(tested));
             }
         }
-        _ => {}
+        _ => {
+            if let Some(value) = status.replica.as_ref().and_then(|one| replica_value(name, one)) {
+                let _ = writeln!(samples, "{name}{{node=\"{node}\"}} {value}");
+            }
+        }
+    }
+}
+
+/// The value of a replica in one family; none where it is not known.
+fn replica_value(name: &str, replica: &ReplicaStanding) -> Option<f64> {
+    let flag = |known: Option<bool>| known.map(|is| f64::from(u8::from(is)));
+    match name {
+        "highwater_replica_info" => Some(1.0),
+        "highwater_replica_pending_writes" => replica.pending_writes.map(|writes| writes as f64),
+        "highwater_replica_pending_bytes" => replica.pending_bytes.map(|bytes| bytes as f64),
+        "highwater_replica_lag_seconds" => replica.lag.map(|lag| lag.as_secs_f64()),
+        "highwater_replica_backup_exists" => flag(replica.backup_exists),
+        "highwater_replica_fenced" => flag(replica.fenced),
+        "highwater_replica_lost" => flag(replica.state.map(|state| state == ReplicaState::Lost)),
+        "highwater_replica_failing" => flag(Some(replica.last_error.is_some())),
+        _ => None,
     }
 }
 

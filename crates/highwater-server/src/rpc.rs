@@ -172,6 +172,14 @@ fn register(module: &mut RpcModule<Faces>) -> Result<(), RegisterMethodError> {
     add(module, "guard_release", |call, asked: OfChannel| {
         let node = asked.node.unwrap_or_default();
         Ok(channels(&call.release(&node, &asked.channel, &asked.reason)?))
+    })?;
+    add(module, "replica_info", |call, asked: OfNode| {
+        let (node, replica) = call.replica(&asked.node.unwrap_or_default())?;
+        Ok(convert::replica_json(&node, &replica))
+    })?;
+    add(module, "replica_flush", |call, asked: OfNode| {
+        let (node, replica) = call.flush(&asked.node.unwrap_or_default())?;
+        Ok(convert::replica_json(&node, &replica))
     })
 }
 

@@ -19,6 +19,7 @@ const CAPABILITIES: &[&str] = &[
     "check",
     "check.read_data",
     "guard",
+    "replica",
     "restore_test",
     "stream",
     "stream.resume",

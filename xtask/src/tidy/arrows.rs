@@ -23,7 +23,7 @@ const MODULES: &[(&str, &[&str])] = &[
         "agent",
         &[
             "error", "ids", "env", "control", "durable", "node", "guard", "vault", "backup",
-            "restore",
+            "restore", "replica",
         ],
     ),
     ("archive", &["error", "ids", "env", "control", "direct", "durable", "vault"]),

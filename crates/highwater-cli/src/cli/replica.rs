@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use serde::Deserialize;
 
 use super::KeyArgs;
 use crate::values;
@@ -64,7 +65,8 @@ pub(crate) struct ReplicaArgs {
 }
 
 /// How we show the server who we are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum ReplicaAuth {
     /// By a signature with a key that comes from the same secret as all others
     Signature,
@@ -95,6 +97,9 @@ pub(crate) struct ReplicaFlushArgs {
     /// How long it may take
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = values::duration)]
     pub(crate) timeout: Duration,
+    /// Write over a server that was set back: it has less than it has acknowledged to this database
+    #[arg(long)]
+    pub(crate) accept_older_server: bool,
 }
 
 /// Arguments of `replica restore`.

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use highwater::replica::local::SqliteStore;
-use highwater::replica::remote::{VssAuth, VssRemote};
+use highwater::replica::remote::{VssAuth, VssBuilder, VssRemote};
 use highwater::replica::{
     HeadState, Holder, LocalState, Permissions, ReplicaKeys, ReplicatedStore, Started, holder,
     local_state, remembers,
 };
 use highwater::vault::Secret;
-use highwater::{Error, Result};
+use highwater::{Env, Error, Result};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -20,6 +20,7 @@ use crate::cli::{
     ReplicaRestoreArgs, ReplicaStatusArgs,
 };
 use crate::context::Context;
+use crate::keys::KeySource;
 use crate::{format, places};
 
 pub(crate) fn run(context: &Context, command: &ReplicaCommand) -> Result<Answer> {
@@ -39,6 +40,16 @@ pub(crate) fn run(context: &Context, command: &ReplicaCommand) -> Result<Answer>
 /// The keys, and the server that they are for.
 fn connect(context: &Context, args: &ReplicaArgs) -> Result<(ReplicaKeys, VssRemote)> {
     let source = context.settings.key(&args.key)?;
+    let (keys, server) = connection(&source, context.env(), args)?;
+    Ok((keys, server.build()?))
+}
+
+/// The same under a secret from elsewhere, before a connection is made.
+pub(super) fn connection(
+    source: &KeySource,
+    env: &Env,
+    args: &ReplicaArgs,
+) -> Result<(ReplicaKeys, VssBuilder)> {
     let keys = match source.load()? {
         Secret::Key(key) => ReplicaKeys::from_entropy(&key, &args.store)?,
         Secret::Mnemonic(words) => ReplicaKeys::from_mnemonic(&words, &args.store)?,
@@ -61,11 +72,11 @@ fn connect(context: &Context, args: &ReplicaArgs) -> Result<(ReplicaKeys, VssRem
     let mut server = VssRemote::builder(&args.server, &args.store)
         .auth(auth)
         .allow_http(args.allow_http)
-        .env(context.env().clone());
+        .env(env.clone());
     if let Some(file) = &args.ca_file {
         server = server.ca_file(file);
     }
-    Ok((keys, server.build()?))
+    Ok((keys, server))
 }
 
 fn read_token(file: &Path) -> Result<Zeroizing<String>> {
@@ -140,8 +151,10 @@ fn flush(context: &Context, args: &ReplicaFlushArgs) -> Result<Answer> {
             .entry(places::text(&args.local))
             .hint("the node itself begins that"));
     }
+    let accept_older = args.accept_older_server;
     let store = ReplicatedStore::builder(local, Arc::new(remote), keys)
         .owner(context.who())
+        .permissions(Permissions { accept_older, ..Permissions::default() })
         .env(context.env().clone());
     let (store, _) = store.open()?;
     store.flush(args.timeout)?;

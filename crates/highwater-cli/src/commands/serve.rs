@@ -2,6 +2,7 @@
 
 mod fleet;
 mod node;
+mod replica;
 mod story;
 
 use std::path::Path;

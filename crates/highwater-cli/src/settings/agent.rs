@@ -10,6 +10,7 @@ use highwater::vault::retention::Retention;
 use highwater::{Error, Result};
 use serde::{Deserialize, Deserializer};
 
+use super::replica::{ReplicaSettings, ReplicaTable};
 use crate::values;
 
 /// Where the agent listens if nothing is said.
@@ -70,6 +71,7 @@ pub(super) struct NodeTable {
     exclude: Vec<String>,
     #[serde(default)]
     retention: RetentionTable,
+    replica: Option<ReplicaTable>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -89,7 +91,9 @@ struct RetentionTable {
     within: Option<Duration>,
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+pub(super) fn duration<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(deserializer)?;
     let duration = values::duration(&text).map_err(serde::de::Error::custom)?;
     if duration.is_zero() {
@@ -164,6 +168,7 @@ pub(crate) struct NodeSettings {
     pub(crate) priority: Priority,
     pub(crate) exclude: Vec<String>,
     pub(crate) retention: Retention,
+    pub(crate) replica: Option<ReplicaSettings>,
 }
 
 impl NodeSettings {
@@ -252,7 +257,10 @@ impl NodeTable {
             ..Retention::default()
         };
         let stale = self.interval.map_or(STALE_AFTER, |interval| interval * STALE_INTERVALS);
+        let named = |error: Error| error.entry(name.to_string());
+        let replica = self.replica.map(|table| table.resolve(base, &dir)).transpose();
         let node = NodeSettings {
+            replica: replica.map_err(named)?,
             dir,
             capture: self.capture,
             pid_file: self.pid_file.map(|file| base.join(file)),

@@ -31,6 +31,15 @@ impl Scene {
         Scene { world, server, auth }
     }
 
+    /// The same with another server, begun once `between` is done.
+    fn restart(self, between: impl FnOnce(&World)) -> Scene {
+        let Scene { world, server, auth } = self;
+        server.stop();
+        between(&world);
+        let server = Server::start_as(&world, &["vss", "serve", "--data-dir", "stores"], auth);
+        Scene { world, server, auth }
+    }
+
     fn url(&self) -> String {
         format!("http://{}/vss", self.server.address)
     }
@@ -141,6 +150,45 @@ fn wrong_words_and_an_empty_server_are_told_apart_and_leave_nothing() {
         .collect();
     assert!(left.is_empty(), "{left:?}");
     assert_eq!(scene.run("words", &["restore", "new.sqlite"]).code(0).json()["values"], 1);
+}
+
+#[test]
+fn a_server_that_was_set_back_is_written_over_only_when_that_is_said() {
+    let mut scene = Scene::new("signature");
+    let copy = |world: &World, from: &str, to: &str| {
+        let done = std::process::Command::new("cp")
+            .args(["-r", "--"])
+            .args([world.path(from), world.path(to)])
+            .status();
+        assert!(done.unwrap().success());
+    };
+    let node = scene.node("node.sqlite").unwrap();
+    for number in 0..50u32 {
+        node.write(format!("k{number}"), "old").unwrap();
+    }
+    node.flush(std::time::Duration::from_secs(60)).unwrap();
+    node.stop().unwrap();
+    scene = scene.restart(|world| copy(world, "stores", "old"));
+    let node = scene.node("node.sqlite").unwrap();
+    node.write("k1", "new").unwrap();
+    node.remove("k2").unwrap();
+    node.flush(std::time::Duration::from_secs(60)).unwrap();
+    node.stop().unwrap();
+    scene = scene.restart(|world| {
+        std::fs::remove_dir_all(world.path("stores")).unwrap();
+        copy(world, "old", "stores");
+    });
+    assert_eq!(scene.node("node.sqlite").err().unwrap().kind(), highwater::Kind::Corrupt);
+    let refused = scene.run("words", &["flush", "--local", "node.sqlite"]).code(5);
+    let refused = refused.error("corrupt");
+    let hint = refused["error"]["hint"].as_str().unwrap();
+    assert!(hint.contains("--accept-older-server"), "{refused}");
+    let accepted = ["flush", "--local", "node.sqlite", "--accept-older-server"];
+    assert_eq!(scene.run("words", &accepted).code(0).json()["values"], 49);
+    scene.run("words", &["restore", "new.sqlite"]).code(0);
+    let values = scene.values("new.sqlite");
+    assert_eq!(values, scene.values("node.sqlite"));
+    assert_eq!((values.len(), values[b"k1".as_slice()].as_slice()), (49, b"new".as_slice()));
 }
 
 #[test]

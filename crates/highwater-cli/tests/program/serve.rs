@@ -4,12 +4,20 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
 
+use highwater::replica::local::SqliteStore;
+use highwater::replica::remote::{VssAuth, VssRemote};
+use highwater::replica::{Permissions, ReplicaKeys, ReplicatedStore};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::freeze::child::Writer;
+use crate::vss::Server;
 use crate::world::{ROWS, World, assert_node, make_node};
+
+const LONG: Duration = Duration::from_secs(60);
 
 /// A running agent, killed when it is dropped.
 struct Served {
@@ -201,6 +209,126 @@ fn a_reload_takes_nodes_in_and_out_and_refuses_what_is_wrong() {
     served.signal(Signal::HUP);
     served.event("reloaded");
     assert_eq!(nodes(&served), ["node"]);
+}
+
+const WORDS: &str =
+    "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
+
+/// The node's own store, in the node directory or elsewhere.
+fn open_store(world: &World, server: &str, file: &str, owner: &str) -> ReplicatedStore {
+    let keys = ReplicaKeys::from_mnemonic(WORDS, "node").unwrap();
+    let auth = VssAuth::Signature(keys.signing_key());
+    let remote = VssRemote::builder(server, "node").auth(auth).build().unwrap();
+    let permissions = Permissions {
+        allow_empty: true,
+        take_over: Some("a test".to_owned()),
+        ..Permissions::default()
+    };
+    let local = SqliteStore::open(world.path(file)).unwrap();
+    ReplicatedStore::builder(Arc::new(local), Arc::new(remote), keys)
+        .owner(owner)
+        .permissions(permissions)
+        .open()
+        .unwrap()
+        .0
+}
+
+/// Settings of a node whose replica is on `server`, with what is added to them.
+fn configure_replica(world: &World, server: &str, more: &str) {
+    configure(
+        world,
+        &format!(
+            "no_barrier = true\n[node.replica]\nlocal = \"../data/state.sqlite\"\nserver = \"{server}\"\n\
+             store = \"node\"\nmnemonic_file = \"words\"\ninterval = \"20ms\"\n{more}"
+        ),
+    );
+}
+
+/// The body of an answer; who asks too often is refused for a moment.
+fn patient(served: &Served, head: &str, body: &str) -> String {
+    loop {
+        let (status, body) = served.http(head, body);
+        if status != 429 {
+            assert_eq!(status, 200, "{body}");
+            return body;
+        }
+    }
+}
+
+fn call_patient(served: &Served, method: &str) -> Value {
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": {}});
+    serde_json::from_str(&patient(served, "POST /rpc", &call.to_string())).unwrap()
+}
+
+/// Asks until the answer is such.
+fn replica_once(served: &Served, is: impl Fn(&Value) -> bool) -> Value {
+    loop {
+        let info = call_patient(served, "replica_info")["result"].take();
+        if is(&info) {
+            return info;
+        }
+    }
+}
+
+#[test]
+fn the_replica_of_another_process_is_looked_at_from_beside() {
+    let world = World::with_vault();
+    world.write_secret("words", WORDS);
+    // Beside the node directory, where nothing but the looks opens it.
+    make_node(&world.path("node"));
+    std::fs::create_dir(world.path("data")).unwrap();
+    let stores = Server::start_as(&world, &["vss", "serve", "--data-dir", "stores"], "signature");
+    let url = format!("http://{}/vss", stores.address);
+    configure_replica(&world, &url, "");
+    let mut served = Served::start(&world);
+    let missing = replica_once(&served, |info| info["last_error"].is_string());
+    assert!(missing["last_error"].as_str().unwrap().contains("no such database"), "{missing}");
+    assert_eq!(
+        (&missing["pending_writes"], &missing["backup_exists"]),
+        (&Value::Null, &json!(false))
+    );
+    let node = open_store(&world, &url, "data/state.sqlite", "the node");
+    node.write("k", "v").unwrap();
+    node.flush(LONG).unwrap();
+    let well = replica_once(&served, |info| info["acknowledged"] == 1 && info["fenced"] == false);
+    assert_eq!(
+        (&well["backup_exists"], &well["backup_required"], &well["epoch"], &well["last_error"]),
+        (&json!(true), &json!(false), &json!(1), &Value::Null),
+        "{well}"
+    );
+    let refused = call_patient(&served, "replica_flush");
+    assert_eq!(refused["error"]["data"]["kind"], "conflict", "{refused}");
+    assert!(refused["error"]["data"]["hint"].as_str().unwrap().contains("the rest"), "{refused}");
+    // A node that has ended is looked at as well.
+    node.stop().unwrap();
+    let at = well["seen"].clone();
+    let is_new = |info: &Value| info["seen"] != at && info["last_error"].is_null();
+    let ended = replica_once(&served, is_new);
+    assert_eq!((&ended["backup_exists"], &ended["epoch"]), (&json!(true), &json!(1)), "{ended}");
+    let other = open_store(&world, &url, "elsewhere.sqlite", "mallory");
+    let fenced = replica_once(&served, |info| info["fenced"] == true);
+    assert!(fenced["last_error"].as_str().unwrap().contains("mallory"), "{fenced}");
+    let metrics = patient(&served, "GET /metrics", "");
+    assert!(metrics.contains("highwater_replica_fenced{node=\"node\"} 1"), "{metrics}");
+    other.stop().unwrap();
+    // The same node, and a server that has nothing.
+    let empty = Server::start_as(&world, &["vss", "serve", "--data-dir", "none"], "signature");
+    configure_replica(&world, &format!("http://{}/vss", empty.address), "");
+    served.signal(Signal::HUP);
+    served.event("reloaded");
+    let lost = replica_once(&served, |info| info["state"] == "lost");
+    assert_eq!((&lost["backup_exists"], &lost["fenced"]), (&json!(false), &json!(false)), "{lost}");
+    for wrong in
+        ["unknown = 1\n", "key_file = \"key\"\n", "auth = \"token\"\n", "ca_file = \"none\"\n"]
+    {
+        configure_replica(&world, &url, wrong);
+        served.signal(Signal::HUP);
+        let refused = served.event("not_reloaded");
+        assert!(refused["error"]["message"].is_string(), "{refused}");
+        assert_eq!(replica_once(&served, |_| true)["state"], "lost", "{wrong}");
+    }
+    configure_replica(&world, "http://192.0.2.1/vss", "");
+    world.run(&["serve", "--config", "highwater.toml", "--json"]).code(2).error("input");
 }
 
 #[test]

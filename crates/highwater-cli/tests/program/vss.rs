@@ -63,7 +63,7 @@ impl Server {
     }
 
     /// Asks it to end, and waits until it has, which must be well.
-    fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
         kill_process(pid, Signal::TERM).unwrap();
         assert_eq!(self.child.wait().unwrap().code(), Some(0));

@@ -5,6 +5,7 @@
 mod commands;
 mod format;
 mod pages;
+mod replica;
 mod session;
 mod standing;
 

@@ -9,6 +9,7 @@ use highwater::vault::Level;
 
 use super::commands::{self, Server};
 use super::format::{self, Moment};
+use super::replica::ReplicaRow;
 use super::standing::{self, Finding, Tone};
 
 /// So many snapshots of a node are shown; the program lists all.
@@ -74,6 +75,7 @@ pub(super) struct Overview {
     nodes: Vec<NodeCard>,
     running: Vec<Running>,
     held: Vec<HeldRow>,
+    replicas: Vec<ReplicaRow>,
     tests: Vec<TestRow>,
 }
 
@@ -85,6 +87,7 @@ pub(super) struct NodePage {
     node: NodeCard,
     running: Vec<Running>,
     held: Vec<HeldRow>,
+    replicas: Vec<ReplicaRow>,
     tests: Vec<TestRow>,
     snapshots: Vec<SnapshotRow>,
     /// How many there are beside those shown.
@@ -232,6 +235,7 @@ impl Overview {
             nodes: Vec::new(),
             running: Vec::new(),
             held: Vec::new(),
+            replicas: Vec::new(),
             tests: Vec::new(),
         };
         for agent in &scene.agents {
@@ -241,6 +245,7 @@ impl Overview {
             overview.nodes.push(node);
             overview.running.extend(running(scene, &status));
             overview.held.extend(held(agent, &status)?);
+            overview.replicas.extend(ReplicaRow::of(&status));
             overview.tests.push(TestRow::new(&status));
         }
         overview.headline = headline(&overview.nodes);
@@ -273,6 +278,7 @@ impl NodePage {
             node: NodeCard::new(scene, agent, &status)?,
             running: running(scene, &status),
             held: held(agent, &status)?,
+            replicas: ReplicaRow::of(&status).into_iter().collect(),
             tests: vec![TestRow::new(&status)],
             snapshots: snapshots
                 .iter()

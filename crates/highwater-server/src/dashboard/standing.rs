@@ -4,7 +4,7 @@ use highwater::agent::{Operation, State, Status, Task};
 use highwater::vault::Level;
 
 use super::commands::{self, Server};
-use super::format;
+use super::{format, replica};
 
 /// So many failures in a row are no accident any more.
 const FAILURES_BAD: u32 = 3;
@@ -76,6 +76,7 @@ pub(super) fn findings(status: &Status, server: &Server) -> Vec<Finding> {
         }
     }
     restore_tests(status, &mut add);
+    replica::findings(status, &mut add);
     for warning in &status.warnings {
         add(Tone::Warn, "Trouble", warning.clone(), None);
     }
@@ -93,7 +94,7 @@ pub(super) fn findings(status: &Status, server: &Server) -> Vec<Finding> {
     found
 }
 
-type Add<'a> = &'a mut dyn FnMut(Tone, &'static str, String, Option<Act>);
+pub(super) type Add<'a> = &'a mut dyn FnMut(Tone, &'static str, String, Option<Act>);
 type BackUp<'a> = &'a dyn Fn() -> Option<Act>;
 
 fn freshness(status: &Status, backs_up: bool, back_up: BackUp<'_>, add: Add<'_>) {
@@ -162,7 +163,7 @@ fn restore_tests(status: &Status, add: Add<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use highwater::agent::Snapshot;
+    use highwater::agent::{ReplicaStanding, Snapshot};
     use highwater::ids::{Seq, Time};
 
     fn time(hours: i64) -> Time {
@@ -203,6 +204,7 @@ mod tests {
             failures: 0,
             age_max: std::time::Duration::from_secs(26 * 3600),
             next_backup: None,
+            replica: None,
             warnings: Vec::new(),
         }
     }
@@ -235,6 +237,21 @@ mod tests {
         let damaged = vec![snapshot(80, Level::Sealed), snapshot(90, Level::Failed)];
         let damaged = Status { snapshots: Some(damaged), ..well() };
         assert_eq!(words(&damaged), [(Tone::Bad, "Snapshot damaged")]);
+    }
+
+    #[test]
+    fn a_store_that_somebody_else_has_taken_is_bad_and_one_that_is_behind_warns() {
+        let fenced = ReplicaStanding { fenced: Some(true), ..ReplicaStanding::default() };
+        let fenced = Status { replica: Some(fenced), ..well() };
+        assert_eq!(words(&fenced), [(Tone::Bad, "Fenced")]);
+        let behind = |seconds| {
+            let lag = Some(std::time::Duration::from_secs(seconds));
+            let state = Some(highwater::agent::ReplicaState::Open);
+            let replica = ReplicaStanding { lag, state, ..ReplicaStanding::default() };
+            Status { replica: Some(replica), ..well() }
+        };
+        assert_eq!(words(&behind(59)), []);
+        assert_eq!(words(&behind(60)), [(Tone::Warn, "Replica behind")]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use highwater::agent::{State, Task};
 use highwater::guard::Recorded;
 use webdriver::{Browser, ENTER, TAB};
-use world::{World, fetch, run, token, wait_for};
+use world::{World, fetch, open_store, run, token, wait_for};
 
 const EVIL: &str = "<script>alert(1)</script><img src=x onerror=alert(2)>";
 
@@ -120,6 +120,46 @@ fn quarantined_channels_are_shown_with_what_is_known_of_them() {
     let opened = browser.text("#quarantine details");
     assert!(opened.contains("highwater guard release --reason"), "{opened}");
     browser.keep_image("quarantine");
+    nothing_went_wrong(&browser, &address);
+}
+
+#[test]
+fn replicas_are_shown_with_what_waits_and_who_has_taken_them() {
+    const LONG: Duration = Duration::from_secs(60);
+    let mut world = World::new();
+    let (alice, _) = world.replicated("alice");
+    let (bob, taken) = world.replicated("bob");
+    world.fresh("carol");
+    for store in [&alice, &bob] {
+        store.write("k", "v").unwrap();
+        store.flush(LONG).unwrap();
+    }
+    let _other = open_store(&taken, "mallory <i>there</i>");
+    bob.write("k", EVIL).unwrap();
+    assert_eq!(bob.flush(LONG).unwrap_err().kind(), highwater::Kind::Fenced);
+    let address = world.serve();
+    let browser = Browser::start();
+    browser.open(&address);
+    assert_eq!(browser.count("#replicas tbody tr"), 2);
+    let row = |number: usize| browser.text(&format!("#replicas tbody tr:nth-of-type({number})"));
+    let (well, fenced) = (row(1), row(2));
+    for part in ["alice", "whole", "nothing", "0 ms", "1 of 1"] {
+        assert!(well.contains(part), "{part} is not in {well}");
+    }
+    for part in ["bob", "fenced", "1 write", "1 of 2", "mallory <i>there</i>"] {
+        assert!(fenced.contains(part), "{part} is not in {fenced}");
+    }
+    assert!(browser.text("#nodes").contains("the node must not act"));
+    browser.keep_image("replicas");
+    browser.open(&format!("{address}/nodes/alice"));
+    assert_eq!(browser.count("#replicas tbody tr"), 1);
+    browser.open(&format!("{address}/nodes/carol"));
+    assert_eq!(browser.count("#replicas tbody tr"), 0);
+    browser.size(360, 740, true);
+    browser.open(&format!("{address}/nodes/bob"));
+    let width = browser.run("return document.documentElement.scrollWidth");
+    assert!(width.as_u64().unwrap() <= 360, "{width}");
+    browser.keep_image("phone-replica");
     nothing_went_wrong(&browser, &address);
 }
 

@@ -13,6 +13,9 @@ use highwater::backup::BackupOptions;
 use highwater::env::Clock;
 use highwater::guard::{Cause, GuardKind, Latch, Recorded};
 use highwater::ids::Time;
+use highwater::replica::local::MemoryStore;
+use highwater::replica::remote::MemoryRemote;
+use highwater::replica::{Permissions, ReplicaKeys, ReplicatedStore};
 use highwater::vault::{Actor, Location, Secret, Vault};
 use highwater::{Env, Error};
 use highwater_server::{Agents, Running, Server, ServerBuilder};
@@ -162,6 +165,14 @@ impl World {
         agent
     }
 
+    /// A node whose store is replicated to a server in memory, and that server.
+    pub(crate) fn replicated(&self, name: &str) -> (Arc<ReplicatedStore>, Arc<MemoryRemote>) {
+        let remote = Arc::<MemoryRemote>::default();
+        let store = open_store(&remote, name);
+        self.add(self.builder(name, 300_000).replica(&store));
+        (store, remote)
+    }
+
     /// A node whose backups go only as far as the test lets them, 4 MiB a step.
     pub(crate) fn held_back(&self, name: &str) -> Agent {
         let options = BackupOptions { rate_max: Some(1 << 20), ..BackupOptions::default() };
@@ -217,6 +228,22 @@ impl World {
             self.runtime.block_on(running.shutdown()).unwrap();
         }
     }
+}
+
+/// Opens a store on a server, over an empty one here, whoever has it there.
+pub(crate) fn open_store(remote: &Arc<MemoryRemote>, owner: &str) -> Arc<ReplicatedStore> {
+    let keys = ReplicaKeys::from_entropy(&[7; 32], "store").unwrap();
+    let permissions = Permissions {
+        allow_empty: true,
+        take_over: Some("a test".to_owned()),
+        ..Permissions::default()
+    };
+    let local = Arc::<MemoryStore>::default();
+    let opened = ReplicatedStore::builder(local, Arc::clone(remote) as _, keys)
+        .owner(owner)
+        .permissions(permissions)
+        .open();
+    Arc::new(opened.unwrap().0)
 }
 
 /// Runs a task to its end.

@@ -33,6 +33,7 @@
 mod active;
 mod history;
 mod operation;
+mod replica;
 mod status;
 mod tasks;
 #[cfg(test)]
@@ -61,6 +62,9 @@ use crate::vault::retention::Retention;
 
 pub use crate::control::Priority;
 pub use operation::{Operation, OperationId, State, Task, Trigger};
+pub use replica::{ReplicaSource, ReplicaStanding, ReplicaState};
+#[cfg(feature = "replica")]
+pub use replica::{ReplicaWatch, Watched};
 pub use status::{Snapshot, Status};
 pub use vaults::VaultSource;
 pub use when::{Cadence, Clockwork, Rules};
@@ -84,6 +88,7 @@ pub struct AgentBuilder {
     retention: Retention,
     options: OptionsHook,
     priority: Priority,
+    replica: Option<Box<dyn ReplicaSource>>,
     env: Env,
 }
 
@@ -149,6 +154,21 @@ impl AgentBuilder {
         self
     }
 
+    /// The node's replicated store: the agent tells how it stands, and flushes it on request. It keeps it
+    /// neither open nor alive.
+    #[cfg(feature = "replica")]
+    #[must_use]
+    pub fn replica(self, store: &Arc<crate::replica::ReplicatedStore>) -> AgentBuilder {
+        self.replica_from(Arc::downgrade(store))
+    }
+
+    /// The same from elsewhere: a `ReplicaWatch` where the node is another process.
+    #[must_use]
+    pub fn replica_from(mut self, source: impl ReplicaSource + 'static) -> AgentBuilder {
+        self.replica = Some(Box::new(source));
+        self
+    }
+
     /// Clock, randomness and fault points.
     #[must_use]
     pub fn env(mut self, env: Env) -> AgentBuilder {
@@ -187,6 +207,7 @@ impl AgentBuilder {
             actor: self.actor,
             options: self.options,
             priority: self.priority,
+            replica: self.replica,
             env: self.env,
             history,
             changes: watch::channel(0).0,
@@ -290,6 +311,7 @@ impl Agent {
             retention: Retention::default(),
             options: Arc::new(|| Ok(BackupOptions::default())),
             priority: Priority::Low,
+            replica: None,
             env: Env::system(),
         }
     }
@@ -375,6 +397,16 @@ impl Agent {
     /// How the node stands. What it says of snapshots is what the agent saw last in the vault.
     pub fn status(&self) -> Status {
         self.0.worker.status()
+    }
+
+    /// Returns once the server has all that the node's replicated store held before, and how it stands
+    /// then.
+    ///
+    /// # Errors
+    /// Not found where the node has none; fenced where another owner writes; unavailable once `wait` has
+    /// passed, which goes on behind; conflict where the node is another process.
+    pub fn flush_replica(&self, wait: Duration) -> Result<ReplicaStanding> {
+        self.0.worker.flush_replica(wait)
     }
 
     /// Channels and databases of the node that are quarantined, and those of the same quarantine that

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::error::Kind;
+use crate::error::{Error, Kind};
 use crate::ids::{NodeName, Seq, SnapshotId, Time};
 use crate::vault::{Level, SnapshotInfo};
 use crate::{guard, restore};
 
 use super::active::Active;
 use super::operation::Operation;
+use super::replica::ReplicaStanding;
 use super::worker::Worker;
 
 /// A snapshot, in short.
@@ -95,6 +96,8 @@ pub struct Status {
     pub age_max: Duration,
     /// When the next backup starts by itself.
     pub next_backup: Option<Time>,
+    /// How its replica stands, where it has one.
+    pub replica: Option<ReplicaStanding>,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }
@@ -123,7 +126,7 @@ impl Status {
 }
 
 impl Worker {
-    /// How the node stands: from memory, and two small files of the node's directory.
+    /// How the node stands: from memory, two small files of its directory, and its replicated store.
     pub(super) fn status(&self) -> Status {
         let now = self.now();
         let mut warnings = Vec::new();
@@ -144,6 +147,7 @@ impl Worker {
             }
         };
         warnings.extend(self.history.warning.clone());
+        let replica = self.replica.as_ref().map(|replica| replica.standing(now.wall));
         let shared = self.shared();
         let trouble = &shared.trouble;
         let told = [
@@ -170,7 +174,17 @@ impl Worker {
             failures: shared.when.failures(),
             age_max: shared.when.age_max(),
             next_backup: shared.when.next_backup(now),
+            replica,
             warnings,
         }
+    }
+
+    /// Sends what waits of the replica.
+    pub(super) fn flush_replica(&self, wait: Duration) -> Result<ReplicaStanding, Error> {
+        let replica = self.replica.as_ref().ok_or_else(|| {
+            Error::not_found("the node has no replica").entry(self.node.to_string())
+        })?;
+        replica.flush(wait)?;
+        Ok(replica.standing(self.now().wall))
     }
 }

@@ -25,6 +25,7 @@ use super::OptionsHook;
 use super::active::Active;
 use super::history::History;
 use super::operation::{Done, Operation, OperationId, State, Task, Trigger};
+use super::replica::ReplicaSource;
 use super::status::Snapshot;
 use super::vaults::VaultSource;
 use super::when::{Chore, Now, Rules, When};
@@ -46,6 +47,7 @@ pub(super) struct Worker {
     pub(super) actor: Actor,
     pub(super) options: OptionsHook,
     pub(super) priority: Priority,
+    pub(super) replica: Option<Box<dyn ReplicaSource>>,
     pub(super) env: Env,
     pub(super) history: History,
     pub(super) changes: watch::Sender<u64>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::book::Book;
-use super::head::HeadState;
+use super::head::{Head, HeadState};
 use super::hydrate::find_head;
 use super::keys::ReplicaKeys;
 use super::local::LocalStore;
@@ -37,16 +37,21 @@ pub struct Holder {
 /// # Errors
 /// Denied where these keys don't open it; unavailable where the server can't be asked.
 pub fn holder(remote: &dyn Remote, keys: &ReplicaKeys) -> Result<Option<Holder>> {
-    let found = find_head(remote, keys)?.map(|placed| placed.head);
-    Ok(found.map(|head| Holder {
-        owner: head.owner,
-        epoch: head.epoch,
-        since: head.since,
-        state: head.state,
-        seq: head.seq,
-        values: head.sum.count,
-        reason: head.reason,
-    }))
+    Ok(find_head(remote, keys)?.map(|placed| Holder::of(placed.head)))
+}
+
+impl Holder {
+    pub(super) fn of(head: Head) -> Holder {
+        Holder {
+            owner: head.owner,
+            epoch: head.epoch,
+            since: head.since,
+            state: head.state,
+            seq: head.seq,
+            values: head.sum.count,
+            reason: head.reason,
+        }
+    }
 }
 
 /// What a node's store remembers of its replica.
@@ -56,6 +61,8 @@ pub struct LocalState {
     pub epoch: Option<u64>,
     /// The last write that the server is known to have.
     pub acknowledged: u64,
+    /// The last write of the node.
+    pub written: u64,
     /// Writes that wait,
     pub pending_writes: u64,
     /// and their bytes.
@@ -81,6 +88,7 @@ pub fn local_state(local: Arc<dyn LocalStore>, keys: &ReplicaKeys) -> Result<Loc
     Ok(LocalState {
         epoch: head.as_ref().map(|head| head.epoch),
         acknowledged: head.map_or(0, |head| head.seq),
+        written: book.last_seq()?,
         pending_writes,
         pending_bytes,
         pending_since: book.queued(0, 1)?.first().map(|queued| queued.at),

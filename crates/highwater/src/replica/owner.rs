@@ -158,7 +158,8 @@ impl Start<'_> {
                          {} of {}",
                         placed.head.seq, placed.head.epoch, known.head.seq, known.head.epoch
                     ))
-                    .hint("it was set back; a node that is opened with `accept_older` writes over it"));
+                    .hint("it was set back; `highwater replica flush --accept-older-server`, or a node that is \
+                           opened with `accept_older`, writes over it"));
                 }
                 self.fill(Some(placed))
             }

@@ -8,8 +8,8 @@ use highwater::vault::{Actor, Vault};
 use highwater::{Env, Error, Kind, Result};
 use highwater_server::Agents;
 
-use super::node;
 use super::story::Story;
+use super::{node, replica};
 use crate::cli::{KeyArgs, VaultArgs};
 use crate::context::Context;
 use crate::settings::{NodeSettings, Settings};
@@ -69,6 +69,7 @@ impl Fleet {
             return Err(Error::not_found("the node directory is not there")
                 .entry(missing.dir.display().to_string()));
         }
+        replica::check(&wanted, &self.env)?;
         self.apply(wanted)
     }
 

@@ -10,6 +10,7 @@ use highwater::guard::GuardKind;
 use highwater::vault::Actor;
 use highwater::{Env, Error, Kind, Result};
 
+use super::replica;
 use crate::settings::{CaptureMode, NodeSettings};
 use crate::supervisor;
 
@@ -26,15 +27,21 @@ pub(super) fn start(
             .entry(settings.dir.display().to_string()));
     }
     let capture = Capture::of(settings);
-    Agent::builder(&settings.dir, vault, actor)
+    let watch =
+        settings.replica.as_ref().map(|replica| replica::watch(replica, env)).transpose()?;
+    let agent = Agent::builder(&settings.dir, vault, actor)
         .node(settings.name.clone())
         .data_dir(data_dir.join(settings.name.as_str()))
         .rules(settings.rules()?)
         .retention(settings.retention.clone())
         .options_from(move || capture.options())
         .priority(settings.priority)
-        .env(env.clone())
-        .start()
+        .env(env.clone());
+    match watch {
+        Some(watch) => agent.replica_from(watch),
+        None => agent,
+    }
+    .start()
 }
 
 /// What is asked anew before each backup: whether the node runs, and as which process.

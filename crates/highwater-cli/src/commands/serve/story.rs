@@ -1,7 +1,7 @@
 //! What the agents do, told a line at a time.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use highwater::Result;
 use highwater::agent::{Agent, Operation, OperationId, State};
@@ -30,7 +30,8 @@ pub(super) struct Story {
 }
 
 struct Teller {
-    agent: Agent,
+    /// None once the story has ended: another agent of the node may begin then, whatever look is late.
+    agent: Mutex<Option<Agent>>,
     json: bool,
     told: Mutex<BTreeMap<OperationId, State>>,
 }
@@ -42,7 +43,7 @@ impl Story {
         let told = agent.operations(OPERATIONS_MAX)?;
         let old = told.iter().filter(|operation| operation.state.is_final());
         let told = Mutex::new(old.map(|operation| (operation.id, operation.state)).collect());
-        let teller = Arc::new(Teller { agent, json, told });
+        let teller = Arc::new(Teller { agent: Mutex::new(Some(agent)), json, told });
         let task = tokio::spawn({
             let teller = Arc::clone(&teller);
             async move {
@@ -63,13 +64,20 @@ impl Story {
     pub(super) fn end(self) {
         self.task.abort();
         self.teller.look();
+        self.teller.agent().take();
     }
 }
 
 impl Teller {
+    fn agent(&self) -> MutexGuard<'_, Option<Agent>> {
+        self.agent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn look(&self) {
+        let agent = self.agent();
+        let Some(agent) = &*agent else { return };
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let operations = match self.agent.operations(OPERATIONS_MAX) {
+        let operations = match agent.operations(OPERATIONS_MAX) {
             Ok(operations) => operations,
             Err(error) => {
                 let mut document = exit::document(&error);

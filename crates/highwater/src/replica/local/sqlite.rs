@@ -12,6 +12,10 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use super::{LocalStore, Op, Rows, Space};
 use crate::error::{Error, Result};
 
+mod look;
+#[cfg(test)]
+mod tests;
+
 /// Another program may hold the database for so long.
 const BUSY_MAX: Duration = Duration::from_secs(10);
 

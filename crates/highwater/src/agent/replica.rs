@@ -1,0 +1,103 @@
+//! How a node's replica stands, as its agent shows it.
+
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+use crate::error::Result;
+use crate::ids::Time;
+
+#[cfg(feature = "replica")]
+mod embedded;
+#[cfg(feature = "replica")]
+#[cfg(test)]
+mod tests;
+#[cfg(feature = "replica")]
+mod watch;
+
+#[cfg(feature = "replica")]
+pub use watch::{ReplicaWatch, Watched};
+
+/// What tells an agent how its node's replica stands: the node's own store, or a look at it from beside.
+pub trait ReplicaSource: Send + Sync {
+    /// How it stands at `now`: from memory, or from the node's own store. No server is asked.
+    fn standing(&self, now: Time) -> ReplicaStanding;
+
+    /// Returns once the server has all that was written before.
+    ///
+    /// # Errors
+    /// Fenced where another owner writes; unavailable once `wait` has passed, which goes on behind;
+    /// conflict where only the node itself can send.
+    fn flush(&self, wait: Duration) -> Result<()>;
+}
+
+/// What a server has of a node's store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplicaState {
+    /// Nothing, and it never had.
+    Absent,
+    /// Nothing, or less than it has acknowledged.
+    Lost,
+    /// Not all of it yet.
+    Filling,
+    /// One instant of it, and an owner that writes on.
+    Open,
+    /// The same, and its owner has ended in good order.
+    Released,
+}
+
+impl ReplicaState {
+    /// The state's name in documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            ReplicaState::Absent => "absent",
+            ReplicaState::Lost => "lost",
+            ReplicaState::Filling => "filling",
+            ReplicaState::Open => "open",
+            ReplicaState::Released => "released",
+        }
+    }
+}
+
+/// How a replica stands. What is not known is `None`, never a zero.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ReplicaStanding {
+    /// Whether the server has one whole instant of this store. Not where another owner has taken it.
+    pub backup_exists: Option<bool>,
+    /// Whether something is still to be sent, or to be decided: writes wait, the server is being filled or
+    /// has lost what it had, or another owner writes.
+    pub backup_required: Option<bool>,
+    /// Writes that are durable here and not on the server,
+    pub pending_writes: Option<u64>,
+    /// and their bytes.
+    pub pending_bytes: Option<u64>,
+    /// The age of the oldest of them, zero where none waits; seconds in documents.
+    #[serde(rename = "lag_seconds", serialize_with = "seconds")]
+    pub lag: Option<Duration>,
+    /// Why writes don't get through, or why it can't be told whether they do.
+    pub last_error: Option<String>,
+    /// The number of the ownership under which this store writes.
+    pub epoch: Option<u64>,
+    /// What the server has.
+    pub state: Option<ReplicaState>,
+    /// Whether another owner writes: this store must not act any more.
+    pub fenced: Option<bool>,
+    /// The last write that the server is known to have.
+    pub acknowledged: Option<u64>,
+    /// The last write of the node.
+    pub written: Option<u64>,
+    /// When the server was last asked; `None` where the node itself tells what it was answered.
+    pub seen: Option<Time>,
+}
+
+fn seconds<S: Serializer>(lag: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    lag.map(|lag| lag.as_secs_f64()).serialize(serializer)
+}
+
+/// From `since` to `now`; none where nothing waits, or a clock was set back.
+#[cfg(feature = "replica")]
+fn lag(since: Option<Time>, now: Time) -> Duration {
+    let nanos = since.map_or(0, |since| now.as_nanos().saturating_sub(since.as_nanos()));
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
+}
