@@ -24,6 +24,7 @@ mod sender;
 mod store;
 #[cfg(test)]
 mod tests;
+mod witness;
 
 pub use class::{Class, Classes};
 pub use head::HeadState;
@@ -33,3 +34,4 @@ pub use local::LocalStore;
 pub use owner::{Permissions, Started};
 pub use remote::Remote;
 pub use store::{Bound, ReplicaBuilder, ReplicaStatus, ReplicatedStore, Write};
+pub(crate) use witness::WitnessObject;
