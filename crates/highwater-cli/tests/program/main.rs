@@ -49,6 +49,7 @@ mod prune;
 mod pull;
 #[cfg(test)]
 mod replica;
+mod replica_migrate;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod scene;

@@ -17,6 +17,7 @@ mod head;
 mod hydrate;
 mod inspect;
 mod keys;
+pub mod ldk_node;
 pub mod local;
 mod owner;
 pub mod remote;
