@@ -45,8 +45,9 @@ impl Served {
 
     fn on_postgresql() -> Served {
         let (cluster, runtime) = (Cluster::shared(), Runtime::new().unwrap());
-        let backend = Postgres::connect(&cluster.database(), Env::system());
-        let backend = Arc::new(runtime.block_on(backend).unwrap());
+        let url = cluster.database();
+        let backend = runtime.block_on(Postgres::connect(&url, Env::system()));
+        let backend = Arc::new(backend.unwrap());
         Served::start(backend, TempDir::new().unwrap(), Some(cluster), runtime)
     }
 
@@ -169,13 +170,13 @@ fn of_copies_that_start_at_once_one_goes_on() {
 fn a_lost_answer_is_read_back_and_a_late_put_of_a_deposed_start_does_not_land() {
     for served in Served::both() {
         let proxy = Proxy::start(served.address, Duration::ZERO);
-        // Every third request of this start is lost, on its way there or back.
+        // Every fifth request of this start is lost, on its way there or back.
         let mut count = 0;
         proxy.set_fates(move || {
             count += 1;
-            match count % 6 {
-                2 => Fate::LoseAnswer,
-                5 => Fate::LoseRequest,
+            match count % 10 {
+                4 => Fate::LoseAnswer,
+                9 => Fate::LoseRequest,
                 _ => Fate::Pass,
             }
         });
