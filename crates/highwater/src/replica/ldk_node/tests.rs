@@ -92,7 +92,11 @@ fn all_values_of_both_schemas_arrive_and_nothing_is_written_to_the_old_store() {
         let store = open(&remote).unwrap();
         assert_eq!((store.schema(), store.keys().count()), (schema, VALUES.len()));
         let mut read = BTreeMap::new();
-        store.read(|key, value| Ok(drop(read.insert(key.joined(), value)))).unwrap();
+        let each = |key: &LdkNodeKey, value: Vec<u8>| {
+            read.insert(key.joined(), value);
+            Ok(())
+        };
+        store.read(each).unwrap();
         assert_eq!(read, expected());
 
         let local = MemoryStore::default();
@@ -228,11 +232,14 @@ fn foreign_keys_and_a_missing_or_newer_schema_are_refused() {
     assert_eq!(kind(open(&remote)), Kind::Corrupt);
 }
 
+/// What a node does to its store.
+type Act = Box<dyn FnOnce(&MemoryRemote) + Send>;
+
 /// A node that writes while its store is read.
 struct Running {
     remote: Arc<MemoryRemote>,
     /// At which get, and what then.
-    at: Mutex<(usize, Option<Box<dyn FnOnce(&MemoryRemote) + Send>>)>,
+    at: Mutex<(usize, Option<Act>)>,
 }
 
 impl Remote for Running {
@@ -279,8 +286,7 @@ fn a_store_that_changes_while_it_is_read_is_refused_whenever_that_is() {
         let mut refused = 0;
         for at in 2..=gets {
             let manager = manager.clone();
-            let act: Box<dyn FnOnce(&MemoryRemote) + Send> =
-                Box::new(move |remote| act(remote, manager));
+            let act: Act = Box::new(move |remote| act(remote, manager));
             let at = Mutex::new((at, Some(act)));
             let remote = Arc::new(Running { remote: written(SCHEMA), at });
             let store = LdkNodeStore::open(remote, keys()).unwrap();

@@ -168,6 +168,20 @@ fn an_equal_number_of_another_history_is_not_written_over() {
 }
 
 #[test]
+fn a_put_that_arrives_late_is_known_again_whenever_it_does() {
+    for calls in 0..6 {
+        let remote = server();
+        let store = place(&remote);
+        assert!(store.put_new(1, b"one").unwrap());
+        remote.fail([Some(RemoteFault::Late(calls))]);
+        assert_eq!(store.put_new(2, b"two").unwrap_err().kind(), Kind::Unavailable);
+        assert!(store.put_new(2, b"two").unwrap(), "after {calls} calls");
+        assert!(store.put_new(3, b"three").unwrap(), "after {calls} calls");
+        assert_eq!(place(&remote).newest().unwrap(), Some((3, b"three".to_vec())));
+    }
+}
+
+#[test]
 fn a_server_that_was_set_back_is_found_out() {
     let remote = server();
     let witness = start(place(&remote), "us");
