@@ -3,6 +3,7 @@
 //! No flag has a default from the environment here: `settings` resolves flag, environment and file
 //! in one place.
 
+mod migrate;
 mod replica;
 mod vss;
 
@@ -16,6 +17,7 @@ use highwater::ids::{NodeName, Time};
 use highwater::vault::{Level, Share};
 use highwater_server::Scope;
 
+pub(crate) use migrate::ReplicaMigrateArgs;
 pub(crate) use replica::{
     ReplicaArgs, ReplicaAuth, ReplicaCommand, ReplicaFlushArgs, ReplicaOwnerCommand,
     ReplicaRestoreArgs, ReplicaStatusArgs,

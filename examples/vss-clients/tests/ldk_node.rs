@@ -2,13 +2,18 @@
 //! empty directory, from the seed alone.
 #![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ldk_node::bitcoin::Network;
+use ldk_node::lightning::io;
+use ldk_node::lightning::util::persist::{KVStore, KVStoreSync};
 use ldk_node::lightning_invoice::{Bolt11InvoiceDescription, Description};
 use ldk_node::{Builder, Node};
 use tempfile::TempDir;
@@ -19,7 +24,7 @@ use vss_client_v06::error::VssError;
 use vss_client_v06::headers::FixedHeaders;
 use vss_client_v06::types::ListKeyVersionsRequest;
 use vss_client_v06::util::retry::{ExponentialBackoffRetryPolicy, RetryPolicy as _};
-use vss_clients::{Auth, Served};
+use vss_clients::{Auth, Outcome, Served};
 
 const STORE: &str = "node";
 const USER: &str = "wallet";
@@ -55,13 +60,19 @@ async fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     stream.write_all(text.as_bytes()).await
 }
 
-/// A node on the server, in that directory.
-fn node(served: &Served, esplora: SocketAddr, dir: &Path, token: &str) -> Node {
+/// A node of that seed, in that directory.
+fn builder(esplora: SocketAddr, dir: &Path) -> Builder {
     let mut builder = Builder::new();
     builder.set_network(Network::Regtest);
     builder.set_storage_dir_path(dir.to_str().unwrap().to_owned());
     builder.set_entropy_seed_bytes(SEED);
     builder.set_chain_source_esplora(format!("http://{}", esplora), None);
+    builder
+}
+
+/// A node on the server, in that directory.
+fn node(served: &Served, esplora: SocketAddr, dir: &Path, token: &str) -> Node {
+    let builder = builder(esplora, dir);
     let headers = HashMap::from([("Authorization".to_owned(), format!("Bearer {token}"))]);
     let url = served.url().to_owned();
     builder.build_with_vss_store_and_fixed_headers(url, STORE.to_owned(), headers).unwrap()
@@ -155,4 +166,139 @@ async fn a_lightning_node_comes_back_from_its_seed_and_the_server() {
     };
     assert_eq!(names(&before), names(&after));
     peer.stop().unwrap();
+}
+
+/// What the program has made of the store, under the keys that it gave.
+struct Rows(Mutex<BTreeMap<String, Vec<u8>>>);
+
+type Answered<T> = Pin<Box<dyn Future<Output = Result<T, io::Error>> + Send>>;
+
+impl Rows {
+    /// The rows of a database, as any program reads them.
+    fn of(database: &Path) -> Rows {
+        let script = "import sqlite3, sys\n\
+            rows = sqlite3.connect(sys.argv[1]).execute(\n\
+                'select hex(key), hex(value) from highwater_data')\n\
+            for row in rows: print(' '.join(row))";
+        let output = Command::new("python3").args(["-c", script]).arg(database).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let bytes = |digits: &str| -> Vec<u8> {
+            let pairs = (0..digits.len()).step_by(2);
+            pairs.map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
+        };
+        let rows = String::from_utf8(output.stdout).unwrap();
+        let rows = rows.lines().map(|line| {
+            let (key, value) = line.split_once(' ').unwrap();
+            (String::from_utf8(bytes(key)).unwrap(), bytes(value))
+        });
+        Rows(Mutex::new(rows.collect()))
+    }
+}
+
+impl KVStoreSync for Rows {
+    fn read(&self, primary: &str, secondary: &str, key: &str) -> Result<Vec<u8>, io::Error> {
+        let rows = self.0.lock().unwrap();
+        let found = rows.get(&format!("{primary}/{secondary}/{key}"));
+        found.cloned().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, key.to_owned()))
+    }
+
+    fn write(
+        &self,
+        primary: &str,
+        secondary: &str,
+        key: &str,
+        buf: Vec<u8>,
+    ) -> Result<(), io::Error> {
+        self.0.lock().unwrap().insert(format!("{primary}/{secondary}/{key}"), buf);
+        Ok(())
+    }
+
+    fn remove(
+        &self,
+        primary: &str,
+        secondary: &str,
+        key: &str,
+        _lazy: bool,
+    ) -> Result<(), io::Error> {
+        self.0.lock().unwrap().remove(&format!("{primary}/{secondary}/{key}"));
+        Ok(())
+    }
+
+    fn list(&self, primary: &str, secondary: &str) -> Result<Vec<String>, io::Error> {
+        let place = format!("{primary}/{secondary}/");
+        let rows = self.0.lock().unwrap();
+        Ok(rows.keys().filter_map(|key| key.strip_prefix(&place)).map(str::to_owned).collect())
+    }
+}
+
+impl KVStore for Rows {
+    fn read(&self, primary: &str, secondary: &str, key: &str) -> Answered<Vec<u8>> {
+        let read = KVStoreSync::read(self, primary, secondary, key);
+        Box::pin(async move { read })
+    }
+
+    fn write(&self, primary: &str, secondary: &str, key: &str, buf: Vec<u8>) -> Answered<()> {
+        let written = KVStoreSync::write(self, primary, secondary, key, buf);
+        Box::pin(async move { written })
+    }
+
+    fn remove(&self, primary: &str, secondary: &str, key: &str, lazy: bool) -> Answered<()> {
+        let removed = KVStoreSync::remove(self, primary, secondary, key, lazy);
+        Box::pin(async move { removed })
+    }
+
+    fn list(&self, primary: &str, secondary: &str) -> Answered<Vec<String>> {
+        let listed = KVStoreSync::list(self, primary, secondary);
+        Box::pin(async move { listed })
+    }
+}
+
+/// Runs `replica migrate` on the node's store.
+fn migrate(served: &Served, database: &Path, seed: &Path, token: &Path) -> Outcome<()> {
+    let mut command = Command::new(std::env::var_os("VSS_PROGRAM").ok_or("VSS_PROGRAM")?);
+    command.args(["replica", "migrate", "--server", served.url(), "--from-store", STORE, "--json"]);
+    command.arg("--seed-file").arg(seed).arg("--token-file").arg(token).arg(database);
+    let output = command.output()?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!("{output:?}").into()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_store_that_the_node_wrote_by_itself_is_migrated() {
+    let served = Served::start(Auth::Jwt).unwrap();
+    let token = served.token(USER, 3600).unwrap();
+    let (esplora, dir) = (esplora().await, TempDir::new().unwrap());
+    let first = node(&served, esplora, &dir.path().join("first"), &token);
+    first.start().unwrap();
+    let description = Bolt11InvoiceDescription::Direct(Description::new("coffee".into()).unwrap());
+    first.bolt11_payment().receive(21_000, &description, 3600).unwrap();
+    let address = first.onchain_payment().new_address().unwrap();
+    let (node_id, payments) = (first.node_id(), first.list_payments());
+    first.stop().unwrap();
+    drop(first);
+    let before = kept(&served, &token).await;
+
+    let file = |name: &str| dir.path().join(name);
+    std::fs::write(file("seed"), SEED).unwrap();
+    std::fs::write(file("other-seed"), PEER_SEED).unwrap();
+    std::fs::write(file("token"), &token).unwrap();
+    let denied = migrate(&served, &file("none"), &file("other-seed"), &file("token"));
+    assert!(denied.unwrap_err().to_string().contains("denied"));
+    assert!(!file("none").exists());
+    migrate(&served, &file("node.sqlite"), &file("seed"), &file("token")).unwrap();
+    assert_eq!(kept(&served, &token).await, before, "nothing is written to the old store");
+
+    let rows = Rows::of(&file("node.sqlite"));
+    let keys: Vec<String> = rows.0.lock().unwrap().keys().cloned().collect();
+    // All but the one that says which schema the store has.
+    assert_eq!(keys.len(), before.len() - 1, "{keys:?}");
+    assert!(keys.contains(&"//manager".to_owned()), "{keys:?}");
+    let second = builder(esplora, &file("second")).build_with_store(Arc::new(rows)).unwrap();
+    assert_eq!((second.node_id(), second.list_payments()), (node_id, payments));
+    // The wallet knows that it has given that address away.
+    assert_ne!(second.onchain_payment().new_address().unwrap(), address);
+    second.start().unwrap();
+    second.stop().unwrap();
 }

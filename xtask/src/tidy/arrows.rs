@@ -16,7 +16,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ("durable", &["error"]),
     ("node", &["error", "ids", "env"]),
     ("kit", &["error", "ids", "env", "durable", "node", "vault"]),
-    ("guard", &["error", "ids", "env", "control", "durable", "node", "vault"]),
+    // `guard` wraps the witness's places, which `vault` and `replica` know how to keep.
+    ("guard", &["error", "ids", "env", "control", "durable", "node", "vault", "replica"]),
     ("engine", &["error", "ids", "env", "control"]),
     ("vault", &["error", "ids", "env", "control", "direct", "engine::records"]),
     (

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Deserialize;
 
-use super::KeyArgs;
+use super::{KeyArgs, ReplicaMigrateArgs};
 use crate::values;
 
 /// What is done with a replica.
@@ -21,6 +21,11 @@ pub(crate) enum ReplicaCommand {
     /// It appears once all of it was read and verified, or not at all. A restore that was interrupted goes
     /// on when it is asked for again.
     Restore(ReplicaRestoreArgs),
+    /// Fill a new database from a store that ldk-node has written to a server by itself
+    ///
+    /// The node must not run, and must never run on the old store again; nothing is written there. The
+    /// database appears once all of it was read and verified, or not at all.
+    Migrate(ReplicaMigrateArgs),
     /// Show, give up or take over the right to write
     #[command(subcommand)]
     Owner(ReplicaOwnerCommand),

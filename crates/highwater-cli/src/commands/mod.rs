@@ -19,6 +19,7 @@ pub(crate) mod prune;
 pub(crate) mod pull;
 pub(crate) mod recover;
 pub(crate) mod replica;
+mod replica_migrate;
 pub(crate) mod restore;
 pub(crate) mod rollback;
 pub(crate) mod run;

@@ -23,6 +23,8 @@ use crate::context::Context;
 use crate::keys::KeySource;
 use crate::{format, places};
 
+use super::replica_migrate;
+
 pub(crate) fn run(context: &Context, command: &ReplicaCommand) -> Result<Answer> {
     match command {
         ReplicaCommand::Status(args) => status(context, args),
@@ -30,6 +32,7 @@ pub(crate) fn run(context: &Context, command: &ReplicaCommand) -> Result<Answer>
             flush(context, args)
         }
         ReplicaCommand::Restore(args) => restore(context, args, None),
+        ReplicaCommand::Migrate(args) => replica_migrate::run(context, args),
         ReplicaCommand::Owner(ReplicaOwnerCommand::Show(args)) => show(context, args),
         ReplicaCommand::Owner(ReplicaOwnerCommand::TakeOver(args)) => {
             restore(context, &args.restore, Some(&args.reason))
@@ -79,7 +82,7 @@ pub(super) fn connection(
     Ok((keys, server))
 }
 
-fn read_token(file: &Path) -> Result<Zeroizing<String>> {
+pub(super) fn read_token(file: &Path) -> Result<Zeroizing<String>> {
     let name = places::text(file);
     let text = std::fs::read_to_string(file)
         .map_err(|error| Error::io("reading the token", error).entry(&name))?;

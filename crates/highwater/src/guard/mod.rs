@@ -17,6 +17,8 @@ pub use latch::{Cause, Latch, Recorded, Released, Withheld};
 pub use list::{Held, HeldState, Standing, list, standing, wait, wait_to_start, words};
 pub use release::{Which, release};
 pub use store::{Adapter, ChannelRecord, GuardedStore, Phase};
+#[cfg(feature = "replica")]
+pub use witness::VssWitness;
 #[cfg(any(test, feature = "conformance"))]
 pub use witness::conformance as witness_conformance;
 pub use witness::{

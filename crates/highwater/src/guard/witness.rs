@@ -14,6 +14,8 @@ use crate::ids::{NodeName, PutId, Time};
 pub use crate::vault::witness::{WitnessEntry, WitnessOff, WitnessRecord};
 pub use memory::{MemoryWitness, PutFault};
 pub use vault::VaultWitness;
+#[cfg(feature = "replica")]
+pub use vss::VssWitness;
 
 mod change;
 #[cfg(any(test, feature = "conformance"))]
@@ -21,6 +23,8 @@ pub mod conformance;
 mod line;
 mod memory;
 mod vault;
+#[cfg(feature = "replica")]
+mod vss;
 
 use change::Change;
 use line::Line;

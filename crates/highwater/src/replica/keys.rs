@@ -180,16 +180,7 @@ impl ReplicaKeys {
 
     /// Seals a small document under its name.
     pub(super) fn seal_document(&self, name: &str, plain: &[u8]) -> Result<Vec<u8>> {
-        let nonce = random::<NONCE_LEN>()?;
-        let mut body = plain.to_vec();
-        self.head
-            .seal_in_place_append_tag(
-                Nonce::assume_unique_for_key(nonce),
-                self.aad(b"hwr1 document", name),
-                &mut body,
-            )
-            .map_err(|_| Error::bug("a document is too long to be sealed"))?;
-        Ok([&[FORMAT], nonce.as_slice(), &body].concat())
+        seal_document(&self.head, self.aad(b"hwr1 document", name), plain)
     }
 
     /// Opens a document.
@@ -197,20 +188,34 @@ impl ReplicaKeys {
     /// # Errors
     /// Denied where it was sealed under other keys, or under another name.
     pub(super) fn open_document(&self, name: &str, sealed: &[u8]) -> Result<Vec<u8>> {
-        let denied = || {
-            Error::denied("these keys don't open what is on the server")
-                .entry(name)
-                .hint("is it the right mnemonic, and the right store?")
-        };
-        let (head, body) = sealed.split_at_checked(DOCUMENT_HEAD).ok_or_else(denied)?;
-        let (format, nonce) = head.split_first().ok_or_else(denied)?;
-        check_format(*format, name)?;
-        let nonce = <[u8; NONCE_LEN]>::try_from(nonce).map_err(|_| denied())?;
-        let mut body = body.to_vec();
-        let aad = self.aad(b"hwr1 document", name);
-        let nonce = Nonce::assume_unique_for_key(nonce);
-        let plain = self.head.open_in_place(nonce, aad, &mut body).map_err(|_| denied())?;
-        Ok(plain.to_vec())
+        open_document(&self.head, self.aad(b"hwr1 document", name), name, sealed)
+    }
+
+    /// Seals a state of a witness's object, under the key of the start that the object is named after.
+    pub(super) fn seal_witness(
+        &self,
+        id: &[u8; EPOCH_BYTES],
+        name: &str,
+        plain: &[u8],
+    ) -> Result<Vec<u8>> {
+        seal_document(&self.witness(id)?, self.aad(b"hwr1 witness", name), plain)
+    }
+
+    /// Opens a state of a witness's object.
+    ///
+    /// # Errors
+    /// As [`ReplicaKeys::open_document`].
+    pub(super) fn open_witness(
+        &self,
+        id: &[u8; EPOCH_BYTES],
+        name: &str,
+        sealed: &[u8],
+    ) -> Result<Vec<u8>> {
+        open_document(&self.witness(id)?, self.aad(b"hwr1 witness", name), name, sealed)
+    }
+
+    fn witness(&self, id: &[u8; EPOCH_BYTES]) -> Result<LessSafeKey> {
+        aes(&derive(&*self.root, &[b"hwr1 witness", id]))
     }
 
     fn value_aad(&self, name: &str, epoch: &[u8; EPOCH_BYTES], seq: u64) -> Aad<Vec<u8>> {
@@ -229,6 +234,35 @@ impl ReplicaKeys {
         }
         Aad::from(bytes)
     }
+}
+
+fn seal_document(key: &LessSafeKey, aad: Aad<Vec<u8>>, plain: &[u8]) -> Result<Vec<u8>> {
+    let nonce = random::<NONCE_LEN>()?;
+    let mut body = plain.to_vec();
+    key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut body)
+        .map_err(|_| Error::bug("a document is too long to be sealed"))?;
+    Ok([&[FORMAT], nonce.as_slice(), &body].concat())
+}
+
+fn open_document(
+    key: &LessSafeKey,
+    aad: Aad<Vec<u8>>,
+    name: &str,
+    sealed: &[u8],
+) -> Result<Vec<u8>> {
+    let denied = || {
+        Error::denied("these keys don't open what is on the server")
+            .entry(name)
+            .hint("is it the right mnemonic, and the right store?")
+    };
+    let (head, body) = sealed.split_at_checked(DOCUMENT_HEAD).ok_or_else(denied)?;
+    let (format, nonce) = head.split_first().ok_or_else(denied)?;
+    check_format(*format, name)?;
+    let nonce = <[u8; NONCE_LEN]>::try_from(nonce).map_err(|_| denied())?;
+    let mut body = body.to_vec();
+    let nonce = Nonce::assume_unique_for_key(nonce);
+    let plain = key.open_in_place(nonce, aad, &mut body).map_err(|_| denied())?;
+    Ok(plain.to_vec())
 }
 
 fn check_format(format: u8, name: &str) -> Result<()> {

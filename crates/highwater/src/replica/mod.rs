@@ -19,6 +19,7 @@ mod inspect;
 mod keys;
 #[cfg(feature = "ldk")]
 pub mod ldk;
+pub mod ldk_node;
 pub mod local;
 mod owner;
 mod relation;
@@ -28,6 +29,7 @@ mod shared;
 mod store;
 #[cfg(test)]
 mod tests;
+mod witness;
 
 pub use class::{Carried, Class, Classes};
 pub use head::HeadState;
@@ -38,3 +40,4 @@ pub use owner::{Permissions, Started};
 pub use relation::{LocalView, Relation, compare, local_view};
 pub use remote::Remote;
 pub use store::{Bound, ReplicaBuilder, ReplicaStatus, ReplicatedStore, Write};
+pub(crate) use witness::WitnessObject;

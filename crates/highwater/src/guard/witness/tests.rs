@@ -8,6 +8,8 @@ mod faults;
 mod line;
 mod model;
 mod races;
+#[cfg(feature = "replica")]
+mod vss;
 
 /// A clock that stands: pauses take no time.
 struct Still;
