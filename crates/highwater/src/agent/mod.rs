@@ -214,7 +214,7 @@ impl AgentBuilder {
             state: Mutex::new(shared),
             wake: Condvar::new(),
             writing: Mutex::default(),
-            _lock: lock,
+            lock,
         });
         let thread = std::thread::Builder::new()
             .name(format!("highwater-{}", worker.node))
@@ -282,6 +282,7 @@ impl Inner {
         if let Some(thread) = thread.take() {
             // The thread catches its panics.
             let _ = thread.join();
+            self.worker.unlock();
         }
     }
 }
@@ -433,8 +434,8 @@ impl Agent {
         self.0.worker.set_rules(rules, retention)
     }
 
-    /// Cancels what runs, and waits until it has ended: hooks are not called after that, and nothing can
-    /// be begun. From a hook it does not wait. Who calls it must not hold what a hook waits for.
+    /// Cancels what runs, and waits until it has ended: hooks are not called after that, nothing can be
+    /// begun, and another agent can work with the data directory. From a hook it does not wait. Who calls it must not hold what a hook waits for.
     pub fn stop(&self) {
         self.0.stop();
     }

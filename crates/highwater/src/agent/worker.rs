@@ -55,7 +55,7 @@ pub(super) struct Worker {
     pub(super) wake: Condvar,
     /// Held by who writes to the history what waits for it.
     pub(super) writing: Mutex<()>,
-    pub(super) _lock: File,
+    pub(super) lock: File,
 }
 
 /// What the threads share.
@@ -347,6 +347,13 @@ impl Worker {
             Some(max) => drop(self.wake.wait_timeout_while(shared, max, active)),
         }
         self.operation(id)
+    }
+
+    /// Lets another agent work with the data directory, once the thread has ended: somebody may still hold
+    /// this one, to read what it did.
+    pub(super) fn unlock(&self) {
+        // What can't be unlocked is when the last of them is dropped.
+        let _ = flock(&self.lock, FlockOperation::Unlock);
     }
 
     /// Lets the thread end once what runs has ended.

@@ -280,3 +280,18 @@ fn what_an_agent_writes_is_never_captured_and_no_node_directory_is_made() {
     let names: Vec<String> = entries.map(|entry| entry.path.to_string()).collect();
     assert_eq!(names, ["state.sqlite"]);
 }
+
+#[test]
+fn a_stopped_agent_lets_another_one_begin_while_somebody_still_reads_it() {
+    let place = Place::new();
+    let first = place.builder().start().unwrap();
+    let reader = first.clone();
+    assert_eq!(place.builder().start().err().unwrap().kind(), Kind::Conflict);
+    first.stop();
+    let second = place.builder().start().unwrap();
+    assert!(reader.operations(10).unwrap().is_empty());
+    drop((first, reader));
+    // The end of the first one takes nothing from the second.
+    assert_eq!(place.builder().start().err().unwrap().kind(), Kind::Conflict);
+    second.stop();
+}
