@@ -246,6 +246,7 @@ impl Start<'_> {
         if let Some(known) = self.book.head()? {
             held.head.epoch = held.head.epoch.max(known.head.epoch);
             held.head.seq = 0;
+            held.head.breaks = known.head.breaks;
         }
         if first {
             held.head.sum = Sum::default();
@@ -276,7 +277,7 @@ impl Start<'_> {
         Ok((sender, if filling { Started::Filling } else { Started::Resumed }))
     }
 
-    fn take_and_hydrate(&self, placed: Placed) -> Result<(Sender, Started)> {
+    fn take_and_hydrate(&self, mut placed: Placed) -> Result<(Sender, Started)> {
         let reason = self.permissions.take_over.as_deref();
         if placed.head.state != HeadState::Released && reason.is_none() {
             return Err(Error::fenced(format!(
@@ -287,6 +288,7 @@ impl Start<'_> {
                 "where that one is gone for good, take over with a reason; it fails at its next write",
             ));
         }
+        placed.head.add_break();
         let mut sender = self.sender(placed)?;
         // From here on the store is one that has to be hydrated, whatever becomes of this process.
         self.book.begin_hydration()?;
@@ -330,6 +332,7 @@ impl Start<'_> {
             sum: Sum::default(),
             state: HeadState::Open,
             reason: None,
+            breaks: Vec::new(),
         };
         Placed { name: head::name_of(&[0; 16]), head }
     }

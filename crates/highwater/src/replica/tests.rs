@@ -10,6 +10,7 @@ use crate::error::{Kind, Result};
 use std::sync::Arc;
 use std::time::Duration;
 
+mod points;
 mod simulation;
 
 /// A way to change what a server holds.
