@@ -17,8 +17,8 @@ use highwater::vault::{Level, Share};
 use highwater_server::Scope;
 
 pub(crate) use replica::{
-    ReplicaArgs, ReplicaAuth, ReplicaCommand, ReplicaFlushArgs, ReplicaOwnerCommand,
-    ReplicaRestoreArgs, ReplicaStatusArgs,
+    FilesOfVaultArgs, ReplicaArgs, ReplicaAuth, ReplicaCommand, ReplicaFlushArgs,
+    ReplicaOwnerCommand, ReplicaRestoreArgs, ReplicaStatusArgs,
 };
 pub(crate) use vss::{
     VssAuth, VssCommand, VssDatabaseArgs, VssHistoryCommand, VssHistoryListArgs,

@@ -20,6 +20,7 @@ pub(crate) mod pull;
 pub(crate) mod recover;
 pub(crate) mod replica;
 pub(crate) mod restore;
+mod reunite;
 pub(crate) mod rollback;
 pub(crate) mod run;
 pub(crate) mod serve;

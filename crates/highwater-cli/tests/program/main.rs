@@ -49,6 +49,8 @@ mod prune;
 mod pull;
 #[cfg(test)]
 mod replica;
+#[cfg(test)]
+mod reunite;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod scene;
