@@ -150,7 +150,7 @@ pub(crate) struct FilesOfVaultArgs {
     #[arg(long, value_name = "UID:GID", value_parser = values::owner, requires = "vault")]
     pub(crate) owner: Option<(u32, u32)>,
     /// Where no snapshot fits: a directory with the database alone, by this name
-    #[arg(long, value_name = "NAME", requires = "vault")]
+    #[arg(long, value_name = "FILE", requires = "vault", conflicts_with = "snapshot")]
     pub(crate) keys_only: Option<String>,
     /// The node that was backed up runs nowhere and never will again, and how that is known: recorded
     #[arg(long, value_name = "TEXT", requires = "vault",

@@ -17,6 +17,7 @@ use crate::durable;
 use crate::engine::{Consistency, EngineKind};
 use crate::error::{Error, Result};
 use crate::ids::{RelPath, RestoreId, SnapshotId};
+use crate::node::NodeFile;
 use crate::vault::manifest::PartRecord;
 
 /// The only format of [`State`].
@@ -175,6 +176,11 @@ pub(crate) fn waiting(target: &Path) -> Result<Option<State>> {
         }
     }
     Ok(None)
+}
+
+/// Whether the node directory is what came of it.
+pub(crate) fn is_made(target: &Path, state: &State) -> Result<bool> {
+    Ok(NodeFile::read(target)?.is_some_and(|node| node.restore == Some(state.restore)))
 }
 
 /// Nobody may have the node directory open: asked before the store on the server is taken.
