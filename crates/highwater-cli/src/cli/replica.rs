@@ -21,7 +21,7 @@ pub(crate) enum ReplicaCommand {
     /// It appears once all of it was read and verified, or not at all. A restore that was interrupted goes
     /// on when it is asked for again. With --vault the files come from the snapshot of the same store that
     /// is nearest to the server's last write, and what is not of one instant is told.
-    Restore(ReplicaRestoreArgs),
+    Restore(Box<ReplicaRestoreArgs>),
     /// Show, give up or take over the right to write
     #[command(subcommand)]
     Owner(ReplicaOwnerCommand),
@@ -37,7 +37,7 @@ pub(crate) enum ReplicaOwnerCommand {
     /// Fill a new database from the server, and take it from who has it
     ///
     /// That one fails at its next write.
-    TakeOver(ReplicaTakeOverArgs),
+    TakeOver(Box<ReplicaTakeOverArgs>),
 }
 
 /// A server, a store on it, and the keys.

@@ -13,6 +13,9 @@ pub type PointHook = Arc<
         + Sync,
 >;
 
+/// Where stores stand, by part name.
+type Told = Vec<(String, ReplicaPoint)>;
+
 /// What the hooks said before the databases were taken.
 pub(super) struct Points<'a> {
     hooks: &'a [(String, PointHook)],
@@ -38,7 +41,7 @@ impl<'a> Points<'a> {
 
     /// Asks again: a store that has not moved stands, in what was taken meanwhile, where it said. What
     /// is said of those that have moved is a warning.
-    pub(super) fn settle(self) -> Result<(Vec<(String, ReplicaPoint)>, Vec<String>)> {
+    pub(super) fn settle(self) -> Result<(Told, Vec<String>)> {
         let after = answers(self.hooks)?;
         let (mut points, mut warnings) = (Vec::new(), Vec::new());
         for (((name, _), before), after) in self.hooks.iter().zip(self.before).zip(after) {
