@@ -19,8 +19,8 @@ use highwater_server::Scope;
 
 pub(crate) use migrate::ReplicaMigrateArgs;
 pub(crate) use replica::{
-    ReplicaArgs, ReplicaAuth, ReplicaCommand, ReplicaFlushArgs, ReplicaOwnerCommand,
-    ReplicaRestoreArgs, ReplicaStatusArgs,
+    FilesOfVaultArgs, ReplicaArgs, ReplicaAuth, ReplicaCommand, ReplicaFlushArgs,
+    ReplicaOwnerCommand, ReplicaRestoreArgs, ReplicaStatusArgs,
 };
 pub(crate) use vss::{
     VssAuth, VssCommand, VssDatabaseArgs, VssHistoryCommand, VssHistoryListArgs,

@@ -144,6 +144,10 @@ fault_points! {
     RestoreKeep = "restore.keep",
     /// The old directory is put aside; the journal still stands.
     RestoreDone = "restore.done",
+    /// A replicated store is hydrated and ours; nothing of the node directory is staged.
+    PairHydrated = "pair.hydrated",
+    /// The staged files have the replicated store; nothing is exchanged.
+    PairFilled = "pair.filled",
     /// Some channels of a node are marked stale, not all.
     GuardMark = "guard.mark",
     /// A latch is written, and not yet under its name.

@@ -108,6 +108,20 @@ id16!(
 );
 
 id16!(
+    /// A replicated store: from its keys, of which it tells nothing.
+    StoreId
+);
+
+impl StoreId {
+    /// From what a store keeps to tell its keys from others.
+    pub fn of_check(check: &[u8]) -> StoreId {
+        let key = blake3::derive_key("highwater 2026 id of a replicated store", check);
+        let (id, _) = key.split_first_chunk().expect("32 bytes hold 16");
+        StoreId(*id)
+    }
+}
+
+id16!(
     /// One put of a witness's record: two copies of one process never put the same.
     PutId
 );

@@ -25,6 +25,8 @@ mod node;
 #[cfg(feature = "replica")]
 pub mod replica;
 pub mod restore;
+#[cfg(all(feature = "replica", feature = "sqlite"))]
+pub mod reunite;
 pub mod vault;
 
 pub use control::Control;

@@ -6,7 +6,7 @@ use super::{Problem, Tree};
 const SOURCE: &str = "crates/highwater/src/";
 
 /// What each module of the library may use besides itself. `vault` takes from `engine` only the
-/// records that a manifest is made of.
+/// records that a manifest is made of, as do `replica` and `reunite`.
 const MODULES: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("ids", &["error", "env"]),
@@ -29,7 +29,22 @@ const MODULES: &[(&str, &[&str])] = &[
     ),
     ("archive", &["error", "ids", "env", "control", "direct", "durable", "vault"]),
     ("backup", &["error", "ids", "env", "control", "node", "guard", "engine", "vault"]),
-    ("replica", &["error", "ids", "env"]),
+    ("replica", &["error", "ids", "env", "engine::records"]),
+    (
+        "reunite",
+        &[
+            "error",
+            "ids",
+            "env",
+            "control",
+            "durable",
+            "guard",
+            "engine::records",
+            "vault",
+            "replica",
+            "restore",
+        ],
+    ),
     (
         "restore",
         &[
@@ -39,9 +54,17 @@ const MODULES: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The records of `engine` that `vault` may name.
-const RECORDS: &[&str] =
-    &["Barrier", "Consistency", "EngineKind", "EntryType", "Identity", "Metadata", "Units"];
+/// The records of `engine` that a module may name which knows of no engine.
+const RECORDS: &[&str] = &[
+    "Barrier",
+    "Consistency",
+    "EngineKind",
+    "EntryType",
+    "Identity",
+    "Metadata",
+    "ReplicaPoint",
+    "Units",
+];
 
 /// What the root of the crate re-exports, and from where.
 const ROOT: &[(&str, &str)] = &[

@@ -21,6 +21,7 @@ pub(crate) mod recover;
 pub(crate) mod replica;
 mod replica_migrate;
 pub(crate) mod restore;
+mod reunite;
 pub(crate) mod rollback;
 pub(crate) mod run;
 pub(crate) mod serve;

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use highwater::engine::EngineKind;
-use highwater::vault::SlotInfo;
-use highwater::vault::manifest::Mark;
+use highwater::engine::{EngineKind, ReplicaPoint};
+use highwater::vault::manifest::{Mark, PartRecord};
+use highwater::vault::{Manifest, SlotInfo};
 use serde_json::{Value, json};
 
 use crate::format;
@@ -43,6 +43,24 @@ pub(super) fn marks(marks: &BTreeMap<String, Mark>) -> Value {
 /// The names of the marks that the caller claimed, that no barrier captured.
 pub(super) fn claimed(marks: &BTreeMap<String, Mark>) -> Value {
     marks.iter().filter(|(_, mark)| mark.claimed).map(|(name, _)| json!(name)).collect()
+}
+
+/// Where the replicated stores of a snapshot stood, part by part.
+pub(super) fn points(manifest: &Manifest) -> Value {
+    let point = |part: &PartRecord| {
+        let ReplicaPoint { store, epoch, seq, acknowledged } = part.replica?;
+        Some(json!({
+            "part": part.name, "store": store, "epoch": epoch, "seq": seq,
+            "acknowledged": acknowledged,
+        }))
+    };
+    manifest.parts.iter().filter_map(point).collect()
+}
+
+/// One of them on a line.
+pub(super) fn point_line(part: &str, point: &ReplicaPoint) -> String {
+    let ReplicaPoint { epoch, seq, acknowledged, .. } = point;
+    format!("{part}: write {seq} of epoch {epoch}, {acknowledged} on the server")
 }
 
 /// The marks on one line.

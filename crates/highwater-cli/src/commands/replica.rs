@@ -6,14 +6,16 @@ use std::sync::Arc;
 use highwater::replica::local::SqliteStore;
 use highwater::replica::remote::{VssAuth, VssBuilder, VssRemote};
 use highwater::replica::{
-    HeadState, Holder, LocalState, Permissions, ReplicaKeys, ReplicatedStore, Started, holder,
-    local_state, remembers,
+    HeadState, Holder, LocalState, Permissions, ReplicaKeys, ReplicatedStore, Started,
+    ahead_of_manager, holder, local_state, remembers,
 };
+use highwater::reunite::refuse_closing;
 use highwater::vault::Secret;
 use highwater::{Env, Error, Result};
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::reunite;
 use crate::answer::Answer;
 use crate::cli::{
     ReplicaArgs, ReplicaAuth, ReplicaCommand, ReplicaFlushArgs, ReplicaOwnerCommand,
@@ -174,6 +176,9 @@ fn flush(context: &Context, args: &ReplicaFlushArgs) -> Result<Answer> {
 }
 
 fn restore(context: &Context, args: &ReplicaRestoreArgs, reason: Option<&str>) -> Result<Answer> {
+    if args.files.vault.is_some() {
+        return reunite::run(context, args, connect(context, &args.replica)?, reason);
+    }
     if args.output.exists() {
         return Err(Error::conflict("the database exists")
             .entry(places::text(&args.output))
@@ -183,7 +188,8 @@ fn restore(context: &Context, args: &ReplicaRestoreArgs, reason: Option<&str>) -
     // It remembers that the store is ours, so it stays where it is until all is read.
     let staging = beside(&args.output)?;
     let local = Arc::new(SqliteStore::open(&staging)?);
-    let opened = ReplicatedStore::builder(local, Arc::new(remote), keys)
+    let remote = Arc::new(remote);
+    let opened = ReplicatedStore::builder(local.clone(), remote.clone(), keys.clone())
         .owner(context.who())
         .env(context.env().clone())
         .permissions(Permissions {
@@ -201,7 +207,13 @@ fn restore(context: &Context, args: &ReplicaRestoreArgs, reason: Option<&str>) -
         }
     };
     let status = store.status()?;
+    let closing = match args.accept_closing_channels {
+        true => Vec::new(),
+        false => ahead_of_manager(&*local, &*remote, &keys)?,
+    };
     store.stop()?;
+    drop(local);
+    refuse_closing(&closing)?;
     SqliteStore::move_to(&staging, &args.output)?;
     let bytes = match started {
         Started::Hydrated { bytes, .. } => bytes,

@@ -26,7 +26,8 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<Answer> {
         owner: args.owner,
         schema: args.schema,
         adapter: None,
-        original_gone: original_gone(context, args)?,
+        original_gone: original_gone(context, args.original_gone.as_deref())?,
+        hydrated: None,
     };
     let plan = restore::plan(&vault, &node_dir, &options)?;
     if args.plan {
@@ -71,8 +72,8 @@ fn source(context: &Context, args: &RestoreArgs) -> Result<Source> {
 }
 
 /// The operator's statement, with who made it and when.
-fn original_gone(context: &Context, args: &RestoreArgs) -> Result<Option<Released>> {
-    let Some(reason) = args.original_gone.as_deref().map(str::trim) else { return Ok(None) };
+pub(super) fn original_gone(context: &Context, reason: Option<&str>) -> Result<Option<Released>> {
+    let Some(reason) = reason.map(str::trim) else { return Ok(None) };
     if reason.is_empty() {
         return Err(Error::input("--original-gone says nothing")
             .hint("say how it is known that the node runs nowhere else"));

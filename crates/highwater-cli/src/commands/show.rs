@@ -52,6 +52,7 @@ fn part_document(part: &PartRecord) -> Value {
         "engine": part.engine,
         "engine_version": part.engine_version,
         "consistency": part.consistency,
+        "replica": part.replica,
         "files": part.files(),
         "bytes": part.bytes(),
     })
@@ -80,6 +81,11 @@ fn human(info: &SnapshotInfo) -> String {
             GuardKind::Databases => "a restore withholds the databases",
         };
         fields.push(("guarded", what.to_owned()));
+    }
+    for part in &manifest.parts {
+        if let Some(point) = &part.replica {
+            fields.push(("replica", record::point_line(&part.name, point)));
+        }
     }
     if !manifest.marks.is_empty() {
         fields.push(("marks", record::mark_line(&manifest.marks)));

@@ -52,5 +52,6 @@ fn document(info: &SnapshotInfo) -> Value {
         "level": info.level,
         "marks": record::marks(&manifest.marks),
         "tags": manifest.tags,
+        "replica": record::points(manifest),
     })
 }

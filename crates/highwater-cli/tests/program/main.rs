@@ -51,6 +51,8 @@ mod pull;
 mod replica;
 #[cfg(test)]
 mod replica_migrate;
+#[cfg(test)]
+mod reunite;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod scene;

@@ -83,6 +83,10 @@ pub(super) struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     pub(super) fn of(task: &Task<'_>, captured: &Captured) -> Result<Draft<'a>> {
+        let told = |name: &str| {
+            let mut points = captured.points.iter();
+            points.find(|(part, _)| part == name).map(|(_, point)| *point)
+        };
         let describe = |part: &dyn PartCapture| {
             let found = captured.layout.parts.iter().find(|found| found.name == part.name());
             PartRecord {
@@ -91,6 +95,7 @@ impl<'a> Draft<'a> {
                 root: found.map_or_else(RelPath::root, |found| found.root.clone()),
                 engine_version: part.engine_version(),
                 consistency: part.consistency(),
+                replica: part.replica().or_else(|| told(part.name())),
                 entries: part.entries().iter().map(entry_record).collect(),
             }
         };

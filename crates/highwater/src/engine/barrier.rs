@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::points::Points;
 use super::{
     Barrier, CaptureOptions, Captured, EngineKind, FoundPart, Layout, PartCapture, Refusal, files,
     freeze, others, rocksdb,
@@ -22,7 +23,7 @@ pub(super) fn refused(refusal: &Refusal) -> Error {
 pub(super) fn capture(layout: &Layout, options: &CaptureOptions, env: &Env) -> Result<Captured> {
     freeze::collect(layout)?;
     if let Some(freeze) = &options.freeze {
-        if options.hold.is_some() || !options.hooks.is_empty() {
+        if options.hold.is_some() || !options.hooks.is_empty() || !options.points.is_empty() {
             return Err(Error::input(
                 "a node is captured by its hooks or by a freeze, not by both",
             ));
@@ -65,6 +66,7 @@ fn take(
     }
     allowed(barrier, databases, options)?;
 
+    let points = Points::ask(&options.points, layout)?;
     let mut slots: Vec<Option<Box<dyn PartCapture>>> = layout.parts.iter().map(|_| None).collect();
     let mut pause = Duration::ZERO;
     for (slot, part) in slots.iter_mut().zip(&layout.parts) {
@@ -92,6 +94,7 @@ fn take(
             *slot = Some(capture);
         }
     }
+    let (points, moved) = points.settle()?;
     let time = env.now();
     for (slot, part) in slots.iter_mut().zip(&layout.parts) {
         if part.engine == EngineKind::Files {
@@ -100,9 +103,9 @@ fn take(
     }
     let parts: Option<Vec<_>> = slots.into_iter().collect();
     let parts = parts.ok_or_else(|| Error::bug("a part was captured by no engine"))?;
-    let warnings = warnings(barrier, databases);
+    let warnings = warnings(barrier, databases).into_iter().chain(moved).collect();
     let layout = layout.clone();
-    Ok(Captured { parts, layout, barrier, time, pause, marks, warnings })
+    Ok(Captured { parts, layout, barrier, time, pause, marks, points, warnings })
 }
 
 /// The instant that all databases share, of which so many have a hook and so many are SQLite's,

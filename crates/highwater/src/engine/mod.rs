@@ -13,11 +13,14 @@ mod lock;
 mod metadata;
 pub(crate) use metadata::read as metadata_of;
 mod others;
+mod points;
 mod process;
 mod rocksdb;
 mod scratch;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+
+pub use points::PointHook;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,7 +29,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::ids::{RelPath, Time};
+use crate::ids::{RelPath, StoreId, Time};
 
 /// What keeps a part's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -172,6 +175,9 @@ pub struct CaptureOptions {
     /// Checkpoint hooks, by part name. With several, the node holds its writes until the last one
     /// has run: that makes the instant which its databases share.
     pub hooks: Vec<(String, CheckpointHook)>,
+    /// What tells where the replicated stores of parts stand, by part name: for databases that can't
+    /// be asked from outside. SQLite is.
+    pub points: Vec<(String, PointHook)>,
     /// Several databases without a common instant are accepted.
     pub allow_no_barrier: bool,
     /// How long a writer in rollback-journal mode may be kept waiting; `None`: 30 seconds.
@@ -245,6 +251,20 @@ pub struct Identity {
     pub engine: String,
 }
 
+/// Where the replicated store of a part stood at the barrier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplicaPoint {
+    /// Which store.
+    pub store: StoreId,
+    /// The number of its last ownership.
+    pub epoch: u64,
+    /// The last write that is among its values.
+    pub seq: u64,
+    /// The last write that the server was known to have.
+    pub acknowledged: u64,
+}
+
 /// One entry of a part, as captured.
 #[derive(Clone, Debug)]
 pub struct SourceEntry {
@@ -288,6 +308,11 @@ pub trait PartCapture: Send {
     /// How it is made consistent.
     fn consistency(&self) -> Consistency;
 
+    /// Where the replicated store in it stood, where there is one that can be asked.
+    fn replica(&self) -> Option<ReplicaPoint> {
+        None
+    }
+
     /// Whether it keeps a writer of the node waiting, or the node from starting, until it is finished.
     fn holds_up(&self) -> bool {
         self.consistency() == Consistency::Offline
@@ -329,6 +354,8 @@ pub struct Captured {
     pub pause: std::time::Duration,
     /// The marks that the node told at the barrier.
     pub marks: BTreeMap<String, u64>,
+    /// Where replicated stores stood, by part name, as the node told.
+    pub points: Vec<(String, ReplicaPoint)>,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }

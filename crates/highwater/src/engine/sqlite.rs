@@ -10,6 +10,7 @@ mod barrier;
 mod check;
 mod failure;
 mod image;
+mod point;
 mod source;
 mod stamp;
 #[cfg(test)]

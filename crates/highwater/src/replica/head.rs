@@ -14,6 +14,9 @@ const PARTS: &str = "p.";
 /// There from the first owner on, put with version 0, so that two first owners can't both win.
 pub(super) const ROOT: &str = "root";
 
+/// A head remembers so many owners that were replaced.
+const BREAKS_MAX: usize = 64;
+
 /// What a head says of the values beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -50,6 +53,9 @@ pub(super) struct Head {
     /// A transaction that no put takes: which parts of it lie beside the values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) parts: Option<Parts>,
+    /// Where owners were replaced by what the server had of theirs, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) breaks: Vec<Break>,
 }
 
 /// Parts of a transaction on the server, each a value of its own.
@@ -71,6 +77,28 @@ impl Parts {
     /// The name of a part on the server.
     pub(super) fn name(&self, number: u64) -> String {
         format!("{PARTS}{}.{number}", hex::encode(self.id))
+    }
+}
+
+/// An owner of this epoch, or an earlier one, may have written more than this: the server never had it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Break {
+    /// The epoch of the owner that was replaced.
+    pub epoch: u64,
+    /// The last write of that owner's that the server had.
+    pub seq: u64,
+}
+
+impl Head {
+    /// Where the next owner begins with what the server has, not with the store of the last one.
+    pub(super) fn add_break(&mut self) {
+        self.breaks.push(Break { epoch: self.epoch, seq: self.seq });
+        // Two of the oldest in one: epochs between them are held to the earlier write.
+        if self.breaks.len() > BREAKS_MAX {
+            let oldest = self.breaks.remove(0);
+            self.breaks[0].seq = oldest.seq;
+        }
     }
 }
 

@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::book::Book;
-use super::head::{Head, HeadState};
+use super::book::{Book, Way};
+use super::head::{Break, Head, HeadState};
 use super::hydrate::find_head;
 use super::keys::ReplicaKeys;
 use super::local::LocalStore;
 use super::remote::Remote;
+use crate::engine::ReplicaPoint;
 use crate::error::{Error, Result};
-use crate::ids::Time;
+use crate::ids::{StoreId, Time};
+
+/// Rows of one look.
+const ROWS: usize = 512;
 
 /// Who holds a store on a server, and what it has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -30,6 +34,33 @@ pub struct Holder {
     pub values: u64,
     /// Why it was taken over, where it was.
     pub reason: Option<String>,
+    /// Where owners were replaced by what the server had of theirs.
+    pub breaks: Vec<Break>,
+}
+
+/// How what was recorded of a store stands to what the server has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// They are of one instant.
+    Same,
+    /// The server has so many more writes.
+    Behind(u64),
+    /// The store had so many writes that the server does not have.
+    Ahead(u64),
+}
+
+impl Holder {
+    /// How a point of this store stands to what the server has.
+    pub fn fit(&self, point: &ReplicaPoint) -> Fit {
+        // Numbers alone don't tell: the next owner gives those anew that were lost with the last one.
+        let lost = self.breaks.iter().find(|at| at.epoch >= point.epoch && at.seq < point.seq);
+        match lost {
+            Some(lost) => Fit::Ahead(point.seq - lost.seq),
+            None if point.seq > self.seq => Fit::Ahead(point.seq - self.seq),
+            None if point.seq < self.seq => Fit::Behind(self.seq - point.seq),
+            None => Fit::Same,
+        }
+    }
 }
 
 /// Who holds a store; none where the server has nothing for these keys.
@@ -50,6 +81,7 @@ impl Holder {
             seq: head.seq,
             values: head.sum.count,
             reason: head.reason,
+            breaks: head.breaks,
         }
     }
 }
@@ -103,4 +135,35 @@ pub fn local_state(local: Arc<dyn LocalStore>, keys: &ReplicaKeys) -> Result<Loc
 pub fn remembers(local: Arc<dyn LocalStore>) -> Result<bool> {
     let book = Book { local };
     Ok(book.head()?.is_some() || !book.attempts()?.is_empty())
+}
+
+/// Where a node's store stands, for a snapshot: what [`CaptureOptions::points`] asks for. None where it
+/// was never replicated, or is half of a restore.
+///
+/// [`CaptureOptions::points`]: crate::engine::CaptureOptions::points
+///
+/// # Errors
+/// What the store says.
+pub fn point(local: Arc<dyn LocalStore>) -> Result<Option<ReplicaPoint>> {
+    let book = Book { local };
+    // The queue before the head: a put that lands meanwhile moves writes from the one to the other.
+    let (mut visible, mut after) = (0, 0);
+    loop {
+        let rows = book.queued(after, ROWS)?;
+        let Some(last) = rows.last() else { break };
+        after = last.seq;
+        let here = rows.iter().filter(|queued| queued.way == Way::LocalFirst);
+        visible = here.map(|queued| queued.seq).max().unwrap_or(visible);
+    }
+    let (Some(check), Some(placed), false) = (book.check()?, book.head()?, book.is_hydrating()?)
+    else {
+        return Ok(None);
+    };
+    let head = placed.head;
+    Ok(Some(ReplicaPoint {
+        store: StoreId::of_check(&check),
+        epoch: head.epoch,
+        seq: visible.max(head.seq),
+        acknowledged: head.seq,
+    }))
 }

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::digest::Tag;
 use crate::error::{Error, Result};
+use crate::ids::StoreId;
 
 /// The first byte of all that is sealed.
 const FORMAT: u8 = 1;
@@ -27,6 +28,7 @@ const DOCUMENT_HEAD: usize = 1 + NONCE_LEN;
 pub(super) const VALUES: &str = "v.";
 
 /// The secret of a replica, and what comes from it.
+#[derive(Clone)]
 pub struct ReplicaKeys {
     root: Zeroizing<[u8; 32]>,
     store: String,
@@ -90,6 +92,11 @@ impl ReplicaKeys {
     /// The store's id on the server.
     pub fn store(&self) -> &str {
         &self.store
+    }
+
+    /// Which store these keys are of, wherever it is.
+    pub fn store_id(&self) -> StoreId {
+        StoreId::of_check(&self.check())
     }
 
     /// What tells these keys from others without telling them.

@@ -9,6 +9,7 @@
 //! Writing is the only thing that this does not do alone: whose store it is, and what happens where store
 //! and server differ, is decided once, at [`ReplicaBuilder::open`].
 
+mod between;
 mod book;
 mod class;
 mod commit;
@@ -31,9 +32,10 @@ mod store;
 mod tests;
 mod witness;
 
+pub use between::ahead_of_manager;
 pub use class::{Carried, Class, Classes};
-pub use head::HeadState;
-pub use inspect::{Holder, LocalState, holder, local_state, remembers};
+pub use head::{Break, HeadState};
+pub use inspect::{Fit, Holder, LocalState, holder, local_state, point, remembers};
 pub use keys::ReplicaKeys;
 pub use local::LocalStore;
 pub use owner::{Permissions, Started};

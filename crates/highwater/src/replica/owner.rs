@@ -251,6 +251,7 @@ impl Start<'_> {
         let mut held = over.unwrap_or_else(|| self.nothing());
         if let Some(known) = self.book.head()? {
             held.head.epoch = held.head.epoch.max(known.head.epoch);
+            held.head.breaks = known.head.breaks;
         }
         // A store's numbers go on, whatever the server has.
         held.head.seq = before;
@@ -289,7 +290,7 @@ impl Start<'_> {
         Ok((sender, if filling { Started::Filling } else { Started::Resumed }))
     }
 
-    fn take_and_hydrate(&self, placed: Placed) -> Result<(Sender, Started)> {
+    fn take_and_hydrate(&self, mut placed: Placed) -> Result<(Sender, Started)> {
         let reason = self.permissions.take_over.as_deref();
         if placed.head.state != HeadState::Released && reason.is_none() {
             return Err(Error::fenced(format!(
@@ -302,6 +303,7 @@ impl Start<'_> {
         }
         // Who fills it has all of it; without that one nobody could.
         hydrate::check_filled(&placed, self.permissions.accept_inconsistent)?;
+        placed.head.add_break();
         let mut sender = self.sender(placed)?;
         // From here on the store is one that has to be hydrated, whatever becomes of this process.
         self.book.begin_hydration()?;
@@ -347,6 +349,7 @@ impl Start<'_> {
             state: HeadState::Open,
             reason: None,
             parts: None,
+            breaks: Vec::new(),
         };
         Placed { name: head::name_of(&[0; 16]), head }
     }

@@ -83,7 +83,7 @@ impl Sender {
     /// next call goes on.
     pub(super) fn take(&mut self, owner: &str, reason: Option<&str>, first: bool) -> Result<()> {
         let mut head = self.next_head(HeadState::Open)?;
-        head.epoch = if first { 1 } else { self.held.head.epoch + 1 };
+        head.epoch = self.held.head.epoch + 1;
         head.version = 1;
         head.owner = owner.to_owned();
         head.since = self.env.now();

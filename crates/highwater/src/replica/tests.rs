@@ -12,6 +12,7 @@ use std::time::Duration;
 
 mod incidents;
 mod parts;
+mod points;
 mod simulation;
 mod waiting;
 

@@ -41,7 +41,10 @@ pub(super) fn run(vault: &Vault, plan: &RestorePlan, control: &Control) -> Resul
     weighed.kind = weighed.kind.or(plan.hold);
     let parts = chosen(&manifest, plan.part.as_deref())?;
     let named = entry_points(&parts);
-    let restore = RestoreId::random(&control.env)?;
+    let restore = match &plan.hydrated {
+        Some(hydrated) => hydrated.restore,
+        None => RestoreId::random(&control.env)?,
+    };
     let work = Work::begin(&place, restore, manifest.snapshot, &control.env)?;
     let staging = work.staging();
     let node = Staged { vault, manifest: &manifest, plan, parts, restore, dir: &staging, control };
@@ -97,6 +100,10 @@ impl Staged<'_> {
         }
         let stage = Stage::new(dir, plan.owner);
         stage.write(vault, manifest, parts, control)?;
+        if let Some(hydrated) = &plan.hydrated {
+            hydrated.fill(dir, hydrated.check(parts)?)?;
+            control.env.fault(FaultPoint::PairFilled)?;
+        }
         control.report(Event::Stage { name: "verify", bytes_total: 0 });
         let mut warnings = check_parts(dir, parts, Depth::Open)?;
         NodeFile { uid: manifest.uid, restore: Some(self.restore), guard }
@@ -219,7 +226,7 @@ fn entry_points(parts: &[&PartRecord]) -> Vec<RelPath> {
         .collect()
 }
 
-fn refuse_users(target: &Path) -> Result<()> {
+pub(super) fn refuse_users(target: &Path) -> Result<()> {
     if !target.exists() {
         return Ok(());
     }

@@ -6,9 +6,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::entries;
 use super::journal::{Journal, Operation, Phase, Way};
 use super::work::{OWN, WorkDir, standing};
+use super::{entries, hydrated};
 use crate::durable;
 use crate::env::{Env, FaultPoint};
 use crate::error::{Error, Result};
@@ -173,6 +173,7 @@ fn keep(dir: &WorkDir, journal: &Journal) -> Result<()> {
 /// kept nothing.
 fn close(dir: &WorkDir) -> Result<()> {
     let Some(journal) = Journal::read(&dir.journal())? else { return Ok(()) };
+    hydrated::settle(dir, &journal)?;
     let kept = durable::inode(&dir.kept())?;
     if kept.is_some() && kept == journal.kept_inode() {
         durable::replace(&dir.journal(), &dir.record())?;

@@ -5,6 +5,7 @@ mod entries;
 mod exchange;
 mod fetch;
 mod hold;
+pub(crate) mod hydrated;
 mod journal;
 mod mark;
 mod plan;
@@ -25,6 +26,8 @@ use crate::guard::{Adapter, Released};
 use crate::ids::{GuardKind, NodeName, SnapshotId, Time};
 use crate::vault::{Level, Selector, Vault};
 
+pub use hydrated::{HydratedStore, Pair};
+
 /// What a restore does besides the common.
 #[derive(Clone, Debug, Default)]
 pub struct RestoreOptions {
@@ -43,6 +46,8 @@ pub struct RestoreOptions {
     /// A statement that no other copy of the node runs or ever will: without it, and without a
     /// witness, a peer's word clears no channel.
     pub original_gone: Option<Released>,
+    /// Takes the place of the replicated store in one part, before anything is checked or exchanged.
+    pub hydrated: Option<HydratedStore>,
 }
 
 /// How the target is exchanged.
@@ -96,6 +101,8 @@ pub struct RestorePlan {
     /// The statement that no other copy of the node runs or ever will: without it, and without a
     /// witness, a peer's word clears no channel.
     pub original_gone: Option<Released>,
+    /// Takes the place of the replicated store in one part.
+    pub hydrated: Option<HydratedStore>,
 }
 
 /// What a restore did.

@@ -16,6 +16,9 @@ use super::{RestoreOptions, RestorePlan};
 pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Result<RestorePlan> {
     let SnapshotInfo { manifest, level } = vault.resolve(&options.selector)?;
     let parts = chosen(&manifest, options.part.as_deref())?;
+    if let Some(hydrated) = &options.hydrated {
+        hydrated.check(&parts)?;
+    }
     let place = locate(target)?;
     let overlaps = |path: &PathBuf| {
         let path = path.canonicalize();
@@ -77,6 +80,7 @@ pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Re
         reasons: weighed.reasons,
         adapter: options.adapter.clone(),
         original_gone: options.original_gone.clone(),
+        hydrated: options.hydrated.clone(),
     })
 }
 

@@ -44,7 +44,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    fn way(&self) -> Way {
+    pub(super) fn way(&self) -> Way {
         match self.exchange {
             Exchange::Create | Exchange::Whole => Way::Whole,
             Exchange::Entries => Way::Entries,
@@ -223,6 +223,11 @@ impl WorkDir {
     /// An older kept directory, until the newer one has its place.
     pub(super) fn outdated(&self) -> PathBuf {
         self.path.join("kept.old")
+    }
+
+    /// Where a replicated store waits that comes back with a snapshot's files.
+    pub(super) fn hydrated(&self) -> PathBuf {
+        self.path.join("hydrated")
     }
 
     /// Where withheld entry points wait.

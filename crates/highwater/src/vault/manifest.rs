@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Barrier, Consistency, EngineKind, EntryType, Identity, Metadata, Units};
+use crate::engine::{
+    Barrier, Consistency, EngineKind, EntryType, Identity, Metadata, ReplicaPoint, Units,
+};
 use crate::ids::{
     Epoch, GuardKind, NodeName, NodeUid, PackId, RelPath, RestoreId, Seq, SnapshotId, Time,
 };
@@ -99,6 +101,9 @@ pub struct PartRecord {
     pub engine_version: Option<String>,
     /// How it was made consistent.
     pub consistency: Consistency,
+    /// Where the replicated store in it stood at the barrier, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica: Option<ReplicaPoint>,
     /// Its entries, sorted by path.
     pub entries: Vec<EntryRecord>,
 }

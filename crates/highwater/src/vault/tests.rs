@@ -15,10 +15,13 @@ use super::pack::{
 use super::seal::{HEADER_BYTES, ObjectKey, ObjectKind, Purpose};
 use super::*;
 use crate::Kind;
-use crate::engine::{Barrier, Consistency, EngineKind, EntryType, Identity, Metadata, Units};
-use crate::ids::{NodeUid, PackId, RelPath, RestoreId, Seq, SnapshotId};
+use crate::engine::{
+    Barrier, Consistency, EngineKind, EntryType, Identity, Metadata, ReplicaPoint, Units,
+};
+use crate::ids::{NodeUid, PackId, RelPath, RestoreId, Seq, SnapshotId, StoreId};
 
 const MANIFEST: &str = include_str!("../../tests/fixtures/manifest.json");
+const MANIFEST_REPLICA: &str = include_str!("../../tests/fixtures/manifest-replica.json");
 const INTENT: &str = include_str!("../../tests/fixtures/intent.json");
 const NODE: &str = include_str!("../../tests/fixtures/node.json");
 const PACK: &[u8] = include_bytes!("../../tests/fixtures/pack.bin");
@@ -79,6 +82,7 @@ fn manifest() -> Manifest {
         root: RelPath::root(),
         engine_version: Some("3".to_owned()),
         consistency,
+        replica: None,
         entries,
     };
     let empty = [
@@ -116,6 +120,19 @@ fn manifest() -> Manifest {
         bytes_read: 10,
         bytes_stored: 11,
     }
+}
+
+/// One whose database holds a replicated store.
+fn replicated() -> Manifest {
+    let mut manifest = manifest();
+    manifest.parts.truncate(1);
+    manifest.parts[0].replica = Some(ReplicaPoint {
+        store: StoreId::from_bytes([7; 16]),
+        epoch: 8,
+        seq: u64::MAX,
+        acknowledged: 9,
+    });
+    manifest
 }
 
 fn intent() -> Intent {
@@ -165,6 +182,7 @@ where
 #[test]
 fn documents_are_what_they_were() {
     goes_both_ways(&manifest(), MANIFEST);
+    goes_both_ways(&replicated(), MANIFEST_REPLICA);
     goes_both_ways(&intent(), INTENT);
     goes_both_ways(&record(), NODE);
     assert_eq!(manifest().fault(), None);
@@ -214,6 +232,7 @@ fn every_object_of_a_document_refuses_a_field_that_it_does_not_know() {
         spoilt.len()
     }
     assert!(check::<Manifest>(MANIFEST) > 20);
+    assert!(check::<Manifest>(MANIFEST_REPLICA) > 10);
     assert_eq!(check::<Intent>(INTENT), 1);
     assert_eq!(check::<NodeRecord>(NODE), 3);
 }

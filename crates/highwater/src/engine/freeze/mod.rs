@@ -98,6 +98,7 @@ pub(super) fn capture(layout: &Layout, freeze: &Freeze, env: &Env) -> Result<Cap
     })?;
     env.fault(FaultPoint::FreezeContinued)?;
     Ok(Captured {
+        points: Vec::new(),
         parts: image::captures(parts, env)?,
         layout: seen.layout,
         barrier: Barrier::Frozen,

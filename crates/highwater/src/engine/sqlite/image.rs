@@ -10,12 +10,13 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::failure::failed;
+use super::point;
 use super::source::Source;
 use super::stamp::{self, Stamps};
 use crate::engine::scratch::Scratch;
 use crate::engine::{
     CaptureOptions, Consistency, EngineKind, EntryType, Finished, Identity, PartCapture, Piece,
-    SourceEntry, Units,
+    ReplicaPoint, SourceEntry, Units,
 };
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -54,6 +55,8 @@ pub(super) struct Image {
     /// Whether SQLite hands out pages; else a private copy is made and read.
     pub(super) pages: bool,
     entries: Vec<SourceEntry>,
+    /// Where the replicated store in it stands, or why that can't be told.
+    point: Result<Option<ReplicaPoint>, String>,
 }
 
 impl Image {
@@ -93,6 +96,7 @@ impl Image {
             identity,
         };
         Ok(Image {
+            point: point::read(source.connection()),
             source,
             env: env.clone(),
             block_max: options.block_max.unwrap_or(BLOCK_MAX),
@@ -223,6 +227,10 @@ impl PartCapture for Image {
         Consistency::Sqlite
     }
 
+    fn replica(&self) -> Option<ReplicaPoint> {
+        self.point.clone().ok().flatten()
+    }
+
     fn holds_up(&self) -> bool {
         self.source.blocks()
     }
@@ -259,6 +267,12 @@ impl PartCapture for Image {
         let blocks = self.source.blocks();
         self.source.release()?;
         let mut warnings = Vec::new();
+        if let Err(why) = &self.point {
+            warnings.push(format!(
+                "where the replicated store in {} stands can't be told: {why}",
+                self.entry()
+            ));
+        }
         if blocks {
             warnings.push(format!(
                 "{} is in rollback-journal mode: writers may have waited for up to {:.3} s; \

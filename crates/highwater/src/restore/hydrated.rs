@@ -1,0 +1,305 @@
+//! A replicated store that comes back with the files of a snapshot, in one exchange.
+//!
+//! It is hydrated into the work directory of the restore, where it outlives a crash: it remembers that
+//! the store on the server is ours. The staged files get a copy; it goes once they are the node's.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::journal::{Journal, Operation};
+use super::work::{WorkDir, candidates, locate};
+use crate::durable;
+use crate::engine::{Consistency, EngineKind};
+use crate::error::{Error, Result};
+use crate::ids::{RelPath, RestoreId, SnapshotId};
+use crate::node::NodeFile;
+use crate::vault::manifest::PartRecord;
+
+/// The only format of [`State`].
+const FORMAT: u32 = 1;
+const STATE: &str = "pair.json";
+const DATABASE: &str = "store.sqlite";
+
+/// A database with a replicated store, which takes the place of the store in a part of the snapshot.
+#[derive(Clone, Debug)]
+pub struct HydratedStore {
+    /// The part, by its name in the snapshot.
+    pub part: String,
+    /// The database, which nobody writes meanwhile.
+    pub database: PathBuf,
+    /// The restore's id, so that it is known by it after a crash.
+    pub restore: RestoreId,
+}
+
+/// Files and keys that came back together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pair {
+    /// Where the files are from.
+    pub snapshot: SnapshotId,
+    /// The part that holds the replicated store.
+    pub part: String,
+    /// They are of one instant, as are all databases beside the store.
+    pub matched: bool,
+    /// The last write of the store that the files have seen.
+    pub files_seq: u64,
+    /// The last write of the keys.
+    pub keys_seq: u64,
+    /// So many writes came after the files.
+    pub writes_between: u64,
+    /// So many writes the files have seen that the keys lack.
+    pub writes_lost: u64,
+    /// Parts that have no instant in common with the store.
+    pub parts_apart: Vec<String>,
+    /// Values of the store.
+    pub values: u64,
+    /// The number of the ownership that began with it.
+    pub epoch: u64,
+}
+
+/// What is known of a hydrated store that waits for its files: `pair.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct State {
+    /// Always [`FORMAT`].
+    format: u32,
+    /// The restore that brings them together.
+    pub(crate) restore: RestoreId,
+    /// What it brings together.
+    pub(crate) pair: Pair,
+}
+
+impl State {
+    pub(crate) fn new(restore: RestoreId, pair: Pair) -> State {
+        State { format: FORMAT, restore, pair }
+    }
+
+    fn read(dir: &Path) -> Result<Option<State>> {
+        let path = dir.join(STATE);
+        let name = path.display().to_string();
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("what waits for its files", error).entry(name)),
+        };
+        let broken = |error: serde_json::Error| {
+            Error::corrupt("what is known of a hydrated store can't be read")
+                .entry(&name)
+                .source(error)
+        };
+        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(broken)?;
+        if value["format"] != FORMAT {
+            return Err(Error::input("another version of highwater hydrated a store here")
+                .entry(name)
+                .hint("finish with that version"));
+        }
+        serde_json::from_value(value).map(Some).map_err(broken)
+    }
+}
+
+/// Where a hydrated store waits for its files; locked.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    target: PathBuf,
+    dir: PathBuf,
+    lock: File,
+}
+
+impl Waiting {
+    /// Makes the place, or finds it, and locks it. A conflict where another process has it.
+    pub(crate) fn open(target: &Path) -> Result<Waiting> {
+        let place = locate(target)?;
+        let work = WorkDir::make(&place.target, &place.work, place.way())?;
+        let dir = work.hydrated();
+        durable::make_dir(&dir)?;
+        durable::sync_dir(&place.work)?;
+        let name = dir.join("lock");
+        let wrong = |error: std::io::Error| {
+            Error::io("locking a hydrated store", error).entry(name.display().to_string())
+        };
+        let mut options = OpenOptions::new();
+        let lock = options.write(true).create(true).truncate(false).mode(0o600).open(&name);
+        let lock = lock.map_err(wrong)?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Waiting { target: place.target, dir, lock }),
+            Err(Errno::WOULDBLOCK) => Err(Error::conflict(format!(
+                "another process hydrates a store for {}",
+                place.target.display()
+            ))
+            .hint("wait until it has ended")),
+            Err(error) => Err(wrong(error.into())),
+        }
+    }
+
+    /// The node directory, absolute, links resolved.
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// The database.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.dir.join(DATABASE)
+    }
+
+    /// Keeps, durably, what is about to be brought together.
+    pub(crate) fn set_state(&self, state: &State) -> Result<()> {
+        let bytes = serde_json::to_vec_pretty(state)
+            .map_err(|error| Error::bug("a pair can't be written down").source(error))?;
+        let fresh = self.dir.join("pair.json.new");
+        durable::write_file(&fresh, &bytes)?;
+        durable::replace(&fresh, &self.dir.join(STATE))
+    }
+
+    /// Removes the place, and the work directory where nothing else is in it.
+    pub(crate) fn remove(self) -> Result<()> {
+        durable::remove_tree(&self.dir)?;
+        drop(self.lock);
+        let place = locate(&self.target)?;
+        match WorkDir::open(&place.target, &place.work)? {
+            Some(work) => work.tidy(),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What waits for its files beside `target`, or in it; none where nothing does.
+pub(crate) fn waiting(target: &Path) -> Result<Option<State>> {
+    let (_, places) = candidates(target)?;
+    for (path, _) in places {
+        if let Some(state) = State::read(&path.join("hydrated"))? {
+            return Ok(Some(state));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the node directory is what came of it.
+pub(crate) fn is_made(target: &Path, state: &State) -> Result<bool> {
+    Ok(NodeFile::read(target)?.is_some_and(|node| node.restore == Some(state.restore)))
+}
+
+/// Nobody may have the node directory open: asked before the store on the server is taken.
+pub(crate) fn refuse_users(target: &Path) -> Result<()> {
+    super::carry::refuse_users(target)
+}
+
+/// Removes the hydrated store once the directory with its copy is the node's.
+pub(super) fn settle(dir: &WorkDir, journal: &Journal) -> Result<()> {
+    let hydrated = dir.hydrated();
+    let ours = State::read(&hydrated)?.is_some_and(|state| state.restore == journal.restore);
+    if journal.operation == Operation::Restore && ours {
+        durable::remove_tree(&hydrated)?;
+    }
+    Ok(())
+}
+
+impl HydratedStore {
+    /// The database's file in the node directory.
+    ///
+    /// # Errors
+    /// Not found where the snapshot has no such part; input where nobody but the node may write to it.
+    pub(super) fn check<'a>(&self, parts: &[&'a PartRecord]) -> Result<&'a RelPath> {
+        let part = parts.iter().find(|part| part.name == self.part).ok_or_else(|| {
+            Error::not_found(format!("the snapshot has no part `{}`", self.part)).entry(&self.part)
+        })?;
+        if part.engine == EngineKind::Sqlite && part.consistency == Consistency::Sqlite {
+            return Ok(&part.root);
+        }
+        Err(Error::input("only a store in SQLite that was not frozen is filled from outside")
+            .entry(&self.part)
+            .hint(
+                "restore the files alone with `highwater restore`, and let the node fill its store as \
+                 it opens it",
+            ))
+    }
+
+    /// Fills the staged database from the hydrated one. Other tables of the node stay as they are.
+    #[cfg(feature = "sqlite")]
+    pub(super) fn fill(&self, staged: &Path, root: &RelPath) -> Result<()> {
+        use rusqlite::{Connection, OpenFlags};
+        const FILL: &str = "
+            BEGIN IMMEDIATE;
+            DELETE FROM main.highwater_data;
+            INSERT INTO main.highwater_data (key, value)
+                SELECT key, value FROM hydrated.highwater_data ORDER BY key;
+            DELETE FROM main.highwater_book;
+            INSERT INTO main.highwater_book (key, value)
+                SELECT key, value FROM hydrated.highwater_book ORDER BY key;
+            COMMIT;";
+        // Rows of either side that the other one lacks.
+        const DIFFERENT: &str = "
+            SELECT (SELECT count(*) FROM (SELECT * FROM main.highwater_data
+                        EXCEPT SELECT * FROM hydrated.highwater_data))
+                 + (SELECT count(*) FROM (SELECT * FROM hydrated.highwater_data
+                        EXCEPT SELECT * FROM main.highwater_data))";
+        let fill = || -> rusqlite::Result<(i64, i64)> {
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection = Connection::open_with_flags(root.under(staged), flags)?;
+            // Staging is made durable as a whole.
+            connection.pragma_update(None, "synchronous", "OFF")?;
+            let path = self.database.as_os_str();
+            let path = std::os::unix::ffi::OsStrExt::as_bytes(path);
+            connection.execute("ATTACH DATABASE CAST(?1 AS TEXT) AS hydrated", [path])?;
+            connection.execute_batch(FILL)?;
+            let different = connection.query_row(DIFFERENT, [], |row| row.get(0))?;
+            connection.execute_batch("DETACH DATABASE hydrated")?;
+            let busy = connection
+                .query_row("PRAGMA main.wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+            connection.close().map_err(|(_, error)| error)?;
+            Ok((different, busy))
+        };
+        match fill() {
+            Ok((0, 0)) => Ok(()),
+            Ok(_) => Err(Error::bug("the staged store is not the hydrated one").entry(&self.part)),
+            Err(error) => {
+                Err(Error::corrupt(format!("the store in {} can't be filled: {error}", self.part))
+                    .entry(&self.part)
+                    .source(error))
+            }
+        }
+    }
+
+    /// A build without SQLite fills none.
+    #[cfg(not(feature = "sqlite"))]
+    pub(super) fn fill(&self, _: &Path, _: &RelPath) -> Result<()> {
+        Err(Error::input("this build knows no SQLite").entry(&self.part))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_for_its_files_is_what_it_was() {
+        let fixture = include_str!("../../tests/fixtures/pair.json");
+        let pair = Pair {
+            snapshot: SnapshotId::from_bytes([1; 16]),
+            part: "ledger.sqlite".to_owned(),
+            matched: false,
+            files_seq: 2,
+            keys_seq: u64::MAX,
+            writes_between: 3,
+            writes_lost: 4,
+            parts_apart: vec!["files".to_owned()],
+            values: 5,
+            epoch: 6,
+        };
+        let state = State::new(RestoreId::from_bytes([2; 16]), pair);
+        assert_eq!(serde_json::to_string_pretty(&state).unwrap() + "\n", fixture);
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(State::read(dir.path()).unwrap(), None);
+        std::fs::write(dir.path().join(STATE), fixture).unwrap();
+        assert_eq!(State::read(dir.path()).unwrap(), Some(state));
+        std::fs::write(dir.path().join(STATE), fixture.replace("\"format\": 1", "\"format\": 2"))
+            .unwrap();
+        assert_eq!(State::read(dir.path()).unwrap_err().kind(), crate::Kind::Input);
+        std::fs::write(dir.path().join(STATE), fixture.replace("\"pair\"", "\"other\"")).unwrap();
+        assert_eq!(State::read(dir.path()).unwrap_err().kind(), crate::Kind::Corrupt);
+    }
+}
