@@ -18,7 +18,7 @@ const UPDATES: &[u8] = b"monitor_updates/";
 const ROWS: usize = 256;
 
 /// The channels, by the names that LDK gives their monitors, that loading what was just hydrated would
-/// close: their newest write came after the manager's. Empty where there is no manager, or none is ahead.
+/// close: their newest write came after the manager's. Without a manager that is each of them.
 ///
 /// A write alone does not close a channel: a monitor that was only written again, as after a block, is
 /// named as well. To be asked before the owner writes, while store and server are the same.
@@ -34,7 +34,7 @@ pub fn ahead_of_manager(
         Some(_) => seq_of(remote, keys, &[MANAGER.to_vec()])?.pop().flatten(),
         None => None,
     };
-    let Some(manager) = manager else { return Ok(Vec::new()) };
+    let manager = manager.unwrap_or(0);
     let mut channels = BTreeSet::new();
     for prefix in [MONITORS, UPDATES] {
         let mut after: Option<Vec<u8>> = None;

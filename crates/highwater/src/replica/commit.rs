@@ -214,13 +214,7 @@ impl Committer {
         line
     }
 
-    fn ops(
-        &self,
-        writes: Vec<Write>,
-        lazy: bool,
-        seq: &mut u64,
-        ops: &mut Vec<Op>,
-    ) -> Committed {
+    fn ops(&self, writes: Vec<Write>, lazy: bool, seq: &mut u64, ops: &mut Vec<Op>) -> Committed {
         let mut committed = Committed::default();
         let mut unseen = self.unseen();
         let class = |write: &Write| self.classes.of(&write.key);

@@ -34,7 +34,6 @@ pub struct ReplicaKeys {
     store: String,
     name: [u8; 32],
     tag: [u8; 32],
-    head: LessSafeKey,
 }
 
 impl fmt::Debug for ReplicaKeys {
@@ -84,9 +83,8 @@ impl ReplicaKeys {
     fn from_secret(secret: &[u8], store: &str) -> Result<ReplicaKeys> {
         let root = derive(secret, &[b"hwr1 root", store.as_bytes()]);
         let of = |label: &[u8]| derive(&*root, &[label]);
-        let head = aes(&of(b"hwr1 head"))?;
         let (name, tag) = (*of(b"hwr1 name"), *of(b"hwr1 tag"));
-        Ok(ReplicaKeys { root, store: store.to_owned(), name, tag, head })
+        Ok(ReplicaKeys { root, store: store.to_owned(), name, tag })
     }
 
     /// The store's id on the server.
@@ -187,7 +185,7 @@ impl ReplicaKeys {
 
     /// Seals a small document under its name.
     pub(super) fn seal_document(&self, name: &str, plain: &[u8]) -> Result<Vec<u8>> {
-        seal_document(&self.head, self.aad(b"hwr1 document", name), plain)
+        seal_document(&self.document(name)?, self.aad(b"hwr1 document", name), plain)
     }
 
     /// Opens a document.
@@ -195,7 +193,13 @@ impl ReplicaKeys {
     /// # Errors
     /// Denied where it was sealed under other keys, or under another name.
     pub(super) fn open_document(&self, name: &str, sealed: &[u8]) -> Result<Vec<u8>> {
-        open_document(&self.head, self.aad(b"hwr1 document", name), name, sealed)
+        open_document(&self.document(name)?, self.aad(b"hwr1 document", name), name, sealed)
+    }
+
+    /// A key of its own for each name: a head is sealed with each put of its epoch, and no nonce must come
+    /// twice.
+    fn document(&self, name: &str) -> Result<LessSafeKey> {
+        aes(&derive(&*self.root, &[b"hwr1 document", name.as_bytes()]))
     }
 
     /// Seals a state of a witness's object, under the key of the start that the object is named after.

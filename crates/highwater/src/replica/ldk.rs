@@ -21,7 +21,8 @@ use std::time::Duration;
 use lightning::io;
 use lightning::util::persist::{
     ARCHIVED_CHANNEL_MONITOR_PERSISTENCE_PRIMARY_NAMESPACE as ARCHIVED,
-    CHANNEL_MANAGER_PERSISTENCE_KEY as MANAGER, CHANNEL_MONITOR_PERSISTENCE_PRIMARY_NAMESPACE as MONITORS,
+    CHANNEL_MANAGER_PERSISTENCE_KEY as MANAGER,
+    CHANNEL_MONITOR_PERSISTENCE_PRIMARY_NAMESPACE as MONITORS,
     CHANNEL_MONITOR_UPDATE_PERSISTENCE_PRIMARY_NAMESPACE as UPDATES, KVStore, KVStoreSync,
     NETWORK_GRAPH_PERSISTENCE_KEY as GRAPH, SCORER_PERSISTENCE_KEY as SCORER,
 };
@@ -94,7 +95,9 @@ fn prefix(primary: &str, secondary: &str) -> Result<Vec<u8>> {
 
 fn check(name: &str) -> Result<()> {
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if name.len() <= lightning::util::persist::KVSTORE_NAMESPACE_KEY_MAX_LEN && name.chars().all(fits) {
+    if name.len() <= lightning::util::persist::KVSTORE_NAMESPACE_KEY_MAX_LEN
+        && name.chars().all(fits)
+    {
         return Ok(());
     }
     Err(Error::input("a name of LDK has letters, digits, `_` and `-`, 120 at most").entry(name))

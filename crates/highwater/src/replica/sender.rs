@@ -72,7 +72,20 @@ impl Sender {
         held: Placed,
     ) -> Result<Sender> {
         let epoch = keys.epoch(head::id_of(&held.name)?)?;
-        Ok(Sender { book, remote, keys, env, held, epoch, seals: 0, carried: None, alone: None, staging: None, limits: Limits::default(), sent: None })
+        Ok(Sender {
+            book,
+            remote,
+            keys,
+            env,
+            held,
+            epoch,
+            seals: 0,
+            carried: None,
+            alone: None,
+            staging: None,
+            limits: Limits::default(),
+            sent: None,
+        })
     }
 
     /// Puts a head of the next epoch in the place of the one that is held, or where `first` stands, as
@@ -213,7 +226,8 @@ impl Sender {
         Ok(Head { put, version, state, ..held.clone() })
     }
 
-    fn head_item(&self, placed: &Placed, version: i64) -> Result<Item> {
+    fn head_item(&mut self, placed: &Placed, version: i64) -> Result<Item> {
+        self.seals += 1;
         Ok(Item { key: placed.name.clone(), version, value: placed.sealed(&self.keys)? })
     }
 

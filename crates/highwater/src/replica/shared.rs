@@ -102,9 +102,8 @@ impl Shared {
 
     /// Waits until no more than the bound waits for the server.
     pub(super) fn room(&self) -> Result<()> {
-        let full = |state: &mut State| {
-            self.is_over() && state.fenced.is_none() && state.ending.is_none()
-        };
+        let full =
+            |state: &mut State| self.is_over() && state.fenced.is_none() && state.ending.is_none();
         let state =
             self.moved.wait_while(self.state(), full).unwrap_or_else(PoisonError::into_inner);
         check_open(&state)

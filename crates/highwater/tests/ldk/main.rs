@@ -12,7 +12,7 @@ use std::sync::Arc;
 use highwater::replica::local::{LocalStore, MemoryStore};
 use highwater::replica::remote::RemoteFault;
 use highwater::replica::{
-    Permissions, Remote, ReplicaKeys, ReplicatedStore,
+    Permissions, Remote, ReplicaKeys, ReplicatedStore, ahead_of_manager,
     ldk::{Persistence, classes},
 };
 
@@ -34,14 +34,17 @@ impl Dice {
     }
 }
 
+fn keys() -> ReplicaKeys {
+    ReplicaKeys::from_entropy(&[7; 32], "node").unwrap()
+}
+
 fn open(local: Arc<dyn LocalStore>, remote: Arc<dyn Remote>, how: Persistence) -> Store {
-    let keys = ReplicaKeys::from_entropy(&[7; 32], "node").unwrap();
     let permissions = Permissions {
         allow_empty: true,
         take_over: Some("the machine is lost".to_owned()),
         ..Permissions::default()
     };
-    let (store, _) = ReplicatedStore::builder(local, remote, keys)
+    let (store, _) = ReplicatedStore::builder(local, remote, keys())
         .classes(classes(how))
         .permissions(permissions)
         .open()
@@ -221,6 +224,39 @@ fn at_every_put_the_manager_is_that_of_its_monitors() {
         loaded += 1;
     }
     assert!(loaded > 50, "{loaded} states are too few");
+}
+
+#[test]
+fn with_synchronous_persistence_each_channel_that_loading_closes_is_named_before() {
+    let mut world = World::new(11, Persistence::Synchronous, 3);
+    for _ in 0..6 {
+        world.pay(6);
+        world.weather();
+        (0..40).for_each(|_| world.step());
+        world.settle();
+    }
+    let (mut closed, mut clear) = (0, 0);
+    for state in &world.remote.states() {
+        let local = Arc::<MemoryStore>::default();
+        let remote = Arc::new(Recorder::new(state.clone()));
+        let store =
+            open(Arc::clone(&local) as _, Arc::clone(&remote) as _, Persistence::Synchronous);
+        let named = ahead_of_manager(&*local, &*remote, &keys()).unwrap();
+        let Store::Replicated(rows, _) = &store else { unreachable!() };
+        if rows.read(b"//manager").unwrap().is_none() {
+            continue;
+        }
+        // Never the other way round: LDK would not load it at all.
+        let mut node = Node::load(1, store).unwrap();
+        node.events();
+        for name in &node.closed_names {
+            assert!(named.contains(name), "{name} is closed, {named:?} were named");
+        }
+        closed += node.closed.len();
+        clear += usize::from(named.is_empty());
+    }
+    assert!(closed > 10, "{closed} channels closed are too few");
+    assert!(clear > 10, "{clear} states without a name are too few");
 }
 
 #[test]

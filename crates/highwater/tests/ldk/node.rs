@@ -173,6 +173,8 @@ pub(crate) struct Node {
     pub(crate) tasks: Tasks,
     /// Channels that were closed, and why.
     pub(crate) closed: Vec<String>,
+    /// Their names, as those of their monitors.
+    pub(crate) closed_names: Vec<String>,
     /// Payments that were sent, and claimed.
     pub(crate) sent: usize,
     pub(crate) claimed: usize,
@@ -298,7 +300,15 @@ impl Node {
             params,
             1_700_000_000,
         );
-        Node { manager, store, tasks, closed: Vec::new(), sent: 0, claimed: 0 }
+        Node {
+            manager,
+            store,
+            tasks,
+            closed: Vec::new(),
+            closed_names: Vec::new(),
+            sent: 0,
+            claimed: 0,
+        }
     }
 
     /// The node that a store has; why LDK does not load it, where it doesn't.
@@ -331,7 +341,15 @@ impl Node {
         for monitor in monitors {
             load(monitor.channel_id(), monitor);
         }
-        Ok(Node { manager, store, tasks, closed: Vec::new(), sent: 0, claimed: 0 })
+        Ok(Node {
+            manager,
+            store,
+            tasks,
+            closed: Vec::new(),
+            closed_names: Vec::new(),
+            sent: 0,
+            claimed: 0,
+        })
     }
 
     pub(crate) fn id(&self) -> PublicKey {
@@ -401,7 +419,11 @@ impl Node {
                 } => self.manager.claim_funds(preimage),
                 Event::PaymentClaimed { .. } => self.claimed += 1,
                 Event::PaymentSent { .. } => self.sent += 1,
-                Event::ChannelClosed { reason, .. } => self.closed.push(reason.to_string()),
+                Event::ChannelClosed { reason, channel_funding_txo, .. } => {
+                    self.closed.push(reason.to_string());
+                    let funding = channel_funding_txo.unwrap();
+                    self.closed_names.push(format!("{}_{}", funding.txid, funding.index));
+                }
                 _ => {}
             }
         }

@@ -145,10 +145,8 @@ fn a_part_that_the_server_lost_or_changed_is_found_out() {
 #[test]
 fn a_large_transaction_of_a_node_arrives() {
     let (local, remote, store) = fresh();
-    let writes = (0..3000u32).map(|n| Write {
-        key: n.to_be_bytes().to_vec(),
-        value: Some(vec![n as u8; 8000]),
-    });
+    let writes = (0..3000u32)
+        .map(|n| Write { key: n.to_be_bytes().to_vec(), value: Some(vec![n as u8; 8000]) });
     store.commit(writes.collect()).unwrap();
     store.flush(LONG).unwrap();
     store.stop().unwrap();

@@ -181,6 +181,7 @@ fn a_head_remembers_a_bounded_number_of_owners_and_errs_by_refusing() {
         sum: Sum::default(),
         state: HeadState::Open,
         reason: None,
+        parts: None,
         breaks: Vec::new(),
     };
     for number in 1..=100u64 {

@@ -16,10 +16,9 @@ fn carried(wait: Duration) -> Classes {
 
 fn opened(classes: Classes) -> (Arc<MemoryStore>, Arc<MemoryRemote>, ReplicatedStore) {
     let (local, remote) = (Arc::<MemoryStore>::default(), Arc::<MemoryRemote>::default());
-    let store =
-        ReplicatedStore::builder(Arc::clone(&local) as _, Arc::clone(&remote) as _, keys())
-            .classes(classes)
-            .permissions(Permissions { allow_empty: true, ..Permissions::default() });
+    let store = ReplicatedStore::builder(Arc::clone(&local) as _, Arc::clone(&remote) as _, keys())
+        .classes(classes)
+        .permissions(Permissions { allow_empty: true, ..Permissions::default() });
     (local, remote, store.open().unwrap().0)
 }
 
