@@ -212,6 +212,8 @@ fn restore(context: &Context, args: &ReplicaRestoreArgs, reason: Option<&str>) -
         false => ahead_of_manager(&*local, &*remote, &keys)?,
     };
     store.stop()?;
+    // Nobody may have the database open when it is moved.
+    drop(store);
     drop(local);
     refuse_closing(&closing)?;
     SqliteStore::move_to(&staging, &args.output)?;

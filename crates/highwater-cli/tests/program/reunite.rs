@@ -181,6 +181,7 @@ fn channels_and_assets_come_back_by_one_command_and_the_words() {
     scene.world.run(&taken).code(0);
     scene.back_up(&[]);
     node.release().unwrap();
+    drop(node);
     // Over what is there only where that is said; then it is kept.
     scene.reunite(NODE, &[]).code(4).error("conflict");
     let report = scene.reunite(NODE, &["--force"]).code(0).json();

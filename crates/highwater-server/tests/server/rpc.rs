@@ -84,7 +84,9 @@ async fn what_is_no_call_is_told_so() {
         ("backup_now", json!({ "node": "node", "target": "/tmp/x" }), -32602),
         ("guard_release", json!({ "channel": "one", "reason": "known" }), -32001),
         ("guard_release", json!({ "channel": "one" }), -32602),
-        ("replica_info", json!({}), -32601),
+        ("replica_info", json!({}), -32001),
+        ("replica_flush", json!({ "node": "node" }), -32001),
+        ("replica_info", json!({ "node": 7 }), -32602),
         ("rpc.discover", json!({}), -32601),
     ];
     for (method, params, code) in cases {

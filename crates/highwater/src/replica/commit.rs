@@ -2,7 +2,7 @@
 //! its own for those who wait in no thread.
 
 use std::collections::HashMap;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use futures::channel::oneshot;
 
@@ -19,7 +19,6 @@ pub(super) struct Committer {
     classes: Classes,
     env: Env,
     line: Mutex<Line>,
-    moved: Condvar,
     /// Something was submitted that nobody waits for in a thread.
     submitted: Condvar,
     /// Writes in the queue, and their bytes. They are counted before anybody can send them.
@@ -31,13 +30,10 @@ pub(super) struct Committer {
 #[derive(Default)]
 struct Line {
     waiting: Vec<Asked>,
-    /// The next ticket.
-    next: u64,
     /// Somebody writes for others.
     busy: bool,
     /// The last number given.
     seq: u64,
-    done: Vec<(u64, Outcome)>,
     /// Nothing is taken any more.
     closed: bool,
 }
@@ -51,10 +47,46 @@ struct Asked {
 
 /// Who is told.
 enum By {
-    /// A thread, by its ticket.
-    Thread(u64),
+    /// A thread, which waits there.
+    Thread(Arc<Slot>),
     /// Nobody, perhaps: who submitted it may have gone.
     Future(oneshot::Sender<Outcome>),
+}
+
+/// Where one thread waits: for its outcome, or for its turn to write.
+#[derive(Default)]
+struct Slot {
+    state: Mutex<(bool, Option<Outcome>)>,
+    moved: Condvar,
+}
+
+impl Slot {
+    fn state(&self) -> MutexGuard<'_, (bool, Option<Outcome>)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Option<Outcome> {
+        self.state().1.take()
+    }
+
+    fn done(&self, outcome: Outcome) {
+        self.state().1 = Some(outcome);
+        self.moved.notify_one();
+    }
+
+    fn lead(&self) {
+        self.state().0 = true;
+        self.moved.notify_one();
+    }
+
+    /// The outcome, or nothing where it may be this one's turn.
+    fn wait(&self) -> Option<Outcome> {
+        let waits = |state: &mut (bool, Option<Outcome>)| !state.0 && state.1.is_none();
+        let waited = self.moved.wait_while(self.state(), waits);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
+        state.0 = false;
+        state.1.take()
+    }
 }
 
 pub(super) type Outcome = Result<Committed, Told>;
@@ -81,9 +113,8 @@ impl Committer {
         // Numbers of writes that were undone are given again: none of them is anywhere.
         let line = Mutex::new(Line { seq: last.max(sent), ..Line::default() });
         let waiting = Mutex::new((writes, bytes));
-        let (moved, submitted) = (Condvar::new(), Condvar::new());
-        let unseen = Mutex::default();
-        Ok(Committer { book, classes, env, line, moved, submitted, waiting, unseen })
+        let (submitted, unseen) = (Condvar::new(), Mutex::default());
+        Ok(Committer { book, classes, env, line, submitted, waiting, unseen })
     }
 
     /// Writes that wait for the server, and their bytes.
@@ -97,9 +128,12 @@ impl Committer {
         *waiting = (waiting.0.saturating_sub(writes), waiting.1.saturating_sub(bytes));
     }
 
-    /// Writes up to this one are seen here.
-    pub(super) fn settle(&self, seq: u64) {
-        self.unseen().retain(|_, last| *last > seq);
+    /// Writes up to this one are seen here; how many keys that waited for it.
+    pub(super) fn settle(&self, seq: u64) -> u64 {
+        let mut unseen = self.unseen();
+        let before = unseen.len();
+        unseen.retain(|_, last| *last > seq);
+        (before - unseen.len()) as u64
     }
 
     fn unseen(&self) -> MutexGuard<'_, HashMap<Vec<u8>, u64>> {
@@ -123,20 +157,22 @@ impl Committer {
     /// Commits writes as one transaction, perhaps together with those of others. Lazy ones are never
     /// waited for, whatever their class.
     pub(super) fn commit(&self, writes: Vec<Write>, lazy: bool) -> Result<Committed> {
+        let slot = Arc::<Slot>::default();
         let mut line = self.line();
-        let ticket = line.next;
-        line.next += 1;
-        line.waiting.push(Asked { writes, lazy, by: By::Thread(ticket) });
+        line.waiting.push(Asked { writes, lazy, by: By::Thread(Arc::clone(&slot)) });
         loop {
-            if let Some(place) = line.done.iter().position(|(done, _)| *done == ticket) {
-                let (_, outcome) = line.done.swap_remove(place);
+            if let Some(outcome) = slot.take() {
                 return outcome.map_err(|(kind, text)| Error::new(kind, text));
             }
             if !line.busy {
                 line = self.write_for_all(line);
                 continue;
             }
-            line = self.moved.wait(line).unwrap_or_else(PoisonError::into_inner);
+            drop(line);
+            if let Some(outcome) = slot.wait() {
+                return outcome.map_err(|(kind, text)| Error::new(kind, text));
+            }
+            line = self.line();
         }
     }
 
@@ -201,15 +237,17 @@ impl Committer {
         for (by, committed) in outcomes {
             let outcome = told.clone().map_or(Ok(committed), Err);
             match by {
-                By::Thread(ticket) => line.done.push((ticket, outcome)),
+                By::Thread(slot) => slot.done(outcome),
                 // Who asked may have gone; the write stays.
                 By::Future(tell) => drop(tell.send(outcome)),
             }
         }
         line.busy = false;
-        self.moved.notify_all();
-        if !line.waiting.is_empty() {
-            self.submitted.notify_one();
+        // One of those who came meanwhile writes for all of them.
+        match line.waiting.first().map(|asked| &asked.by) {
+            Some(By::Thread(slot)) => slot.lead(),
+            Some(By::Future(_)) => self.submitted.notify_one(),
+            None => {}
         }
         line
     }

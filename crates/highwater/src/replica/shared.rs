@@ -10,18 +10,28 @@ use super::head::HeadState;
 use super::local::LocalStore;
 use super::sender::{Sender, Step};
 use super::store::Bound;
+use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 
 /// Before a put is tried again; longer each time, up to the second of the two.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
+/// After a put, so much of the time that it took, at most, is waited for those who waited for it,
+const GATHER_SHARE: u32 = 8;
+/// and never longer than this.
+const GATHER_MAX: Duration = Duration::from_millis(5);
+
 pub(super) struct Shared {
     pub(super) local: Arc<dyn LocalStore>,
     pub(super) committer: Committer,
     pub(super) bound: Bound,
     pub(super) state: Mutex<State>,
+    /// Something landed, or all has ended.
     pub(super) moved: Condvar,
+    /// There is something to do for the sender, which alone waits for it.
+    pub(super) work: Condvar,
+    pub(super) env: Env,
 }
 
 pub(super) struct State {
@@ -88,11 +98,11 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes the sender, and whoever waits.
+    /// Wakes the sender.
     pub(super) fn wake(&self) {
-        // Whoever looks before this sees what has changed; whoever looks after it is woken.
+        // If it looks before this, it sees what has changed; if after it, it is woken.
         drop(self.state());
-        self.moved.notify_all();
+        self.work.notify_one();
     }
 
     fn is_over(&self) -> bool {
@@ -180,6 +190,7 @@ impl Shared {
         }
         drop(state);
         self.moved.notify_all();
+        self.work.notify_one();
     }
 
     /// The sender's thread.
@@ -208,10 +219,13 @@ impl Shared {
                 Some(End::Release) => sender.carried = None,
                 None => {}
             }
+            let begun = self.env.monotonic();
             match sender.step()? {
                 Step::Landed(writes, bytes) => {
                     pause = RETRY_FIRST;
-                    self.landed(sender, writes, bytes);
+                    let told = self.landed(sender, writes, bytes);
+                    let took = self.env.monotonic().saturating_sub(begun);
+                    self.gather(told, took);
                 }
                 Step::Idle if ending == Some(End::Release) => {
                     sender.release()?;
@@ -222,7 +236,7 @@ impl Shared {
                     let idle = |state: &mut State| {
                         state.ending.is_none() && self.committer.seq() <= sender.held.head.seq
                     };
-                    let waited = self.moved.wait_while(self.state(), idle);
+                    let waited = self.work.wait_while(self.state(), idle);
                     drop(waited.unwrap_or_else(PoisonError::into_inner));
                 }
                 Step::Held(left) => self.wait(left, || self.committer.seq() == seen),
@@ -239,18 +253,31 @@ impl Shared {
     /// Waits for so long, while `stays`, and nobody asks for the end.
     fn wait(&self, wait: Duration, stays: impl Fn() -> bool) {
         let waits = |state: &mut State| state.ending.is_none() && stays();
-        let waited = self.moved.wait_timeout_while(self.state(), wait, waits);
+        let waited = self.work.wait_timeout_while(self.state(), wait, waits);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn landed(&self, sender: &Sender, writes: u64, bytes: u64) {
+    /// Lets those who were told just now write again before the next put: else two halves of them take
+    /// turns, and each waits for the put of the other one, too.
+    fn gather(&self, told: u64, took: Duration) {
+        if told == 0 {
+            return;
+        }
+        let all = self.committer.waiting().0 + told;
+        let wait = (took / GATHER_SHARE).min(GATHER_MAX);
+        self.wait(wait, || self.committer.waiting().0 < all);
+    }
+
+    /// How many keys waited for it.
+    fn landed(&self, sender: &Sender, writes: u64, bytes: u64) -> u64 {
         self.committer.sent(writes, bytes);
-        self.committer.settle(sender.held.head.seq);
+        let told = self.committer.settle(sender.held.head.seq);
         let mut state = self.state();
         state.landed(sender);
         self.tell(&mut state);
         drop(state);
         self.moved.notify_all();
+        told
     }
 }
 

@@ -147,6 +147,8 @@ impl ReplicaBuilder {
             bound: self.bound,
             state: Mutex::new(State::of(&sender)),
             moved: Condvar::new(),
+            work: Condvar::new(),
+            env: self.env.clone(),
         });
         let sends = spawn("highwater-replica", {
             let shared = Arc::clone(&shared);
@@ -348,7 +350,7 @@ impl ReplicatedStore {
     }
 
     /// Ends in good order: sends what waits, and gives the store up, so that the next owner need not take
-    /// it over.
+    /// it over. What is here can still be read; the local store is closed when this is dropped.
     ///
     /// # Errors
     /// Fenced where another owner writes; unavailable where the server does not take it: then it is not

@@ -255,6 +255,8 @@ fn take(
         false => ahead_of_manager(&SqliteStore::open(&database)?, &**streams.remote, streams.keys)?,
     };
     store.stop()?;
+    // Nobody may have the database open when it is moved.
+    drop(store);
     refuse_closing(&closing)?;
     Ok(Taken { waiting, values: status.values, seq: status.acknowledged, epoch: status.epoch })
 }

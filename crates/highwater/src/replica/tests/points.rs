@@ -199,7 +199,7 @@ fn channels_whose_monitors_are_newer_than_the_manager_are_named() {
     let ahead = || ahead_of_manager(&*local, &*remote, &keys()).unwrap();
     store.write("monitors//c0", "no manager yet").unwrap();
     store.flush(LONG).unwrap();
-    assert_eq!(ahead(), Vec::<String>::new());
+    assert_eq!(ahead(), ["c0"]);
     store.write("//manager", "1").unwrap();
     store.flush(LONG).unwrap();
     assert_eq!(ahead(), Vec::<String>::new());
