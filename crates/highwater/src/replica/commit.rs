@@ -136,6 +136,11 @@ impl Committer {
         (before - unseen.len()) as u64
     }
 
+    /// Whether a write waits for the server that is not seen here before.
+    pub(super) fn is_waited_for(&self) -> bool {
+        !self.unseen().is_empty()
+    }
+
     fn unseen(&self) -> MutexGuard<'_, HashMap<Vec<u8>, u64>> {
         self.unseen.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -22,6 +22,12 @@ const GATHER_SHARE: u32 = 8;
 /// and never longer than this.
 const GATHER_MAX: Duration = Duration::from_millis(5);
 
+/// A put of writes that nobody waits for begins so long after the one before: fewer and larger ones leave the
+/// disk to the node.
+const PAUSE: Duration = Duration::from_millis(10);
+/// So many writes don't wait for that.
+const PAUSE_WRITES_MAX: u64 = 256;
+
 pub(super) struct Shared {
     pub(super) local: Arc<dyn LocalStore>,
     pub(super) committer: Committer,
@@ -43,6 +49,10 @@ pub(super) struct State {
     pub(super) fenced: Option<String>,
     pub(super) ending: Option<End>,
     waiters: Vec<Waiter>,
+    /// The sender waits for anything at all.
+    idle: bool,
+    /// Somebody waits until this write is on the server.
+    asked: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -82,6 +92,8 @@ impl State {
             fenced: None,
             ending: None,
             waiters: Vec::new(),
+            idle: false,
+            asked: 0,
         }
     }
 
@@ -98,11 +110,28 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes the sender.
+    /// Wakes the sender, where what was committed is something for it.
     pub(super) fn wake(&self) {
         // If it looks before this, it sees what has changed; if after it, it is woken.
-        drop(self.state());
+        let idle = self.state().idle;
+        if idle || self.is_urgent() {
+            self.work.notify_one();
+        }
+    }
+
+    /// Whether somebody waits for the server, or much waits.
+    fn is_urgent(&self) -> bool {
+        self.committer.is_waited_for()
+            || self.committer.waiting().0 >= PAUSE_WRITES_MAX
+            || self.is_over()
+    }
+
+    /// The sender does not pause before this write is on the server.
+    pub(super) fn ask(&self, seq: u64) -> MutexGuard<'_, State> {
+        let mut state = self.state();
+        state.asked = state.asked.max(seq);
         self.work.notify_one();
+        state
     }
 
     fn is_over(&self) -> bool {
@@ -225,7 +254,10 @@ impl Shared {
                     pause = RETRY_FIRST;
                     let told = self.landed(sender, writes, bytes);
                     let took = self.env.monotonic().saturating_sub(begun);
-                    self.gather(told, took);
+                    match told {
+                        0 => self.pause(took),
+                        told => self.gather(told, took),
+                    }
                 }
                 Step::Idle if ending == Some(End::Release) => {
                     sender.release()?;
@@ -236,14 +268,20 @@ impl Shared {
                     let idle = |state: &mut State| {
                         state.ending.is_none() && self.committer.seq() <= sender.held.head.seq
                     };
-                    let waited = self.work.wait_while(self.state(), idle);
-                    drop(waited.unwrap_or_else(PoisonError::into_inner));
+                    let mut state = self.state();
+                    state.idle = true;
+                    let waited = self.work.wait_while(state, idle);
+                    waited.unwrap_or_else(PoisonError::into_inner).idle = false;
                 }
-                Step::Held(left) => self.wait(left, || self.committer.seq() == seen),
+                Step::Held(left) => {
+                    self.state().idle = true;
+                    self.wait(left, |_| self.committer.seq() == seen);
+                    self.state().idle = false;
+                }
                 Step::Uncertain(error) if ending.is_some() => return Err(error),
                 Step::Uncertain(error) => {
                     self.state().last_error = Some(error.to_string());
-                    self.wait(pause, || true);
+                    self.wait(pause, |_| true);
                     pause = (pause * 2).min(RETRY_MAX);
                 }
             }
@@ -251,8 +289,8 @@ impl Shared {
     }
 
     /// Waits for so long, while `stays`, and nobody asks for the end.
-    fn wait(&self, wait: Duration, stays: impl Fn() -> bool) {
-        let waits = |state: &mut State| state.ending.is_none() && stays();
+    fn wait(&self, wait: Duration, stays: impl Fn(&State) -> bool) {
+        let waits = |state: &mut State| state.ending.is_none() && stays(state);
         let waited = self.work.wait_timeout_while(self.state(), wait, waits);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
@@ -260,12 +298,15 @@ impl Shared {
     /// Lets those who were told just now write again before the next put: else two halves of them take
     /// turns, and each waits for the put of the other one, too.
     fn gather(&self, told: u64, took: Duration) {
-        if told == 0 {
-            return;
-        }
         let all = self.committer.waiting().0 + told;
         let wait = (took / GATHER_SHARE).min(GATHER_MAX);
-        self.wait(wait, || self.committer.waiting().0 < all);
+        self.wait(wait, |_| self.committer.waiting().0 < all);
+    }
+
+    /// Lets more come together for the next put, while nobody waits for it.
+    fn pause(&self, took: Duration) {
+        let calm = |state: &State| !self.is_urgent() && state.asked <= state.acknowledged;
+        self.wait(PAUSE.saturating_sub(took), calm);
     }
 
     /// How many keys waited for it.

@@ -308,7 +308,7 @@ impl ReplicatedStore {
     /// Fenced where another owner writes; unavailable once `wait` has passed, which goes on behind.
     pub fn flush(&self, wait: Duration) -> Result<()> {
         let goal = self.shared.committer.seq();
-        let state = self.shared.state();
+        let state = self.shared.ask(goal);
         let reached = |state: &mut State| state.acknowledged < goal && state.fenced.is_none();
         let waited = self.shared.moved.wait_timeout_while(state, wait, reached);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
