@@ -3,27 +3,27 @@
 //! It is hydrated into the work directory of the restore, where it outlives a crash: it remembers that
 //! the store on the server is ours. The staged files get a copy; it goes once they are the node's.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::journal::{Journal, Operation};
-use super::work::{WorkDir, candidates, locate};
+use super::work::WorkDir;
 use crate::durable;
 use crate::engine::{Consistency, EngineKind};
 use crate::error::{Error, Result};
 use crate::ids::{RelPath, RestoreId, SnapshotId};
-use crate::node::NodeFile;
 use crate::vault::manifest::PartRecord;
+
+#[cfg(all(feature = "replica", feature = "sqlite"))]
+mod waiting;
+
+#[cfg(all(feature = "replica", feature = "sqlite"))]
+pub(crate) use waiting::{Waiting, is_made, refuse_users, waiting};
 
 /// The only format of [`State`].
 const FORMAT: u32 = 1;
 const STATE: &str = "pair.json";
-const DATABASE: &str = "store.sqlite";
 
 /// A database with a replicated store, which takes the place of the store in a part of the snapshot.
 #[derive(Clone, Debug)]
@@ -75,10 +75,6 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(restore: RestoreId, pair: Pair) -> State {
-        State { format: FORMAT, restore, pair }
-    }
-
     fn read(dir: &Path) -> Result<Option<State>> {
         let path = dir.join(STATE);
         let name = path.display().to_string();
@@ -100,92 +96,6 @@ impl State {
         }
         serde_json::from_value(value).map(Some).map_err(broken)
     }
-}
-
-/// Where a hydrated store waits for its files; locked.
-#[derive(Debug)]
-pub(crate) struct Waiting {
-    target: PathBuf,
-    dir: PathBuf,
-    lock: File,
-}
-
-impl Waiting {
-    /// Makes the place, or finds it, and locks it. A conflict where another process has it.
-    pub(crate) fn open(target: &Path) -> Result<Waiting> {
-        let place = locate(target)?;
-        let work = WorkDir::make(&place.target, &place.work, place.way())?;
-        let dir = work.hydrated();
-        durable::make_dir(&dir)?;
-        durable::sync_dir(&place.work)?;
-        let name = dir.join("lock");
-        let wrong = |error: std::io::Error| {
-            Error::io("locking a hydrated store", error).entry(name.display().to_string())
-        };
-        let mut options = OpenOptions::new();
-        let lock = options.write(true).create(true).truncate(false).mode(0o600).open(&name);
-        let lock = lock.map_err(wrong)?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Waiting { target: place.target, dir, lock }),
-            Err(Errno::WOULDBLOCK) => Err(Error::conflict(format!(
-                "another process hydrates a store for {}",
-                place.target.display()
-            ))
-            .hint("wait until it has ended")),
-            Err(error) => Err(wrong(error.into())),
-        }
-    }
-
-    /// The node directory, absolute, links resolved.
-    pub(crate) fn target(&self) -> &Path {
-        &self.target
-    }
-
-    /// The database.
-    pub(crate) fn database(&self) -> PathBuf {
-        self.dir.join(DATABASE)
-    }
-
-    /// Keeps, durably, what is about to be brought together.
-    pub(crate) fn set_state(&self, state: &State) -> Result<()> {
-        let bytes = serde_json::to_vec_pretty(state)
-            .map_err(|error| Error::bug("a pair can't be written down").source(error))?;
-        let fresh = self.dir.join("pair.json.new");
-        durable::write_file(&fresh, &bytes)?;
-        durable::replace(&fresh, &self.dir.join(STATE))
-    }
-
-    /// Removes the place, and the work directory where nothing else is in it.
-    pub(crate) fn remove(self) -> Result<()> {
-        durable::remove_tree(&self.dir)?;
-        drop(self.lock);
-        let place = locate(&self.target)?;
-        match WorkDir::open(&place.target, &place.work)? {
-            Some(work) => work.tidy(),
-            None => Ok(()),
-        }
-    }
-}
-
-/// What waits for its files beside `target`, or in it; none where nothing does.
-pub(crate) fn waiting(target: &Path) -> Result<Option<State>> {
-    let (_, places) = candidates(target)?;
-    for (path, _) in places {
-        if let Some(state) = State::read(&path.join("hydrated"))? {
-            return Ok(Some(state));
-        }
-    }
-    Ok(None)
-}
-
-/// Whether the node directory is what came of it.
-pub(crate) fn is_made(target: &Path, state: &State) -> Result<bool> {
-    Ok(NodeFile::read(target)?.is_some_and(|node| node.restore == Some(state.restore)))
-}
-
-/// Nobody may have the node directory open: asked before the store on the server is taken.
-pub(crate) fn refuse_users(target: &Path) -> Result<()> {
-    super::carry::refuse_users(target)
 }
 
 /// Removes the hydrated store once the directory with its copy is the node's.
@@ -290,7 +200,7 @@ mod tests {
             values: 5,
             epoch: 6,
         };
-        let state = State::new(RestoreId::from_bytes([2; 16]), pair);
+        let state = State { format: FORMAT, restore: RestoreId::from_bytes([2; 16]), pair };
         assert_eq!(serde_json::to_string_pretty(&state).unwrap() + "\n", fixture);
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(State::read(dir.path()).unwrap(), None);

@@ -1,0 +1,109 @@
+//! Where a hydrated store waits for its files, and what is known of it.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
+use super::super::work::{WorkDir, candidates, locate};
+use super::{FORMAT, Pair, STATE, State};
+use crate::durable;
+use crate::error::{Error, Result};
+use crate::ids::RestoreId;
+use crate::node::NodeFile;
+
+const DATABASE: &str = "store.sqlite";
+
+impl State {
+    pub(crate) fn new(restore: RestoreId, pair: Pair) -> State {
+        State { format: FORMAT, restore, pair }
+    }
+}
+
+/// Where a hydrated store waits for its files; locked.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    target: PathBuf,
+    dir: PathBuf,
+    lock: File,
+}
+
+impl Waiting {
+    /// Makes the place, or finds it, and locks it. A conflict where another process has it.
+    pub(crate) fn open(target: &Path) -> Result<Waiting> {
+        let place = locate(target)?;
+        let work = WorkDir::make(&place.target, &place.work, place.way())?;
+        let dir = work.hydrated();
+        durable::make_dir(&dir)?;
+        durable::sync_dir(&place.work)?;
+        let name = dir.join("lock");
+        let wrong = |error: std::io::Error| {
+            Error::io("locking a hydrated store", error).entry(name.display().to_string())
+        };
+        let mut options = OpenOptions::new();
+        let lock = options.write(true).create(true).truncate(false).mode(0o600).open(&name);
+        let lock = lock.map_err(wrong)?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Waiting { target: place.target, dir, lock }),
+            Err(Errno::WOULDBLOCK) => Err(Error::conflict(format!(
+                "another process hydrates a store for {}",
+                place.target.display()
+            ))
+            .hint("wait until it has ended")),
+            Err(error) => Err(wrong(error.into())),
+        }
+    }
+
+    /// The node directory, absolute, links resolved.
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// The database.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.dir.join(DATABASE)
+    }
+
+    /// Keeps, durably, what is about to be brought together.
+    pub(crate) fn set_state(&self, state: &State) -> Result<()> {
+        let bytes = serde_json::to_vec_pretty(state)
+            .map_err(|error| Error::bug("a pair can't be written down").source(error))?;
+        let fresh = self.dir.join("pair.json.new");
+        durable::write_file(&fresh, &bytes)?;
+        durable::replace(&fresh, &self.dir.join(STATE))
+    }
+
+    /// Removes the place, and the work directory where nothing else is in it.
+    pub(crate) fn remove(self) -> Result<()> {
+        durable::remove_tree(&self.dir)?;
+        drop(self.lock);
+        let place = locate(&self.target)?;
+        match WorkDir::open(&place.target, &place.work)? {
+            Some(work) => work.tidy(),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What waits for its files beside `target`, or in it; none where nothing does.
+pub(crate) fn waiting(target: &Path) -> Result<Option<State>> {
+    let (_, places) = candidates(target)?;
+    for (path, _) in places {
+        if let Some(state) = State::read(&path.join("hydrated"))? {
+            return Ok(Some(state));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the node directory is what came of it.
+pub(crate) fn is_made(target: &Path, state: &State) -> Result<bool> {
+    Ok(NodeFile::read(target)?.is_some_and(|node| node.restore == Some(state.restore)))
+}
+
+/// Nobody may have the node directory open: asked before the store on the server is taken.
+pub(crate) fn refuse_users(target: &Path) -> Result<()> {
+    super::super::carry::refuse_users(target)
+}
