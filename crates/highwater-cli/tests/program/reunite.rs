@@ -146,6 +146,7 @@ fn channels_and_assets_come_back_by_one_command_and_the_words() {
     let listed = scene.world.run(&listed).code(0).json();
     assert_eq!(listed[0]["replica"][0]["part"], KEYS, "{listed}");
     node.release().unwrap();
+    drop(node);
     let before = scene.values(NODE);
     scene.lose();
 
