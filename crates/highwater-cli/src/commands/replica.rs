@@ -103,7 +103,13 @@ fn status(context: &Context, args: &ReplicaStatusArgs) -> Result<Answer> {
     let document = json!({
         "server": held, "local": local, "backup_exists": exists, "backup_required": required,
     });
-    let mut fields = server_fields(held.as_ref());
+    let backup = match (exists, required) {
+        (true, false) => "whole",
+        (true, true) => "whole, and behind: what waits is sent by the node, or by `replica flush`",
+        (false, _) => "NONE: the node's next start fills the server, or `replica flush` does",
+    };
+    let mut fields = vec![("backup", backup.to_owned())];
+    fields.extend(server_fields(held.as_ref()));
     fields.extend(local.as_ref().map(local_fields).unwrap_or_default());
     Ok(Answer::new(document, format::fields(&fields)))
 }
