@@ -515,6 +515,10 @@ pub(crate) struct RestoreArgs {
     /// Owner and group of all that is restored, as numbers
     #[arg(long, value_name = "UID:GID", value_parser = values::owner)]
     pub(crate) owner: Option<(u32, u32)>,
+    /// Bring back set-user-id and set-group-id bits of files, and capabilities; else they are left out,
+    /// and named
+    #[arg(long)]
+    pub(crate) setid: bool,
 }
 
 #[derive(Args, Debug)]

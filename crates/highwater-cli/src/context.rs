@@ -7,6 +7,7 @@ use highwater::vault::{Actor, Selector, Vault};
 use highwater::{Env, Error, Result};
 
 use crate::cli::VaultArgs;
+use crate::helper;
 use crate::keys::KeySource;
 use crate::progress::Progress;
 use crate::settings::Settings;
@@ -92,11 +93,10 @@ impl Context {
 
 #[cfg(feature = "fault-points")]
 fn environment() -> Result<Env> {
-    crate::faults::environment()
+    Ok(crate::faults::environment()?.with_helper(helper::command()?))
 }
 
 #[cfg(not(feature = "fault-points"))]
-#[expect(clippy::unnecessary_wraps, reason = "the one with fault points can fail")]
 fn environment() -> Result<Env> {
-    Ok(Env::system())
+    Ok(Env::system().with_helper(helper::command()?))
 }

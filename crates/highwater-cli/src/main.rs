@@ -13,6 +13,7 @@ mod exit;
 #[cfg(feature = "fault-points")]
 mod faults;
 mod format;
+mod helper;
 mod keys;
 mod output;
 mod places;

@@ -11,7 +11,7 @@ use crate::answer::Answer;
 use crate::cli::{Cli, Command};
 use crate::context::Context;
 use crate::settings::{Environment, Settings};
-use crate::{commands, demo, exit, output, supervisor};
+use crate::{commands, demo, exit, helper, output, supervisor};
 
 /// Runs the program; a panic is a bug, and says so with the documented exit code.
 pub(crate) fn main() -> ExitCode {
@@ -38,6 +38,9 @@ fn asks_for_json(arguments: &[OsString]) -> bool {
 fn run(arguments: &[OsString]) -> Result<ExitCode> {
     if supervisor::is_asked_for(arguments) {
         return supervisor::run().map(|()| ExitCode::SUCCESS);
+    }
+    if helper::is_asked_for(arguments) {
+        return helper::run().map(|()| ExitCode::SUCCESS);
     }
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,

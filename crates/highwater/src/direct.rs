@@ -11,8 +11,10 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+
+use crate::rooted::RootedPath;
 
 /// Memory, offset and length of a direct write are multiples of this: a page, which is a multiple of
 /// every block size that file systems ask for.
@@ -126,13 +128,10 @@ pub(crate) struct PlacedWriter {
 }
 
 impl PlacedWriter {
-    /// A writer of `file`, which stands at `path`.
-    pub(crate) fn new(file: File, path: &Path) -> PlacedWriter {
-        let direct = OpenOptions::new()
-            .write(true)
-            .custom_flags((OFlags::DIRECT | OFlags::NOFOLLOW).bits() as i32)
-            .open(path);
-        PlacedWriter { file, direct: direct.ok() }
+    /// A writer of the file at `place`, which was just made as `file`.
+    pub(crate) fn new(file: File, place: &RootedPath) -> PlacedWriter {
+        let direct = place.open_with(OFlags::WRONLY | OFlags::DIRECT, Mode::empty());
+        PlacedWriter { file, direct: direct.ok().map(File::from) }
     }
 
     /// Writes bytes at a place.
@@ -298,7 +297,8 @@ mod tests {
     fn places_are_written_in_any_order() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
-        let writer = PlacedWriter::new(File::create(&path).unwrap(), &path);
+        let writer =
+            PlacedWriter::new(File::create(&path).unwrap(), &RootedPath::of(&path).unwrap());
         let mut meant = vec![0; 3 * DIRECT_BYTES_MIN + 9];
         let mut buffer = AlignedBuffer::default();
         for (at, length) in [(DIRECT_BYTES_MIN, 2 * DIRECT_BYTES_MIN + 9), (0, 4096), (5000, 70)] {

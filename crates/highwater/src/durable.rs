@@ -3,25 +3,40 @@
 //! An inode tells where a file or directory stands, whatever name it has: every step of an
 //! exchange is decided by it, so that recovery can repeat the step.
 
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
-
-use rustix::fs::{AtFlags, CWD, RenameFlags, Statx, StatxAttributes, StatxFlags};
+use rustix::fs::{RenameFlags, Statx, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use std::io::Write as _;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
+use crate::rooted::{Owner, Reach, RootedPath};
+
+/// A tree is removed to this depth; each directory above is held meanwhile.
+const DEPTH_MAX: u32 = 256;
+
+/// How often a directory that was made is looked for before it is given up.
+const TRIES_MAX: u32 = 16;
 
 /// What the file system says of `path`, links not followed; `None` where there is nothing.
-pub(crate) fn stat(path: &Path) -> Result<Option<Statx>> {
-    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-    match rustix::fs::statx(CWD, path, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME) {
-        Ok(found) => Ok(Some(found)),
-        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-        Err(error) => Err(Error::io(format!("can't look at {}", path.display()), error)),
+pub(crate) fn stat(path: &(impl Reach + ?Sized)) -> Result<Option<Statx>> {
+    let place = match path.reach() {
+        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Input) => return Ok(None),
+        place => place?,
+    };
+    place.stat().map_err(|error| met(&place, "look at", error))
+}
+
+/// An error of the file system at a place of a node directory.
+pub(crate) fn met(place: &RootedPath, what: &str, error: impl Into<std::io::Error>) -> Error {
+    let error = error.into();
+    if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) {
+        return Error::conflict(format!(
+            "can't {what} {place}: a link stands where no link may be"
+        ))
+        .entry(place.path().display().to_string())
+        .hint("look who put it there, and remove it");
     }
+    Error::io(format!("can't {what} {place}"), error)
 }
 
 /// By what a file or directory is known, whatever its name. The number alone is given to another
@@ -35,7 +50,7 @@ pub(crate) struct Inode {
 }
 
 /// The inode of `path`, links not followed; `None` where there is nothing.
-pub(crate) fn inode(path: &Path) -> Result<Option<Inode>> {
+pub(crate) fn inode(path: &(impl Reach + ?Sized)) -> Result<Option<Inode>> {
     Ok(stat(path)?.as_ref().map(inode_of))
 }
 
@@ -72,10 +87,9 @@ pub(crate) fn device(found: &Statx) -> (u32, u32) {
 }
 
 /// The two exchange their names in one step. Not durable before both parents are synced.
-pub(crate) fn exchange(one: &Path, other: &Path) -> Result<()> {
+pub(crate) fn exchange(one: &RootedPath, other: &RootedPath) -> Result<()> {
     rename(one, other, RenameFlags::EXCHANGE).map_err(|error| {
-        let what = format!("can't exchange {} and {}", one.display(), other.display());
-        let found = Error::io(what, error);
+        let found = Error::io(format!("can't exchange {one} and {other}"), error);
         match error {
             Errno::INVAL | Errno::NOSYS => {
                 found.hint("this file system can't exchange two names in one step: use another one")
@@ -91,167 +105,198 @@ pub(crate) fn exchange(one: &Path, other: &Path) -> Result<()> {
 
 /// Renames; something that has the new name already is an error. Not durable before both parents
 /// are synced.
-pub(crate) fn rename_new(from: &Path, to: &Path) -> Result<()> {
-    rename(from, to, RenameFlags::NOREPLACE).map_err(|error| {
-        Error::io(format!("can't rename {} to {}", from.display(), to.display()), error)
-    })
+pub(crate) fn rename_new(from: &(impl Reach + ?Sized), to: &(impl Reach + ?Sized)) -> Result<()> {
+    let (from, to) = (from.reach()?, to.reach()?);
+    rename(&from, &to, RenameFlags::NOREPLACE)
+        .map_err(|error| Error::io(format!("can't rename {from} to {to}"), error))
 }
 
 /// A directory that its owner may not write can't change its parent, where the owner is not root:
 /// it is made writable for the step.
-fn rename(from: &Path, to: &Path, flags: RenameFlags) -> rustix::io::Result<()> {
-    let attempt = rustix::fs::renameat_with(CWD, from, CWD, to, flags);
+fn rename(from: &RootedPath, to: &RootedPath, flags: RenameFlags) -> rustix::io::Result<()> {
+    let attempt = from.rename(to, flags);
     if attempt != Err(Errno::ACCESS) {
         return attempt;
     }
-    let locked = |path: &Path| {
-        let mode = stat(path).ok().flatten().filter(is_dir).map(|found| found.stx_mode & 0o7777);
+    let locked = |path: &RootedPath| {
+        let mode = path.stat().ok().flatten().filter(is_dir).map(|found| found.stx_mode & 0o7777);
         mode.filter(|mode| mode & 0o200 == 0)
     };
     let modes = [(from, to, locked(from)), (to, from, locked(to))];
     for (path, _, mode) in modes {
         if let Some(mode) = mode {
-            rustix::fs::chmod(path, rustix::fs::Mode::from(u32::from(mode | 0o200)))?;
+            path.set_mode(u32::from(mode | 0o200))?;
         }
     }
-    let attempt = rustix::fs::renameat_with(CWD, from, CWD, to, flags);
+    let attempt = from.rename(to, flags);
     for (before, after, mode) in modes {
         if let Some(mode) = mode {
             let path = if attempt.is_ok() { after } else { before };
-            rustix::fs::chmod(path, rustix::fs::Mode::from(u32::from(mode)))?;
+            path.set_mode(u32::from(mode))?;
         }
     }
     attempt
 }
 
 /// Makes the names in a directory durable.
-pub(crate) fn sync_dir(path: &Path) -> Result<()> {
-    File::open(path)
-        .and_then(|dir| dir.sync_all())
-        .map_err(|error| Error::io(format!("can't sync {}", path.display()), error))
+pub(crate) fn sync_dir(path: &(impl Reach + ?Sized)) -> Result<()> {
+    let place = path.reach()?;
+    place.sync().map_err(|error| met(&place, "sync", error))
 }
 
 /// Makes a directory that only its owner may enter; one that stands already is left as it is.
-pub(crate) fn make_dir(path: &Path) -> Result<()> {
-    match fs::DirBuilder::new().mode(0o700).create(path) {
+pub(crate) fn make_dir(path: &(impl Reach + ?Sized)) -> Result<()> {
+    let place = path.reach()?;
+    match place.make_dir() {
         Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => match stat(path)? {
+        Err(Errno::EXIST) => match stat(&place)? {
             Some(found) if is_dir(&found) => Ok(()),
-            _ => Err(Error::conflict(format!("{} is not a directory", path.display()))),
+            _ => Err(Error::conflict(format!("{place} is not a directory"))),
         },
-        Err(error) => Err(Error::io(format!("can't make {}", path.display()), error)),
+        Err(error) => Err(met(&place, "make", error)),
     }
 }
 
-/// Writes a file that only its owner may read, durable except for its name.
-pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let write = || -> std::io::Result<()> {
-        let mut options = OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    write().map_err(|error| Error::io(format!("can't write {}", path.display()), error))
+/// The same in a node directory, whose owner finds there what another user's program has made: one
+/// that is made belongs to `owner`. Whether it was made.
+pub(crate) fn make_dir_for(place: &RootedPath, owner: Owner) -> Result<bool> {
+    for _ in 0..TRIES_MAX {
+        match place.make_dir() {
+            Ok(()) => {}
+            Err(Errno::EXIST) => {
+                make_dir(place)?;
+                return Ok(false);
+            }
+            Err(error) => return Err(met(place, "make", error)),
+        }
+        // Its owner may have moved it away already, and put something else there.
+        let Ok(made) = place.enter() else { continue };
+        if made.root_owner().is_ok_and(|owner| !owner.is_foreign()) {
+            owner.take(made.held()).map_err(|error| met(place, "give away", error))?;
+            return Ok(true);
+        }
+    }
+    Err(Error::conflict(format!("{place} is being moved while it is made")))
+}
+
+/// Writes a file that only its owner may read, durable except for its name. What has the name goes.
+pub(crate) fn write_file(path: &(impl Reach + ?Sized), bytes: &[u8]) -> Result<()> {
+    write(&path.reach()?, bytes, None)
+}
+
+/// The same, for the owner of a node directory.
+pub(crate) fn write_file_for(place: &RootedPath, bytes: &[u8], owner: Owner) -> Result<()> {
+    write(place, bytes, Some(owner))
+}
+
+fn write(place: &RootedPath, bytes: &[u8], owner: Option<Owner>) -> Result<()> {
+    let wrong = |error: std::io::Error| met(place, "write", error);
+    remove_file(place)?;
+    let mut file = place.create_new().map_err(wrong)?;
+    if let Some(owner) = owner {
+        owner.take(&file).map_err(|error| met(place, "give away", error))?;
+    }
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(wrong)
 }
 
 /// Renames over what is there, in the same directory, and makes it durable.
-pub(crate) fn replace(from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to)
-        .map_err(|error| Error::io(format!("can't rename to {}", to.display()), error))?;
-    to.parent().map_or(Ok(()), sync_dir)
+pub(crate) fn replace(from: &(impl Reach + ?Sized), to: &(impl Reach + ?Sized)) -> Result<()> {
+    let (from, to) = (from.reach()?, to.reach()?);
+    from.rename(&to, RenameFlags::empty()).map_err(|error| met(&to, "rename to", error))?;
+    sync_dir(&to.above())
 }
 
 /// Removes a file; a missing one is as good.
-pub(crate) fn remove_file(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io(format!("can't remove {}", path.display()), error))
-        }
-        _ => Ok(()),
+pub(crate) fn remove_file(path: &(impl Reach + ?Sized)) -> Result<()> {
+    let place = match path.reach() {
+        Err(error) if error.kind() == Kind::NotFound => return Ok(()),
+        place => place?,
+    };
+    match place.unlink() {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(met(&place, "remove", error)),
     }
 }
 
 /// Removes a directory if nothing is in it; whether it is gone.
-pub(crate) fn remove_empty(path: &Path) -> Result<bool> {
-    match rustix::fs::rmdir(path) {
+pub(crate) fn remove_empty(path: &(impl Reach + ?Sized)) -> Result<bool> {
+    let place = path.reach()?;
+    match place.remove_dir() {
         Ok(()) | Err(Errno::NOENT) => Ok(true),
         Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
-        Err(error) => Err(Error::io(format!("can't remove {}", path.display()), error)),
+        Err(error) => Err(met(&place, "remove", error)),
     }
 }
 
 /// Removes a tree, whatever the modes of its files and directories; a missing one is as good. Links
 /// are not followed, and a mount point inside is an error: what it holds is not ours.
-pub(crate) fn remove_tree(path: &Path) -> Result<()> {
-    let Some(found) = stat(path)? else { return Ok(()) };
+pub(crate) fn remove_tree(path: &(impl Reach + ?Sized)) -> Result<()> {
+    let place = match path.reach() {
+        Err(error) if error.kind() == Kind::NotFound => return Ok(()),
+        place => place?,
+    };
+    let Some(found) = stat(&place)? else { return Ok(()) };
     if !is_dir(&found) {
-        return remove_file(path);
+        return remove_file(&place);
     }
-    remove_dir(path, &found)
+    remove_dir(&place, &found, 0)
 }
 
-fn remove_dir(path: &Path, found: &Statx) -> Result<()> {
-    let wrong =
-        |error: std::io::Error| Error::io(format!("can't remove {}", path.display()), error);
-    if found.stx_mode & 0o700 != 0o700 {
-        fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(wrong)?;
+/// Removes what is in a directory that is held, and its name, unless another one has that by now.
+pub(crate) fn remove_held(place: &RootedPath, dir: &RootedPath) -> Result<()> {
+    let Some(found) = stat(dir)? else { return Ok(()) };
+    clear(dir, &found, 0)?;
+    if inode(place)? == Some(inode_of(&found)) {
+        remove_empty(place)?;
     }
-    for name in names(path)? {
-        let below = path.join(name);
+    Ok(())
+}
+
+/// Each directory is held while what is in it is removed: who moves it meanwhile moves what goes.
+fn remove_dir(place: &RootedPath, found: &Statx, depth: u32) -> Result<()> {
+    if depth > DEPTH_MAX {
+        return Err(Error::conflict(format!(
+            "{place} lies more than {DEPTH_MAX} directories deep in what is to be removed"
+        ))
+        .hint("look who made it, and remove it by hand"));
+    }
+    let wrong = |error: Errno| met(place, "remove", error);
+    if found.stx_mode & 0o700 != 0o700 {
+        place.set_mode(0o700).map_err(wrong)?;
+    }
+    clear(&place.enter().map_err(wrong)?, found, depth)?;
+    place.remove_dir().map_err(wrong)
+}
+
+fn clear(dir: &RootedPath, found: &Statx, depth: u32) -> Result<()> {
+    for name in dir.names().map_err(|error| met(dir, "list", error))? {
+        let below = dir.join(name);
         let Some(entry) = stat(&below)? else { continue };
         if is_mount(&entry, found) {
-            return Err(Error::conflict(format!("{} is a mount point", below.display()))
+            return Err(Error::conflict(format!("{below} is a mount point"))
                 .hint("unmount it, and try again"));
         }
         if is_dir(&entry) {
-            remove_dir(&below, &entry)?;
+            remove_dir(&below, &entry, depth + 1)?;
         } else {
             remove_file(&below)?;
         }
     }
-    fs::remove_dir(path).map_err(wrong)
+    Ok(())
 }
 
 /// The names in a directory, sorted; none where it is missing.
-pub(crate) fn names(path: &Path) -> Result<Vec<std::ffi::OsString>> {
-    let read = || -> std::io::Result<Vec<_>> {
-        let entries = fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.file_name()));
-        let mut names = entries.collect::<std::io::Result<Vec<_>>>()?;
-        names.sort();
-        Ok(names)
+pub(crate) fn names(path: &(impl Reach + ?Sized)) -> Result<Vec<std::ffi::OsString>> {
+    let place = match path.reach() {
+        Err(error) if error.kind() == Kind::NotFound => return Ok(Vec::new()),
+        place => place?,
     };
-    match read() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        other => other.map_err(|error| Error::io(format!("can't list {}", path.display()), error)),
-    }
-}
-
-/// Gives what was just made to the owner of `like`, so that a node finds what another user's program
-/// wrote in its directory. Where this user may not, it stays this user's.
-pub(crate) fn own_like(path: &Path, like: &Path) -> Result<()> {
-    let (Some(found), Some(owner)) = (stat(path)?, stat(like)?) else { return Ok(()) };
-    own(path, &found, owner.stx_uid, owner.stx_gid)
-}
-
-/// Takes every permission from all but the owner.
-pub(crate) fn keep_private(path: &Path, found: &Statx) -> Result<()> {
-    let mode = u32::from(found.stx_mode) & 0o7777;
-    if mode & 0o077 == 0 || !(is_dir(found) || is_file(found)) {
-        return Ok(());
-    }
-    fs::set_permissions(path, Permissions::from_mode(mode & 0o700))
-        .map_err(|error| Error::io(format!("can't set the mode of {}", path.display()), error))
-}
-
-/// Gives it to an owner, unless it is theirs.
-fn own(path: &Path, found: &Statx, uid: u32, gid: u32) -> Result<()> {
-    if (found.stx_uid, found.stx_gid) == (uid, gid) {
-        return Ok(());
-    }
-    match std::os::unix::fs::lchown(path, Some(uid), Some(gid)) {
-        Err(error) if error.kind() != std::io::ErrorKind::PermissionDenied => {
-            Err(Error::io(format!("can't give {} to its owner", path.display()), error))
+    match place.names() {
+        Err(Errno::NOENT) => Ok(Vec::new()),
+        Err(error) => Err(met(&place, "list", error)),
+        Ok(mut names) => {
+            names.sort();
+            Ok(names)
         }
-        _ => Ok(()),
     }
 }

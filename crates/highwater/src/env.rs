@@ -2,6 +2,7 @@
 //! a simulation can hold each of them; nothing else in the library asks the operating system for
 //! the time or for random bytes.
 
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -160,12 +161,13 @@ fault_points! {
     GuardRelease = "guard.release",
 }
 
-/// Clock, randomness and fault points; clones share them.
+/// Clock, randomness, fault points and the helper; clones share them.
 #[derive(Clone)]
 pub struct Env {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     faults: Arc<dyn Faults>,
+    helper: Option<Arc<[OsString]>>,
 }
 
 impl Env {
@@ -175,6 +177,7 @@ impl Env {
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
             faults: Arc::new(NoFaults),
+            helper: None,
         }
     }
 
@@ -194,6 +197,18 @@ impl Env {
     pub fn with_faults(mut self, faults: impl Faults + 'static) -> Env {
         self.faults = Arc::new(faults);
         self
+    }
+
+    /// With a program and its arguments that run [`crate::engine::confined::serve`] over their standard
+    /// input, which is a directory, and their standard output, which is a socket. Where root works in a
+    /// directory of another user, that program opens databases with the rights of that user.
+    pub fn with_helper(mut self, command: impl IntoIterator<Item = OsString>) -> Env {
+        self.helper = Some(command.into_iter().collect());
+        self
+    }
+
+    pub(crate) fn helper(&self) -> Option<&[OsString]> {
+        self.helper.as_deref()
     }
 
     /// The wall clock.

@@ -37,6 +37,26 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 11] = [
+        Kind::Bug,
+        Kind::Input,
+        Kind::NotFound,
+        Kind::Conflict,
+        Kind::Corrupt,
+        Kind::Fenced,
+        Kind::Denied,
+        Kind::Unavailable,
+        Kind::Stale,
+        Kind::Quarantined,
+        Kind::Interrupted,
+    ];
+
+    /// The kind of this name.
+    pub fn named(name: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// The kind's name in JSON documents.
     pub fn name(self) -> &'static str {
         match self {

@@ -27,6 +27,7 @@ pub mod replica;
 pub mod restore;
 #[cfg(all(feature = "replica", feature = "sqlite"))]
 pub mod reunite;
+mod rooted;
 pub mod vault;
 
 pub use control::Control;

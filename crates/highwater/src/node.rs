@@ -1,20 +1,24 @@
 //! What Highwater keeps inside a node directory: `.highwater/node.json`, which tells one node from
 //! another and one restore from the next. It is never part of a capture.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::ErrorKind;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::durable;
 use crate::env::Env;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::ids::{GuardKind, NodeName, NodeUid, RestoreId};
+use crate::rooted::RootedPath;
 
 /// Highwater's own directory in a node directory.
 pub(crate) const OWN_DIR: &str = ".highwater";
 const NAME: &str = ".highwater/node.json";
+/// The file in [`OWN_DIR`].
+const FILE: &str = "node.json";
+/// A longer one is none of ours.
+const BYTES_MAX: u64 = 64 << 10;
 
 /// Who a node directory is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,9 +34,17 @@ pub(crate) struct NodeFile {
 }
 
 impl NodeFile {
-    /// Reads it; `None` where the directory has none yet.
+    /// Reads it; `None` where the directory has none yet, or is not there.
     pub(crate) fn read(dir: &Path) -> Result<Option<NodeFile>> {
-        let text = match std::fs::read(dir.join(NAME)) {
+        match RootedPath::open(dir) {
+            Err(error) if error.kind() == Kind::NotFound => Ok(None),
+            dir => NodeFile::read_at(&dir?),
+        }
+    }
+
+    /// The same, in a directory that is held.
+    pub(crate) fn read_at(dir: &RootedPath) -> Result<Option<NodeFile>> {
+        let text = match dir.join(OWN_DIR).join(FILE).read(BYTES_MAX) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io("reading the node's id", error).entry(NAME)),
@@ -44,25 +56,39 @@ impl NodeFile {
         })
     }
 
-    /// Writes it, durable, in one step.
-    pub(crate) fn write(&self, dir: &Path, env: &Env) -> Result<()> {
-        let failed = |error| Error::io("writing the node's id", error).entry(NAME);
-        let own = dir.join(OWN_DIR);
-        DirBuilder::new().recursive(true).mode(0o700).create(&own).map_err(failed)?;
-        let fresh = own.join(format!("node.json.{}", hex::encode(env.random::<8>()?)));
+    /// Writes it, durable, in one step. It belongs to the owner of the directory.
+    pub(crate) fn write(&self, dir: &RootedPath, env: &Env) -> Result<()> {
+        let own = make_own_dir(dir)?;
         let mut text = serde_json::to_vec(self)
             .map_err(|error| Error::bug("the node's id can't be written").source(error))?;
         text.push(b'\n');
-        let write = || {
-            let mut file =
-                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            std::fs::rename(&fresh, dir.join(NAME))?;
-            File::open(&own)?.sync_all()?;
-            File::open(dir)?.sync_all()
-        };
-        write().map_err(failed)
+        let fresh = own.join(format!("node.json.{}", hex::encode(env.random::<8>()?)));
+        durable::write_file_for(&fresh, &text, dir.owner()?)?;
+        durable::replace(&fresh, &own.join(FILE))?;
+        durable::sync_dir(dir)
+    }
+}
+
+/// Makes [`OWN_DIR`] in a node directory, for the directory's owner, where it is missing.
+pub(crate) fn make_own_dir(dir: &RootedPath) -> Result<RootedPath> {
+    let own = dir.join(OWN_DIR);
+    if durable::make_dir_for(&own, dir.owner()?)? {
+        durable::sync_dir(dir)?;
+    }
+    Ok(own)
+}
+
+/// Refuses a node directory whose [`OWN_DIR`] is no directory, but a link, say: whatever is to be
+/// kept there would end up elsewhere.
+pub(crate) fn refuse_link(dir: &RootedPath) -> Result<()> {
+    let own = dir.join(OWN_DIR);
+    match durable::stat(&own)? {
+        Some(found) if !durable::is_dir(&found) => {
+            Err(Error::conflict(format!("{own} is not a directory"))
+                .entry(OWN_DIR)
+                .hint("highwater keeps its own files there: look who made it, and remove it"))
+        }
+        _ => Ok(()),
     }
 }
 

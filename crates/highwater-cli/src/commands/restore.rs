@@ -24,6 +24,7 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<Answer> {
         part: args.part.clone(),
         force: args.force,
         owner: args.owner,
+        setid: args.setid,
         schema: args.schema,
         adapter: None,
         original_gone: original_gone(context, args.original_gone.as_deref())?,

@@ -240,7 +240,11 @@ fn data_dir(node: &Path, given: Option<PathBuf>) -> Result<PathBuf> {
         _ => {}
     }
     let whole = dir.canonicalize();
-    whole.map_err(|error| named(Error::io("looking up the agent's directory", error)))
+    let whole =
+        whole.map_err(|error| named(Error::io("looking up the agent's directory", error)))?;
+    // SQLite opens the history by its path.
+    crate::rooted::refuse_for_root(&whole)?;
+    Ok(whole)
 }
 
 /// What an agent writes must not be captured as if it were the node's.

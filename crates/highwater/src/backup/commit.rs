@@ -1,7 +1,6 @@
 //! From what was captured and stored to the manifest of the snapshot.
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -212,13 +211,6 @@ fn entry_record(source: &SourceEntry) -> EntryRecord {
 }
 
 fn root_metadata(task: &Task<'_>) -> Result<Metadata> {
-    let stat = std::fs::metadata(&task.layout.dir)
-        .map_err(|error| Error::io("looking at the node directory", error))?;
-    Ok(Metadata {
-        mode: stat.mode() & 0o7777,
-        uid: stat.uid(),
-        gid: stat.gid(),
-        mtime_ns: stat.mtime().saturating_mul(1_000_000_000).saturating_add(stat.mtime_nsec()),
-        xattrs: Vec::new(),
-    })
+    let found = crate::engine::look_at(task.layout.held())?;
+    Ok(Metadata { xattrs: Vec::new(), ..found.meta })
 }

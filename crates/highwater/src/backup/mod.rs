@@ -107,7 +107,7 @@ pub fn run(
     let start = control.env.monotonic();
     let layout = engine::discover(dir, &options.discover)?;
     plan::keep_apart(&layout.dir, vault)?;
-    crate::guard::hold::refuse_withheld(&layout.dir)?;
+    crate::guard::hold::refuse_withheld(layout.held())?;
     let node = crate::node::node_name(&layout.dir, options.node.as_ref())?;
     let writer = actor.writer(&control.env)?;
     let _lock = actor.lock_node(vault.id(), &node)?;
@@ -117,14 +117,14 @@ pub fn run(
     let parent = plan::parent(vault, &node)?;
     let recorded = vault.node_record(&node)?;
     let known = plan::Known::of(parent.as_ref(), recorded.as_ref());
-    let mut identity = plan::identify(&layout.dir, &node, known, options.adopt, control)?;
+    let mut identity = plan::identify(layout.held(), &node, known, options.adopt, control)?;
     identity.guard = options.guard.or(identity.guard);
     let record = vault.claim(&node, writer, actor, identity.uid)?;
     let epoch = record.epoch;
     plan::refuse_copy(vault, actor, newest.as_ref(), &record)?;
     // Only who may write makes the directory the node's.
-    if NodeFile::read(&layout.dir)?.as_ref() != Some(&identity) {
-        identity.write(&layout.dir, &control.env)?;
+    if NodeFile::read_at(layout.held())?.as_ref() != Some(&identity) {
+        identity.write(layout.held(), &control.env)?;
     }
     let mut warnings = vault.warnings();
     warnings.extend(vault.node_warnings(&node)?);

@@ -6,6 +6,7 @@ use crate::control::Control;
 use crate::error::{Error, Kind, Result};
 use crate::ids::{GuardKind, NodeName, NodeUid, Seq};
 use crate::node::NodeFile;
+use crate::rooted::RootedPath;
 use crate::vault::{Actor, Manifest, NodeRecord, SnapshotName, Vault, copied};
 
 /// Refuses a vault inside the node directory, or a node directory inside the vault.
@@ -66,13 +67,13 @@ impl Known {
 /// Who this directory is, or is to be; nothing is written yet. Another node under a name that the vault
 /// knows is a conflict: its snapshots would be taken for those of the first one.
 pub(super) fn identify(
-    dir: &Path,
+    dir: &RootedPath,
     node: &NodeName,
     known_there: Option<Known>,
     adopt: bool,
     control: &Control,
 ) -> Result<NodeFile> {
-    let known = NodeFile::read(dir)?;
+    let known = NodeFile::read_at(dir)?;
     let expected = known_there.as_ref().map(|known| known.uid);
     match (known, expected) {
         (Some(known), Some(expected)) if known.uid != expected && !adopt => Err(another_node(node)),

@@ -75,11 +75,11 @@ fn take(
             EngineKind::RocksDb => {
                 let hook = options.hooks.iter().find(|(name, _)| *name == part.name);
                 let hook = hook.map(|(_, hook)| hook);
-                let (capture, held) = rocksdb::begin(&layout.dir, part, hook, env)?;
+                let (capture, held) = rocksdb::begin(&layout.held, part, hook, env)?;
                 pause += held;
                 *slot = Some(capture);
             }
-            _ => *slot = Some(others::begin(&layout.dir, part, env)?),
+            _ => *slot = Some(others::begin(&layout.held, part, env)?),
         }
     }
     if !sqlite.is_empty() {
@@ -98,7 +98,7 @@ fn take(
     let time = env.now();
     for (slot, part) in slots.iter_mut().zip(&layout.parts) {
         if part.engine == EngineKind::Files {
-            *slot = Some(files::begin(&layout.dir, part, env)?);
+            *slot = Some(files::begin(&layout.held, part, env)?);
         }
     }
     let parts: Option<Vec<_>> = slots.into_iter().collect();
@@ -180,7 +180,7 @@ fn begin_sqlite(
     options: &CaptureOptions,
     env: &Env,
 ) -> Result<(Vec<Box<dyn PartCapture>>, Barrier)> {
-    super::sqlite::begin_all(&layout.dir, parts, options, env)
+    super::sqlite::begin_all(&layout.held, parts, options, env)
 }
 
 #[cfg(not(feature = "sqlite"))]

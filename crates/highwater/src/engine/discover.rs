@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use globset::{GlobBuilder, GlobMatcher};
+use rustix::fs::FileType;
+use rustix::io::Errno;
 
 #[cfg(not(feature = "sqlite"))]
 use super::Refusal;
@@ -16,6 +17,8 @@ use super::{DiscoverOptions, EngineKind, FoundPart, Layout, rocksdb};
 use crate::error::Kind;
 use crate::error::{Error, Result};
 use crate::ids::RelPath;
+use crate::rooted::RootedPath;
+use crate::{durable, node};
 
 mod links;
 mod sniff;
@@ -51,7 +54,7 @@ enum NodeKind {
 
 /// The entries of a node directory, and the names of each directory's regular files.
 struct Tree {
-    dir: PathBuf,
+    dir: RootedPath,
     nodes: BTreeMap<RelPath, Node>,
     files: BTreeMap<RelPath, BTreeSet<OsString>>,
 }
@@ -102,16 +105,13 @@ enum Use {
 }
 
 fn find(dir: &Path, options: &DiscoverOptions, node: Use) -> Result<Layout> {
-    let given = dir;
-    let dir = given.canonicalize().map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => {
-            Error::not_found(format!("there is no directory {}", given.display()))
+    let dir = RootedPath::open(dir).map_err(|error| match error.kind() {
+        crate::Kind::NotFound => {
+            Error::not_found(format!("there is no directory {}", dir.display()))
         }
-        _ => Error::io(format!("can't look at {}", given.display()), source),
+        _ => error,
     })?;
-    if !dir.is_dir() {
-        return Err(Error::input(format!("{} is no directory", given.display())));
-    }
+    node::refuse_link(&dir)?;
     let mut globs = Globs::new(&options.exclude)?;
     let mut tree = Tree { dir: dir.clone(), nodes: BTreeMap::new(), files: BTreeMap::new() };
     walk(&mut tree, &RelPath::root(), 0, &mut globs)?;
@@ -136,7 +136,7 @@ fn find(dir: &Path, options: &DiscoverOptions, node: Use) -> Result<Layout> {
     }
     for part in &parts {
         if part.engine == EngineKind::RocksDb {
-            refusals.extend(rocksdb::refusals(&part.root.under(&dir), &part.name)?);
+            refusals.extend(rocksdb::refusals(&dir.at(&part.root), &part.name)?);
         }
         #[cfg(not(feature = "sqlite"))]
         if part.engine == EngineKind::Sqlite && node == Use::Running {
@@ -149,22 +149,21 @@ fn find(dir: &Path, options: &DiscoverOptions, node: Use) -> Result<Layout> {
         }
     }
     parts.push(tree.part(FILES.to_owned(), EngineKind::Files, RelPath::root(), plain));
-    Ok(Layout { dir, parts, refusals, options: options.clone() })
+    Ok(Layout { dir: dir.path(), held: dir, parts, refusals, options: options.clone() })
 }
 
 /// The directory of a database and its files, as they are now, sorted.
 pub(super) fn database_files(
-    dir: &Path,
+    dir: &RootedPath,
     engine: EngineKind,
     root: &RelPath,
 ) -> Result<Vec<RelPath>> {
-    let failed = |source| Error::io("can't list it", source).entry(shown(root));
     let mut entries = Vec::new();
-    for entry in fs::read_dir(root.under(dir)).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let name = entry.file_name();
-        if entry.file_type().map_err(failed)?.is_file() && sniff::belongs(engine, &name) {
-            entries.push(root.join(&name));
+    for name in durable::names(&dir.at(root))? {
+        let path = root.join(&name);
+        let found = durable::stat(&dir.at(&path))?;
+        if found.is_some_and(|found| durable::is_file(&found)) && sniff::belongs(engine, &name) {
+            entries.push(path);
         }
     }
     if *root != RelPath::root() {
@@ -179,37 +178,32 @@ fn walk(tree: &mut Tree, dir: &RelPath, depth: usize, globs: &mut Globs) -> Resu
         return Err(Error::input(format!("{dir} lies more than {DEPTH_MAX} directories deep"))
             .entry(dir.to_string()));
     }
-    let path = dir.under(&tree.dir);
-    let failed = |source| Error::io("can't list it", source).entry(shown(dir));
+    let failed = |errno: Errno| Error::io("can't list it", errno).entry(shown(dir));
     tree.files.entry(dir.clone()).or_default();
-    let listed = match fs::read_dir(&path) {
-        Ok(listed) => listed,
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound && depth > 0 => return Ok(()),
-        Err(source) => return Err(failed(source)),
+    // Held, so that all that is listed is of one directory.
+    let (held, names) = match tree.dir.at(dir).enter().and_then(|held| Ok((held.names()?, held))) {
+        Ok((names, held)) => (held, names),
+        // A running node removes directories at any time, and may put something else there.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if depth > 0 => return Ok(()),
+        Err(errno) => return Err(failed(errno)),
     };
-    for entry in listed {
-        let entry = entry.map_err(failed)?;
-        let seen = match fs::symlink_metadata(entry.path()) {
-            Ok(seen) => seen,
-            // A running node removes files at any time.
-            Err(source) if source.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(source) => return Err(failed(source)),
-        };
-        let inner = dir.join(&entry.file_name());
-        let kind = match seen.file_type() {
-            kind if kind.is_file() => NodeKind::File,
-            kind if kind.is_dir() => NodeKind::Dir,
-            kind if kind.is_symlink() => NodeKind::Link,
+    for name in names {
+        // A running node removes files at any time.
+        let Some(seen) = held.join(&name).stat().map_err(failed)? else { continue };
+        let inner = dir.join(&name);
+        let kind = match FileType::from_raw_mode(seen.stx_mode.into()) {
+            FileType::RegularFile => NodeKind::File,
+            FileType::Directory => NodeKind::Dir,
+            FileType::Symlink => NodeKind::Link,
             _ => NodeKind::Other,
         };
-        if kind == NodeKind::Dir && (is_own(&inner, &tree.dir) || globs.excludes(&inner)) {
+        if kind == NodeKind::Dir && (is_own(&inner, &tree.dir)? || globs.excludes(&inner)) {
             continue;
         }
         if kind == NodeKind::File {
-            tree.files.entry(dir.clone()).or_default().insert(entry.file_name());
+            tree.files.entry(dir.clone()).or_default().insert(name);
         }
-        let node = Node { kind, size: seen.len() };
-        tree.nodes.insert(inner.clone(), node);
+        tree.nodes.insert(inner.clone(), Node { kind, size: seen.stx_size });
         if kind == NodeKind::Dir {
             walk(tree, &inner, depth + 1, globs)?;
         }
@@ -219,20 +213,20 @@ fn walk(tree: &mut Tree, dir: &RelPath, depth: usize, globs: &mut Globs) -> Resu
 
 /// Highwater's own directories are part of no node: `.highwater` itself, those in which a capture
 /// makes a copy or a checkpoint, and the work directory of a restore beside a directory inside.
-fn is_own(path: &RelPath, dir: &Path) -> bool {
+fn is_own(path: &RelPath, dir: &RootedPath) -> Result<bool> {
     if path.as_bytes() == OWN_DIR.as_bytes() {
-        return true;
+        return Ok(true);
     }
     let name = path.name().as_bytes();
     let scratch = SCRATCH_PREFIXES.iter().any(|prefix| {
         name.strip_prefix(*prefix)
             .is_some_and(|id| id.len() == 16 && id.iter().all(u8::is_ascii_hexdigit))
     });
-    let work = || {
-        let has = |file: &str| path.under(dir).join(file).exists();
-        has("lock") && (has("journal.json") || has("kept.json"))
-    };
-    scratch || (name.starts_with(WORK_PREFIX) && work())
+    if scratch || !name.starts_with(WORK_PREFIX) {
+        return Ok(scratch);
+    }
+    let has = |file: &str| Ok(durable::stat(&dir.at(path).join(file))?.is_some());
+    Ok(has("lock")? && (has("journal.json")? || has("kept.json")?))
 }
 
 /// A path as parts and messages name it.

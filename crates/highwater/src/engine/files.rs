@@ -4,9 +4,8 @@
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
 
-use rustix::fs::{Advice, Mode, OFlags};
+use rustix::fs::Advice;
 
 use super::metadata::{self, Found, Stamp};
 use super::{
@@ -16,6 +15,7 @@ use super::{
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::ids::{RelPath, Time};
+use crate::rooted::{self, RootedPath};
 
 /// How much is read at once.
 const READ_BYTES: usize = 1 << 20;
@@ -47,7 +47,7 @@ pub(super) struct FileSet {
 }
 
 struct Source {
-    path: PathBuf,
+    path: RootedPath,
     stamp: Stamp,
     pinned: Option<File>,
 }
@@ -57,7 +57,7 @@ pub(super) struct Listed {
     /// Its path inside the node directory.
     pub(super) path: RelPath,
     /// Where it is read.
-    pub(super) source: PathBuf,
+    pub(super) source: RootedPath,
     /// How it is cut.
     pub(super) units: Units,
     /// Kept open from the listing on: somebody may rename it.
@@ -104,9 +104,9 @@ impl FileSet {
     }
 
     /// Files that only this set has (a checkpoint's own) get mode and owner of `model`.
-    pub(super) fn owned_like(mut self, model: &Path) -> Result<FileSet> {
+    pub(super) fn owned_like(mut self, model: &RootedPath) -> Result<FileSet> {
         let model_meta = metadata::read(model)?;
-        let parent = model.parent().unwrap_or(model);
+        let parent = model.above();
         for (entry, source) in self.entries.iter_mut().zip(&self.sources) {
             let original = parent.join(entry.path.name());
             let linked = metadata::stamp(&original).is_ok_and(|stamp| stamp.id == source.stamp.id);
@@ -165,6 +165,7 @@ impl FileSet {
     }
 
     fn push(&mut self, listed: Listed, found: Found) -> Result<()> {
+        refuse_borrowed(&listed, &found)?;
         let file = found.kind == EntryType::File;
         let size = if file { found.stamp.size } else { 0 };
         let pinned =
@@ -205,10 +206,27 @@ fn holes_of(listed: &Listed, found: &Found) -> Result<Vec<(u64, u64)>> {
         .map_err(|source| Error::io("can't find its holes", source).entry(name(listed)))
 }
 
-fn open(path: &Path, entry: &RelPath) -> Result<File> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| {
-        let source = std::io::Error::from(errno);
+/// Root reads for a directory's owner what that one may not, so no file of somebody else's that has only
+/// been given a further name there.
+fn refuse_borrowed(listed: &Listed, found: &Found) -> Result<()> {
+    if !rooted::is_root() {
+        return Ok(());
+    }
+    let owner = listed.source.root_owner();
+    let owner = owner.map_err(|errno| Error::io("can't look at the node directory", errno))?;
+    if owner.uid == 0 || !found.is_borrowed(owner) {
+        return Ok(());
+    }
+    Err(Error::denied(format!(
+        "{} is a further name of a file of user {}, not of the node's",
+        listed.path, found.meta.uid
+    ))
+    .entry(name(listed))
+    .hint("look who linked it, and remove it; or leave it out with an exclude glob"))
+}
+
+fn open(path: &RootedPath, entry: &RelPath) -> Result<File> {
+    path.open_file().map_err(|source| {
         vanished_or(entry, &source).unwrap_or_else(|| {
             let error = Error::io("can't open it", source).entry(entry.to_string());
             if error.kind() == crate::Kind::Denied {
@@ -217,14 +235,17 @@ fn open(path: &Path, entry: &RelPath) -> Result<File> {
                 error
             }
         })
-    })?;
-    Ok(File::from(file))
+    })
 }
 
 /// The conflict of an entry that was listed and is gone, or has become a link.
 fn vanished_or(entry: &RelPath, source: &std::io::Error) -> Option<Error> {
     let link = source.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
-    (source.kind() == ErrorKind::NotFound || link).then(|| {
+    let other = matches!(
+        source.kind(),
+        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidInput
+    );
+    (other || link).then(|| {
         Error::conflict(format!("{entry} was removed or replaced during the capture"))
             .entry(entry.to_string())
             .hint("try again; if it never rests, leave it out with an exclude glob")
@@ -353,11 +374,8 @@ impl<'a> Reader<'a> {
     }
 
     fn stamp(&self) -> Result<Stamp> {
-        let seen = self
-            .file
-            .metadata()
-            .map_err(|source| Error::io("can't look at it", source).entry(self.name()))?;
-        Ok(Stamp::of(&seen))
+        Stamp::of_file(&self.file)
+            .map_err(|source| Error::io("can't look at it", source).entry(self.name()))
     }
 
     fn name(&self) -> String {
@@ -401,10 +419,10 @@ pub(super) struct PlainFiles {
 }
 
 /// Lists the plain files: their barrier.
-pub(super) fn begin(dir: &Path, part: &FoundPart, env: &Env) -> Result<Box<dyn PartCapture>> {
+pub(super) fn begin(dir: &RootedPath, part: &FoundPart, env: &Env) -> Result<Box<dyn PartCapture>> {
     let listed = part.entries.iter().map(|path| Listed {
         path: path.clone(),
-        source: path.under(dir),
+        source: dir.at(path),
         units: Units::Slices,
         pinned: false,
         immutable: None,

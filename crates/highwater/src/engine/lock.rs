@@ -1,17 +1,16 @@
 //! A database's own lock, taken as its engine takes it, for as long as the database is read.
 
-use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Flock, FlockType};
 
-use super::process;
+use super::{metadata, process};
+use crate::durable;
 use crate::error::{Error, Result};
+use crate::rooted::RootedPath;
 
 /// The ways out of a RocksDB in use.
 pub(super) const ROCKSDB_WAYS_OUT: &str = "stop the node, freeze it for the instant that a backup takes (--freeze PID), or take the backup \
@@ -28,7 +27,12 @@ static TAKING: Mutex<()> = Mutex::new(());
 ///
 /// The file must not be opened again by this process while the lock is held: closing that
 /// descriptor would give the lock up.
-pub(super) fn record(path: &Path, db: &Path, name: &str, ways_out: &str) -> Result<OwnedFd> {
+pub(super) fn record(
+    path: &RootedPath,
+    db: &RootedPath,
+    name: &str,
+    ways_out: &str,
+) -> Result<OwnedFd> {
     let _taking = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
     not_ours(db, name)?;
     let file = lock_file(path, db).map_err(|errno| {
@@ -50,35 +54,21 @@ pub(super) fn record(path: &Path, db: &Path, name: &str, ways_out: &str) -> Resu
 
 /// Opens the lock file; one that has to be made belongs to the owner of the database, who could not
 /// open it otherwise.
-fn lock_file(path: &Path, db: &Path) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    match rustix::fs::open(path, flags, Mode::empty()) {
-        Err(Errno::NOENT) => {}
-        opened => return opened,
+fn lock_file(path: &RootedPath, db: &RootedPath) -> std::io::Result<OwnedFd> {
+    let (file, made) = path.open_lock()?;
+    if made {
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
+        db.enter()?.root_owner()?.take(&file)?;
     }
-    let owner = rustix::fs::stat(db)?;
-    let mode = Mode::from_raw_mode(0o644);
-    match rustix::fs::open(path, flags | OFlags::CREATE | OFlags::EXCL, mode) {
-        Ok(file) => {
-            if owner.st_uid != rustix::process::geteuid().as_raw() {
-                let uid = rustix::fs::Uid::from_raw(owner.st_uid);
-                let gid = rustix::fs::Gid::from_raw(owner.st_gid);
-                rustix::fs::fchown(&file, Some(uid), Some(gid))?;
-            }
-            Ok(file)
-        }
-        // The node was faster.
-        Err(Errno::EXIST) => rustix::fs::open(path, flags, Mode::empty()),
-        Err(errno) => Err(errno),
-    }
+    Ok(file.into())
 }
 
 /// Takes the whole-file lock (`flock`) of bbolt, redb and Badger on `path`.
-pub(super) fn whole(path: &Path, name: &str) -> Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+pub(super) fn whole(path: &RootedPath, name: &str) -> Result<OwnedFd> {
     let failed =
         |errno: Errno| Error::io(format!("can't take the lock of {name}"), errno).entry(name);
-    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(failed)?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+    let file = path.open_with(flags, Mode::empty()).map_err(failed)?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(Errno::WOULDBLOCK) => Err(in_use(name, &user_names(path), WAYS_OUT)),
@@ -87,25 +77,22 @@ pub(super) fn whole(path: &Path, name: &str) -> Result<OwnedFd> {
 }
 
 /// A conflict where any process, ours included, has a file at or below `path` open.
-pub(super) fn unused(path: &Path, name: &str) -> Result<()> {
+pub(super) fn unused(path: &RootedPath, name: &str) -> Result<()> {
     not_ours(path, name)?;
-    let users = process::users(path)?;
+    let users = process::users(&path.path())?;
     if users.is_empty() { Ok(()) } else { Err(in_use(name, &process::names(&users), WAYS_OUT)) }
 }
 
 /// A conflict where this process itself has the database open.
-fn not_ours(db: &Path, name: &str) -> Result<()> {
+fn not_ours(db: &RootedPath, name: &str) -> Result<()> {
     let own = process::own_files()?;
-    let failed = |source| Error::io(format!("can't look at {name}"), source).entry(name);
-    let is_own = |path: &Path| match fs::symlink_metadata(path) {
-        Ok(seen) => Ok(own.contains(&(seen.dev(), seen.ino()))),
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(failed(source)),
+    let is_own = |place: &RootedPath| -> Result<bool> {
+        Ok(durable::stat(place)?.is_some_and(|seen| own.contains(&metadata::id_of(&seen))))
     };
     let mut ours = is_own(db)?;
-    if db.is_dir() {
-        for entry in fs::read_dir(db).map_err(failed)? {
-            ours |= is_own(&entry.map_err(failed)?.path())?;
+    if durable::stat(db)?.is_some_and(|seen| durable::is_dir(&seen)) {
+        for name in durable::names(db)? {
+            ours |= is_own(&db.join(name))?;
         }
     }
     if !ours {
@@ -125,6 +112,6 @@ fn named(pid: u32) -> String {
     format!("{} (pid {pid})", process::command(pid))
 }
 
-fn user_names(path: &Path) -> String {
-    process::users(path).map(|users| process::names(&users)).unwrap_or_default()
+fn user_names(path: &RootedPath) -> String {
+    process::users(&path.path()).map(|users| process::names(&users)).unwrap_or_default()
 }

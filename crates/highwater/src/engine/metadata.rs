@@ -1,18 +1,17 @@
 //! What the file system says of an entry: type, owner, mode, times, extended attributes, holes.
 
-use std::fs;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 
-use rustix::fs::SeekFrom;
+use rustix::fs::{FileType, SeekFrom, Statx};
 use rustix::io::Errno;
 
 use super::{EntryType, Metadata};
-use crate::error::{Error, Result};
+use crate::durable;
+use crate::error::Result;
 use crate::ids;
+use crate::rooted::{Owner, RootedPath};
 
 /// How often an attribute that grows while it is read is read again.
 const XATTR_ATTEMPTS_MAX: u32 = 8;
@@ -28,6 +27,16 @@ pub(crate) struct Found {
     pub(crate) stamp: Stamp,
     /// Bytes that the file system stores for it.
     pub(crate) stored: u64,
+    /// How many names it has.
+    pub(crate) names: u32,
+}
+
+impl Found {
+    /// Whether it is a file of somebody else's that has a name elsewhere as well: the owner of a
+    /// directory can give any file of its file system a name there, also one that only root may read.
+    pub(crate) fn is_borrowed(&self, directory: Owner) -> bool {
+        self.kind == EntryType::File && self.names > 1 && self.meta.uid != directory.uid
+    }
 }
 
 /// What changes when a file does.
@@ -45,13 +54,24 @@ pub(crate) struct Stamp {
 
 impl Stamp {
     /// Of what was seen.
-    pub(crate) fn of(seen: &fs::Metadata) -> Stamp {
+    pub(crate) fn of(seen: &Statx) -> Stamp {
         Stamp {
-            id: (seen.dev(), seen.ino()),
-            size: seen.len(),
-            mtime_ns: nanos(seen.mtime(), seen.mtime_nsec()),
-            ctime_ns: nanos(seen.ctime(), seen.ctime_nsec()),
+            id: id_of(seen),
+            size: seen.stx_size,
+            mtime_ns: nanos(seen.stx_mtime.tv_sec, seen.stx_mtime.tv_nsec.into()),
+            ctime_ns: nanos(seen.stx_ctime.tv_sec, seen.stx_ctime.tv_nsec.into()),
         }
+    }
+
+    /// Of an open file.
+    pub(crate) fn of_file(file: impl AsFd) -> io::Result<Stamp> {
+        let seen = rustix::fs::fstat(file)?;
+        Ok(Stamp {
+            id: (seen.st_dev, seen.st_ino),
+            size: u64::try_from(seen.st_size).unwrap_or(0),
+            mtime_ns: nanos(seen.st_mtime, i64::try_from(seen.st_mtime_nsec).unwrap_or(0)),
+            ctime_ns: nanos(seen.st_ctime, i64::try_from(seen.st_ctime_nsec).unwrap_or(0)),
+        })
     }
 
     /// Whether the content is the same, although links to the file may have come or gone.
@@ -60,32 +80,46 @@ impl Stamp {
     }
 }
 
+/// Device and inode.
+pub(crate) fn id_of(seen: &Statx) -> (u64, u64) {
+    (rustix::fs::makedev(seen.stx_dev_major, seen.stx_dev_minor), seen.stx_ino)
+}
+
+/// What the file system says of an entry that is there.
+pub(crate) fn seen(place: &RootedPath) -> io::Result<Statx> {
+    place.stat()?.ok_or_else(|| Errno::NOENT.into())
+}
+
 /// Looks at an entry.
-pub(crate) fn look(path: &Path) -> io::Result<Found> {
-    let seen = fs::symlink_metadata(path)?;
-    let kind = entry_type(path, &seen)?;
+pub(crate) fn look(place: &RootedPath) -> io::Result<Found> {
+    let seen = seen(place)?;
+    let kind = entry_type(place, &seen)?;
+    let stamp = Stamp::of(&seen);
     let meta = Metadata {
-        mode: seen.mode() & 0o7777,
-        uid: seen.uid(),
-        gid: seen.gid(),
-        mtime_ns: nanos(seen.mtime(), seen.mtime_nsec()),
-        xattrs: xattrs(path)?,
+        mode: u32::from(seen.stx_mode) & 0o7777,
+        uid: seen.stx_uid,
+        gid: seen.stx_gid,
+        mtime_ns: stamp.mtime_ns,
+        xattrs: place.by_proc_path(|path| xattrs(path))?,
     };
-    Ok(Found { kind, meta, stamp: Stamp::of(&seen), stored: seen.blocks().saturating_mul(512) })
+    let stored = seen.stx_blocks.saturating_mul(512);
+    Ok(Found { kind, meta, stamp, stored, names: seen.stx_nlink })
 }
 
 /// By what a later look at an entry is compared.
-pub(crate) fn stamp(path: &Path) -> Result<Stamp> {
-    let seen = fs::symlink_metadata(path)
-        .map_err(|source| Error::io(format!("can't look at {}", path.display()), source))?;
+pub(crate) fn stamp(place: &RootedPath) -> Result<Stamp> {
+    let seen = seen(place).map_err(|source| durable::met(place, "look at", source))?;
     Ok(Stamp::of(&seen))
 }
 
+/// What is known of an entry.
+pub(crate) fn look_at(place: &RootedPath) -> Result<Found> {
+    look(place).map_err(|source| durable::met(place, "look at", source))
+}
+
 /// The metadata of an entry.
-pub(crate) fn read(path: &Path) -> Result<Metadata> {
-    let found = look(path)
-        .map_err(|source| Error::io(format!("can't look at {}", path.display()), source))?;
-    Ok(found.meta)
+pub(crate) fn read(place: &RootedPath) -> Result<Metadata> {
+    look_at(place).map(|found| found.meta)
 }
 
 /// The holes of the first `size` bytes of an open file: offset and length, sorted, not touching.
@@ -119,30 +153,24 @@ fn nanos(seconds: i64, nanos: i64) -> i64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
 }
 
-fn entry_type(path: &Path, seen: &fs::Metadata) -> io::Result<EntryType> {
-    let kind = seen.file_type();
-    Ok(if kind.is_file() {
-        EntryType::File
-    } else if kind.is_dir() {
-        EntryType::Dir
-    } else if kind.is_symlink() {
-        EntryType::Symlink { target: ids::encode(fs::read_link(path)?.as_os_str().as_bytes()) }
-    } else if kind.is_socket() {
-        EntryType::Socket
-    } else if kind.is_fifo() {
-        EntryType::Fifo
-    } else {
-        EntryType::Device
+fn entry_type(place: &RootedPath, seen: &Statx) -> io::Result<EntryType> {
+    Ok(match FileType::from_raw_mode(seen.stx_mode.into()) {
+        FileType::RegularFile => EntryType::File,
+        FileType::Directory => EntryType::Dir,
+        FileType::Symlink => EntryType::Symlink { target: ids::encode(&place.read_link()?) },
+        FileType::Socket => EntryType::Socket,
+        FileType::Fifo => EntryType::Fifo,
+        _ => EntryType::Device,
     })
 }
 
-fn xattrs(path: &Path) -> io::Result<Vec<(String, String)>> {
+pub(super) fn xattrs(path: &Path) -> rustix::io::Result<Vec<(String, String)>> {
     let list =
         sized(|| rustix::fs::llistxattr_query(path), |buffer| rustix::fs::llistxattr(path, buffer));
     let list = match list {
         Ok(list) => list,
         Err(Errno::NOTSUP) => return Ok(Vec::new()),
-        Err(errno) => return Err(errno.into()),
+        Err(errno) => return Err(errno),
     };
     let mut attributes = Vec::new();
     for name in list.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
@@ -154,7 +182,7 @@ fn xattrs(path: &Path) -> io::Result<Vec<(String, String)>> {
             Ok(value) => attributes.push((ids::encode(name), hex::encode(value))),
             // Gone between the list and the look.
             Err(Errno::NODATA) => {}
-            Err(errno) => return Err(errno.into()),
+            Err(errno) => return Err(errno),
         }
     }
     attributes.sort();

@@ -4,6 +4,8 @@
 //! [`check`] opens a restored copy. Nothing here knows of vaults.
 
 mod barrier;
+#[cfg(feature = "sqlite")]
+pub mod confined;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod discover;
@@ -11,7 +13,6 @@ mod files;
 pub mod freeze;
 mod lock;
 mod metadata;
-pub(crate) use metadata::read as metadata_of;
 mod others;
 mod points;
 mod process;
@@ -20,6 +21,7 @@ mod scratch;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+pub(crate) use metadata::look_at;
 pub use points::PointHook;
 
 use std::collections::BTreeMap;
@@ -28,8 +30,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::env::Env;
 use crate::error::Result;
 use crate::ids::{RelPath, StoreId, Time};
+use crate::rooted::RootedPath;
 
 /// What keeps a part's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -125,6 +129,8 @@ pub struct Layout {
     pub parts: Vec<FoundPart>,
     /// Why it can't be captured as it stands; empty where it can.
     pub refusals: Vec<Refusal>,
+    /// The same, held.
+    held: RootedPath,
     /// By what it was found, so that it can be looked at again.
     options: DiscoverOptions,
 }
@@ -137,6 +143,13 @@ pub struct DiscoverOptions {
     /// Symbolic links (by their path inside the node directory) that lead out of it, with the
     /// target that the caller agrees to: kept as links, although what they lead to is not captured.
     pub include: Vec<(String, PathBuf)>,
+}
+
+impl Layout {
+    /// The directory, held.
+    pub(crate) fn held(&self) -> &RootedPath {
+        &self.held
+    }
 }
 
 /// A process that has a file of the node open.
@@ -332,7 +345,7 @@ pub trait PartCapture: Send {
 }
 
 /// What is known at the end of a part's capture.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Finished {
     /// How long a writer of the node could have been kept waiting.
     pub blocked: std::time::Duration,
@@ -361,7 +374,7 @@ pub struct Captured {
 }
 
 /// How deep a restored database is checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Depth {
     /// Opened read-only; sizes and page counts fit.
     Open,
@@ -405,12 +418,23 @@ pub fn users(dir: &Path) -> Result<Vec<User>> {
 /// # Errors
 /// Corrupt where the database lacks a file, or its engine finds it damaged.
 pub fn check(dir: &Path, engine: EngineKind, root: &RelPath, depth: Depth) -> Result<Checked> {
+    check_at(&RootedPath::open(dir)?, engine, root, depth, &Env::system())
+}
+
+/// [`check`] in a directory that is held.
+pub(crate) fn check_at(
+    dir: &RootedPath,
+    engine: EngineKind,
+    root: &RelPath,
+    depth: Depth,
+    env: &Env,
+) -> Result<Checked> {
     let name = root.to_string();
     let name = if name.is_empty() { "." } else { &name };
     match engine {
-        EngineKind::RocksDb => rocksdb::check::check(&root.under(dir), name, depth),
+        EngineKind::RocksDb => rocksdb::check::check(&dir.at(root), name, depth),
         #[cfg(feature = "sqlite")]
-        EngineKind::Sqlite => sqlite::check(&root.under(dir), depth),
+        EngineKind::Sqlite => sqlite::check(dir, root, depth, env),
         EngineKind::Files => Ok(Checked::default()),
         _ => {
             let warning =

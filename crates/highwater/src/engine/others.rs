@@ -2,7 +2,6 @@
 //! their lock, LMDB while nobody has it open.
 
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 
 use super::files::{FileSet, Listed, Stability};
 use super::metadata::{self, Stamp};
@@ -13,6 +12,7 @@ use super::{
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::ids::RelPath;
+use crate::rooted::RootedPath;
 
 /// The page size by which these page files are compared; theirs is this one or a multiple of it.
 const PAGE_BYTES: u32 = 4096;
@@ -26,15 +26,15 @@ const INFO_NAMES: [&str; 2] = ["LOG", "LOG.old"];
 
 struct Offline {
     set: FileSet,
-    dir: PathBuf,
+    dir: RootedPath,
     part: FoundPart,
-    stamps: Vec<(PathBuf, Stamp)>,
+    stamps: Vec<(RelPath, Stamp)>,
     lock: Option<OwnedFd>,
 }
 
 /// Begins the capture of one database as files.
-pub(super) fn begin(dir: &Path, part: &FoundPart, env: &Env) -> Result<Box<dyn PartCapture>> {
-    let main = part.root.under(dir);
+pub(super) fn begin(dir: &RootedPath, part: &FoundPart, env: &Env) -> Result<Box<dyn PartCapture>> {
+    let main = dir.at(&part.root);
     let lock = match part.engine {
         EngineKind::LevelDb => {
             Some(lock::record(&main.join("LOCK"), &main, &part.name, lock::WAYS_OUT)?)
@@ -51,7 +51,7 @@ pub(super) fn begin(dir: &Path, part: &FoundPart, env: &Env) -> Result<Box<dyn P
     let paged = !matches!(part.engine, EngineKind::LevelDb | EngineKind::Badger);
     let units = if paged { Units::Pages { bytes: PAGE_BYTES } } else { Units::Slices };
     let listed = entries(dir, part)?.into_iter().map(|path| Listed {
-        source: path.under(dir),
+        source: dir.at(&path),
         pinned: INFO_NAMES.iter().any(|info| path.name() == *info),
         path,
         units,
@@ -59,19 +59,19 @@ pub(super) fn begin(dir: &Path, part: &FoundPart, env: &Env) -> Result<Box<dyn P
     });
     let set = FileSet::list(listed, Stability::Held, env)?;
     let stamps = stamps(dir, part)?;
-    Ok(Box::new(Offline { dir: dir.to_path_buf(), part: part.clone(), set, stamps, lock }))
+    Ok(Box::new(Offline { dir: dir.clone(), part: part.clone(), set, stamps, lock }))
 }
 
 /// The part's entries, listed again under the lock where they are a directory's; a LevelDB's lock only
 /// where it is empty, since to open it would give it up.
-fn entries(dir: &Path, part: &FoundPart) -> Result<Vec<RelPath>> {
+fn entries(dir: &RootedPath, part: &FoundPart) -> Result<Vec<RelPath>> {
     if !in_directory(part.engine) {
         return Ok(part.entries.clone());
     }
     let mut entries = discover::database_files(dir, part.engine, &part.root)?;
     if part.engine == EngineKind::LevelDb {
         let lock = part.root.join("LOCK".as_ref());
-        if metadata::stamp(&lock.under(dir))?.size > 0 {
+        if metadata::stamp(&dir.at(&lock))?.size > 0 {
             entries.retain(|path| *path != lock);
         }
     }
@@ -82,14 +82,12 @@ fn in_directory(engine: EngineKind) -> bool {
     matches!(engine, EngineKind::LevelDb | EngineKind::Badger)
 }
 
-fn stamps(dir: &Path, part: &FoundPart) -> Result<Vec<(PathBuf, Stamp)>> {
+fn stamps(dir: &RootedPath, part: &FoundPart) -> Result<Vec<(RelPath, Stamp)>> {
     let entries = entries(dir, part)?;
     let data = entries.iter().filter(|path| **path != part.root || !in_directory(part.engine));
     let data = data
         .filter(|path| !LOCK_NAMES.iter().chain(&INFO_NAMES).any(|other| path.name() == *other));
-    data.map(|path| path.under(dir))
-        .map(|path| Ok((path.clone(), metadata::stamp(&path)?)))
-        .collect()
+    data.map(|path| Ok((path.clone(), metadata::stamp(&dir.at(path))?))).collect()
 }
 
 impl PartCapture for Offline {
@@ -123,7 +121,7 @@ impl PartCapture for Offline {
 
     fn finish(self: Box<Self>) -> Result<Finished> {
         if self.lock.is_none() {
-            lock::unused(&self.part.root.under(&self.dir), &self.part.name)?;
+            lock::unused(&self.dir.at(&self.part.root), &self.part.name)?;
         }
         if stamps(&self.dir, &self.part)? != self.stamps {
             return Err(Error::conflict(format!("{} changed during the capture", self.part.name))

@@ -6,9 +6,11 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::User;
+use super::{User, metadata};
+use crate::durable;
 use crate::error::{Error, Result};
 use crate::ids::RelPath;
+use crate::rooted::RootedPath;
 
 /// A file, whatever it is called: device and inode.
 pub(super) type FileId = (u64, u64);
@@ -34,12 +36,11 @@ pub(super) fn own_files() -> Result<BTreeSet<FileId>> {
     Ok(files)
 }
 
-/// Whether this process has the file at `path` open.
-pub(super) fn is_own(path: &Path) -> Result<bool> {
-    match fs::symlink_metadata(path) {
-        Ok(found) => Ok(own_files()?.contains(&(found.dev(), found.ino()))),
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(Error::io(format!("can't look at {}", path.display()), source)),
+/// Whether this process has the file open.
+pub(super) fn is_own(place: &RootedPath) -> Result<bool> {
+    match durable::stat(place)? {
+        Some(found) => Ok(own_files()?.contains(&metadata::id_of(&found))),
+        None => Ok(false),
     }
 }
 

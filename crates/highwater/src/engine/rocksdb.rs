@@ -2,9 +2,8 @@
 //! own lock. Nothing here opens a database; its files are only read.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::files::{FileSet, Listed, Stability};
@@ -14,9 +13,11 @@ use super::{
     CheckpointHook, Consistency, EngineKind, Finished, FoundPart, PartCapture, Piece, Refusal,
     SourceEntry, Units, lock,
 };
+use crate::durable;
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 use crate::ids::RelPath;
+use crate::rooted::RootedPath;
 
 /// How the name of the private directory of a checkpoint begins.
 const CHECKPOINT_PREFIX: &str = ".highwater-checkpoint-";
@@ -29,6 +30,10 @@ pub(super) mod version;
 
 use verify::Verifier;
 use version::Version;
+
+/// An OPTIONS file has some KiB for each column family; an IDENTITY is one id.
+const OPTIONS_BYTES_MAX: u64 = 64 << 20;
+const IDENTITY_BYTES_MAX: u64 = 4096;
 
 /// How often a database in use is looked at again, where its MANIFEST named a table that a
 /// compaction had meanwhile removed.
@@ -99,7 +104,7 @@ impl FileName {
 }
 
 /// What forbids the capture of the database at `db`, found by reading its OPTIONS and MANIFEST.
-pub(super) fn refusals(db: &Path, name: &str) -> Result<Vec<Refusal>> {
+pub(super) fn refusals(db: &RootedPath, name: &str) -> Result<Vec<Refusal>> {
     let mut refusals = Vec::new();
     if let Some(options) = newest_options(db)?
         && let Some(wal_dir) = foreign_wal_dir(db, &options)?
@@ -146,7 +151,7 @@ enum Fault {
     Damaged(Error),
 }
 
-fn missing_file(db: &Path) -> Result<Fault> {
+fn missing_file(db: &RootedPath) -> Result<Fault> {
     let mut fault = Fault::None;
     for _ in 0..LOOKS_MAX {
         let version = match version::read(db) {
@@ -166,7 +171,7 @@ fn missing_file(db: &Path) -> Result<Fault> {
     Ok(fault)
 }
 
-fn missing_of(db: &Path, version: &Version) -> Result<Fault> {
+fn missing_of(db: &RootedPath, version: &Version) -> Result<Fault> {
     let (tables, blobs) = present(db)?;
     for (number, table) in version.tables() {
         if table.path_id != 0 {
@@ -181,14 +186,14 @@ fn missing_of(db: &Path, version: &Version) -> Result<Fault> {
 }
 
 /// The first live file that the directory lacks.
-pub(super) fn missing(db: &Path, version: &Version) -> Result<Option<String>> {
+pub(super) fn missing(db: &RootedPath, version: &Version) -> Result<Option<String>> {
     Ok(match missing_of(db, version)? {
         Fault::Missing(file) | Fault::Elsewhere(file) => Some(file),
         Fault::None | Fault::Damaged(_) => None,
     })
 }
 
-fn present(db: &Path) -> Result<(BTreeSet<u64>, BTreeSet<u64>)> {
+fn present(db: &RootedPath) -> Result<(BTreeSet<u64>, BTreeSet<u64>)> {
     let (mut tables, mut blobs) = (BTreeSet::new(), BTreeSet::new());
     for (name, _) in regular_files(db)? {
         match FileName::of(&name) {
@@ -201,30 +206,29 @@ fn present(db: &Path) -> Result<(BTreeSet<u64>, BTreeSet<u64>)> {
 }
 
 /// Regular files of a directory, by name.
-fn regular_files(db: &Path) -> Result<Vec<(std::ffi::OsString, PathBuf)>> {
-    let failed = |source| Error::io(format!("can't list {}", db.display()), source);
+fn regular_files(db: &RootedPath) -> Result<Vec<(std::ffi::OsString, RootedPath)>> {
+    let db = db.enter().map_err(|errno| durable::met(db, "list", errno))?;
     let mut files = Vec::new();
-    for entry in fs::read_dir(db).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        if entry.file_type().map_err(failed)?.is_file() {
-            files.push((entry.file_name(), entry.path()));
+    for name in durable::names(&db)? {
+        let place = db.join(&name);
+        if durable::stat(&place)?.is_some_and(|found| durable::is_file(&found)) {
+            files.push((name, place));
         }
     }
-    files.sort();
     Ok(files)
 }
 
 /// The name and size of a table; older releases call it `.ldb`.
-fn table_size(db: &Path, number: u64) -> Result<(String, u64)> {
+fn table_size(db: &RootedPath, number: u64) -> Result<(String, u64)> {
     let file = format!("{number:06}.sst");
     let old = format!("{number:06}.ldb");
-    let file = if db.join(&file).exists() { file } else { old };
+    let file = if durable::stat(&db.join(&file))?.is_some() { file } else { old };
     let size = metadata::stamp(&db.join(&file))?.size;
     Ok((file, size))
 }
 
 /// The content of the newest OPTIONS file.
-pub(super) fn newest_options(db: &Path) -> Result<Option<String>> {
+pub(super) fn newest_options(db: &RootedPath) -> Result<Option<String>> {
     for _ in 0..LOOKS_MAX {
         let mut options = regular_files(db)?;
         options.retain(|(name, _)| FileName::of(name) == Some(FileName::Options));
@@ -234,11 +238,11 @@ pub(super) fn newest_options(db: &Path) -> Result<Option<String>> {
         let Some((_, path)) = options.into_iter().max_by_key(|(name, _)| number(name)) else {
             return Ok(None);
         };
-        match fs::read(&path) {
+        match path.read(OPTIONS_BYTES_MAX) {
             Ok(bytes) => return Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
             // A database in use replaces it.
             Err(source) if source.kind() == std::io::ErrorKind::NotFound => {}
-            Err(source) => return Err(Error::io(format!("can't read {}", path.display()), source)),
+            Err(source) => return Err(durable::met(&path, "read", source)),
         }
     }
     Ok(None)
@@ -250,12 +254,13 @@ fn option<'a>(options: &'a str, name: &str) -> Option<&'a str> {
 
 /// A log directory other than the database's own. Old releases wrote the database's path into every
 /// OPTIONS file, so that after a move it names a place that no longer is: then logs here decide.
-fn foreign_wal_dir(db: &Path, options: &str) -> Result<Option<PathBuf>> {
+fn foreign_wal_dir(db: &RootedPath, options: &str) -> Result<Option<PathBuf>> {
     let Some(wal_dir) = option(options, "wal_dir").filter(|wal_dir| !wal_dir.is_empty()) else {
         return Ok(None);
     };
-    let wal_dir = db.join(wal_dir);
-    if let (Ok(there), Ok(here)) = (wal_dir.canonicalize(), db.canonicalize()) {
+    let db_path = db.path();
+    let wal_dir = db_path.join(wal_dir);
+    if let (Ok(there), Ok(here)) = (wal_dir.canonicalize(), db_path.canonicalize()) {
         return Ok((there != here).then_some(wal_dir));
     }
     let logs_here =
@@ -264,8 +269,8 @@ fn foreign_wal_dir(db: &Path, options: &str) -> Result<Option<PathBuf>> {
 }
 
 /// The database's identity: what its tables are known by besides their names.
-fn identity(db: &Path, version: &Version) -> String {
-    match fs::read(db.join("IDENTITY")) {
+fn identity(db: &RootedPath, version: &Version) -> String {
+    match db.join("IDENTITY").read(IDENTITY_BYTES_MAX) {
         Ok(bytes) => crate::ids::encode(bytes.trim_ascii()),
         // Without one, tables are told apart by size, time and inode alone.
         Err(_) => version.manifest.clone(),
@@ -274,7 +279,7 @@ fn identity(db: &Path, version: &Version) -> String {
 
 /// Begins the capture of one database: by its hook where it has one, else under its lock.
 pub(super) fn begin(
-    dir: &Path,
+    dir: &RootedPath,
     part: &FoundPart,
     hook: Option<&CheckpointHook>,
     env: &Env,
@@ -303,8 +308,8 @@ pub(super) struct Still {
     pub(super) verifier: Option<Verifier>,
 }
 
-pub(super) fn still(dir: &Path, part: &FoundPart) -> Result<Still> {
-    let db = part.root.under(dir);
+pub(super) fn still(dir: &RootedPath, part: &FoundPart) -> Result<Still> {
+    let db = dir.at(&part.root);
     let version = version::read(&db)?;
     Ok(Still {
         listed: listed(&db, &db, &part.root, &version)?,
@@ -315,26 +320,26 @@ pub(super) fn still(dir: &Path, part: &FoundPart) -> Result<Still> {
 
 /// What keeps the files as they are.
 enum Hold {
-    Lock { _lock: OwnedFd, db: PathBuf, stamps: Vec<(PathBuf, Stamp)> },
+    Lock { _lock: OwnedFd, db: RootedPath, stamps: Vec<(RelPath, Stamp)> },
     Checkpoint(Scratch),
 }
 
 /// Beside the database, or in `.highwater` where the database is the node directory itself.
-pub(super) fn scratch_parent(dir: &Path, root: &RelPath) -> PathBuf {
-    root.parent().map_or_else(|| dir.join(".highwater"), |parent| parent.under(dir))
+pub(super) fn scratch_parent(dir: &RootedPath, root: &RelPath) -> RootedPath {
+    root.parent().map_or_else(|| dir.join(".highwater"), |parent| dir.at(&parent))
 }
 
 fn by_hook(
-    dir: &Path,
+    dir: &RootedPath,
     part: &FoundPart,
     hook: &CheckpointHook,
     env: &Env,
 ) -> Result<(Box<dyn PartCapture>, Duration)> {
-    let db = part.root.under(dir);
+    let db = dir.at(&part.root);
     let work = Scratch::create(&scratch_parent(dir, &part.root), CHECKPOINT_PREFIX, env)?;
     let checkpoint = work.path().join("checkpoint");
     let start = env.monotonic();
-    hook(&checkpoint).map_err(|source| {
+    hook(&checkpoint.path()).map_err(|source| {
         Error::unavailable(format!("the checkpoint hook of {} failed: {source}", part.name))
             .entry(&*part.name)
             .source(source)
@@ -362,8 +367,8 @@ fn by_hook(
     Ok((Box::new(capture), pause))
 }
 
-fn offline(dir: &Path, part: &FoundPart, env: &Env) -> Result<Rocks> {
-    let db = part.root.under(dir);
+fn offline(dir: &RootedPath, part: &FoundPart, env: &Env) -> Result<Rocks> {
+    let db = dir.at(&part.root);
     let lock = lock::record(&db.join("LOCK"), &db, &part.name, lock::ROCKSDB_WAYS_OUT)?;
     // Looked at again under the lock: what discovery saw may have been in motion.
     if let Some(refusal) = refusals(&db, &part.name)?.into_iter().next() {
@@ -382,14 +387,19 @@ fn offline(dir: &Path, part: &FoundPart, env: &Env) -> Result<Rocks> {
     })
 }
 
-fn version_of(db: &Path) -> Result<Option<String>> {
+fn version_of(db: &RootedPath) -> Result<Option<String>> {
     let options = newest_options(db)?;
     Ok(options.as_deref().and_then(|options| option(options, "rocksdb_version")).map(str::to_owned))
 }
 
 /// The directory itself and the files in `source` that the database needs, tables that are no
 /// longer live left out.
-fn listed(db: &Path, source: &Path, root: &RelPath, version: &Version) -> Result<Vec<Listed>> {
+fn listed(
+    db: &RootedPath,
+    source: &RootedPath,
+    root: &RelPath,
+    version: &Version,
+) -> Result<Vec<Listed>> {
     let (tables, blobs) = (version.tables(), version.blobs());
     let identity = identity(db, version);
     let entry = |path: RelPath, source, immutable| Listed {
@@ -401,7 +411,7 @@ fn listed(db: &Path, source: &Path, root: &RelPath, version: &Version) -> Result
     };
     let mut listed = Vec::new();
     if *root != RelPath::root() {
-        listed.push(entry(root.clone(), db.to_path_buf(), None));
+        listed.push(entry(root.clone(), db.clone(), None));
     }
     for (name, path) in regular_files(source)? {
         let role = FileName::of(&name);
@@ -411,7 +421,7 @@ fn listed(db: &Path, source: &Path, root: &RelPath, version: &Version) -> Result
             Some(FileName::Manifest) => name.to_str() == Some(&version.manifest),
             Some(FileName::Temporary) | None => false,
             // A lock with content would have to be opened, which would give the lock up.
-            Some(FileName::Lock) => fs::symlink_metadata(&path).is_ok_and(|lock| lock.len() == 0),
+            Some(FileName::Lock) => metadata::stamp(&path).is_ok_and(|lock| lock.size == 0),
             Some(_) => true,
         };
         if wanted {
@@ -422,12 +432,12 @@ fn listed(db: &Path, source: &Path, root: &RelPath, version: &Version) -> Result
     Ok(listed)
 }
 
-fn stamps(db: &Path) -> Result<Vec<(PathBuf, Stamp)>> {
+fn stamps(db: &RootedPath) -> Result<Vec<(RelPath, Stamp)>> {
     let mut stamps = Vec::new();
     for (name, path) in regular_files(db)? {
         if FileName::of(&name).is_some_and(|role| role != FileName::Info) {
             let stamp = metadata::stamp(&path)?;
-            stamps.push((path, stamp));
+            stamps.push((RelPath::root().join(&name), stamp));
         }
     }
     Ok(stamps)
@@ -468,7 +478,7 @@ impl PartCapture for Rocks {
             Hold::Checkpoint(work) => work.remove()?,
             Hold::Lock { _lock, db, stamps: before } => {
                 let now = stamps(&db)?;
-                let same = |((a, before), (b, now)): (&(PathBuf, Stamp), &(PathBuf, Stamp))| {
+                let same = |((a, before), (b, now)): (&(RelPath, Stamp), &(RelPath, Stamp))| {
                     a == b && before.same_content(now)
                 };
                 if before.len() != now.len() || !before.iter().zip(&now).all(same) {

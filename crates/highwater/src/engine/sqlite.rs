@@ -16,14 +16,14 @@ mod stamp;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
-
-use super::{Barrier, CaptureOptions, FoundPart, PartCapture};
+use super::{Barrier, CaptureOptions, Checked, Depth, FoundPart, PartCapture, confined};
 use crate::env::Env;
 use crate::error::Result;
+use crate::ids::RelPath;
+use crate::rooted::RootedPath;
 
-pub(super) use check::check;
-
+pub(super) use check::check_here;
+use image::Image;
 use source::Source;
 
 /// The first sixteen bytes of every SQLite 3 database.
@@ -34,26 +34,53 @@ pub(super) fn header(bytes: &[u8]) -> bool {
     bytes.starts_with(MAGIC)
 }
 
-/// Begins a read transaction on each of `parts` in the node directory `layout_dir`, and says
-/// whether all of them show one instant.
+/// Begins a read transaction on each of `parts` in the node directory `dir`, and says whether all of
+/// them show one instant: in this process, or, where root would open what another user can exchange,
+/// in one with the rights of that user.
 ///
 /// # Errors
 /// Conflict where another process keeps a database locked, or where one waits for the recovery
 /// that only its node may do; denied where SQLite may not read it.
 pub(super) fn begin_all(
-    layout_dir: &Path,
+    dir: &RootedPath,
     parts: &[&FoundPart],
     options: &CaptureOptions,
     env: &Env,
 ) -> Result<(Vec<Box<dyn PartCapture>>, Barrier)> {
-    let mut sources = Vec::with_capacity(parts.len());
     for part in parts {
-        sources.push(Source::open(layout_dir, part)?);
+        if let Some(owner) = confined::is_needed(dir, &part.root)? {
+            return confined::capture(dir, parts, owner, options, env);
+        }
     }
-    let barrier = barrier::begin(&mut sources, env)?;
-    let mut captures: Vec<Box<dyn PartCapture>> = Vec::with_capacity(sources.len());
-    for source in sources {
-        captures.push(Box::new(image::Image::new(source, options, env)?));
+    let (images, barrier) = begin_here(dir, parts, options, env)?;
+    let mut captures: Vec<Box<dyn PartCapture>> = Vec::with_capacity(images.len());
+    for mut image in images {
+        image.describe()?;
+        captures.push(Box::new(image));
     }
     Ok((captures, barrier))
+}
+
+/// The same in this process; what the file system says of the files beyond their content is left out.
+pub(super) fn begin_here(
+    dir: &RootedPath,
+    parts: &[&FoundPart],
+    options: &CaptureOptions,
+    env: &Env,
+) -> Result<(Vec<Image>, Barrier)> {
+    let mut sources = Vec::with_capacity(parts.len());
+    for part in parts {
+        sources.push(Source::open(dir, part)?);
+    }
+    let barrier = barrier::begin(&mut sources, env)?;
+    let images = sources.into_iter().map(|source| Image::new(source, options, env));
+    Ok((images.collect::<Result<_>>()?, barrier))
+}
+
+/// [`check_here`], by a process without rights where others can change what the path leads to.
+pub(super) fn check(dir: &RootedPath, root: &RelPath, depth: Depth, env: &Env) -> Result<Checked> {
+    match confined::is_needed(dir, root)? {
+        Some(owner) => confined::check(dir, root, depth, owner, env),
+        None => check_here(&dir.at(root), depth),
+    }
 }

@@ -6,11 +6,10 @@
 //! where the engine looks; where a step was interrupted, repeating it finds out what is left.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Statx, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{Statx, Timespec, Timestamps, UTIME_OMIT};
 
-use super::latch::{Latch, Withheld};
+use super::latch::{Latch, WITHHELD, Withheld};
 use super::list::{Held, HeldState, rows};
 use super::points;
 use crate::durable;
@@ -18,17 +17,21 @@ use crate::env::{Env, FaultPoint};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{GuardKind, RelPath};
 use crate::node::OWN_DIR;
+use crate::rooted::RootedPath;
 
-/// Where withheld entry points wait, in [`OWN_DIR`].
-const WITHHELD: &str = "withheld";
 /// What a placeholder says.
 const TOLD: &str = "the node was restored, or rolled back, and is not known to be current; \
                     `highwater guard release` puts its database back";
 
 /// Puts `latch` on the node in `dir` and withholds the entry points of all its databases: those that
 /// are found by looking, and those of `named` that are there. Tells how many databases are withheld.
-pub(crate) fn withhold(dir: &Path, mut latch: Latch, named: &[RelPath], env: &Env) -> Result<u64> {
-    let latch = Latch::update(dir, env, |before| {
+pub(crate) fn withhold(
+    dir: &RootedPath,
+    mut latch: Latch,
+    named: &[RelPath],
+    env: &Env,
+) -> Result<u64> {
+    let latch = Latch::update_at(dir, env, |before| {
         // What is withheld already waits where the latch that is there says.
         let mut withheld = before.map_or_else(Vec::new, |before| before.withheld);
         withheld.iter_mut().for_each(|withheld| withheld.release = None);
@@ -47,11 +50,10 @@ pub(crate) fn withhold(dir: &Path, mut latch: Latch, named: &[RelPath], env: &En
     })?;
     let latch = latch.ok_or_else(|| Error::bug("a latch vanished while it was put on"))?;
     let own = dir.join(OWN_DIR).join(WITHHELD);
-    durable::make_dir(&own)?;
-    durable::own_like(&own, dir)?;
+    durable::make_dir_for(&own, dir.owner()?)?;
     durable::sync_dir(&dir.join(OWN_DIR))?;
     // Nobody releases meanwhile.
-    Latch::update(dir, env, |latch| {
+    Latch::update_at(dir, env, |latch| {
         for withheld in latch.iter().flat_map(|latch| &latch.withheld) {
             take(dir, withheld)?;
             env.fault(FaultPoint::GuardWithhold)?;
@@ -82,28 +84,23 @@ fn free_place(withheld: &[Withheld]) -> Result<RelPath> {
 }
 
 /// Moves one entry point to where it waits, unless it waits there.
-fn take(dir: &Path, withheld: &Withheld) -> Result<()> {
-    let (path, place) = (withheld.path.under(dir), withheld.place.under(dir));
+fn take(dir: &RootedPath, withheld: &Withheld) -> Result<()> {
+    let (path, place) = (dir.at(&withheld.path), dir.at(&withheld.place));
     match (state(&path)?, state(&place)?) {
         (State::Placeholder, State::File) => return Ok(()),
         (State::File, State::Nothing | State::Placeholder) => {}
         _ => return Err(disturbed(withheld)),
     }
-    points::make_placeholder(&place, TOLD)?;
-    let above = above(&path);
-    durable::own_like(&place, &above)?;
-    for name in durable::names(&place)? {
-        durable::own_like(&place.join(name), &above)?;
-    }
+    points::make_placeholder(&place, TOLD, Some(path.above().owner()?))?;
     change_places(&path, &place)
 }
 
 /// Puts what was released back where it belongs, and takes the latch away once nothing is held.
 /// Returns what was held, as it stands now.
-pub(super) fn reveal(dir: &Path, env: &Env) -> Result<Vec<Held>> {
+pub(super) fn reveal(dir: &RootedPath, env: &Env) -> Result<Vec<Held>> {
     env.fault(FaultPoint::GuardRelease)?;
     let mut told = Vec::new();
-    Latch::update(dir, env, |latch| {
+    Latch::update_at(dir, env, |latch| {
         let Some(mut latch) = latch else { return Ok(None) };
         let (released, still): (Vec<Withheld>, Vec<Withheld>) =
             latch.withheld.into_iter().partition(|withheld| withheld.release.is_some());
@@ -145,15 +142,15 @@ fn add_released(told: &mut Vec<Held>, released: &[Withheld]) {
 }
 
 /// Moves one entry point back, unless it is back.
-fn put_back(dir: &Path, withheld: &Withheld) -> Result<()> {
-    let (path, place) = (withheld.path.under(dir), withheld.place.under(dir));
+fn put_back(dir: &RootedPath, withheld: &Withheld) -> Result<()> {
+    let (path, place) = (dir.at(&withheld.path), dir.at(&withheld.place));
     match (state(&path)?, state(&place)?) {
         (State::Placeholder, State::File) => change_places(&path, &place)?,
         // Somebody removed the note.
         (State::Nothing, State::File) => {
             durable::rename_new(&place, &path)?;
-            durable::sync_dir(&above(&path))?;
-            return durable::sync_dir(&above(&place));
+            durable::sync_dir(&path.above())?;
+            return durable::sync_dir(&place.above());
         }
         (State::File, State::Nothing | State::Placeholder) => {}
         _ => return Err(disturbed(withheld)),
@@ -161,7 +158,7 @@ fn put_back(dir: &Path, withheld: &Withheld) -> Result<()> {
     if let State::Placeholder = state(&place)? {
         durable::remove_tree(&place)?;
     }
-    durable::sync_dir(&above(&place))
+    durable::sync_dir(&place.above())
 }
 
 enum State {
@@ -171,7 +168,7 @@ enum State {
     Other,
 }
 
-fn state(path: &Path) -> Result<State> {
+fn state(path: &RootedPath) -> Result<State> {
     Ok(match durable::stat(path)? {
         None => State::Nothing,
         Some(found) if durable::is_file(&found) => State::File,
@@ -187,8 +184,8 @@ fn disturbed(withheld: &Withheld) -> Error {
 }
 
 /// Exchanges two names durably; the directory in which an entry point stands keeps its times.
-fn change_places(path: &Path, place: &Path) -> Result<()> {
-    let (home, waiting) = (above(path), above(place));
+fn change_places(path: &RootedPath, place: &RootedPath) -> Result<()> {
+    let (home, waiting) = (path.above(), place.above());
     let before = durable::stat(&home)?;
     durable::exchange(path, place)?;
     if let Some(before) = before {
@@ -198,25 +195,23 @@ fn change_places(path: &Path, place: &Path) -> Result<()> {
     durable::sync_dir(&waiting)
 }
 
-fn keep_time(dir: &Path, before: &Statx) -> Result<()> {
+fn keep_time(dir: &RootedPath, before: &Statx) -> Result<()> {
     let modified =
         Timespec { tv_sec: before.stx_mtime.tv_sec, tv_nsec: before.stx_mtime.tv_nsec.into() };
     let times = Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: modified,
     };
-    rustix::fs::utimensat(CWD, dir, &times, AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(|error| Error::io(format!("can't set the time of {}", dir.display()), error))
-}
-
-fn above(path: &Path) -> PathBuf {
-    path.parent().unwrap_or(Path::new("")).to_path_buf()
+    // Held, so that it is a directory: anything else could have its name, and another one's time.
+    dir.enter()
+        .and_then(|dir| dir.set_times(&times))
+        .map_err(|error| durable::met(dir, "set the time of", error))
 }
 
 /// Whether every database of the node in `dir` is withheld, and has been since the latch was put on:
 /// then nothing has run on it.
-pub(crate) fn all_withheld(dir: &Path) -> Result<bool> {
-    let Some(latch) = Latch::read(dir)? else { return Ok(false) };
+pub(crate) fn all_withheld(dir: &RootedPath) -> Result<bool> {
+    let Some(latch) = Latch::read_at(dir)? else { return Ok(false) };
     if latch.kind != GuardKind::Databases || latch.withheld.is_empty() {
         return Ok(false);
     }
@@ -226,8 +221,8 @@ pub(crate) fn all_withheld(dir: &Path) -> Result<bool> {
 }
 
 /// A directory whose databases are withheld can't be captured: it would be a snapshot without them.
-pub(crate) fn refuse_withheld(dir: &Path) -> Result<()> {
-    let Some(latch) = Latch::read(dir)? else { return Ok(()) };
+pub(crate) fn refuse_withheld(dir: &RootedPath) -> Result<()> {
+    let Some(latch) = Latch::read_at(dir)? else { return Ok(()) };
     let Some(first) = latch.withheld.first() else { return Ok(()) };
     Err(Error::new(
         Kind::Quarantined,

@@ -2,9 +2,9 @@
 //! the node is quarantined, and part of the exchange that brings the node back.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::File;
 use std::path::Path;
+use std::time::Duration;
 
 use highwater_guard::{Evidence, Ours, Release, Verdict};
 use rustix::fs::FlockOperation;
@@ -13,20 +13,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::durable;
 use crate::env::{Env, FaultPoint};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::ids::{GuardKind, NodeName, NodeUid, RelPath, RestoreId, SnapshotId, Time};
-use crate::node::OWN_DIR;
+use crate::node::{self, OWN_DIR};
+use crate::rooted::RootedPath;
 
 /// The latch in a node directory.
 pub(crate) const LATCH: &str = "highwater-quarantine.json";
 /// Held while the latch is changed.
 const LOCK: &str = "quarantine.lock";
+/// Where withheld entry points wait, in [`OWN_DIR`].
+pub(super) const WITHHELD: &str = "withheld";
 /// The next latch, until it has its name.
 const FRESH: &str = "quarantine.json.new";
 /// The last latch that was taken away: who released what, and why.
 const LAST: &str = "quarantine.last.json";
 /// The version that this program writes, and the only one that it reads.
 const VERSION: u32 = 1;
+/// A longer one is none of ours: a channel takes some 500 bytes of it.
+const BYTES_MAX: u64 = 256 << 20;
+/// How long is waited for somebody who changes the latch, which takes two writes of a small file; and
+/// how often is looked.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(30);
+const LOCK_LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What stands in the latch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,9 +161,22 @@ impl Latch {
     /// Corrupt where it can't be read, input where a newer program wrote it. Neither says that the
     /// node may start.
     pub fn read(dir: &Path) -> Result<Option<Latch>> {
-        let bytes = match std::fs::read(dir.join(LATCH)) {
+        match RootedPath::open(dir) {
+            Err(error) if error.kind() == Kind::NotFound => Ok(None),
+            dir => Latch::read_at(&dir?),
+        }
+    }
+
+    /// [`Latch::read`] in a directory that is held.
+    pub(crate) fn read_at(dir: &RootedPath) -> Result<Option<Latch>> {
+        let bytes = match dir.join(LATCH).read(BYTES_MAX) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
+                return Err(Error::corrupt(format!("the latch can't be read: {error}"))
+                    .entry(LATCH)
+                    .hint("look who made it"));
+            }
             Err(error) => return Err(Error::io("reading the latch", error).entry(LATCH)),
         };
         Latch::parse(&bytes).map(Some)
@@ -162,8 +184,8 @@ impl Latch {
 
     /// How a node directory was held back before its latch was taken away, where one was and the
     /// record of it can be read.
-    pub(crate) fn last_kind(dir: &Path) -> Option<GuardKind> {
-        let bytes = std::fs::read(dir.join(OWN_DIR).join(LAST)).ok()?;
+    pub(crate) fn last_kind(dir: &RootedPath) -> Option<GuardKind> {
+        let bytes = dir.join(OWN_DIR).join(LAST).read(BYTES_MAX).ok()?;
         Latch::parse(&bytes).ok().map(|latch| latch.kind)
     }
 
@@ -190,20 +212,28 @@ impl Latch {
             .entry(LATCH)
             .hint("use the version of highwater that wrote it, or a newer one"));
         }
-        serde_json::from_slice(bytes).map_err(broken)
+        let latch: Latch = serde_json::from_slice(bytes).map_err(broken)?;
+        latch.withheld.iter().try_for_each(Withheld::refuse_elsewhere)?;
+        Ok(latch)
     }
 
     /// Puts this latch in the place of whatever latch is there, in one step and durable. It belongs
     /// to the owner of the node directory, and nobody else may read it.
     pub fn write(&self, dir: &Path, env: &Env) -> Result<()> {
-        Latch::update(dir, env, |_| Ok(Some(self.clone()))).map(drop)
+        self.write_at(&RootedPath::open(dir)?, env)
+    }
+
+    /// [`Latch::write`] in a directory that is held.
+    pub(crate) fn write_at(&self, dir: &RootedPath, env: &Env) -> Result<()> {
+        Latch::update_at(dir, env, |_| Ok(Some(self.clone()))).map(drop)
     }
 
     /// Takes the latch away, durable when it returns; a missing one is as good. It stays in
     /// `.highwater` as a record of who released what.
     pub fn remove(dir: &Path) -> Result<()> {
-        let _lock = lock(dir)?;
-        take_away(dir)
+        let dir = RootedPath::open(dir)?;
+        let _lock = lock(&dir, &Env::system())?;
+        take_away(&dir)
     }
 
     /// Changes the latch: `change` gets what is there and returns what is to be there. A node that
@@ -213,8 +243,17 @@ impl Latch {
         env: &Env,
         change: impl FnOnce(Option<Latch>) -> Result<Option<Latch>>,
     ) -> Result<Option<Latch>> {
-        let _lock = lock(dir)?;
-        let before = Latch::read(dir)?;
+        Latch::update_at(&RootedPath::open(dir)?, env, change)
+    }
+
+    /// [`Latch::update`] in a directory that is held.
+    pub(crate) fn update_at(
+        dir: &RootedPath,
+        env: &Env,
+        change: impl FnOnce(Option<Latch>) -> Result<Option<Latch>>,
+    ) -> Result<Option<Latch>> {
+        let _lock = lock(dir, env)?;
+        let before = Latch::read_at(dir)?;
         let after = change(before.clone())?;
         match &after {
             Some(latch) if before.as_ref() != Some(latch) => put(latch, dir, env)?,
@@ -276,19 +315,38 @@ impl Latch {
     }
 }
 
-fn put(latch: &Latch, dir: &Path, env: &Env) -> Result<()> {
+impl Withheld {
+    /// An entry point waits under a number in Highwater's own directory, and is none of those itself: a
+    /// latch is only a file of the node's owner, and whoever carries it out may be root.
+    fn refuse_elsewhere(&self) -> Result<()> {
+        let own = RelPath::root().join(OWN_DIR.as_ref());
+        let number = self.place.name().as_encoded_bytes();
+        let waits = self.place.parent() == Some(own.join(WITHHELD.as_ref()))
+            && !number.is_empty()
+            && number.iter().all(u8::is_ascii_digit);
+        if waits && !self.path.is_within(&own) && self.path != RelPath::root() {
+            return Ok(());
+        }
+        Err(Error::corrupt(format!(
+            "the latch says that {} waits as {}, where nothing is ever withheld",
+            self.path, self.place
+        ))
+        .entry(LATCH)
+        .hint("somebody else wrote it: restore the node again"))
+    }
+}
+
+fn put(latch: &Latch, dir: &RootedPath, env: &Env) -> Result<()> {
     let mut bytes = serde_json::to_vec_pretty(latch)
         .map_err(|error| Error::bug("a latch can't be written as JSON").source(error))?;
     bytes.push(b'\n');
     let fresh = dir.join(OWN_DIR).join(FRESH);
-    durable::remove_file(&fresh)?;
-    durable::write_file(&fresh, &bytes)?;
-    durable::own_like(&fresh, dir)?;
+    durable::write_file_for(&fresh, &bytes, dir.owner()?)?;
     env.fault(FaultPoint::GuardLatch)?;
     durable::replace(&fresh, &dir.join(LATCH))
 }
 
-fn take_away(dir: &Path) -> Result<()> {
+fn take_away(dir: &RootedPath) -> Result<()> {
     let latch = dir.join(LATCH);
     if durable::stat(&latch)?.is_none() {
         return Ok(());
@@ -298,24 +356,29 @@ fn take_away(dir: &Path) -> Result<()> {
     durable::sync_dir(dir)
 }
 
-/// Waits for whoever changes the latch; they write one small file.
-fn lock(dir: &Path) -> Result<File> {
-    let own = dir.join(OWN_DIR);
+/// Waits for whoever changes the latch; they write one small file. Who holds the lock for longer may
+/// be the node's owner, who wants us to wait.
+fn lock(dir: &RootedPath, env: &Env) -> Result<File> {
     let wrong = |error| Error::io("locking the latch", error).entry(LOCK);
-    if durable::stat(&own)?.is_none() {
-        durable::make_dir(&own)?;
-        durable::own_like(&own, dir)?;
-        durable::sync_dir(dir)?;
+    let own = node::make_own_dir(dir)?;
+    let (file, made) = own.join(LOCK).open_lock().map_err(wrong)?;
+    if made {
+        dir.owner()?.take(&file).map_err(|error| wrong(error.into()))?;
     }
-    let path = own.join(LOCK);
-    let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let file = file.map_err(wrong)?;
-    durable::own_like(&path, dir)?;
-    match rustix::fs::flock(&file, FlockOperation::LockExclusive) {
-        Ok(()) => Ok(file),
-        Err(Errno::INTR) => Err(Error::interrupted()),
-        Err(error) => Err(wrong(error.into())),
+    let start = env.monotonic();
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK) => {}
+            Err(Errno::INTR) => return Err(Error::interrupted()),
+            Err(error) => return Err(wrong(error.into())),
+        }
+        if env.monotonic().saturating_sub(start) > LOCK_WAIT_MAX {
+            return Err(Error::conflict("another process holds the lock of the latch")
+                .entry(LOCK)
+                .hint("look who has .highwater/quarantine.lock open, and end it"));
+        }
+        env.pause(LOCK_LOOK_EVERY);
     }
 }
 

@@ -10,6 +10,7 @@ use super::latch::{Cause, Latch, Recorded};
 use crate::control::Control;
 use crate::error::{Error, Kind, Result};
 use crate::ids::{GuardKind, NodeName, SnapshotId, Time};
+use crate::rooted::RootedPath;
 
 /// How often a waiting program looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -86,14 +87,23 @@ impl Standing {
 
 /// How the node in `dir` stands; `None` where it has no latch, or is not there.
 pub fn standing(dir: &Path) -> Result<Option<Standing>> {
-    Ok(Latch::read(dir)?.map(|latch| Standing {
+    Latch::read(dir).map(told)
+}
+
+/// [`standing`] in a directory that is held.
+pub(crate) fn standing_at(dir: &RootedPath) -> Result<Option<Standing>> {
+    Latch::read_at(dir).map(told)
+}
+
+fn told(latch: Option<Latch>) -> Option<Standing> {
+    latch.map(|latch| Standing {
         held: rows(&latch),
         node: latch.node,
         kind: latch.kind,
         cause: latch.cause,
         snapshot: latch.snapshot,
         since: latch.time,
-    }))
+    })
 }
 
 /// The channels and databases of the node in `dir` that are quarantined, and those of the same

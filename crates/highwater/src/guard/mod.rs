@@ -14,6 +14,7 @@ pub use crate::ids::GuardKind;
 pub use gate::{Admitted, Arrival, Guard, Sorted, channel_marks};
 pub(crate) use latch::LATCH;
 pub use latch::{Cause, Latch, Recorded, Released, Withheld};
+pub(crate) use list::standing_at;
 pub use list::{Held, HeldState, Standing, list, standing, wait, wait_to_start, words};
 pub use release::{Which, release};
 pub use store::{Adapter, ChannelRecord, GuardedStore, Phase};

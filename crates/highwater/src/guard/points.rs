@@ -8,8 +8,6 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
 
 use rustix::fs::Statx;
 
@@ -17,6 +15,7 @@ use crate::durable::{self, Inode};
 use crate::error::{Error, Result};
 use crate::ids::RelPath;
 use crate::node::OWN_DIR;
+use crate::rooted::{Owner, RootedPath};
 
 /// The note inside a placeholder.
 const NOTE: &str = "withheld-by-highwater";
@@ -27,7 +26,7 @@ const LOGS: [&str; 2] = ["-wal", "-journal"];
 /// system says of it and of its parent. Mount points are shown, not entered; what an operation keeps
 /// inside the directory is not shown.
 pub(crate) fn walk(
-    root: &Path,
+    root: &RootedPath,
     visit: &mut dyn FnMut(&RelPath, &Statx, &Statx) -> Result<()>,
 ) -> Result<()> {
     let Some(top) = durable::stat(root)? else { return Ok(()) };
@@ -35,12 +34,12 @@ pub(crate) fn walk(
         [RelPath::from_bytes(b".highwater/restore")?, RelPath::from_bytes(b"lost+found")?];
     let mut open = vec![(RelPath::root(), top)];
     while let Some((dir, dir_stat)) = open.pop() {
-        for name in durable::names(&dir.under(root))? {
+        for name in durable::names(&root.at(&dir))? {
             let path = dir.join(&name);
             if skipped.contains(&path) {
                 continue;
             }
-            let Some(found) = durable::stat(&path.under(root))? else { continue };
+            let Some(found) = durable::stat(&root.at(&path))? else { continue };
             visit(&path, &found, &dir_stat)?;
             if durable::is_dir(&found) && !durable::is_mount(&found, &dir_stat) {
                 open.push((path, found));
@@ -61,7 +60,7 @@ pub(crate) struct EntryPoints {
 
 /// Looks for entry points: those that bring a database to life, and those that would do so without
 /// it (SQLite's logs). `named` are known by other means, as far as they are there.
-pub(crate) fn find(root: &Path, named: &[RelPath]) -> Result<EntryPoints> {
+pub(crate) fn find(root: &RootedPath, named: &[RelPath]) -> Result<EntryPoints> {
     let own = RelPath::root().join(OsStr::new(OWN_DIR));
     let (mut files, mut withheld) = (BTreeSet::new(), BTreeSet::new());
     walk(root, &mut |path, found, _| {
@@ -85,7 +84,7 @@ pub(crate) fn find(root: &Path, named: &[RelPath]) -> Result<EntryPoints> {
         let is_point = named.contains(path)
             || match path.parent() {
                 Some(parent) if path.name() == "CURRENT" => manifests.contains(&parent),
-                _ => opens_database(&path.under(root))?,
+                _ => opens_database(&root.at(path))?,
             };
         if is_point {
             present.extend(logs(path).filter(|log| files.contains(log)));
@@ -122,13 +121,20 @@ pub(super) fn part_of(point: &RelPath, present: &BTreeSet<RelPath>) -> String {
 
 /// Whether a file begins as the main file of SQLite, redb, LMDB, bbolt or Badger does. One that this
 /// user may not read might.
-fn opens_database(path: &Path) -> Result<bool> {
-    let wrong = |error| Error::io(format!("can't read {}", path.display()), error);
-    let mut options = std::fs::OpenOptions::new();
-    let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-    let file = match options.read(true).custom_flags(nofollow).open(path) {
+fn opens_database(path: &RootedPath) -> Result<bool> {
+    let wrong = |error| durable::met(path, "read", error);
+    let file = match path.open_file() {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Ok(true),
+        // Gone since the look, or no file any more.
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidInput
+            ) =>
+        {
+            return Ok(false);
+        }
         Err(error) => return Err(wrong(error)),
     };
     let mut head = Vec::with_capacity(32);
@@ -139,17 +145,30 @@ fn opens_database(path: &Path) -> Result<bool> {
         || matches!(head.get(16..20), Some(b"\xDE\xC0\xEF\xBE" | b"\xED\xDA\x0C\xED")))
 }
 
-/// Makes what stands in the place of an entry point, and tells its inode; `told` says how the entry
-/// point comes back.
-pub(crate) fn make_placeholder(path: &Path, told: &str) -> Result<Inode> {
-    durable::make_dir(path)?;
-    durable::write_file(&path.join(NOTE), format!("withheld by highwater: {told}\n").as_bytes())?;
-    durable::sync_dir(path)?;
-    durable::inode(path)?.ok_or_else(|| Error::conflict("a placeholder vanished"))
+/// Makes what stands in the place of an entry point, for `owner`, and tells its inode; `told` says how
+/// the entry point comes back.
+pub(crate) fn make_placeholder(
+    place: &RootedPath,
+    told: &str,
+    owner: Option<Owner>,
+) -> Result<Inode> {
+    let note = format!("withheld by highwater: {told}\n");
+    match owner {
+        Some(owner) => {
+            durable::make_dir_for(place, owner)?;
+            durable::write_file_for(&place.join(NOTE), note.as_bytes(), owner)?;
+        }
+        None => {
+            durable::make_dir(place)?;
+            durable::write_file(&place.join(NOTE), note.as_bytes())?;
+        }
+    }
+    durable::sync_dir(place)?;
+    durable::inode(place)?.ok_or_else(|| Error::conflict("a placeholder vanished"))
 }
 
-/// Whether a placeholder stands at `path`.
-pub(super) fn is_placeholder(path: &Path) -> Result<bool> {
-    let dir = durable::stat(path)?.is_some_and(|found| durable::is_dir(&found));
-    Ok(dir && durable::stat(&path.join(NOTE))?.is_some())
+/// Whether a placeholder stands at `place`.
+pub(super) fn is_placeholder(place: &RootedPath) -> Result<bool> {
+    let dir = durable::stat(place)?.is_some_and(|found| durable::is_dir(&found));
+    Ok(dir && durable::stat(&place.join(NOTE))?.is_some())
 }

@@ -8,6 +8,7 @@ use super::list::{Held, must_be_there, rows};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::ids::GuardKind;
+use crate::rooted::RootedPath;
 
 /// What is released.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,10 +38,11 @@ pub fn release(
             .hint("say with --reason how it is known that no newer state is lost"));
     }
     must_be_there(dir)?;
+    let dir = &RootedPath::open(dir)?;
     let released =
         Released { reason: reason.trim().to_owned(), by: by.to_owned(), time: control.env.now() };
     let mut before = Vec::new();
-    let recorded = Latch::update(dir, &control.env, |latch| {
+    let recorded = Latch::update_at(dir, &control.env, |latch| {
         let Some(mut latch) = latch else { return nothing(which) };
         record(&mut latch, which, &released)?;
         before = rows(&latch);

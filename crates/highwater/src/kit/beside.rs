@@ -7,11 +7,14 @@ use super::{KitContent, KitSource, file, parse, secret, validate};
 use crate::durable;
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
-use crate::node::OWN_DIR;
+use crate::node::{self, OWN_DIR};
+use crate::rooted::RootedPath;
 
 /// Where it stands in the node directory. No backup captures it: after a restore the node writes it
 /// anew when it starts.
 pub const BESIDE: &str = ".highwater/kit.json";
+/// The file in Highwater's own directory.
+const FILE: &str = "kit.json";
 
 /// Writes what belongs into the kit into the node directory: durable when it returns, in one step,
 /// readable by its owner only. To be called when the node starts, and when a channel's funding is
@@ -30,16 +33,23 @@ pub fn write_beside(node_dir: &Path, source: &dyn KitSource, env: &Env) -> Resul
         Err(error) if error.kind() == Kind::Corrupt => {}
         Err(error) => return Err(error),
     }
-    durable::make_dir(&node_dir.join(OWN_DIR))?;
-    durable::sync_dir(node_dir)?;
+    let dir = RootedPath::open(node_dir)?;
+    let own = node::make_own_dir(&dir)?;
     let mut text = secret::json(&content, false, 1)?;
     text.push(b'\n');
-    file::write_file(&node_dir.join(BESIDE), &text, true, env)
+    if text.len() as u64 > file::KIT_BYTES_MAX {
+        return Err(Error::input("a kit of more than 16 MiB is none").entry(BESIDE));
+    }
+    let fresh = own.join(format!(".{FILE}.{}", hex::encode(env.random::<8>()?)));
+    durable::write_file_for(&fresh, &text, dir.owner()?)?;
+    durable::replace(&fresh, &own.join(FILE))
 }
 
 /// What the node in `node_dir` wrote last; not found where it never did.
 pub fn read_beside(node_dir: &Path) -> Result<KitContent> {
-    read_content(&node_dir.join(BESIDE)).map_err(|error| match error.kind() {
+    let place = RootedPath::open(node_dir)?.join(OWN_DIR).join(FILE);
+    let read = file::read_private_at(&place).and_then(|text| content_of(&text, &place.to_string()));
+    read.map_err(|error| match error.kind() {
         Kind::NotFound => {
             error.hint("a node that embeds highwater writes it; else give the content with --from")
         }
@@ -50,9 +60,12 @@ pub fn read_beside(node_dir: &Path) -> Result<KitContent> {
 /// The content of a kit in a file that only its owner may read. Corrupt where it is malformed.
 pub fn read_content(path: &Path) -> Result<KitContent> {
     let text = file::read_private(path)?;
-    let name = path.display().to_string();
+    content_of(&text, &path.display().to_string())
+}
+
+fn content_of(text: &[u8], name: &str) -> Result<KitContent> {
     let wrong = |why: String| Error::corrupt(format!("it is no content of a kit: {why}"));
-    let content = parse(&text, wrong).and_then(|content: KitContent| {
+    let content = parse(text, wrong).and_then(|content: KitContent| {
         validate(&content.identity, &content.channels).map_err(wrong)?;
         Ok(content)
     });

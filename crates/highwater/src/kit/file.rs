@@ -12,9 +12,10 @@ use zeroize::Zeroizing;
 use crate::durable;
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::rooted::RootedPath;
 
 /// No kit is longer: some ten thousand channels.
-const KIT_BYTES_MAX: u64 = 16 << 20;
+pub(super) const KIT_BYTES_MAX: u64 = 16 << 20;
 
 /// Reads a sealed kit, or any file of at most 16 MiB.
 pub fn read_file(path: &Path) -> Result<Vec<u8>> {
@@ -25,6 +26,18 @@ pub fn read_file(path: &Path) -> Result<Vec<u8>> {
 /// Reads a file with secrets: denied where others than its owner may read it.
 pub(super) fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     let (file, length) = open(path)?;
+    private(path, file, length)
+}
+
+/// The same in a node directory.
+pub(super) fn read_private_at(place: &RootedPath) -> Result<Zeroizing<Vec<u8>>> {
+    let path = place.path();
+    let file = place.open_file().map_err(|error| failed(&path, error))?;
+    let length = bounded(&path, &file)?;
+    private(&path, file, length)
+}
+
+fn private(path: &Path, file: File, length: u64) -> Result<Zeroizing<Vec<u8>>> {
     let mode = file.metadata().map_err(|error| failed(path, error))?.permissions().mode();
     if mode & 0o077 != 0 {
         let name = path.display().to_string();
@@ -84,6 +97,12 @@ fn rename(from: &Path, to: &Path, replace: bool) -> Result<()> {
 
 fn open(path: &Path) -> Result<(File, u64)> {
     let file = File::open(path).map_err(|error| failed(path, error))?;
+    let length = bounded(path, &file)?;
+    Ok((file, length))
+}
+
+/// The length of a file that can be a kit.
+fn bounded(path: &Path, file: &File) -> Result<u64> {
     let metadata = file.metadata().map_err(|error| failed(path, error))?;
     let name = path.display().to_string();
     if !metadata.is_file() {
@@ -92,7 +111,7 @@ fn open(path: &Path) -> Result<(File, u64)> {
     if metadata.len() > KIT_BYTES_MAX {
         return Err(Error::input(format!("{name} is too long for a kit")).entry(name));
     }
-    Ok((file, metadata.len()))
+    Ok(metadata.len())
 }
 
 fn read(path: &Path, file: File, length: u64) -> Result<Zeroizing<Vec<u8>>> {

@@ -9,7 +9,8 @@ use crate::env::FaultPoint;
 use crate::error::{Error, Kind, Result};
 use crate::guard::{self, Latch};
 use crate::ids::{GuardKind, RelPath, RestoreId};
-use crate::node::{NodeFile, OWN_DIR};
+use crate::node::{self, NodeFile};
+use crate::rooted::RootedPath;
 use crate::vault::manifest::PartRecord;
 use crate::vault::{Level, Manifest, Selector, SnapshotInfo, Vault};
 
@@ -34,7 +35,7 @@ pub(super) fn run(vault: &Vault, plan: &RestorePlan, control: &Control) -> Resul
         return Err(Error::conflict("the target is no longer what it was when this was planned")
             .hint("plan again"));
     }
-    refuse_users(&place.target)?;
+    refuse_users(&place.target.path())?;
     let adapter = plan.adapter.as_deref();
     // Asked again: a newer backup may have raised a mark since the plan was made.
     let mut weighed = hold::weigh(vault, &manifest, &place.target, adapter.is_some())?;
@@ -47,7 +48,16 @@ pub(super) fn run(vault: &Vault, plan: &RestorePlan, control: &Control) -> Resul
     };
     let work = Work::begin(&place, restore, manifest.snapshot, &control.env)?;
     let staging = work.staging();
-    let node = Staged { vault, manifest: &manifest, plan, parts, restore, dir: &staging, control };
+    let node = Staged {
+        vault,
+        manifest: &manifest,
+        plan,
+        parts,
+        restore,
+        target: &place.target,
+        dir: &staging,
+        control,
+    };
     let staged = node.make(weighed.guard).and_then(|mut warnings| {
         let held = node.hold(weighed, &named)?;
         let quarantined = match &held {
@@ -71,10 +81,10 @@ pub(super) fn run(vault: &Vault, plan: &RestorePlan, control: &Control) -> Resul
     hold::read_back(held.as_ref(), adapter, &place.target, &named, &control.env)?;
     Ok(RestoreReport {
         snapshot: manifest.snapshot,
-        target: place.target,
+        target: place.target.path(),
         bytes: plan.bytes,
         duration: control.env.monotonic() - start,
-        kept,
+        kept: kept.map(|kept| kept.path()),
         quarantined,
         warnings,
     })
@@ -87,30 +97,31 @@ struct Staged<'a> {
     plan: &'a RestorePlan,
     parts: Vec<&'a PartRecord>,
     restore: RestoreId,
-    dir: &'a Path,
+    target: &'a RootedPath,
+    dir: &'a RootedPath,
     control: &'a Control,
 }
 
 impl Staged<'_> {
     /// Writes the whole of it, and checks it. Returns warnings.
     fn make(&self, guard: Option<GuardKind>) -> Result<Vec<String>> {
-        let Staged { vault, manifest, plan, parts, dir, control, .. } = self;
+        let Staged { vault, manifest, plan, parts, target, dir, control, .. } = self;
         if let (Some(_), Some(_), [part]) = (&plan.part, &plan.keep, parts.as_slice()) {
-            keep_others(part, &plan.target, dir, control)?;
+            keep_others(part, target, dir, control)?;
         }
-        let stage = Stage::new(dir, plan.owner);
+        let stage = Stage::new(dir, plan.owner, plan.setid);
         stage.write(vault, manifest, parts, control)?;
         if let Some(hydrated) = &plan.hydrated {
             hydrated.fill(dir, hydrated.check(parts)?)?;
             control.env.fault(FaultPoint::PairFilled)?;
         }
         control.report(Event::Stage { name: "verify", bytes_total: 0 });
-        let mut warnings = check_parts(dir, parts, Depth::Open)?;
+        let mut warnings = check_parts(dir, parts, Depth::Open, control)?;
         NodeFile { uid: manifest.uid, restore: Some(self.restore), guard }
             .write(dir, &control.env)?;
         // A node directory of which one part alone was exchanged stays what it was.
         let root = match (&plan.part, &plan.keep) {
-            (Some(_), Some(_)) => engine::metadata_of(&plan.target)?,
+            (Some(_), Some(_)) => engine::look_at(target)?.meta,
             _ => manifest.root.clone(),
         };
         warnings.extend(stage.describe(&root, parts)?);
@@ -119,7 +130,7 @@ impl Staged<'_> {
 
     /// A latch that was captured with the node stays in force: tells how much it holds.
     fn captured_quarantine(&self, warnings: &mut Vec<String>) -> Result<u64> {
-        match guard::standing(self.dir) {
+        match guard::standing_at(self.dir) {
             Ok(standing) => Ok(standing.map_or(0, |standing| standing.quarantined())),
             Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Input) => {
                 warnings.push(format!("the node was in quarantine when it was captured: {error}"));
@@ -131,12 +142,12 @@ impl Staged<'_> {
 
     /// Puts the hold on, and makes all of it durable.
     fn hold(&self, weighed: hold::Weighed, named: &[RelPath]) -> Result<Option<hold::Held>> {
-        let Staged { manifest, plan, dir, control, .. } = self;
+        let Staged { manifest, plan, target, dir, control, .. } = self;
         if plan.part.is_some()
-            && let Some(latch) = Latch::read(&plan.target)?
+            && let Some(latch) = Latch::read_at(target)?
         {
             // The rest of the node is in quarantine, whatever this part was captured with.
-            latch.write(dir, &control.env)?;
+            latch.write_at(dir, &control.env)?;
         }
         let about = hold::About {
             manifest,
@@ -145,21 +156,26 @@ impl Staged<'_> {
         };
         let adapter = plan.adapter.as_deref();
         let held = hold::put_on(weighed, &about, adapter, dir, named, &control.env)?;
-        let own = dir.join(OWN_DIR);
-        durable::own_like(&own, dir)?;
-        for name in durable::names(&own)? {
-            durable::own_like(&own.join(name), dir)?;
+        // Nobody else has been here: all that is Highwater's goes to the owner of the rest.
+        let (own, owner) = (dir.join(node::OWN_DIR), dir.owner()?);
+        for made in durable::names(&own)?.iter().map(|name| own.join(name)).chain([own.clone()]) {
+            made.hand_over(owner).map_err(|error| durable::met(&made, "give away", error))?;
         }
         control.env.fault(FaultPoint::RestoreSync)?;
-        Stage::new(dir, plan.owner).sync()?;
+        Stage::new(dir, plan.owner, plan.setid).sync()?;
         Ok(held)
     }
 }
 
 /// Copies what stays as it is. What belongs to the part now, also what the snapshot does not know
 /// (a newer log of the same database), does not stay.
-fn keep_others(part: &PartRecord, target: &Path, staging: &Path, control: &Control) -> Result<()> {
-    let layout = engine::discover(target, &engine::DiscoverOptions::default())?;
+fn keep_others(
+    part: &PartRecord,
+    target: &RootedPath,
+    staging: &RootedPath,
+    control: &Control,
+) -> Result<()> {
+    let layout = engine::discover(&target.path(), &engine::DiscoverOptions::default())?;
     let current = layout.parts.iter().find(|found| found.name == part.name);
     if current.is_none() && part.root == RelPath::root() {
         return Err(Error::conflict("nothing tells which files of the target belong to the part")
@@ -196,16 +212,23 @@ fn belongs_by_name(path: &RelPath, root: &RelPath) -> bool {
 }
 
 /// Opens every restored database, read-only.
-fn check_parts(dir: &Path, parts: &[&PartRecord], depth: Depth) -> Result<Vec<String>> {
+fn check_parts(
+    dir: &RootedPath,
+    parts: &[&PartRecord],
+    depth: Depth,
+    control: &Control,
+) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     for part in parts {
-        let checked = engine::check(dir, part.engine, &part.root, depth).map_err(|error| {
-            let hint = "restore another snapshot, or from another vault";
-            match error.kind() {
-                Kind::Corrupt => error.hint(hint),
-                _ => error,
-            }
-        })?;
+        let checked = engine::check_at(dir, part.engine, &part.root, depth, &control.env).map_err(
+            |error| {
+                let hint = "restore another snapshot, or from another vault";
+                match error.kind() {
+                    Kind::Corrupt => error.hint(hint),
+                    _ => error,
+                }
+            },
+        )?;
         warnings.extend(checked.warnings);
     }
     Ok(warnings)
@@ -251,7 +274,8 @@ pub(super) fn test(
     let SnapshotInfo { manifest, level } = vault.resolve(selector)?;
     let dir = scratch.join(format!(".highwater-test-{}", RestoreId::random(&control.env)?));
     durable::make_dir(&dir)?;
-    let tested = stage_and_check(vault, &manifest, &dir, control);
+    let held = RootedPath::open(&dir)?;
+    let tested = stage_and_check(vault, &manifest, &held, control);
     remove_tree(&dir)?;
     let passed = match &tested {
         Ok(_) => true,
@@ -266,10 +290,10 @@ pub(super) fn test(
 fn stage_and_check(
     vault: &Vault,
     manifest: &Manifest,
-    dir: &Path,
+    dir: &RootedPath,
     control: &Control,
 ) -> Result<Vec<String>> {
     let parts: Vec<&PartRecord> = manifest.parts.iter().collect();
-    Stage::new(dir, None).write(vault, manifest, &parts, control)?;
-    check_parts(dir, &parts, Depth::Full)
+    Stage::new(dir, None, false).write(vault, manifest, &parts, control)?;
+    check_parts(dir, &parts, Depth::Full, control)
 }

@@ -6,8 +6,8 @@
 //! change places, then entry points come back. Every step is decided by inodes, and once it is
 //! announced there is only one way: forward.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use super::journal::{Entry, Journal, Phase, Side, Withheld};
 use super::work::{INSIDE, OWN, WorkDir};
@@ -16,6 +16,7 @@ use crate::env::{Env, FaultPoint};
 use crate::error::{Error, Result};
 use crate::guard::points::{self, make_placeholder};
 use crate::ids::RelPath;
+use crate::rooted::RootedPath;
 
 /// What a file system keeps at its root for itself.
 const LOST_AND_FOUND: &str = "lost+found";
@@ -24,7 +25,7 @@ const TOLD: &str = "run `highwater recover`";
 
 /// What is exchanged of a directory: all names in it, and those in its `.highwater` but for the
 /// work directory.
-pub(super) fn of(root: &Path) -> Result<Vec<RelPath>> {
+pub(super) fn of(root: &RootedPath) -> Result<Vec<RelPath>> {
     let mut found = Vec::new();
     for name in durable::names(root)? {
         let path = RelPath::root().join(&name);
@@ -42,7 +43,7 @@ pub(super) fn of(root: &Path) -> Result<Vec<RelPath>> {
 /// on recovery goes forward.
 pub(super) fn announce(dir: &WorkDir, journal: &mut Journal, named: &[RelPath]) -> Result<()> {
     let incoming = dir.incoming(journal);
-    durable::make_dir(&incoming.join(OWN))?;
+    crate::node::make_own_dir(&incoming)?;
     durable::sync_dir(&incoming)?;
     journal.staged = durable::inode(&incoming)?;
     journal.replaced = durable::inode(&dir.target)?;
@@ -56,10 +57,13 @@ pub(super) fn announce(dir: &WorkDir, journal: &mut Journal, named: &[RelPath]) 
     ] {
         // A guard's placeholder has its place in the order of entries as well.
         for path in found.present.into_iter().chain(found.withheld) {
-            let inode = durable::inode(&path.under(root))?
+            let inode = durable::inode(&root.at(&path))?
                 .ok_or_else(|| Error::bug("an entry point is missing").entry(path.to_string()))?;
-            let placeholder =
-                make_placeholder(&dir.withheld().join(journal.withheld.len().to_string()), TOLD)?;
+            let placeholder = make_placeholder(
+                &dir.withheld().join(journal.withheld.len().to_string()),
+                TOLD,
+                None,
+            )?;
             journal.withheld.push(Withheld { side, path, inode, placeholder });
         }
     }
@@ -75,7 +79,7 @@ pub(super) fn announce(dir: &WorkDir, journal: &mut Journal, named: &[RelPath]) 
             .map(|withheld| withheld.placeholder);
         let inode = match placeholder {
             Some(inode) => Some(inode),
-            None => durable::inode(&path.under(&incoming))?,
+            None => durable::inode(&incoming.at(&path))?,
         };
         let inode = inode
             .ok_or_else(|| Error::conflict("a staged entry vanished").entry(path.to_string()))?;
@@ -101,6 +105,13 @@ fn holding(journal: &Journal, side: Side) -> impl Fn(&RelPath) -> bool + use<> {
 
 /// Does all that is left of an exchange that was announced.
 pub(super) fn forward(dir: &WorkDir, journal: &mut Journal, env: &Env) -> Result<()> {
+    if durable::inode(&dir.target)? != journal.replaced {
+        return Err(Error::conflict(format!(
+            "{} is not the directory whose entries were being exchanged",
+            dir.target
+        ))
+        .hint("put it back where it was"));
+    }
     if journal.phase == Phase::Withhold {
         withhold(dir, journal, env)?;
         journal.phase = Phase::Entries;
@@ -127,7 +138,7 @@ pub(super) fn forward(dir: &WorkDir, journal: &mut Journal, env: &Env) -> Result
 
 fn withhold(dir: &WorkDir, journal: &Journal, env: &Env) -> Result<()> {
     let incoming = dir.incoming(journal);
-    let mut parents = BTreeSet::from([dir.withheld()]);
+    let mut parents = Parents::from([(dir.withheld().path(), dir.withheld())]);
     for (number, withheld) in journal.withheld.iter().enumerate() {
         let root = match withheld.side {
             Side::Outgoing => &dir.target,
@@ -137,14 +148,14 @@ fn withhold(dir: &WorkDir, journal: &Journal, env: &Env) -> Result<()> {
         trade((&here, withheld.inode), (&waiting, withheld.placeholder))?;
         env.fault(FaultPoint::RestoreWithhold)?;
     }
-    parents.iter().try_for_each(|parent| durable::sync_dir(parent))
+    parents.values().try_for_each(durable::sync_dir)
 }
 
 /// The old side first: the node can't open anything before the last entry point of the new side.
 fn reveal(dir: &WorkDir, journal: &Journal, env: &Env) -> Result<()> {
     env.fault(FaultPoint::RestoreReveal)?;
     let incoming = dir.incoming(journal);
-    let mut parents = BTreeSet::from([dir.withheld()]);
+    let mut parents = Parents::from([(dir.withheld().path(), dir.withheld())]);
     for (side, root) in [(Side::Outgoing, &incoming), (Side::Incoming, &dir.target)] {
         for (number, withheld) in journal.withheld.iter().enumerate() {
             if withheld.side != side {
@@ -155,24 +166,27 @@ fn reveal(dir: &WorkDir, journal: &Journal, env: &Env) -> Result<()> {
             env.fault(FaultPoint::RestoreReveal)?;
         }
     }
-    parents.iter().try_for_each(|parent| durable::sync_dir(parent))
+    parents.values().try_for_each(durable::sync_dir)
 }
+
+/// Directories that have to be synced, each once.
+type Parents = BTreeMap<PathBuf, RootedPath>;
 
 /// Where an entry point belongs and where it waits; notes the directory that has to be synced.
 fn places(
     dir: &WorkDir,
-    root: &Path,
+    root: &RootedPath,
     withheld: &Withheld,
     number: usize,
-    parents: &mut BTreeSet<PathBuf>,
-) -> (PathBuf, PathBuf) {
+    parents: &mut Parents,
+) -> (RootedPath, RootedPath) {
     let parent = withheld.path.parent().unwrap_or_else(RelPath::root);
-    parents.insert(parent.under(root));
-    (withheld.path.under(root), dir.withheld().join(number.to_string()))
+    parents.insert(root.at(&parent).path(), root.at(&parent));
+    (root.at(&withheld.path), dir.withheld().join(number.to_string()))
 }
 
 /// Exchanges two names, unless it is done: each is given with the inode that it has before.
-fn trade(one: (&Path, Inode), other: (&Path, Inode)) -> Result<()> {
+fn trade(one: (&RootedPath, Inode), other: (&RootedPath, Inode)) -> Result<()> {
     let found = (durable::inode(one.0)?, durable::inode(other.0)?);
     if found == (Some(one.1), Some(other.1)) {
         return durable::exchange(one.0, other.0);
@@ -183,8 +197,8 @@ fn trade(one: (&Path, Inode), other: (&Path, Inode)) -> Result<()> {
     Err(moved(one.0))
 }
 
-fn moved(path: &Path) -> Error {
-    Error::conflict(format!("{} was moved or replaced by something else", path.display()))
+fn moved(path: &RootedPath) -> Error {
+    Error::conflict(format!("{path} was moved or replaced by something else"))
         .hint("put it back where it was")
 }
 
@@ -193,7 +207,7 @@ fn moved(path: &Path) -> Error {
 fn bring_in(dir: &WorkDir, journal: &Journal, env: &Env) -> Result<()> {
     let incoming = dir.incoming(journal);
     for entry in &journal.entries {
-        let (here, there) = (entry.path.under(&dir.target), entry.path.under(&incoming));
+        let (here, there) = (dir.target.at(&entry.path), incoming.at(&entry.path));
         let present = durable::inode(&here)?;
         if present == Some(entry.inode) {
             continue;
@@ -219,7 +233,7 @@ fn move_out(dir: &WorkDir, journal: &Journal, env: &Env) -> Result<()> {
     let holding = holding(journal, Side::Outgoing);
     leaving.sort_by_key(|path| holding(path));
     for path in leaving {
-        durable::rename_new(&path.under(&dir.target), &path.under(&incoming))?;
+        durable::rename_new(&dir.target.at(&path), &incoming.at(&path))?;
         env.fault(FaultPoint::RestoreEntry)?;
     }
     Ok(())

@@ -4,15 +4,15 @@
 //! Before: the incoming directory has the inode `staged` under its own name. After: the node
 //! directory has it. There is nothing between, so that the inodes alone say what recovery does.
 
-use std::path::{Path, PathBuf};
-
 use super::journal::{Journal, Operation, Phase, Way};
 use super::work::{OWN, WorkDir, standing};
 use super::{entries, hydrated};
 use crate::durable;
 use crate::env::{Env, FaultPoint};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::guard::points;
+use crate::node::NodeFile;
+use crate::rooted::RootedPath;
 
 /// Fails where the file system of the work directory can't exchange two names in one step, before
 /// anything large is written to it. Leaves staging empty.
@@ -32,7 +32,7 @@ pub(super) fn refuse_mounts(dir: &WorkDir, journal: &Journal) -> Result<()> {
             if !durable::is_mount(found, parent) {
                 return Ok(());
             }
-            Err(Error::conflict(format!("{} is a mount point", path.under(side).display()))
+            Err(Error::conflict(format!("{} is a mount point", side.at(path)))
                 .hint("unmount what is mounted inside the node directory first"))
         })?;
     }
@@ -44,7 +44,7 @@ pub(super) fn announce(dir: &WorkDir, journal: &mut Journal) -> Result<()> {
     let incoming = dir.incoming(journal);
     let staged = durable::inode(&incoming)?;
     if staged.is_none() {
-        return Err(Error::bug(format!("{} is missing", incoming.display())));
+        return Err(Error::bug(format!("{incoming} is missing")));
     }
     journal.staged = staged;
     journal.replaced = durable::inode(&dir.target)?;
@@ -57,7 +57,7 @@ pub(super) fn carry_out(
     dir: &WorkDir,
     journal: &mut Journal,
     env: &Env,
-) -> Result<Option<PathBuf>> {
+) -> Result<Option<RootedPath>> {
     let before = |error| standing(error, &dir.target, "is untouched");
     env.fault(FaultPoint::RestoreExchange).map_err(before)?;
     if journal.way == Way::Whole {
@@ -91,36 +91,34 @@ pub(super) fn exchanged(dir: &WorkDir, journal: &Journal) -> Result<bool> {
         return Ok(false);
     }
     Err(Error::conflict(format!(
-        "neither {} nor {} is the directory that was to be exchanged: something else moved them",
-        dir.target.display(),
-        incoming.display()
+        "neither {} nor {incoming} is the directory that was to be exchanged: something else moved \
+         them",
+        dir.target
     ))
     .hint(format!(
         "move the node directory back to {}, and run `highwater recover` again; or look at both, \
          and remove {} to leave them as they are",
-        dir.target.display(),
-        dir.journal().display()
+        dir.target,
+        dir.journal()
     )))
 }
 
 /// Whether a directory was staged by the restore of this journal.
-fn carries(node: &Path, journal: &Journal) -> Result<bool> {
-    #[derive(serde::Deserialize)]
-    struct Mark {
-        restore: Option<String>,
-    }
-    let path = node.join(OWN).join("node.json");
-    match std::fs::read(&path) {
-        Ok(bytes) => Ok(serde_json::from_slice::<Mark>(&bytes)
-            .is_ok_and(|mark| mark.restore == Some(journal.restore.to_string()))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Error::io(format!("can't read {}", path.display()), error)),
+fn carries(node: &RootedPath, journal: &Journal) -> Result<bool> {
+    match NodeFile::read_at(node) {
+        Ok(found) => Ok(found.is_some_and(|found| found.restore == Some(journal.restore))),
+        Err(error) if error.kind() == Kind::Corrupt => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
 /// Everything after the exchange of directories, or after the announcement of an exchange of
 /// entries. Each step looks first whether it is done, so that recovery starts here again.
-pub(super) fn finish(dir: &WorkDir, journal: &mut Journal, env: &Env) -> Result<Option<PathBuf>> {
+pub(super) fn finish(
+    dir: &WorkDir,
+    journal: &mut Journal,
+    env: &Env,
+) -> Result<Option<RootedPath>> {
     if journal.way == Way::Entries {
         entries::forward(dir, journal, env).map_err(|error| {
             standing(error, &dir.target, "can't be opened until it is recovered")
@@ -131,7 +129,7 @@ pub(super) fn finish(dir: &WorkDir, journal: &mut Journal, env: &Env) -> Result<
         Operation::Rollback => "is the one that was kept, the other one is kept",
     };
     let put_aside = || -> Result<()> {
-        dir.target.parent().map_or(Ok(()), durable::sync_dir)?;
+        durable::sync_dir(&dir.target.above())?;
         durable::sync_dir(&dir.path)?;
         env.fault(FaultPoint::RestoreKeep)?;
         if journal.operation == Operation::Restore {

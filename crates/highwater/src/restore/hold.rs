@@ -2,7 +2,6 @@
 //! becomes the node's.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use highwater_guard::Verdict;
 
@@ -13,6 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::guard::{Adapter, Cause, LATCH, Latch, Recorded, Released, hold};
 use crate::ids::{GuardKind, NodeName, NodeUid, RelPath, RestoreId, SnapshotId};
 use crate::node::NodeFile;
+use crate::rooted::RootedPath;
 use crate::vault::{Manifest, NodeRecord, Vault};
 
 /// So many marks are named one by one.
@@ -39,7 +39,7 @@ pub(super) struct Weighed {
 pub(super) fn weigh(
     vault: &Vault,
     manifest: &Manifest,
-    target: &Path,
+    target: &RootedPath,
     adapter: bool,
 ) -> Result<Weighed> {
     let mut reasons = Vec::new();
@@ -111,14 +111,14 @@ fn seen(vault: &Vault, manifest: &Manifest) -> Result<Option<NodeRecord>> {
 }
 
 /// The guard of the node in `target`, where that is the one that comes back.
-fn standing_guard(target: &Path, uid: NodeUid) -> Result<Option<GuardKind>> {
-    let file = match NodeFile::read(target) {
+fn standing_guard(target: &RootedPath, uid: NodeUid) -> Result<Option<GuardKind>> {
+    let file = match NodeFile::read_at(target) {
         // What can't be read is exchanged out, and says nothing.
         Err(error) if error.kind() == Kind::Corrupt => None,
         found => found?,
     };
     let Some(file) = file.filter(|file| file.uid == uid) else { return Ok(None) };
-    let latch = match Latch::read(target) {
+    let latch = match Latch::read_at(target) {
         Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Input) => {
             return Ok(file.guard.or(Some(GuardKind::Databases)));
         }
@@ -188,7 +188,7 @@ pub(super) fn put_on(
     weighed: Weighed,
     about: &About<'_>,
     adapter: Option<&dyn Adapter>,
-    dir: &Path,
+    dir: &RootedPath,
     named: &[RelPath],
     env: &Env,
 ) -> Result<Option<Held>> {
@@ -215,8 +215,8 @@ pub(super) fn put_on(
 }
 
 /// The latch in `dir`, where it can be read.
-fn captured(dir: &Path) -> Result<Option<Latch>> {
-    match Latch::read(dir) {
+fn captured(dir: &RootedPath) -> Result<Option<Latch>> {
+    match Latch::read_at(dir) {
         Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Input) => Ok(None),
         found => found,
     }
@@ -244,11 +244,11 @@ fn succeed(mut latch: Latch, before: Option<Latch>) -> Latch {
 fn hold_back(
     mut latch: Latch,
     adapter: Option<&dyn Adapter>,
-    dir: &Path,
+    dir: &RootedPath,
     named: &[RelPath],
     env: &Env,
 ) -> Result<Held> {
-    if Latch::read(dir)?.is_some_and(|before| !before.withheld.is_empty()) {
+    if Latch::read_at(dir)?.is_some_and(|before| !before.withheld.is_empty()) {
         // Nothing opens its databases now; what waits keeps waiting.
         let quarantined = hold::withhold(dir, latch.clone(), named, env)?;
         return Ok(Held { latch, quarantined, warning: None, marked: false });
@@ -257,11 +257,11 @@ fn hold_back(
     let quarantined = match (latch.kind, adapter) {
         (GuardKind::Channels, Some(adapter)) => {
             mark::mark(adapter, dir, &mut latch, env)?;
-            latch.write(dir, env)?;
+            latch.write_at(dir, env)?;
             latch.channels.len() as u64
         }
         (GuardKind::Channels, None) => {
-            latch.write(dir, env)?;
+            latch.write_at(dir, env)?;
             1
         }
         (GuardKind::Databases, _) => hold::withhold(dir, latch.clone(), named, env)?,
@@ -277,7 +277,7 @@ fn hold_back(
 pub(super) fn read_back(
     held: Option<&Held>,
     adapter: Option<&dyn Adapter>,
-    target: &Path,
+    target: &RootedPath,
     named: &[RelPath],
     env: &Env,
 ) -> Result<()> {
@@ -297,8 +297,7 @@ pub(super) fn read_back(
             (format!("its databases can't be withheld: {second}"), "don't start the node")
         }
     };
-    let message =
-        format!("{error}; the node directory {} is the new one, {state}", target.display());
+    let message = format!("{error}; the node directory {target} is the new one, {state}");
     let hint =
         error.hint_text().map_or_else(|| hint.to_owned(), |first| format!("{first}; {hint}"));
     let told = Error::new(error.kind(), message).hint(hint);
@@ -312,8 +311,8 @@ pub(super) fn read_back(
 /// either directory says, or by an adapter. One that can't have been overtaken stays as it is:
 /// nothing has run on the restored directory while all its databases were withheld.
 pub(super) fn put_on_kept(
-    kept: &Path,
-    target: &Path,
+    kept: &RootedPath,
+    target: &RootedPath,
     undone: (RestoreId, SnapshotId),
     adapter: Option<&dyn Adapter>,
     env: &Env,
@@ -343,7 +342,7 @@ pub(super) fn put_on_kept(
     let latches = [theirs.latch, ours.latch];
     let known = latches.iter().flatten().next();
     let name = || -> Result<NodeName> {
-        let name = target.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        let name = target.name().to_string_lossy();
         name.parse().or_else(|_| "node".parse())
     };
     let node = known.map_or_else(name, |latch| Ok(latch.node.clone()))?;
@@ -371,12 +370,12 @@ struct Side {
 }
 
 impl Side {
-    fn of(dir: &Path) -> Result<Side> {
-        let (file, lost) = match NodeFile::read(dir) {
+    fn of(dir: &RootedPath) -> Result<Side> {
+        let (file, lost) = match NodeFile::read_at(dir) {
             Err(error) if error.kind() == Kind::Corrupt => (None, true),
             found => (found?, false),
         };
-        let (latch, unreadable) = match Latch::read(dir) {
+        let (latch, unreadable) = match Latch::read_at(dir) {
             Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Input) => {
                 (None, Some(error))
             }

@@ -3,7 +3,7 @@
 //! It is hydrated into the work directory of the restore, where it outlives a crash: it remembers that
 //! the store on the server is ours. The staged files get a copy; it goes once they are the node's.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,7 @@ use crate::durable;
 use crate::engine::{Consistency, EngineKind};
 use crate::error::{Error, Result};
 use crate::ids::{RelPath, RestoreId, SnapshotId};
+use crate::rooted::{Reach, RootedPath};
 use crate::vault::manifest::PartRecord;
 
 #[cfg(all(feature = "replica", feature = "sqlite"))]
@@ -24,6 +25,8 @@ pub(crate) use waiting::{Waiting, is_made, refuse_users, waiting};
 /// The only format of [`State`].
 const FORMAT: u32 = 1;
 const STATE: &str = "pair.json";
+/// A longer one is none of ours.
+const BYTES_MAX: u64 = 16 << 20;
 
 /// A database with a replicated store, which takes the place of the store in a part of the snapshot.
 #[derive(Clone, Debug)]
@@ -75,12 +78,19 @@ pub(crate) struct State {
 }
 
 impl State {
-    fn read(dir: &Path) -> Result<Option<State>> {
-        let path = dir.join(STATE);
-        let name = path.display().to_string();
-        let bytes = match std::fs::read(&path) {
+    fn read(dir: &(impl Reach + ?Sized)) -> Result<Option<State>> {
+        let path = dir.reach()?.join(STATE);
+        let name = path.to_string();
+        let bytes = match path.read(BYTES_MAX) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(None);
+            }
             Err(error) => return Err(Error::io("what waits for its files", error).entry(name)),
         };
         let broken = |error: serde_json::Error| {
@@ -130,7 +140,7 @@ impl HydratedStore {
 
     /// Fills the staged database from the hydrated one. Other tables of the node stay as they are.
     #[cfg(feature = "sqlite")]
-    pub(super) fn fill(&self, staged: &Path, root: &RelPath) -> Result<()> {
+    pub(super) fn fill(&self, staged: &RootedPath, root: &RelPath) -> Result<()> {
         use rusqlite::{Connection, OpenFlags};
         const FILL: &str = "
             BEGIN IMMEDIATE;
@@ -147,9 +157,10 @@ impl HydratedStore {
                         EXCEPT SELECT * FROM hydrated.highwater_data))
                  + (SELECT count(*) FROM (SELECT * FROM hydrated.highwater_data
                         EXCEPT SELECT * FROM main.highwater_data))";
+        crate::rooted::refuse_for_root(&staged.path())?;
         let fill = || -> rusqlite::Result<(i64, i64)> {
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            let connection = Connection::open_with_flags(root.under(staged), flags)?;
+            let connection = Connection::open_with_flags(staged.at(root).path(), flags)?;
             // Staging is made durable as a whole.
             connection.pragma_update(None, "synchronous", "OFF")?;
             let path = self.database.as_os_str();
@@ -176,7 +187,7 @@ impl HydratedStore {
 
     /// A build without SQLite fills none.
     #[cfg(not(feature = "sqlite"))]
-    pub(super) fn fill(&self, _: &Path, _: &RelPath) -> Result<()> {
+    pub(super) fn fill(&self, _: &RootedPath, _: &RelPath) -> Result<()> {
         Err(Error::input("this build knows no SQLite").entry(&self.part))
     }
 }

@@ -2,17 +2,19 @@
 //! the two sides are known. Once the exchange is done it becomes the record of what is kept, in one
 //! rename, so that the end needs no free space.
 
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 
 use super::Outcome;
 use crate::durable::{self, Inode};
 use crate::error::{Error, Result};
 use crate::ids::{RelPath, RestoreId, SnapshotId, Time};
+use crate::rooted::{Reach, RootedPath};
 
 /// The format that this program writes, and the only one that it reads.
 const FORMAT: u32 = 1;
+
+/// A longer journal is none of ours: each entry of a directory takes some 150 bytes of it.
+const BYTES_MAX: u64 = 256 << 20;
 
 /// What is exchanged for what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -189,9 +191,15 @@ impl Journal {
         }
     }
 
+    /// Whether a journal stands in a work directory, whoever wrote it.
+    pub(super) fn is_there(work: &RootedPath) -> Result<bool> {
+        Ok(Journal::read(&work.join("journal.json"))?.is_some())
+    }
+
     /// Reads the journal at `path`; `None` where there is none.
-    pub(super) fn read(path: &Path) -> Result<Option<Journal>> {
-        let bytes = match std::fs::read(path) {
+    pub(super) fn read(path: &(impl Reach + ?Sized)) -> Result<Option<Journal>> {
+        let place = path.reach()?;
+        let bytes = match place.read(BYTES_MAX) {
             Ok(bytes) => bytes,
             Err(error)
                 if matches!(
@@ -201,9 +209,9 @@ impl Journal {
             {
                 return Ok(None);
             }
-            Err(error) => return Err(Error::io(format!("can't read {}", path.display()), error)),
+            Err(error) => return Err(durable::met(&place, "read", error)),
         };
-        Journal::parse(&bytes).map(Some).map_err(|error| error.entry(path.display().to_string()))
+        Journal::parse(&bytes).map(Some).map_err(|error| error.entry(place.to_string()))
     }
 
     /// From its stored form.
@@ -227,12 +235,13 @@ impl Journal {
     }
 
     /// Writes it to `path` in one step, durable when it returns.
-    pub(super) fn write(&self, path: &Path) -> Result<()> {
+    pub(super) fn write(&self, path: &(impl Reach + ?Sized)) -> Result<()> {
         let mut bytes = serde_json::to_vec_pretty(self)
             .map_err(|error| Error::bug("a journal can't be written as JSON").source(error))?;
         bytes.push(b'\n');
-        let fresh = path.with_extension("json.new");
+        let path = path.reach()?;
+        let fresh = path.with_suffix(".new");
         durable::write_file(&fresh, &bytes)?;
-        durable::replace(&fresh, path)
+        durable::replace(&fresh, &path)
     }
 }

@@ -39,6 +39,9 @@ pub struct RestoreOptions {
     pub force: bool,
     /// Owner and group of all that is restored, instead of the recorded ones.
     pub owner: Option<(u32, u32)>,
+    /// Set-user-id and set-group-id bits of files, and capabilities, come back as well. Else they are
+    /// left out, and named in a warning: whoever could write the snapshot could plant them.
+    pub setid: bool,
     /// The schema version that the node's program knows: a newer snapshot is refused.
     pub schema: Option<u64>,
     /// Opens the node's database, so that its channels are marked stale before the node gets it.
@@ -88,6 +91,8 @@ pub struct RestorePlan {
     pub warnings: Vec<String>,
     /// Owner and group of all that is restored, instead of the recorded ones.
     pub owner: Option<(u32, u32)>,
+    /// Set-user-id and set-group-id bits of files, and capabilities, come back as well.
+    pub setid: bool,
     /// One part alone.
     pub part: Option<String>,
     /// `--force` was given.

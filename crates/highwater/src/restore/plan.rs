@@ -2,36 +2,43 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::durable;
 use crate::error::{Error, Kind, Result};
 use crate::guard::Latch;
 use crate::ids::encode;
+use crate::rooted::RootedPath;
 use crate::vault::manifest::PartRecord;
 use crate::vault::{Level, Manifest, SnapshotInfo, Vault};
 
-use super::hold;
 use super::work::locate;
 use super::{RestoreOptions, RestorePlan};
+use super::{hold, stage};
 
 /// Plans a restore of `target`; changes nothing.
 pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Result<RestorePlan> {
     let SnapshotInfo { manifest, level } = vault.resolve(&options.selector)?;
     let parts = chosen(&manifest, options.part.as_deref())?;
+    parts
+        .iter()
+        .flat_map(|part| &part.entries)
+        .try_for_each(|entry| stage::refuse_own(&entry.path))?;
     if let Some(hydrated) = &options.hydrated {
         hydrated.check(&parts)?;
     }
     let place = locate(target)?;
+    let shown = place.target.path();
     let overlaps = |path: &PathBuf| {
         let path = path.canonicalize();
-        path.is_ok_and(|path| path.starts_with(&place.target) || place.target.starts_with(&path))
+        path.is_ok_and(|path| path.starts_with(&shown) || shown.starts_with(&path))
     };
     if vault.location().paths().iter().any(overlaps) {
         return Err(Error::input("vault and node directory lie in one another")
-            .entry(encode(place.target.as_os_str().as_encoded_bytes()))
+            .entry(encode(shown.as_os_str().as_encoded_bytes()))
             .hint("restore to another directory"));
     }
     if place.keep.is_some() && !options.force {
         return Err(Error::conflict("the target exists and is not empty")
-            .entry(encode(place.target.as_os_str().as_encoded_bytes()))
+            .entry(encode(shown.as_os_str().as_encoded_bytes()))
             .hint("with --force it is exchanged, and kept for `highwater rollback`"));
     }
     let mut warnings = schema_warnings(&manifest, options.schema)?;
@@ -45,11 +52,11 @@ pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Re
     let weighed = hold::weigh(vault, &manifest, &place.target, options.adapter.is_some())?;
     warnings.extend(weighed.marks_below.iter().cloned());
     let kept = place.work.join("kept");
-    if place.keep.is_some() && kept.exists() {
+    if place.keep.is_some() && durable::stat(&kept)?.is_some() {
         warnings.push(format!(
             "{}, which an earlier restore keeps, will be removed: copy it away first if it may be \
              needed",
-            encode(kept.as_os_str().as_encoded_bytes())
+            encode(kept.path().as_os_str().as_encoded_bytes())
         ));
     }
     let newest = vault.snapshot_names(Some(&manifest.node))?;
@@ -66,14 +73,15 @@ pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Re
         node: manifest.node.clone(),
         time: manifest.time,
         level,
-        target: place.target,
+        target: shown,
         exchange: place.exchange,
-        staging: place.staging,
-        keep: place.keep,
+        staging: place.staging.path(),
+        keep: place.keep.map(|keep| keep.path()),
         parts: parts.iter().map(part).collect(),
         bytes: parts.iter().map(|part| part.bytes()).sum(),
         warnings,
         owner: options.owner,
+        setid: options.setid,
         part: options.part.clone(),
         force: options.force,
         hold: weighed.kind,
@@ -86,13 +94,13 @@ pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Re
 
 /// One part of a node whose databases are withheld can't be exchanged alone: what waits would be left
 /// behind.
-fn refuse_withheld(target: &Path) -> Result<()> {
-    let withheld = Latch::read(target)?.is_some_and(|latch| !latch.withheld.is_empty());
+fn refuse_withheld(target: &RootedPath) -> Result<()> {
+    let withheld = Latch::read_at(target)?.is_some_and(|latch| !latch.withheld.is_empty());
     if !withheld {
         return Ok(());
     }
     Err(Error::new(Kind::Quarantined, "databases of the node are withheld")
-        .entry(encode(target.as_os_str().as_encoded_bytes()))
+        .entry(encode(target.path().as_os_str().as_encoded_bytes()))
         .hint("restore the whole node, or release them first with `highwater guard release`"))
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::journal::{Journal, Phase, Way};
-use super::work::{Place, Users, WorkDir, candidates, interrupted, locate, standing};
+use super::work::{Place, Users, WorkDir, candidates, interrupted, locate, standing, ways};
 use super::{Exchange, Outcome, entries, exchange, hold};
 use crate::control::Control;
 use crate::durable;
@@ -31,17 +31,14 @@ pub(super) fn rollback_at(
     users: Users,
 ) -> Result<Outcome> {
     control.cancel.check()?;
-    for (path, _) in candidates(&place.target)?.1 {
-        if Journal::read(&path.join("journal.json"))?.is_some() {
+    for (path, _) in ways(&place.target) {
+        if Journal::is_there(&path)? {
             return Err(interrupted(&place.target));
         }
     }
     let nothing = || {
-        Error::not_found(format!(
-            "no earlier node directory is kept for {}",
-            place.target.display()
-        ))
-        .hint("restore a snapshot instead: `highwater snapshots` lists them")
+        Error::not_found(format!("no earlier node directory is kept for {}", place.target))
+            .hint("restore a snapshot instead: `highwater snapshots` lists them")
     };
     let dir = WorkDir::open(&place.target, &place.work)?.ok_or_else(nothing)?;
     dir.refuse_interrupted()?;
@@ -54,8 +51,8 @@ pub(super) fn rollback_at(
     if record.kept_inode() != Some(kept) || (target.is_some() && target != record.target_inode()) {
         return Err(Error::conflict(format!(
             "{} is not the directory that took the place of {}",
-            dir.target.display(),
-            dir.kept().display()
+            dir.target,
+            dir.kept()
         ))
         .hint("something else replaced it since: look at both, and move them by hand"));
     }
@@ -78,9 +75,9 @@ pub(super) fn rollback_at(
 pub(super) fn refuse_interrupted(target: &Path) -> Result<()> {
     let (target, places) = candidates(target)?;
     for (path, way) in places {
-        match Journal::read(&path.join("journal.json")) {
-            Ok(None) => {}
-            Ok(Some(_)) => return Err(interrupted(&target)),
+        match Journal::is_there(&path) {
+            Ok(false) => {}
+            Ok(true) => return Err(interrupted(&target)),
             Err(error) if error.kind() == Kind::Denied && way == Way::Whole => {}
             Err(error) => return Err(error),
         }

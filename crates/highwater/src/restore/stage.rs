@@ -1,51 +1,49 @@
 //! Staging: the restored tree beside the target, with all that the file system says of it.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, CWD, FallocateFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
-};
+use rustix::fs::{FallocateFlags, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
 use crate::control::{Control, Event};
 use crate::direct::PlacedWriter;
+use crate::durable;
 use crate::engine::{EntryType, Metadata};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{RelPath, decode};
+use crate::rooted::{Owner, RootedPath};
 use crate::vault::manifest::{EntryRecord, PartRecord};
 use crate::vault::{Manifest, Vault};
 
 use super::fetch::{Target, fetch};
 
-/// A tree that is being made.
+/// Rights that a file gives to whoever runs it: set-user-id and set-group-id.
+const SETID: u32 = 0o6000;
+/// The attribute in which a program keeps capabilities.
+const CAPABILITY: &[u8] = b"security.capability";
+
+/// A tree that is being made, in a work directory that nobody else may enter.
 pub(super) struct Stage<'a> {
-    dir: &'a Path,
-    owner: Option<(u32, u32)>,
+    dir: &'a RootedPath,
+    owner: Option<Owner>,
+    /// Programs get back the rights that they give to whoever runs them.
+    setid: bool,
 }
 
 impl Target for Stage<'_> {
     fn create(&self, entry: &EntryRecord) -> Result<PlacedWriter> {
-        let path = entry.path.under(self.dir);
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
-            .open(&path)
-            .map_err(|error| Error::io("making a file", error).entry(entry.path.to_string()))?;
-        file.set_len(entry.size)
-            .map_err(|error| Error::io("making a file", error).entry(entry.path.to_string()))?;
-        Ok(PlacedWriter::new(file, &path))
+        let place = self.dir.at(&entry.path);
+        let failed = |error| Error::io("making a file", error).entry(entry.path.to_string());
+        let file = place.create_new().map_err(failed)?;
+        file.set_len(entry.size).map_err(failed)?;
+        Ok(PlacedWriter::new(file, &place))
     }
 }
 
 impl<'a> Stage<'a> {
-    pub(super) fn new(dir: &'a Path, owner: Option<(u32, u32)>) -> Stage<'a> {
-        Stage { dir, owner }
+    pub(super) fn new(dir: &'a RootedPath, owner: Option<(u32, u32)>, setid: bool) -> Stage<'a> {
+        Stage { dir, owner: owner.map(|(uid, gid)| Owner { uid, gid }), setid }
     }
 
     /// Writes directories and files of the parts; every file is closed and complete after it.
@@ -57,6 +55,7 @@ impl<'a> Stage<'a> {
         control: &Control,
     ) -> Result<()> {
         let entries = sorted(parts);
+        entries.keys().try_for_each(|path| refuse_own(path))?;
         let bytes_total = entries.values().map(|entry| entry.size).sum();
         control.report(Event::Stage { name: "fetch", bytes_total });
         for entry in entries.values() {
@@ -73,11 +72,10 @@ impl<'a> Stage<'a> {
         for entry in entries.values() {
             if let EntryType::Symlink { target } = &entry.kind {
                 let target = decode(target)?;
-                std::os::unix::fs::symlink(
-                    std::ffi::OsStr::from_bytes(&target),
-                    entry.path.under(self.dir),
-                )
-                .map_err(|error| Error::io("making a link", error).entry(entry.path.to_string()))?;
+                let made = self.dir.at(&entry.path).make_link(std::ffi::OsStr::from_bytes(&target));
+                made.map_err(|error| {
+                    Error::io("making a link", error).entry(entry.path.to_string())
+                })?;
             }
         }
         Ok(())
@@ -88,8 +86,9 @@ impl<'a> Stage<'a> {
         if entry.holes.is_empty() {
             return Ok(());
         }
-        let failed = |error| Error::io("making a file sparse", error).entry(entry.path.to_string());
-        let file = OpenOptions::new().write(true).open(entry.path.under(self.dir));
+        let failed =
+            |error: Errno| Error::io("making a file sparse", error).entry(entry.path.to_string());
+        let file = self.dir.at(&entry.path).open_with(OFlags::WRONLY, Mode::empty());
         let file = file.map_err(failed)?;
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         for &(offset, length) in &entry.holes {
@@ -97,85 +96,98 @@ impl<'a> Stage<'a> {
                 Ok(()) => {}
                 // A file system without holes: the zeros stand as they are.
                 Err(Errno::NOTSUP) => return Ok(()),
-                Err(error) => return Err(failed(error.into())),
+                Err(error) => return Err(failed(error)),
             }
         }
         Ok(())
     }
 
     fn make_dir(&self, path: &RelPath) -> Result<()> {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path.under(self.dir))
-            .map_err(|error| Error::io("making a directory", error).entry(path.to_string()))
+        let Some(above) = path.parent() else { return Ok(()) };
+        let mut made = self.dir.at(path).make_dir();
+        if made == Err(Errno::NOENT) {
+            self.make_dir(&above)?;
+            made = self.dir.at(path).make_dir();
+        }
+        match made {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(error) => Err(Error::io("making a directory", error).entry(path.to_string())),
+        }
     }
 
     /// Gives every entry its owner, mode, times and attributes; what is inside a directory first,
-    /// since writing there would change the directory's times. Returns what could not be set.
+    /// since writing there would change the directory's times. Returns what could not be set, and what
+    /// was left out.
     pub(super) fn describe(&self, root: &Metadata, parts: &[&PartRecord]) -> Result<Vec<String>> {
-        let mut warnings = Vec::new();
+        let mut told = Told::default();
         for entry in sorted(parts).into_values().rev() {
+            let place = self.dir.at(&entry.path);
             match entry.kind {
                 EntryType::File | EntryType::Dir | EntryType::Symlink { .. } => {
-                    let path = entry.path.under(self.dir);
-                    let link = matches!(entry.kind, EntryType::Symlink { .. });
-                    self.apply(&path, &entry.path.to_string(), &entry.meta, link, &mut warnings)?;
+                    self.apply(
+                        &place,
+                        &entry.path.to_string(),
+                        &entry.meta,
+                        &entry.kind,
+                        &mut told,
+                    )?;
                 }
-                EntryType::Socket | EntryType::Fifo | EntryType::Device => warnings.push(format!(
-                    "{}: a socket, pipe or device is not restored; the node makes it again",
-                    entry.path
-                )),
+                EntryType::Socket | EntryType::Fifo | EntryType::Device => {
+                    told.warnings.push(format!(
+                        "{}: a socket, pipe or device is not restored; the node makes it again",
+                        entry.path
+                    ));
+                }
             }
         }
-        self.apply(self.dir, ".", root, false, &mut warnings)?;
-        Ok(warnings)
+        self.apply(self.dir, ".", root, &EntryType::Dir, &mut told)?;
+        Ok(told.warnings())
     }
 
     fn apply(
         &self,
-        path: &Path,
+        place: &RootedPath,
         entry: &str,
         meta: &Metadata,
-        link: bool,
-        warnings: &mut Vec<String>,
+        kind: &EntryType,
+        told: &mut Told,
     ) -> Result<()> {
         let failed = |what: &str, error: Errno| Error::io(what, error).entry(entry);
-        let (uid, gid) = self.owner.unwrap_or((meta.uid, meta.gid));
-        let owned = rustix::fs::chownat(
-            CWD,
-            path,
-            Some(Uid::from_raw(uid)),
-            Some(Gid::from_raw(gid)),
-            AtFlags::SYMLINK_NOFOLLOW,
-        );
-        match owned {
+        let owner = self.owner.unwrap_or(Owner { uid: meta.uid, gid: meta.gid });
+        match place.give(owner) {
             Ok(()) => {}
-            Err(Errno::PERM) if self.owner.is_none() => {
-                let warning = "owners could not be set by this user; run as root to set them";
-                if !warnings.iter().any(|known| known == warning) {
-                    warnings.push(warning.to_owned());
-                }
-            }
+            Err(Errno::PERM) if self.owner.is_none() => told.not_owned = true,
             Err(error) => return Err(failed("setting the owner", error)),
         }
+        let mut bare = false;
         for (name, value) in &meta.xattrs {
             let name = decode(name)?;
             let value = hex::decode(value)
                 .map_err(|_| Error::corrupt("an extended attribute is damaged").entry(entry))?;
+            if name == CAPABILITY && !self.setid {
+                bare = true;
+                continue;
+            }
             let name = std::ffi::OsStr::from_bytes(&name);
-            match rustix::fs::lsetxattr(path, name, &value, XattrFlags::empty()) {
+            match place.set_xattr(name, &value) {
                 Ok(()) => {}
-                Err(Errno::PERM | Errno::NOTSUP) => warnings.push(format!(
+                Err(Errno::PERM | Errno::NOTSUP) => told.warnings.push(format!(
                     "{entry}: the extended attribute {} could not be set",
                     name.to_string_lossy()
                 )),
                 Err(error) => return Err(failed("setting an extended attribute", error)),
             }
         }
-        if !link {
-            rustix::fs::chmod(path, Mode::from_raw_mode(meta.mode))
-                .map_err(|error| failed("setting the mode", error))?;
+        let mut mode = meta.mode;
+        // On a directory the bit hands on its group, and gives nobody a right.
+        if *kind == EntryType::File && mode & SETID != 0 && !self.setid {
+            (mode, bare) = (mode & !SETID, true);
+        }
+        if bare {
+            told.bare.push(entry.to_owned());
+        }
+        if !matches!(kind, EntryType::Symlink { .. }) {
+            place.set_mode(mode).map_err(|error| failed("setting the mode", error))?;
         }
         let modified = Timespec {
             tv_sec: meta.mtime_ns.div_euclid(1_000_000_000),
@@ -185,16 +197,60 @@ impl<'a> Stage<'a> {
             last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
             last_modification: modified,
         };
-        rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|error| failed("setting the time", error))
+        place.set_times(&times).map_err(|error| failed("setting the time", error))
     }
 
     /// Makes all of it durable: one call for the file system, whatever the number of files.
     pub(super) fn sync(&self) -> Result<()> {
-        let failed = |error| Error::io("making the restored files durable", error);
-        let dir = File::open(self.dir).map_err(failed)?;
-        rustix::fs::syncfs(&dir).map_err(|error| failed(error.into()))
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let dir = self.dir.open_with(flags, Mode::empty());
+        dir.and_then(rustix::fs::syncfs)
+            .map_err(|error| Error::io("making the restored files durable", error))
     }
+}
+
+/// What an operator is told of a tree that was made.
+#[derive(Default)]
+struct Told {
+    warnings: Vec<String>,
+    /// Owners could not be set.
+    not_owned: bool,
+    /// Entries that came back without set-user-id, set-group-id or capabilities.
+    bare: Vec<String>,
+}
+
+impl Told {
+    fn warnings(mut self) -> Vec<String> {
+        if self.not_owned {
+            let warning = "owners could not be set by this user; run as root to set them";
+            self.warnings.push(warning.to_owned());
+        }
+        if !self.bare.is_empty() {
+            self.bare.sort();
+            self.warnings.push(format!(
+                "set-user-id, set-group-id or capabilities were left out of {}: what has them gives \
+                 its rights to whoever runs it; `restore --setid` brings them back",
+                self.bare.join(", ")
+            ));
+        }
+        self.warnings
+    }
+}
+
+/// What Highwater keeps beside or inside a node directory is part of no snapshot: one that has it was made
+/// by somebody else, who would decide what becomes of the node.
+pub(super) fn refuse_own(path: &RelPath) -> Result<()> {
+    let names: Vec<&[u8]> = path.as_bytes().split(|&byte| byte == b'/').collect();
+    let own = names.first() == Some(&crate::node::OWN_DIR.as_bytes());
+    let work = names.windows(2).any(|pair| {
+        pair[0].starts_with(b".highwater-") && matches!(pair[1], b"journal.json" | b"kept.json")
+    });
+    if !own && !work {
+        return Ok(());
+    }
+    Err(Error::corrupt(format!("the snapshot holds {path}, which no backup captures"))
+        .entry(path.to_string())
+        .hint("restore another snapshot; find out who has the vault's key"))
 }
 
 /// All entries by path: a directory stands before what is in it.
@@ -205,59 +261,58 @@ fn sorted<'a>(parts: &[&'a PartRecord]) -> BTreeMap<&'a RelPath, &'a EntryRecord
 /// Copies what a restore of one part leaves as it is: everything in the target that does not
 /// belong to that part.
 pub(super) fn copy_others(
-    target: &Path,
-    staging: &Path,
+    target: &RootedPath,
+    staging: &RootedPath,
     replaced: &dyn Fn(&RelPath) -> bool,
     control: &Control,
 ) -> Result<()> {
     let mut pending = vec![RelPath::root()];
-    let mut dirs: Vec<(PathBuf, PathBuf)> = Vec::new();
+    let mut dirs: Vec<(RootedPath, RootedPath)> = Vec::new();
     while let Some(dir) = pending.pop() {
-        let failed = |error| Error::io("copying what stays", error).entry(dir.to_string());
-        for found in std::fs::read_dir(dir.under(target)).map_err(failed)? {
+        for name in durable::names(&target.at(&dir))? {
             control.cancel.check()?;
-            let found = found.map_err(failed)?;
-            let path = dir.join(&found.file_name());
+            let path = dir.join(&name);
             if path.as_bytes() == crate::node::OWN_DIR.as_bytes() || replaced(&path) {
                 continue;
             }
-            let kind = found.file_type().map_err(failed)?;
-            let (from, to) = (path.under(target), path.under(staging));
-            if kind.is_dir() {
-                make_private_dir(&to).map_err(failed)?;
+            let (from, to) = (target.at(&path), staging.at(&path));
+            let failed =
+                |error: std::io::Error| durable::met(&from, "copy", error).entry(path.to_string());
+            let Some(found) = durable::stat(&from)? else { continue };
+            if durable::is_dir(&found) {
+                Stage::new(staging, None, true).make_dir(&path)?;
                 dirs.push((from, to));
                 pending.push(path);
-            } else if kind.is_file() {
-                std::fs::copy(&from, &to).map_err(failed)?;
-                copy_metadata(&from, &to)?;
-            } else if kind.is_symlink() {
-                let link = std::fs::read_link(&from).map_err(failed)?;
-                std::os::unix::fs::symlink(link, &to).map_err(failed)?;
-                copy_metadata(&from, &to)?;
+            } else if durable::is_file(&found) {
+                let mut source = from.open_file().map_err(failed)?;
+                let mut copy = to.create_new().map_err(failed)?;
+                std::io::copy(&mut source, &mut copy).map_err(failed)?;
+                copy_metadata(&from, &to, &path)?;
+            } else if rustix::fs::FileType::from_raw_mode(found.stx_mode.into()).is_symlink() {
+                let text = from.read_link().map_err(|error| failed(error.into()))?;
+                to.make_link(std::ffi::OsStr::from_bytes(&text))
+                    .map_err(|error| failed(error.into()))?;
+                copy_metadata(&from, &to, &path)?;
             }
         }
     }
     for (from, to) in dirs.iter().rev() {
-        copy_metadata(from, to)?;
+        copy_metadata(from, to, &RelPath::root())?;
     }
     Ok(())
 }
 
-fn make_private_dir(path: &Path) -> std::io::Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-fn copy_metadata(from: &Path, to: &Path) -> Result<()> {
-    let meta = crate::engine::metadata_of(from)?;
-    let stage = Stage { dir: to, owner: None };
-    let link = std::fs::symlink_metadata(from)
-        .map_err(|error| Error::io("copying what stays", error))?
-        .is_symlink();
-    let entry = crate::ids::encode(from.as_os_str().as_bytes());
-    let mut warnings = Vec::new();
-    stage.apply(to, &entry, &meta, link, &mut warnings)?;
-    match warnings.pop() {
+/// What was there keeps the rights that it gives, unless somebody has just put it there: a file of
+/// another user's can't have been made by the owner of the directory.
+fn copy_metadata(from: &RootedPath, to: &RootedPath, path: &RelPath) -> Result<()> {
+    let found = crate::engine::look_at(from)?;
+    let setid = from.root_owner().is_ok_and(|owner| owner.uid == 0 || found.meta.uid != 0);
+    let stage = Stage { dir: to, owner: None, setid };
+    let mut told = Told::default();
+    stage.apply(to, &path.to_string(), &found.meta, &found.kind, &mut told)?;
+    told.bare.clear();
+    match told.warnings().pop() {
         None => Ok(()),
-        Some(warning) => Err(Error::new(Kind::Denied, warning).entry(entry)),
+        Some(warning) => Err(Error::new(Kind::Denied, warning).entry(path.to_string())),
     }
 }

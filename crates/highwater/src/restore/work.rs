@@ -2,9 +2,8 @@
 //! the life of one restore there, from the lock to the exchange.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::Path;
 
 use rustix::fs::{Access, FlockOperation};
 use rustix::io::Errno;
@@ -17,6 +16,7 @@ use crate::engine::User;
 use crate::env::{Env, FaultPoint};
 use crate::error::{Error, Result};
 use crate::ids::{RelPath, RestoreId, SnapshotId};
+use crate::rooted::RootedPath;
 
 /// Highwater's own directory inside a node directory.
 pub(super) const OWN: &str = ".highwater";
@@ -31,16 +31,16 @@ pub(super) type Users = fn(&Path) -> Result<Vec<User>>;
 /// Where a node directory is, and how it would be exchanged.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
-    /// The node directory, absolute, links resolved.
-    pub(super) target: PathBuf,
+    /// The node directory, by a hold of the directory above it.
+    pub(super) target: RootedPath,
     /// How it is exchanged.
     pub(super) exchange: Exchange,
     /// The work directory; it need not exist.
-    pub(super) work: PathBuf,
+    pub(super) work: RootedPath,
     /// Where the restored files are staged.
-    pub(super) staging: PathBuf,
+    pub(super) staging: RootedPath,
     /// Where what the target holds is kept; `None` where it holds nothing.
-    pub(super) keep: Option<PathBuf>,
+    pub(super) keep: Option<RootedPath>,
 }
 
 impl Place {
@@ -54,25 +54,27 @@ impl Place {
 
 /// Finds out where `target` is and how it would be exchanged. Changes nothing.
 pub(super) fn locate(target: &Path) -> Result<Place> {
-    let (target, parent) = resolve(target)?;
-    let beside = beside(&target, &parent);
-    let missing = |path: &Path| Error::not_found(format!("{} does not exist", path.display()));
+    let target = resolve(target)?;
+    let parent = target.above();
+    let beside = beside(&target);
+    let missing = |place: &RootedPath| Error::not_found(format!("{place} does not exist"));
     let above = durable::stat(&parent)?.ok_or_else(|| missing(&parent))?;
-    let writable = match rustix::fs::access(&parent, Access::WRITE_OK | Access::EXEC_OK) {
+    let writable = match parent.access(Access::WRITE_OK | Access::EXEC_OK) {
         Ok(()) => true,
         Err(Errno::ACCESS | Errno::ROFS | Errno::PERM) => false,
-        Err(error) => return Err(Error::io(format!("can't look at {}", parent.display()), error)),
+        Err(error) => return Err(Error::io(format!("can't look at {parent}"), error)),
     };
     let Some(found) = durable::stat(&target)? else {
         if !writable {
-            return Err(Error::denied(format!("can't make anything in {}", parent.display()))
+            return Err(Error::denied(format!("can't make anything in {parent}"))
                 .hint("make the node directory first, and let this user write in it"));
         }
         return Ok(place(target, Exchange::Create, beside, false));
     };
     if !durable::is_dir(&found) {
-        return Err(Error::input(format!("{} is not a directory", target.display())));
+        return Err(Error::input(format!("{target} is not a directory")));
     }
+    crate::node::refuse_link(&target)?;
     let inside = durable::is_mount(&found, &above)
         || durable::device(&found) != durable::device(&above)
         || !writable;
@@ -86,70 +88,79 @@ pub(super) fn locate(target: &Path) -> Result<Place> {
     Ok(place(target, exchange, beside, holds))
 }
 
-fn place(target: PathBuf, exchange: Exchange, work: PathBuf, holds: bool) -> Place {
+fn place(target: RootedPath, exchange: Exchange, work: RootedPath, holds: bool) -> Place {
     let (staging, kept) = (work.join("staging"), work.join("kept"));
     Place { target, exchange, work, staging, keep: holds.then_some(kept) }
 }
 
-/// The node directory without links, and its parent. It need not exist, its parent must.
-fn resolve(target: &Path) -> Result<(PathBuf, PathBuf)> {
-    let wrong = |path: &Path, error| Error::io(format!("can't find {}", path.display()), error);
-    let target = if durable::stat(target)?.is_some() {
-        target.canonicalize().map_err(|error| {
-            wrong(target, error).hint("a link must lead to a directory that exists")
-        })?
-    } else {
-        let absolute = std::path::absolute(target).map_err(|error| wrong(target, error))?;
-        let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
-            return Err(Error::input(format!("{} can't be a node directory", target.display())));
-        };
-        let parent = parent.canonicalize().map_err(|error| {
-            wrong(parent, error).hint("the directory above the node directory must exist")
-        })?;
-        parent.join(name)
-    };
-    match target.parent() {
-        Some(parent) => Ok((target.clone(), parent.to_path_buf())),
-        None => Err(Error::input("the root of the file system can't be a node directory")),
+/// The node directory without links, by a hold of its parent. It need not exist, its parent must.
+fn resolve(target: &Path) -> Result<RootedPath> {
+    // A link to the node directory is followed; where there is nothing, its parent is all there is.
+    let place = RootedPath::of(target)
+        .map_err(|error| error.hint("the directory above the node directory must exist"))?;
+    if place.name().is_empty() {
+        return Err(Error::input("the root of the file system can't be a node directory"));
     }
+    let plain = match durable::stat(&place)? {
+        None => true,
+        Some(found) => durable::is_dir(&found) || durable::is_file(&found),
+    };
+    // `..` at the end is a name as well, and no node directory's.
+    if plain && place.name() != ".." {
+        return Ok(place);
+    }
+    let found = RootedPath::open(target)
+        .map_err(|error| match error.kind() {
+            crate::Kind::NotFound => error.hint("a link must lead to a directory that exists"),
+            _ => error,
+        })?
+        .path();
+    RootedPath::of(&found)
 }
 
-fn beside(target: &Path, parent: &Path) -> PathBuf {
+fn beside(target: &RootedPath) -> RootedPath {
     let mut name = OsString::from(".highwater-");
-    name.push(target.file_name().unwrap_or_default());
-    parent.join(name)
+    name.push(target.name());
+    target.above().join(name)
 }
 
 /// The work directories in which a journal about `target` may stand, with the way of each: a volume
 /// may have been mounted, or a permission taken away, since.
-pub(super) fn candidates(target: &Path) -> Result<(PathBuf, [(PathBuf, Way); 2])> {
-    let (target, parent) = resolve(target)?;
-    let inside = target.join(OWN).join(INSIDE);
-    let beside = beside(&target, &parent);
-    Ok((target, [(beside, Way::Whole), (inside, Way::Entries)]))
+pub(super) fn candidates(target: &Path) -> Result<(RootedPath, [(RootedPath, Way); 2])> {
+    let target = resolve(target)?;
+    let ways = ways(&target);
+    Ok((target, ways))
 }
 
-/// A locked work directory. Dropping it gives up the lock and changes nothing, so that an error
-/// leaves what a kill at the same instant would leave.
+pub(super) fn ways(target: &RootedPath) -> [(RootedPath, Way); 2] {
+    let inside = target.join(OWN).join(INSIDE);
+    [(beside(target), Way::Whole), (inside, Way::Entries)]
+}
+
+/// A locked work directory, held: whoever moves it away can't change where a step is done. Dropping
+/// it gives up the lock and changes nothing, so that an error leaves what a kill at the same instant
+/// would leave.
 #[derive(Debug)]
 pub(super) struct WorkDir {
     /// The node directory.
-    pub(super) target: PathBuf,
+    pub(super) target: RootedPath,
     /// The work directory.
-    pub(super) path: PathBuf,
+    pub(super) path: RootedPath,
+    /// The same by the directory above it.
+    place: RootedPath,
     lock: File,
 }
 
 impl WorkDir {
     /// Makes the work directory where it is missing, and locks it.
-    pub(super) fn make(target: &Path, path: &Path, way: Way) -> Result<WorkDir> {
+    pub(super) fn make(target: &RootedPath, place: &RootedPath, way: Way) -> Result<WorkDir> {
         for _ in 0..LOCK_TRIES {
             if way == Way::Entries {
-                durable::make_dir(&target.join(OWN))?;
+                crate::node::make_own_dir(target)?;
             }
-            durable::make_dir(path)?;
-            if let Some(dir) = WorkDir::lock(target, path)? {
-                path.parent().map_or(Ok(()), durable::sync_dir)?;
+            durable::make_dir(place)?;
+            if let Some(dir) = WorkDir::lock(target, place)? {
+                durable::sync_dir(&place.above())?;
                 if way == Way::Entries {
                     durable::sync_dir(target)?;
                 }
@@ -160,12 +171,12 @@ impl WorkDir {
     }
 
     /// Locks the work directory; `None` where there is none.
-    pub(super) fn open(target: &Path, path: &Path) -> Result<Option<WorkDir>> {
+    pub(super) fn open(target: &RootedPath, place: &RootedPath) -> Result<Option<WorkDir>> {
         for _ in 0..LOCK_TRIES {
-            if durable::stat(path)?.is_none() {
+            if durable::stat(place)?.is_none() {
                 return Ok(None);
             }
-            if let Some(dir) = WorkDir::lock(target, path)? {
+            if let Some(dir) = WorkDir::lock(target, place)? {
                 return Ok(Some(dir));
             }
         }
@@ -173,21 +184,18 @@ impl WorkDir {
     }
 
     /// `None` where the work directory was removed meanwhile by who had the lock.
-    fn lock(target: &Path, path: &Path) -> Result<Option<WorkDir>> {
-        refuse_foreign(path)?;
+    fn lock(target: &RootedPath, place: &RootedPath) -> Result<Option<WorkDir>> {
+        let path = match place.enter() {
+            Ok(path) => path,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::NOTDIR | Errno::LOOP) => return Err(foreign(place)),
+            Err(error) => return Err(durable::met(place, "enter", error)),
+        };
+        refuse_foreign(&path)?;
         let name = path.join("lock");
-        let wrong =
-            |error: std::io::Error| Error::io(format!("can't lock {}", name.display()), error);
-        let mut options = OpenOptions::new();
-        let file = match options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&name)
-        {
-            Ok(file) => file,
+        let wrong = |error: std::io::Error| durable::met(&name, "lock", error);
+        let file = match name.open_lock() {
+            Ok((file, _)) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(wrong(error)),
         };
@@ -196,47 +204,47 @@ impl WorkDir {
             Err(Errno::WOULDBLOCK) => return Err(busy(target)),
             Err(error) => return Err(wrong(error.into())),
         }
-        let inode = file.metadata().map_err(wrong)?.ino();
+        let inode = rustix::fs::fstat(&file).map_err(|error| wrong(error.into()))?.st_ino;
         if durable::inode(&name)?.map(|inode| inode.number) != Some(inode) {
             return Ok(None);
         }
-        Ok(Some(WorkDir { target: target.to_path_buf(), path: path.to_path_buf(), lock: file }))
+        Ok(Some(WorkDir { target: target.clone(), path, place: place.clone(), lock: file }))
     }
 
-    pub(super) fn journal(&self) -> PathBuf {
+    pub(super) fn journal(&self) -> RootedPath {
         self.path.join("journal.json")
     }
 
     /// The journal of the last exchange that is done: what is kept, and for which target.
-    pub(super) fn record(&self) -> PathBuf {
+    pub(super) fn record(&self) -> RootedPath {
         self.path.join("kept.json")
     }
 
-    pub(super) fn staging(&self) -> PathBuf {
+    pub(super) fn staging(&self) -> RootedPath {
         self.path.join("staging")
     }
 
-    pub(super) fn kept(&self) -> PathBuf {
+    pub(super) fn kept(&self) -> RootedPath {
         self.path.join("kept")
     }
 
     /// An older kept directory, until the newer one has its place.
-    pub(super) fn outdated(&self) -> PathBuf {
+    pub(super) fn outdated(&self) -> RootedPath {
         self.path.join("kept.old")
     }
 
     /// Where a replicated store waits that comes back with a snapshot's files.
-    pub(super) fn hydrated(&self) -> PathBuf {
+    pub(super) fn hydrated(&self) -> RootedPath {
         self.path.join("hydrated")
     }
 
     /// Where withheld entry points wait.
-    pub(super) fn withheld(&self) -> PathBuf {
+    pub(super) fn withheld(&self) -> RootedPath {
         self.path.join("withheld")
     }
 
     /// Where the directory that comes in stands before the exchange.
-    pub(super) fn incoming(&self, journal: &Journal) -> PathBuf {
+    pub(super) fn incoming(&self, journal: &Journal) -> RootedPath {
         match journal.operation {
             super::journal::Operation::Restore => self.staging(),
             super::journal::Operation::Rollback => self.kept(),
@@ -263,13 +271,15 @@ impl WorkDir {
         }
         durable::remove_file(&self.record())?;
         durable::remove_file(&self.path.join("lock"))?;
-        durable::remove_empty(&self.path)?;
-        let Some(above) = self.path.parent() else { return Ok(()) };
-        if above.file_name() == Some(OWN.as_ref()) {
-            durable::remove_empty(above)?;
+        if durable::inode(&self.place)? == durable::inode(&self.path)? {
+            durable::remove_empty(&self.place)?;
+        }
+        let above = self.place.above();
+        if above.name() == OWN {
+            durable::remove_empty(&above)?;
             return durable::sync_dir(&self.target);
         }
-        durable::sync_dir(above)
+        durable::sync_dir(&above)
     }
 
     /// Nobody may have the node directory open while it is exchanged.
@@ -278,7 +288,7 @@ impl WorkDir {
         if durable::stat(&self.target)?.is_none() {
             return Ok(());
         }
-        match users(&self.target)?.into_iter().find(|user| !user.file.is_within(&own)) {
+        match users(&self.target.path())?.into_iter().find(|user| !user.file.is_within(&own)) {
             None => Ok(()),
             Some(user) => Err(Error::conflict(format!(
                 "process {} ({}) has {} open",
@@ -289,17 +299,27 @@ impl WorkDir {
     }
 }
 
-/// Another user who may write in the directory above could have made the work directory first, and
-/// chosen what a journal makes of the node directory.
-fn refuse_foreign(path: &Path) -> Result<()> {
-    let above = path.parent().map_or(Ok(None), durable::stat)?;
-    let (Some(found), Some(above)) = (durable::stat(path)?, above) else { return Ok(()) };
-    let trusted = [rustix::process::geteuid().as_raw(), 0, above.stx_uid];
-    if durable::is_dir(&found) && trusted.contains(&found.stx_uid) && found.stx_mode & 0o022 == 0 {
+/// A journal says what becomes of the node directory. It is believed where nobody but this user can
+/// have written it: in a directory that is held, that this user made, and that nobody else may enter.
+/// Its name and all that is above may be another one's to move: what is held stays held, nobody but
+/// root makes a directory of root's, and whoever may not write in a directory can't bring it in from
+/// another one. The inodes in the journal tie it to its node directory.
+fn refuse_foreign(path: &RootedPath) -> Result<()> {
+    let found = rustix::fs::fstat(path.held())
+        .map_err(|error| Error::io(format!("can't look at {path}"), error))?;
+    if found.st_uid == rustix::process::geteuid().as_raw() && found.st_mode & 0o077 == 0 {
         return Ok(());
     }
-    Err(Error::denied(format!("other users may write {}", path.display()))
-        .hint("look who made it, and remove it if no restore of yours did"))
+    Err(foreign(path))
+}
+
+fn foreign(path: &RootedPath) -> Error {
+    Error::denied(format!("{path} is no work directory of this user's: others may have written it"))
+        .entry(path.path().display().to_string())
+        .hint(
+            "run this as the user who restored; look who made the directory, and remove it if no \
+             restore of yours did",
+        )
 }
 
 impl Drop for WorkDir {
@@ -310,26 +330,20 @@ impl Drop for WorkDir {
     }
 }
 
-fn busy(target: &Path) -> Error {
-    Error::conflict(format!(
-        "another restore, rollback or recover of {} is running",
-        target.display()
-    ))
-    .hint("wait until it has ended")
+fn busy(target: &RootedPath) -> Error {
+    Error::conflict(format!("another restore, rollback or recover of {target} is running"))
+        .hint("wait until it has ended")
 }
 
-pub(super) fn interrupted(target: &Path) -> Error {
-    Error::conflict(format!(
-        "an earlier restore or rollback of {} was interrupted",
-        target.display()
-    ))
-    .hint(format!("run `highwater recover {}` first: it finishes or undoes it", target.display()))
+pub(super) fn interrupted(target: &RootedPath) -> Error {
+    Error::conflict(format!("an earlier restore or rollback of {target} was interrupted"))
+        .hint(format!("run `highwater recover {target}` first: it finishes or undoes it"))
 }
 
 /// The same error, saying what the node directory is and what brings it in order.
-pub(super) fn standing(error: Error, target: &Path, state: &str) -> Error {
-    let message = format!("{error}; the node directory {} {state}", target.display());
-    let recover = format!("`highwater recover {}` finishes or undoes it", target.display());
+pub(super) fn standing(error: Error, target: &RootedPath, state: &str) -> Error {
+    let message = format!("{error}; the node directory {target} {state}");
+    let recover = format!("`highwater recover {target}` finishes or undoes it");
     let hint = match error.hint_text() {
         Some(hint) => format!("{hint}; then {recover}"),
         None => recover,
@@ -366,8 +380,8 @@ impl Work {
         users: Users,
     ) -> Result<Work> {
         env.fault(FaultPoint::RestoreJournal)?;
-        for (path, _) in candidates(&place.target)?.1 {
-            if path != place.work && Journal::read(&path.join("journal.json"))?.is_some() {
+        for (path, way) in ways(&place.target) {
+            if way != place.way() && Journal::is_there(&path)? {
                 return Err(interrupted(&place.target));
             }
         }
@@ -387,7 +401,7 @@ impl Work {
     }
 
     /// Where the restored files are written.
-    pub(super) fn staging(&self) -> PathBuf {
+    pub(super) fn staging(&self) -> RootedPath {
         self.dir.staging()
     }
 
@@ -401,7 +415,7 @@ impl Work {
         mut self,
         entry_points: &[RelPath],
         control: &Control,
-    ) -> Result<Option<PathBuf>> {
+    ) -> Result<Option<RootedPath>> {
         if let Err(error) = self.ready(control) {
             return Err(self.undo_after(error));
         }
@@ -422,7 +436,7 @@ impl Work {
         if self.exchange == Exchange::Create && !durable::names(&self.dir.target)?.is_empty() {
             return Err(Error::conflict(format!(
                 "{} is no longer empty: something was written to it meanwhile",
-                self.dir.target.display()
+                self.dir.target
             )));
         }
         self.dir.refuse_users(self.users)

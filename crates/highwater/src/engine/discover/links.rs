@@ -1,6 +1,7 @@
 //! Symbolic links: those that stay inside the node directory are kept; one that leads out of it
 //! leads to something that no backup holds, so it needs the caller's word.
 
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use super::sniff;
@@ -20,15 +21,17 @@ pub(super) fn check(
     for (name, target) in &options.include {
         agreed.push((name.parse::<RelPath>()?, target, false));
     }
+    let inside = tree.dir.path();
     for link in plain {
         if tree.nodes.get(link).is_none_or(|node| node.kind != NodeKind::Link) {
             continue;
         }
-        let path = link.under(&tree.dir);
-        let target = std::fs::read_link(&path)
-            .map_err(|source| Error::io("can't read the link", source).entry(link.to_string()))?;
-        let leads_to = leads_to(&path, &target);
-        if leads_to.starts_with(&tree.dir) {
+        let target = tree.dir.at(link).read_link();
+        let target = target
+            .map_err(|errno| Error::io("can't read the link", errno).entry(link.to_string()))?;
+        let target = PathBuf::from(std::ffi::OsString::from_vec(target));
+        let leads_to = leads_to(&link.under(&inside), &target);
+        if leads_to.starts_with(&inside) {
             continue;
         }
         let mut fits = false;

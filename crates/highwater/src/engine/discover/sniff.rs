@@ -2,19 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
-
 use super::{NodeKind, Tree, part_name};
+use crate::durable;
 use crate::engine::process;
 use crate::engine::rocksdb::FileName;
 use crate::engine::{EngineKind, FoundPart, Refusal};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::ids::RelPath;
+use crate::rooted::RootedPath;
 
 /// How much of a file is looked at.
 const HEAD_BYTES: usize = 64;
@@ -82,18 +81,14 @@ pub(super) fn databases(tree: &Tree) -> Result<Vec<FoundPart>> {
 
 /// The database that a path is, looked at from outside a node directory (a link's target).
 pub(super) fn database_at(path: &Path) -> Result<Option<EngineKind>> {
-    if !path.is_dir() {
-        return Ok(match head(path)? {
+    let place = RootedPath::of(path)?;
+    if !durable::stat(&place)?.is_some_and(|found| durable::is_dir(&found)) {
+        return Ok(match head(&place)? {
             Head::Database(engine) => Some(engine),
             _ => None,
         });
     }
-    let failed = |source| Error::io(format!("can't list {}", path.display()), source);
-    let mut names = BTreeSet::new();
-    for entry in std::fs::read_dir(path).map_err(failed)? {
-        names.insert(entry.map_err(failed)?.file_name());
-    }
-    Ok(directory_engine(&names))
+    Ok(directory_engine(&durable::names(&place)?.into_iter().collect()))
 }
 
 fn has(names: &BTreeSet<OsString>, wanted: impl Fn(&OsStr) -> bool) -> bool {
@@ -116,7 +111,7 @@ fn badger(tree: &Tree, dir: &RelPath, names: &BTreeSet<OsString>) -> Result<Opti
     if !names.contains(OsStr::new("MANIFEST")) || !has(names, data) {
         return Ok(None);
     }
-    let head = head(&dir.join(OsStr::new("MANIFEST")).under(&tree.dir))?;
+    let head = head(&tree.dir.at(&dir.join(OsStr::new("MANIFEST"))))?;
     // One that this process has open is Badger's by its neighbours.
     Ok(matches!(head, Head::BadgerManifest | Head::Ours).then_some(EngineKind::Badger))
 }
@@ -156,7 +151,7 @@ fn file_engine(tree: &Tree, path: &RelPath) -> Result<Option<(EngineKind, Vec<Re
     if node.size < MAGIC_BYTES_MIN {
         return Ok(None);
     }
-    Ok(match head(&path.under(&tree.dir))? {
+    Ok(match head(&tree.dir.at(path))? {
         Head::Database(EngineKind::Sqlite) => sqlite(siblings),
         Head::Database(EngineKind::Lmdb) => Some((EngineKind::Lmdb, lmdb_entries(tree, path))),
         Head::Database(engine) => Some((engine, vec![path.clone()])),
@@ -194,17 +189,24 @@ fn lmdb_entries(tree: &Tree, path: &RelPath) -> Vec<RelPath> {
 }
 
 /// Looks at a file's first bytes, unless this process has it open.
-pub(super) fn head(path: &Path) -> Result<Head> {
+pub(super) fn head(path: &RootedPath) -> Result<Head> {
+    use std::io::ErrorKind;
     if process::is_own(path)? {
         return Ok(Head::Ours);
     }
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = match rustix::fs::open(path, flags, Mode::empty()) {
-        Ok(file) => File::from(file),
-        Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => return Ok(Head::Denied),
+    let file = match path.open_file() {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(Head::Denied),
         // Gone, or no file any more.
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::LOOP) => return Ok(Head::Plain),
-        Err(errno) => return Err(Error::io(format!("can't open {}", path.display()), errno)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidInput
+            ) || error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) =>
+        {
+            return Ok(Head::Plain);
+        }
+        Err(error) => return Err(durable::met(path, "open", error)),
     };
     let mut bytes = [0; HEAD_BYTES];
     let mut length = 0;
@@ -214,7 +216,7 @@ pub(super) fn head(path: &Path) -> Result<Head> {
             Ok(read) => length += read,
             Err(source) if source.kind() == std::io::ErrorKind::Interrupted => {}
             Err(source) => {
-                return Err(Error::io(format!("can't read {}", path.display()), source));
+                return Err(durable::met(path, "read", source));
             }
         }
     }
@@ -264,8 +266,8 @@ pub(super) fn unknown_logs(
         if name.is_empty() || !tree.is_file(&main) || plain.binary_search(&main).is_err() {
             continue;
         }
-        let path = main.under(&tree.dir);
-        let users = process::users(&path)?;
+        let path = tree.dir.at(&main);
+        let users = process::users(&path.path())?;
         if users.is_empty() && !process::is_own(&path)? {
             continue;
         }

@@ -3,8 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -21,9 +20,11 @@ use super::super::{
 };
 use super::IMAGE_PREFIX;
 use crate::control::Cancel;
+use crate::durable;
 use crate::env::{Env, FaultPoint};
 use crate::error::{Error, Kind, Result};
 use crate::ids::RelPath;
+use crate::rooted::RootedPath;
 
 /// How much is copied between two looks at the clock.
 const COPY_BYTES: usize = 1 << 20;
@@ -47,7 +48,7 @@ pub(super) struct Ground {
     homes: BTreeMap<String, Scratch>,
     /// Links to immutable files, and copies of files that rested, each with what its original looked
     /// like.
-    ready: BTreeMap<RelPath, (Stamp, PathBuf)>,
+    ready: BTreeMap<RelPath, (Stamp, RootedPath)>,
     env: Env,
     /// What the pause has to do.
     pub(super) work: Work,
@@ -107,18 +108,18 @@ impl Ground {
             env: pace.env.clone(),
             work: Work::default(),
         };
-        let mut largest: Option<(RelPath, u64, PathBuf)> = None;
+        let mut largest: Option<(RelPath, u64, RootedPath)> = None;
         for part in &layout.parts {
             let home = ground.home(layout, part)?;
             ground.room(part, layout, home.path(), pace)?;
             for (number, path) in part.entries.iter().enumerate() {
                 // A running node removes files at any time.
-                let Ok(found) = metadata::look(&path.under(&layout.dir)) else { continue };
+                let Ok(found) = metadata::look(&layout.held.at(path)) else { continue };
                 if found.kind != EntryType::File || found.stamp.size == 0 {
                     continue;
                 }
                 let target = home.path().join(format!("ready-{number}"));
-                if is_immutable(part, path) && link(&path.under(&layout.dir), &target) {
+                if is_immutable(part, path) && link(&layout.held.at(path), &target) {
                     ground.work.links += 1;
                     ground.ready.insert(path.clone(), (found.stamp, target));
                     continue;
@@ -138,7 +139,7 @@ impl Ground {
             ground.homes.insert(part.name.clone(), home);
         }
         if let Some((path, size, target)) = largest {
-            ground.sample(&path.under(&layout.dir), size, &target, pace)?;
+            ground.sample(&layout.held.at(&path), size, &target, pace)?;
         }
         if ground.work.clones {
             flush(layout, &ground.ready);
@@ -150,7 +151,7 @@ impl Ground {
         match self.homes.remove(&part.name) {
             Some(home) => Ok(home),
             None => {
-                let parent = rocksdb::scratch_parent(&layout.dir, &part.root);
+                let parent = rocksdb::scratch_parent(&layout.held, &part.root);
                 Scratch::create(&parent, IMAGE_PREFIX, &self.env)
             }
         }
@@ -161,18 +162,18 @@ impl Ground {
         &mut self,
         part: &FoundPart,
         layout: &Layout,
-        home: &Path,
+        home: &RootedPath,
         pace: &Pace<'_>,
     ) -> Result<()> {
         let copied = part.entries.iter().filter(|path| !is_immutable(part, path));
         let stamps = copied.filter_map(|path| {
-            let path = path.under(&layout.dir);
-            let found = std::fs::symlink_metadata(&path).ok().filter(std::fs::Metadata::is_file)?;
-            Some((path, found.len()))
+            let place = layout.held.at(path);
+            let found = place.stat().ok().flatten().filter(durable::is_file)?;
+            Some((place, found.stx_size))
         });
-        let files: Vec<(PathBuf, u64)> = stamps.filter(|(_, bytes)| *bytes > 0).collect();
+        let files: Vec<(RootedPath, u64)> = stamps.filter(|(_, bytes)| *bytes > 0).collect();
         let bytes: u64 = files.iter().map(|(_, bytes)| bytes).sum();
-        let room = rustix::fs::statvfs(home)
+        let room = rustix::fs::fstatvfs(home.held())
             .map_err(|errno| Error::io("can't tell the room beside the node", errno))?;
         let free = room.f_bavail.saturating_mul(room.f_frsize);
         if free >= bytes.saturating_add(ROOM_BYTES_MIN) {
@@ -182,7 +183,7 @@ impl Ground {
         if let Some((first, _)) = files.first()
             && let Ok(copied) = copy(first, &probe, 0, pace)
         {
-            let _ = std::fs::remove_file(&probe);
+            let _ = probe.unlink();
             if matches!(copied, Copied::Cloned) {
                 return Ok(());
             }
@@ -201,10 +202,10 @@ impl Ground {
         path: &RelPath,
         layout: &Layout,
         before: Stamp,
-        target: &Path,
+        target: &RootedPath,
         pace: &Pace<'_>,
     ) -> Result<bool> {
-        let source = path.under(&layout.dir);
+        let source = layout.held.at(path);
         let newest = before.mtime_ns.max(before.ctime_ns);
         if newest > pace.env.now().as_nanos().saturating_sub(YOUNG_NS) {
             return Ok(false);
@@ -219,15 +220,21 @@ impl Ground {
             Err(error) => return Err(error.entry(path.to_string())),
         }
         if metadata::stamp(&source).ok() != Some(before) {
-            let _ = std::fs::remove_file(target);
+            let _ = target.unlink();
             return Ok(false);
         }
-        self.ready.insert(path.clone(), (before, target.to_path_buf()));
+        self.ready.insert(path.clone(), (before, target.clone()));
         Ok(true)
     }
 
     /// Copies a piece of a file, for the time that it takes.
-    fn sample(&mut self, from: &Path, size: u64, to: &Path, pace: &Pace<'_>) -> Result<()> {
+    fn sample(
+        &mut self,
+        from: &RootedPath,
+        size: u64,
+        to: &RootedPath,
+        pace: &Pace<'_>,
+    ) -> Result<()> {
         if self.work.rate.is_some() && !self.work.clones && self.work.bytes < SAMPLE_BYTES {
             return Ok(());
         }
@@ -238,7 +245,7 @@ impl Ground {
             // A running node removes files at any time.
             Err(_) => {}
         }
-        let _ = std::fs::remove_file(to);
+        let _ = to.unlink();
         Ok(())
     }
 
@@ -264,7 +271,7 @@ impl Ground {
         let mut parts = Vec::with_capacity(layout.parts.len());
         for part in &layout.parts {
             let home = self.home(layout, part)?;
-            let Still { listed, engine_version, verifier } = listing(&layout.dir, part)?;
+            let Still { listed, engine_version, verifier } = listing(&layout.held, part)?;
             let mut entries = Vec::with_capacity(listed.len());
             for (number, listed) in listed.into_iter().enumerate() {
                 pace.check()?;
@@ -285,8 +292,8 @@ impl Ground {
 /// original looked like then.
 fn take_entry(
     mut listed: Listed,
-    ready: Option<&(Stamp, PathBuf)>,
-    target: PathBuf,
+    ready: Option<&(Stamp, RootedPath)>,
+    target: RootedPath,
     pace: &Pace<'_>,
 ) -> Result<(Listed, Found)> {
     let found =
@@ -314,12 +321,12 @@ fn take_entry(
 }
 
 /// A clone waits until its original is on the disk: better before the node waits for it.
-fn flush(layout: &Layout, ready: &BTreeMap<RelPath, (Stamp, PathBuf)>) {
+fn flush(layout: &Layout, ready: &BTreeMap<RelPath, (Stamp, RootedPath)>) {
     for part in &layout.parts {
         let moving = part.entries.iter().filter(|path| !is_immutable(part, path));
         for path in moving.filter(|path| !ready.contains_key(*path)) {
             // Only a matter of time: what can't be synced now is waited for later.
-            if let Ok(file) = open(&path.under(&layout.dir)) {
+            if let Ok(file) = open(&layout.held.at(path)) {
                 let _ = rustix::fs::fdatasync(&file);
             }
         }
@@ -335,7 +342,7 @@ fn is_immutable(part: &FoundPart, path: &RelPath) -> bool {
 
 /// The entries of a part that stands still, in order, and what is known of it. Only those that are
 /// known never to be written again have an identity.
-fn listing(dir: &Path, part: &FoundPart) -> Result<Still> {
+fn listing(dir: &RootedPath, part: &FoundPart) -> Result<Still> {
     if part.engine == EngineKind::RocksDb {
         return rocksdb::still(dir, part);
     }
@@ -346,7 +353,7 @@ fn listing(dir: &Path, part: &FoundPart) -> Result<Still> {
     });
     let listed = wanted.map(|path| Listed {
         path: path.clone(),
-        source: path.under(dir),
+        source: dir.at(path),
         units: units(part, path),
         pinned: false,
         immutable: None,
@@ -364,8 +371,8 @@ fn units(part: &FoundPart, path: &RelPath) -> Units {
 }
 
 /// Links a file; `false` where the file system, or a rule of the kernel, does not allow it.
-fn link(from: &Path, to: &Path) -> bool {
-    std::fs::hard_link(from, to).is_ok()
+fn link(from: &RootedPath, to: &RootedPath) -> bool {
+    from.link_to(to).is_ok()
 }
 
 /// What a copy took.
@@ -376,23 +383,15 @@ enum Copied {
     Bytes(u64),
 }
 
-fn open(path: &Path) -> Result<File> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = rustix::fs::open(path, flags, Mode::empty())
-        .map_err(|errno| Error::io("can't open it", errno))?;
-    Ok(File::from(file))
+fn open(path: &RootedPath) -> Result<File> {
+    path.open_file().map_err(|source| Error::io("can't open it", source))
 }
 
 /// Copies the first `size` bytes of a file: all its extents where the file system can share them,
 /// else bytes, holes left out.
-fn copy(from: &Path, to: &Path, size: u64, pace: &Pace<'_>) -> Result<Copied> {
+fn copy(from: &RootedPath, to: &RootedPath, size: u64, pace: &Pace<'_>) -> Result<Copied> {
     let source = open(from)?;
-    let target = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(to)
-        .map_err(|source| Error::io("can't make a copy of it", source))?;
+    let target = to.create_new().map_err(|source| Error::io("can't make a copy of it", source))?;
     if rustix::fs::ioctl_ficlone(&target, &source).is_ok() {
         return Ok(Copied::Cloned);
     }
@@ -455,7 +454,8 @@ fn settle_pages(part: &FoundPart, entries: &mut [(Listed, Found)]) -> Result<()>
             continue;
         }
         let failed = |source| Error::io("can't read its copy", source).entry(part.name.clone());
-        let file = File::options().read(true).write(true).open(&listed.source).map_err(failed)?;
+        let file = listed.source.open_with(OFlags::RDWR, Mode::empty());
+        let file = File::from(file.map_err(|errno| failed(errno.into()))?);
         file.read_exact_at(&mut header, 0).map_err(failed)?;
         let word = |at: usize| {
             header[at..at + 4].iter().fold(0, |word, &byte| word << 8 | u64::from(byte))

@@ -19,11 +19,13 @@ use std::time::Duration;
 
 pub use supervisor::supervise;
 
-use super::{Barrier, Captured, Layout, barrier, discover, rocksdb, scratch};
+use super::{Barrier, Captured, FoundPart, Layout, barrier, discover, rocksdb, scratch};
 use crate::control::Cancel;
+use crate::durable;
 use crate::env::{Env, FaultPoint};
 use crate::error::{Error, Result};
 use crate::ids::RelPath;
+use crate::rooted::RootedPath;
 use estimate::Estimate;
 use image::{Ground, Pace};
 use processes::{Files, Writer};
@@ -186,10 +188,15 @@ fn named_is_among(pid: u32, writers: &[Writer]) -> Result<()> {
 
 /// Removes the images that captures left which did not live to do so, whatever captures now.
 pub(super) fn collect(layout: &Layout) -> Result<()> {
-    let homes: BTreeSet<PathBuf> =
-        layout.parts.iter().map(|part| rocksdb::scratch_parent(&layout.dir, &part.root)).collect();
-    let mut there = homes.iter().filter(|home| home.is_dir());
-    there.try_for_each(|home| scratch::collect(home, IMAGE_PREFIX))
+    let parent = |part: &FoundPart| rocksdb::scratch_parent(&layout.held, &part.root);
+    let homes: BTreeMap<PathBuf, RootedPath> =
+        layout.parts.iter().map(parent).map(|home| (home.path(), home)).collect();
+    for home in homes.values() {
+        if durable::stat(home)?.is_some_and(|found| durable::is_dir(&found)) {
+            scratch::collect(home, IMAGE_PREFIX)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 
 use super::super::{EntryType, Layout, metadata, process};
+use crate::durable;
 use crate::error::{Error, Result};
 use crate::ids::RelPath;
 
@@ -29,12 +30,11 @@ impl Files {
         let mut files =
             Files { by_id: HashMap::new(), by_inode: HashMap::new(), stamps: Vec::new() };
         for path in layout.parts.iter().flat_map(|part| &part.entries) {
-            let seen = match fs::symlink_metadata(path.under(&layout.dir)) {
-                Ok(seen) if seen.is_file() => seen,
+            let seen = match layout.held.at(path).stat() {
+                Ok(Some(seen)) if durable::is_file(&seen) => seen,
                 Ok(_) => continue,
-                Err(source) if source.kind() == ErrorKind::NotFound => continue,
-                Err(source) => {
-                    return Err(Error::io("can't look at it", source).entry(path.to_string()));
+                Err(errno) => {
+                    return Err(Error::io("can't look at it", errno).entry(path.to_string()));
                 }
             };
             let stamp = metadata::Stamp::of(&seen);
@@ -50,7 +50,7 @@ impl Files {
     /// An error where a file is no longer as it was. Links that were made to a file change nothing.
     pub(super) fn unmoved(&self, layout: &Layout) -> Result<()> {
         for (path, before) in &self.stamps {
-            let now = metadata::stamp(&path.under(&layout.dir));
+            let now = metadata::stamp(&layout.held.at(path));
             if !now.is_ok_and(|now| now.same_content(before)) {
                 return Err(Error::conflict(format!(
                     "{path} changed although all that are seen to write there were stopped"
@@ -378,8 +378,8 @@ pub(super) fn recovers(layout: &Layout, path: &RelPath) -> bool {
         Some(EngineKind::Files) => name.strip_suffix("-shm").is_some_and(|main| {
             let beside = |name: String| {
                 let parent = path.parent().unwrap_or_else(RelPath::root);
-                let path = parent.join(name.as_ref()).under(&layout.dir);
-                metadata::look(&path).is_ok_and(|found| found.kind == EntryType::File)
+                let place = layout.held.at(&parent.join(name.as_ref()));
+                metadata::look(&place).is_ok_and(|found| found.kind == EntryType::File)
             };
             beside(main.to_owned()) && beside(format!("{main}-wal"))
         }),

@@ -1,15 +1,14 @@
 //! The check of a restored RocksDB: its files against its MANIFEST, then read-only through RocksDB
 //! itself, where this build has it.
 
-use std::path::Path;
-
 use super::missing;
 use super::version::{self, Version};
 use crate::engine::{Checked, Depth};
 use crate::error::{Error, Result};
+use crate::rooted::RootedPath;
 
 /// Checks the database at `db`; `name` is what messages call it.
-pub(in crate::engine) fn check(db: &Path, name: &str, depth: Depth) -> Result<Checked> {
+pub(in crate::engine) fn check(db: &RootedPath, name: &str, depth: Depth) -> Result<Checked> {
     let version = version::read(db).map_err(|error| {
         Error::new(error.kind(), format!("{name}: {error}")).entry(name).source(error)
     })?;
@@ -22,7 +21,7 @@ pub(in crate::engine) fn check(db: &Path, name: &str, depth: Depth) -> Result<Ch
 }
 
 /// A table is as long as the MANIFEST says.
-fn sizes(db: &Path, name: &str, version: &Version) -> Result<()> {
+fn sizes(db: &RootedPath, name: &str, version: &Version) -> Result<()> {
     for (number, table) in version.tables() {
         let (file, size) = super::table_size(db, number)?;
         if size != table.size {
@@ -40,7 +39,7 @@ fn sizes(db: &Path, name: &str, version: &Version) -> Result<()> {
 use super::open::check as opened;
 
 #[cfg(not(feature = "rocksdb"))]
-fn opened(_: &Path, name: &str, _: &Version, _: Depth) -> Result<Checked> {
+fn opened(_: &RootedPath, name: &str, _: &Version, _: Depth) -> Result<Checked> {
     Ok(Checked {
         warnings: vec![format!(
             "{name}: this build opens no RocksDB; its files were compared with its MANIFEST"

@@ -8,6 +8,7 @@ use super::FileName;
 use super::version::Version;
 use crate::engine::{Checked, Depth};
 use crate::error::{Error, Result};
+use crate::rooted::RootedPath;
 
 /// Tables held open at once.
 const FILES_OPEN_MAX: i32 = 256;
@@ -23,7 +24,12 @@ const READ_AHEAD_BYTES: usize = 2 << 20;
 const BYTEWISE: &str = "leveldb.BytewiseComparator";
 const REVERSE: &str = "rocksdb.ReverseBytewiseComparator";
 
-pub(super) fn check(db: &Path, name: &str, version: &Version, depth: Depth) -> Result<Checked> {
+pub(super) fn check(
+    db: &RootedPath,
+    name: &str,
+    version: &Version,
+    depth: Depth,
+) -> Result<Checked> {
     let comparator = |family: &super::version::Family| family.comparator.clone();
     let foreign = version
         .families
@@ -42,7 +48,9 @@ pub(super) fn check(db: &Path, name: &str, version: &Version, depth: Depth) -> R
             "{name}: its logs are large: its files were compared with the MANIFEST, not opened"
         )));
     }
-    let opened = open(db, version).map_err(|source| damaged(name, source))?;
+    // RocksDB takes a path, and opens its files one by one: by the hold of their directory.
+    let held = db.enter().map_err(|errno| crate::durable::met(db, "open", errno))?;
+    let opened = open(&held.held_path(), version).map_err(|source| damaged(name, source))?;
     if depth == Depth::Full {
         for family in version.families.values() {
             rows(&opened, &family.name).map_err(|source| damaged(name, source))?;
@@ -90,7 +98,7 @@ pub(super) fn rows(db: &DB, family: &str) -> Result<u64, rust_rocksdb::Error> {
     rows.status().map(|()| count)
 }
 
-fn log_bytes(db: &Path) -> Result<u64> {
+fn log_bytes(db: &RootedPath) -> Result<u64> {
     let mut bytes = 0;
     for (name, path) in super::regular_files(db)? {
         if FileName::of(&name) == Some(FileName::Log) {

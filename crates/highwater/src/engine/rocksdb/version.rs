@@ -2,12 +2,15 @@
 //! `version_edit.cc` of RocksDB), replayed as a recovery does.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
+use crate::engine::metadata;
 use crate::error::{Error, Result};
+use crate::rooted::RootedPath;
 
 /// A larger MANIFEST is refused rather than read into memory.
 const MANIFEST_BYTES_MAX: u64 = 1 << 30;
+/// CURRENT holds one name.
+const CURRENT_BYTES_MAX: u64 = 4096;
 
 /// A log file is cut into blocks of this size; no record header crosses a border.
 const BLOCK_BYTES: usize = 32 << 10;
@@ -90,17 +93,19 @@ impl Version {
 }
 
 /// Reads the version that CURRENT of `dir` points to.
-pub(in crate::engine) fn read(dir: &Path) -> Result<Version> {
-    let current = std::fs::read(dir.join("CURRENT"))
+pub(in crate::engine) fn read(dir: &RootedPath) -> Result<Version> {
+    let current = dir
+        .join("CURRENT")
+        .read(CURRENT_BYTES_MAX)
         .map_err(|source| Error::io("can't read CURRENT", source))?;
     let manifest = manifest_name(&current)?;
-    let path = dir.join(&manifest);
+    let file = dir.join(&manifest);
     let what = format!("can't read {manifest}");
-    let size = std::fs::metadata(&path).map_err(|source| Error::io(&what, source))?.len();
+    let size = metadata::seen(&file).map_err(|source| Error::io(&what, source))?.stx_size;
     if size > MANIFEST_BYTES_MAX {
         return Err(Error::unavailable(format!("{manifest} has {size} bytes, too many to read")));
     }
-    let bytes = std::fs::read(&path).map_err(|source| Error::io(&what, source))?;
+    let bytes = file.read(MANIFEST_BYTES_MAX).map_err(|source| Error::io(&what, source))?;
     parse(&manifest, &bytes)
 }
 

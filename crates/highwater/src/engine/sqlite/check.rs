@@ -1,18 +1,17 @@
 //! The check of a restored database file, which leaves it and its directory as they are.
 
-use std::fs::{self, Permissions};
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt as _;
 
 use rusqlite::{Connection, OpenFlags};
 
 use super::failure::failed;
 use super::source::open_immutable;
-use super::stamp::{regular, sibling};
+use super::stamp::regular;
+use crate::durable;
 use crate::engine::{Checked, Depth};
 use crate::error::{Error, Result};
 use crate::ids;
+use crate::rooted::RootedPath;
 
 /// Faults that an error reports.
 const FAULTS_MAX: u32 = 5;
@@ -37,17 +36,19 @@ const SUPER_JOURNAL: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
 ///
 /// # Errors
 /// Corrupt where it is no database, has another length than its pages, or fails SQLite's own check.
-pub(in crate::engine) fn check(path: &Path, depth: Depth) -> Result<Checked> {
-    let entry = ids::encode(path.as_os_str().as_bytes());
+pub(in crate::engine) fn check_here(path: &RootedPath, depth: Depth) -> Result<Checked> {
+    let entry = ids::encode(path.path().as_os_str().as_encoded_bytes());
     let meta = regular(path)?;
     let mut checked = Checked::default();
-    let logs = LOGS.map(|suffix| sibling(path, suffix));
-    let log_bytes = |log: &PathBuf| fs::symlink_metadata(log).map_or(0, |meta| meta.len());
-    let bytes = logs.iter().map(log_bytes).sum::<u64>();
+    let logs = LOGS.map(|suffix| path.with_suffix(suffix));
+    let mut bytes = 0;
+    for log in &logs {
+        bytes += durable::stat(log)?.map_or(0, |seen| seen.stx_size);
+    }
     if bytes > 0 {
         let unchecked = if names_super_journal(&logs[1])? {
             Some("belongs to a transaction over several databases")
-        } else if depth == Depth::Open && bytes.saturating_add(meta.len()) > COPY_BYTES_MAX {
+        } else if depth == Depth::Open && bytes.saturating_add(meta.stx_size) > COPY_BYTES_MAX {
             Some("is large")
         } else {
             None
@@ -61,12 +62,13 @@ pub(in crate::engine) fn check(path: &Path, depth: Depth) -> Result<Checked> {
         }
         return Ok(checked);
     }
-    let connection = open_immutable(path).map_err(|cause| corrupt("open", &entry, cause))?;
+    let connection =
+        open_immutable(&path.path()).map_err(|cause| corrupt("open", &entry, cause))?;
     let pages = page_bytes(&connection, &entry)?;
-    if pages != meta.len() {
+    if pages != meta.stx_size {
         return Err(Error::corrupt(format!(
             "{entry} has {} bytes where its page count says {pages}",
-            meta.len()
+            meta.stx_size
         ))
         .entry(entry));
     }
@@ -90,25 +92,26 @@ fn page_bytes(connection: &Connection, entry: &str) -> Result<u64> {
 
 /// Opens a copy as the node would, which applies the log, and checks that.
 fn check_copy(
-    path: &Path,
-    logs: &[PathBuf],
+    path: &RootedPath,
+    logs: &[RootedPath],
     entry: &str,
     depth: Depth,
     checked: &mut Checked,
 ) -> Result<()> {
     let home = Home::beside(path)?;
-    let copied = |file: &Path| home.0.join(file.file_name().unwrap_or_default());
-    for file in std::iter::once(path).chain(logs.iter().map(PathBuf::as_path)) {
-        match fs::copy(file, copied(file)) {
-            // The log is applied to the copy, whatever the mode of its original.
-            Ok(_) => fs::set_permissions(copied(file), Permissions::from_mode(0o600)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
-        }
-        .map_err(|error| Error::io(format!("can't copy {entry} for its check"), error))?;
+    let failed = |error| Error::io(format!("can't copy {entry} for its check"), error);
+    for file in std::iter::once(path).chain(logs) {
+        let mut source = match file.open_file() {
+            Ok(source) => source,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        // The log is applied to the copy, whatever the mode of its original.
+        let mut copy = home.dir.join(file.name()).create_new().map_err(failed)?;
+        std::io::copy(&mut source, &mut copy).map_err(failed)?;
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(copied(path), flags)
+    let connection = Connection::open_with_flags(home.dir.join(path.name()).path(), flags)
         .map_err(|cause| corrupt("open", entry, cause))?;
     page_bytes(&connection, entry)?;
     if depth == Depth::Full {
@@ -120,9 +123,9 @@ fn check_copy(
 
 /// Whether a journal waits for one that spans several databases, which is named by its path: a copy
 /// that is rolled back would take the file at that path, the node's own, for done.
-fn names_super_journal(journal: &Path) -> Result<bool> {
+fn names_super_journal(journal: &RootedPath) -> Result<bool> {
     let read = || -> std::io::Result<bool> {
-        let file = fs::File::open(journal)?;
+        let file = journal.open_file()?;
         let mut tail = [0; SUPER_JOURNAL.len()];
         let Some(position) = file.metadata()?.len().checked_sub(tail.len() as u64) else {
             return Ok(false);
@@ -136,30 +139,32 @@ fn names_super_journal(journal: &Path) -> Result<bool> {
     }
 }
 
-/// A private directory beside a database, removed at the end.
-struct Home(PathBuf);
+/// A private directory beside a database, held; removed at the end.
+struct Home {
+    place: RootedPath,
+    dir: RootedPath,
+}
 
 impl Home {
-    fn beside(path: &Path) -> Result<Home> {
+    fn beside(path: &RootedPath) -> Result<Home> {
         let mut name = std::ffi::OsString::from(COPY_PREFIX);
-        name.push(path.file_name().unwrap_or_default());
-        let home = path.with_file_name(name);
-        fs::DirBuilder::new().mode(0o700).create(&home).map_err(|error| {
-            Error::io(format!("can't make a directory beside {}", path.display()), error)
-        })?;
-        Ok(Home(home))
+        name.push(path.name());
+        let place = path.above().join(name);
+        let failed = |error| durable::met(&place, "make", error);
+        place.make_dir().map_err(failed)?;
+        let dir = place.enter().map_err(failed)?;
+        Ok(Home { place, dir })
     }
 
     fn remove(self) -> Result<()> {
-        fs::remove_dir_all(&self.0)
-            .map_err(|error| Error::io(format!("can't remove {}", self.0.display()), error))
+        durable::remove_held(&self.place, &self.dir)
     }
 }
 
 impl Drop for Home {
     fn drop(&mut self) {
         // A check that failed says why; what it was made on is thrown away.
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = durable::remove_held(&self.place, &self.dir);
     }
 }
 

@@ -1,9 +1,7 @@
 //! The page image of one database under its read transaction, the write-ahead log merged in.
 
-use std::fs::{File, OpenOptions};
 use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::backup::{Backup, StepResult};
@@ -20,6 +18,7 @@ use crate::engine::{
 };
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::rooted::RootedPath;
 
 /// How the name of the private directory of a copy begins.
 const COPY_PREFIX: &str = ".highwater-sqlite-";
@@ -46,7 +45,7 @@ const PAGES: &str = "SELECT pgno, data FROM sqlite_dbpage('main') ORDER BY pgno"
 const PAGE_1: &str = "SELECT data FROM sqlite_dbpage('main') WHERE pgno = 1";
 
 /// A part's capture: one file, read through SQLite.
-pub(super) struct Image {
+pub(in crate::engine) struct Image {
     source: Source,
     env: Env,
     block_max: Duration,
@@ -62,7 +61,7 @@ pub(super) struct Image {
 impl Image {
     /// Of a source whose transaction has begun.
     pub(super) fn new(source: Source, options: &CaptureOptions, env: &Env) -> Result<Image> {
-        let meta = stamp::metadata(source.path())?;
+        let meta = stamp::bare(source.path())?;
         let after = Stamps::take(source.path())?;
         let entry = source.rel().to_string();
         let same = |stamps: &Stamps| (stamps.device, stamps.main.inode);
@@ -105,6 +104,13 @@ impl Image {
             pages: header.is_some(),
             entries: vec![described],
         })
+    }
+
+    /// Adds what the file system says of the file besides its size and times.
+    pub(super) fn describe(&mut self) -> Result<()> {
+        let meta = stamp::described(self.source.path())?;
+        self.entries.iter_mut().for_each(|entry| entry.meta = meta.clone());
+        Ok(())
     }
 
     fn entry(&self) -> String {
@@ -161,12 +167,12 @@ impl Image {
     }
 
     fn stream_copy(&self, sink: &mut dyn FnMut(Piece<'_>) -> Result<()>) -> Result<u64> {
-        let parent = self.source.path().parent().unwrap_or(Path::new("/"));
-        let scratch = Scratch::create(parent, COPY_PREFIX, &self.env)?;
+        let parent = self.source.path().above();
+        let scratch = Scratch::create(&parent, COPY_PREFIX, &self.env)?;
         let copy = copy_file(&scratch)?;
         let unread = |error| Error::io("can't read the private copy of a database", error);
-        self.copy_into(&copy)?;
-        let mut file = File::open(&copy).map_err(unread)?;
+        self.copy_into(&copy.path())?;
+        let mut file = copy.open_file().map_err(unread)?;
         let mut buffer = vec![0; PIECE_BYTES];
         let mut total = 0;
         loop {
@@ -286,15 +292,12 @@ impl PartCapture for Image {
 }
 
 /// A private file for a copy; SQLite would make it as readable as the umask lets it.
-fn copy_file(scratch: &Scratch) -> Result<PathBuf> {
-    let path = scratch.path().join("copy");
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)
+fn copy_file(scratch: &Scratch) -> Result<RootedPath> {
+    let place = scratch.path().join("copy");
+    place
+        .create_new()
         .map_err(|error| Error::io("can't make a private copy of a database", error))?;
-    Ok(path)
+    Ok(place)
 }
 
 /// The header under the transaction; `None` where SQLite hands out no pages.

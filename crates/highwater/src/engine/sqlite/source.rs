@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -10,11 +10,13 @@ use rusqlite::{Connection, OpenFlags};
 use rustix::fs::StatVfsMountFlags;
 
 use super::failure::{Failure, failed};
-use super::stamp::{Stamps, sibling};
+use super::stamp::Stamps;
+use crate::durable;
 use crate::engine::FoundPart;
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::ids::RelPath;
+use crate::rooted::RootedPath;
 
 /// The release of SQLite from which on a checkpoint that does nothing is relied on.
 const NOOP_VERSION: i32 = 3_054_000;
@@ -23,7 +25,7 @@ const NOOP_VERSION: i32 = 3_054_000;
 pub(super) struct Source {
     name: String,
     rel: RelPath,
-    path: PathBuf,
+    path: RootedPath,
     connection: Connection,
     /// Sees commits that happen beside the transaction of `connection`.
     probe: Connection,
@@ -46,13 +48,13 @@ struct Begun {
 
 impl Source {
     /// Opens the database of `part`.
-    pub(super) fn open(dir: &Path, part: &FoundPart) -> Result<Source> {
-        let path = std::path::absolute(part.root.under(dir))
-            .map_err(|error| Error::io("can't tell the path of a database", error))?;
+    pub(super) fn open(dir: &RootedPath, part: &FoundPart) -> Result<Source> {
+        let path = dir.at(&part.root);
         let before = Stamps::take(&path)?;
         let immutable = is_at_rest(&path, &before)?;
         let connect = || {
-            let connection = if immutable { open_immutable(&path) } else { connect(&path) };
+            let file = path.path();
+            let connection = if immutable { open_immutable(&file) } else { connect(&file) };
             connection.map_err(|cause| failed("open", &part.name, cause))
         };
         Ok(Source {
@@ -76,7 +78,7 @@ impl Source {
         &self.rel
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &RootedPath {
         &self.path
     }
 
@@ -180,13 +182,15 @@ impl Source {
 
 /// Whether the database lies on a read-only mount and needs no recovery: SQLite could not make the
 /// `-shm` there without which it reads no database in WAL mode.
-fn is_at_rest(path: &Path, stamps: &Stamps) -> Result<bool> {
-    let mount = rustix::fs::statvfs(path)
+fn is_at_rest(path: &RootedPath, stamps: &Stamps) -> Result<bool> {
+    let mount = path
+        .above()
+        .enter()
+        .and_then(|home| rustix::fs::fstatvfs(home.held()))
         .map_err(|error| Error::io("can't look at the mount of a database", error))?;
-    let journal = std::fs::symlink_metadata(sibling(path, "-journal"));
     Ok(mount.f_flag.contains(StatVfsMountFlags::RDONLY)
         && stamps.wal.is_none()
-        && journal.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound))
+        && durable::stat(&path.with_suffix("-journal"))?.is_none())
 }
 
 /// A connection that reads only, checkpoints nothing when it is closed, and never waits for a lock:

@@ -1,24 +1,16 @@
 //! What the file system says of a database, asked by path: nothing here opens a file.
 
-use std::ffi::OsString;
-use std::fs;
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use rustix::fs::Statx;
 
-use rustix::buffer::spare_capacity;
-use rustix::io::Errno;
-
-use crate::engine::Metadata;
+use crate::durable;
+use crate::engine::{Metadata, metadata};
 use crate::error::{Error, Result};
-use crate::ids::{self, Time};
+use crate::ids::Time;
+use crate::rooted::RootedPath;
 
 /// How much older than the clock a time must be to be trusted: a second write in the same tick of
 /// the file system's clock leaves no trace.
 const TRUSTED_AGE_SECONDS: i64 = 2;
-
-/// How often a list of attributes that grows meanwhile is asked for again.
-const XATTR_TRIES_MAX: u32 = 8;
 
 /// A file's size, time and place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,11 +21,11 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
-    fn new(meta: &fs::Metadata) -> Stamp {
+    fn new(seen: &Statx) -> Stamp {
         Stamp {
-            size: meta.size(),
-            mtime_ns: nanos(meta.mtime(), meta.mtime_nsec()),
-            inode: meta.ino(),
+            size: seen.stx_size,
+            mtime_ns: nanos(seen.stx_mtime.tv_sec, seen.stx_mtime.tv_nsec.into()),
+            inode: seen.stx_ino,
         }
     }
 }
@@ -56,16 +48,14 @@ pub(super) struct Stamps {
 
 impl Stamps {
     /// Of the database at `path`.
-    pub(super) fn take(path: &Path) -> Result<Stamps> {
+    pub(super) fn take(path: &RootedPath) -> Result<Stamps> {
         let main = regular(path)?;
-        let wal = match fs::symlink_metadata(sibling(path, "-wal")) {
-            Ok(meta) => Some(Stamp::new(&meta)).filter(|stamp| stamp.size > 0),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => return Err(Error::io("can't look at a write-ahead log", error)),
-        };
+        let wal = durable::stat(&path.with_suffix("-wal"))?
+            .map(|seen| Stamp::new(&seen))
+            .filter(|stamp| stamp.size > 0);
         Ok(Stamps {
-            ctime_ns: nanos(main.ctime(), main.ctime_nsec()),
-            device: main.dev(),
+            ctime_ns: nanos(main.stx_ctime.tv_sec, main.stx_ctime.tv_nsec.into()),
+            device: metadata::id_of(&main).0,
             main: Stamp::new(&main),
             wal,
         })
@@ -83,81 +73,30 @@ fn nanos(seconds: i64, nanos: i64) -> i64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
 }
 
-/// `path` with `suffix` at its end.
-pub(super) fn sibling(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
-/// The metadata of the regular file at `path`.
-pub(super) fn regular(path: &Path) -> Result<fs::Metadata> {
-    let shown = ids::encode(path.as_os_str().as_bytes());
-    let meta = fs::symlink_metadata(path)
-        .map_err(|error| Error::io(format!("can't look at {shown}"), error))?;
-    if !meta.is_file() {
-        return Err(Error::conflict(format!("{shown} is no regular file any more")).entry(shown));
+/// What the file system says of the regular file at `path`.
+pub(super) fn regular(path: &RootedPath) -> Result<Statx> {
+    let seen = metadata::seen(path).map_err(|error| durable::met(path, "look at", error))?;
+    if !durable::is_file(&seen) {
+        return Err(Error::conflict(format!("{path} is no regular file any more"))
+            .entry(path.path().display().to_string()));
     }
-    Ok(meta)
+    Ok(seen)
 }
 
 /// What a snapshot records of the file at `path` besides its content.
-pub(super) fn metadata(path: &Path) -> Result<Metadata> {
-    let meta = regular(path)?;
+pub(super) fn described(path: &RootedPath) -> Result<Metadata> {
+    regular(path)?;
+    metadata::read(path)
+}
+
+/// The same without extended attributes, which take a look through `/proc`.
+pub(super) fn bare(path: &RootedPath) -> Result<Metadata> {
+    let seen = regular(path)?;
     Ok(Metadata {
-        mode: meta.mode() & 0o7777,
-        uid: meta.uid(),
-        gid: meta.gid(),
-        mtime_ns: Stamp::new(&meta).mtime_ns,
-        xattrs: xattrs(path)?,
+        mode: u32::from(seen.stx_mode) & 0o7777,
+        uid: seen.stx_uid,
+        gid: seen.stx_gid,
+        mtime_ns: Stamp::new(&seen).mtime_ns,
+        xattrs: Vec::new(),
     })
-}
-
-fn xattrs(path: &Path) -> Result<Vec<(String, String)>> {
-    let failed =
-        |error: Errno| Error::io(format!("can't read the attributes of {}", path.display()), error);
-    let names = match filled(
-        || rustix::fs::llistxattr_query(path),
-        |names| rustix::fs::llistxattr(path, spare_capacity(names)),
-    ) {
-        Ok(names) => names,
-        Err(Errno::NOTSUP) => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut xattrs = Vec::new();
-    for name in names.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
-        match filled(
-            || rustix::fs::lgetxattr_query(path, name),
-            |value| rustix::fs::lgetxattr(path, name, spare_capacity(value)),
-        ) {
-            Ok(value) => xattrs.push((ids::encode(name), hex::encode(value))),
-            // Removed since the names were listed.
-            Err(Errno::NODATA) => {}
-            Err(error) => return Err(failed(error)),
-        }
-    }
-    xattrs.sort();
-    Ok(xattrs)
-}
-
-/// Asks for a `size`, then lets `fill` append to a buffer with so much room; again while what is
-/// there outgrows it.
-fn filled(
-    size: impl Fn() -> Result<usize, Errno>,
-    fill: impl Fn(&mut Vec<u8>) -> Result<usize, Errno>,
-) -> Result<Vec<u8>, Errno> {
-    let mut tries = 0;
-    loop {
-        let size = size()?;
-        if size == 0 {
-            return Ok(Vec::new());
-        }
-        let mut buffer = Vec::with_capacity(size);
-        tries += 1;
-        match fill(&mut buffer) {
-            Ok(_) => return Ok(buffer),
-            Err(Errno::RANGE) if tries < XATTR_TRIES_MAX => {}
-            Err(error) => return Err(error),
-        }
-    }
 }

@@ -37,6 +37,7 @@ impl SqliteStore {
     /// Corrupt where it is no database; denied or unavailable where it can't be written.
     pub fn open(path: impl Into<PathBuf>) -> Result<SqliteStore> {
         let path = path.into();
+        crate::rooted::refuse_for_root(&path)?;
         let open = || -> rusqlite::Result<Connection> {
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
             let connection = Connection::open_with_flags(&path, flags)?;

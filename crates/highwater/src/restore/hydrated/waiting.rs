@@ -1,7 +1,6 @@
 //! Where a hydrated store waits for its files, and what is known of it.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -13,6 +12,7 @@ use crate::durable;
 use crate::error::{Error, Result};
 use crate::ids::RestoreId;
 use crate::node::NodeFile;
+use crate::rooted::{self, RootedPath};
 
 const DATABASE: &str = "store.sqlite";
 
@@ -26,7 +26,7 @@ impl State {
 #[derive(Debug)]
 pub(crate) struct Waiting {
     target: PathBuf,
-    dir: PathBuf,
+    dir: RootedPath,
     lock: File,
 }
 
@@ -36,20 +36,20 @@ impl Waiting {
         let place = locate(target)?;
         let work = WorkDir::make(&place.target, &place.work, place.way())?;
         let dir = work.hydrated();
+        // SQLite opens what is there by its path.
+        rooted::refuse_for_root(&dir.path())?;
         durable::make_dir(&dir)?;
         durable::sync_dir(&place.work)?;
         let name = dir.join("lock");
         let wrong = |error: std::io::Error| {
-            Error::io("locking a hydrated store", error).entry(name.display().to_string())
+            Error::io("locking a hydrated store", error).entry(name.to_string())
         };
-        let mut options = OpenOptions::new();
-        let lock = options.write(true).create(true).truncate(false).mode(0o600).open(&name);
-        let lock = lock.map_err(wrong)?;
+        let (lock, _) = name.open_lock().map_err(wrong)?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Waiting { target: place.target, dir, lock }),
+            Ok(()) => Ok(Waiting { target: place.target.path(), dir, lock }),
             Err(Errno::WOULDBLOCK) => Err(Error::conflict(format!(
                 "another process hydrates a store for {}",
-                place.target.display()
+                place.target
             ))
             .hint("wait until it has ended")),
             Err(error) => Err(wrong(error.into())),
@@ -63,7 +63,7 @@ impl Waiting {
 
     /// The database.
     pub(crate) fn database(&self) -> PathBuf {
-        self.dir.join(DATABASE)
+        self.dir.join(DATABASE).path()
     }
 
     /// Keeps, durably, what is about to be brought together.

@@ -38,6 +38,7 @@ impl SqliteStore {
     pub fn read_only<T>(path: &Path, read: impl Fn(Arc<dyn LocalStore>) -> Result<T>) -> Result<T> {
         let named = |error: Error| error.entry(path.display().to_string());
         let whole = path.canonicalize().map_err(|error| missing(path, error))?;
+        crate::rooted::refuse_for_root(&whole)?;
         for _ in 0..TRIES {
             let rest = at_rest(&whole).map_err(named)?;
             let connection =
