@@ -6,6 +6,7 @@ mod arrows;
 mod claims;
 mod links;
 mod names;
+mod reach;
 mod rust;
 mod sizes;
 mod tree;
@@ -47,6 +48,7 @@ pub(crate) fn run(tree: &Tree) -> (Vec<Problem>, String) {
     problems.extend(arrows::check(tree));
     problems.extend(sizes::check(tree, sizes::ALLOWED));
     problems.extend(names::check(tree));
+    problems.extend(reach::check(tree));
     problems.extend(claims::check(tree));
     problems.extend(words::check(tree));
     problems.extend(links::check(tree));

@@ -346,6 +346,34 @@ impl RootedPath {
     }
 }
 
+/// Places one after another, most of them in the directory of the one before: that is held meanwhile, so that
+/// each call looks up one name.
+pub(crate) struct Neighbours<'a> {
+    root: &'a RootedPath,
+    held: Option<(RelPath, RootedPath)>,
+}
+
+impl<'a> Neighbours<'a> {
+    /// Of places below `root`.
+    pub(crate) fn new(root: &'a RootedPath) -> Neighbours<'a> {
+        Neighbours { root, held: None }
+    }
+
+    /// The place of `path`, for now: its directory is held until another one is asked for.
+    pub(crate) fn at(&mut self, path: &RelPath) -> rustix::io::Result<RootedPath> {
+        let Some(parent) = path.parent() else { return Ok(self.root.clone()) };
+        match &self.held {
+            Some((held, dir)) if *held == parent => Ok(dir.join(path.name())),
+            _ => {
+                let dir = self.root.at(&parent).enter()?;
+                let place = dir.join(path.name());
+                self.held = Some((parent, dir));
+                Ok(place)
+            }
+        }
+    }
+}
+
 /// An error where an open file is a pipe, a device, or anything else but a regular file.
 fn regular(file: &File) -> std::io::Result<()> {
     let found = rustix::fs::fstat(file)?;

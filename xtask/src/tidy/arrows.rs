@@ -12,24 +12,25 @@ const MODULES: &[(&str, &[&str])] = &[
     ("ids", &["error", "env"]),
     ("env", &["error", "ids"]),
     ("control", &["error", "env"]),
-    ("direct", &[]),
-    ("durable", &["error"]),
-    ("node", &["error", "ids", "env"]),
-    ("kit", &["error", "ids", "env", "durable", "node", "vault"]),
+    ("rooted", &["error", "ids"]),
+    ("direct", &["rooted"]),
+    ("durable", &["error", "rooted"]),
+    ("node", &["error", "ids", "env", "durable", "rooted"]),
+    ("kit", &["error", "ids", "env", "durable", "node", "rooted", "vault"]),
     // `guard` wraps the witness's places, which `vault` and `replica` know how to keep.
-    ("guard", &["error", "ids", "env", "control", "durable", "node", "vault", "replica"]),
-    ("engine", &["error", "ids", "env", "control"]),
+    ("guard", &["error", "ids", "env", "control", "durable", "node", "rooted", "vault", "replica"]),
+    ("engine", &["error", "ids", "env", "control", "durable", "node", "rooted"]),
     ("vault", &["error", "ids", "env", "control", "direct", "engine::records"]),
     (
         "agent",
         &[
-            "error", "ids", "env", "control", "durable", "node", "guard", "vault", "backup",
-            "restore", "replica",
+            "error", "ids", "env", "control", "durable", "node", "rooted", "guard", "vault",
+            "backup", "restore", "replica",
         ],
     ),
     ("archive", &["error", "ids", "env", "control", "direct", "durable", "vault"]),
-    ("backup", &["error", "ids", "env", "control", "node", "guard", "engine", "vault"]),
-    ("replica", &["error", "ids", "env", "engine::records"]),
+    ("backup", &["error", "ids", "env", "control", "node", "rooted", "guard", "engine", "vault"]),
+    ("replica", &["error", "ids", "env", "rooted", "engine::records"]),
     (
         "reunite",
         &[
@@ -48,8 +49,8 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "restore",
         &[
-            "error", "ids", "env", "control", "direct", "durable", "node", "guard", "engine",
-            "vault",
+            "error", "ids", "env", "control", "direct", "durable", "node", "rooted", "guard",
+            "engine", "vault",
         ],
     ),
 ];

@@ -49,6 +49,19 @@ fn super_is_followed_to_where_it_leads() {
 }
 
 #[test]
+fn a_node_directory_is_not_reached_by_paths() {
+    let lines = |path: &str, text: &str| -> Vec<usize> {
+        reach::check(&Tree::of(&[(path, text)])).iter().map(|problem| problem.line).collect()
+    };
+    let text = "//! Reads.\n\nfn f(p: &Path) {\n    std::fs::read(p);\n    File::open(p);\n}\n";
+    assert_eq!(lines("crates/highwater/src/restore/stage.rs", text), [4, 5]);
+    assert_eq!(lines("crates/highwater/src/node.rs", text), [4, 5]);
+    assert_eq!(lines("crates/highwater/src/vault/local.rs", text), [0; 0]);
+    assert_eq!(lines("crates/highwater/src/engine/process.rs", text), [0; 0]);
+    assert_eq!(lines("crates/highwater/src/guard/latch/tests.rs", text), [0; 0]);
+}
+
+#[test]
 fn test_code_may_look_up() {
     let tests = "#[cfg(test)]\nmod tests {\n    use crate::backup;\n}\n";
     assert_eq!(arrows(VAULT, tests), [0; 0]);

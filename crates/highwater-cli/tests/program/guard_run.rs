@@ -200,3 +200,34 @@ fn the_units_of_the_operations_manual_are_understood_by_systemd() {
         assert!(verify.status.success() && ours.is_empty(), "{said}");
     }
 }
+
+/// The packaged units too; the one that recovers is named by a node directory.
+#[test]
+fn the_packaged_units_are_understood_by_systemd() {
+    if !is_there("systemd-analyze") {
+        return;
+    }
+    let scene = Scene::new();
+    let packaged = concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging/systemd");
+    let mut units = Vec::new();
+    for entry in fs::read_dir(packaged).unwrap() {
+        let path = entry.unwrap().path();
+        let unit = fs::read_to_string(&path).unwrap().replace("/usr/local/bin/highwater", PROGRAM);
+        // Neither a user of that name nor the manual's pages are on this machine.
+        let unit = unit.replace("User=node\n", "User=daemon\n");
+        let unit: Vec<&str> =
+            unit.lines().filter(|line| !line.starts_with("Documentation=")).collect();
+        let unit = unit.join("\n") + "\n";
+        let name = path.file_name().unwrap().to_str().unwrap().replace("@.", "@var-lib-node.");
+        fs::write(scene.path(&name), unit).unwrap();
+        units.push(name);
+    }
+    assert!(units.iter().any(|name| name == "highwater-recover@var-lib-node.service"));
+    for name in units {
+        let verify = Command::new("systemd-analyze").arg("verify").arg(scene.path(&name)).output();
+        let verify = verify.unwrap();
+        let said = String::from_utf8_lossy(&verify.stderr).into_owned();
+        let ours: Vec<&str> = said.lines().filter(|line| line.contains("highwater")).collect();
+        assert!(verify.status.success() && ours.is_empty(), "{name}: {said}");
+    }
+}

@@ -75,8 +75,9 @@ impl FileSet {
     ) -> Result<FileSet> {
         let mut set =
             FileSet { entries: Vec::new(), sources: Vec::new(), stability, env: env.clone() };
+        let mut near = None;
         for listed in listed {
-            let found = metadata::look(&listed.source).map_err(|source| {
+            let found = look_near(&mut near, &listed.source).map_err(|source| {
                 vanished_or(&listed.path, &source)
                     .unwrap_or_else(|| Error::io("can't look at it", source).entry(name(&listed)))
             })?;
@@ -190,6 +191,22 @@ impl FileSet {
         self.sources.push(Source { path: listed.source, stamp: found.stamp, pinned });
         Ok(())
     }
+}
+
+/// Looks at a file by the hold of its directory, which most often is that of the one before.
+fn look_near(near: &mut Option<RootedPath>, place: &RootedPath) -> std::io::Result<Found> {
+    let above = place.above();
+    let dir = match near.take().filter(|near| near.path() == above.path()) {
+        Some(dir) => dir,
+        None => above.enter()?,
+    };
+    let found = if place.name().is_empty() {
+        metadata::look(place)
+    } else {
+        metadata::look(&dir.join(place.name()))
+    };
+    *near = Some(dir);
+    found
 }
 
 fn name(listed: &Listed) -> String {

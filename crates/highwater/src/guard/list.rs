@@ -115,10 +115,13 @@ pub fn list(dir: &Path) -> Result<Vec<Held>> {
 
 /// Where there is no directory, nothing says that a node may start.
 pub(super) fn must_be_there(dir: &Path) -> Result<()> {
-    if dir.is_dir() {
-        return Ok(());
+    match RootedPath::open(dir) {
+        Ok(_) => Ok(()),
+        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Input) => {
+            Err(Error::not_found(format!("there is no directory {}", dir.display())))
+        }
+        Err(error) => Err(error),
     }
-    Err(Error::not_found(format!("there is no directory {}", dir.display())))
 }
 
 /// Waits until nothing in `dir` is quarantined or withheld.

@@ -250,7 +250,7 @@ fn entry_points(parts: &[&PartRecord]) -> Vec<RelPath> {
 }
 
 pub(super) fn refuse_users(target: &Path) -> Result<()> {
-    if !target.exists() {
+    if durable::stat(target)?.is_none() {
         return Ok(());
     }
     match engine::users(target)?.first() {
@@ -275,6 +275,10 @@ pub(super) fn test(
     let dir = scratch.join(format!(".highwater-test-{}", RestoreId::random(&control.env)?));
     durable::make_dir(&dir)?;
     let held = RootedPath::open(&dir)?;
+    if held.owner()?.is_foreign() {
+        return Err(Error::conflict(format!("{held} was replaced while it was made"))
+            .hint("choose a scratch directory that nobody else may write"));
+    }
     let tested = stage_and_check(vault, &manifest, &held, control);
     remove_tree(&dir)?;
     let passed = match &tested {

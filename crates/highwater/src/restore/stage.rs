@@ -12,7 +12,7 @@ use crate::durable;
 use crate::engine::{EntryType, Metadata};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{RelPath, decode};
-use crate::rooted::{Owner, RootedPath};
+use crate::rooted::{Neighbours, Owner, RootedPath};
 use crate::vault::manifest::{EntryRecord, PartRecord};
 use crate::vault::{Manifest, Vault};
 
@@ -120,8 +120,11 @@ impl<'a> Stage<'a> {
     /// was left out.
     pub(super) fn describe(&self, root: &Metadata, parts: &[&PartRecord]) -> Result<Vec<String>> {
         let mut told = Told::default();
+        let mut near = Neighbours::new(self.dir);
         for entry in sorted(parts).into_values().rev() {
-            let place = self.dir.at(&entry.path);
+            let place = near.at(&entry.path).map_err(|error| {
+                Error::io("looking for a restored file", error).entry(entry.path.to_string())
+            })?;
             match entry.kind {
                 EntryType::File | EntryType::Dir | EntryType::Symlink { .. } => {
                     self.apply(

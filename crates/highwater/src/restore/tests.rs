@@ -174,7 +174,7 @@ impl Bench {
         let mut place = locate(&self.target()).unwrap();
         if self.case.exchange == Exchange::Entries {
             place.exchange = Exchange::Entries;
-            place.work = self.target().join(".highwater/restore");
+            place.work = place.target.join(".highwater").join("restore");
             place.staging = place.work.join("staging");
             place.keep = place.keep.map(|_| place.work.join("kept"));
         }
@@ -227,7 +227,7 @@ impl Bench {
 
 fn restore(place: &Place, who: &str, control: &Control) -> Result<Option<PathBuf>> {
     let work = begin(place, &control.env)?;
-    make_node(&work.staging(), who);
+    make_node(&work.staging().path(), who);
     work.commit(&[RelPath::from_bytes(b"store/CURRENT")?], control)
 }
 
@@ -396,7 +396,7 @@ fn nothing_is_exchanged_while_the_node_runs() {
         let (restore, snapshot) = (RestoreId::from_bytes(RESTORE), SnapshotId::from_bytes([2; 16]));
         let env = Env::system();
         let work = Work::begin_asking(&place, restore, snapshot, &env, somebody).unwrap();
-        make_node(&work.staging(), "new");
+        make_node(&work.staging().path(), "new");
         let error = work.commit(&[], &control()).unwrap_err();
         assert_eq!(error.kind(), Kind::Conflict);
         assert!(error.message().contains("4711 (noded)"), "{error}");
@@ -451,7 +451,7 @@ fn an_abandoned_restore_leaves_nothing() {
     for case in CASES {
         let bench = Bench::new(case);
         let work = begin(&bench.place(), &Env::system()).unwrap();
-        make_node(&work.staging(), "new");
+        make_node(&work.staging().path(), "new");
         work.abandon().unwrap();
         bench.assert_holds(case.before, "abandoned");
         bench.assert_tidy(None);
@@ -462,7 +462,7 @@ fn an_abandoned_restore_leaves_nothing() {
 fn an_empty_target_that_fills_meanwhile_is_left_alone() {
     let bench = Bench::new(CASES[1]);
     let work = begin(&bench.place(), &Env::system()).unwrap();
-    make_node(&work.staging(), "new");
+    make_node(&work.staging().path(), "new");
     make_node(&bench.target(), "other");
     assert_eq!(work.commit(&[], &control()).unwrap_err().kind(), Kind::Conflict);
     bench.assert_holds("other", "refused");
@@ -475,7 +475,7 @@ fn links_in_the_path_are_resolved() {
     let link = bench.home.path().join("link");
     symlink(bench.target(), &link).unwrap();
     let place = locate(&link).unwrap();
-    assert_eq!(place.target, bench.target());
+    assert_eq!(place.target.path(), bench.target());
     restore(&place, "new", &control()).unwrap();
     assert!(link.symlink_metadata().unwrap().is_symlink());
     bench.assert_holds("new", "restored through a link");
@@ -501,7 +501,7 @@ fn what_can_be_no_node_directory_is_refused() {
 #[test]
 fn a_work_directory_that_others_may_write_is_refused() {
     let bench = Bench::new(CASES[2]);
-    let work = bench.place().work;
+    let work = bench.place().work.path();
     fs::create_dir(&work).unwrap();
     fs::set_permissions(&work, Permissions::from_mode(0o777)).unwrap();
     assert_eq!(bench.restore("new", &control()).unwrap_err().kind(), Kind::Denied);
@@ -518,7 +518,7 @@ fn locating_changes_nothing() {
     let before = tree(bench.home.path());
     let place = locate(&bench.target()).unwrap();
     assert_eq!(place.exchange, Exchange::Whole);
-    assert_eq!(place.keep, Some(place.work.join("kept")));
+    assert_eq!(place.keep.map(|keep| keep.path()), Some(place.work.join("kept").path()));
     assert_eq!(tree(bench.home.path()), before);
 }
 
@@ -539,13 +539,13 @@ fn what_a_failing_start_of_the_node_leaves_goes_out() {
 fn a_journal_of_another_format_is_left_to_its_program() {
     let bench = Bench::new(CASES[2]);
     drop(begin(&bench.place(), &Env::system()).unwrap());
-    let path = bench.place().work.join("journal.json");
+    let path = bench.place().work.join("journal.json").path();
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replace("\"format\": 1", "\"format\": 2")).unwrap();
     assert_eq!(bench.recover(&control()).unwrap_err().kind(), Kind::Input);
     fs::write(&path, "{").unwrap();
     assert_eq!(bench.recover(&control()).unwrap_err().kind(), Kind::Corrupt);
-    assert!(bench.place().work.join("staging").exists());
+    assert!(bench.place().work.join("staging").path().exists());
 }
 
 #[test]

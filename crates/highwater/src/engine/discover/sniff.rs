@@ -82,11 +82,16 @@ pub(super) fn databases(tree: &Tree) -> Result<Vec<FoundPart>> {
 /// The database that a path is, looked at from outside a node directory (a link's target).
 pub(super) fn database_at(path: &Path) -> Result<Option<EngineKind>> {
     let place = RootedPath::of(path)?;
-    if !durable::stat(&place)?.is_some_and(|found| durable::is_dir(&found)) {
+    let Some(found) = durable::stat(&place)? else { return Ok(None) };
+    if durable::is_file(&found) {
         return Ok(match head(&place)? {
             Head::Database(engine) => Some(engine),
             _ => None,
         });
+    }
+    // To open a device may do anything.
+    if !durable::is_dir(&found) {
+        return Ok(None);
     }
     Ok(directory_engine(&durable::names(&place)?.into_iter().collect()))
 }

@@ -235,7 +235,9 @@ fn a_file_that_this_process_holds_locked_is_not_read() {
     let error = content(&mut captured, "node.lock").unwrap_err();
     assert_eq!((error.kind(), error.entry_name()), (crate::Kind::Conflict, Some("node.lock")));
     drop(captured);
-    assert!(process::holds_record_lock(metadata::stamp(&path).unwrap().id.1));
+    assert!(process::holds_record_lock(
+        metadata::stamp(&RootedPath::of(&path).unwrap()).unwrap().id.1
+    ));
     drop(ours);
     assert_eq!(content(&mut take(dir.path()), "node.lock").unwrap(), b"12345");
 }

@@ -1,10 +1,16 @@
+use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
 use super::*;
 use crate::engine::conformance::tests::Holder;
 use crate::engine::{CaptureOptions, Captured, Depth, DiscoverOptions, Layout, capture, discover};
+
+fn held(path: &Path) -> RootedPath {
+    RootedPath::open(path).unwrap()
+}
 
 fn look(node: &Path) -> Layout {
     discover(node, &DiscoverOptions::default()).unwrap()
@@ -134,12 +140,12 @@ fn a_table_that_is_missing_is_named() {
     let db = dir.path().join("store");
     ldb(&db, &["--create_if_missing", "put", "key", "value"]);
     ldb(&db, &["compact"]);
-    let (name, path) = regular_files(&db)
+    let (name, path) = regular_files(&held(&db))
         .unwrap()
         .into_iter()
         .find(|(name, _)| matches!(FileName::of(name), Some(FileName::Table(_))))
         .unwrap();
-    fs::remove_file(path).unwrap();
+    fs::remove_file(path.path()).unwrap();
     let refusals = look(dir.path()).refusals;
     assert_eq!(refusals[0].entry, format!("store/{}", name.to_str().unwrap()));
     assert_eq!(refusals[0].kind, Kind::Input);
@@ -197,22 +203,26 @@ fn leftovers_are_collected_unless_a_capture_uses_them() {
     let env = Env::system();
     let stale = dir.path().join(".highwater-checkpoint-0123");
     fs::create_dir_all(stale.join("checkpoint")).unwrap();
-    let used =
-        Scratch::create(&scratch_parent(dir.path(), &root), CHECKPOINT_PREFIX, &env).unwrap();
+    let used = Scratch::create(&scratch_parent(&held(dir.path()), &root), CHECKPOINT_PREFIX, &env)
+        .unwrap();
     assert!(!stale.exists());
     let second =
-        Scratch::create(&scratch_parent(dir.path(), &root), CHECKPOINT_PREFIX, &env).unwrap();
-    assert!(used.path().exists() && second.path().exists());
-    let mode = fs::metadata(used.path()).unwrap().permissions().mode() & 0o7777;
+        Scratch::create(&scratch_parent(&held(dir.path()), &root), CHECKPOINT_PREFIX, &env)
+            .unwrap();
+    assert!(used.path().path().exists() && second.path().path().exists());
+    let mode = fs::metadata(used.path().path()).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode, 0o700);
     used.remove().unwrap();
-    let path = second.path().to_path_buf();
+    let path = second.path().path();
     drop(second);
     assert!(!path.exists());
-    let inside =
-        Scratch::create(&scratch_parent(dir.path(), &RelPath::root()), CHECKPOINT_PREFIX, &env)
-            .unwrap();
-    assert!(inside.path().starts_with(dir.path().join(".highwater")));
+    let inside = Scratch::create(
+        &scratch_parent(&held(dir.path()), &RelPath::root()),
+        CHECKPOINT_PREFIX,
+        &env,
+    )
+    .unwrap();
+    assert!(inside.path().path().starts_with(dir.path().join(".highwater")));
 }
 
 #[cfg(feature = "rocksdb")]
@@ -276,9 +286,9 @@ mod real {
 
     /// Flips a byte of a table or blob file, and puts it back.
     fn damage(copy: &Path, kind: &str) {
-        let files = regular_files(&copy.join("store")).unwrap();
+        let files = regular_files(&held(&copy.join("store"))).unwrap();
         let ends = |path: &PathBuf| path.extension().is_some_and(|extension| extension == kind);
-        let path = files.into_iter().map(|(_, path)| path).find(ends).unwrap();
+        let path = files.into_iter().map(|(_, path)| path.path()).find(ends).unwrap();
         let good = fs::read(&path).unwrap();
         let mut bad = good.clone();
         bad[40] ^= 1;
@@ -406,7 +416,7 @@ mod real {
         drop(db);
         assert_eq!(check_both(dir.path()), Vec::<String>::new());
         let store = dir.path().join("store");
-        let opened = open::open(&store, &version::read(&store).unwrap()).unwrap();
+        let opened = open::open(&store, &version::read(&held(&store)).unwrap()).unwrap();
         assert_eq!(open::rows(&opened, "default").unwrap(), 2);
         drop(opened);
 
@@ -439,7 +449,7 @@ mod real {
             let known = entries.filter(|entry| entry.identity.is_some());
             known.map(|entry| entry.path.to_string()).collect()
         };
-        let tables: Vec<_> = regular_files(&dir.path().join("store"))
+        let tables: Vec<_> = regular_files(&held(&dir.path().join("store")))
             .unwrap()
             .into_iter()
             .filter(|(name, _)| matches!(FileName::of(name), Some(FileName::Table(_))))

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::guard::{self, Cause, GuardKind, HeldState, Latch, Which, hold};
+use crate::rooted::RootedPath;
 
 /// The entry points of a node of these tests, but for the one that only one side has.
 const POINTS: [&str; 4] = ["CURRENT", "store/CURRENT", "wallet.sqlite", "wallet.sqlite-wal"];
@@ -12,6 +13,10 @@ fn latch() -> Latch {
     Latch::new(GuardKind::Databases, node, Cause::Restore, Time::from_nanos(0))
 }
 
+fn held(path: &Path) -> RootedPath {
+    RootedPath::open(path).unwrap()
+}
+
 fn named() -> [RelPath; 1] {
     [RelPath::from_bytes(b"store/CURRENT").unwrap()]
 }
@@ -19,7 +24,7 @@ fn named() -> [RelPath; 1] {
 /// Restores the new node with all its databases withheld.
 fn restore_withheld(place: &Place, control: &Control) -> Result<()> {
     let work = begin(place, &Env::system())?;
-    make_node(&work.staging(), "new");
+    make_node(&work.staging().path(), "new");
     hold::withhold(&work.staging(), latch(), &named(), &Env::system()).unwrap();
     work.commit(&named(), control).map(drop)
 }
@@ -122,7 +127,7 @@ fn what_is_still_withheld_can_be_rolled_back() {
                 assert_eq!(bench.rollback(&control()).unwrap(), Outcome::Old);
             }
             bench.assert_holds("old", "nothing has run meanwhile");
-            let kept = bench.place().work.join("kept");
+            let kept = bench.place().work.join("kept").path();
             bench.assert_withheld(&kept, "new");
             assert_eq!(bench.rollback(&control()).unwrap(), Outcome::New);
             bench.assert_withheld(&bench.target(), "new");
@@ -166,7 +171,7 @@ fn what_another_hand_put_in_the_place_of_a_note_is_not_lost() {
     let dir = scratch();
     make_node(dir.path(), "new");
     let env = Env::system();
-    assert_eq!(hold::withhold(dir.path(), latch(), &[], &env).unwrap(), 4);
+    assert_eq!(hold::withhold(&held(dir.path()), latch(), &[], &env).unwrap(), 4);
     let release = || guard::release(dir.path(), &Which::All, "why", "me", &control());
     let wallet = dir.path().join("wallet.sqlite");
     durable::remove_tree(&wallet).unwrap();
@@ -186,7 +191,7 @@ fn a_directory_keeps_its_times_while_its_entry_point_waits() {
     make_node(dir.path(), "new");
     let modified = || dir.path().join("store").metadata().unwrap().modified().unwrap();
     let before = modified();
-    hold::withhold(dir.path(), latch(), &[], &Env::system()).unwrap();
+    hold::withhold(&held(dir.path()), latch(), &[], &Env::system()).unwrap();
     guard::release(dir.path(), &Which::All, "why", "me", &control()).unwrap();
     assert_eq!(modified(), before);
 }

@@ -5,6 +5,7 @@ use std::fs;
 use super::child::{Peer, count_elsewhere};
 use super::*;
 use crate::engine::sqlite::image::Image;
+use crate::rooted::RootedPath;
 
 #[test]
 fn header_is_recognised() {
@@ -77,7 +78,10 @@ fn a_private_copy_serves_where_pages_are_not_handed_out() {
         let writer = node.database("db", mode, page);
         fill(&writer, 2000, 700);
         let env = Env::system();
-        let mut sources = vec![Source::open(node.dir.path(), &found("db".as_ref())).unwrap()];
+        let mut sources = vec![
+            Source::open(&RootedPath::open(node.dir.path()).unwrap(), &found("db".as_ref()))
+                .unwrap(),
+        ];
         assert_eq!(barrier::begin(&mut sources, &env).unwrap(), Barrier::Single);
         let options = CaptureOptions::default();
         let mut image = Image::new(sources.remove(0), &options, &env).unwrap();
