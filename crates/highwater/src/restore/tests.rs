@@ -21,6 +21,7 @@ use crate::engine::User;
 use crate::env::{Env, FaultPoint, Faults};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{RelPath, RestoreId, SnapshotId, Time};
+use crate::rooted::RootedPath;
 
 const SQLITE: &[u8] = b"SQLite format 3\0";
 const RESTORE: [u8; 16] = [7; 16];
@@ -228,7 +229,8 @@ impl Bench {
 fn restore(place: &Place, who: &str, control: &Control) -> Result<Option<PathBuf>> {
     let work = begin(place, &control.env)?;
     make_node(&work.staging().path(), who);
-    work.commit(&[RelPath::from_bytes(b"store/CURRENT")?], control)
+    let kept = work.commit(&[RelPath::from_bytes(b"store/CURRENT")?], control)?;
+    Ok(kept.map(|kept| kept.path()))
 }
 
 fn begin(place: &Place, env: &Env) -> Result<Work> {
@@ -608,7 +610,8 @@ fn sqlite_neither_opens_nor_creates_what_is_withheld() {
         withheld.push(suffix);
         let withheld = PathBuf::from(withheld);
         durable::remove_file(&withheld).unwrap();
-        crate::guard::points::make_placeholder(&withheld, "").unwrap();
+        crate::guard::points::make_placeholder(&RootedPath::of(&withheld).unwrap(), "", None)
+            .unwrap();
         let opened = rusqlite::Connection::open(&main).and_then(|node| {
             node.execute_batch("create table if not exists t (x); insert into t values (2)")
         });
@@ -627,7 +630,7 @@ fn rocksdb_neither_opens_nor_creates_what_is_withheld() {
     let current = home.path().join("CURRENT");
     let text = fs::read(&current).unwrap();
     fs::remove_file(&current).unwrap();
-    crate::guard::points::make_placeholder(&current, "").unwrap();
+    crate::guard::points::make_placeholder(&RootedPath::of(&current).unwrap(), "", None).unwrap();
     assert!(rust_rocksdb::DB::open(&options, home.path()).is_err());
     assert!(current.is_dir());
     durable::remove_tree(&current).unwrap();

@@ -153,7 +153,7 @@ fn every_kind_of_entry_is_recorded() {
         rustix::fs::CWD,
         path("fifo"),
         rustix::fs::FileType::Fifo,
-        Mode::from_raw_mode(0o600),
+        rustix::fs::Mode::from_raw_mode(0o600),
         0,
     )
     .unwrap();

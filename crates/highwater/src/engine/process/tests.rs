@@ -3,6 +3,7 @@ use std::path::Path;
 
 use super::{holds_record_lock, is_own, own_files, users};
 use crate::engine::conformance::tests::Holder;
+use crate::rooted::RootedPath;
 
 fn file(dir: &Path, name: &str) -> std::path::PathBuf {
     let path = dir.join(name);
@@ -42,18 +43,22 @@ fn a_removed_file_that_is_open_is_in_use() {
     assert_eq!(found.iter().map(|user| user.file.to_string()).collect::<Vec<_>>(), ["gone"]);
 }
 
+fn place(path: &Path) -> RootedPath {
+    RootedPath::of(path).unwrap()
+}
+
 #[test]
 fn our_own_files_are_known_by_inode() {
     let dir = tempfile::tempdir().unwrap();
     let path = file(dir.path(), "ours");
-    assert!(!is_own(&path).unwrap());
+    assert!(!is_own(&place(&path)).unwrap());
     let open = fs::File::open(&path).unwrap();
     fs::hard_link(&path, dir.path().join("other name")).unwrap();
-    assert!(is_own(&dir.path().join("other name")).unwrap());
+    assert!(is_own(&place(&dir.path().join("other name"))).unwrap());
     assert!(!own_files().unwrap().is_empty());
     drop(open);
-    assert!(!is_own(&path).unwrap());
-    assert!(!is_own(&dir.path().join("missing")).unwrap());
+    assert!(!is_own(&place(&path)).unwrap());
+    assert!(!is_own(&place(&dir.path().join("missing"))).unwrap());
 }
 
 #[test]

@@ -92,7 +92,7 @@ impl Node {
     ) -> Result<(Vec<Box<dyn PartCapture>>, Barrier)> {
         let parts: Vec<FoundPart> = names.iter().map(|name| found(Path::new(name))).collect();
         let parts: Vec<&FoundPart> = parts.iter().collect();
-        begin_all(self.dir.path(), &parts, options, env)
+        begin_all(&RootedPath::open(self.dir.path())?, &parts, options, env)
     }
 
     fn begin(&self, name: &str, env: &Env) -> Box<dyn PartCapture> {
@@ -164,8 +164,12 @@ fn rows(connection: &Connection) -> Vec<(i64, Vec<u8>)> {
     rows.collect::<rusqlite::Result<_>>().unwrap()
 }
 
+fn check_file(path: &Path, depth: Depth) -> Result<Checked> {
+    check_here(&RootedPath::of(path)?, depth)
+}
+
 fn assert_sound(path: &Path) {
-    let checked: Checked = check(path, Depth::Full).unwrap();
+    let checked = check_file(path, Depth::Full).unwrap();
     assert_eq!(checked.warnings, Vec::<String>::new());
 }
 

@@ -3,7 +3,6 @@
 
 use super::*;
 use crate::guard::{self, Cause, GuardKind, HeldState, Latch, Which, hold};
-use crate::rooted::RootedPath;
 
 /// The entry points of a node of these tests, but for the one that only one side has.
 const POINTS: [&str; 4] = ["CURRENT", "store/CURRENT", "wallet.sqlite", "wallet.sqlite-wal"];

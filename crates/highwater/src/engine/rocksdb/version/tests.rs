@@ -1,5 +1,7 @@
 use std::fs;
 
+use std::path::Path;
+
 use super::*;
 use crate::Kind;
 
@@ -96,12 +98,16 @@ fn records_cross_blocks() {
     assert!(parse("MANIFEST-000001", &[record(1, &table(9)), record(3, middle)].concat()).is_err());
 }
 
+fn held(path: &Path) -> RootedPath {
+    RootedPath::open(path).unwrap()
+}
+
 #[test]
 fn one_that_is_missing_is_not_found() {
     let dir = tempfile::tempdir().unwrap();
-    assert_eq!(read(dir.path()).unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(read(&held(dir.path())).unwrap_err().kind(), Kind::NotFound);
     fs::write(dir.path().join("CURRENT"), "MANIFEST-000001\n").unwrap();
-    assert_eq!(read(dir.path()).unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(read(&held(dir.path())).unwrap_err().kind(), Kind::NotFound);
 }
 
 #[cfg(feature = "rocksdb")]
@@ -133,7 +139,7 @@ mod real {
     }
 
     fn assert_as_the_engine_says(db: &DB, path: &Path) {
-        let version = read(path).unwrap();
+        let version = read(&held(path)).unwrap();
         let mut expected: Vec<(String, u64)> = db
             .live_files()
             .unwrap()
@@ -192,14 +198,14 @@ mod real {
         let names = |version: &Version| -> Vec<String> {
             version.families.values().map(|family| family.name.clone()).collect()
         };
-        assert_eq!(names(&read(&path).unwrap()), ["default", "peers"]);
+        assert_eq!(names(&read(&held(&path)).unwrap()), ["default", "peers"]);
         let sequence = db.latest_sequence_number();
         drop(db);
 
         // Reopened, so that what is obsolete is gone and the rest is all live.
         let db = open(&path, &["default", "peers"]);
         assert_as_the_engine_says(&db, &path);
-        let version = read(&path).unwrap();
+        let version = read(&held(&path)).unwrap();
         assert_eq!(version.blobs(), blobs_on_disk(&path));
         assert!(!version.blobs().is_empty());
         assert_eq!(version.families[&0].comparator.as_deref(), Some("leveldb.BytewiseComparator"));
@@ -214,7 +220,7 @@ mod real {
         db.put("key", "value").unwrap();
         db.flush().unwrap();
         drop(db);
-        let name = read(&path).unwrap().manifest;
+        let name = read(&held(&path)).unwrap().manifest;
         let bytes = fs::read(path.join(&name)).unwrap();
         for end in 0..=bytes.len() {
             let found = parse(&name, &bytes[..end]);

@@ -289,8 +289,13 @@ fn names_may_be_any_bytes() {
         .execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE rows(id INTEGER, body BLOB)")
         .unwrap();
     let part = found(Path::new(name));
-    let (mut captures, _) =
-        begin_all(node.dir.path(), &[&part], &CaptureOptions::default(), &Env::system()).unwrap();
+    let (mut captures, _) = begin_all(
+        &RootedPath::open(node.dir.path()).unwrap(),
+        &[&part],
+        &CaptureOptions::default(),
+        &Env::system(),
+    )
+    .unwrap();
     let dir = tempfile::tempdir().unwrap();
     let image = dir.path().join(name);
     save_at(captures.remove(0), &image, || {}).unwrap();
@@ -311,7 +316,7 @@ fn a_check_leaves_everything_as_it_is() {
     let (dir, image) = restored("CREATE VIRTUAL TABLE words USING fts5(word)");
     let before = fs::read(&image).unwrap();
     for depth in [Depth::Open, Depth::Full] {
-        assert_eq!(check(&image, depth).unwrap().warnings, Vec::<String>::new());
+        assert_eq!(check_file(&image, depth).unwrap().warnings, Vec::<String>::new());
     }
     assert!(before == fs::read(&image).unwrap());
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
@@ -321,7 +326,7 @@ fn a_check_leaves_everything_as_it_is() {
 fn a_check_finds_what_is_wrong() {
     let (_dir, image) = restored("");
     let whole = fs::read(&image).unwrap();
-    let kind = |depth| check(&image, depth).err().map(|error| error.kind());
+    let kind = |depth| check_file(&image, depth).err().map(|error| error.kind());
 
     fs::write(&image, &whole[..whole.len() - 4096]).unwrap();
     assert_eq!(kind(Depth::Open), Some(Kind::Corrupt));
@@ -347,8 +352,8 @@ fn what_only_the_node_knows_is_a_warning() {
          PRAGMA writable_schema = ON;
          UPDATE sqlite_schema SET sql = replace(sql, 'NOCASE', 'NODEWISE');",
     );
-    assert_eq!(check(&image, Depth::Open).unwrap().warnings, Vec::<String>::new());
-    let warnings = check(&image, Depth::Full).unwrap().warnings;
+    assert_eq!(check_file(&image, Depth::Open).unwrap().warnings, Vec::<String>::new());
+    let warnings = check_file(&image, Depth::Full).unwrap().warnings;
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("`names`"), "{warnings:?}");
 }
@@ -367,7 +372,7 @@ fn a_log_beside_a_restored_database_is_applied_to_a_copy() {
     fs::set_permissions(&image, std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
     let before = (fs::read(&image).unwrap(), fs::read(&log).unwrap());
     for depth in [Depth::Open, Depth::Full] {
-        assert_eq!(check(&image, depth).unwrap().warnings, Vec::<String>::new());
+        assert_eq!(check_file(&image, depth).unwrap().warnings, Vec::<String>::new());
     }
     assert!(before == (fs::read(&image).unwrap(), fs::read(&log).unwrap()));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
@@ -378,7 +383,7 @@ fn a_log_beside_a_restored_database_is_applied_to_a_copy() {
     damaged[10 * 4096..11 * 4096].fill(0x55);
     fs::write(&image, damaged).unwrap();
     fs::write(&log, [1; 100]).unwrap();
-    assert_eq!(check(&image, Depth::Full).unwrap_err().kind(), Kind::Corrupt);
+    assert_eq!(check_file(&image, Depth::Full).unwrap_err().kind(), Kind::Corrupt);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
 }
 
@@ -389,7 +394,7 @@ fn a_journal_of_several_databases_is_left_alone() {
     let magic = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
     fs::write(dir.path().join("image.sqlite-journal"), [&[1; 100][..], &magic].concat()).unwrap();
     for depth in [Depth::Open, Depth::Full] {
-        let warnings = check(&image, depth).unwrap().warnings;
+        let warnings = check_file(&image, depth).unwrap().warnings;
         assert!(warnings[0].contains("over several databases"), "{warnings:?}");
     }
 }
