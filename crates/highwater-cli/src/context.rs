@@ -7,7 +7,7 @@ use highwater::vault::{Actor, Selector, Vault};
 use highwater::{Env, Error, Result};
 
 use crate::cli::VaultArgs;
-use crate::helper;
+use crate::confined;
 use crate::keys::KeySource;
 use crate::progress::Progress;
 use crate::settings::Settings;
@@ -93,10 +93,10 @@ impl Context {
 
 #[cfg(feature = "fault-points")]
 fn environment() -> Result<Env> {
-    Ok(crate::faults::environment()?.with_helper(helper::command()?))
+    Ok(crate::faults::environment()?.with_helper(confined::command()?))
 }
 
 #[cfg(not(feature = "fault-points"))]
 fn environment() -> Result<Env> {
-    Ok(Env::system().with_helper(helper::command()?))
+    Ok(Env::system().with_helper(confined::command()?))
 }

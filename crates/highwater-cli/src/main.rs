@@ -6,6 +6,7 @@
 mod answer;
 mod cli;
 mod commands;
+mod confined;
 mod context;
 mod credentials;
 mod demo;
@@ -13,7 +14,6 @@ mod exit;
 #[cfg(feature = "fault-points")]
 mod faults;
 mod format;
-mod helper;
 mod keys;
 mod output;
 mod places;

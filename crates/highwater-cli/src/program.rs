@@ -11,7 +11,7 @@ use crate::answer::Answer;
 use crate::cli::{Cli, Command};
 use crate::context::Context;
 use crate::settings::{Environment, Settings};
-use crate::{commands, demo, exit, helper, output, supervisor};
+use crate::{commands, confined, demo, exit, output, supervisor};
 
 /// Runs the program; a panic is a bug, and says so with the documented exit code.
 pub(crate) fn main() -> ExitCode {
@@ -39,8 +39,8 @@ fn run(arguments: &[OsString]) -> Result<ExitCode> {
     if supervisor::is_asked_for(arguments) {
         return supervisor::run().map(|()| ExitCode::SUCCESS);
     }
-    if helper::is_asked_for(arguments) {
-        return helper::run().map(|()| ExitCode::SUCCESS);
+    if confined::is_asked_for(arguments) {
+        return confined::run().map(|()| ExitCode::SUCCESS);
     }
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,

@@ -27,15 +27,7 @@ pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Re
     }
     let place = locate(target)?;
     let shown = place.target.path();
-    let overlaps = |path: &PathBuf| {
-        let path = path.canonicalize();
-        path.is_ok_and(|path| path.starts_with(&shown) || shown.starts_with(&path))
-    };
-    if vault.location().paths().iter().any(overlaps) {
-        return Err(Error::input("vault and node directory lie in one another")
-            .entry(encode(shown.as_os_str().as_encoded_bytes()))
-            .hint("restore to another directory"));
-    }
+    refuse_overlap(vault, &shown)?;
     if place.keep.is_some() && !options.force {
         return Err(Error::conflict("the target exists and is not empty")
             .entry(encode(shown.as_os_str().as_encoded_bytes()))
@@ -90,6 +82,20 @@ pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Re
         original_gone: options.original_gone.clone(),
         hydrated: options.hydrated.clone(),
     })
+}
+
+/// Refuses a node directory inside the vault, and a vault inside the node directory.
+fn refuse_overlap(vault: &Vault, node: &Path) -> Result<()> {
+    let overlaps = |path: &PathBuf| {
+        let path = path.canonicalize();
+        path.is_ok_and(|path| path.starts_with(node) || node.starts_with(&path))
+    };
+    if vault.location().paths().iter().any(overlaps) {
+        return Err(Error::input("vault and node directory lie in one another")
+            .entry(encode(node.as_os_str().as_encoded_bytes()))
+            .hint("restore to another directory"));
+    }
+    Ok(())
 }
 
 /// One part of a node whose databases are withheld can't be exchanged alone: what waits would be left

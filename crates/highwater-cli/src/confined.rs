@@ -5,7 +5,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd as _;
 
-use highwater::engine::confined;
+use highwater::engine::confined::serve;
 use highwater::{Error, Result};
 
 /// The one argument that asks for it.
@@ -27,5 +27,5 @@ pub(crate) fn is_asked_for(arguments: &[OsString]) -> bool {
 pub(crate) fn run() -> Result<()> {
     let socket = std::io::stdout().as_fd().try_clone_to_owned();
     let socket = socket.map_err(|error| Error::io("taking the socket of a helper", error))?;
-    confined::serve(std::io::stdin().as_fd(), socket)
+    serve(std::io::stdin().as_fd(), socket)
 }
