@@ -100,7 +100,7 @@ pub(crate) fn look(place: &RootedPath) -> io::Result<Found> {
         uid: seen.stx_uid,
         gid: seen.stx_gid,
         mtime_ns: stamp.mtime_ns,
-        xattrs: place.by_proc_path(|path| xattrs(path))?,
+        xattrs: place.by_proc_path(xattrs)?,
     };
     let stored = seen.stx_blocks.saturating_mul(512);
     Ok(Found { kind, meta, stamp, stored, names: seen.stx_nlink })

@@ -359,9 +359,10 @@ fn take_away(dir: &RootedPath) -> Result<()> {
 /// Waits for whoever changes the latch; they write one small file. Who holds the lock for longer may
 /// be the node's owner, who wants us to wait.
 fn lock(dir: &RootedPath, env: &Env) -> Result<File> {
-    let wrong = |error| Error::io("locking the latch", error).entry(LOCK);
     let own = node::make_own_dir(dir)?;
-    let (file, made) = own.join(LOCK).open_lock().map_err(wrong)?;
+    let place = own.join(LOCK);
+    let wrong = |error: std::io::Error| durable::met(&place, "lock", error).entry(LOCK);
+    let (file, made) = place.open_lock().map_err(wrong)?;
     if made {
         dir.owner()?.take(&file).map_err(|error| wrong(error.into()))?;
     }
