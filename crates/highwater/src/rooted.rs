@@ -313,6 +313,16 @@ impl RootedPath {
         self.by_proc_path(|path| rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()))
     }
 
+    /// Takes away what a directory hands on to what is made in it (the default list of access of
+    /// `acl(5)`), which it may itself have got so from a directory of another user's.
+    pub(crate) fn disinherit(&self) -> rustix::io::Result<()> {
+        let list = OsStr::new("system.posix_acl_default");
+        match self.by_proc_path(|path| rustix::fs::lremovexattr(path, list)) {
+            Err(Errno::NODATA | Errno::NOTSUP) => Ok(()),
+            done => done,
+        }
+    }
+
     /// Hands a path that leads to this very entry, and through no link, to a call that takes no
     /// descriptor.
     pub(crate) fn by_proc_path<T>(

@@ -32,6 +32,9 @@ mod guard_run;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod hard_times;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
+mod hostile;
 mod interrupts;
 mod keys;
 mod kit;

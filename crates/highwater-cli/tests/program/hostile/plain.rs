@@ -1,0 +1,64 @@
+//! Where nobody attacks, root's work in another user's directory is what it is in one's own: everything
+//! comes back, and it is the owner's.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use super::ground::{Above, Ground, OWNER};
+use crate::node::{self, Age};
+use crate::tree;
+
+#[track_caller]
+fn assert_owners(dir: &Path) {
+    for path in tree::files(dir) {
+        if path
+            .components()
+            .any(|part| part.as_os_str().to_string_lossy().starts_with(".highwater"))
+        {
+            continue;
+        }
+        assert_eq!(path.symlink_metadata().unwrap().uid(), OWNER, "{}", path.display());
+    }
+}
+
+#[test]
+fn the_whole_circle_goes_on_working_in_another_users_directory() {
+    for above in [Above::Roots, Above::Owners] {
+        let Some(ground) = Ground::new(above) else { return };
+        ground.on_node(&["inspect"], &[]).ok();
+        let old = ground.scene.restored("latest");
+        let new = tree::read(&ground.node()).unwrap();
+        ground.on_node(&["restore", "latest"], &["--force"]).ok();
+        tree::assert_equal(&tree::read(&ground.node()).unwrap(), &old, "restored");
+        assert_owners(&ground.node());
+        ground.on_node(&["recover"], &[]).ok();
+        ground.on_node(&["rollback"], &[]).ok();
+        tree::assert_equal(&tree::read(&ground.node()).unwrap(), &new, "rolled back");
+        assert_owners(&ground.node());
+        ground.backup().ok();
+        ground.on_node(&["restore", "latest"], &["--force", "--part", node::LEDGER]).ok();
+        assert_owners(&ground.node());
+        let check = ["check", "--restore-test", "--read-data"];
+        assert_eq!(ground.scene.run(check).ok()["ok"], true);
+        let copy = ground.scene.path("copy");
+        tree::copy(&ground.node(), &copy);
+        assert_eq!(node::start(&copy), Ok(Age::New));
+        ground.assert_untouched("the circle");
+    }
+}
+
+#[test]
+fn a_quarantined_node_is_released_by_root_and_its_owner_starts_it() {
+    let Some(ground) = Ground::without_backup(Above::Roots) else { return };
+    ground.on_node(&["backup"], &["--node", "node", "--guarded"]).ok();
+    ground.on_node(&["restore", "latest"], &["--force"]).ok();
+    ground.on_node(&["guard", "list"], &[]).failed(10, "quarantined");
+    ground.on_node(&["run"], &["--timeout", "0", "--", "true"]).failed(10, "quarantined");
+    ground.on_node(&["guard", "release"], &["--all", "--reason", "a test"]).ok();
+    ground.on_node(&["guard", "list"], &[]).ok();
+    assert_owners(&ground.node());
+    ground.as_owner(
+        "cat $N/node.key $N/ledger.sqlite $N/store/CURRENT >/dev/null; echo 1 >> $N/store/CURRENT",
+    );
+    ground.assert_untouched("a release");
+}
