@@ -192,7 +192,8 @@ impl WorkDir {
             Err(error) => return Err(durable::met(place, "enter", error)),
         };
         refuse_foreign(&path)?;
-        path.disinherit().map_err(|error| durable::met(&path, "take the access list from", error))?;
+        path.disinherit()
+            .map_err(|error| durable::met(&path, "take the access list from", error))?;
         let name = path.join("lock");
         let wrong = |error: std::io::Error| durable::met(&name, "lock", error);
         let file = match name.open_lock() {

@@ -100,7 +100,8 @@ fn a_node_that_is_frozen_while_its_files_are_exchanged_costs_root_nothing() {
     ];
     let _busy = exchange(&ground, &pairs);
     // What is frozen is a process of the owner's that is not the one that exchanges.
-    let mut held: Command = ground.shell("echo 1; exec /usr/bin/tail -f $N/blob.bin 2>/dev/null");
+    let mut held: Command = ground
+        .shell("exec 3<$N/blob.bin; i=0; while :; do i=$((i + 1)); echo $i; sleep 0.05; done");
     held.stdin(std::process::Stdio::null());
     let said = ground.scene.path("said");
     let writer = Writer::of(held, said);
