@@ -62,6 +62,8 @@ mod serve;
 #[path = "../../../highwater/tests/servers/mod.rs"]
 mod servers;
 mod settings;
+mod shrunk;
+mod sickness;
 mod stores;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]

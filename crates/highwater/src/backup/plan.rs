@@ -91,6 +91,22 @@ pub(super) fn identify(
     }
 }
 
+/// Refuses a name that is new to the vault where it knows the node under another one: each name has an
+/// owner of its own, so that two machines would write one node's history side by side, and no fence
+/// would stop either.
+pub(super) fn refuse_second_name(
+    vault: &Vault,
+    node: &NodeName,
+    identity: &NodeFile,
+) -> Result<()> {
+    let Some(other) = vault.other_name(node, identity.uid)? else { return Ok(()) };
+    Err(Error::conflict(format!("the vault knows this node under the name {other}, not {node}"))
+        .entry(node.to_string())
+        .hint(format!(
+            "back it up with --node {other}: then the vault tells whether another machine owns it"
+        )))
+}
+
 /// Under an epoch of our own every snapshot is ours: one that this installation doesn't know is that
 /// of a clone.
 pub(super) fn refuse_copy(

@@ -10,13 +10,46 @@ use crate::rooted::RootedPath;
 use crate::vault::manifest::PartRecord;
 use crate::vault::{Level, Manifest, SnapshotInfo, Vault};
 
+use super::carry::users;
+use super::rollback::refuse_interrupted;
 use super::work::locate;
 use super::{RestoreOptions, RestorePlan};
 use super::{hold, stage};
 
+/// What becomes of something that the restore would be refused for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Obstacles {
+    /// There is no plan.
+    Refuse,
+    /// The plan tells it. Only such are looked for that may be gone until the restore is run.
+    Tell,
+}
+
+impl Obstacles {
+    /// Tells a refusal among the warnings, where that is asked for. A wrong call stays one.
+    fn meet(self, refused: Result<()>, warnings: &mut Vec<String>) -> Result<()> {
+        let obstacle = |error: &Error| matches!(error.kind(), Kind::Conflict | Kind::Quarantined);
+        match refused {
+            Err(error) if self == Obstacles::Tell && obstacle(&error) => {
+                let hint = error.hint_text().map(|hint| format!(" ({hint})")).unwrap_or_default();
+                warnings.push(format!("the restore would be refused: {error}{hint}"));
+                Ok(())
+            }
+            refused => refused,
+        }
+    }
+}
+
 /// Plans a restore of `target`; changes nothing.
-pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Result<RestorePlan> {
-    let SnapshotInfo { manifest, level } = vault.resolve(&options.selector)?;
+pub(super) fn plan(
+    vault: &Vault,
+    target: &Path,
+    options: &RestoreOptions,
+    obstacles: Obstacles,
+) -> Result<RestorePlan> {
+    let info = vault.resolve(&options.selector)?;
+    let shrunk = info.shrunk_warning();
+    let SnapshotInfo { manifest, level, .. } = info;
     let parts = chosen(&manifest, options.part.as_deref())?;
     parts
         .iter()
@@ -28,18 +61,22 @@ pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Re
     let place = locate(target)?;
     let shown = place.target.path();
     refuse_overlap(vault, &shown)?;
-    if place.keep.is_some() && !options.force {
-        return Err(Error::conflict("the target exists and is not empty")
-            .entry(encode(shown.as_os_str().as_encoded_bytes()))
-            .hint("with --force it is exchanged, and kept for `highwater rollback`"));
-    }
     let mut warnings = schema_warnings(&manifest, options.schema)?;
+    let met = &mut warnings;
+    if place.keep.is_some() && !options.force {
+        obstacles.meet(Err(not_empty(&shown)), met)?;
+    }
+    if obstacles == Obstacles::Tell {
+        obstacles.meet(refuse_interrupted(&shown), met)?;
+        users(&shown)?.into_iter().try_for_each(|user| obstacles.meet(Err(user), met))?;
+    }
     if level == Level::Failed {
         warnings
             .push("the snapshot failed a restore test: restore another one if you can".to_owned());
     }
+    warnings.extend(shrunk);
     if options.part.is_some() && place.keep.is_some() {
-        refuse_withheld(&place.target)?;
+        obstacles.meet(refuse_withheld(&place.target), &mut warnings)?;
     }
     let weighed = hold::weigh(vault, &manifest, &place.target, options.adapter.is_some())?;
     warnings.extend(weighed.marks_below.iter().cloned());
@@ -82,6 +119,12 @@ pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Re
         original_gone: options.original_gone.clone(),
         hydrated: options.hydrated.clone(),
     })
+}
+
+fn not_empty(target: &Path) -> Error {
+    Error::conflict("the target exists and is not empty")
+        .entry(encode(target.as_os_str().as_encoded_bytes()))
+        .hint("with --force it is exchanged, and kept for `highwater rollback`")
 }
 
 /// Refuses a node directory inside the vault, and a vault inside the node directory.
