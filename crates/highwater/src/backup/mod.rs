@@ -119,11 +119,7 @@ pub fn run(
     let parent = plan::parent(vault, &node)?;
     let recorded = vault.node_record(&node)?;
     let known = plan::Known::of(parent.as_ref(), recorded.as_ref());
-    let is_new = known.is_none();
-    let mut identity = plan::identify(layout.held(), &node, known, options.adopt, control)?;
-    if is_new {
-        plan::refuse_second_name(vault, &node, &identity)?;
-    }
+    let mut identity = plan::identify(vault, layout.held(), &node, known, options.adopt, control)?;
     identity.guard = options.guard.or(identity.guard);
     let record = vault.claim(&node, writer, actor, identity.uid)?;
     let epoch = record.epoch;

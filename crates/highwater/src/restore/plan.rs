@@ -21,7 +21,7 @@ use super::{hold, stage};
 pub(super) enum Obstacles {
     /// There is no plan.
     Refuse,
-    /// The plan tells it. Only such are looked for that may be gone until the restore is run.
+    /// The plan tells it.
     Tell,
 }
 
@@ -37,6 +37,15 @@ impl Obstacles {
             }
             refused => refused,
         }
+    }
+
+    /// Tells what only the restore itself looks for.
+    fn look(self, target: &Path, warnings: &mut Vec<String>) -> Result<()> {
+        if self == Obstacles::Refuse {
+            return Ok(());
+        }
+        self.meet(refuse_interrupted(target), warnings)?;
+        users(target)?.into_iter().try_for_each(|user| self.meet(Err(user), warnings))
     }
 }
 
@@ -62,14 +71,10 @@ pub(super) fn plan(
     let shown = place.target.path();
     refuse_overlap(vault, &shown)?;
     let mut warnings = schema_warnings(&manifest, options.schema)?;
-    let met = &mut warnings;
     if place.keep.is_some() && !options.force {
-        obstacles.meet(Err(not_empty(&shown)), met)?;
+        obstacles.meet(Err(not_empty(&shown)), &mut warnings)?;
     }
-    if obstacles == Obstacles::Tell {
-        obstacles.meet(refuse_interrupted(&shown), met)?;
-        users(&shown)?.into_iter().try_for_each(|user| obstacles.meet(Err(user), met))?;
-    }
+    obstacles.look(&shown, &mut warnings)?;
     if level == Level::Failed {
         warnings
             .push("the snapshot failed a restore test: restore another one if you can".to_owned());
@@ -88,14 +93,7 @@ pub(super) fn plan(
             encode(kept.path().as_os_str().as_encoded_bytes())
         ));
     }
-    let newest = vault.snapshot_names(Some(&manifest.node))?;
-    let younger =
-        newest.iter().filter(|name| (name.epoch, name.seq) > (manifest.epoch, manifest.seq));
-    match younger.count() {
-        0 => {}
-        1 => warnings.push("a newer snapshot of the node is in the vault".to_owned()),
-        count => warnings.push(format!("{count} newer snapshots of the node are in the vault")),
-    }
+    warnings.extend(newer_ones(vault, &manifest)?);
     let part = |part: &&PartRecord| (part.name.clone(), part.engine, part.files(), part.bytes());
     Ok(RestorePlan {
         snapshot: manifest.snapshot,
@@ -118,6 +116,17 @@ pub(super) fn plan(
         adapter: options.adapter.clone(),
         original_gone: options.original_gone.clone(),
         hydrated: options.hydrated.clone(),
+    })
+}
+
+/// That the vault has newer snapshots of the node, if it has.
+fn newer_ones(vault: &Vault, manifest: &Manifest) -> Result<Option<String>> {
+    let names = vault.snapshot_names(Some(&manifest.node))?;
+    let newer = names.iter().filter(|name| (name.epoch, name.seq) > (manifest.epoch, manifest.seq));
+    Ok(match newer.count() {
+        0 => None,
+        1 => Some("a newer snapshot of the node is in the vault".to_owned()),
+        count => Some(format!("{count} newer snapshots of the node are in the vault")),
     })
 }
 

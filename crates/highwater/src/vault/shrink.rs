@@ -20,6 +20,8 @@ use super::{Actor, Selector, SnapshotInfo, Vault};
 const ACKNOWLEDGED_MAX: usize = 64;
 /// A sentence names so many losses; documents name all.
 const NAMED_MAX: usize = 12;
+/// The part of the plain files; no database is called that.
+const PLAIN_FILES: &str = "files";
 /// What has this share of its bytes, or less, has shrunk.
 const SHARE: u64 = 2;
 
@@ -236,6 +238,9 @@ impl Loss {
         let purpose = if self.excluded { ", left out by a glob" } else { "" };
         match (&self.part, self.how) {
             (None, _) => format!("all in all {bytes} bytes are left of {bytes_before}"),
+            (Some(part), Shrunk::Missing) if part == PLAIN_FILES => {
+                format!("all plain files are missing ({bytes_before} bytes before)")
+            }
             (Some(part), Shrunk::Missing) => {
                 format!("`{part}` is missing ({bytes_before} bytes before{purpose})")
             }
