@@ -62,7 +62,9 @@ mod serve;
 #[path = "../../../highwater/tests/servers/mod.rs"]
 mod servers;
 mod settings;
+#[cfg(test)]
 mod shrunk;
+#[cfg(test)]
 mod sickness;
 mod stores;
 #[cfg(feature = "fault-points")]
