@@ -58,7 +58,7 @@ pub(crate) enum Command {
     Init(InitArgs),
     /// Back up a node directory while the node runs
     Backup(BackupArgs),
-    /// List the snapshots of a vault
+    /// List the snapshots of a vault; acknowledge that one lacks what an earlier one has
     Snapshots(SnapshotsArgs),
     /// Show one snapshot
     Show(ShowArgs),
@@ -69,8 +69,8 @@ pub(crate) enum Command {
     /// Hide snapshots that no rule keeps, or that are named; a later `prune` deletes them
     ///
     /// What no rule keeps goes. The newest snapshot of a node (by sequence, whatever a clock says),
-    /// the newest that failed no restore test and the newest that passed one are always kept. Named
-    /// snapshots go whatever they are.
+    /// the newest that failed no restore test and the newest that passed one are always kept; so is the last
+    /// one with what the newest lacks, until that is acknowledged. Named snapshots go whatever they are.
     Forget(ForgetArgs),
     /// Delete what was forgotten two days ago or longer, and packs that no snapshot needs
     Prune(PruneArgs),
@@ -98,7 +98,8 @@ pub(crate) enum Command {
     /// Make, show or open a recovery kit: what closes the channels when every backup is gone
     #[command(subcommand)]
     Kit(KitCommand),
-    /// Show the newest snapshot of each node; exit code 9 where one is too old
+    /// Show the newest snapshot of each node; exit code 9 where one is too old, or lacks what an earlier
+    /// one has
     Status(StatusArgs),
     /// Show what of a node directory is quarantined, and let it go on
     #[command(subcommand)]
@@ -254,12 +255,38 @@ pub(crate) struct BackupArgs {
 }
 
 #[derive(Args, Debug, Default)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct SnapshotsArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<SnapshotsCommand>,
     #[command(flatten)]
     pub(crate) vault: VaultArgs,
     /// One node alone [env: HIGHWATER_NODE]
     #[arg(long, value_name = "NAME")]
     pub(crate) node: Option<NodeName>,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum SnapshotsCommand {
+    /// Say that what a snapshot lacks is missing on purpose
+    ///
+    /// A snapshot that lacks a part of the one before, or has half of its bytes or fewer, makes `status`
+    /// exit with 9, and no policy forgets the one before, until somebody says that this is right.
+    Acknowledge(AcknowledgeArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AcknowledgeArgs {
+    /// An id, a unique prefix of one, or `latest`
+    pub(crate) snapshot: String,
+    #[command(flatten)]
+    pub(crate) vault: VaultArgs,
+    /// The node, where the vault has several [env: HIGHWATER_NODE]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<NodeName>,
+    /// Why; recorded in the vault
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) reason: String,
 }
 
 #[derive(Args, Debug)]
@@ -608,7 +635,7 @@ pub(crate) struct StatusArgs {
     /// One node alone [env: HIGHWATER_NODE]
     #[arg(long, value_name = "NAME")]
     pub(crate) node: Option<NodeName>,
-    /// Exit with 9 where a node's newest snapshot is older, as 26h
+    /// Exit with 9 where a node's newest snapshot is older, as 26h, or lies in the future
     #[arg(long, value_name = "AGE", value_parser = values::duration)]
     pub(crate) max_age: Option<Duration>,
 }

@@ -23,7 +23,7 @@ async fn healthy() -> Response {
 }
 
 /// 200 where each agent has seen its vault, no restore goes on, each node has a verified backup that is
-/// not too old, and no replica is fenced or lost; else 503. The body says what is wrong; of which node, only to who may read that.
+/// not too old and lacks nothing that an earlier one has, and no replica is fenced or lost; else 503. The body says what is wrong; of which node, only to who may read that.
 async fn ready(
     Shared(state): Shared<Arc<State>>,
     Extension(identity): Extension<Identity>,
@@ -54,10 +54,14 @@ fn wrong(status: &Status) -> Vec<&'static str> {
     if status.snapshots.is_none() {
         wrong.push("vault_not_seen");
     }
-    match status.age_seconds(Level::Sealed) {
+    match status.newest(Level::Sealed) {
         None if status.snapshots.is_some() => wrong.push("no_backup"),
+        Some(_) if status.future().is_some() => wrong.push("backup_in_the_future"),
         Some(_) if status.is_stale() == Some(true) => wrong.push("backup_too_old"),
         _ => {}
+    }
+    if status.shrunk().is_some() {
+        wrong.push("backup_shrunk");
     }
     if let Some(replica) = &status.replica {
         if replica.fenced == Some(true) {

@@ -12,6 +12,7 @@ use axum::extract::State as Shared;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use highwater::agent::{ReplicaStanding, ReplicaState, State as Standing, Status};
+use highwater::ids::Time;
 use highwater::vault::Level;
 use http::header::CONTENT_TYPE;
 use metrics::Unit;
@@ -32,7 +33,7 @@ const REQUEST_SECONDS: [f64; 11] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
 /// The metrics that are reckoned when they are asked for; the names are stable.
-const FAMILIES: [Family; 14] = [
+const FAMILIES: [Family; 15] = [
     Family {
         name: "highwater_node_info",
         help: "A node that this agent serves, and the version of the agent; always 1.",
@@ -40,6 +41,10 @@ const FAMILIES: [Family; 14] = [
     Family {
         name: "highwater_snapshot_age_seconds",
         help: "Age of the newest snapshot of a node that is of this level or a better one.",
+    },
+    Family {
+        name: "highwater_snapshot_shrunk",
+        help: "Whether the newest snapshot of a node lacks what an earlier one has, unacknowledged.",
     },
     Family {
         name: "highwater_backup_failures_consecutive",
@@ -240,6 +245,11 @@ fn samples_of(name: &str, status: &Status, samples: &mut String) {
                 }
             }
         }
+        "highwater_snapshot_shrunk" => {
+            if status.newest(Level::Sealed).is_some() {
+                sample("", u64::from(status.shrunk().is_some()));
+            }
+        }
         "highwater_backup_failures_consecutive" => sample("", u64::from(status.failures)),
         "highwater_quarantined_channels" => {
             if let Some(number) = status.quarantined {
@@ -247,7 +257,8 @@ fn samples_of(name: &str, status: &Status, samples: &mut String) {
             }
         }
         "highwater_restore_test_age_seconds" => {
-            if let Some(tested) = status.restore_tested {
+            let known = |tested: &Time| !tested.is_ahead_of(status.now);
+            if let Some(tested) = status.restore_tested.filter(known) {
                 sample("", status.now.seconds_since(tested));
             }
         }

@@ -14,9 +14,10 @@ use highwater_server::{Agents, Running, Scope, Server, ServerBuilder, Tokens};
 use tokio::runtime::Runtime;
 
 /// What stands in the contract with those who write alerts.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "highwater_snapshot_age_seconds{node=\"alice\",level=\"sealed\"} ",
     "highwater_snapshot_age_seconds{node=\"alice\",level=\"restored\"} ",
+    "highwater_snapshot_shrunk{node=\"alice\"} 0",
     "highwater_backup_duration_seconds_count 1",
     "highwater_backup_bytes_total{kind=\"read\"} ",
     "highwater_backup_bytes_total{kind=\"stored\"} ",
@@ -139,6 +140,7 @@ fn what_is_not_known_has_no_sample() {
     assert!(text.contains("highwater_node_info{node=\"fresh\""), "{text}");
     for unknown in [
         "highwater_snapshot_age_seconds",
+        "highwater_snapshot_shrunk",
         "highwater_restore_test_age_seconds",
         "highwater_quarantined_channels",
     ] {

@@ -198,6 +198,9 @@ pub struct Epoch(pub u64);
 #[serde(transparent)]
 pub struct Seq(pub u64);
 
+/// Clocks of two machines may differ by so much.
+const CLOCK_DIFFERENCE_NANOS_MAX: i64 = 5 * 60 * 1_000_000_000;
+
 /// A wall-clock time, in nanoseconds since the Unix epoch. In JSON an RFC 3339 text in UTC.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Time(i64);
@@ -216,6 +219,12 @@ impl Time {
     /// Whole seconds from `earlier` to this; 0 where that is later.
     pub fn seconds_since(self, earlier: Time) -> u64 {
         u64::try_from((self.0.saturating_sub(earlier.0)) / 1_000_000_000).unwrap_or(0)
+    }
+
+    /// Whether this lies in the future: further ahead than the clocks of two machines may differ. Then
+    /// one of the clocks is wrong, and how old it is can't be told.
+    pub fn is_ahead_of(self, now: Time) -> bool {
+        self.0.saturating_sub(now.0) > CLOCK_DIFFERENCE_NANOS_MAX
     }
 }
 

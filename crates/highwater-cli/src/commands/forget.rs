@@ -98,6 +98,7 @@ fn node_lines(node: &NodePlan) -> String {
 fn reason(reason: &Reason) -> String {
     match reason {
         Reason::Tag(tag) => format!("tag {tag}"),
+        Reason::Unacknowledged => "has what the newest one lacks".to_owned(),
         Reason::Restored => "newest that passed a restore test".to_owned(),
         other => record::word(other),
     }

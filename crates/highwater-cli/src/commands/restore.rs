@@ -30,11 +30,12 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<Answer> {
         original_gone: original_gone(context, args.original_gone.as_deref())?,
         hydrated: None,
     };
-    let plan = restore::plan(&vault, &node_dir, &options)?;
     if args.plan {
+        let plan = restore::preview(&vault, &node_dir, &options)?;
         let answer = Answer::new(plan_document(&plan), plan_human(&plan));
         return Ok(answer.warnings(plan.warnings));
     }
+    let plan = restore::plan(&vault, &node_dir, &options)?;
     let report = restore::run(&vault, &plan, &context.control)?;
     let mut warnings = plan.warnings;
     warnings.extend(

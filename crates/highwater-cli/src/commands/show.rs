@@ -2,8 +2,8 @@
 
 use highwater::Result;
 use highwater::guard::GuardKind;
+use highwater::vault::SnapshotInfo;
 use highwater::vault::manifest::PartRecord;
-use highwater::vault::{Manifest, SnapshotInfo};
 use serde_json::{Value, json};
 
 use super::record::{self, Part};
@@ -15,7 +15,8 @@ use crate::format;
 pub(crate) fn run(context: &Context, args: &ShowArgs) -> Result<Answer> {
     let selector = context.selector(&args.snapshot, args.node.as_ref())?;
     let info = context.vault(&args.vault)?.resolve(&selector)?;
-    Ok(Answer::new(document(&info), human(&info)))
+    let warnings = info.shrunk_warning().into_iter().collect();
+    Ok(Answer::new(document(&info), human(&info)).warnings(warnings))
 }
 
 fn document(info: &SnapshotInfo) -> Value {
@@ -42,7 +43,9 @@ fn document(info: &SnapshotInfo) -> Value {
         "parts": manifest.parts.iter().map(part_document).collect::<Value>(),
         "bytes_total": manifest.bytes_total(),
         "bytes_read": manifest.bytes_read,
-        "bytes_stored": manifest.bytes_stored,
+        "bytes_stored": info.bytes_stored(),
+        "shrunk": info.shrunk,
+        "acknowledged": info.acknowledged,
     })
 }
 
@@ -69,7 +72,7 @@ fn human(info: &SnapshotInfo) -> String {
         ("barrier", record::word(&manifest.barrier)),
         ("parent", manifest.parent.map_or_else(none, |parent| parent.to_string())),
         ("epoch", manifest.epoch.0.to_string()),
-        ("size", sizes(manifest)),
+        ("size", sizes(info)),
         ("program", format!("highwater {}", manifest.program)),
     ];
     if let Some(schema) = &manifest.schema {
@@ -90,6 +93,11 @@ fn human(info: &SnapshotInfo) -> String {
     if !manifest.marks.is_empty() {
         fields.push(("marks", record::mark_line(&manifest.marks)));
     }
+    if let Some(known) = &info.acknowledged {
+        let text =
+            format!("shrank, {} by {}: {}", format::time(known.time), known.by, known.reason);
+        fields.push(("acknowledged", text));
+    }
     if !manifest.tags.is_empty() {
         fields.push(("tags", record::tag_line(&manifest.tags)));
     }
@@ -101,11 +109,12 @@ fn human(info: &SnapshotInfo) -> String {
     format!("{}\n\n{}", format::fields(&fields), record::part_table(&parts))
 }
 
-fn sizes(manifest: &Manifest) -> String {
+fn sizes(info: &SnapshotInfo) -> String {
+    let manifest = &info.manifest;
     format!(
         "{}, of which {} read and {} stored",
         format::bytes(manifest.bytes_total()),
         format::bytes(manifest.bytes_read),
-        format::bytes(manifest.bytes_stored)
+        format::bytes(info.bytes_stored())
     )
 }

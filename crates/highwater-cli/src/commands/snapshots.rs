@@ -1,4 +1,4 @@
-//! `snapshots`: the snapshots of a vault.
+//! `snapshots`: the snapshots of a vault, and the word that one lacks something on purpose.
 
 use highwater::Result;
 use highwater::vault::SnapshotInfo;
@@ -6,11 +6,35 @@ use serde_json::{Value, json};
 
 use super::record;
 use crate::answer::Answer;
-use crate::cli::SnapshotsArgs;
+use crate::cli::{AcknowledgeArgs, SnapshotsArgs, SnapshotsCommand};
 use crate::context::Context;
 use crate::format;
 
 pub(crate) fn run(context: &Context, args: &SnapshotsArgs) -> Result<Answer> {
+    match &args.command {
+        Some(SnapshotsCommand::Acknowledge(args)) => acknowledge(context, args),
+        None => list(context, args),
+    }
+}
+
+fn acknowledge(context: &Context, args: &AcknowledgeArgs) -> Result<Answer> {
+    let selector = context.selector(&args.snapshot, args.node.as_ref())?;
+    let vault = context.vault(&args.vault)?;
+    let done = vault.acknowledge(&selector, &args.reason, &context.actor()?)?;
+    let known = &done.acknowledged;
+    let human = format!(
+        "What snapshot {} of {} lacks {} acknowledged by {} at {}: {}",
+        known.snapshot,
+        done.node,
+        if done.already { "was already" } else { "is" },
+        known.by,
+        format::time(known.time),
+        known.reason
+    );
+    Ok(Answer::new(json!(done), human))
+}
+
+fn list(context: &Context, args: &SnapshotsArgs) -> Result<Answer> {
     let vault = context.vault(&args.vault)?;
     let node = context.settings.node(args.node.as_ref());
     let snapshots = vault.snapshots(node.as_ref())?;
@@ -21,14 +45,16 @@ pub(crate) fn run(context: &Context, args: &SnapshotsArgs) -> Result<Answer> {
     let now = context.env().now();
     let rows = snapshots
         .iter()
-        .map(|SnapshotInfo { manifest, level }| {
+        .map(|info| {
+            let SnapshotInfo { manifest, level, shrunk, .. } = info;
+            let shrunk = if shrunk.is_empty() { "" } else { " (shrank)" };
             vec![
                 record::short(&manifest.snapshot),
                 manifest.node.to_string(),
                 format::time(manifest.time),
                 format::age(now.seconds_since(manifest.time)),
-                format::bytes(manifest.bytes_total()),
-                format::bytes(manifest.bytes_stored),
+                format!("{}{shrunk}", format::bytes(manifest.bytes_total())),
+                format::bytes(info.bytes_stored()),
                 record::word(level),
                 record::mark_line(&manifest.marks),
                 record::tag_line(&manifest.tags),
@@ -48,10 +74,12 @@ fn document(info: &SnapshotInfo) -> Value {
         "time": manifest.time,
         "bytes_total": manifest.bytes_total(),
         "bytes_read": manifest.bytes_read,
-        "bytes_stored": manifest.bytes_stored,
+        "bytes_stored": info.bytes_stored(),
         "level": info.level,
         "marks": record::marks(&manifest.marks),
         "tags": manifest.tags,
         "replica": record::points(manifest),
+        "shrunk": info.shrunk,
+        "acknowledged": info.acknowledged,
     })
 }

@@ -16,9 +16,6 @@ use crate::cli::StatusArgs;
 use crate::context::Context;
 use crate::{format, places};
 
-/// Clocks of two machines may differ by so much before a time is said to lie in the future.
-const CLOCK_DIFFERENCE_NANOS_MAX: i64 = 5 * 60 * 1_000_000_000;
-
 pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<Answer> {
     let vault = context.vault(&args.vault)?;
     let node = context.settings.node(args.node.as_ref());
@@ -35,10 +32,9 @@ pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<Answer> {
     }
     let slots = vault.slots()?.len();
     let now = context.env().now();
-    let stale = |info: &SnapshotInfo| {
-        args.max_age.is_some_and(|age_max| is_older(now, info.manifest.time, age_max))
-    };
-    let any_stale = newest.values().any(stale) || (newest.is_empty() && args.max_age.is_some());
+    let why = |info: &SnapshotInfo| reasons(info, now, args.max_age);
+    let any_stale = newest.values().any(|info| !why(info).is_empty())
+        || (newest.is_empty() && args.max_age.is_some());
     let mut warnings = warnings(&newest, slots, now);
     warnings.extend(vault.warnings());
     for node in newest.keys() {
@@ -51,12 +47,12 @@ pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<Answer> {
         warnings.extend(line.map(|line| format!("{}: {line}", places::text(dir))));
     }
     let document = json!({
-        "nodes": newest.values().map(|info| document(info, now, stale(info))).collect::<Value>(),
+        "nodes": newest.values().map(|info| document(info, now, &why(info))).collect::<Value>(),
         "slots": slots,
         "directories": directories.iter().map(directory_document).collect::<Value>(),
         "warnings": warnings,
     });
-    let rows = newest.values().map(|info| row(info, now, stale(info))).collect();
+    let rows = newest.values().map(|info| row(info, now, &why(info))).collect();
     let human = if newest.is_empty() {
         String::new()
     } else {
@@ -80,6 +76,18 @@ fn directory_document((dir, standing): &(&Path, Option<Standing>)) -> Value {
     json!({"dir": places::text(dir), "quarantined": quarantined, "standing": standing})
 }
 
+/// Why a newest snapshot does not do: `old`, `future`, `shrunk`. One of the future tells no age: a node
+/// whose backups have stopped for years would look fresh.
+fn reasons(info: &SnapshotInfo, now: Time, age_max: Option<Duration>) -> Vec<&'static str> {
+    let time = info.manifest.time;
+    let all = [
+        ("old", age_max.is_some_and(|age_max| is_older(now, time, age_max))),
+        ("future", age_max.is_some() && time.is_ahead_of(now)),
+        ("shrunk", !info.shrunk.is_empty()),
+    ];
+    all.into_iter().filter(|(_, found)| *found).map(|(reason, _)| reason).collect()
+}
+
 fn is_older(now: Time, time: Time, age_max: Duration) -> bool {
     let age = i128::from(now.as_nanos()) - i128::from(time.as_nanos());
     age > i128::try_from(age_max.as_nanos()).unwrap_or(i128::MAX)
@@ -91,12 +99,14 @@ fn warnings(newest: &BTreeMap<NodeName, SnapshotInfo>, slots: usize, now: Time) 
         warnings.push("the vault holds no snapshot".to_owned());
     }
     for (node, info) in newest {
-        let ahead = info.manifest.time.as_nanos().saturating_sub(now.as_nanos());
-        if ahead > CLOCK_DIFFERENCE_NANOS_MAX {
+        if info.manifest.time.is_ahead_of(now) {
             warnings.push(format!(
-                "the newest snapshot of `{node}` lies in the future, so that its age is not known"
+                "the newest snapshot of `{node}` lies in the future, at {}, so that its age is not \
+                 known: a clock was wrong then, or is now; back up again once it is right",
+                info.manifest.time
             ));
         }
+        warnings.extend(info.shrunk_warning());
     }
     if slots == 1 {
         warnings.push(
@@ -106,27 +116,38 @@ fn warnings(newest: &BTreeMap<NodeName, SnapshotInfo>, slots: usize, now: Time) 
     warnings
 }
 
-fn document(info: &SnapshotInfo, now: Time, stale: bool) -> Value {
+fn document(info: &SnapshotInfo, now: Time, reasons: &[&str]) -> Value {
     let manifest = &info.manifest;
+    let known = !manifest.time.is_ahead_of(now);
     json!({
         "node": manifest.node,
         "newest": manifest.snapshot,
         "time": manifest.time,
-        "age_seconds": now.seconds_since(manifest.time),
+        "age_seconds": known.then(|| now.seconds_since(manifest.time)),
         "level": info.level,
-        "stale": stale,
+        "stale": !reasons.is_empty(),
+        "reasons": reasons,
+        "shrunk": info.shrunk,
     })
 }
 
-fn row(info: &SnapshotInfo, now: Time, stale: bool) -> Vec<String> {
+fn row(info: &SnapshotInfo, now: Time, reasons: &[&str]) -> Vec<String> {
     let manifest = &info.manifest;
+    let age = match manifest.time.is_ahead_of(now) {
+        true => "not known".to_owned(),
+        false => format::age(now.seconds_since(manifest.time)),
+    };
+    let stale = match reasons.is_empty() {
+        true => String::new(),
+        false => format!("STALE: {}", reasons.join(", ")),
+    };
     vec![
         manifest.node.to_string(),
         record::short(&manifest.snapshot),
         format::time(manifest.time),
-        format::age(now.seconds_since(manifest.time)),
+        age,
         record::word(&info.level),
-        if stale { "STALE" } else { "" }.to_owned(),
+        stale,
     ]
 }
 

@@ -132,7 +132,7 @@ impl Demo {
 
     fn snapshots(&self) -> Result<()> {
         self.command("snapshots --vault vault --key-file vault.key")?;
-        let args = SnapshotsArgs { vault: self.vault_args()?, node: None };
+        let args = SnapshotsArgs { command: None, vault: self.vault_args()?, node: None };
         let answer = commands::snapshots::run(&self.context, &args)?;
         self.show(&answer)
     }

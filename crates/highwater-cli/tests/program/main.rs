@@ -65,6 +65,10 @@ mod serve;
 #[path = "../../../highwater/tests/servers/mod.rs"]
 mod servers;
 mod settings;
+#[cfg(test)]
+mod shrunk;
+#[cfg(test)]
+mod sickness;
 mod stores;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]

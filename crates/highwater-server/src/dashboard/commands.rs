@@ -1,6 +1,7 @@
 //! The commands that an operator copies: the dashboard itself does nothing.
 
 use highwater::agent::Status;
+use highwater::ids::SnapshotId;
 
 /// Where calls to this server go, and whether they need a token.
 #[derive(Clone, Debug)]
@@ -48,6 +49,11 @@ pub(super) fn plan_restore(status: &Status) -> String {
 /// A restore test by the program.
 pub(super) fn test_restore(status: &Status) -> String {
     format!("highwater check latest --restore-test {}", vault_and_node(status))
+}
+
+/// Says that what a snapshot lacks is missing on purpose.
+pub(super) fn acknowledge(status: &Status, snapshot: SnapshotId) -> String {
+    format!("highwater snapshots acknowledge {snapshot} --reason '…' {}", vault_and_node(status))
 }
 
 /// All snapshots.

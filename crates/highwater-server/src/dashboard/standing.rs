@@ -54,6 +54,7 @@ pub(super) fn findings(status: &Status, server: &Server) -> Vec<Finding> {
         (!backs_up).then(command)
     };
     freshness(status, backs_up, &back_up, &mut add);
+    let told = newest(status, &mut add);
     failures(status, &back_up, &mut add);
     if status.maintenance {
         let text = "A restore of the directory goes on, or was interrupted: nothing is backed up";
@@ -77,7 +78,7 @@ pub(super) fn findings(status: &Status, server: &Server) -> Vec<Finding> {
     }
     restore_tests(status, &mut add);
     replica::findings(status, &mut add);
-    for warning in &status.warnings {
+    for warning in status.warnings.iter().filter(|text| !told.contains(text)) {
         add(Tone::Warn, "Trouble", warning.clone(), None);
     }
     found.sort_by_key(|finding| std::cmp::Reverse(finding.tone));
@@ -102,7 +103,7 @@ fn freshness(status: &Status, backs_up: bool, back_up: BackUp<'_>, add: Add<'_>)
         let text = "The vault has not been seen yet, so nothing is known of its snapshots";
         return add(Tone::Warn, "Not known yet", text.to_owned(), None);
     };
-    match status.age_seconds(Level::Sealed) {
+    match status.newest(Level::Sealed) {
         None if backs_up && snapshots.is_empty() => {
             let text = "There is no verified backup of this node yet; the first one is being made";
             add(Tone::Warn, "First backup", text.to_owned(), None);
@@ -111,6 +112,8 @@ fn freshness(status: &Status, backs_up: bool, back_up: BackUp<'_>, add: Add<'_>)
             let text = "There is no verified backup of this node";
             add(Tone::Bad, "No backup", text.to_owned(), back_up());
         }
+        // Of the future, how old it is can't be told.
+        Some(_) if status.future().is_some() => {}
         Some(_) if status.is_stale() == Some(true) => {
             let text = format!(
                 "The last verified backup is older than {}",
@@ -127,6 +130,19 @@ fn freshness(status: &Status, backs_up: bool, back_up: BackUp<'_>, add: Add<'_>)
         );
         add(Tone::Bad, "Snapshot damaged", text, back_up());
     }
+}
+
+/// What the newest snapshot itself tells: sentences that stand among the warnings, too.
+fn newest(status: &Status, add: Add<'_>) -> Vec<String> {
+    let (future, shrunk) = (status.future(), status.shrunk());
+    if let Some(text) = &future {
+        add(Tone::Bad, "Clock wrong", text.clone(), None);
+    }
+    if let (Some(text), Some(newest)) = (&shrunk, status.newest(Level::Sealed)) {
+        let command = commands::acknowledge(status, newest.snapshot);
+        add(Tone::Bad, "Snapshot shrank", text.clone(), Some(("If that is right:", command)));
+    }
+    future.into_iter().chain(shrunk).collect()
 }
 
 fn failures(status: &Status, back_up: BackUp<'_>, add: Add<'_>) {
@@ -183,6 +199,7 @@ mod tests {
             bytes_stored: 1,
             marks: Default::default(),
             tags: Default::default(),
+            shrunk: Vec::new(),
         }
     }
 
@@ -228,6 +245,32 @@ mod tests {
         assert_eq!(words(&none), [(Tone::Bad, "No backup")]);
         let unknown = Status { quarantined: None, ..well() };
         assert_eq!(words(&unknown), [(Tone::Bad, "Quarantine unknown")]);
+    }
+
+    #[test]
+    fn a_snapshot_that_shrank_and_one_of_the_future_are_bad_and_told_once() {
+        let loss = |status: &Status| {
+            let mut newest = snapshot(90, Level::Sealed);
+            newest.shrunk = vec![highwater::vault::shrink::Loss {
+                part: Some("store".to_owned()),
+                how: highwater::vault::shrink::Shrunk::Missing,
+                bytes_before: 5,
+                bytes: 0,
+                before: newest.snapshot,
+                excluded: false,
+            }];
+            Status { snapshots: Some(vec![newest]), ..status.clone() }
+        };
+        let shrank = loss(&well());
+        let warnings = vec![shrank.shrunk().unwrap()];
+        let shrank = Status { warnings, ..shrank };
+        assert_eq!(words(&shrank), [(Tone::Bad, "Snapshot shrank")]);
+        let server = Server { scheme: "http", host: "localhost:1".to_owned(), token: false };
+        let (_, command) = findings(&shrank, &server)[0].command.clone().unwrap();
+        assert!(command.starts_with("highwater snapshots acknowledge 0011"), "{command}");
+        let future = Status { snapshots: Some(vec![snapshot(101, Level::Sealed)]), ..well() };
+        assert_eq!(words(&future), [(Tone::Bad, "Clock wrong")]);
+        assert_eq!((future.age_seconds(Level::Sealed), future.is_stale()), (None, Some(true)));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Kind};
 use crate::ids::{NodeName, Seq, SnapshotId, Time};
+use crate::vault::shrink::{self, Loss};
 use crate::vault::{Level, SnapshotInfo};
 use crate::{guard, restore};
 
@@ -41,6 +42,8 @@ pub struct Snapshot {
     pub marks: BTreeMap<String, u64>,
     /// The caller's tags.
     pub tags: BTreeMap<String, String>,
+    /// What it lacks that an earlier one has, and nobody has acknowledged.
+    pub shrunk: Vec<Loss>,
 }
 
 impl From<&SnapshotInfo> for Snapshot {
@@ -55,9 +58,10 @@ impl From<&SnapshotInfo> for Snapshot {
             level: info.level,
             bytes_total: manifest.parts.iter().map(|part| part.bytes()).sum(),
             bytes_read: manifest.bytes_read,
-            bytes_stored: manifest.bytes_stored,
+            bytes_stored: info.bytes_stored(),
             marks: manifest.marks.iter().map(|(name, mark)| (name.clone(), mark.value)).collect(),
             tags: manifest.tags.clone(),
+            shrunk: info.shrunk.clone(),
         }
     }
 }
@@ -112,16 +116,42 @@ impl Status {
         self.snapshots.iter().flatten().rev().find(|snapshot| snapshot.level >= level)
     }
 
-    /// How old that is, in seconds.
+    /// How old that is, in seconds; `None` also where it lies in the future, so that nobody can tell.
     pub fn age_seconds(&self, level: Level) -> Option<u64> {
-        self.newest(level).map(|snapshot| self.now.seconds_since(snapshot.time))
+        let newest = self.newest(level).filter(|newest| !newest.time.is_ahead_of(self.now))?;
+        Some(self.now.seconds_since(newest.time))
     }
 
-    /// Whether the newest snapshot is too old, or there is none; `None`: they were not seen yet.
+    /// Whether the newest snapshot is too old, or of no known age, or there is none; `None`: they were
+    /// not seen yet.
     pub fn is_stale(&self) -> Option<bool> {
         self.snapshots.as_ref()?;
         let age = self.age_seconds(Level::Sealed);
         Some(age.is_none_or(|age| age > self.age_max.as_secs()))
+    }
+
+    /// That the newest snapshot lies in the future, if it does, as one sentence.
+    pub fn future(&self) -> Option<String> {
+        let newest =
+            self.newest(Level::Sealed).filter(|newest| newest.time.is_ahead_of(self.now))?;
+        Some(format!(
+            "the newest snapshot lies in the future, at {}: a clock was wrong then, or is now",
+            newest.time
+        ))
+    }
+
+    /// What the newest snapshot lacks that an earlier one has, and nobody has acknowledged, as one
+    /// sentence.
+    pub fn shrunk(&self) -> Option<String> {
+        let newest = self.newest(Level::Sealed)?;
+        shrink::sentence(&newest.node, newest.snapshot, &newest.shrunk)
+    }
+
+    /// Adds what the snapshots tell to the warnings.
+    fn with_snapshots_told(mut self) -> Status {
+        let told = [self.future(), self.shrunk()];
+        self.warnings.extend(told.into_iter().flatten());
+        self
     }
 }
 
@@ -177,6 +207,7 @@ impl Worker {
             replica,
             warnings,
         }
+        .with_snapshots_told()
     }
 
     /// Sends what waits of the replica.

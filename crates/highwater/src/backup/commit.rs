@@ -154,8 +154,9 @@ impl<'a> Draft<'a> {
             parts: self.parts,
             bytes_read: stored.bytes_read,
             bytes_stored: stored.bytes_stored,
+            shrunk: Vec::new(),
         };
-        Ok(Made { manifest, pause: self.pause, warnings: self.warnings })
+        Ok(Made { manifest, manifest_bytes: 0, pause: self.pause, warnings: self.warnings })
     }
 
     /// Tells each file where its content is; returns the packs that it takes.

@@ -21,6 +21,7 @@ mod assemble;
 mod batch;
 mod buffers;
 mod commit;
+mod compare;
 mod effort;
 mod messages;
 mod pipeline;
@@ -29,6 +30,7 @@ mod room;
 mod write;
 
 use commit::Draft;
+use compare::Before;
 use pipeline::PartToRead;
 
 /// What a backup does besides the common.
@@ -72,7 +74,7 @@ pub struct BackupReport {
     pub bytes_total: u64,
     /// Bytes read from the node.
     pub bytes_read: u64,
-    /// Bytes written to the vault.
+    /// Bytes written to the vault: packs and manifest.
     pub bytes_stored: u64,
     /// The snapshot before.
     pub parent: Option<SnapshotId>,
@@ -117,7 +119,7 @@ pub fn run(
     let parent = plan::parent(vault, &node)?;
     let recorded = vault.node_record(&node)?;
     let known = plan::Known::of(parent.as_ref(), recorded.as_ref());
-    let mut identity = plan::identify(layout.held(), &node, known, options.adopt, control)?;
+    let mut identity = plan::identify(vault, layout.held(), &node, known, options.adopt, control)?;
     identity.guard = options.guard.or(identity.guard);
     let record = vault.claim(&node, writer, actor, identity.uid)?;
     let epoch = record.epoch;
@@ -128,6 +130,7 @@ pub fn run(
     }
     let mut warnings = vault.warnings();
     warnings.extend(vault.node_warnings(&node)?);
+    let before = Before::of(parent.as_ref(), &record);
     let parent = parent.filter(|_| !options.full);
     let snapshot = SnapshotId::random(&control.env)?;
     control.env.fault(FaultPoint::BackupIntent)?;
@@ -155,6 +158,7 @@ pub fn run(
         newest,
         recorded: record.newest.map(|(recorded, _)| recorded),
         base,
+        before,
         epoch,
         options,
         control,
@@ -177,6 +181,7 @@ struct Task<'a> {
     seq: Seq,
     /// The snapshot whose units are used.
     base: Option<Manifest>,
+    before: Before,
     epoch: Epoch,
     options: &'a BackupOptions,
     control: &'a Control,
@@ -187,6 +192,8 @@ struct Task<'a> {
 /// A snapshot that is stored, and not yet committed.
 struct Made {
     manifest: Manifest,
+    /// The size of the manifest's object, once it is put.
+    manifest_bytes: u64,
     pause: Duration,
     warnings: Vec<String>,
 }
@@ -196,8 +203,8 @@ impl Task<'_> {
     fn carry_out(&self, mut warnings: Vec<String>) -> Result<BackupReport> {
         let mut tried = false;
         let made = self.capture().and_then(|made| {
-            self.commit(&made.manifest, &mut tried)?;
-            Ok(made)
+            let manifest_bytes = self.commit(&made.manifest, &mut tried)?;
+            Ok(Made { manifest_bytes, ..made })
         });
         match made {
             Ok(made) => {
@@ -269,7 +276,7 @@ impl Task<'_> {
                 &control,
             )
         })?;
-        draft.complete(self, stored)
+        Ok(self.before.settle(self, draft.complete(self, stored)?))
     }
 
     /// The parent's files, where this directory is still the one that the parent saw: a restore
@@ -294,8 +301,8 @@ impl Task<'_> {
     }
 
     /// `tried` becomes true before the manifest is put: from then on it may be visible, whatever is
-    /// answered.
-    fn commit(&self, manifest: &Manifest, tried: &mut bool) -> Result<()> {
+    /// answered. Tells the size of the manifest.
+    fn commit(&self, manifest: &Manifest, tried: &mut bool) -> Result<u64> {
         self.control.report(Event::Stage { name: "commit", bytes_total: 0 });
         self.control.cancel.check()?;
         let Intent { snapshot, node, writer, .. } = &self.intent;
@@ -320,7 +327,7 @@ impl Task<'_> {
         self.actor.remember(self.vault.id(), node, &known)?;
         self.control.env.fault(FaultPoint::BackupManifest)?;
         *tried = true;
-        self.vault.put_manifest(manifest)?;
+        let manifest_bytes = self.vault.put_manifest(manifest)?;
         // A machine that was suspended since it looked for its intent may have been taken for dead: a
         // prune that had not seen the manifest has deleted packs of it then.
         self.control.env.fault(FaultPoint::BackupSecondLook)?;
@@ -333,7 +340,8 @@ impl Task<'_> {
         self.control.env.fault(FaultPoint::BackupNodeRecord)?;
         self.vault.record_snapshot(manifest, *writer)?;
         self.control.env.fault(FaultPoint::BackupIntentDelete)?;
-        self.vault.delete_intent(*snapshot)
+        self.vault.delete_intent(*snapshot)?;
+        Ok(manifest_bytes)
     }
 
     /// Removes what was stored. Once a manifest was tried it may be visible, or become so late, and
@@ -355,14 +363,14 @@ fn given_up() -> Error {
 
 impl Made {
     fn report(self, duration: Duration) -> BackupReport {
-        let Made { manifest, pause, warnings } = self;
+        let Made { manifest, manifest_bytes, pause, warnings } = self;
         let part = |part: &PartRecord| (part.name.clone(), part.engine, part.files(), part.bytes());
         BackupReport {
             snapshot: manifest.snapshot,
             parts: manifest.parts.iter().map(part).collect(),
             bytes_total: manifest.bytes_total(),
             bytes_read: manifest.bytes_read,
-            bytes_stored: manifest.bytes_stored,
+            bytes_stored: manifest.bytes_stored + manifest_bytes,
             parent: manifest.parent,
             seq: manifest.seq,
             barrier: manifest.barrier,

@@ -67,6 +67,7 @@ impl Known {
 /// Who this directory is, or is to be; nothing is written yet. Another node under a name that the vault
 /// knows is a conflict: its snapshots would be taken for those of the first one.
 pub(super) fn identify(
+    vault: &Vault,
     dir: &RootedPath,
     node: &NodeName,
     known_there: Option<Known>,
@@ -78,7 +79,10 @@ pub(super) fn identify(
     match (known, expected) {
         (Some(known), Some(expected)) if known.uid != expected && !adopt => Err(another_node(node)),
         (None, Some(_)) if !adopt => Err(another_node(node)),
-        (Some(known), None) => Ok(known),
+        (Some(known), None) => {
+            refuse_second_name(vault, node, &known)?;
+            Ok(known)
+        }
         (known, Some(expected)) => {
             let guard = known_there.and_then(|known| known.guard);
             let (restore, guard) =
@@ -89,6 +93,18 @@ pub(super) fn identify(
             Ok(NodeFile { uid: NodeUid::random(&control.env)?, restore: None, guard: None })
         }
     }
+}
+
+/// Refuses a name that is new to the vault where it knows the node under another one: each name has an
+/// owner of its own, so that two machines would write one node's history side by side, and no fence
+/// would stop either.
+fn refuse_second_name(vault: &Vault, node: &NodeName, identity: &NodeFile) -> Result<()> {
+    let Some(other) = vault.other_name(node, identity.uid)? else { return Ok(()) };
+    Err(Error::conflict(format!("the vault knows this node under the name {other}, not {node}"))
+        .entry(node.to_string())
+        .hint(format!(
+            "back it up with --node {other}: then the vault tells whether another machine owns it"
+        )))
 }
 
 /// Under an epoch of our own every snapshot is ours: one that this installation doesn't know is that

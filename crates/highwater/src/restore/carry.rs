@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use crate::control::{Control, Event};
-use crate::engine::{self, Depth, EngineKind};
+use crate::engine::{self, Depth};
 use crate::env::FaultPoint;
 use crate::error::{Error, Kind, Result};
 use crate::guard::{self, Latch};
@@ -236,32 +236,24 @@ fn check_parts(
 
 /// The files without which nobody can open the databases of the parts.
 fn entry_points(parts: &[&PartRecord]) -> Vec<RelPath> {
-    parts
-        .iter()
-        .filter_map(|part| match part.engine {
-            EngineKind::RocksDb | EngineKind::LevelDb => Some(part.root.join("CURRENT".as_ref())),
-            EngineKind::Badger => Some(part.root.join("MANIFEST".as_ref())),
-            EngineKind::Sqlite | EngineKind::Redb | EngineKind::Bbolt | EngineKind::Lmdb => {
-                Some(part.root.clone())
-            }
-            EngineKind::Files => None,
-        })
-        .collect()
+    parts.iter().filter_map(|part| part.entry_point()).collect()
 }
 
 pub(super) fn refuse_users(target: &Path) -> Result<()> {
+    users(target)?.into_iter().next().map_or(Ok(()), Err)
+}
+
+/// The processes that have a file of the target open, each as what it is refused with.
+pub(super) fn users(target: &Path) -> Result<Vec<Error>> {
     if durable::stat(target)?.is_none() {
-        return Ok(());
+        return Ok(Vec::new());
     }
-    match engine::users(target)?.first() {
-        None => Ok(()),
-        Some(user) => Err(Error::conflict(format!(
-            "process {} ({}) has {} open",
-            user.pid, user.command, user.file
-        ))
-        .entry(user.file.to_string())
-        .hint("stop the node first")),
-    }
+    let refused = |user: engine::User| {
+        Error::conflict(format!("process {} ({}) has {} open", user.pid, user.command, user.file))
+            .entry(user.file.to_string())
+            .hint("stop the node first")
+    };
+    Ok(engine::users(target)?.into_iter().map(refused).collect())
 }
 
 /// Restores a snapshot below `scratch`, lets the engines check all data, and records the level.
@@ -271,7 +263,8 @@ pub(super) fn test(
     scratch: &Path,
     control: &Control,
 ) -> Result<(SnapshotInfo, Vec<String>)> {
-    let SnapshotInfo { manifest, level } = vault.resolve(selector)?;
+    let info = vault.resolve(selector)?;
+    let manifest = &info.manifest;
     let dir = scratch.join(format!(".highwater-test-{}", RestoreId::random(&control.env)?));
     durable::make_dir(&dir)?;
     let held = RootedPath::open(&dir)?;
@@ -279,16 +272,16 @@ pub(super) fn test(
         return Err(Error::conflict(format!("{held} was replaced while it was made"))
             .hint("choose a scratch directory that nobody else may write"));
     }
-    let tested = stage_and_check(vault, &manifest, &held, control);
+    let tested = stage_and_check(vault, manifest, &held, control);
     remove_tree(&dir)?;
     let passed = match &tested {
         Ok(_) => true,
         Err(error) if error.kind() == Kind::Corrupt => false,
         // The test was not made: a full disk tells nothing of the snapshot.
-        Err(_) => return tested.map(|warnings| (SnapshotInfo { manifest, level }, warnings)),
+        Err(_) => return tested.map(|warnings| (info, warnings)),
     };
     vault.record_test(&manifest.node, manifest.snapshot, passed)?;
-    tested.map(|warnings| (SnapshotInfo { manifest, level: Level::Restored }, warnings))
+    tested.map(|warnings| (SnapshotInfo { level: Level::Restored, ..info }, warnings))
 }
 
 fn stage_and_check(

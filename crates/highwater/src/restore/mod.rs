@@ -143,7 +143,14 @@ pub enum Outcome {
 
 /// Plans a restore of `target`; changes nothing.
 pub fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Result<RestorePlan> {
-    plan::plan(vault, target, options)
+    plan::plan(vault, target, options, plan::Obstacles::Refuse)
+}
+
+/// The same for who only wants to know: what the restore would be refused for as things stand (a process
+/// that has the target open, a target that holds something, an interrupted restore) is told among the
+/// warnings.
+pub fn preview(vault: &Vault, target: &Path, options: &RestoreOptions) -> Result<RestorePlan> {
+    plan::plan(vault, target, options, plan::Obstacles::Tell)
 }
 
 /// Carries a plan out.
@@ -185,7 +192,11 @@ pub fn rollback_with(
 
 /// Finishes an interrupted restore or rollback of `target`, one way or the other: undone where the
 /// exchange had not begun, finished where it had. Tells which node `target` holds.
+///
+/// # Errors
+/// Not found where there is neither a node directory nor a work directory of a restore of it.
 pub fn recover(target: &Path, control: &Control) -> Result<Outcome> {
+    work::refuse_missing(target)?;
     rollback::recover(target, control, crate::engine::users)
 }
 

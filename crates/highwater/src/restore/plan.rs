@@ -10,13 +10,55 @@ use crate::rooted::RootedPath;
 use crate::vault::manifest::PartRecord;
 use crate::vault::{Level, Manifest, SnapshotInfo, Vault};
 
+use super::carry::users;
+use super::rollback::refuse_interrupted;
 use super::work::locate;
 use super::{RestoreOptions, RestorePlan};
 use super::{hold, stage};
 
+/// What becomes of something that the restore would be refused for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Obstacles {
+    /// There is no plan.
+    Refuse,
+    /// The plan tells it.
+    Tell,
+}
+
+impl Obstacles {
+    /// Tells a refusal among the warnings, where that is asked for. A wrong call stays one.
+    fn meet(self, refused: Result<()>, warnings: &mut Vec<String>) -> Result<()> {
+        let obstacle = |error: &Error| matches!(error.kind(), Kind::Conflict | Kind::Quarantined);
+        match refused {
+            Err(error) if self == Obstacles::Tell && obstacle(&error) => {
+                let hint = error.hint_text().map(|hint| format!(" ({hint})")).unwrap_or_default();
+                warnings.push(format!("the restore would be refused: {error}{hint}"));
+                Ok(())
+            }
+            refused => refused,
+        }
+    }
+
+    /// Tells what only the restore itself looks for.
+    fn look(self, target: &Path, warnings: &mut Vec<String>) -> Result<()> {
+        if self == Obstacles::Refuse {
+            return Ok(());
+        }
+        self.meet(refuse_interrupted(target), warnings)?;
+        users(target)?.into_iter().try_for_each(|user| self.meet(Err(user), warnings))
+    }
+}
+
 /// Plans a restore of `target`; changes nothing.
-pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Result<RestorePlan> {
-    let SnapshotInfo { manifest, level } = vault.resolve(&options.selector)?;
+pub(super) fn plan(
+    vault: &Vault,
+    target: &Path,
+    options: &RestoreOptions,
+    obstacles: Obstacles,
+) -> Result<RestorePlan> {
+    let info = vault.resolve(&options.selector)?;
+    let shrunk = info.shrunk_warning();
+    let SnapshotInfo { manifest, level, .. } = info;
     let parts = chosen(&manifest, options.part.as_deref())?;
     parts
         .iter()
@@ -28,18 +70,18 @@ pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Re
     let place = locate(target)?;
     let shown = place.target.path();
     refuse_overlap(vault, &shown)?;
-    if place.keep.is_some() && !options.force {
-        return Err(Error::conflict("the target exists and is not empty")
-            .entry(encode(shown.as_os_str().as_encoded_bytes()))
-            .hint("with --force it is exchanged, and kept for `highwater rollback`"));
-    }
     let mut warnings = schema_warnings(&manifest, options.schema)?;
+    if place.keep.is_some() && !options.force {
+        obstacles.meet(Err(not_empty(&shown)), &mut warnings)?;
+    }
+    obstacles.look(&shown, &mut warnings)?;
     if level == Level::Failed {
         warnings
             .push("the snapshot failed a restore test: restore another one if you can".to_owned());
     }
+    warnings.extend(shrunk);
     if options.part.is_some() && place.keep.is_some() {
-        refuse_withheld(&place.target)?;
+        obstacles.meet(refuse_withheld(&place.target), &mut warnings)?;
     }
     let weighed = hold::weigh(vault, &manifest, &place.target, options.adapter.is_some())?;
     warnings.extend(weighed.marks_below.iter().cloned());
@@ -51,14 +93,7 @@ pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Re
             encode(kept.path().as_os_str().as_encoded_bytes())
         ));
     }
-    let newest = vault.snapshot_names(Some(&manifest.node))?;
-    let younger =
-        newest.iter().filter(|name| (name.epoch, name.seq) > (manifest.epoch, manifest.seq));
-    match younger.count() {
-        0 => {}
-        1 => warnings.push("a newer snapshot of the node is in the vault".to_owned()),
-        count => warnings.push(format!("{count} newer snapshots of the node are in the vault")),
-    }
+    warnings.extend(newer_ones(vault, &manifest)?);
     let part = |part: &&PartRecord| (part.name.clone(), part.engine, part.files(), part.bytes());
     Ok(RestorePlan {
         snapshot: manifest.snapshot,
@@ -82,6 +117,23 @@ pub(super) fn plan(vault: &Vault, target: &Path, options: &RestoreOptions) -> Re
         original_gone: options.original_gone.clone(),
         hydrated: options.hydrated.clone(),
     })
+}
+
+/// That the vault has newer snapshots of the node, if it has.
+fn newer_ones(vault: &Vault, manifest: &Manifest) -> Result<Option<String>> {
+    let names = vault.snapshot_names(Some(&manifest.node))?;
+    let newer = names.iter().filter(|name| (name.epoch, name.seq) > (manifest.epoch, manifest.seq));
+    Ok(match newer.count() {
+        0 => None,
+        1 => Some("a newer snapshot of the node is in the vault".to_owned()),
+        count => Some(format!("{count} newer snapshots of the node are in the vault")),
+    })
+}
+
+fn not_empty(target: &Path) -> Error {
+    Error::conflict("the target exists and is not empty")
+        .entry(encode(target.as_os_str().as_encoded_bytes()))
+        .hint("with --force it is exchanged, and kept for `highwater rollback`")
 }
 
 /// Refuses a node directory inside the vault, and a vault inside the node directory.

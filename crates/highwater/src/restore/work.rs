@@ -15,7 +15,7 @@ use crate::durable;
 use crate::engine::User;
 use crate::env::{Env, FaultPoint};
 use crate::error::{Error, Result};
-use crate::ids::{RelPath, RestoreId, SnapshotId};
+use crate::ids::{RelPath, RestoreId, SnapshotId, encode};
 use crate::rooted::RootedPath;
 
 /// Highwater's own directory inside a node directory.
@@ -122,6 +122,18 @@ fn beside(target: &RootedPath) -> RootedPath {
     let mut name = OsString::from(".highwater-");
     name.push(target.name());
     target.above().join(name)
+}
+
+/// Not found where there is no node directory, and no work directory beside it from which one could
+/// come back.
+pub(super) fn refuse_missing(target: &Path) -> Result<()> {
+    let target = resolve(target)?;
+    if durable::stat(&target)?.is_some() || durable::stat(&beside(&target))?.is_some() {
+        return Ok(());
+    }
+    Err(Error::not_found(format!("there is no node directory {target}"))
+        .entry(encode(target.path().as_os_str().as_encoded_bytes()))
+        .hint("nor has a restore of it left anything beside it: is the path right, and the disk mounted?"))
 }
 
 /// The work directories in which a journal about `target` may stand, with the way of each: a volume

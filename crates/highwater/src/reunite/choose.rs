@@ -133,7 +133,7 @@ pub(super) fn choose(
         if done.as_ref() == Some(&name.node) {
             continue;
         }
-        let SnapshotInfo { manifest, level } = streams.vault.snapshot_info(name)?;
+        let SnapshotInfo { manifest, level, .. } = streams.vault.snapshot_info(name)?;
         let Some(choice) = Choice::of(manifest, store, held) else {
             seen.without += 1;
             continue;

@@ -238,10 +238,9 @@ fn by_policy(vault: &Vault, options: &ForgetOptions, names: &[SnapshotName]) -> 
             continue;
         }
         let readable: Vec<&SnapshotInfo> = infos.iter().flatten().collect();
-        let candidates: Vec<Candidate> = readable.iter().map(|info| Candidate::of(info)).collect();
-        let kept = options.retention.apply(&candidates, now)?;
+        let kept = options.retention.apply(&candidates(&readable, &mut warnings), now)?;
         let always = |(_, reasons): &(SnapshotId, Vec<Reason>)| {
-            let always = [Reason::Newest, Reason::Latest, Reason::Restored];
+            let always = [Reason::Newest, Reason::Latest, Reason::Restored, Reason::Unacknowledged];
             reasons.iter().all(|reason| always.contains(reason))
         };
         if options.retention.within.is_some()
@@ -278,6 +277,19 @@ fn by_policy(vault: &Vault, options: &ForgetOptions, names: &[SnapshotName]) -> 
     Ok(ForgetPlan { nodes: planned, warnings })
 }
 
+/// What the policy looks at. The last snapshot before a loss stays for as long as the newest one has
+/// the loss; where that has failed a restore test, those down to the newest that has not count as well.
+fn candidates(infos: &[&SnapshotInfo], warnings: &mut Vec<String>) -> Vec<Candidate> {
+    let good = infos.iter().rposition(|info| info.level > Level::Failed).unwrap_or(0);
+    let newest = &infos[good.min(infos.len())..];
+    warnings.extend(newest.iter().filter_map(|info| info.shrunk_warning()));
+    let candidate = |info: &&SnapshotInfo| {
+        let before_loss = newest.iter().any(|newer| newer.lacks_what(info.manifest.snapshot));
+        Candidate { before_loss, ..Candidate::of(info) }
+    };
+    infos.iter().map(candidate).collect()
+}
+
 /// The snapshots that were named, also such as can't be opened.
 fn by_name(vault: &Vault, options: &ForgetOptions, names: &[SnapshotName]) -> Result<ForgetPlan> {
     let mut chosen = Vec::new();
@@ -289,6 +301,7 @@ fn by_name(vault: &Vault, options: &ForgetOptions, names: &[SnapshotName]) -> Re
     }
     let mut warnings = Vec::new();
     let mut nodes: BTreeMap<NodeName, NodePlan> = BTreeMap::new();
+    let mut staying: BTreeMap<NodeName, SnapshotInfo> = BTreeMap::new();
     for name in names.iter().rev() {
         let node = nodes.entry(name.node.clone()).or_insert_with(|| NodePlan {
             node: name.node.clone(),
@@ -302,10 +315,19 @@ fn by_name(vault: &Vault, options: &ForgetOptions, names: &[SnapshotName]) -> Re
         };
         let (snapshot, time) = (name.snapshot, info.as_ref().map(|info| info.manifest.time));
         if !chosen.contains(&snapshot) {
+            if let Some(info) = info {
+                staying.entry(name.node.clone()).or_insert(info);
+            }
             node.keep.push(Keep { snapshot, time, reasons: Vec::new() });
             continue;
         }
         let good = info.is_some_and(|info| info.level > Level::Failed);
+        if let Some(newest) = staying.get(&name.node).filter(|newest| newest.lacks_what(snapshot)) {
+            warnings.push(format!(
+                "{snapshot} is the last snapshot with what {} lacks",
+                newest.manifest.snapshot
+            ));
+        }
         if node.keep.is_empty() && good {
             warnings.push(format!("{snapshot} is the newest snapshot of {}", name.node));
         }

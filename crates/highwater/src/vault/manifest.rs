@@ -12,6 +12,7 @@ use crate::ids::{
 };
 
 use super::runs::LEAF_BYTES;
+use super::shrink::Loss;
 
 /// Pages are of a power of two within these bounds, so that a leaf holds a whole number of them.
 const PAGE_BYTES: std::ops::RangeInclusive<u32> = 4096..=65536;
@@ -65,6 +66,9 @@ pub struct Manifest {
     pub bytes_read: u64,
     /// Bytes that were stored for this snapshot, manifest excepted.
     pub bytes_stored: u64,
+    /// What it lacks that an earlier snapshot of the node has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shrunk: Vec<Loss>,
 }
 
 /// A named counter at the barrier.

@@ -38,6 +38,7 @@ mod sealed;
 #[cfg(test)]
 #[path = "../../tests/servers/mod.rs"]
 pub(crate) mod servers;
+pub mod shrink;
 mod snapshots;
 pub(crate) mod store;
 #[cfg(test)]
@@ -60,6 +61,7 @@ pub use trash::GRACE;
 
 use pack::UnitKeys;
 use read::PackCache;
+use shrink::{Acknowledged, Loss};
 use store::Store;
 use trash::TrashCache;
 
@@ -118,6 +120,19 @@ pub struct SnapshotInfo {
     pub manifest: Manifest,
     /// How far it is known to be good.
     pub level: Level,
+    /// The size of the manifest's own object.
+    pub manifest_bytes: u64,
+    /// What it lacks that an earlier one has, and nobody has acknowledged.
+    pub shrunk: Vec<Loss>,
+    /// Who has acknowledged what it lacks, and why.
+    pub acknowledged: Option<Acknowledged>,
+}
+
+impl SnapshotInfo {
+    /// Bytes that were stored for it: packs and manifest.
+    pub fn bytes_stored(&self) -> u64 {
+        self.manifest.bytes_stored + self.manifest_bytes
+    }
 }
 
 /// Which snapshot is meant.

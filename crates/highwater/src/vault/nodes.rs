@@ -16,6 +16,7 @@ use crate::ids::{Epoch, GuardKind, NodeName, NodeUid, Seq, SnapshotId, Time, Wri
 use super::manifest::Manifest;
 use super::seal::ObjectKind;
 use super::sealed;
+use super::shrink::Acknowledged;
 use super::snapshots::foreign;
 use super::{Actor, Ownership, Vault};
 
@@ -56,6 +57,9 @@ pub(crate) struct NodeRecord {
     /// Snapshots that failed one, oldest first: `latest` is none of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) failed: Vec<SnapshotId>,
+    /// Losses that an operator has acknowledged, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) acknowledged: Vec<Acknowledged>,
 }
 
 impl NodeRecord {
@@ -79,7 +83,7 @@ impl NodeRecord {
         self.fence.get(&epoch.0).is_some_and(|last| seq > *last)
     }
 
-    fn fresh(node: &NodeName, now: Time) -> NodeRecord {
+    pub(super) fn fresh(node: &NodeName, now: Time) -> NodeRecord {
         NodeRecord {
             version: 1,
             node: node.clone(),
@@ -97,6 +101,7 @@ impl NodeRecord {
             guard: None,
             restored: Vec::new(),
             failed: Vec::new(),
+            acknowledged: Vec::new(),
         }
     }
 }
@@ -166,6 +171,33 @@ impl Vault {
             return Err(foreign(name));
         }
         Ok(record)
+    }
+
+    /// Another name under which the vault has snapshots of the node with this uid.
+    ///
+    /// A record that can't be opened is skipped: `check` names it, and nothing is known by it.
+    pub(crate) fn other_name(&self, node: &NodeName, uid: NodeUid) -> Result<Option<NodeName>> {
+        let mut others: Vec<NodeName> = Vec::new();
+        for listed in self.store().list(Some("nodes"))? {
+            let name = listed.name.split('/').nth(1).and_then(|name| name.parse().ok());
+            let name: NodeName = name.ok_or_else(|| foreign(&listed.name))?;
+            if name != *node && others.last() != Some(&name) {
+                others.push(name);
+            }
+        }
+        for other in others {
+            let record = match self.readable_record(&other) {
+                Ok(record) => record.filter(|record| record.uid == Some(uid)),
+                Err(error) if error.kind() == Kind::Corrupt => None,
+                Err(error) => return Err(error),
+            };
+            let Some(record) = record else { continue };
+            // One that has only claimed its name, and never got further, is nobody's history.
+            if record.newest.is_some() || !self.standing_names(Some(&other))?.is_empty() {
+                return Ok(Some(other));
+            }
+        }
+        Ok(None)
     }
 
     /// Changes the record of a node: `change` is called on what is there (or on a fresh one) until

@@ -48,6 +48,8 @@ pub struct Candidate {
     pub tags: BTreeMap<String, String>,
     /// How far it is known to be good.
     pub level: Level,
+    /// It has what the newest one lacks, which nobody has acknowledged.
+    pub before_loss: bool,
 }
 
 /// Why a snapshot is kept.
@@ -72,6 +74,8 @@ pub enum Reason {
     Monthly,
     /// It is young enough.
     Within,
+    /// It has what the newest one lacks, and nobody has acknowledged that loss.
+    Unacknowledged,
     /// It has this tag.
     Tag(String),
 }
@@ -95,6 +99,7 @@ impl Candidate {
             time: *time,
             tags: tags.clone(),
             level: info.level,
+            before_loss: false,
         }
     }
 }
@@ -144,6 +149,11 @@ impl Retention {
         for (at, reason) in always {
             if let Some(at) = at {
                 reasons[at].push(reason);
+            }
+        }
+        for (one, reasons) in sorted.iter().zip(reasons) {
+            if one.before_loss {
+                reasons.push(Reason::Unacknowledged);
             }
         }
     }

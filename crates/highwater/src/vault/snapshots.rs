@@ -13,6 +13,7 @@ use super::nodes::NodeRecord;
 use super::pack::pack_name;
 use super::seal::ObjectKind;
 use super::sealed;
+use super::shrink;
 use super::trash::{GRACE, after};
 use super::{Level, Selector, SnapshotInfo, Vault};
 
@@ -260,8 +261,8 @@ impl Vault {
         )))
     }
 
-    /// Commits a snapshot: with its manifest it becomes visible.
-    pub(crate) fn put_manifest(&self, manifest: &Manifest) -> Result<()> {
+    /// Commits a snapshot: with its manifest it becomes visible. Tells the size of the manifest.
+    pub(crate) fn put_manifest(&self, manifest: &Manifest) -> Result<u64> {
         let object = SnapshotName::of(manifest).object();
         if let Some(fault) = manifest.fault() {
             return Err(Error::bug(format!("the manifest can't be read back: {fault}")));
@@ -269,7 +270,7 @@ impl Vault {
         let bytes = sealed::seal(self, ObjectKind::Manifest, &object, manifest)?;
         // A put whose answer was lost meets itself where it is made again; no two seals are alike.
         if self.store().put_new(&object, bytes.clone())? || self.store().get(&object)? == bytes {
-            Ok(())
+            Ok(bytes.len() as u64)
         } else {
             Err(Error::bug("two snapshots with one random id").entry(object))
         }
@@ -303,13 +304,19 @@ impl Vault {
     }
 
     pub(crate) fn snapshot_info(&self, name: &SnapshotName) -> Result<SnapshotInfo> {
-        let manifest = self.manifest(name)?;
-        let level = match self.readable_record(&name.node)? {
+        let bytes = self.store().get(&name.object())?;
+        let (manifest, _) = self.open_manifest(name, &bytes)?;
+        let record = self.readable_record(&name.node)?;
+        let level = match &record {
             Some(record) if record.failed.contains(&name.snapshot) => Level::Failed,
             Some(record) if record.restored.contains(&name.snapshot) => Level::Restored,
             _ => Level::Sealed,
         };
-        Ok(SnapshotInfo { manifest, level })
+        let acknowledged = record.map(|record| record.acknowledged).unwrap_or_default();
+        let shrunk = shrink::pending(&manifest.shrunk, &acknowledged);
+        let acknowledged = shrink::by_whom(&manifest.shrunk, acknowledged);
+        let manifest_bytes = bytes.len() as u64;
+        Ok(SnapshotInfo { manifest, level, manifest_bytes, shrunk, acknowledged })
     }
 }
 

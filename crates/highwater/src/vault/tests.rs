@@ -13,6 +13,7 @@ use super::pack::{
     seal_index, unit_range,
 };
 use super::seal::{HEADER_BYTES, ObjectKey, ObjectKind, Purpose};
+use super::shrink::Shrunk;
 use super::*;
 use crate::Kind;
 use crate::engine::{
@@ -22,8 +23,10 @@ use crate::ids::{NodeUid, PackId, RelPath, RestoreId, Seq, SnapshotId, StoreId};
 
 const MANIFEST: &str = include_str!("../../tests/fixtures/manifest.json");
 const MANIFEST_REPLICA: &str = include_str!("../../tests/fixtures/manifest-replica.json");
+const MANIFEST_SHRUNK: &str = include_str!("../../tests/fixtures/manifest-shrunk.json");
 const INTENT: &str = include_str!("../../tests/fixtures/intent.json");
 const NODE: &str = include_str!("../../tests/fixtures/node.json");
+const NODE_ACKNOWLEDGED: &str = include_str!("../../tests/fixtures/node-acknowledged.json");
 const PACK: &[u8] = include_bytes!("../../tests/fixtures/pack.bin");
 
 fn time() -> Time {
@@ -119,6 +122,7 @@ fn manifest() -> Manifest {
         parts,
         bytes_read: 10,
         bytes_stored: 11,
+        shrunk: Vec::new(),
     }
 }
 
@@ -133,6 +137,36 @@ fn replicated() -> Manifest {
         acknowledged: 9,
     });
     manifest
+}
+
+fn losses() -> Vec<Loss> {
+    let (bytes_before, bytes, before) = (8192, 0, SnapshotId::from_bytes([5; 16]));
+    let part = Some("db".to_owned());
+    vec![
+        Loss { part, how: Shrunk::Missing, bytes_before, bytes, before, excluded: true },
+        Loss {
+            part: None,
+            how: Shrunk::Smaller,
+            bytes_before: u64::MAX,
+            bytes: 9,
+            before,
+            excluded: false,
+        },
+    ]
+}
+
+/// One that lacks what an earlier one has.
+fn shrunk() -> Manifest {
+    let mut manifest = Manifest { shrunk: losses(), ..manifest() };
+    manifest.parts.truncate(1);
+    manifest
+}
+
+fn acknowledged() -> NodeRecord {
+    let (reason, by) = ("moved".to_owned(), "user@machine".to_owned());
+    let snapshot = SnapshotId::from_bytes([1; 16]);
+    let one = Acknowledged { snapshot, reason, by, time: time(), losses: losses() };
+    NodeRecord { acknowledged: vec![one], ..record() }
 }
 
 fn intent() -> Intent {
@@ -168,6 +202,7 @@ fn record() -> NodeRecord {
         guard: None,
         restored: vec![SnapshotId::from_bytes([1; 16])],
         failed: Vec::new(),
+        acknowledged: Vec::new(),
     }
 }
 
@@ -183,6 +218,8 @@ where
 fn documents_are_what_they_were() {
     goes_both_ways(&manifest(), MANIFEST);
     goes_both_ways(&replicated(), MANIFEST_REPLICA);
+    goes_both_ways(&shrunk(), MANIFEST_SHRUNK);
+    goes_both_ways(&acknowledged(), NODE_ACKNOWLEDGED);
     goes_both_ways(&intent(), INTENT);
     goes_both_ways(&record(), NODE);
     assert_eq!(manifest().fault(), None);
@@ -233,6 +270,8 @@ fn every_object_of_a_document_refuses_a_field_that_it_does_not_know() {
     }
     assert!(check::<Manifest>(MANIFEST) > 20);
     assert!(check::<Manifest>(MANIFEST_REPLICA) > 10);
+    assert!(check::<Manifest>(MANIFEST_SHRUNK) > 10);
+    assert_eq!(check::<NodeRecord>(NODE_ACKNOWLEDGED), 6);
     assert_eq!(check::<Intent>(INTENT), 1);
     assert_eq!(check::<NodeRecord>(NODE), 3);
 }

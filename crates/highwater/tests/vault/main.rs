@@ -117,6 +117,15 @@ impl Bench {
         backup::run(&self.vault, &self.node(), &self.actor(actor), options, control)
     }
 
+    /// What a backup has stored beside its manifest.
+    fn packs_stored(&self, report: &BackupReport) -> u64 {
+        let snapshot = report.snapshot.to_string();
+        let info = self.vault.resolve(&Selector { snapshot, ..Selector::default() }).unwrap();
+        assert_eq!(report.bytes_stored, info.bytes_stored());
+        assert!(info.manifest_bytes > 0);
+        report.bytes_stored - info.manifest_bytes
+    }
+
     /// Restores a snapshot to a directory of its own.
     fn restore(&self, snapshot: SnapshotId) -> PathBuf {
         self.restores.set(self.restores.get() + 1);

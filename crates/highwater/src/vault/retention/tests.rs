@@ -22,6 +22,7 @@ fn candidate(seq: u64, time: Time) -> Candidate {
         seq: Seq(seq),
         time,
         tags: BTreeMap::new(),
+        before_loss: false,
         level: Level::Sealed,
     }
 }
@@ -37,6 +38,21 @@ fn kept(policy: &Retention, candidates: &[Candidate]) -> Vec<u64> {
 fn a_policy_without_a_rule_is_refused() {
     let error = apply(&Retention::default(), &[]).unwrap_err();
     assert_eq!(error.kind(), Kind::Input);
+}
+
+#[test]
+fn the_last_one_before_a_loss_stays_under_every_policy() {
+    let mut all: Vec<Candidate> =
+        (1..=4).map(|seq| candidate(seq, at("2020-01-01T00:00:00Z"))).collect();
+    all[1].before_loss = true;
+    let one = Retention { last: 1, ..Retention::default() };
+    assert_eq!(kept(&one, &all), [4, 2]);
+    let within = Retention { within: Some(Duration::ZERO), ..Retention::default() };
+    assert!(kept(&within, &all).contains(&2));
+    let tagged = Retention { tags: vec![("x".to_owned(), None)], ..Retention::default() };
+    assert_eq!(kept(&tagged, &all), [4, 2]);
+    let reasons = apply(&one, &all).unwrap().keep.pop().unwrap().1;
+    assert_eq!(reasons, [Reason::Unacknowledged]);
 }
 
 #[test]

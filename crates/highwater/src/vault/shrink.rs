@@ -1,0 +1,335 @@
+//! Snapshots that shrank: what one lacks that an earlier one has, and who has acknowledged it.
+//!
+//! A disk that is not mounted, a database that was deleted: a backup captures what is there, and the
+//! result is whole as far as anybody can tell by looking at it alone. So each snapshot is compared with
+//! the one before, and its manifest names what it lacks. The next one takes over what it still lacks,
+//! so that the last snapshot before the loss stays known, until all is there again or an operator has
+//! acknowledged the loss in the record of the node.
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{EngineKind, EntryType, Units};
+use crate::error::{Error, Result};
+use crate::ids::{NodeName, RelPath, SnapshotId, Time};
+
+use super::manifest::{Manifest, PartRecord};
+use super::nodes::NodeRecord;
+use super::{Actor, Selector, SnapshotInfo, Vault};
+
+/// So many acknowledgements of a node are remembered.
+const ACKNOWLEDGED_MAX: usize = 64;
+/// A sentence names so many losses; documents name all.
+const NAMED_MAX: usize = 12;
+/// The part of the plain files; no database is called that.
+const PLAIN_FILES: &str = "files";
+/// What has this share of its bytes, or less, has shrunk.
+const SHARE: u64 = 2;
+
+/// What a snapshot lacks that an earlier one of its node has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Loss {
+    /// The part; `None`: the snapshot as a whole.
+    pub part: Option<String>,
+    /// In which way it is less than it was.
+    pub how: Shrunk,
+    /// Its bytes in the snapshot before.
+    pub bytes_before: u64,
+    /// Its bytes now.
+    pub bytes: u64,
+    /// The last snapshot before the loss.
+    pub before: SnapshotId,
+    /// The caller left it out on purpose, by a glob.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub excluded: bool,
+}
+
+/// In which way something is less than it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shrunk {
+    /// There is no part of that name.
+    Missing,
+    /// The file without which the database can't be opened has no bytes.
+    Empty,
+    /// It has half of its bytes, or fewer.
+    Smaller,
+}
+
+/// An operator's word that a loss is right.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Acknowledged {
+    /// The snapshot that lacks something.
+    pub snapshot: SnapshotId,
+    /// Why that is right.
+    pub reason: String,
+    /// Who says so, as it named itself.
+    pub by: String,
+    /// When.
+    pub time: Time,
+    /// What it lacks.
+    pub losses: Vec<Loss>,
+}
+
+/// What [`Vault::acknowledge`] did.
+#[derive(Clone, Debug, Serialize)]
+pub struct Acknowledgement {
+    /// The node.
+    pub node: NodeName,
+    /// What is recorded now.
+    #[serde(flatten)]
+    pub acknowledged: Acknowledged,
+    /// It was recorded already, by this or an earlier call, and nothing was written.
+    pub already: bool,
+}
+
+/// What the next snapshot of a node is compared with.
+pub(crate) struct Earlier {
+    snapshot: SnapshotId,
+    bytes: u64,
+    parts: Vec<EarlierPart>,
+    /// What it lacks itself, and nobody has acknowledged.
+    pending: Vec<Loss>,
+}
+
+struct EarlierPart {
+    name: String,
+    bytes: u64,
+    /// It has nothing that could be lost but its name.
+    empty: bool,
+}
+
+impl Earlier {
+    pub(crate) fn of(manifest: &Manifest, record: &NodeRecord) -> Earlier {
+        let part = |part: &PartRecord| EarlierPart {
+            name: part.name.clone(),
+            bytes: part.bytes(),
+            empty: part.is_hollow(),
+        };
+        Earlier {
+            snapshot: manifest.snapshot,
+            bytes: manifest.bytes_total(),
+            parts: manifest.parts.iter().map(part).collect(),
+            pending: pending(&manifest.shrunk, &record.acknowledged),
+        }
+    }
+
+    /// What a newer snapshot lacks. `excluded` tells of a lost part whether the caller has left it out
+    /// on purpose.
+    pub(crate) fn losses(&self, newer: &Manifest, excluded: impl Fn(&str) -> bool) -> Vec<Loss> {
+        let still = |old: &Loss| match &old.part {
+            Some(name) => part_loss(name, old.bytes_before, false, old.before, newer),
+            None => whole_loss(old.bytes_before, old.before, newer),
+        };
+        let mut losses: Vec<Loss> = self.pending.iter().filter_map(still).collect();
+        let parts = self
+            .parts
+            .iter()
+            .filter_map(|part| part_loss(&part.name, part.bytes, part.empty, self.snapshot, newer));
+        for loss in parts.chain(whole_loss(self.bytes, self.snapshot, newer)) {
+            // What was lost before is measured by the last snapshot that had all of it.
+            if !losses.iter().any(|known| known.part == loss.part) {
+                losses.push(loss);
+            }
+        }
+        for loss in &mut losses {
+            let name = loss.part.as_deref().filter(|_| loss.how == Shrunk::Missing);
+            loss.excluded = name.is_some_and(&excluded);
+        }
+        losses
+    }
+}
+
+impl PartRecord {
+    /// The file without which nobody can open the database; `None` of plain files.
+    pub(crate) fn entry_point(&self) -> Option<RelPath> {
+        match self.engine {
+            EngineKind::RocksDb | EngineKind::LevelDb => Some(self.root.join("CURRENT".as_ref())),
+            EngineKind::Badger => Some(self.root.join("MANIFEST".as_ref())),
+            EngineKind::Sqlite | EngineKind::Redb | EngineKind::Bbolt | EngineKind::Lmdb => {
+                Some(self.root.clone())
+            }
+            EngineKind::Files => None,
+        }
+    }
+
+    /// A database whose entry point has no bytes, or plain files of which there are none.
+    fn is_hollow(&self) -> bool {
+        let Some(point) = self.entry_point() else { return self.files() == 0 };
+        self.entries.iter().any(|entry| entry.path == point && entry.size == 0)
+    }
+
+    /// A database in one file that keeps its size, or grows. The files of the others come and go: a log
+    /// that was written into tables is no loss.
+    fn is_page_file(&self) -> bool {
+        let Some(point) = self.entry_point() else { return false };
+        let mut entries = self.entries.iter();
+        entries.any(|entry| entry.path == point && matches!(entry.units, Units::Pages { .. }))
+    }
+}
+
+fn part_loss(
+    name: &str,
+    bytes_before: u64,
+    was_hollow: bool,
+    before: SnapshotId,
+    newer: &Manifest,
+) -> Option<Loss> {
+    let loss = |how, bytes| {
+        let part = Some(name.to_owned());
+        Some(Loss { part, how, bytes_before, bytes, before, excluded: false })
+    };
+    let Some(part) = newer.parts.iter().find(|part| part.name == name) else {
+        let emptied = newer.entries().any(|entry| {
+            entry.kind == EntryType::File && entry.size == 0 && entry.path.to_string() == name
+        });
+        return loss(if emptied { Shrunk::Empty } else { Shrunk::Missing }, 0);
+    };
+    let bytes = part.bytes();
+    match part.engine {
+        _ if part.is_hollow() && was_hollow => None,
+        EngineKind::Files if part.is_hollow() => loss(Shrunk::Missing, bytes),
+        _ if part.is_hollow() => loss(Shrunk::Empty, bytes),
+        _ if part.is_page_file() && is_less(bytes, bytes_before) => loss(Shrunk::Smaller, bytes),
+        _ => None,
+    }
+}
+
+fn whole_loss(bytes_before: u64, before: SnapshotId, newer: &Manifest) -> Option<Loss> {
+    let (bytes, how) = (newer.bytes_total(), Shrunk::Smaller);
+    is_less(bytes, bytes_before).then_some(Loss {
+        part: None,
+        how,
+        bytes_before,
+        bytes,
+        before,
+        excluded: false,
+    })
+}
+
+fn is_less(bytes: u64, before: u64) -> bool {
+    before > 0 && bytes <= before / SHARE
+}
+
+/// What of the losses of a snapshot nobody has acknowledged.
+pub(super) fn pending(losses: &[Loss], acknowledged: &[Acknowledged]) -> Vec<Loss> {
+    let known = || acknowledged.iter().flat_map(|one| &one.losses);
+    losses.iter().filter(|loss| !known().any(|known| covers(known, loss))).cloned().collect()
+}
+
+/// Whether who has acknowledged the one loss has the other one acknowledged as well: the same, and not
+/// by far the greater one.
+fn covers(known: &Loss, loss: &Loss) -> bool {
+    known.part == loss.part && known.before == loss.before && !is_less(loss.bytes, known.bytes)
+}
+
+/// The newest acknowledgement of any of the losses.
+pub(super) fn by_whom(losses: &[Loss], acknowledged: Vec<Acknowledged>) -> Option<Acknowledged> {
+    acknowledged
+        .into_iter()
+        .rev()
+        .find(|one| losses.iter().any(|loss| one.losses.iter().any(|known| covers(known, loss))))
+}
+
+impl Loss {
+    fn text(&self) -> String {
+        let Loss { bytes_before, bytes, .. } = self;
+        let purpose = if self.excluded { ", left out by a glob" } else { "" };
+        match (&self.part, self.how) {
+            (None, _) => format!("all in all {bytes} bytes are left of {bytes_before}"),
+            (Some(part), Shrunk::Missing) if part == PLAIN_FILES => {
+                format!("all plain files are missing ({bytes_before} bytes before)")
+            }
+            (Some(part), Shrunk::Missing) => {
+                format!("`{part}` is missing ({bytes_before} bytes before{purpose})")
+            }
+            (Some(part), Shrunk::Empty) => {
+                format!("`{part}` is empty ({bytes_before} bytes before)")
+            }
+            (Some(part), Shrunk::Smaller) => {
+                format!("`{part}` has {bytes} bytes of {bytes_before}")
+            }
+        }
+    }
+}
+
+/// What a snapshot lacks, as one sentence; `None` where it lacks nothing.
+pub fn sentence(node: &NodeName, snapshot: SnapshotId, losses: &[Loss]) -> Option<String> {
+    let last = losses.last()?;
+    let mut before: Vec<String> = Vec::new();
+    for id in losses.iter().map(|loss| loss.before.to_string()) {
+        if !before.contains(&id) {
+            before.push(id);
+        }
+    }
+    let before = before.join(", ");
+    let mut texts: Vec<String> = losses.iter().map(Loss::text).collect();
+    if let Some(more) = texts.len().checked_sub(NAMED_MAX).filter(|more| *more > 0) {
+        texts.truncate(NAMED_MAX - 1);
+        texts.push(format!("{more} more"));
+        // What is left of the whole says most.
+        texts.extend(last.part.is_none().then(|| last.text()));
+    }
+    Some(format!(
+        "snapshot {snapshot} of {node} lacks what {before} has: {}; if that is right, `highwater \
+         snapshots acknowledge {snapshot} --reason TEXT` says so, and until then no policy forgets \
+         {before}",
+        texts.join(", ")
+    ))
+}
+
+impl SnapshotInfo {
+    /// What it lacks that an earlier one has, and nobody has acknowledged, as one sentence.
+    pub fn shrunk_warning(&self) -> Option<String> {
+        sentence(&self.manifest.node, self.manifest.snapshot, &self.shrunk)
+    }
+
+    /// Whether another one is the last snapshot before what it lacks.
+    pub(super) fn lacks_what(&self, other: SnapshotId) -> bool {
+        self.shrunk.iter().any(|loss| loss.before == other)
+    }
+}
+
+impl Vault {
+    /// Records that what a snapshot lacks is missing on purpose: nobody warns of it any more, and no
+    /// policy keeps the snapshot before for its sake.
+    ///
+    /// # Errors
+    /// Not found where there is no such snapshot; input where it lacks nothing, or no reason is given.
+    pub fn acknowledge(
+        &self,
+        selector: &Selector,
+        reason: &str,
+        actor: &Actor,
+    ) -> Result<Acknowledgement> {
+        let reason = reason.trim();
+        if reason.is_empty() {
+            return Err(Error::input("no reason was given")
+                .hint("say why what the snapshot lacks may be missing"));
+        }
+        self.refuse_read_only()?;
+        let SnapshotInfo { manifest, shrunk, acknowledged, .. } = self.resolve(selector)?;
+        let Manifest { node, snapshot, shrunk: losses, .. } = manifest;
+        if losses.is_empty() {
+            return Err(Error::input("that snapshot lacks nothing that the one before it has")
+                .entry(snapshot.to_string())
+                .hint("`highwater status` names the snapshot that does"));
+        }
+        if let (true, Some(acknowledged)) = (shrunk.is_empty(), acknowledged) {
+            return Ok(Acknowledgement { node, acknowledged, already: true });
+        }
+        let (reason, by, time) = (reason.to_owned(), actor.name.clone(), self.env().now());
+        let acknowledged = Acknowledged { snapshot, reason, by, time, losses };
+        self.update_node(&node, |record| {
+            record.acknowledged.push(acknowledged.clone());
+            let surplus = record.acknowledged.len().saturating_sub(ACKNOWLEDGED_MAX);
+            record.acknowledged.drain(..surplus);
+            Ok(())
+        })?;
+        Ok(Acknowledgement { node, acknowledged, already: false })
+    }
+}
+
+#[cfg(test)]
+mod tests;
