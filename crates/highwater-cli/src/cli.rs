@@ -86,7 +86,7 @@ pub(crate) enum Command {
     /// received and verified, or not at all; a connection that breaks is taken up where it broke.
     Pull(PullArgs),
     /// Undo the last restore of a node directory
-    Rollback(TargetArgs),
+    Rollback(RollbackArgs),
     /// Finish an interrupted restore or rollback
     Recover(TargetArgs),
     /// Add, list or remove the key slots of a vault
@@ -549,6 +549,24 @@ pub(crate) struct RestoreArgs {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct RollbackArgs {
+    /// The node directory
+    pub(crate) node_dir: PathBuf,
+    /// Show the directories that are kept, the newest first
+    #[arg(long, conflicts_with_all = ["to", "redo", "drop"])]
+    pub(crate) list: bool,
+    /// Bring back the one with this number of the list; without it, undo the last restore
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["redo", "drop"])]
+    pub(crate) to: Option<usize>,
+    /// Undo the last rollback: the restored directory comes back
+    #[arg(long, conflicts_with = "drop")]
+    pub(crate) redo: bool,
+    /// Remove the one with this number of the list, for good
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) drop: Option<usize>,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct TargetArgs {
     /// The node directory
     pub(crate) node_dir: PathBuf,
@@ -676,6 +694,9 @@ pub(crate) struct GuardReleaseArgs {
     /// Why; recorded in the node directory
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) reason: String,
+    /// Release a state that is known to be old: what the node signs from it can be punished
+    #[arg(long)]
+    pub(crate) although_old: bool,
 }
 
 #[derive(Args, Debug)]

@@ -6,12 +6,12 @@ use highwater::control::Control;
 use highwater::vault::{Actor, Selector, Vault};
 use highwater::{Env, Error, Result};
 
-use crate::cli::VaultArgs;
-use crate::confined;
+use crate::cli::{KeyArgs, VaultArgs};
 use crate::keys::KeySource;
 use crate::progress::Progress;
 use crate::settings::Settings;
 use crate::signals;
+use crate::{confined, places};
 
 /// What a command works with.
 pub(crate) struct Context {
@@ -59,6 +59,23 @@ impl Context {
         source.refuse_inside_vault(&location)?;
         source.refuse_inside_node(node_dir)?;
         Vault::open(&location, &source.load()?, self.env())
+    }
+
+    /// Refuses an output file in whose place this command's own secret or settings lie: without the
+    /// secret the vault opens no more.
+    pub(crate) fn refuse_own_files(&self, key: &KeyArgs, output: &Path) -> Result<()> {
+        let secret = self.settings.key(key).ok();
+        let secret =
+            secret.as_ref().map(|source| (source.path(), "the secret that opens the vault"));
+        let settings = self.settings.file().map(|file| (file, "the settings"));
+        for (file, what) in secret.into_iter().chain(settings) {
+            if places::is_inside(output, file)? {
+                return Err(Error::input(format!("{} is {what}", places::text(output)))
+                    .hint("write to another file")
+                    .entry(places::text(output)));
+            }
+        }
+        Ok(())
     }
 
     /// Who acts on the vault.

@@ -101,7 +101,7 @@ fn execute(context: &Context, command: &Command) -> Result<Answer> {
     match command {
         Command::Demo => demo::run(context),
         Command::DemoWriter(_) => Err(Error::bug("the writer runs without a context")),
-        Command::Inspect(args) => commands::inspect::run(args),
+        Command::Inspect(args) => commands::inspect::run(context, args),
         Command::Init(args) => commands::init::run(context, args),
         Command::Backup(args) => commands::backup::run(context, args),
         Command::Snapshots(args) => commands::snapshots::run(context, args),

@@ -3,7 +3,9 @@
 //! An inode tells where a file or directory stands, whatever name it has: every step of an
 //! exchange is decided by it, so that recovery can repeat the step.
 
-use rustix::fs::{RenameFlags, Statx, StatxAttributes, StatxFlags};
+use rustix::fs::{
+    RenameFlags, Statx, StatxAttributes, StatxFlags, Timespec, Timestamps, UTIME_OMIT,
+};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::io::Write as _;
@@ -37,6 +39,17 @@ pub(crate) fn met(place: &RootedPath, what: &str, error: impl Into<std::io::Erro
         .hint("look who put it there, and remove it");
     }
     Error::io(format!("can't {what} {place}"), error)
+}
+
+/// Sets the modification time of `place` to the one of what was found before.
+pub(crate) fn keep_time(place: &RootedPath, before: &Statx) -> Result<()> {
+    let modified =
+        Timespec { tv_sec: before.stx_mtime.tv_sec, tv_nsec: before.stx_mtime.tv_nsec.into() };
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: modified,
+    };
+    place.set_times(&times).map_err(|error| met(place, "set the time of", error))
 }
 
 /// By what a file or directory is known, whatever its name. The number alone is given to another

@@ -207,6 +207,10 @@ impl Env {
         self
     }
 
+    #[cfg_attr(
+        not(feature = "sqlite"),
+        expect(dead_code, reason = "only SQLite is read by another process")
+    )]
     pub(crate) fn helper(&self) -> Option<&[OsString]> {
         self.helper.as_deref()
     }

@@ -16,7 +16,7 @@ use crate::rooted::RootedPath;
 pub(crate) const OWN_DIR: &str = ".highwater";
 const NAME: &str = ".highwater/node.json";
 /// The file in [`OWN_DIR`].
-const FILE: &str = "node.json";
+pub(crate) const FILE: &str = "node.json";
 /// A longer one is none of ours.
 const BYTES_MAX: u64 = 64 << 10;
 
@@ -56,7 +56,8 @@ impl NodeFile {
         })
     }
 
-    /// Writes it, durable, in one step. It belongs to the owner of the directory.
+    /// Writes it, durable, in one step. It belongs to the owner of the directory. As long as it tells of
+    /// one and the same restore it keeps the time of that.
     pub(crate) fn write(&self, dir: &RootedPath, env: &Env) -> Result<()> {
         let own = make_own_dir(dir)?;
         let mut text = serde_json::to_vec(self)
@@ -64,7 +65,15 @@ impl NodeFile {
         text.push(b'\n');
         let fresh = own.join(format!("node.json.{}", hex::encode(env.random::<8>()?)));
         durable::write_file_for(&fresh, &text, dir.owner()?)?;
-        durable::replace(&fresh, &own.join(FILE))?;
+        let place = own.join(FILE);
+        let before = NodeFile::read_at(dir).ok().flatten().and_then(|before| before.restore);
+        if self.restore.is_some()
+            && before == self.restore
+            && let Some(found) = durable::stat(&place)?
+        {
+            durable::keep_time(&fresh, &found)?;
+        }
+        durable::replace(&fresh, &place)?;
         durable::sync_dir(dir)
     }
 }

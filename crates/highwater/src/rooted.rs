@@ -31,7 +31,9 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 use crate::ids::RelPath;
 
-pub(crate) use trust::{Owner, is_only_ours, is_root, refuse_for_root};
+pub(crate) use trust::{Owner, is_root};
+#[cfg(feature = "sqlite")]
+pub(crate) use trust::{is_only_ours, refuse_for_root};
 
 /// A directory that is held open.
 #[derive(Debug)]
@@ -114,6 +116,10 @@ impl RootedPath {
 
     /// A path that leads to the held directory itself, whoever has moved it: for programs that take
     /// paths and look none up twice.
+    #[cfg_attr(
+        not(any(feature = "rocksdb", test)),
+        expect(dead_code, reason = "only RocksDB is opened by a path")
+    )]
     pub(crate) fn held_path(&self) -> PathBuf {
         self.rel.under(&proc_path(self.root.dir.as_fd()))
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use highwater::engine::Checked;
 use highwater::ids::NodeName;
 use highwater::vault::{self, CheckOptions, CheckReport, Fault, Selector, Vault};
 use highwater::{Kind, Result, restore};
@@ -19,10 +20,13 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> Result<Answer> {
     let mut report = check(context, args, &vault, node.as_ref())?;
     let mut warnings = std::mem::take(&mut report.warnings);
     let mut tested = 0;
+    let mut unchecked = Vec::new();
     if args.restore_test {
         let scratch = args.scratch.clone().unwrap_or_else(std::env::temp_dir);
         for selector in to_test(context, args, &vault, node.as_ref())? {
-            warnings.extend(restore_test(context, &vault, &selector, &scratch, &mut report)?);
+            let checked = restore_test(context, &vault, &selector, &scratch, &mut report)?;
+            warnings.extend(checked.warnings);
+            unchecked.extend(checked.unchecked);
             tested += 1;
         }
     }
@@ -34,11 +38,14 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> Result<Answer> {
         "bytes": report.bytes,
         "coverage": report.coverage,
         "restore_tests": tested,
+        "unchecked": unchecked,
         "errors": report.errors,
         "warnings": warnings,
     });
     let failed = (!report.ok).then_some(Kind::Corrupt);
-    Ok(Answer::new(document, human(args, &report, tested)).warnings(warnings).failed(failed))
+    Ok(Answer::new(document, human(args, &report, tested, &unchecked))
+        .warnings(warnings)
+        .failed(failed))
 }
 
 /// One snapshot, all snapshots of a node, or all of the vault.
@@ -89,9 +96,9 @@ fn restore_test(
     selector: &Selector,
     scratch: &Path,
     report: &mut CheckReport,
-) -> Result<Vec<String>> {
+) -> Result<Checked> {
     let error = match restore::test(vault, selector, scratch, &context.control) {
-        Ok(warnings) => return Ok(warnings),
+        Ok(checked) => return Ok(checked),
         Err(error) if error.kind() == Kind::Corrupt => error,
         Err(error) => return Err(error),
     };
@@ -102,10 +109,10 @@ fn restore_test(
     if !report.errors.contains(&fault) {
         report.errors.push(fault);
     }
-    Ok(Vec::new())
+    Ok(Checked::default())
 }
 
-fn human(args: &CheckArgs, report: &CheckReport, tested: u64) -> String {
+fn human(args: &CheckArgs, report: &CheckReport, tested: u64, unchecked: &[String]) -> String {
     let snapshots = format::count(report.snapshots, "snapshot", "snapshots");
     let mut lines = vec![if args.read_data {
         let chunks = format::count(report.chunks, "chunk", "chunks");
@@ -129,6 +136,12 @@ fn human(args: &CheckArgs, report: &CheckReport, tested: u64) -> String {
         lines.push(format!(
             "{} restored to scratch, opened and checked by their engines",
             format::count(tested, "snapshot", "snapshots")
+        ));
+    }
+    if !unchecked.is_empty() {
+        lines.push(format!(
+            "not checked, beyond their bytes: {}; a snapshot with these does not count as restored",
+            unchecked.join(", ")
         ));
     }
     lines.extend(

@@ -34,6 +34,7 @@ pub(crate) fn run(context: &Context, args: &ExportArgs) -> Result<Answer> {
         return Ok(answer(&report, Path::new("-")));
     }
     let output = args.output.clone().unwrap_or_else(|| PathBuf::from(export.file_name()));
+    context.refuse_own_files(&args.vault.key, &output)?;
     refuse_inside(&output, &vault)?;
     let report = export.write_file(&output, args.force, &context.control)?;
     Ok(answer(&report, &output))

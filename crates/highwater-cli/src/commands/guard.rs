@@ -59,7 +59,7 @@ fn show(args: &GuardShowArgs) -> Result<Answer> {
         if let Some(channel) = &args.channel {
             return Err(Error::not_found("nothing of this node is quarantined").entry(channel));
         }
-        return Ok(Answer::new(json!({"channels": [], "node": null}), NOTHING));
+        return last(args);
     };
     let wanted = |held: &&Held| args.channel.as_ref().is_none_or(|channel| held.id == *channel);
     let held: Vec<&Held> = standing.held.iter().filter(wanted).collect();
@@ -77,6 +77,7 @@ fn show(args: &GuardShowArgs) -> Result<Answer> {
         "snapshot": latch.snapshot,
         "since": latch.time,
         "reasons": latch.reasons,
+        "old": latch.old,
         "marks": latch.marks,
         "listed": latch.listed,
         "release": latch.release,
@@ -88,6 +89,48 @@ fn show(args: &GuardShowArgs) -> Result<Answer> {
     Ok(Answer::new(document, paragraphs.join("\n\n")))
 }
 
+/// What was quarantined last, and who released it.
+fn last(args: &GuardShowArgs) -> Result<Answer> {
+    let Some(latch) = Latch::last(&args.node_dir)? else {
+        return Ok(Answer::new(json!({"channels": [], "node": null, "last": null}), NOTHING));
+    };
+    let withheld = latch.withheld.iter().filter_map(|one| Some((&one.part, one.release.as_ref()?)));
+    let channels = latch.channels.iter().filter_map(|(id, one)| Some((id, one.release.as_ref()?)));
+    let node = latch.node.to_string();
+    // Of a node whose channels were not listed.
+    let unlisted = latch.release.as_ref().filter(|_| latch.kind == GuardKind::Channels);
+    let whole = unlisted.map(|release| (&node, release));
+    let mut released: Vec<(&String, &Released)> = withheld.chain(channels).chain(whole).collect();
+    released.dedup();
+    let rows = |(id, release): &(&String, &Released)| json!({"id": id, "by": release.by, "reason": release.reason, "time": release.time});
+    let document = json!({
+        "channels": [],
+        "node": null,
+        "last": {
+            "node": latch.node,
+            "kind": latch.kind,
+            "cause": latch.cause,
+            "snapshot": latch.snapshot,
+            "since": latch.time,
+            "old": latch.old,
+            "released": released.iter().map(rows).collect::<Value>(),
+        },
+    });
+    let mut lines = vec![NOTHING.to_owned()];
+    let how = cause(latch.cause);
+    let snapshot = latch.snapshot.as_ref().map(record::short).unwrap_or_default();
+    lines.push(format!(
+        "Until its release the node {node} was, {how} {snapshot}, since {}.",
+        format::time(latch.time)
+    ));
+    lines.extend(latch.old.as_ref().map(guard::Old::words));
+    lines.extend(released.iter().map(|(id, release)| {
+        let time = format::time(release.time);
+        format!("{id}: released by {}, {time}: {}", release.by, release.reason)
+    }));
+    Ok(Answer::new(document, lines.join("\n")))
+}
+
 fn release(context: &Context, args: &GuardReleaseArgs) -> Result<Answer> {
     refuse_missing(&args.node_dir)?;
     let which = match &args.channel {
@@ -95,7 +138,8 @@ fn release(context: &Context, args: &GuardReleaseArgs) -> Result<Answer> {
         None => Which::All,
     };
     let by = context.who();
-    let stands = guard::release(&args.node_dir, &which, &args.reason, &by, &context.control)?;
+    let release = if args.although_old { guard::release_although_old } else { guard::release };
+    let stands = release(&args.node_dir, &which, &args.reason, &by, &context.control)?;
     let is_meant = |held: &&Held| args.channel.as_ref().is_none_or(|channel| held.id == *channel);
     let released: Vec<&Held> =
         stands.iter().filter(is_meant).filter(|held| held.state == HeldState::Released).collect();
@@ -194,21 +238,27 @@ pub(super) fn line(dir: &Path, quarantined: u64, kind: Option<GuardKind>) -> Opt
              `highwater guard list {dir}` tells how far it is."
         ),
         _ => format!(
-            "{} withheld: `highwater guard release {dir} --all --reason \"…\"` lets the node go on.",
-            format::count(quarantined, "database is", "databases are")
+            "{} withheld. Is this the newest state of the node, and does no other copy run? \
+             `highwater guard list {dir}` tells what is known. Where both are certain, `highwater guard \
+             release {dir} --all --reason \"…\"` lets the node go on.",
+            format::count(quarantined, "part is", "parts are")
         ),
     })
 }
 
 fn origin(standing: &Standing) -> String {
-    let how = match standing.cause {
-        guard::Cause::Restore => "restored from",
-        guard::Cause::Rollback => "brought back by a rollback of",
-        guard::Cause::Witness => "behind its witness",
-    };
+    let how = cause(standing.cause);
     let snapshot = standing.snapshot.map(|snapshot| format!(" {}", record::short(&snapshot)));
     let since = format::time(standing.since);
     format!("Node {}, {how}{}, since {since}", standing.node, snapshot.unwrap_or_default())
+}
+
+fn cause(cause: guard::Cause) -> &'static str {
+    match cause {
+        guard::Cause::Restore => "restored from",
+        guard::Cause::Rollback => "brought back by a rollback of",
+        guard::Cause::Witness => "behind its witness",
+    }
 }
 
 fn table(standing: &Standing) -> String {
@@ -247,6 +297,7 @@ fn withheld_paths(latch: &Latch, held: &Held) -> Vec<String> {
 
 fn head(standing: &Standing, latch: &Latch) -> String {
     let mut lines = vec![origin(standing)];
+    lines.extend(latch.old.as_ref().map(guard::Old::words));
     lines.extend(latch.reasons.iter().cloned());
     if let Some(gone) = &latch.original_gone {
         let time = format::time(gone.time);

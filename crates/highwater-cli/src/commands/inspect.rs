@@ -9,14 +9,18 @@ use serde_json::{Value, json};
 use super::record::{self, Part};
 use crate::answer::Answer;
 use crate::cli::InspectArgs;
+use crate::context::Context;
 use crate::{format, places};
 
-pub(crate) fn run(args: &InspectArgs) -> Result<Answer> {
+pub(crate) fn run(context: &Context, args: &InspectArgs) -> Result<Answer> {
     let options = DiscoverOptions {
         exclude: args.files.exclude.clone(),
         include: args.files.include.clone(),
     };
-    let layout = engine::discover(&args.node_dir, &options)?;
+    let mut layout = engine::discover(&args.node_dir, &options)?;
+    let known: Vec<String> = layout.refusals.iter().map(|refusal| refusal.entry.clone()).collect();
+    let obstacles = engine::obstacles(&layout, context.env());
+    layout.refusals.extend(obstacles.into_iter().filter(|found| !known.contains(&found.entry)));
     let users = engine::users(&layout.dir)?;
     let parts: Vec<Seen<'_>> = layout.parts.iter().map(|part| see(part, &layout, &users)).collect();
     let homeless: Vec<&Refusal> = layout
@@ -62,24 +66,8 @@ fn see<'a>(part: &'a FoundPart, layout: &Layout, users: &'a [User]) -> Seen<'a> 
         .filter(|refusal| concerns(refusal, part))
         .map(|refusal| format!("{}; {}", refusal.problem, refusal.hint))
         .collect();
-    let refused = if !problems.is_empty() {
-        Some(problems.join("; "))
-    } else if users.is_empty() || captured_while_open(part.engine) {
-        None
-    } else {
-        Some(format!(
-            "open in {}; stop the node, freeze it for a backup (--freeze {}), or let it supply a \
-             checkpoint hook",
-            user_list(&users),
-            users[0].pid
-        ))
-    };
+    let refused = (!problems.is_empty()).then(|| problems.join("; "));
     Seen { part, users, refused }
-}
-
-/// Whether the engine is captured from outside while the node has it open.
-fn captured_while_open(engine: EngineKind) -> bool {
-    matches!(engine, EngineKind::Sqlite | EngineKind::Files)
 }
 
 fn holds(part: &FoundPart, file: &RelPath) -> bool {
@@ -107,8 +95,7 @@ fn refusal_document(refusal: &Refusal) -> Value {
 }
 
 fn user_list(users: &[&User]) -> String {
-    let mut names: Vec<String> =
-        users.iter().map(|user| format!("{} ({})", user.command, user.pid)).collect();
+    let mut names: Vec<String> = users.iter().map(ToString::to_string).collect();
     names.dedup();
     names.join(", ")
 }

@@ -29,6 +29,7 @@ fn export(context: &Context, args: &KitExportArgs) -> Result<Answer> {
     let node = context.settings.node(args.node.as_ref());
     let kit = Kit::of_dir(&args.node_dir, node.as_ref(), content, context.env().now())?;
     let vault = context.vault_for_node(&args.vault, &args.node_dir)?;
+    context.refuse_own_files(&args.vault.key, &args.output)?;
     refuse_inside(&args.output, &args.node_dir, &vault)?;
     let bytes = kit::seal(&vault, &kit)?;
     kit::write_file(&args.output, &bytes, args.force, context.env()).map_err(

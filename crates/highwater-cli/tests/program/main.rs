@@ -28,6 +28,9 @@ mod freeze;
 mod guard;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
+mod guard_old;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
 mod guard_run;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
@@ -35,12 +38,21 @@ mod hard_times;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod hostile;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
+mod in_use;
 mod interrupts;
 mod keys;
 mod kit;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
+mod links;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
 mod node;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
+mod page_files;
 #[cfg(test)]
 #[path = "../../../highwater-server/tests/postgres/mod.rs"]
 mod postgres;
@@ -76,6 +88,9 @@ mod strangers;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod tree;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
+mod unchanged;
 mod usage;
 #[cfg(test)]
 mod vss;

@@ -113,7 +113,7 @@ fn a_plan_names_what_would_refuse_the_restore() {
     let world = world();
     backup(&world, &[]);
     let mut holder = holder(&world, "node/state");
-    let id = format!("process {} ", holder.id());
+    let id = format!("(pid {})", holder.id());
     let restore = ["restore", "latest", "node"];
     let plan = world.on_vault(&[&restore[..], &["--plan"]].concat()).code(0).json();
     let told = plan["warnings"].to_string();

@@ -202,6 +202,7 @@ impl World {
             marks: BTreeMap::new(),
             channels,
             listed: true,
+            old: None,
             withheld: Vec::new(),
             release: None,
             original_gone: None,

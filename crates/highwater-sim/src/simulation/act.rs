@@ -501,6 +501,7 @@ fn latch(node: NodeName, cause: Cause, marks: BTreeMap<String, u64>) -> Latch {
         marks,
         channels: BTreeMap::new(),
         listed: false,
+        old: None,
         withheld: Vec::new(),
         release: None,
         original_gone: Some(Released { reason, by, time }),

@@ -126,7 +126,7 @@ impl Worker {
         })?;
         let tested = restore::test(&vault, &selector, &self.scratch, control);
         let removed = durable::remove_tree(&self.scratch);
-        let warnings = tested?;
+        let warnings = tested?.warnings;
         removed?;
         Ok(Done { snapshot: Some(snapshot), warnings })
     }

@@ -1,14 +1,17 @@
 //! From what was captured and stored to the manifest of the snapshot.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD_NO_PAD as BASE64;
 
-use crate::engine::{Barrier, Captured, Metadata, PartCapture, SourceEntry};
+use crate::engine::{Barrier, Captured, EntryType, Metadata, PartCapture, SourceEntry};
 use crate::error::{Error, Result};
-use crate::ids::{GuardKind, PackId, RelPath, Time};
+use crate::ids::{GuardKind, PackId, RelPath, Time, decode, encode};
 use crate::vault::MANIFEST_VERSION;
 use crate::vault::Manifest;
 use crate::vault::manifest::{EntryRecord, Leaf, Mark, PackRef, PartRecord, Runs};
@@ -151,6 +154,7 @@ impl<'a> Draft<'a> {
             tags: options.tags.clone(),
             packs,
             root: root_metadata(task)?,
+            place: place_of(&self.parts, task)?,
             parts: self.parts,
             bytes_read: stored.bytes_read,
             bytes_stored: stored.bytes_stored,
@@ -209,6 +213,19 @@ fn entry_record(source: &SourceEntry) -> EntryRecord {
         identity: source.identity.clone(),
         leaves: Vec::new(),
     }
+}
+
+/// Where the node directory stands, where a link in it names that place.
+fn place_of(parts: &[PartRecord], task: &Task<'_>) -> Result<Option<String>> {
+    let place = &task.layout.dir;
+    for entry in parts.iter().flat_map(|part| &part.entries) {
+        if let EntryType::Symlink { target } = &entry.kind
+            && Path::new(OsStr::from_bytes(&decode(target)?)).starts_with(place)
+        {
+            return Ok(Some(encode(place.as_os_str().as_bytes())));
+        }
+    }
+    Ok(None)
 }
 
 fn root_metadata(task: &Task<'_>) -> Result<Metadata> {

@@ -174,7 +174,7 @@ fn hooks_fit(layout: &Layout, options: &CaptureOptions) -> Result<()> {
 }
 
 #[cfg(feature = "sqlite")]
-fn begin_sqlite(
+pub(super) fn begin_sqlite(
     layout: &Layout,
     parts: &[&FoundPart],
     options: &CaptureOptions,
@@ -184,7 +184,7 @@ fn begin_sqlite(
 }
 
 #[cfg(not(feature = "sqlite"))]
-fn begin_sqlite(
+pub(super) fn begin_sqlite(
     _: &Layout,
     parts: &[&FoundPart],
     _: &CaptureOptions,

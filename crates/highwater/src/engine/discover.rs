@@ -131,12 +131,17 @@ fn find(dir: &Path, options: &DiscoverOptions, node: Use) -> Result<Layout> {
         .collect();
     globs.all_matched()?;
     links::check(&tree, &plain, options, &mut refusals)?;
+    sniff::overwritten(&tree, &plain, &mut refusals);
     if node == Use::Running {
         sniff::unknown_logs(&tree, &plain, &mut refusals)?;
+        sniff::mapped(&tree, &plain, &mut refusals)?;
     }
     for part in &parts {
         if part.engine == EngineKind::RocksDb {
             refusals.extend(rocksdb::refusals(&dir.at(&part.root), &part.name)?);
+        }
+        if node == Use::Running {
+            refusals.extend(sniff::emptied(&tree, part)?);
         }
         #[cfg(not(feature = "sqlite"))]
         if part.engine == EngineKind::Sqlite && node == Use::Running {
@@ -159,11 +164,19 @@ pub(super) fn database_files(
     root: &RelPath,
 ) -> Result<Vec<RelPath>> {
     let mut entries = Vec::new();
-    for name in durable::names(&dir.at(root))? {
-        let path = root.join(&name);
-        let found = durable::stat(&dir.at(&path))?;
-        if found.is_some_and(|found| durable::is_file(&found)) && sniff::belongs(engine, &name) {
-            entries.push(path);
+    let mut pending = vec![root.clone()];
+    while let Some(above) = pending.pop() {
+        for name in durable::names(&dir.at(&above))? {
+            let path = above.join(&name);
+            let Some(found) = durable::stat(&dir.at(&path))? else { continue };
+            if engine.is_tree() && durable::is_dir(&found) {
+                pending.push(path.clone());
+                entries.push(path);
+            } else if durable::is_file(&found)
+                && (engine.is_tree() || sniff::belongs(engine, &name))
+            {
+                entries.push(path);
+            }
         }
     }
     if *root != RelPath::root() {

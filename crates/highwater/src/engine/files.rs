@@ -1,6 +1,8 @@
 //! Plain files, and the files of a database that somebody holds still: listed at the barrier, read
 //! afterwards, never torn.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::FileExt as _;
@@ -8,6 +10,7 @@ use std::os::unix::fs::FileExt as _;
 use rustix::fs::Advice;
 
 use super::metadata::{self, Found, Stamp};
+use super::process::FileId;
 use super::{
     Consistency, EngineKind, EntryType, Finished, FoundPart, Identity, PartCapture, Piece,
     SourceEntry, Units, process,
@@ -29,6 +32,10 @@ const RETRIES_MAX: u32 = 5;
 /// A modification time younger than this proves nothing: the next write may carry the same one.
 const YOUNG_NS: i64 = 2_000_000_000;
 
+/// Where a process may be hidden from this one, it may write through memory: the kernel then sets the
+/// time when it next writes the page to disk, within half a minute by its defaults.
+const YOUNG_HIDDEN_NS: i64 = 60_000_000_000;
+
 /// How far the files of a set can be trusted to stay as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stability {
@@ -42,7 +49,11 @@ pub(super) enum Stability {
 pub(super) struct FileSet {
     entries: Vec<SourceEntry>,
     sources: Vec<Source>,
+    /// The first name of each file that has several.
+    names: HashMap<FileId, RelPath>,
     stability: Stability,
+    /// A time younger than this proves nothing of a file's content.
+    young_ns: i64,
     env: Env,
 }
 
@@ -73,8 +84,7 @@ impl FileSet {
         stability: Stability,
         env: &Env,
     ) -> Result<FileSet> {
-        let mut set =
-            FileSet { entries: Vec::new(), sources: Vec::new(), stability, env: env.clone() };
+        let mut set = FileSet::empty(stability, env);
         let mut near = None;
         for listed in listed {
             let found = look_near(&mut near, &listed.source).map_err(|source| {
@@ -89,9 +99,7 @@ impl FileSet {
 
     /// Of an image that is ours: each entry as its original was when the image was taken.
     pub(super) fn of_image(image: Vec<(Listed, Found)>, env: &Env) -> Result<FileSet> {
-        let stability = Stability::Held;
-        let mut set =
-            FileSet { entries: Vec::new(), sources: Vec::new(), stability, env: env.clone() };
+        let mut set = FileSet::empty(Stability::Held, env);
         for (listed, found) in image {
             let path = listed.source.clone();
             let content = found.kind == EntryType::File && found.stamp.size > 0;
@@ -102,6 +110,12 @@ impl FileSet {
         }
         debug_assert!(set.entries.is_sorted_by(|a, b| a.path < b.path));
         Ok(set)
+    }
+
+    fn empty(stability: Stability, env: &Env) -> FileSet {
+        let (entries, sources, names) = (Vec::new(), Vec::new(), HashMap::new());
+        let young_ns = if process::sees_all() { YOUNG_NS } else { YOUNG_HIDDEN_NS };
+        FileSet { entries, sources, names, stability, young_ns, env: env.clone() }
     }
 
     /// Files that only this set has (a checkpoint's own) get mode and owner of `model`.
@@ -155,7 +169,7 @@ impl FileSet {
                 .entry(entry.path.to_string())
                 .hint("to read it would give the lock up: leave it out with an exclude glob"));
         }
-        let mut reader = Reader::open(entry, source)?;
+        let mut reader = Reader::open(entry, source, self.young_ns)?;
         match self.stability {
             Stability::Held => reader.held(sink),
             Stability::Loose if entry.size <= RETRY_BYTES_MAX && entry.holes.is_empty() => {
@@ -165,8 +179,18 @@ impl FileSet {
         }
     }
 
-    fn push(&mut self, listed: Listed, found: Found) -> Result<()> {
+    fn push(&mut self, listed: Listed, mut found: Found) -> Result<()> {
         refuse_borrowed(&listed, &found)?;
+        if found.kind == EntryType::File && found.names > 1 {
+            match self.names.entry(found.stamp.id) {
+                Entry::Occupied(first) => {
+                    found.kind = EntryType::Hardlink { to: first.get().clone() }
+                }
+                Entry::Vacant(none) => {
+                    none.insert(listed.path.clone());
+                }
+            }
+        }
         let file = found.kind == EntryType::File;
         let size = if file { found.stamp.size } else { 0 };
         let pinned =
@@ -273,17 +297,18 @@ struct Reader<'a> {
     file: File,
     entry: &'a SourceEntry,
     listed: Stamp,
+    young_ns: i64,
 }
 
 impl<'a> Reader<'a> {
-    fn open(entry: &'a SourceEntry, source: &Source) -> Result<Reader<'a>> {
+    fn open(entry: &'a SourceEntry, source: &Source, young_ns: i64) -> Result<Reader<'a>> {
         let file = match &source.pinned {
             Some(file) => file.try_clone().map_err(|source| {
                 Error::io("can't read it", source).entry(entry.path.to_string())
             })?,
             None => open(&source.path, &entry.path)?,
         };
-        let reader = Reader { file, entry, listed: source.stamp };
+        let reader = Reader { file, entry, listed: source.stamp, young_ns };
         let now = reader.stamp()?;
         if now.id != reader.listed.id || now.size < entry.size {
             return Err(reader.changed());
@@ -347,7 +372,7 @@ impl<'a> Reader<'a> {
     fn rested(&self, now: Time) -> Result<bool> {
         let stamp = self.stamp()?;
         let changed = stamp.mtime_ns.max(stamp.ctime_ns);
-        Ok(stamp == self.listed && changed <= now.as_nanos().saturating_sub(YOUNG_NS))
+        Ok(stamp == self.listed && changed <= now.as_nanos().saturating_sub(self.young_ns))
     }
 
     /// One pass over the bytes as listed, `holes` left out.

@@ -5,9 +5,10 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{Flock, FlockType};
+use rustix::process::{Flock, FlockOffsetType, FlockType};
 
-use super::{metadata, process};
+use super::kinds::Lock;
+use super::{EngineKind, metadata, process};
 use crate::durable;
 use crate::error::{Error, Result};
 use crate::rooted::RootedPath;
@@ -19,11 +20,20 @@ pub(super) const ROCKSDB_WAYS_OUT: &str = "stop the node, freeze it for the inst
 pub(super) const WAYS_OUT: &str =
     "stop the node for the time of the backup, or freeze it for an instant (--freeze PID)";
 
+/// The bytes that SQLite locks in a database (`os.h`), which no page is ever stored in.
+const SQLITE_LOCKS: (u64, u64) = (0x4000_0000, 512);
+/// Those in a `-shm` (`os_unix.c`): eight locks of the log, and the one that says that it is in use.
+const SHM_LOCKS: (u64, u64) = (120, 9);
+
+/// All bytes of a file, however long.
+const WHOLE: (u64, u64) = (0, 0);
+
 /// Between the look at the process's own descriptors and the lock no other capture of this process
 /// may open the same file: a record lock belongs to the process, so both would get it.
 static TAKING: Mutex<()> = Mutex::new(());
 
-/// Takes the record lock (`fcntl`) of RocksDB and LevelDB on `path`.
+/// Takes the record lock (`fcntl`) of RocksDB and LevelDB on `path`; `None` where the lock file is
+/// missing, and nobody has the database open. It is not made: whoever makes it opens the database.
 ///
 /// The file must not be opened again by this process while the lock is held: closing that
 /// descriptor would give the lock up.
@@ -32,16 +42,20 @@ pub(super) fn record(
     db: &RootedPath,
     name: &str,
     ways_out: &str,
-) -> Result<OwnedFd> {
+) -> Result<Option<OwnedFd>> {
     let _taking = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
     not_ours(db, name)?;
-    let file = lock_file(path, db).map_err(|errno| {
-        Error::io(format!("can't open the lock of {name}"), errno)
-            .entry(name)
-            .hint("run as the user that the node runs as")
-    })?;
+    let file = match path.open_with(OFlags::RDWR | OFlags::NONBLOCK, Mode::empty()) {
+        Ok(file) => file,
+        Err(Errno::NOENT) => return unused(db, name).map(|()| None),
+        Err(errno) => {
+            return Err(Error::io(format!("can't open the lock of {name}"), errno)
+                .entry(name)
+                .hint("run as the user that the node runs as"));
+        }
+    };
     match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Some(file)),
         Err(Errno::AGAIN | Errno::ACCESS) => {
             let holder = rustix::process::fcntl_getlk(&file, &Flock::from(FlockType::WriteLock));
             let pid = holder.ok().flatten().and_then(|lock| lock.pid);
@@ -50,17 +64,6 @@ pub(super) fn record(
         }
         Err(errno) => Err(Error::io(format!("can't take the lock of {name}"), errno).entry(name)),
     }
-}
-
-/// Opens the lock file; one that has to be made belongs to the owner of the database, who could not
-/// open it otherwise.
-fn lock_file(path: &RootedPath, db: &RootedPath) -> std::io::Result<OwnedFd> {
-    let (file, made) = path.open_lock()?;
-    if made {
-        rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
-        db.enter()?.root_owner()?.take(&file)?;
-    }
-    Ok(file.into())
 }
 
 /// Takes the whole-file lock (`flock`) of bbolt, redb and Badger on `path`.
@@ -76,9 +79,114 @@ pub(super) fn whole(path: &RootedPath, name: &str) -> Result<OwnedFd> {
     }
 }
 
+/// Whether another process holds the lock of a database, as its engine takes it. `root` is its directory
+/// or main file; one that this process has open is not asked.
+pub(super) fn is_held_by_others(root: &RootedPath, engine: EngineKind) -> Result<bool> {
+    let _taking = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    if not_ours(root, "").is_err() {
+        return Ok(false);
+    }
+    match engine.lock() {
+        Lock::None => Ok(false),
+        Lock::Sqlite => sqlite_held(root),
+        Lock::RecordIn(name) => is_held(&root.join(name), WHOLE),
+        Lock::RecordBeside(main, lock, suffix) => is_held(&beside(root, main, lock, suffix), WHOLE),
+        Lock::Whole => is_flocked(root),
+        Lock::WholeIn(name) => is_flocked(&root.join(name)),
+    }
+}
+
+/// Takes the lock of a database that is captured as files, as its engine takes it; `None` where it has
+/// none that could be taken, and nobody is known to have it open.
+pub(super) fn take(root: &RootedPath, engine: EngineKind, name: &str) -> Result<Option<OwnedFd>> {
+    match engine.lock() {
+        Lock::RecordIn(file) => {
+            unused(root, name)?;
+            record(&root.join(file), root, name, WAYS_OUT)
+        }
+        Lock::RecordBeside(main, lock, suffix) => {
+            unused(root, name)?;
+            // Who has it open holds a shared one.
+            record(&beside(root, main, lock, suffix), root, name, WAYS_OUT)
+        }
+        Lock::Whole => {
+            unused(root, name)?;
+            whole(root, name).map(Some)
+        }
+        Lock::WholeIn(file) => {
+            unused(root, name)?;
+            let place = root.join(file);
+            match durable::stat(&place)? {
+                Some(_) => whole(&place, name).map(Some),
+                None => Ok(None),
+            }
+        }
+        Lock::Sqlite | Lock::None => {
+            unused(root, name)?;
+            if is_held_by_others(root, engine)? {
+                return Err(in_use(name, "", WAYS_OUT));
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// The lock file beside a database: `lock` beside a file called `main`, else the name with `suffix`.
+fn beside(root: &RootedPath, main: &str, lock: &str, suffix: &str) -> RootedPath {
+    if root.name() == main { root.above().join(lock) } else { root.with_suffix(suffix) }
+}
+
+/// The name of the file beside a database that is its lock, where it has one.
+pub(super) fn lock_beside(root: &RootedPath, engine: EngineKind) -> Option<RootedPath> {
+    match engine.lock() {
+        Lock::RecordBeside(main, lock, suffix) => Some(beside(root, main, lock, suffix)),
+        _ => None,
+    }
+}
+
+/// Whether somebody has the whole-file lock: a shared one is taken for an instant.
+fn is_flocked(path: &RootedPath) -> Result<bool> {
+    let file = match path.open_with(OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()) {
+        Ok(file) => file,
+        Err(Errno::NOENT) => return Ok(false),
+        Err(errno) => return Err(durable::met(path, "open", errno)),
+    };
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(false),
+        Err(Errno::WOULDBLOCK) => Ok(true),
+        Err(errno) => Err(durable::met(path, "ask for the lock of", errno)),
+    }
+}
+
+/// Whether another process holds one of SQLite's locks on the database at `path`: a connection to one
+/// with a write-ahead log always does, any other one while it reads or writes. This process must not have
+/// it open: its own locks would go with the look.
+pub(super) fn sqlite_held(path: &RootedPath) -> Result<bool> {
+    Ok(is_held(path, SQLITE_LOCKS)? || is_held(&path.with_suffix("-shm"), SHM_LOCKS)?)
+}
+
+/// Whether another process holds a record lock among these bytes.
+fn is_held(path: &RootedPath, (start, length): (u64, u64)) -> Result<bool> {
+    let file = match path.open_file() {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(durable::met(path, "open", error)),
+    };
+    let typ = FlockType::WriteLock;
+    let lock = Flock { start, length, pid: None, typ, offset_type: FlockOffsetType::Set };
+    let held = rustix::process::fcntl_getlk(&file, &lock)
+        .map_err(|errno| durable::met(path, "ask for the locks of", errno))?;
+    Ok(held.is_some())
+}
+
 /// A conflict where any process, ours included, has a file at or below `path` open.
 pub(super) fn unused(path: &RootedPath, name: &str) -> Result<()> {
     not_ours(path, name)?;
+    unused_by_others(path, name)
+}
+
+/// The same, whatever this process has open: a capture has files of the database open itself.
+pub(super) fn unused_by_others(path: &RootedPath, name: &str) -> Result<()> {
     let users = process::users(&path.path())?;
     if users.is_empty() { Ok(()) } else { Err(in_use(name, &process::names(&users), WAYS_OUT)) }
 }

@@ -11,9 +11,11 @@ pub mod conformance;
 mod discover;
 mod files;
 pub mod freeze;
+mod kinds;
 mod lock;
 mod metadata;
 mod others;
+mod pages;
 mod points;
 mod process;
 mod rocksdb;
@@ -53,6 +55,21 @@ pub enum EngineKind {
     Bbolt,
     /// Badger, captured as files under its lock.
     Badger,
+    /// Pebble, captured as files under its lock.
+    Pebble,
+    /// libmdbx, captured as files under its lock.
+    Mdbx,
+    /// ParityDB, captured as files under its lock.
+    ParityDb,
+    /// Berkeley DB, captured as files while nobody has it open.
+    BerkeleyDb,
+    /// sled, captured as files under its lock.
+    Sled,
+    /// fjall, captured as files under its lock.
+    Fjall,
+    /// What looks like an encrypted SQLite (SQLCipher and others), captured as files while nobody has it
+    /// open.
+    EncryptedSqlite,
     /// Plain files.
     Files,
 }
@@ -152,15 +169,25 @@ impl Layout {
     }
 }
 
-/// A process that has a file of the node open.
+/// A file of the node that a process has open.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct User {
-    /// Its process id.
+    /// The process id; 0 for one that is known by the lock that it holds alone, since it runs in another
+    /// container or belongs to another user.
     pub pid: u32,
     /// Its name, as the kernel gives it.
     pub command: String,
-    /// One of the files that it has open.
+    /// The file.
     pub file: RelPath,
+}
+
+impl std::fmt::Display for User {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.pid {
+            0 => f.write_str("a process that can't be seen from here"),
+            pid => write!(f, "{} (pid {pid})", self.command),
+        }
+    }
 }
 
 /// Makes a checkpoint of one RocksDB in the directory given, which does not exist yet and whose
@@ -211,6 +238,11 @@ pub enum EntryType {
     Symlink {
         /// Where it leads, percent-encoded bytes.
         target: String,
+    },
+    /// A further name of a regular file of the same part, which is recorded under its first name.
+    Hardlink {
+        /// That name.
+        to: RelPath,
     },
     /// A socket; recorded, never opened, not restored.
     Socket,
@@ -387,6 +419,8 @@ pub enum Depth {
 pub struct Checked {
     /// What could not be checked, and why (a comparator that only the node knows, say).
     pub warnings: Vec<String>,
+    /// Databases of which nothing but their bytes was looked at.
+    pub unchecked: Vec<String>,
 }
 
 /// Finds the parts of a node directory by looking. Opens no file that a process of ours has open.
@@ -407,9 +441,48 @@ pub fn capture(layout: &Layout, options: &CaptureOptions, env: &crate::Env) -> R
     barrier::capture(layout, options, env)
 }
 
-/// The processes that have a file of `dir` open, as far as this user may see them.
+/// Who has files of `dir` open: the processes that this user can see, and whoever holds the lock of a
+/// database in it.
+///
+/// # Errors
+/// Not found where there is no such directory; unavailable where the system doesn't tell.
 pub fn users(dir: &Path) -> Result<Vec<User>> {
-    process::users(dir)
+    let mut users = process::users(dir)?;
+    // A directory in which nothing is recognised has no lock to ask for.
+    let Ok(layout) = discover::discover_still(dir, &DiscoverOptions::default()) else {
+        return Ok(users);
+    };
+    for part in &layout.parts {
+        let root = layout.held.at(&part.root);
+        let known = users.iter().any(|user| user.file.is_within(&part.root));
+        if !known && lock::is_held_by_others(&root, part.engine)? {
+            let (command, file) = ("?".to_owned(), part.root.clone());
+            users.push(User { pid: 0, command, file });
+        }
+    }
+    Ok(users)
+}
+
+/// What would keep each database of `layout` from being captured now, asked of the code that captures
+/// it: it is begun, and given up.
+pub fn obstacles(layout: &Layout, env: &Env) -> Vec<Refusal> {
+    let options = CaptureOptions::default();
+    let begin = |part: &FoundPart| match part.engine {
+        EngineKind::Files => Ok(()),
+        EngineKind::RocksDb => rocksdb::begin(&layout.held, part, None, env).map(drop),
+        EngineKind::Sqlite => barrier::begin_sqlite(layout, &[part], &options, env).map(drop),
+        _ => others::begin(&layout.held, part, env).map(drop),
+    };
+    let refused = |part: &FoundPart| {
+        let error = begin(part).err()?;
+        Some(Refusal {
+            entry: part.name.clone(),
+            problem: error.message().to_owned(),
+            hint: error.hint_text().unwrap_or_default().to_owned(),
+            kind: error.kind(),
+        })
+    };
+    layout.parts.iter().filter_map(refused).collect()
 }
 
 /// Checks one restored part of the node directory `dir`, read-only: every file of it stays
@@ -422,6 +495,10 @@ pub fn check(dir: &Path, engine: EngineKind, root: &RelPath, depth: Depth) -> Re
 }
 
 /// [`check`] in a directory that is held.
+#[cfg_attr(
+    not(feature = "sqlite"),
+    expect(unused_variables, reason = "only SQLite is read by another process")
+)]
 pub(crate) fn check_at(
     dir: &RootedPath,
     engine: EngineKind,
@@ -436,11 +513,14 @@ pub(crate) fn check_at(
         #[cfg(feature = "sqlite")]
         EngineKind::Sqlite => sqlite::check(dir, root, depth, env),
         EngineKind::Files => Ok(Checked::default()),
+        EngineKind::Lmdb | EngineKind::Mdbx | EngineKind::Bbolt | EngineKind::Redb => {
+            pages::check_file(&dir.at(root), engine, name, depth)
+        }
+        _ if depth == Depth::Open => Ok(Checked::default()),
         _ => {
             let warning =
                 format!("{name}: its own check is not known here; its bytes were compared");
-            let warnings = if depth == Depth::Full { vec![warning] } else { Vec::new() };
-            Ok(Checked { warnings })
+            Ok(Checked { warnings: vec![warning], unchecked: vec![name.to_owned()] })
         }
     }
 }

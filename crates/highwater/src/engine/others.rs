@@ -1,9 +1,10 @@
-//! Engines that are captured as files while nobody writes: LevelDB, bbolt, redb and Badger under
-//! their lock, LMDB while nobody has it open.
+//! Engines that are captured as files while nobody writes: under their lock, or while nobody has them
+//! open.
 
 use std::os::fd::OwnedFd;
 
 use super::files::{FileSet, Listed, Stability};
+use super::kinds::Lock;
 use super::metadata::{self, Stamp};
 use super::{
     Consistency, EngineKind, Finished, FoundPart, PartCapture, Piece, SourceEntry, Units, discover,
@@ -18,7 +19,7 @@ use crate::rooted::RootedPath;
 const PAGE_BYTES: u32 = 4096;
 
 /// What an empty lock file of a database is called; it is recorded and never opened.
-const LOCK_NAMES: [&str; 2] = ["LOCK", "lock.mdb"];
+const LOCK_NAMES: [&str; 3] = ["LOCK", "lock.mdb", "lock"];
 
 /// What LevelDB tells; whoever tries to open the database renames one to the other before it asks
 /// for the lock.
@@ -35,20 +36,8 @@ struct Offline {
 /// Begins the capture of one database as files.
 pub(super) fn begin(dir: &RootedPath, part: &FoundPart, env: &Env) -> Result<Box<dyn PartCapture>> {
     let main = dir.at(&part.root);
-    let lock = match part.engine {
-        EngineKind::LevelDb => {
-            Some(lock::record(&main.join("LOCK"), &main, &part.name, lock::WAYS_OUT)?)
-        }
-        EngineKind::Bbolt | EngineKind::Redb | EngineKind::Badger => {
-            lock::unused(&main, &part.name)?;
-            Some(lock::whole(&main, &part.name)?)
-        }
-        _ => {
-            lock::unused(&main, &part.name)?;
-            None
-        }
-    };
-    let paged = !matches!(part.engine, EngineKind::LevelDb | EngineKind::Badger);
+    let lock = lock::take(&main, part.engine, &part.name)?;
+    let paged = part.engine.is_paged();
     let units = if paged { Units::Pages { bytes: PAGE_BYTES } } else { Units::Slices };
     let listed = entries(dir, part)?.into_iter().map(|path| Listed {
         source: dir.at(&path),
@@ -65,26 +54,25 @@ pub(super) fn begin(dir: &RootedPath, part: &FoundPart, env: &Env) -> Result<Box
 /// The part's entries, listed again under the lock where they are a directory's; a LevelDB's lock only
 /// where it is empty, since to open it would give it up.
 fn entries(dir: &RootedPath, part: &FoundPart) -> Result<Vec<RelPath>> {
-    if !in_directory(part.engine) {
-        return Ok(part.entries.clone());
+    if !part.engine.is_directory() {
+        // To read the lock file would give the lock up; whoever opens the database makes it anew.
+        let lock = lock::lock_beside(&dir.at(&part.root), part.engine);
+        let is_lock = |path: &RelPath| lock.as_ref().is_some_and(|lock| path.name() == lock.name());
+        return Ok(part.entries.iter().filter(|path| !is_lock(path)).cloned().collect());
     }
     let mut entries = discover::database_files(dir, part.engine, &part.root)?;
-    if part.engine == EngineKind::LevelDb {
-        let lock = part.root.join("LOCK".as_ref());
-        if metadata::stamp(&dir.at(&lock))?.size > 0 {
+    if let Lock::RecordIn(name) = part.engine.lock() {
+        let lock = part.root.join(name.as_ref());
+        if entries.contains(&lock) && metadata::stamp(&dir.at(&lock))?.size > 0 {
             entries.retain(|path| *path != lock);
         }
     }
     Ok(entries)
 }
 
-fn in_directory(engine: EngineKind) -> bool {
-    matches!(engine, EngineKind::LevelDb | EngineKind::Badger)
-}
-
 fn stamps(dir: &RootedPath, part: &FoundPart) -> Result<Vec<(RelPath, Stamp)>> {
     let entries = entries(dir, part)?;
-    let data = entries.iter().filter(|path| **path != part.root || !in_directory(part.engine));
+    let data = entries.iter().filter(|path| **path != part.root || !part.engine.is_directory());
     let data = data
         .filter(|path| !LOCK_NAMES.iter().chain(&INFO_NAMES).any(|other| path.name() == *other));
     data.map(|path| Ok((path.clone(), metadata::stamp(&dir.at(path))?))).collect()
@@ -121,7 +109,7 @@ impl PartCapture for Offline {
 
     fn finish(self: Box<Self>) -> Result<Finished> {
         if self.lock.is_none() {
-            lock::unused(&self.dir.at(&self.part.root), &self.part.name)?;
+            lock::unused_by_others(&self.dir.at(&self.part.root), &self.part.name)?;
         }
         if stamps(&self.dir, &self.part)? != self.stamps {
             return Err(Error::conflict(format!("{} changed during the capture", self.part.name))

@@ -1,6 +1,6 @@
 //! Who has which file open, read from `/proc` without opening any of the files.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -11,6 +11,9 @@ use crate::durable;
 use crate::error::{Error, Result};
 use crate::ids::RelPath;
 use crate::rooted::RootedPath;
+
+/// The inode of the process namespace that the kernel begins with (`PROC_PID_INIT_INO`).
+const FIRST_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// A file, whatever it is called: device and inode.
 pub(super) type FileId = (u64, u64);
@@ -60,14 +63,15 @@ pub(super) fn holds_record_lock(inode: u64) -> bool {
     })
 }
 
-/// The other processes that have a file at or below `dir` open, as far as this user may see them.
+/// The files at or below `dir` that other processes have open, as far as this user may see them: by path,
+/// and, of processes that see other mounts than this one, by device and inode.
 pub(super) fn users(dir: &Path) -> Result<Vec<User>> {
     let dir =
         dir.canonicalize().map_err(|source| Error::io(format!("{}", dir.display()), source))?;
     let processes =
         fs::read_dir("/proc").map_err(|source| Error::io("can't list processes", source))?;
-    let own = std::process::id();
-    let mut users = BTreeSet::new();
+    let (own, mounts) = (std::process::id(), mounts(Path::new("/proc/self")));
+    let (mut users, mut elsewhere) = (BTreeSet::new(), BTreeMap::new());
     for process in processes {
         let process = process.map_err(|source| Error::io("can't list processes", source))?;
         let name = process.file_name();
@@ -76,11 +80,72 @@ pub(super) fn users(dir: &Path) -> Result<Vec<User>> {
             continue;
         }
         // A process that ended meanwhile, or that this user may not look into, shows no files.
-        if let Some(file) = first_file_below(&process.path(), &dir) {
+        let place = process.path();
+        let files = files_below(&place, &dir);
+        if !files.is_empty() {
+            let user = |file| User { pid, command: command(pid), file };
+            users.extend(files.into_iter().map(user));
+        } else if mounts != self::mounts(&place) {
+            elsewhere.extend(open_files(&place).map(|id| (id, pid)));
+        }
+    }
+    if !elsewhere.is_empty() {
+        find_by_id(&dir, &elsewhere, &mut users);
+    }
+    Ok(users.into_iter().collect())
+}
+
+/// The mounts that a process sees, by the name of their namespace.
+fn mounts(process: &Path) -> Option<PathBuf> {
+    fs::read_link(process.join("ns/mnt")).ok()
+}
+
+/// The regular files that a process has open.
+fn open_files(process: &Path) -> impl Iterator<Item = FileId> + use<> {
+    let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten();
+    let found = descriptors.filter_map(|descriptor| fs::metadata(descriptor.ok()?.path()).ok());
+    found.filter(fs::Metadata::is_file).map(|found| (found.dev(), found.ino()))
+}
+
+/// Looks for files with these ids at and below `dir`; what can't be listed is passed over.
+fn find_by_id(dir: &Path, ids: &BTreeMap<FileId, u32>, users: &mut BTreeSet<User>) {
+    let mut pending = vec![dir.to_path_buf()];
+    while let Some(path) = pending.pop() {
+        let Ok(found) = fs::symlink_metadata(&path) else { continue };
+        if found.is_dir() {
+            let entries = fs::read_dir(&path).into_iter().flatten().flatten();
+            pending.extend(entries.map(|entry| entry.path()));
+        } else if let Some(&pid) = ids.get(&(found.dev(), found.ino()))
+            && let Some(file) = below(&path, dir)
+        {
             users.insert(User { pid, command: command(pid), file });
         }
     }
+}
+
+/// The files at or below `dir` that other processes write through memory, as far as this user may see
+/// them: such a write sets no time until the kernel gets to it.
+pub(super) fn mapped_for_writing(dir: &Path) -> Result<Vec<User>> {
+    let dir =
+        dir.canonicalize().map_err(|source| Error::io(format!("{}", dir.display()), source))?;
+    let processes =
+        fs::read_dir("/proc").map_err(|source| Error::io("can't list processes", source))?;
+    let mut users = BTreeSet::new();
+    for process in processes {
+        let process = process.map_err(|source| Error::io("can't list processes", source))?;
+        let name = process.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let shared = mappings(&process.path()).into_iter().filter(|(_, shared)| *shared);
+        let files = shared.filter_map(|(path, _)| below(&path, &dir));
+        users.extend(files.map(|file| User { pid, command: command(pid), file }));
+    }
     Ok(users.into_iter().collect())
+}
+
+/// Whether no process is hidden from this one: root, in the first of all process namespaces.
+pub(super) fn sees_all() -> bool {
+    let first = fs::metadata("/proc/self/ns/pid").is_ok_and(|found| found.ino() == FIRST_NAMESPACE);
+    first && crate::rooted::is_root()
 }
 
 /// The name of a process, as the kernel gives it; `?` once it has ended.
@@ -93,20 +158,18 @@ pub(super) fn command(pid: u32) -> String {
 
 /// Users as a few words: `rocksnode (pid 812), ldb (pid 9)`.
 pub(super) fn names(users: &[User]) -> String {
-    let names: BTreeSet<String> =
-        users.iter().map(|user| format!("{} (pid {})", user.command, user.pid)).collect();
+    let names: BTreeSet<String> = users.iter().map(User::to_string).collect();
     names.into_iter().collect::<Vec<_>>().join(", ")
 }
 
-fn first_file_below(process: &Path, dir: &Path) -> Option<RelPath> {
+fn files_below(process: &Path, dir: &Path) -> BTreeSet<RelPath> {
     let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten();
     let open = descriptors.filter_map(|descriptor| fs::read_link(descriptor.ok()?.path()).ok());
     // A directory that is somebody's working directory is no descriptor; one that is being listed is
     // no open file either.
-    let mut files = open.filter(|path| !path.is_dir());
-    files
-        .find_map(|path| below(&path, dir))
-        .or_else(|| mappings(process).iter().find_map(|path| below(path, dir)))
+    let files = open.filter(|path| path.starts_with(dir) && !path.is_dir());
+    let mapped = mappings(process).into_iter().map(|(path, _)| path);
+    files.chain(mapped).filter_map(|path| below(&path, dir)).collect()
 }
 
 fn below(path: &Path, dir: &Path) -> Option<RelPath> {
@@ -115,15 +178,17 @@ fn below(path: &Path, dir: &Path) -> Option<RelPath> {
     RelPath::from_bytes(name.strip_suffix(b" (deleted)").unwrap_or(name)).ok()
 }
 
-/// The files that a process has mapped: the sixth field of each line of its `maps`, in which the
-/// kernel writes a newline of a name as `\012`.
-fn mappings(process: &Path) -> Vec<PathBuf> {
+/// The files that a process has mapped, and whether it writes to them so: the sixth and the second field
+/// of each line of its `maps`, in which the kernel writes a newline of a name as `\012`.
+fn mappings(process: &Path) -> Vec<(PathBuf, bool)> {
     let maps = fs::read(process.join("maps")).unwrap_or_default();
     let mut files = Vec::new();
     for line in maps.split(|&byte| byte == b'\n') {
         let Some(start) = line.iter().position(|&byte| byte == b'/') else { continue };
         let name = unescaped(&line[start..]);
-        files.push(PathBuf::from(std::ffi::OsStr::from_bytes(&name)));
+        let rights = line.split(|&byte| byte == b' ').nth(1);
+        let written = rights.is_some_and(|rights| rights.contains(&b'w') && rights.contains(&b's'));
+        files.push((PathBuf::from(std::ffi::OsStr::from_bytes(&name)), written));
     }
     files
 }

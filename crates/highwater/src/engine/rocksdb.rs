@@ -320,7 +320,7 @@ pub(super) fn still(dir: &RootedPath, part: &FoundPart) -> Result<Still> {
 
 /// What keeps the files as they are.
 enum Hold {
-    Lock { _lock: OwnedFd, db: RootedPath, stamps: Vec<(RelPath, Stamp)> },
+    Lock { lock: Option<OwnedFd>, db: RootedPath, stamps: Vec<(RelPath, Stamp)> },
     Checkpoint(Scratch),
 }
 
@@ -383,7 +383,7 @@ fn offline(dir: &RootedPath, part: &FoundPart, env: &Env) -> Result<Rocks> {
         consistency: Consistency::Offline,
         set,
         verifier: Verifier::new(&version, newest_options(&db)?.as_deref()),
-        hold: Hold::Lock { _lock: lock, stamps: stamps(&db)?, db },
+        hold: Hold::Lock { lock, stamps: stamps(&db)?, db },
     })
 }
 
@@ -476,15 +476,19 @@ impl PartCapture for Rocks {
         let finished = Finished { warnings: self.verifier.warnings(), ..Finished::default() };
         match self.hold {
             Hold::Checkpoint(work) => work.remove()?,
-            Hold::Lock { _lock, db, stamps: before } => {
+            Hold::Lock { lock, db, stamps: before } => {
+                if lock.is_none() {
+                    lock::unused_by_others(&db, &self.name)?;
+                }
                 let now = stamps(&db)?;
                 let same = |((a, before), (b, now)): (&(RelPath, Stamp), &(RelPath, Stamp))| {
                     a == b && before.same_content(now)
                 };
                 if before.len() != now.len() || !before.iter().zip(&now).all(same) {
                     return Err(Error::conflict(format!(
-                        "{} changed although its lock was held",
-                        self.name
+                        "{} changed {}",
+                        self.name,
+                        if lock.is_some() { "although its lock was held" } else { "meanwhile" }
                     ))
                     .entry(self.name)
                     .hint("find the program that writes without taking the database's lock"));

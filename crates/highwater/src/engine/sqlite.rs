@@ -11,6 +11,7 @@ mod check;
 mod failure;
 mod image;
 mod point;
+mod rest;
 mod source;
 mod stamp;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use crate::rooted::RootedPath;
 
 pub(super) use check::check_here;
 use image::Image;
+pub(super) use rest::Company;
 use source::Source;
 
 /// The first sixteen bytes of every SQLite 3 database.
@@ -52,7 +54,7 @@ pub(super) fn begin_all(
             return confined::capture(dir, parts, owner, options, env);
         }
     }
-    let (images, barrier) = begin_here(dir, parts, options, env)?;
+    let (images, barrier) = begin_here(dir, parts, options, Company::Anybody, env)?;
     let mut captures: Vec<Box<dyn PartCapture>> = Vec::with_capacity(images.len());
     for mut image in images {
         image.describe()?;
@@ -66,11 +68,12 @@ pub(super) fn begin_here(
     dir: &RootedPath,
     parts: &[&FoundPart],
     options: &CaptureOptions,
+    company: Company,
     env: &Env,
 ) -> Result<(Vec<Image>, Barrier)> {
     let mut sources = Vec::with_capacity(parts.len());
     for part in parts {
-        sources.push(Source::open(dir, part)?);
+        sources.push(Source::open(dir, part, company, env)?);
     }
     let barrier = barrier::begin(&mut sources, env)?;
     let images = sources.into_iter().map(|source| Image::new(source, options, env));

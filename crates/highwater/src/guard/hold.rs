@@ -7,9 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use rustix::fs::{Statx, Timespec, Timestamps, UTIME_OMIT};
-
-use super::latch::{Latch, WITHHELD, Withheld};
+use super::latch::{LATCH, Latch, WITHHELD, Withheld};
 use super::list::{Held, HeldState, rows};
 use super::points;
 use crate::durable;
@@ -19,12 +17,17 @@ use crate::ids::{GuardKind, RelPath};
 use crate::node::OWN_DIR;
 use crate::rooted::RootedPath;
 
+/// The part that the plain files are.
+const FILES: &str = "files";
+
 /// What a placeholder says.
 const TOLD: &str = "the node was restored, or rolled back, and is not known to be current; \
                     `highwater guard release` puts its database back";
 
 /// Puts `latch` on the node in `dir` and withholds the entry points of all its databases: those that
-/// are found by looking, and those of `named` that are there. Tells how many databases are withheld.
+/// are found by looking, and those of `named` that are there. The state of a node without databases is in
+/// its plain files: then those are withheld, by the names in the node directory. Tells how many parts
+/// are withheld.
 pub(crate) fn withhold(
     dir: &RootedPath,
     mut latch: Latch,
@@ -37,10 +40,15 @@ pub(crate) fn withhold(
         withheld.iter_mut().for_each(|withheld| withheld.release = None);
         let known: BTreeSet<RelPath> =
             withheld.iter().map(|withheld| withheld.path.clone()).collect();
-        let present = points::find(dir, named)?.present;
+        let mut present = points::find(dir, named)?.present;
+        let plain = present.is_empty()
+            && (known.is_empty() || withheld.iter().all(|withheld| withheld.part == FILES));
+        if plain {
+            present = top_level(dir, &known)?;
+        }
         let all = present.union(&known).cloned().collect();
         for path in present.difference(&known) {
-            let part = points::part_of(path, &all);
+            let part = if plain { FILES.to_owned() } else { points::part_of(path, &all) };
             let place = free_place(&withheld)?;
             withheld.push(Withheld { part, path: path.clone(), place, release: None });
         }
@@ -63,7 +71,20 @@ pub(crate) fn withhold(
     Ok(databases(&latch))
 }
 
-/// How many databases a latch withholds.
+/// What stands in the node directory, but for Highwater's own and what is withheld already.
+fn top_level(dir: &RootedPath, known: &BTreeSet<RelPath>) -> Result<BTreeSet<RelPath>> {
+    let mut found = BTreeSet::new();
+    for name in durable::names(dir)? {
+        let path = RelPath::root().join(&name);
+        let ours = [OWN_DIR, LATCH, points::LOST_AND_FOUND].iter().any(|own| name == *own);
+        if !ours && !known.contains(&path) && !points::is_placeholder(&dir.at(&path))? {
+            found.insert(path);
+        }
+    }
+    Ok(found)
+}
+
+/// How many parts a latch withholds.
 pub(crate) fn databases(latch: &Latch) -> u64 {
     let parts: BTreeSet<&str> =
         latch.withheld.iter().map(|withheld| withheld.part.as_str()).collect();
@@ -87,8 +108,8 @@ fn free_place(withheld: &[Withheld]) -> Result<RelPath> {
 fn take(dir: &RootedPath, withheld: &Withheld) -> Result<()> {
     let (path, place) = (dir.at(&withheld.path), dir.at(&withheld.place));
     match (state(&path)?, state(&place)?) {
-        (State::Placeholder, State::File) => return Ok(()),
-        (State::File, State::Nothing | State::Placeholder) => {}
+        (State::Placeholder, State::Entry) => return Ok(()),
+        (State::Entry, State::Nothing | State::Placeholder) => {}
         _ => return Err(disturbed(withheld)),
     }
     points::make_placeholder(&place, TOLD, Some(path.above().owner()?))?;
@@ -145,14 +166,14 @@ fn add_released(told: &mut Vec<Held>, released: &[Withheld]) {
 fn put_back(dir: &RootedPath, withheld: &Withheld) -> Result<()> {
     let (path, place) = (dir.at(&withheld.path), dir.at(&withheld.place));
     match (state(&path)?, state(&place)?) {
-        (State::Placeholder, State::File) => change_places(&path, &place)?,
+        (State::Placeholder, State::Entry) => change_places(&path, &place)?,
         // Somebody removed the note.
-        (State::Nothing, State::File) => {
+        (State::Nothing, State::Entry) => {
             durable::rename_new(&place, &path)?;
             durable::sync_dir(&path.above())?;
             return durable::sync_dir(&place.above());
         }
-        (State::File, State::Nothing | State::Placeholder) => {}
+        (State::Entry, State::Nothing | State::Placeholder) => {}
         _ => return Err(disturbed(withheld)),
     }
     if let State::Placeholder = state(&place)? {
@@ -164,16 +185,14 @@ fn put_back(dir: &RootedPath, withheld: &Withheld) -> Result<()> {
 enum State {
     Nothing,
     Placeholder,
-    File,
-    Other,
+    Entry,
 }
 
 fn state(path: &RootedPath) -> Result<State> {
     Ok(match durable::stat(path)? {
         None => State::Nothing,
-        Some(found) if durable::is_file(&found) => State::File,
         Some(_) if points::is_placeholder(path)? => State::Placeholder,
-        Some(_) => State::Other,
+        Some(_) => State::Entry,
     })
 }
 
@@ -189,23 +208,13 @@ fn change_places(path: &RootedPath, place: &RootedPath) -> Result<()> {
     let before = durable::stat(&home)?;
     durable::exchange(path, place)?;
     if let Some(before) = before {
-        keep_time(&home, &before)?;
+        durable::keep_time(
+            &home.enter().map_err(|error| durable::met(&home, "enter", error))?,
+            &before,
+        )?;
     }
     durable::sync_dir(&home)?;
     durable::sync_dir(&waiting)
-}
-
-fn keep_time(dir: &RootedPath, before: &Statx) -> Result<()> {
-    let modified =
-        Timespec { tv_sec: before.stx_mtime.tv_sec, tv_nsec: before.stx_mtime.tv_nsec.into() };
-    let times = Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: modified,
-    };
-    // Held, so that it is a directory: anything else could have its name, and another one's time.
-    dir.enter()
-        .and_then(|dir| dir.set_times(&times))
-        .map_err(|error| durable::met(dir, "set the time of", error))
 }
 
 /// Whether every database of the node in `dir` is withheld, and has been since the latch was put on:
@@ -226,7 +235,7 @@ pub(crate) fn refuse_withheld(dir: &RootedPath) -> Result<()> {
     let Some(first) = latch.withheld.first() else { return Ok(()) };
     Err(Error::new(
         Kind::Quarantined,
-        format!("the database {} is withheld: a snapshot would lack it", first.part),
+        format!("{} is withheld: a snapshot would lack it", first.part),
     )
     .entry(first.part.clone())
     .hint("`highwater guard list` tells why; back up once it is released"))

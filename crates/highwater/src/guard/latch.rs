@@ -60,6 +60,9 @@ pub struct Latch {
     /// Why, in plain words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
+    /// That it is old, where the vault knows of a newer state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old: Option<Old>,
     /// The highest marks that the vault had seen of the node.
     pub marks: BTreeMap<String, u64>,
     /// The channels, by the node's own names. Before they are listed: at most those that an earlier
@@ -78,6 +81,38 @@ pub struct Latch {
     /// nothing else keeps two copies apart, and a peer's word clears none of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub original_gone: Option<Released>,
+}
+
+/// By what a restored state is known to be old.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Old {
+    /// The newest snapshot of the node that the vault knows, where it is newer than the one restored.
+    pub newer: Option<SnapshotId>,
+    /// When the barrier of that one was, where it can still be read.
+    pub newer_time: Option<Time>,
+    /// When the barrier of the restored one was.
+    pub time: Option<Time>,
+    /// Which marks lie below the highest that the vault has seen, in plain words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub marks_below: Vec<String>,
+}
+
+impl Old {
+    /// In plain words.
+    pub fn words(&self) -> String {
+        let newer = self.newer.map(|newer| {
+            let age = match (self.time, self.newer_time) {
+                (Some(time), Some(newer)) => {
+                    format!(", {} s younger", newer.seconds_since(time))
+                }
+                _ => String::new(),
+            };
+            format!("snapshot {newer} of the same node is newer{age}")
+        });
+        let told: Vec<String> = newer.into_iter().chain(self.marks_below.iter().cloned()).collect();
+        format!("this state is old: {}", told.join("; "))
+    }
 }
 
 /// What brought a directory into quarantine.
@@ -182,11 +217,34 @@ impl Latch {
         Latch::parse(&bytes).map(Some)
     }
 
+    /// The latch that was taken away last: what was quarantined, and who released it; `None` where none
+    /// was.
+    ///
+    /// # Errors
+    /// As [`Latch::read`].
+    pub fn last(dir: &Path) -> Result<Option<Latch>> {
+        Latch::last_at(&RootedPath::open(dir)?)
+    }
+
+    fn last_at(dir: &RootedPath) -> Result<Option<Latch>> {
+        match dir.join(OWN_DIR).join(LAST).read(BYTES_MAX) {
+            Ok(bytes) => Latch::parse(&bytes).map(Some),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(Error::io("reading the record of a quarantine", error).entry(LAST)),
+        }
+    }
+
     /// How a node directory was held back before its latch was taken away, where one was and the
     /// record of it can be read.
     pub(crate) fn last_kind(dir: &RootedPath) -> Option<GuardKind> {
-        let bytes = dir.join(OWN_DIR).join(LAST).read(BYTES_MAX).ok()?;
-        Latch::parse(&bytes).ok().map(|latch| latch.kind)
+        Latch::last_at(dir).ok().flatten().map(|latch| latch.kind)
     }
 
     fn parse(bytes: &[u8]) -> Result<Latch> {
@@ -275,6 +333,7 @@ impl Latch {
             snapshot: None,
             time,
             reasons: Vec::new(),
+            old: None,
             marks: BTreeMap::new(),
             channels: BTreeMap::new(),
             listed: false,

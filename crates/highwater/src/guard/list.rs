@@ -6,7 +6,7 @@ use std::time::Duration;
 use highwater_guard::{Basis, Reason, Verdict};
 use serde::Serialize;
 
-use super::latch::{Cause, Latch, Recorded};
+use super::latch::{Cause, Latch, Old, Recorded};
 use crate::control::Control;
 use crate::error::{Error, Kind, Result};
 use crate::ids::{GuardKind, NodeName, SnapshotId, Time};
@@ -234,7 +234,8 @@ fn since(latch: &Latch) -> String {
     };
     let snapshot = latch.snapshot.map(|snapshot| format!(" from snapshot {snapshot}"));
     let snapshot = snapshot.unwrap_or_default();
-    let mut reason = format!("{what}{snapshot}; not known to be current");
+    let known = latch.old.as_ref().map_or_else(|| "not known to be current".to_owned(), Old::words);
+    let mut reason = format!("{what}{snapshot}; {known}");
     for more in &latch.reasons {
         reason.push_str("; ");
         reason.push_str(more);

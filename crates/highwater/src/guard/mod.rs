@@ -13,10 +13,10 @@ mod witness;
 pub use crate::ids::GuardKind;
 pub use gate::{Admitted, Arrival, Guard, Sorted, channel_marks};
 pub(crate) use latch::LATCH;
-pub use latch::{Cause, Latch, Recorded, Released, Withheld};
+pub use latch::{Cause, Latch, Old, Recorded, Released, Withheld};
 pub(crate) use list::standing_at;
 pub use list::{Held, HeldState, Standing, list, standing, wait, wait_to_start, words};
-pub use release::{Which, release};
+pub use release::{Which, release, release_although_old};
 pub use store::{Adapter, ChannelRecord, GuardedStore, Phase};
 #[cfg(feature = "replica")]
 pub use witness::VssWitness;

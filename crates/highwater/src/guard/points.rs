@@ -19,6 +19,10 @@ use crate::rooted::{Owner, RootedPath};
 
 /// The note inside a placeholder.
 const NOTE: &str = "withheld-by-highwater";
+/// What a file system keeps at its root for itself.
+pub(crate) const LOST_AND_FOUND: &str = "lost+found";
+/// The numbers at the beginning of Berkeley DB's B-trees, hashes and queues.
+const BERKELEY_MAGICS: [u32; 3] = [0x0005_3162, 0x0006_1561, 0x0004_2253];
 /// What would bring a SQLite database back to life without its main file.
 const LOGS: [&str; 2] = ["-wal", "-journal"];
 
@@ -83,7 +87,7 @@ pub(crate) fn find(root: &RootedPath, named: &[RelPath]) -> Result<EntryPoints> 
     for path in &files {
         let is_point = named.contains(path)
             || match path.parent() {
-                Some(parent) if path.name() == "CURRENT" => manifests.contains(&parent),
+                Some(parent) if is_pointer(path.name()) => manifests.contains(&parent),
                 _ => opens_database(&root.at(path))?,
             };
         if is_point {
@@ -101,11 +105,17 @@ fn logs(main: &RelPath) -> impl Iterator<Item = RelPath> + '_ {
     })
 }
 
+/// Whether a file names the MANIFEST that counts: of RocksDB, LevelDB, or Pebble.
+fn is_pointer(name: &OsStr) -> bool {
+    name == "CURRENT" || name.as_encoded_bytes().starts_with(b"marker.manifest.")
+}
+
 /// The name of the part whose database an entry point opens: its directory where it always has the
 /// same name, else its main file.
 pub(super) fn part_of(point: &RelPath, present: &BTreeSet<RelPath>) -> String {
     let owner = match point.name().as_bytes() {
-        b"CURRENT" | b"MANIFEST" => point.parent().unwrap_or_else(RelPath::root),
+        b"MANIFEST" => point.parent().unwrap_or_else(RelPath::root),
+        _ if is_pointer(point.name()) => point.parent().unwrap_or_else(RelPath::root),
         _ => {
             let main = present.iter().find(|main| logs(main).any(|log| log == *point));
             main.unwrap_or(point).clone()
@@ -119,8 +129,7 @@ pub(super) fn part_of(point: &RelPath, present: &BTreeSet<RelPath>) -> String {
     }
 }
 
-/// Whether a file begins as the main file of SQLite, redb, LMDB, bbolt or Badger does. One that this
-/// user may not read might.
+/// Whether a file begins as the main file of a database does. One that this user may not read might.
 fn opens_database(path: &RootedPath) -> Result<bool> {
     let wrong = |error| durable::met(path, "read", error);
     let file = match path.open_file() {
@@ -139,10 +148,18 @@ fn opens_database(path: &RootedPath) -> Result<bool> {
     };
     let mut head = Vec::with_capacity(32);
     file.take(32).read_to_end(&mut head).map_err(wrong)?;
+    let word = |at: usize| head.get(at..at + 4);
+    let berkeley = |word: &[u8]| {
+        BERKELEY_MAGICS
+            .iter()
+            .any(|magic| word == magic.to_le_bytes() || word == magic.to_be_bytes())
+    };
     Ok(head.starts_with(b"SQLite format 3\0")
         || head.starts_with(b"redb\x1A\x0A\xA9\x0D\x0A")
         || head.starts_with(b"Bdgr")
-        || matches!(head.get(16..20), Some(b"\xDE\xC0\xEF\xBE" | b"\xED\xDA\x0C\xED")))
+        || matches!(word(16), Some(b"\xDE\xC0\xEF\xBE" | b"\xED\xDA\x0C\xED"))
+        || head.get(21..28) == Some(b"\x11\x4C\xEF\xBD\x9D\x65\x59")
+        || word(12).is_some_and(berkeley))
 }
 
 /// Makes what stands in the place of an entry point, for `owner`, and tells its inode; `told` says how
@@ -168,7 +185,7 @@ pub(crate) fn make_placeholder(
 }
 
 /// Whether a placeholder stands at `place`.
-pub(super) fn is_placeholder(place: &RootedPath) -> Result<bool> {
+pub(crate) fn is_placeholder(place: &RootedPath) -> Result<bool> {
     let dir = durable::stat(place)?.is_some_and(|found| durable::is_dir(&found));
     Ok(dir && durable::stat(&place.join(NOTE))?.is_some())
 }

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use super::hold;
-use super::latch::{Latch, Recorded, Released};
+use super::latch::{Latch, Old, Recorded, Released};
 use super::list::{Held, must_be_there, rows};
 use crate::control::Control;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::ids::GuardKind;
 use crate::rooted::RootedPath;
 
@@ -24,12 +24,37 @@ pub enum Which {
 /// repeating it finishes what was interrupted.
 ///
 /// # Errors
-/// Input without a reason; not found where nothing in quarantine has the name.
+/// Input without a reason; not found where nothing in quarantine has the name; quarantined where the vault
+/// knew of a newer state when this one was restored.
 pub fn release(
     dir: &Path,
     which: &Which,
     reason: &str,
     by: &str,
+    control: &Control,
+) -> Result<Vec<Held>> {
+    decide(dir, which, (reason, by), false, control)
+}
+
+/// [`release`] of a state that is known to be old: whatever the node signs from it can be punished.
+///
+/// # Errors
+/// As [`release`], but for the age of the state.
+pub fn release_although_old(
+    dir: &Path,
+    which: &Which,
+    reason: &str,
+    by: &str,
+    control: &Control,
+) -> Result<Vec<Held>> {
+    decide(dir, which, (reason, by), true, control)
+}
+
+fn decide(
+    dir: &Path,
+    which: &Which,
+    (reason, by): (&str, &str),
+    although_old: bool,
     control: &Control,
 ) -> Result<Vec<Held>> {
     control.cancel.check()?;
@@ -44,6 +69,9 @@ pub fn release(
     let mut before = Vec::new();
     let recorded = Latch::update_at(dir, &control.env, |latch| {
         let Some(mut latch) = latch else { return nothing(which) };
+        if let Some(old) = latch.old.as_ref().filter(|_| !although_old) {
+            return Err(refused(old));
+        }
         record(&mut latch, which, &released)?;
         before = rows(&latch);
         Ok(Some(latch))
@@ -53,6 +81,13 @@ pub fn release(
         return Ok(before);
     }
     hold::reveal(dir, &control.env)
+}
+
+fn refused(old: &Old) -> Error {
+    Error::new(Kind::Quarantined, old.words()).hint(
+        "restore the newest state instead; where it is certain that an older one does no harm, release it \
+         with --although-old beside the reason",
+    )
 }
 
 fn nothing(which: &Which) -> Result<Option<Latch>> {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use crate::control::{Control, Event};
-use crate::engine::{self, Depth};
+use crate::engine::{self, Checked, Depth};
 use crate::env::FaultPoint;
 use crate::error::{Error, Kind, Result};
 use crate::guard::{self, Latch};
@@ -12,7 +12,7 @@ use crate::ids::{GuardKind, RelPath, RestoreId};
 use crate::node::{self, NodeFile};
 use crate::rooted::RootedPath;
 use crate::vault::manifest::PartRecord;
-use crate::vault::{Level, Manifest, Selector, SnapshotInfo, Vault};
+use crate::vault::{Manifest, Selector, Vault};
 
 use super::hold;
 use super::plan::chosen;
@@ -109,14 +109,15 @@ impl Staged<'_> {
         if let (Some(_), Some(_), [part]) = (&plan.part, &plan.keep, parts.as_slice()) {
             keep_others(part, target, dir, control)?;
         }
-        let stage = Stage::new(dir, plan.owner, plan.setid);
+        let shown = target.path();
+        let stage = Stage::new(dir, plan.owner, plan.setid).for_target(manifest, &shown)?;
         stage.write(vault, manifest, parts, control)?;
         if let Some(hydrated) = &plan.hydrated {
             hydrated.fill(dir, hydrated.check(parts)?)?;
             control.env.fault(FaultPoint::PairFilled)?;
         }
         control.report(Event::Stage { name: "verify", bytes_total: 0 });
-        let mut warnings = check_parts(dir, parts, Depth::Open, control)?;
+        let mut warnings = check_parts(dir, parts, Depth::Open, control)?.warnings;
         NodeFile { uid: manifest.uid, restore: Some(self.restore), guard }
             .write(dir, &control.env)?;
         // A node directory of which one part alone was exchanged stays what it was.
@@ -125,6 +126,7 @@ impl Staged<'_> {
             _ => manifest.root.clone(),
         };
         warnings.extend(stage.describe(&root, parts)?);
+        warnings.extend(stage.outward(parts, &shown)?);
         Ok(warnings)
     }
 
@@ -217,8 +219,8 @@ fn check_parts(
     parts: &[&PartRecord],
     depth: Depth,
     control: &Control,
-) -> Result<Vec<String>> {
-    let mut warnings = Vec::new();
+) -> Result<Checked> {
+    let mut all = Checked::default();
     for part in parts {
         let checked = engine::check_at(dir, part.engine, &part.root, depth, &control.env).map_err(
             |error| {
@@ -229,14 +231,15 @@ fn check_parts(
                 }
             },
         )?;
-        warnings.extend(checked.warnings);
+        all.warnings.extend(checked.warnings);
+        all.unchecked.extend(checked.unchecked);
     }
-    Ok(warnings)
+    Ok(all)
 }
 
 /// The files without which nobody can open the databases of the parts.
 fn entry_points(parts: &[&PartRecord]) -> Vec<RelPath> {
-    parts.iter().filter_map(|part| part.entry_point()).collect()
+    parts.iter().flat_map(|part| part.entry_points()).collect()
 }
 
 pub(super) fn refuse_users(target: &Path) -> Result<()> {
@@ -249,7 +252,7 @@ pub(super) fn users(target: &Path) -> Result<Vec<Error>> {
         return Ok(Vec::new());
     }
     let refused = |user: engine::User| {
-        Error::conflict(format!("process {} ({}) has {} open", user.pid, user.command, user.file))
+        Error::conflict(format!("{user} has {} open", user.file))
             .entry(user.file.to_string())
             .hint("stop the node first")
     };
@@ -262,7 +265,7 @@ pub(super) fn test(
     selector: &Selector,
     scratch: &Path,
     control: &Control,
-) -> Result<(SnapshotInfo, Vec<String>)> {
+) -> Result<Checked> {
     let info = vault.resolve(selector)?;
     let manifest = &info.manifest;
     let dir = scratch.join(format!(".highwater-test-{}", RestoreId::random(&control.env)?));
@@ -275,13 +278,15 @@ pub(super) fn test(
     let tested = stage_and_check(vault, manifest, &held, control);
     remove_tree(&dir)?;
     let passed = match &tested {
+        // What nobody looked at is not known to be good.
+        Ok(checked) if !checked.unchecked.is_empty() => return tested,
         Ok(_) => true,
         Err(error) if error.kind() == Kind::Corrupt => false,
         // The test was not made: a full disk tells nothing of the snapshot.
-        Err(_) => return tested.map(|warnings| (info, warnings)),
+        Err(_) => return tested,
     };
     vault.record_test(&manifest.node, manifest.snapshot, passed)?;
-    tested.map(|warnings| (SnapshotInfo { level: Level::Restored, ..info }, warnings))
+    tested
 }
 
 fn stage_and_check(
@@ -289,7 +294,7 @@ fn stage_and_check(
     manifest: &Manifest,
     dir: &RootedPath,
     control: &Control,
-) -> Result<Vec<String>> {
+) -> Result<Checked> {
     let parts: Vec<&PartRecord> = manifest.parts.iter().collect();
     Stage::new(dir, None, false).write(vault, manifest, &parts, control)?;
     check_parts(dir, &parts, Depth::Full, control)

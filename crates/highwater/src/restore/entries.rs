@@ -14,12 +14,10 @@ use super::work::{INSIDE, OWN, WorkDir};
 use crate::durable::{self, Inode};
 use crate::env::{Env, FaultPoint};
 use crate::error::{Error, Result};
-use crate::guard::points::{self, make_placeholder};
+use crate::guard::points::{self, LOST_AND_FOUND, make_placeholder};
 use crate::ids::RelPath;
 use crate::rooted::RootedPath;
 
-/// What a file system keeps at its root for itself.
-const LOST_AND_FOUND: &str = "lost+found";
 /// What a placeholder says.
 const TOLD: &str = "run `highwater recover`";
 

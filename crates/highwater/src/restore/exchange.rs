@@ -5,12 +5,12 @@
 //! directory has it. There is nothing between, so that the inodes alone say what recovery does.
 
 use super::journal::{Journal, Operation, Phase, Way};
+use super::plan::refuse_mounts as refuse_mounts_in;
 use super::work::{OWN, WorkDir, standing};
-use super::{entries, hydrated};
+use super::{entries, hydrated, kept};
 use crate::durable;
 use crate::env::{Env, FaultPoint};
 use crate::error::{Error, Kind, Result};
-use crate::guard::points;
 use crate::node::NodeFile;
 use crate::rooted::RootedPath;
 
@@ -27,16 +27,8 @@ pub(super) fn probe(dir: &WorkDir) -> Result<()> {
 
 /// A mount point inside either side would move with it, or be an obstacle half-way.
 pub(super) fn refuse_mounts(dir: &WorkDir, journal: &Journal) -> Result<()> {
-    for side in [&dir.target, &dir.incoming(journal)] {
-        points::walk(side, &mut |path, found, parent| {
-            if !durable::is_mount(found, parent) {
-                return Ok(());
-            }
-            Err(Error::conflict(format!("{} is a mount point", side.at(path)))
-                .hint("unmount what is mounted inside the node directory first"))
-        })?;
-    }
-    Ok(())
+    refuse_mounts_in(&dir.target)?;
+    refuse_mounts_in(&dir.incoming(journal))
 }
 
 /// Writes into the journal that directory is exchanged against directory.
@@ -144,25 +136,18 @@ pub(super) fn finish(
     Ok((inode.is_some() && inode == journal.kept_inode()).then_some(kept))
 }
 
-/// Puts the directory that was exchanged out aside as `kept`, unless it is empty. An older one goes
-/// only after that, so that at no instant neither of them exists.
+/// Puts the directory that was exchanged out aside as `kept`, unless it is empty.
 fn keep(dir: &WorkDir, journal: &Journal) -> Result<()> {
-    let (staging, kept, outdated) = (dir.staging(), dir.kept(), dir.outdated());
+    let staging = dir.staging();
     if durable::stat(&staging)?.is_some() {
         if journal.way == Way::Entries {
             durable::remove_empty(&staging.join(OWN))?;
         }
         if !durable::remove_empty(&staging)? {
-            if durable::stat(&kept)?.is_some() {
-                durable::remove_tree(&outdated)?;
-                durable::rename_new(&kept, &outdated)?;
-            }
-            durable::rename_new(&staging, &kept)?;
+            kept::make_older(dir)?;
+            durable::rename_new(&staging, &dir.kept())?;
         }
         durable::sync_dir(&dir.path)?;
-    }
-    if durable::stat(&kept)?.is_some() {
-        durable::remove_tree(&outdated)?;
     }
     Ok(())
 }

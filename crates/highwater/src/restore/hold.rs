@@ -9,8 +9,8 @@ use super::mark;
 use crate::durable;
 use crate::env::{Env, FaultPoint};
 use crate::error::{Error, Kind, Result};
-use crate::guard::{Adapter, Cause, LATCH, Latch, Recorded, Released, hold};
-use crate::ids::{GuardKind, NodeName, NodeUid, RelPath, RestoreId, SnapshotId};
+use crate::guard::{Adapter, Cause, LATCH, Latch, Old, Recorded, Released, hold};
+use crate::ids::{GuardKind, NodeName, NodeUid, RelPath, RestoreId, SnapshotId, Time};
 use crate::node::NodeFile;
 use crate::rooted::RootedPath;
 use crate::vault::{Manifest, NodeRecord, Vault};
@@ -29,6 +29,8 @@ pub(super) struct Weighed {
     pub(super) reasons: Vec<String>,
     /// Which of its marks lie below the highest that the vault has seen.
     pub(super) marks_below: Vec<String>,
+    /// That it is old, where the vault knows of a newer state.
+    old: Option<Old>,
     /// The highest marks that the vault has seen.
     marks: BTreeMap<String, u64>,
 }
@@ -56,6 +58,7 @@ pub(super) fn weigh(
     let mut marks_below = Vec::new();
     let mut guard = asked.or(standing);
     let mut forced = false;
+    let mut old = None;
     match seen(vault, manifest) {
         Ok(Some(record)) => {
             let newest = record.newest.is_none_or(|(_, seq)| manifest.seq >= seq);
@@ -63,6 +66,12 @@ pub(super) fn weigh(
             if record.guard.is_some() && guard.is_none() {
                 guard = record.guard;
                 reasons.push("later backups of the node ask for quarantine".to_owned());
+            }
+            let newer = record.newest.filter(|_| !newest).map(|(newer, _)| newer);
+            if newer.is_some() || !below.is_empty() {
+                let newer_time = newer.and_then(|newer| time_of(vault, manifest, newer));
+                let (time, marks_below) = (Some(manifest.time), below.clone());
+                old = Some(Old { newer, newer_time, time, marks_below });
             }
             if !below.is_empty() {
                 forced = true;
@@ -88,7 +97,14 @@ pub(super) fn weigh(
         }
     }
     let kind = guard.or(forced.then_some(GuardKind::Databases));
-    Ok(Weighed { guard, kind, reasons, marks_below, marks })
+    Ok(Weighed { guard, kind, reasons, marks_below, old, marks })
+}
+
+/// When the barrier of a newer snapshot was, where it is still there.
+fn time_of(vault: &Vault, manifest: &Manifest, newer: SnapshotId) -> Option<Time> {
+    let names = vault.standing_names(Some(&manifest.node)).ok()?;
+    let name = names.iter().find(|name| name.snapshot == newer)?;
+    vault.manifest(name).ok().map(|newer| newer.time)
 }
 
 /// What the vault has seen of a node: its record, and its newest snapshot where a crash kept that from
@@ -158,10 +174,9 @@ fn below(
     found
 }
 
-/// What is said where a node that can't be changed has nothing that could be withheld.
-const NOTHING_WITHHELD: &str = "no database was recognised in the node directory, so none is withheld, \
-                                and nothing but `highwater run` keeps the node from being started \
-                                before its release";
+/// What is said where there is nothing that could be withheld.
+const NOTHING_WITHHELD: &str = "the node directory is empty, so nothing in it is withheld, and nothing but \
+                                `highwater run` keeps the node from being started before its release";
 
 /// A hold that is on.
 #[derive(Clone, Debug)]
@@ -203,6 +218,7 @@ pub(super) fn put_on(
         restore: Some(about.restore),
         snapshot: Some(manifest.snapshot),
         reasons: weighed.reasons,
+        old: weighed.old,
         marks: weighed.marks,
         original_gone: about.original_gone.cloned(),
         ..Latch::new(kind, manifest.node.clone(), Cause::Restore, env.now())
@@ -339,6 +355,7 @@ pub(super) fn put_on_kept(
         }
         _ => (Cause::Rollback, (Some(undone.0), Some(undone.1))),
     };
+    let old = ours.latch.as_ref().and_then(|before| before.old.clone());
     let latches = [theirs.latch, ours.latch];
     let known = latches.iter().flatten().next();
     let name = || -> Result<NodeName> {
@@ -351,6 +368,7 @@ pub(super) fn put_on_kept(
         restore,
         snapshot,
         reasons: vec!["the restored node may have run since".to_owned()],
+        old,
         ..Latch::new(kind, node, cause, env.now())
     };
     let [theirs, ours_before] = latches;

@@ -7,6 +7,7 @@ mod fetch;
 mod hold;
 pub(crate) mod hydrated;
 mod journal;
+mod kept;
 mod mark;
 mod plan;
 mod rollback;
@@ -20,13 +21,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::control::Control;
-use crate::engine::EngineKind;
+use crate::engine::{Checked, EngineKind};
 use crate::error::Result;
 use crate::guard::{Adapter, Released};
 use crate::ids::{GuardKind, NodeName, SnapshotId, Time};
 use crate::vault::{Level, Selector, Vault};
 
 pub use hydrated::{HydratedStore, Pair};
+pub use kept::Kept;
 
 /// What a restore does besides the common.
 #[derive(Clone, Debug, Default)]
@@ -159,35 +161,67 @@ pub fn run(vault: &Vault, plan: &RestorePlan, control: &Control) -> Result<Resto
 }
 
 /// Restores a snapshot into a scratch directory below `scratch`, opens its databases, lets the
-/// engines check all their data, removes it again, and records the level in the vault.
+/// engines check all their data, removes it again, and records the level in the vault: not that of a
+/// snapshot with databases of which nothing but their bytes was looked at, which are named.
 pub fn test(
     vault: &Vault,
     selector: &Selector,
     scratch: &Path,
     control: &Control,
-) -> Result<Vec<String>> {
-    carry::test(vault, selector, scratch, control).map(|(_, warnings)| warnings)
+) -> Result<Checked> {
+    carry::test(vault, selector, scratch, control)
+}
+
+/// What a rollback does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undo {
+    /// Undoes the last restore.
+    Restore,
+    /// Undoes the last rollback: the restored directory comes back.
+    Rollback,
+    /// Brings back the directory with this number of [`kept`], 1 for the newest.
+    To(usize),
+}
+
+/// The directories that restores and rollbacks of `target` have put aside, the newest first.
+///
+/// # Errors
+/// Conflict where a restore, rollback or recover goes on.
+pub fn kept(target: &Path) -> Result<Vec<Kept>> {
+    kept::list(target)
+}
+
+/// Removes a directory that was put aside, by its number in [`kept`]; tells what it was.
+///
+/// # Errors
+/// Not found where there is none with this number; conflict where another operation runs, or one was
+/// interrupted.
+pub fn drop_kept(target: &Path, number: usize, control: &Control) -> Result<Kept> {
+    kept::drop_one(target, number, control)
 }
 
 /// Undoes the last restore of `target`: the kept directory takes its place again, and what stood
-/// there is kept, so that a second rollback undoes the first. Tells which node `target` holds.
+/// there is kept. Tells which node `target` holds.
 ///
 /// A guarded node that could have been overtaken is held back as a restored one is: its latch is
 /// put on, its databases withheld.
 ///
-/// Nothing kept: not found. The node runs, another operation runs, one was interrupted, or another
-/// hand replaced `target` since: a conflict.
+/// Nothing kept: not found. The node runs, another operation runs, one was interrupted, the last restore
+/// is undone already, or another hand replaced `target` since: a conflict.
 pub fn rollback(target: &Path, control: &Control) -> Result<Outcome> {
-    rollback::rollback(target, None, control, crate::engine::users)
+    rollback_by(target, Undo::Restore, None, control)
 }
 
-/// [`rollback`] of a node whose database `adapter` opens: its channels are marked stale.
-pub fn rollback_with(
+/// [`rollback`] that undoes something else than the last restore, or of a node whose database `adapter`
+/// opens: its channels are marked stale.
+pub fn rollback_by(
     target: &Path,
-    adapter: &Arc<dyn Adapter>,
+    undo: Undo,
+    adapter: Option<&Arc<dyn Adapter>>,
     control: &Control,
 ) -> Result<Outcome> {
-    rollback::rollback(target, Some(adapter.as_ref()), control, crate::engine::users)
+    let adapter = adapter.map(AsRef::as_ref);
+    rollback::rollback(target, undo, adapter, control, crate::engine::users)
 }
 
 /// Finishes an interrupted restore or rollback of `target`, one way or the other: undone where the

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::durable;
 use crate::error::{Error, Kind, Result};
-use crate::guard::Latch;
+use crate::guard::{Latch, points};
 use crate::ids::encode;
 use crate::rooted::RootedPath;
 use crate::vault::manifest::PartRecord;
@@ -79,18 +79,20 @@ pub(super) fn plan(
         warnings
             .push("the snapshot failed a restore test: restore another one if you can".to_owned());
     }
+    if place.keep.is_some() {
+        refuse_mounts(&place.target)?;
+    }
     warnings.extend(shrunk);
     if options.part.is_some() && place.keep.is_some() {
         obstacles.meet(refuse_withheld(&place.target), &mut warnings)?;
     }
     let weighed = hold::weigh(vault, &manifest, &place.target, options.adapter.is_some())?;
     warnings.extend(weighed.marks_below.iter().cloned());
-    let kept = place.work.join("kept");
-    if place.keep.is_some() && durable::stat(&kept)?.is_some() {
+    if place.keep.is_some() && durable::stat(&place.work.join("kept"))?.is_some() {
         warnings.push(format!(
-            "{}, which an earlier restore keeps, will be removed: copy it away first if it may be \
-             needed",
-            encode(kept.path().as_os_str().as_encoded_bytes())
+            "{} keeps what an earlier restore replaced, and will keep one directory more; \
+             `highwater rollback --list` shows them, `--drop` removes one",
+            encode(place.work.path().as_os_str().as_encoded_bytes())
         ));
     }
     warnings.extend(newer_ones(vault, &manifest)?);
@@ -116,6 +118,18 @@ pub(super) fn plan(
         adapter: options.adapter.clone(),
         original_gone: options.original_gone.clone(),
         hydrated: options.hydrated.clone(),
+    })
+}
+
+/// A mount point inside the node directory would move with it. Said before anything is written.
+pub(super) fn refuse_mounts(side: &RootedPath) -> Result<()> {
+    points::walk(side, &mut |path, found, parent| {
+        if !durable::is_mount(found, parent) {
+            return Ok(());
+        }
+        Err(Error::conflict(format!("{} is a mount point", side.at(path)))
+            .entry(path.to_string())
+            .hint("unmount what is mounted inside the node directory first"))
     })
 }
 

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::journal::{Journal, Phase, Way};
+use super::journal::{Journal, Node, Phase, Way};
 use super::work::{Place, Users, WorkDir, candidates, interrupted, locate, standing, ways};
-use super::{Exchange, Outcome, entries, exchange, hold};
+use super::{Exchange, Outcome, Undo, entries, exchange, hold, kept};
 use crate::control::Control;
 use crate::durable;
 use crate::error::{Error, Kind, Result};
@@ -17,15 +17,17 @@ use crate::guard::Adapter;
 /// held back; the next rollback holds it back wholly.
 pub(super) fn rollback(
     target: &Path,
+    undo: Undo,
     adapter: Option<&dyn Adapter>,
     control: &Control,
     users: Users,
 ) -> Result<Outcome> {
-    rollback_at(&locate(target)?, adapter, control, users)
+    rollback_at(&locate(target)?, undo, adapter, control, users)
 }
 
 pub(super) fn rollback_at(
     place: &Place,
+    undo: Undo,
     adapter: Option<&dyn Adapter>,
     control: &Control,
     users: Users,
@@ -36,26 +38,9 @@ pub(super) fn rollback_at(
             return Err(interrupted(&place.target));
         }
     }
-    let nothing = || {
-        Error::not_found(format!("no earlier node directory is kept for {}", place.target))
-            .hint("restore a snapshot instead: `highwater snapshots` lists them")
-    };
-    let dir = WorkDir::open(&place.target, &place.work)?.ok_or_else(nothing)?;
+    let dir = WorkDir::open(&place.target, &place.work)?.ok_or_else(|| kept::none(place))?;
     dir.refuse_interrupted()?;
-    let kept = durable::inode(&dir.kept())?;
-    let (Some(kept), Some(record)) = (kept, Journal::read(&dir.record())?) else {
-        dir.tidy()?;
-        return Err(nothing());
-    };
-    let target = durable::inode(&dir.target)?;
-    if record.kept_inode() != Some(kept) || (target.is_some() && target != record.target_inode()) {
-        return Err(Error::conflict(format!(
-            "{} is not the directory that took the place of {}",
-            dir.target,
-            dir.kept()
-        ))
-        .hint("something else replaced it since: look at both, and move them by hand"));
-    }
+    let record = record_of(&dir, undo, place)?;
     let mut journal = record.rollback(control.env.now());
     exchange::refuse_mounts(&dir, &journal)?;
     dir.refuse_users(users)?;
@@ -69,6 +54,57 @@ pub(super) fn rollback_at(
     exchange::carry_out(&dir, &mut journal, &control.env)?;
     hold::read_back(held.as_ref(), adapter, &dir.target, &[], &control.env)?;
     Ok(journal.incoming.outcome())
+}
+
+/// The record of the directory that is to come back, which is `kept` once this returns.
+fn record_of(dir: &WorkDir, undo: Undo, place: &Place) -> Result<Journal> {
+    let found = kept::generations(dir)?;
+    if found.is_empty() {
+        dir.tidy()?;
+        return Err(kept::none(place));
+    }
+    let target = durable::inode(&dir.target)?;
+    // The one in whose place the node directory stands: the newest, but where a rollback that was to
+    // bring back an older one was cut off.
+    let mut last = None;
+    for (at, generation) in found.iter().enumerate() {
+        let record = generation.journal()?;
+        let fits = |record: &Journal| target.is_none() || target == record.target_inode();
+        if let Some(record) = record.filter(fits) {
+            last = Some((at + 1, record));
+            break;
+        }
+    }
+    let Some((last, record)) = last else {
+        return Err(Error::conflict(format!(
+            "{} is not the directory that took the place of {}",
+            dir.target,
+            dir.kept()
+        ))
+        .hint("something else replaced it since: look at both, and move them by hand"));
+    };
+    match (undo, record.incoming) {
+        (Undo::Restore, Node::Old) => {
+            return Err(Error::conflict(format!(
+                "the last restore of {} is undone already",
+                dir.target
+            ))
+            .hint(
+                "`highwater rollback --redo` brings the restored directory back; `highwater \
+                 rollback --list` shows all that are kept",
+            ));
+        }
+        (Undo::Rollback, Node::New) => {
+            return Err(Error::conflict(format!("no restore of {} is undone", dir.target))
+                .hint("`highwater rollback` undoes the last one"));
+        }
+        (Undo::To(number), _) => kept::choose(dir, number, place)?,
+        (Undo::Restore, Node::New) | (Undo::Rollback, Node::Old) => {
+            kept::choose(dir, last, place)?;
+        }
+    }
+    let record = Journal::read(&dir.record())?;
+    record.ok_or_else(|| Error::bug("a kept directory lost its record"))
 }
 
 /// [`super::refuse_interrupted`].

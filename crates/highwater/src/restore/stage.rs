@@ -1,7 +1,9 @@
 //! Staging: the restored tree beside the target, with all that the file system says of it.
 
-use std::collections::BTreeMap;
-use std::os::unix::ffi::OsStrExt as _;
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
@@ -29,6 +31,23 @@ pub(super) struct Stage<'a> {
     owner: Option<Owner>,
     /// Programs get back the rights that they give to whoever runs them.
     setid: bool,
+    /// Where links are to lead that named the node directory's old place.
+    moved: Option<Moved>,
+}
+
+/// Two places of a node directory: the one in a snapshot's links, and the one where it is restored.
+struct Moved {
+    from: PathBuf,
+    to: PathBuf,
+}
+
+impl Moved {
+    /// The new text of a link that leads to the old place; `None` for any other.
+    fn follow(&self, text: &[u8]) -> Option<Vec<u8>> {
+        let inner = Path::new(OsStr::from_bytes(text)).strip_prefix(&self.from).ok()?;
+        let moved = if inner == Path::new("") { self.to.clone() } else { self.to.join(inner) };
+        Some(moved.into_os_string().into_vec())
+    }
 }
 
 impl Target for Stage<'_> {
@@ -43,7 +62,37 @@ impl Target for Stage<'_> {
 
 impl<'a> Stage<'a> {
     pub(super) fn new(dir: &'a RootedPath, owner: Option<(u32, u32)>, setid: bool) -> Stage<'a> {
-        Stage { dir, owner: owner.map(|(uid, gid)| Owner { uid, gid }), setid }
+        Stage { dir, owner: owner.map(|(uid, gid)| Owner { uid, gid }), setid, moved: None }
+    }
+
+    /// The same, for a node that is to stand at `target`: links in the snapshot that name the place where
+    /// it stood lead there.
+    pub(super) fn for_target(mut self, manifest: &Manifest, target: &Path) -> Result<Stage<'a>> {
+        if let Some(place) = &manifest.place {
+            let from = PathBuf::from(OsString::from_vec(decode(place)?));
+            self.moved = Some(Moved { from, to: target.to_owned() });
+        }
+        Ok(self)
+    }
+
+    /// Warns of links that lead out of the restored node.
+    pub(super) fn outward(&self, parts: &[&PartRecord], target: &Path) -> Result<Vec<String>> {
+        let mut warnings = Vec::new();
+        for entry in sorted(parts).into_values() {
+            let EntryType::Symlink { target: text } = &entry.kind else { continue };
+            let text = decode(text)?;
+            let followed = self.moved.as_ref().and_then(|moved| moved.follow(&text));
+            let leads = PathBuf::from(OsString::from_vec(followed.unwrap_or(text)));
+            if leads.is_absolute() && !leads.starts_with(target) {
+                warnings.push(format!(
+                    "{} leads to {}, outside of {}: look whether that is what the restored node is to use",
+                    entry.path,
+                    leads.display(),
+                    target.display()
+                ));
+            }
+        }
+        Ok(warnings)
     }
 
     /// Writes directories and files of the parts; every file is closed and complete after it.
@@ -68,17 +117,29 @@ impl<'a> Stage<'a> {
         let files = entries.values().copied().filter(|entry| entry.kind == EntryType::File);
         fetch(vault, manifest, files, self, control)?;
         entries.values().try_for_each(|entry| self.punch_holes(entry))?;
+        entries.values().try_for_each(|entry| self.make_name(entry))?;
         // Links come last: no file can be written through one.
-        for entry in entries.values() {
-            if let EntryType::Symlink { target } = &entry.kind {
-                let target = decode(target)?;
-                let made = self.dir.at(&entry.path).make_link(std::ffi::OsStr::from_bytes(&target));
-                made.map_err(|error| {
-                    Error::io("making a link", error).entry(entry.path.to_string())
-                })?;
-            }
-        }
-        Ok(())
+        entries.values().try_for_each(|entry| self.make_link(entry))
+    }
+
+    /// Makes a further name of a file.
+    fn make_name(&self, entry: &EntryRecord) -> Result<()> {
+        let EntryType::Hardlink { to } = &entry.kind else { return Ok(()) };
+        let failed = |errno| {
+            Error::io(format!("making it a further name of {to}"), errno)
+                .entry(entry.path.to_string())
+        };
+        self.dir.at(to).link_to(&self.dir.at(&entry.path)).map_err(failed)
+    }
+
+    /// Makes a symbolic link. One that led to a place in the node directory leads to the same place in
+    /// the restored one.
+    fn make_link(&self, entry: &EntryRecord) -> Result<()> {
+        let EntryType::Symlink { target } = &entry.kind else { return Ok(()) };
+        let target = decode(target)?;
+        let target = self.moved.as_ref().and_then(|moved| moved.follow(&target)).unwrap_or(target);
+        let made = self.dir.at(&entry.path).make_link(std::ffi::OsStr::from_bytes(&target));
+        made.map_err(|error| Error::io("making a link", error).entry(entry.path.to_string()))
     }
 
     /// Gives a sparse file its holes again: units at their edges were written whole.
@@ -135,6 +196,8 @@ impl<'a> Stage<'a> {
                         &mut told,
                     )?;
                 }
+                // It is the same file as the one under its first name.
+                EntryType::Hardlink { .. } => {}
                 EntryType::Socket | EntryType::Fifo | EntryType::Device => {
                     told.warnings.push(format!(
                         "{}: a socket, pipe or device is not restored; the node makes it again",
@@ -271,6 +334,7 @@ pub(super) fn copy_others(
 ) -> Result<()> {
     let mut pending = vec![RelPath::root()];
     let mut dirs: Vec<(RootedPath, RootedPath)> = Vec::new();
+    let mut names: HashMap<(u32, u32, u64), RootedPath> = HashMap::new();
     while let Some(dir) = pending.pop() {
         for name in durable::names(&target.at(&dir))? {
             control.cancel.check()?;
@@ -286,7 +350,12 @@ pub(super) fn copy_others(
                 Stage::new(staging, None, true).make_dir(&path)?;
                 dirs.push((from, to));
                 pending.push(path);
+            } else if let Some(first) = names.get(&id(&found)) {
+                first.link_to(&to).map_err(|errno| failed(errno.into()))?;
             } else if durable::is_file(&found) {
+                if found.stx_nlink > 1 {
+                    names.insert(id(&found), to.clone());
+                }
                 let mut source = from.open_file().map_err(failed)?;
                 let mut copy = to.create_new().map_err(failed)?;
                 std::io::copy(&mut source, &mut copy).map_err(failed)?;
@@ -305,12 +374,16 @@ pub(super) fn copy_others(
     Ok(())
 }
 
+fn id(found: &rustix::fs::Statx) -> (u32, u32, u64) {
+    (found.stx_dev_major, found.stx_dev_minor, found.stx_ino)
+}
+
 /// What was there keeps the rights that it gives, unless somebody has just put it there: a file of
 /// another user's can't have been made by the owner of the directory.
 fn copy_metadata(from: &RootedPath, to: &RootedPath, path: &RelPath) -> Result<()> {
     let found = crate::engine::look_at(from)?;
     let setid = from.root_owner().is_ok_and(|owner| owner.uid == 0 || found.meta.uid != 0);
-    let stage = Stage { dir: to, owner: None, setid };
+    let stage = Stage::new(to, None, setid);
     let mut told = Told::default();
     stage.apply(to, &path.to_string(), &found.meta, &found.kind, &mut told)?;
     told.bare.clear();

@@ -14,13 +14,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::journal::{Entry, Journal, Node, Phase, Side, Way, Withheld};
 use super::work::{Place, Work, locate};
-use super::{Exchange, Outcome, rollback};
+use super::{Exchange, Outcome, Undo, kept, rollback};
 use crate::control::Control;
 use crate::durable;
 use crate::engine::User;
 use crate::env::{Env, FaultPoint, Faults};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{RelPath, RestoreId, SnapshotId, Time};
+use crate::node::NodeFile;
 use crate::rooted::RootedPath;
 
 const SQLITE: &[u8] = b"SQLite format 3\0";
@@ -187,7 +188,15 @@ impl Bench {
     }
 
     fn rollback(&self, control: &Control) -> Result<Outcome> {
-        rollback::rollback_at(&self.place(), None, control, nobody)
+        self.undo(Undo::Restore, control)
+    }
+
+    fn redo(&self, control: &Control) -> Result<Outcome> {
+        self.undo(Undo::Rollback, control)
+    }
+
+    fn undo(&self, undo: Undo, control: &Control) -> Result<Outcome> {
+        rollback::rollback_at(&self.place(), undo, None, control, nobody)
     }
 
     fn recover(&self, control: &Control) -> Result<Outcome> {
@@ -219,9 +228,34 @@ impl Bench {
         match kept {
             None => assert!(!work.exists(), "{:?}: {:?}", self.case, durable::names(&work)),
             Some(who) => {
-                assert_eq!(durable::names(&work).unwrap(), ["kept", "kept.json", "lock"]);
-                assert_eq!(tree(&work.join("kept")), expected(who), "{:?}", self.case);
+                self.assert_tidy_with(&work, &[who]);
             }
+        }
+    }
+}
+
+impl Bench {
+    /// No journal, no staging, and these directories, the newest first.
+    fn assert_keeps(&self, whose: &[&str]) {
+        let work = self.place().work.path();
+        self.assert_tidy_with(&work, whose);
+    }
+
+    fn assert_tidy_with(&self, work: &Path, whose: &[&str]) {
+        let mut names = durable::names(&work.to_owned()).unwrap();
+        names.sort();
+        let older: Vec<PathBuf> = names
+            .iter()
+            .filter(|name| {
+                name.as_bytes().starts_with(b"kept.") && !name.as_bytes().ends_with(b".json")
+            })
+            .map(|name| work.join(name))
+            .collect();
+        assert_eq!(names.len(), 1 + 2 * whose.len(), "{names:?}");
+        assert!(names.contains(&"lock".into()), "{names:?}");
+        let found = [work.join("kept")].into_iter().chain(older.into_iter().rev());
+        for (place, who) in found.zip(whose) {
+            assert_eq!(tree(&place), expected(who), "{:?}: {}", self.case, place.display());
         }
     }
 }
@@ -312,7 +346,8 @@ fn rollback_with_every_crash(case: Case) {
                 assert_eq!(bench.rollback(&control()).unwrap(), Outcome::Old);
             }
             bench.assert_holds(before, "before the rollback");
-            let ended = bench.rollback(&crash_at(at));
+            let undo = if twice { Undo::Rollback } else { Undo::Restore };
+            let ended = bench.undo(undo, &crash_at(at));
             assert_no_mixture(&bench.target(), "old");
             let found = match ended {
                 Ok(ended) => {
@@ -365,7 +400,7 @@ fn nothing_is_rolled_back_into_a_directory_that_another_hand_made() {
 }
 
 #[test]
-fn a_second_restore_takes_the_place_of_what_the_first_kept() {
+fn a_second_restore_keeps_what_the_first_one_kept() {
     for case in [CASES[2], CASES[3]] {
         for at in 0.. {
             let bench = Bench::new(case);
@@ -380,14 +415,106 @@ fn a_second_restore_takes_the_place_of_what_the_first_kept() {
                 continue;
             }
             bench.assert_holds("new", "restored");
-            bench.assert_tidy(Some("first"));
+            bench.assert_keeps(&["first", "old"]);
             assert_eq!(bench.rollback(&control()).unwrap(), Outcome::Old);
             bench.assert_holds("first", "rolled back");
+            bench.assert_keeps(&["new", "old"]);
+            assert_eq!(bench.undo(Undo::To(2), &control()).unwrap(), Outcome::Old);
+            bench.assert_holds("old", "rolled back further");
+            bench.assert_keeps(&["first", "new"]);
             if ended.is_ok() {
                 break;
             }
         }
     }
+}
+
+/// The one that is brought forward is cut off at every passage of a fault point.
+#[test]
+fn an_older_directory_comes_back_by_its_number_or_nothing_moves() {
+    for case in [CASES[2], CASES[3]] {
+        for at in 0.. {
+            let bench = Bench::new(case);
+            for who in ["first", "second", "new"] {
+                bench.restore(who, &control()).unwrap();
+            }
+            bench.assert_keeps(&["second", "first", "old"]);
+            let ended = bench.undo(Undo::To(3), &crash_at(at));
+            if ended.is_err() && bench.recover_at_last() != Outcome::Old {
+                bench.assert_holds("new", "undone");
+                let kept = kept::list(&bench.target()).unwrap();
+                assert_eq!(kept.len(), 3, "{kept:?}");
+                let old = kept.iter().find(|kept| tree(&kept.path) == expected("old")).unwrap();
+                assert_eq!(bench.undo(Undo::To(old.number), &control()).unwrap(), Outcome::Old);
+            }
+            bench.assert_holds("old", "the third");
+            let kept = kept::list(&bench.target()).unwrap();
+            assert_eq!(kept.len(), 3, "{kept:?}");
+            assert_eq!(kept[0].restored, Some(true));
+            if ended.is_ok() {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rollback_is_not_undone_by_another_one_unless_that_is_asked_for() {
+    let bench = Bench::new(CASES[2]);
+    bench.restore("new", &control()).unwrap();
+    assert_eq!(bench.redo(&control()).unwrap_err().kind(), Kind::Conflict);
+    bench.rollback(&control()).unwrap();
+    let error = bench.rollback(&control()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Conflict);
+    assert!(error.hint_text().unwrap().contains("--redo"), "{error}");
+    bench.assert_holds("old", "refused");
+    assert_eq!(bench.redo(&control()).unwrap(), Outcome::New);
+    bench.assert_holds("new", "redone");
+    bench.rollback(&control()).unwrap();
+    bench.assert_holds("old", "undone again");
+    assert_eq!(bench.undo(Undo::To(2), &control()).unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(bench.undo(Undo::To(0), &control()).unwrap_err().kind(), Kind::NotFound);
+    let dropped = kept::drop_one(&bench.target(), 1, &control()).unwrap();
+    assert_eq!((dropped.number, dropped.restored), (1, Some(true)));
+    bench.assert_tidy(None);
+}
+
+#[test]
+fn copies_of_what_is_in_a_vault_are_bounded_and_what_a_node_wrote_is_not() {
+    let bench = Bench::new(CASES[2]);
+    let copy = |who: &str| {
+        let work = begin(&bench.place(), &Env::system()).unwrap();
+        make_node(&work.staging().path(), who);
+        let file = NodeFile {
+            uid: crate::ids::NodeUid::from_bytes([7; 16]),
+            restore: Some(RestoreId::from_bytes(RESTORE)),
+            guard: None,
+        };
+        file.write(&work.staging(), &Env::system()).unwrap();
+        work.commit(&[], &control()).unwrap();
+    };
+    durable::remove_file(&bench.target().join(".highwater/node.json")).unwrap();
+    for who in ["first", "second", "third", "fourth", "fifth"] {
+        copy(who);
+    }
+    let kept = kept::list(&bench.target()).unwrap();
+    assert_eq!(
+        kept.iter().map(|kept| kept.written).collect::<Vec<_>>(),
+        [false, false, false, true]
+    );
+    let written = fs::read(kept[3].path.join("plain-old")).unwrap();
+    assert_eq!(written, b"old", "what the node wrote stays");
+    // The node runs on the restored one: from now on it is the only copy of that.
+    let marker = bench.target().join(".highwater/node.json").metadata().unwrap();
+    let ran = marker.modified().unwrap() + std::time::Duration::from_secs(5);
+    let file = fs::File::options().write(true).open(bench.target().join("CURRENT")).unwrap();
+    file.set_modified(ran).unwrap();
+    for who in ["sixth", "seventh", "eighth", "ninth"] {
+        copy(who);
+    }
+    let written = |kept: &Vec<kept::Kept>| kept.iter().filter(|kept| kept.written).count();
+    let kept = kept::list(&bench.target()).unwrap();
+    assert_eq!((kept.len(), written(&kept)), (5, 2), "{kept:?}");
 }
 
 #[test]
@@ -401,12 +528,14 @@ fn nothing_is_exchanged_while_the_node_runs() {
         make_node(&work.staging().path(), "new");
         let error = work.commit(&[], &control()).unwrap_err();
         assert_eq!(error.kind(), Kind::Conflict);
-        assert!(error.message().contains("4711 (noded)"), "{error}");
+        assert!(error.message().contains("noded (pid 4711)"), "{error}");
         bench.assert_holds("old", "refused");
         bench.assert_tidy(None);
 
         bench.restore("new", &control()).unwrap();
-        let error = rollback::rollback_at(&bench.place(), None, &control(), somebody).unwrap_err();
+        let undo = Undo::Restore;
+        let error =
+            rollback::rollback_at(&bench.place(), undo, None, &control(), somebody).unwrap_err();
         assert_eq!(error.kind(), Kind::Conflict);
         bench.assert_holds("new", "refused");
     }
@@ -481,7 +610,10 @@ fn links_in_the_path_are_resolved() {
     restore(&place, "new", &control()).unwrap();
     assert!(link.symlink_metadata().unwrap().is_symlink());
     bench.assert_holds("new", "restored through a link");
-    assert_eq!(rollback::rollback(&link, None, &control(), nobody).unwrap(), Outcome::Old);
+    assert_eq!(
+        rollback::rollback(&link, Undo::Restore, None, &control(), nobody).unwrap(),
+        Outcome::Old
+    );
     bench.assert_holds("old", "rolled back through a link");
 
     let dangling = bench.home.path().join("dangling");
@@ -689,7 +821,10 @@ fn inside_a_mount_namespace() {
         let kept = target.join(".highwater/restore/kept");
         assert_eq!(restore(&place, "new", &control()).unwrap(), Some(kept.clone()));
         assert_eq!((tree(&target), tree(&kept)), (expected("new"), expected("old")));
-        assert_eq!(rollback::rollback(&target, None, &control(), nobody).unwrap(), Outcome::Old);
+        assert_eq!(
+            rollback::rollback(&target, Undo::Restore, None, &control(), nobody).unwrap(),
+            Outcome::Old
+        );
         assert_eq!((tree(&target), tree(&kept)), (expected("old"), expected("new")));
         let crashed = restore(&locate(&target).unwrap(), "new", &crash_at(12));
         assert!(crashed.is_err() && target.join("CURRENT").is_dir());

@@ -9,7 +9,7 @@ use rustix::fs::{Access, FlockOperation};
 use rustix::io::Errno;
 
 use super::journal::{Journal, Node, Phase, Way};
-use super::{Exchange, entries, exchange};
+use super::{Exchange, entries, exchange, kept};
 use crate::control::Control;
 use crate::durable;
 use crate::engine::User;
@@ -242,11 +242,6 @@ impl WorkDir {
         self.path.join("kept")
     }
 
-    /// An older kept directory, until the newer one has its place.
-    pub(super) fn outdated(&self) -> RootedPath {
-        self.path.join("kept.old")
-    }
-
     /// Where a replicated store waits that comes back with a snapshot's files.
     pub(super) fn hydrated(&self) -> RootedPath {
         self.path.join("hydrated")
@@ -279,8 +274,8 @@ impl WorkDir {
         durable::remove_tree(&self.staging())?;
         durable::remove_tree(&self.withheld())?;
         durable::remove_file(&self.path.join("journal.json.new"))?;
-        if durable::stat(&self.kept())?.is_some() {
-            durable::remove_tree(&self.outdated())?;
+        kept::prune(self)?;
+        if !kept::generations(self)?.is_empty() {
             return durable::sync_dir(&self.path);
         }
         durable::remove_file(&self.record())?;
@@ -304,11 +299,9 @@ impl WorkDir {
         }
         match users(&self.target.path())?.into_iter().find(|user| !user.file.is_within(&own)) {
             None => Ok(()),
-            Some(user) => Err(Error::conflict(format!(
-                "process {} ({}) has {} open",
-                user.pid, user.command, user.file
-            ))
-            .hint("stop the node first")),
+            Some(user) => Err(Error::conflict(format!("{user} has {} open", user.file))
+                .entry(user.file.to_string())
+                .hint("stop the node first")),
         }
     }
 }

@@ -89,6 +89,10 @@ impl RootedPath {
 
 /// Refuses a path that another user can make lead elsewhere, where a library opens it by that path with
 /// the rights of root.
+#[cfg_attr(
+    not(any(feature = "sqlite", test)),
+    expect(dead_code, reason = "only SQLite opens files by their paths")
+)]
 pub(crate) fn refuse_for_root(path: &Path) -> Result<()> {
     if is_only_ours(path)? {
         return Ok(());

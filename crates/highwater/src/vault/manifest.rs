@@ -60,6 +60,9 @@ pub struct Manifest {
     pub packs: Vec<PackRef>,
     /// The node directory's own metadata.
     pub root: Metadata,
+    /// Where the node directory stood, percent-encoded, where links in it name that place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
     /// The parts, databases first.
     pub parts: Vec<PartRecord>,
     /// Bytes that were read from the node for this snapshot.
@@ -121,6 +124,14 @@ impl PartRecord {
     /// Bytes of its files.
     pub fn bytes(&self) -> u64 {
         self.entries.iter().map(|entry| entry.size).sum()
+    }
+
+    /// What is wrong with a further name of a file that the part does not have.
+    fn lost_name(&self, entry: &EntryRecord) -> Option<&'static str> {
+        let EntryType::Hardlink { to } = &entry.kind else { return None };
+        let first = self.entries.binary_search_by(|other| other.path.cmp(to)).ok();
+        let file = first.is_some_and(|first| self.entries[first].kind == EntryType::File);
+        (!file).then_some("it is a further name of a file that is not there")
     }
 }
 
@@ -194,7 +205,13 @@ impl Manifest {
 
     /// What keeps this manifest from being restored as it is, in plain words.
     pub(crate) fn fault(&self) -> Option<String> {
-        self.entries().find_map(|entry| entry.fault().map(|what| format!("{}: {what}", entry.path)))
+        let own = |entry: &EntryRecord| entry.fault();
+        self.parts.iter().find_map(|part| {
+            let fault = |entry: &EntryRecord| own(entry).or_else(|| part.lost_name(entry));
+            part.entries
+                .iter()
+                .find_map(|entry| fault(entry).map(|what| format!("{}: {what}", entry.path)))
+        })
     }
 }
 

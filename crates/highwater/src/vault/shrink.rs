@@ -142,16 +142,13 @@ impl Earlier {
 }
 
 impl PartRecord {
-    /// The file without which nobody can open the database; `None` of plain files.
-    pub(crate) fn entry_point(&self) -> Option<RelPath> {
-        match self.engine {
-            EngineKind::RocksDb | EngineKind::LevelDb => Some(self.root.join("CURRENT".as_ref())),
-            EngineKind::Badger => Some(self.root.join("MANIFEST".as_ref())),
-            EngineKind::Sqlite | EngineKind::Redb | EngineKind::Bbolt | EngineKind::Lmdb => {
-                Some(self.root.clone())
-            }
-            EngineKind::Files => None,
-        }
+    /// The files without one of which nobody can open the part's database; none of plain files.
+    pub(crate) fn entry_points(&self) -> Vec<RelPath> {
+        self.engine.entry_points(&self.root, self.entries.iter().map(|entry| &entry.path))
+    }
+
+    fn entry_point(&self) -> Option<RelPath> {
+        self.entry_points().into_iter().next()
     }
 
     /// A database whose entry point has no bytes, or plain files of which there are none.

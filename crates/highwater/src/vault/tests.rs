@@ -119,6 +119,7 @@ fn manifest() -> Manifest {
         tags: [("why".to_owned(), "ü".to_owned())].into(),
         packs: [8, 9].map(|id| PackRef { id: PackId::from_bytes([id; 16]), size: 1000 }).into(),
         root: entry(b"", EntryType::Dir).meta,
+        place: None,
         parts,
         bytes_read: 10,
         bytes_stored: 11,

@@ -17,7 +17,7 @@ use highwater::guard::{
     Phase, Which,
 };
 use highwater::ids::{SnapshotId, Time};
-use highwater::restore::{self, Outcome, RestoreOptions, RestorePlan, RestoreReport};
+use highwater::restore::{self, Outcome, RestoreOptions, RestorePlan, RestoreReport, Undo};
 use highwater::vault::Selector;
 use highwater::{Error, Kind, Result};
 use highwater_guard::{Channel, Opened, Ours, Policy, Report};
@@ -246,7 +246,10 @@ fn a_mark_that_went_elsewhere_withholds_the_databases_there_and_then() {
     assert_eq!(states[0], HeldState::Withheld);
     assert_eq!(kind(guard::wait(&node, Some(Duration::ZERO), &control())), Kind::Quarantined);
     let honest: Arc<dyn Adapter> = Arc::new(Honest::default());
-    assert_eq!(restore::rollback_with(&node, &honest, &control()).unwrap(), Outcome::Old);
+    assert_eq!(
+        restore::rollback_by(&node, Undo::Restore, Some(&honest), &control()).unwrap(),
+        Outcome::Old
+    );
     assert_eq!((stale(&node), signed(&node)), (OPEN.map(str::to_owned).to_vec(), 5));
 }
 
@@ -257,14 +260,20 @@ fn a_rollback_marks_the_older_node_too() {
     let honest: Arc<dyn Adapter> = Arc::new(Honest::default());
     restore_with(&bench, snapshot, &node, Some(honest.clone()), &control()).unwrap();
     move_on(&node);
-    assert_eq!(restore::rollback_with(&node, &honest, &control()).unwrap(), Outcome::Old);
+    assert_eq!(
+        restore::rollback_by(&node, Undo::Restore, Some(&honest), &control()).unwrap(),
+        Outcome::Old
+    );
     assert_eq!((stale(&node), signed(&node)), (OPEN.map(str::to_owned).to_vec(), 5));
     let latch = Latch::read(&node).unwrap().unwrap();
     assert_eq!((latch.cause, latch.channels.len()), (Cause::Rollback, 3));
     assert!(Latch::read(&bench.dir.path().join(".highwater-node/kept")).unwrap().is_some());
 
     // The rollback of the rollback, by a program that knows no adapter: the node finds the latch.
-    assert_eq!(restore::rollback(&node, &control()).unwrap(), Outcome::New);
+    assert_eq!(
+        restore::rollback_by(&node, Undo::Rollback, None, &control()).unwrap(),
+        Outcome::New
+    );
     let latch = Latch::read(&node).unwrap().unwrap();
     assert!(!latch.listed && latch.channels.is_empty());
     let held = guard::list(&node).unwrap();
@@ -421,7 +430,10 @@ fn a_rollback_withholds_a_node_that_may_have_been_overtaken() {
     assert_eq!(Latch::read(&node).unwrap().unwrap().cause, Cause::Rollback);
 
     // And so may the one that comes back now, although the one it replaces can't have.
-    assert_eq!(rollback(), Outcome::New);
+    assert_eq!(
+        restore::rollback_by(&node, Undo::Rollback, None, &control()).unwrap(),
+        Outcome::New
+    );
     assert_eq!((states(&node), starts(&node)), (Vec::new(), [true, true]));
     assert_eq!(rollback(), Outcome::Old);
     assert_eq!(states(&node), withheld());
@@ -670,13 +682,15 @@ fn a_guarded_node_without_a_database_that_is_known_is_not_said_to_be_free() {
     let target = bench.dir.path().join("target");
     let report = restore_with(&bench, snapshot, &target, None, &control()).unwrap();
     assert_eq!((report.quarantined, guard::list(&target).unwrap().len()), (1, 1));
-    assert!(report.warnings[0].contains("no database"), "{:?}", report.warnings);
+    assert_eq!(report.warnings, [""; 0]);
+    assert!(target.join("wallet.db").is_dir(), "its plain files are withheld");
     assert_eq!(
         kind(guard::wait_to_start(&target, Some(Duration::ZERO), &control())),
         Kind::Quarantined
     );
     guard::release(&target, &Which::All, "why", "me", &control()).unwrap();
     guard::wait_to_start(&target, None, &control()).unwrap();
+    assert_eq!(fs::read(target.join("wallet.db")).unwrap(), b"sealed by its own engine");
 }
 
 /// What a killed process leaves: nothing runs after the fault.
@@ -782,11 +796,14 @@ fn a_rollback_killed_anywhere_leaves_nothing_that_starts_unmarked() {
     let passed = at_every_step(|point, count| {
         restore_with(&bench, snapshot, &node, Some(honest.clone()), &control()).unwrap();
         let was_killed = killed(point, count, |control| {
-            restore::rollback_with(&node, &honest, control).unwrap();
+            restore::rollback_by(&node, Undo::Restore, Some(&honest), control).unwrap();
         });
         restore::recover(&node, &control()).unwrap();
         if signed(&node) == 4 {
-            assert_eq!(restore::rollback_with(&node, &honest, &control()).unwrap(), Outcome::Old);
+            assert_eq!(
+                restore::rollback_by(&node, Undo::Restore, Some(&honest), &control()).unwrap(),
+                Outcome::Old
+            );
         }
         assert_eq!((signed(&node), stale(&node).len(), states(&node).len()), (5, 3, 3));
         assert_eq!(Latch::read(&node).unwrap().unwrap().cause, Cause::Rollback);

@@ -98,7 +98,9 @@ impl Capture {
             .collect::<Vec<_>>();
         let user = users
             .iter()
-            .find(|user| stopped.iter().any(|part| user.file.is_within(&part.root)))
+            .find(|user| {
+                user.pid != 0 && stopped.iter().any(|part| user.file.is_within(&part.root))
+            })
             .map(|user| user.pid);
         match (&self.settings.pid_file, user) {
             (Some(file), Some(_)) => read_pid(file).map(Some),

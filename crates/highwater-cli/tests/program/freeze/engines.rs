@@ -131,7 +131,7 @@ fn an_engine_that_is_not_read_here_is_frozen_and_opened_by_itself() {
 }
 
 /// A python that knows LMDB: Debian's has its package.
-fn python_with_lmdb() -> Option<&'static str> {
+pub(crate) fn python_with_lmdb() -> Option<&'static str> {
     let knows = |python: &&str| crate::strangers::attempt(python, &["-c", "import lmdb"]);
     let found = ["/usr/bin/python3", "python3"].into_iter().find(knows);
     if found.is_none() {

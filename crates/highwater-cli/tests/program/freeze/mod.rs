@@ -3,7 +3,7 @@
 
 pub(crate) mod child;
 mod crash;
-mod engines;
+pub(crate) mod engines;
 mod refused;
 
 use std::ffi::OsStr;

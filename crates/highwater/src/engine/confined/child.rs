@@ -35,8 +35,9 @@ pub fn serve(directory: BorrowedFd<'_>, socket: OwnedFd) -> Result<()> {
                 capture(&root, &parts, &options, &mut socket)
             }
             Job::Check { root: database, depth } => {
-                let Checked { warnings } = sqlite::check_here(&root.at(&database), depth)?;
-                wire::send(&mut socket, &Answer::Checked { warnings })
+                let Checked { warnings, unchecked } =
+                    sqlite::check_here(&root.at(&database), depth)?;
+                wire::send(&mut socket, &Answer::Checked { warnings, unchecked })
             }
         }
     });
@@ -79,8 +80,9 @@ fn capture(
     socket: &mut UnixStream,
 ) -> Result<()> {
     let parts: Vec<FoundPart> = parts.iter().map(found).collect();
-    let (captures, barrier) =
-        sqlite::begin_here(root, &parts.iter().collect::<Vec<_>>(), options, &Env::system())?;
+    let parts: Vec<&FoundPart> = parts.iter().collect();
+    let nobody = sqlite::Company::Nobody;
+    let (captures, barrier) = sqlite::begin_here(root, &parts, options, nobody, &Env::system())?;
     let images = captures.iter().map(|capture| described(capture)).collect::<Result<_>>()?;
     wire::send(socket, &Answer::Begun { barrier, images })?;
     let mut captures: Vec<Option<Box<dyn PartCapture>>> =

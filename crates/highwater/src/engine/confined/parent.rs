@@ -84,7 +84,7 @@ pub(in crate::engine) fn check(
     // A check of all data takes as long as it takes, and says nothing meanwhile. What is restored is not
     // the owner's yet, so nobody else can stop the process.
     match Reader::start(dir, &request, None, env)?.answer()? {
-        Answer::Checked { warnings } => Ok(Checked { warnings }),
+        Answer::Checked { warnings, unchecked } => Ok(Checked { warnings, unchecked }),
         _ => Err(wire::nonsense()),
     }
 }

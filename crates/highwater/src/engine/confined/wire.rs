@@ -60,6 +60,7 @@ pub(super) enum Answer {
     Finished(Finished),
     Checked {
         warnings: Vec<String>,
+        unchecked: Vec<String>,
     },
     Failed(Failure),
 }

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::{Fixture, run};
 use crate::engine::EngineKind;
+use crate::engine::pages::testing::fixture;
 
 /// A process that runs a few lines of Python which hold a file, print a line and wait for the end of
 /// their input.
@@ -98,11 +99,17 @@ impl Fixture for Plain {
     }
 }
 
-/// A database that is one page file, known by the words at its beginning.
+/// A database that is one page file, in two states that its real engine has written.
 struct PageFile {
     engine: EngineKind,
     name: &'static str,
-    head: &'static [u8],
+    states: [&'static str; 2],
+}
+
+impl PageFile {
+    fn state(&self, changed: bool) -> Vec<u8> {
+        fixture(self.states[usize::from(changed)])
+    }
 }
 
 impl Fixture for PageFile {
@@ -111,15 +118,11 @@ impl Fixture for PageFile {
     }
 
     fn create(&self, dir: &Path) {
-        let mut page = self.head.to_vec();
-        page.resize(8192, 1);
-        fs::write(dir.join(self.name), page).unwrap();
+        fs::write(dir.join(self.name), self.state(false)).unwrap();
     }
 
     fn change(&self, dir: &Path) {
-        let mut page = fs::read(dir.join(self.name)).unwrap();
-        page[8000] = 2;
-        fs::write(dir.join(self.name), page).unwrap();
+        fs::write(dir.join(self.name), self.state(true)).unwrap();
     }
 
     fn hold(&self, dir: &Path) -> Option<Box<dyn Any>> {
@@ -127,12 +130,13 @@ impl Fixture for PageFile {
     }
 
     fn exclusive(&self) -> bool {
-        // LMDB has no lock that could be taken: nobody had it open, before and after.
+        // Without its lock file an LMDB has no lock that could be taken: nobody had it open, before and
+        // after.
         self.engine != EngineKind::Lmdb
     }
 
     fn verify(&self, dir: &Path, changed: bool) {
-        assert_eq!(fs::read(dir.join(self.name)).unwrap()[8000], if changed { 2 } else { 1 });
+        assert!(fs::read(dir.join(self.name)).unwrap() == self.state(changed));
     }
 }
 
@@ -148,20 +152,20 @@ fn plain_files() {
 
 #[test]
 fn redb() {
-    let head = b"redb\x1A\x0A\xA9\x0D\x0A";
-    passes(&PageFile { engine: EngineKind::Redb, name: "a.redb", head });
+    let states = ["redb-small", "redb-many"];
+    passes(&PageFile { engine: EngineKind::Redb, name: "a.redb", states });
 }
 
 #[test]
 fn bbolt() {
-    let head = b"\0\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0\xED\xDA\x0C\xED\x02\0\0\0";
-    passes(&PageFile { engine: EngineKind::Bbolt, name: "channel.db", head });
+    let states = ["bbolt-small-1k", "bbolt-many"];
+    passes(&PageFile { engine: EngineKind::Bbolt, name: "channel.db", states });
 }
 
 #[test]
 fn lmdb() {
-    let head = b"\0\0\0\0\0\0\0\0\0\0\x08\0\0\0\0\0\xDE\xC0\xEF\xBE\x01\0\0\0";
-    passes(&PageFile { engine: EngineKind::Lmdb, name: "data.mdb", head });
+    let states = ["lmdb-small-1k", "lmdb-many"];
+    passes(&PageFile { engine: EngineKind::Lmdb, name: "data.mdb", states });
 }
 
 struct Badger;

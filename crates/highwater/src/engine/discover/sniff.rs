@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
+use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use super::{NodeKind, Tree, part_name};
 use crate::durable;
-use crate::engine::process;
 use crate::engine::rocksdb::FileName;
-use crate::engine::{EngineKind, FoundPart, Refusal};
+use crate::engine::{EngineKind, FoundPart, Refusal, lock, process};
 use crate::error::{Kind, Result};
 use crate::ids::RelPath;
 use crate::rooted::RootedPath;
@@ -25,6 +25,17 @@ const BADGER_MAGIC: &[u8] = b"Bdgr";
 const LMDB_MAGIC: u32 = 0xBEEF_C0DE;
 const BBOLT_MAGIC: u32 = 0xED0C_DAED;
 const BBOLT_VERSION: u32 = 2;
+
+/// The number in a libmdbx's first page, without the version in its lowest byte.
+const MDBX_MAGIC: u64 = 0x59_659D_BDEF_4C11;
+/// The numbers of Berkeley DB's B-trees, hashes, queues and logs, in the byte order of the machine that
+/// wrote them.
+const BERKELEY_MAGICS: [u32; 4] = [0x0005_3162, 0x0006_1561, 0x0004_2253, 0x0004_0988];
+
+/// The least of a file by which noise is told from anything else, and how many different bytes are in
+/// so much of it: of noise some 251 of 256, of anything that people or programs write far fewer.
+const PAGE_BYTES_MIN: u64 = 1024;
+const NOISE_VALUES_MIN: usize = 235;
 
 /// The files that SQLite keeps beside a database.
 const SQLITE_SIBLINGS: [&str; 3] = ["-journal", "-shm", "-wal"];
@@ -51,16 +62,19 @@ pub(super) fn databases(tree: &Tree) -> Result<Vec<FoundPart>> {
     let mut parts = Vec::new();
     let mut claimed = BTreeSet::new();
     for (dir, names) in &tree.files {
+        if claimed.contains(dir)
+            && parts
+                .iter()
+                .any(|part: &FoundPart| part.engine.is_tree() && dir.is_within(&part.root))
+        {
+            continue;
+        }
         let engine = match directory_engine(names) {
             Some(engine) => Some(engine),
-            None => badger(tree, dir, names)?,
+            None => by_heads(tree, dir, names)?,
         };
         if let Some(engine) = engine {
-            let files = names.iter().filter(|name| belongs(engine, name));
-            let mut entries: Vec<RelPath> = files.map(|name| dir.join(name)).collect();
-            if *dir != RelPath::root() {
-                entries.insert(0, dir.clone());
-            }
+            let entries = entries_of(tree, engine, dir, names);
             claimed.extend(entries.iter().cloned());
             parts.push(tree.part(part_name(dir), engine, dir.clone(), entries));
         }
@@ -102,11 +116,55 @@ fn has(names: &BTreeSet<OsString>, wanted: impl Fn(&OsStr) -> bool) -> bool {
 
 fn directory_engine(names: &BTreeSet<OsString>) -> Option<EngineKind> {
     let role = |role: FileName| has(names, |name| FileName::of(name) == Some(role));
+    // The newer ones have no CURRENT, the older ones look like RocksDB's.
+    if role(FileName::Manifest) && has(names, is_pebbles) {
+        return Some(EngineKind::Pebble);
+    }
     if !role(FileName::Current) || !role(FileName::Manifest) {
         return None;
     }
     let rocksdb = role(FileName::Options) || role(FileName::Identity);
     Some(if rocksdb { EngineKind::RocksDb } else { EngineKind::LevelDb })
+}
+
+/// What of a directory is its database's, the directory first.
+fn entries_of(
+    tree: &Tree,
+    engine: EngineKind,
+    dir: &RelPath,
+    names: &BTreeSet<OsString>,
+) -> Vec<RelPath> {
+    let mut entries: Vec<RelPath> = if engine.is_tree() {
+        let inside = |path: &&RelPath| path.is_within(dir) && *path != dir;
+        tree.nodes.keys().filter(inside).cloned().collect()
+    } else {
+        names.iter().filter(|name| belongs(engine, name)).map(|name| dir.join(name)).collect()
+    };
+    if *dir != RelPath::root() {
+        entries.insert(0, dir.clone());
+    }
+    entries
+}
+
+/// Databases that are known by names together with the beginning of a file.
+fn by_heads(tree: &Tree, dir: &RelPath, names: &BTreeSet<OsString>) -> Result<Option<EngineKind>> {
+    let has = |name: &str| names.contains(OsStr::new(name));
+    let begins = |name: &str, with: &[u8]| -> Result<bool> {
+        let place = tree.dir.at(&dir.join(OsStr::new(name)));
+        // One that this process has open is the database's by its neighbours.
+        Ok(beginning(&place)?.is_none_or(|head| head.starts_with(with)))
+    };
+    if has("metadata") && has("lock") && begins("metadata", b"version=")? {
+        return Ok(Some(EngineKind::ParityDb));
+    }
+    if has("conf") && has("db") && begins("conf", b"segment_size:")? {
+        return Ok(Some(EngineKind::Sled));
+    }
+    let journals = tree.nodes.contains_key(&dir.join(OsStr::new("journals")));
+    if has("version") && journals && begins("version", b"FJL")? {
+        return Ok(Some(EngineKind::Fjall));
+    }
+    badger(tree, dir, names)
 }
 
 fn badger(tree: &Tree, dir: &RelPath, names: &BTreeSet<OsString>) -> Result<Option<EngineKind>> {
@@ -121,9 +179,24 @@ fn badger(tree: &Tree, dir: &RelPath, names: &BTreeSet<OsString>) -> Result<Opti
     Ok(matches!(head, Head::BadgerManifest | Head::Ours).then_some(EngineKind::Badger))
 }
 
+/// Whether a name is that of one of Pebble's markers.
+fn is_pebbles(name: &OsStr) -> bool {
+    let markers: [&[u8]; 2] = [b"marker.manifest.", b"marker.format-version."];
+    markers.iter().any(|marker| name.as_bytes().starts_with(marker))
+}
+
 /// Whether a file of a database's directory is the database's, by its name.
 pub(super) fn belongs(engine: EngineKind, name: &OsStr) -> bool {
     match engine {
+        EngineKind::Pebble => {
+            FileName::of(name).is_some() || name.as_bytes().starts_with(b"marker.")
+        }
+        EngineKind::ParityDb => {
+            let prefixes: [&[u8]; 3] = [b"table_", b"index_", b"log"];
+            name == "metadata"
+                || name == "lock"
+                || prefixes.iter().any(|prefix| name.as_bytes().starts_with(prefix))
+        }
         EngineKind::Badger => {
             let known = ["MANIFEST", "KEYREGISTRY", "DISCARD", "LOCK"];
             let endings = [".vlog", ".sst", ".mem"];
@@ -158,14 +231,44 @@ fn file_engine(tree: &Tree, path: &RelPath) -> Result<Option<(EngineKind, Vec<Re
     }
     Ok(match head(&tree.dir.at(path))? {
         Head::Database(EngineKind::Sqlite) => sqlite(siblings),
-        Head::Database(EngineKind::Lmdb) => Some((EngineKind::Lmdb, lmdb_entries(tree, path))),
+        Head::Database(engine @ (EngineKind::Lmdb | EngineKind::Mdbx)) => {
+            let place = tree.dir.at(path);
+            let lock = lock::lock_beside(&place, engine);
+            let lock =
+                lock.map(|lock| path.parent().unwrap_or_else(RelPath::root).join(lock.name()));
+            let lock = lock.filter(|lock| tree.is_file(lock));
+            Some((engine, [path.clone()].into_iter().chain(lock).collect()))
+        }
         Head::Database(engine) => Some((engine, vec![path.clone()])),
         Head::Ours => {
             let named = SQLITE_SUFFIXES.iter().any(|suffix| ends(path.name(), suffix));
             if named || !siblings.is_empty() { sqlite(siblings) } else { None }
         }
+        Head::Plain if encrypted(tree, path, &siblings)? => {
+            let mut entries = vec![path.clone()];
+            entries.extend(siblings);
+            entries.sort();
+            Some((EngineKind::EncryptedSqlite, entries))
+        }
         Head::BadgerManifest | Head::Plain | Head::Denied => None,
     })
+}
+
+/// Whether a file that nothing is known of looks like a SQLite that is encrypted as a whole: by its name
+/// or what lies beside it one of SQLite's, of whole pages, and like noise from its first byte on.
+fn encrypted(tree: &Tree, path: &RelPath, siblings: &[RelPath]) -> Result<bool> {
+    let size = tree.nodes[path].size;
+    let named = SQLITE_SUFFIXES.iter().any(|suffix| ends(path.name(), suffix));
+    if !named && siblings.is_empty() || size < PAGE_BYTES_MIN || !size.is_multiple_of(512) {
+        return Ok(false);
+    }
+    let Ok(file) = tree.dir.at(path).open_file() else { return Ok(false) };
+    let mut page = [0; PAGE_BYTES_MIN as usize];
+    if file.read_exact_at(&mut page, 0).is_err() {
+        return Ok(false);
+    }
+    let distinct: BTreeSet<u8> = page.iter().copied().collect();
+    Ok(distinct.len() >= NOISE_VALUES_MIN)
 }
 
 fn siblings(tree: &Tree, path: &RelPath) -> Vec<RelPath> {
@@ -179,18 +282,17 @@ fn beside(path: &RelPath, suffix: &str) -> RelPath {
     path.parent().unwrap_or_else(RelPath::root).join(&name)
 }
 
-/// An LMDB and its lock file: `lock.mdb` beside `data.mdb`, `x-lock` beside `x`.
-fn lmdb_entries(tree: &Tree, path: &RelPath) -> Vec<RelPath> {
-    let lock = if path.name() == "data.mdb" {
-        path.parent().unwrap_or_else(RelPath::root).join(OsStr::new("lock.mdb"))
-    } else {
-        beside(path, "-lock")
-    };
-    let mut entries = vec![path.clone()];
-    if tree.is_file(&lock) {
-        entries.push(lock);
+/// The first bytes of a file; `None` where this process has it open. Of one that can't be read, none.
+fn beginning(path: &RootedPath) -> Result<Option<Vec<u8>>> {
+    if process::is_own(path)? {
+        return Ok(None);
     }
-    entries
+    let Ok(file) = path.open_file() else { return Ok(Some(Vec::new())) };
+    let mut head = Vec::with_capacity(HEAD_BYTES);
+    file.take(HEAD_BYTES as u64)
+        .read_to_end(&mut head)
+        .map_err(|error| durable::met(path, "read", error))?;
+    Ok(Some(head))
 }
 
 /// Looks at a file's first bytes, unless this process has it open.
@@ -242,6 +344,10 @@ fn recognise(bytes: &[u8]) -> Head {
         let word = bytes.get(at..at + 4).and_then(|word| word.try_into().ok());
         word.map(u32::from_le_bytes)
     };
+    let double = |at: usize| {
+        let word = bytes.get(at..at + 8).and_then(|word| word.try_into().ok());
+        word.map(u64::from_le_bytes)
+    };
     if is_sqlite(bytes) {
         Head::Database(EngineKind::Sqlite)
     } else if bytes.starts_with(REDB_MAGIC) {
@@ -250,11 +356,88 @@ fn recognise(bytes: &[u8]) -> Head {
         Head::Database(EngineKind::Lmdb)
     } else if word(16) == Some(BBOLT_MAGIC) && word(20) == Some(BBOLT_VERSION) {
         Head::Database(EngineKind::Bbolt)
+    } else if double(20).is_some_and(|word| word >> 8 == MDBX_MAGIC) {
+        Head::Database(EngineKind::Mdbx)
+    } else if word(12).is_some_and(|word| {
+        BERKELEY_MAGICS.iter().any(|&magic| word == magic || word.swap_bytes() == magic)
+    }) {
+        Head::Database(EngineKind::BerkeleyDb)
     } else if bytes.starts_with(BADGER_MAGIC) {
         Head::BadgerManifest
     } else {
         Head::Plain
     }
+}
+
+/// Refuses a SQLite whose main file is empty while a log lies beside it: what is in the log is what is
+/// left of it, and SQLite removes the log with whoever opens the database. Only the first transaction
+/// of a database in use looks so.
+pub(super) fn emptied(tree: &Tree, part: &FoundPart) -> Result<Option<Refusal>> {
+    let size = |path: &RelPath| tree.nodes.get(path).map_or(0, |node| node.size);
+    if part.engine != EngineKind::Sqlite || size(&part.root) > 0 {
+        return Ok(None);
+    }
+    let (log, journal) = (size(&beside(&part.root, "-wal")), size(&beside(&part.root, "-journal")));
+    let main = tree.dir.at(&part.root);
+    let begun = || Ok(process::is_own(&main)? || lock::sqlite_held(&main)?);
+    if log == 0 && (journal == 0 || begun()?) {
+        return Ok(None);
+    }
+    Ok(Some(Refusal {
+        entry: part.name.clone(),
+        problem: format!(
+            "{} is empty, and a log of {} bytes lies beside it, which SQLite would remove with whoever \
+             opens the database next",
+            part.name,
+            log.max(journal)
+        ),
+        hint: "copy the log to a safe place before anything opens the database, find out what emptied \
+               it, and restore it; or leave both out with an exclude glob"
+            .to_owned(),
+        kind: Kind::Corrupt,
+    }))
+}
+
+/// Refuses a page file whose lock file lies beside it while it begins as no database does: it was one.
+pub(super) fn overwritten(tree: &Tree, plain: &[RelPath], refusals: &mut Vec<Refusal>) {
+    for path in plain {
+        let lock = match path.name().to_str() {
+            Some("data.mdb") => "lock.mdb",
+            Some("mdbx.dat") => "mdbx.lck",
+            _ => continue,
+        };
+        let lock = path.parent().unwrap_or_else(RelPath::root).join(OsStr::new(lock));
+        if !tree.is_file(path) || !tree.is_file(&lock) {
+            continue;
+        }
+        refusals.push(Refusal {
+            entry: path.to_string(),
+            problem: format!(
+                "{path} is called as the main file of a database is, its lock file lies beside it, and it \
+                 begins as no database does: it may have been overwritten"
+            ),
+            hint: "restore it from a snapshot; or leave both out with an exclude glob".to_owned(),
+            kind: Kind::Corrupt,
+        });
+    }
+}
+
+/// Refuses plain files that a process writes through memory: a copy would be of several instants, and no
+/// time tells.
+pub(super) fn mapped(tree: &Tree, plain: &[RelPath], refusals: &mut Vec<Refusal>) -> Result<()> {
+    for user in process::mapped_for_writing(&tree.dir.path())? {
+        if plain.binary_search(&user.file).is_err() || !tree.is_file(&user.file) {
+            continue;
+        }
+        refusals.push(Refusal {
+            entry: user.file.to_string(),
+            problem: format!("{} is written through memory by {user}", user.file),
+            hint: "stop the node for the time of the backup, or leave the file out with an exclude glob"
+                .to_owned(),
+            kind: Kind::Conflict,
+        });
+    }
+    Ok(())
 }
 
 /// Refuses a file in use that has a `-wal` beside it and is no known database: an encrypted SQLite

@@ -348,7 +348,7 @@ fn listing(dir: &RootedPath, part: &FoundPart) -> Result<Still> {
     }
     let wanted = part.entries.iter().filter(|path| match part.engine {
         // The index of the log: whoever opens the database first makes it anew.
-        EngineKind::Sqlite => !path.as_bytes().ends_with(b"-shm"),
+        EngineKind::Sqlite | EngineKind::EncryptedSqlite => !path.as_bytes().ends_with(b"-shm"),
         _ => true,
     });
     let listed = wanted.map(|path| Listed {
@@ -364,8 +364,7 @@ fn listing(dir: &RootedPath, part: &FoundPart) -> Result<Still> {
 fn units(part: &FoundPart, path: &RelPath) -> Units {
     let paged = match part.engine {
         EngineKind::Sqlite => *path == part.root,
-        EngineKind::Lmdb | EngineKind::Redb | EngineKind::Bbolt => true,
-        _ => false,
+        engine => engine.is_paged(),
     };
     if paged { Units::Pages { bytes: PAGE_BYTES_MIN } } else { Units::Slices }
 }

@@ -367,8 +367,10 @@ pub(super) fn recovers(layout: &Layout, path: &RelPath) -> bool {
     match of.map(|part| part.engine) {
         // The index of the log, made anew by whoever opens the database first.
         Some(EngineKind::Sqlite) => name.ends_with("-shm"),
+        Some(EngineKind::EncryptedSqlite) => name.ends_with("-shm"),
         // Its readers, of no meaning to whoever comes after a crash.
         Some(EngineKind::Lmdb) => name == "lock.mdb" || name.ends_with("-lock"),
+        Some(EngineKind::Mdbx) => name == "mdbx.lck" || name.ends_with("-lck"),
         // Checksummed logs and finished tables.
         Some(EngineKind::Badger) => {
             let endings = [".mem", ".vlog", ".sst"];

@@ -44,5 +44,6 @@ fn opened(_: &RootedPath, name: &str, _: &Version, _: Depth) -> Result<Checked> 
         warnings: vec![format!(
             "{name}: this build opens no RocksDB; its files were compared with its MANIFEST"
         )],
+        unchecked: vec![name.to_owned()],
     })
 }

@@ -37,16 +37,22 @@ pub(super) fn check(
         .find(|family| comparator(family).is_some_and(|name| name != BYTEWISE && name != REVERSE));
     if let Some(family) = foreign {
         let comparator = comparator(family).unwrap_or_default();
-        return Ok(warned(format!(
-            "{name}: column family {} is ordered by {comparator}, which only the node knows: its \
+        return Ok(unchecked(
+            name,
+            format!(
+                "{name}: column family {} is ordered by {comparator}, which only the node knows: its \
              files were compared with the MANIFEST, not opened",
-            family.name
-        )));
+                family.name
+            ),
+        ));
     }
     if depth == Depth::Open && log_bytes(db)? > LOG_BYTES_MAX {
-        return Ok(warned(format!(
-            "{name}: its logs are large: its files were compared with the MANIFEST, not opened"
-        )));
+        return Ok(unchecked(
+            name,
+            format!(
+                "{name}: its logs are large: its files were compared with the MANIFEST, not opened"
+            ),
+        ));
     }
     // RocksDB takes a path, and opens its files one by one: by the hold of their directory.
     let held = db.enter().map_err(|errno| crate::durable::met(db, "open", errno))?;
@@ -108,8 +114,8 @@ fn log_bytes(db: &RootedPath) -> Result<u64> {
     Ok(bytes)
 }
 
-fn warned(warning: String) -> Checked {
-    Checked { warnings: vec![warning] }
+fn unchecked(name: &str, warning: String) -> Checked {
+    Checked { warnings: vec![warning], unchecked: vec![name.to_owned()] }
 }
 
 fn damaged(name: &str, source: rust_rocksdb::Error) -> Error {

@@ -55,10 +55,13 @@ pub(in crate::engine) fn check_here(path: &RootedPath, depth: Depth) -> Result<C
         };
         match unchecked {
             None => check_copy(path, &logs, &entry, depth, &mut checked)?,
-            Some(why) => checked.warnings.push(format!(
-                "{entry} was captured with a log that SQLite applies when the node opens it, and \
-                 which {why}: until then its content can't be checked"
-            )),
+            Some(why) => {
+                checked.unchecked.push(entry.clone());
+                checked.warnings.push(format!(
+                    "{entry} was captured with a log that SQLite applies when the node opens it, and \
+                     which {why}: until then its content can't be checked"
+                ));
+            }
         }
         return Ok(checked);
     }

@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::failure::failed;
 use super::point;
+use super::rest::COPY_PREFIX;
 use super::source::Source;
 use super::stamp::{self, Stamps};
 use crate::engine::scratch::Scratch;
@@ -19,9 +20,6 @@ use crate::engine::{
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::rooted::RootedPath;
-
-/// How the name of the private directory of a copy begins.
-const COPY_PREFIX: &str = ".highwater-sqlite-";
 
 /// How long a writer in rollback-journal mode may be kept waiting, where nothing else is asked for.
 const BLOCK_MAX: Duration = Duration::from_secs(30);
@@ -167,8 +165,7 @@ impl Image {
     }
 
     fn stream_copy(&self, sink: &mut dyn FnMut(Piece<'_>) -> Result<()>) -> Result<u64> {
-        let parent = self.source.path().above();
-        let scratch = Scratch::create(&parent, COPY_PREFIX, &self.env)?;
+        let scratch = Scratch::create(&self.source.own_dir(), COPY_PREFIX, &self.env)?;
         let copy = copy_file(&scratch)?;
         let unread = |error| Error::io("can't read the private copy of a database", error);
         self.copy_into(&copy.path())?;
@@ -268,7 +265,7 @@ impl PartCapture for Image {
 
     fn finish(mut self: Box<Self>) -> Result<Finished> {
         self.check_blocked()?;
-        self.source.check_immutable(&self.env)?;
+        self.source.check_still()?;
         let blocked = self.source.blocked(&self.env);
         let blocks = self.source.blocks();
         self.source.release()?;

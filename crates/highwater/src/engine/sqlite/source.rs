@@ -3,36 +3,45 @@
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
-use rustix::fs::StatVfsMountFlags;
 
 use super::failure::{Failure, failed};
+use super::rest::{self, Company, DATABASE, Way};
 use super::stamp::Stamps;
-use crate::durable;
 use crate::engine::FoundPart;
+use crate::engine::scratch::Scratch;
 use crate::env::Env;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ids::RelPath;
+use crate::node::OWN_DIR;
 use crate::rooted::RootedPath;
 
 /// The release of SQLite from which on a checkpoint that does nothing is relied on.
 const NOOP_VERSION: i32 = 3_054_000;
 
+/// Held while a database is looked at and opened: who closes a file drops the locks that another thread
+/// has just taken on it.
+static OPENING: Mutex<()> = Mutex::new(());
+
 /// One database and the connections to it.
 pub(super) struct Source {
     name: String,
     rel: RelPath,
+    dir: RootedPath,
     path: RootedPath,
     connection: Connection,
     /// Sees commits that happen beside the transaction of `connection`.
     probe: Connection,
     /// From before the connections were opened, or before the newest begin.
     before: Stamps,
-    /// Opened as a file that nobody writes; [`Source::check_immutable`] finds out whether that was so.
+    /// Opened as a file that nobody writes; [`Source::check_still`] finds out whether that was so.
     immutable: bool,
+    /// Where it was opened by further names, as one that nobody uses.
+    aside: Option<Scratch>,
     /// As [`Source::log_frames`] said before the newest begin.
     frames_before: Option<i64>,
     begun: Option<Begun>,
@@ -48,12 +57,26 @@ struct Begun {
 
 impl Source {
     /// Opens the database of `part`.
-    pub(super) fn open(dir: &RootedPath, part: &FoundPart) -> Result<Source> {
+    pub(super) fn open(
+        dir: &RootedPath,
+        part: &FoundPart,
+        company: Company,
+        env: &Env,
+    ) -> Result<Source> {
+        let _opening = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
         let path = dir.at(&part.root);
-        let before = Stamps::take(&path)?;
-        let immutable = is_at_rest(&path, &before)?;
+        let mut before = Stamps::take(&path)?;
+        let way = rest::way(dir, &path, &mut before, company, env)?;
+        let immutable = matches!(way, Way::Immutable);
+        let aside = match way {
+            Way::Aside(scratch) => Some(scratch),
+            Way::Live | Way::Immutable => None,
+        };
+        let file = match &aside {
+            Some(scratch) => scratch.path().join(DATABASE).path(),
+            None => path.path(),
+        };
         let connect = || {
-            let file = path.path();
             let connection = if immutable { open_immutable(&file) } else { connect(&file) };
             connection.map_err(|cause| failed("open", &part.name, cause))
         };
@@ -62,9 +85,11 @@ impl Source {
             rel: part.root.clone(),
             connection: connect()?,
             probe: connect()?,
+            dir: dir.clone(),
             path,
             before,
             immutable,
+            aside,
             frames_before: None,
             begun: None,
         })
@@ -80,6 +105,11 @@ impl Source {
 
     pub(super) fn path(&self) -> &RootedPath {
         &self.path
+    }
+
+    /// Highwater's own directory in the node directory.
+    pub(super) fn own_dir(&self) -> RootedPath {
+        self.dir.join(OWN_DIR)
     }
 
     pub(super) fn connection(&self) -> &Connection {
@@ -139,6 +169,7 @@ impl Source {
         let at = env.monotonic();
         // Where the file can't be looked at any more, SQLite says why.
         if !self.immutable
+            && self.aside.is_none()
             && let Ok(stamps) = Stamps::take(&self.path)
             && stamps.main.inode == self.before.main.inode
         {
@@ -165,32 +196,14 @@ impl Source {
             .map_err(|cause| failed("end the reading of", &self.name, cause))
     }
 
-    /// An error where a file that nobody writes was written.
-    pub(super) fn check_immutable(&self, env: &Env) -> Result<()> {
-        let still = || self.before.is_trusted(env.now());
-        if !self.immutable || (still() && Stamps::take(&self.path)? == self.before) {
+    /// An error where a database that nobody was to write was written.
+    pub(super) fn check_still(&self) -> Result<()> {
+        let alone = self.immutable || self.aside.is_some();
+        if !alone || Stamps::take(&self.path)?.same_content(&self.before) {
             return Ok(());
         }
-        Err(Error::conflict(format!(
-            "{} lies on a read-only mount, and was just written through another one",
-            self.rel
-        ))
-        .hint("capture it through the mount that the node uses")
-        .entry(self.rel.to_string()))
+        Err(rest::changed(&self.path))
     }
-}
-
-/// Whether the database lies on a read-only mount and needs no recovery: SQLite could not make the
-/// `-shm` there without which it reads no database in WAL mode.
-fn is_at_rest(path: &RootedPath, stamps: &Stamps) -> Result<bool> {
-    let mount = path
-        .above()
-        .enter()
-        .and_then(|home| rustix::fs::fstatvfs(home.held()))
-        .map_err(|error| Error::io("can't look at the mount of a database", error))?;
-    Ok(mount.f_flag.contains(StatVfsMountFlags::RDONLY)
-        && stamps.wal.is_none()
-        && durable::stat(&path.with_suffix("-journal"))?.is_none())
 }
 
 /// A connection that reads only, checkpoints nothing when it is closed, and never waits for a lock:

@@ -12,6 +12,10 @@ use crate::rooted::RootedPath;
 /// the file system's clock leaves no trace.
 const TRUSTED_AGE_SECONDS: i64 = 2;
 
+/// The same where the file system's times are finer than a second: the kernel takes them from a clock
+/// that ticks every 10 ms at the slowest.
+const TICK_NS: i64 = 20_000_000;
+
 /// A file's size, time and place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
@@ -61,12 +65,30 @@ impl Stamps {
         })
     }
 
+    /// Whether all times are old enough that any later write sets another one, where no more is asked
+    /// of the file system's clock than what these times show of it: whole seconds, or finer ticks.
+    pub(super) fn is_settled(&self, now: Time) -> bool {
+        let wal = self.wal.as_ref().map_or(i64::MIN, |wal| wal.mtime_ns);
+        let newest = self.main.mtime_ns.max(wal);
+        newest <= now.as_nanos().saturating_sub(settled_age(newest))
+    }
+
+    /// Whether these are the same files with the same content: their change times also tell of further
+    /// names.
+    pub(super) fn same_content(&self, other: &Stamps) -> bool {
+        Stamps { ctime_ns: other.ctime_ns, ..self.clone() } == *other
+    }
+
     /// Whether all times are old enough that any later write shows.
     pub(super) fn is_trusted(&self, now: Time) -> bool {
         let wal = self.wal.as_ref().map_or(i64::MIN, |wal| wal.mtime_ns);
         let newest = self.main.mtime_ns.max(self.ctime_ns).max(wal);
         newest <= now.as_nanos().saturating_sub(TRUSTED_AGE_SECONDS * 1_000_000_000)
     }
+}
+
+fn settled_age(nanos: i64) -> i64 {
+    if nanos % 1_000_000_000 == 0 { TRUSTED_AGE_SECONDS * 1_000_000_000 } else { TICK_NS }
 }
 
 fn nanos(seconds: i64, nanos: i64) -> i64 {

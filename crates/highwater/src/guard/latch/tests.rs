@@ -40,6 +40,7 @@ fn latch() -> Latch {
             ("two".to_owned(), Recorded::default()),
         ]),
         listed: true,
+        old: None,
         withheld: vec![Withheld {
             part: "store".to_owned(),
             path: path(b"store/CURRENT"),

@@ -33,13 +33,22 @@ pub(super) fn restore_and_release(target: &Path) {
     let before = tree(target);
     restore_withheld(&locate(target).unwrap(), &control()).unwrap();
     assert!(POINTS.iter().all(|point| target.join(point).is_dir()));
-    assert_eq!(rollback::rollback(target, None, &control(), nobody).unwrap(), Outcome::Old);
+    assert_eq!(
+        rollback::rollback(target, Undo::Restore, None, &control(), nobody).unwrap(),
+        Outcome::Old
+    );
     assert_eq!(tree(target), before);
-    assert_eq!(rollback::rollback(target, None, &control(), nobody).unwrap(), Outcome::New);
+    assert_eq!(
+        rollback::rollback(target, Undo::Rollback, None, &control(), nobody).unwrap(),
+        Outcome::New
+    );
     assert!(POINTS.iter().all(|point| target.join(point).is_dir()));
     guard::release(target, &Which::All, "a test", "a test", &control()).unwrap();
     assert!(POINTS.iter().all(|point| target.join(point).is_file()));
-    assert_eq!(rollback::rollback(target, None, &control(), nobody).unwrap(), Outcome::Old);
+    assert_eq!(
+        rollback::rollback(target, Undo::Restore, None, &control(), nobody).unwrap(),
+        Outcome::Old
+    );
     assert!(POINTS.iter().all(|point| target.join(point).is_dir()));
 }
 
@@ -128,7 +137,7 @@ fn what_is_still_withheld_can_be_rolled_back() {
             bench.assert_holds("old", "nothing has run meanwhile");
             let kept = bench.place().work.join("kept").path();
             bench.assert_withheld(&kept, "new");
-            assert_eq!(bench.rollback(&control()).unwrap(), Outcome::New);
+            assert_eq!(bench.redo(&control()).unwrap(), Outcome::New);
             bench.assert_withheld(&bench.target(), "new");
             bench.assert_released("new");
             if ended.is_ok() {

@@ -68,6 +68,7 @@ fn snapshot(byte: u8, parts: Vec<PartRecord>) -> Manifest {
         tags: Default::default(),
         packs: Vec::new(),
         root: Metadata { mode: 0o700, uid: 0, gid: 0, mtime_ns: 0, xattrs: Vec::new() },
+        place: None,
         parts,
         bytes_read: 0,
         bytes_stored: 0,

@@ -1,0 +1,246 @@
+//! What restores and rollbacks put aside: the newest directory as `kept`, older ones as `kept.1`,
+//! `kept.2` and so on, the higher the newer; beside each the record of the exchange that put it there.
+//!
+//! A directory that a node has written may be the only copy of its state: only its operator removes it.
+
+use std::path::{Path, PathBuf};
+
+use super::journal::{Journal, Node};
+use super::work::{Place, WorkDir, locate};
+use crate::control::Control;
+use crate::durable;
+use crate::error::{Error, Kind, Result};
+use crate::guard::LATCH;
+use crate::guard::points;
+use crate::ids::{RelPath, SnapshotId, Time};
+use crate::node::{self, NodeFile};
+use crate::rooted::RootedPath;
+
+/// How many directories that are in a vault as they are stay, the newest among them.
+const COPIES_MAX: usize = 3;
+
+/// How the name of an older one begins.
+const PREFIX: &str = "kept.";
+
+/// A directory that a restore or a rollback has put aside.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// 1 for the newest.
+    pub number: usize,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether it is a restored one; `None` where nothing tells.
+    pub restored: Option<bool>,
+    /// The snapshot of the restore by which it was put aside, or which it is a copy of.
+    pub snapshot: Option<SnapshotId>,
+    /// When it was put aside.
+    pub time: Option<Time>,
+    /// Whether anything has been written in it since it was restored: it may then be the only copy of
+    /// its state, and is never removed without being asked for. True for one that no restore made.
+    pub written: bool,
+    /// Bytes of the files in it.
+    pub bytes: u64,
+}
+
+/// One of them, in a work directory that is locked.
+pub(super) struct Generation {
+    /// The directory.
+    pub(super) place: RootedPath,
+    record: RootedPath,
+}
+
+impl Generation {
+    /// The record of the exchange that put it aside, where it is about this directory.
+    pub(super) fn journal(&self) -> Result<Option<Journal>> {
+        let inode = durable::inode(&self.place)?;
+        let record = Journal::read(&self.record)?;
+        Ok(record.filter(|record| inode.is_some() && record.kept_inode() == inode))
+    }
+
+    fn remove(&self) -> Result<()> {
+        durable::remove_tree(&self.place)?;
+        durable::remove_file(&self.record)
+    }
+}
+
+/// All of them, the newest first.
+pub(super) fn generations(dir: &WorkDir) -> Result<Vec<Generation>> {
+    let mut found = Vec::new();
+    if durable::stat(&dir.kept())?.is_some() {
+        found.push(Generation { place: dir.kept(), record: dir.record() });
+    }
+    found.extend(numbers(dir)?.into_iter().rev().map(|number| older(dir, number)));
+    Ok(found)
+}
+
+/// The numbers of the older ones, rising.
+fn numbers(dir: &WorkDir) -> Result<Vec<u64>> {
+    let names = durable::names(&dir.path)?;
+    let number = |name: &std::ffi::OsString| {
+        let digits = name.to_str()?.strip_prefix(PREFIX)?;
+        let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        plain.then(|| digits.parse().ok()).flatten()
+    };
+    let mut found: Vec<u64> = names.iter().filter_map(number).collect();
+    found.sort_unstable();
+    Ok(found)
+}
+
+fn older(dir: &WorkDir, number: u64) -> Generation {
+    let name = format!("{PREFIX}{number}");
+    Generation { place: dir.path.join(&name), record: dir.path.join(format!("{name}.json")) }
+}
+
+/// Makes room for a newer `kept`: what has the name becomes the newest of the older ones. A crash
+/// leaves it under one of the names, with a record.
+pub(super) fn make_older(dir: &WorkDir) -> Result<()> {
+    let newest = Generation { place: dir.kept(), record: dir.record() };
+    if durable::stat(&newest.place)?.is_none() {
+        return Ok(());
+    }
+    let number = numbers(dir)?.last().map_or(1, |last| last + 1);
+    let next = older(dir, number);
+    match newest.journal()? {
+        Some(record) => record.write(&next.record)?,
+        // A record without its directory would be taken for this one's.
+        None => durable::remove_file(&next.record)?,
+    }
+    durable::rename_new(&newest.place, &next.place)?;
+    durable::sync_dir(&dir.path)
+}
+
+/// Lets an older one be `kept`, and what was it the newest of the older ones.
+fn bring_forward(dir: &WorkDir, chosen: &Generation) -> Result<()> {
+    let Some(record) = chosen.journal()? else { return Err(unknown(chosen)) };
+    make_older(dir)?;
+    record.write(&dir.record())?;
+    durable::rename_new(&chosen.place, &dir.kept())?;
+    durable::sync_dir(&dir.path)?;
+    durable::remove_file(&chosen.record)
+}
+
+fn unknown(chosen: &Generation) -> Error {
+    Error::conflict(format!("{} is not the directory that its record tells of", chosen.place))
+        .hint("something else replaced it: look at it, and move it by hand")
+}
+
+/// Removes the oldest of those that are in a vault as they are, where there are too many, and records
+/// of what is no longer there.
+pub(super) fn prune(dir: &WorkDir) -> Result<()> {
+    let mut copies = 0;
+    for generation in generations(dir)? {
+        if is_written(&generation.place)? {
+            continue;
+        }
+        copies += 1;
+        if copies > COPIES_MAX {
+            generation.remove()?;
+        }
+    }
+    for name in durable::names(&dir.path)? {
+        let Some(text) = name.to_str() else { continue };
+        if text.starts_with(PREFIX)
+            && let Some(kept) = text.strip_suffix(".json")
+            && durable::stat(&dir.path.join(kept))?.is_none()
+        {
+            durable::remove_file(&dir.path.join(text))?;
+        }
+    }
+    durable::sync_dir(&dir.path)
+}
+
+/// Whether a directory may hold what no vault has: no restore made it, or something in it was written
+/// since. What Highwater itself keeps in it does not count.
+fn is_written(place: &RootedPath) -> Result<bool> {
+    let marker = place.join(node::OWN_DIR).join(node::FILE);
+    let restored = match NodeFile::read_at(place) {
+        Ok(found) => found.is_some_and(|found| found.restore.is_some()),
+        Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Input) => false,
+        Err(error) => return Err(error),
+    };
+    let Some(made) = durable::stat(&marker)?.filter(|_| restored) else { return Ok(true) };
+    let at = (made.stx_mtime.tv_sec, made.stx_mtime.tv_nsec);
+    let own = [RelPath::root().join(node::OWN_DIR.as_ref()), RelPath::root().join(LATCH.as_ref())];
+    let mut written = false;
+    points::walk(place, &mut |path, found, _| {
+        let ours = own.iter().any(|own| path.is_within(own));
+        written |= !ours && (found.stx_mtime.tv_sec, found.stx_mtime.tv_nsec) > at;
+        Ok(())
+    })?;
+    Ok(written)
+}
+
+fn bytes(place: &RootedPath) -> Result<u64> {
+    let mut bytes = 0u64;
+    points::walk(place, &mut |_, found, _| {
+        if durable::is_file(found) {
+            bytes = bytes.saturating_add(found.stx_size);
+        }
+        Ok(())
+    })?;
+    Ok(bytes)
+}
+
+/// [`super::kept`].
+pub(super) fn list(target: &Path) -> Result<Vec<Kept>> {
+    let place = locate(target)?;
+    match WorkDir::open(&place.target, &place.work)? {
+        None => Ok(Vec::new()),
+        Some(dir) => {
+            generations(&dir)?.iter().enumerate().map(|(at, found)| told(at + 1, found)).collect()
+        }
+    }
+}
+
+fn told(number: usize, generation: &Generation) -> Result<Kept> {
+    let record = generation.journal()?;
+    Ok(Kept {
+        number,
+        path: generation.place.path(),
+        restored: record.as_ref().map(|record| record.incoming == Node::Old),
+        snapshot: record.as_ref().map(|record| record.snapshot),
+        time: record.as_ref().map(|record| record.time),
+        written: is_written(&generation.place)?,
+        bytes: bytes(&generation.place)?,
+    })
+}
+
+/// [`super::drop_kept`].
+pub(super) fn drop_one(target: &Path, number: usize, control: &Control) -> Result<Kept> {
+    control.cancel.check()?;
+    let place = locate(target)?;
+    let dir = WorkDir::open(&place.target, &place.work)?.ok_or_else(|| none(&place))?;
+    dir.refuse_interrupted()?;
+    let found = generations(&dir)?;
+    let chosen = chosen(&found, number, &place)?;
+    let kept = told(number, chosen)?;
+    chosen.remove()?;
+    dir.tidy()?;
+    Ok(kept)
+}
+
+fn chosen<'a>(found: &'a [Generation], number: usize, place: &Place) -> Result<&'a Generation> {
+    if found.is_empty() {
+        return Err(none(place));
+    }
+    number.checked_sub(1).and_then(|at| found.get(at)).ok_or_else(|| {
+        Error::not_found(format!(
+            "{} directories are kept, and none is number {number}",
+            found.len()
+        ))
+        .hint("`highwater rollback --list` shows them, 1 is the newest")
+    })
+}
+
+/// Makes the directory with this number the one that is exchanged next.
+pub(super) fn choose(dir: &WorkDir, number: usize, place: &Place) -> Result<()> {
+    let found = generations(dir)?;
+    let chosen = chosen(&found, number, place)?;
+    if chosen.place.path() == dir.kept().path() { Ok(()) } else { bring_forward(dir, chosen) }
+}
+
+/// That nothing is kept for a node directory.
+pub(super) fn none(place: &Place) -> Error {
+    Error::not_found(format!("no earlier node directory is kept for {}", place.target))
+        .hint("restore a snapshot instead: `highwater snapshots` lists them")
+}
