@@ -183,7 +183,10 @@ fn bytes(place: &RootedPath) -> Result<u64> {
 
 /// [`super::kept`].
 pub(super) fn list(target: &Path) -> Result<Vec<Kept>> {
-    let place = locate(target)?;
+    list_at(&locate(target)?)
+}
+
+pub(super) fn list_at(place: &Place) -> Result<Vec<Kept>> {
     match WorkDir::open(&place.target, &place.work)? {
         None => Ok(Vec::new()),
         Some(dir) => {

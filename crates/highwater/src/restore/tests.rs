@@ -442,13 +442,13 @@ fn an_older_directory_comes_back_by_its_number_or_nothing_moves() {
             let ended = bench.undo(Undo::To(3), &crash_at(at));
             if ended.is_err() && bench.recover_at_last() != Outcome::Old {
                 bench.assert_holds("new", "undone");
-                let kept = kept::list(&bench.target()).unwrap();
+                let kept = kept::list_at(&bench.place()).unwrap();
                 assert_eq!(kept.len(), 3, "{kept:?}");
                 let old = kept.iter().find(|kept| tree(&kept.path) == expected("old")).unwrap();
                 assert_eq!(bench.undo(Undo::To(old.number), &control()).unwrap(), Outcome::Old);
             }
             bench.assert_holds("old", "the third");
-            let kept = kept::list(&bench.target()).unwrap();
+            let kept = kept::list_at(&bench.place()).unwrap();
             assert_eq!(kept.len(), 3, "{kept:?}");
             assert_eq!(kept[0].restored, Some(true));
             if ended.is_ok() {
@@ -497,7 +497,7 @@ fn copies_of_what_is_in_a_vault_are_bounded_and_what_a_node_wrote_is_not() {
     for who in ["first", "second", "third", "fourth", "fifth"] {
         copy(who);
     }
-    let kept = kept::list(&bench.target()).unwrap();
+    let kept = kept::list_at(&bench.place()).unwrap();
     assert_eq!(
         kept.iter().map(|kept| kept.written).collect::<Vec<_>>(),
         [false, false, false, true]
@@ -513,7 +513,7 @@ fn copies_of_what_is_in_a_vault_are_bounded_and_what_a_node_wrote_is_not() {
         copy(who);
     }
     let written = |kept: &Vec<kept::Kept>| kept.iter().filter(|kept| kept.written).count();
-    let kept = kept::list(&bench.target()).unwrap();
+    let kept = kept::list_at(&bench.place()).unwrap();
     assert_eq!((kept.len(), written(&kept)), (5, 2), "{kept:?}");
 }
 
