@@ -109,6 +109,11 @@ impl RootedPath {
         Ok(RootedPath { root: Arc::new(Root { dir, path: self.path() }), rel: RelPath::root() })
     }
 
+    /// Whether it is the same place beneath the same held directory.
+    pub(crate) fn is_same(&self, other: &RootedPath) -> bool {
+        Arc::ptr_eq(&self.root, &other.root) && self.rel == other.rel
+    }
+
     /// Where it is, absolute: for messages.
     pub(crate) fn path(&self) -> PathBuf {
         self.rel.under(&self.root.path)

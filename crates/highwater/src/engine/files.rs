@@ -218,18 +218,21 @@ impl FileSet {
 }
 
 /// Looks at a file by the hold of its directory, which most often is that of the one before.
-fn look_near(near: &mut Option<RootedPath>, place: &RootedPath) -> std::io::Result<Found> {
+fn look_near(
+    near: &mut Option<(RootedPath, RootedPath)>,
+    place: &RootedPath,
+) -> std::io::Result<Found> {
     let above = place.above();
-    let dir = match near.take().filter(|near| near.path() == above.path()) {
-        Some(dir) => dir,
-        None => above.enter()?,
+    let dir = match near.take() {
+        Some((known, dir)) if known.is_same(&above) => dir,
+        _ => above.enter()?,
     };
     let found = if place.name().is_empty() {
         metadata::look(place)
     } else {
         metadata::look(&dir.join(place.name()))
     };
-    *near = Some(dir);
+    *near = Some((above, dir));
     found
 }
 
@@ -250,7 +253,7 @@ fn holes_of(listed: &Listed, found: &Found) -> Result<Vec<(u64, u64)>> {
 /// Root reads for a directory's owner what that one may not, so no file of somebody else's that has only
 /// been given a further name there.
 fn refuse_borrowed(listed: &Listed, found: &Found) -> Result<()> {
-    if !rooted::is_root() {
+    if found.names < 2 || !rooted::is_root() {
         return Ok(());
     }
     let owner = listed.source.root_owner();
