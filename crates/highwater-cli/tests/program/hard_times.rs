@@ -1,6 +1,7 @@
 //! What a machine does to a backup: full disks, missing permissions, signals, a second one at the
 //! same time, a clock that jumps, another node, another owner.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -64,6 +65,34 @@ fn a_restore_onto_a_full_disk_leaves_the_target_untouched() {
         let after = tree::read(&scene.seen("volume")).unwrap();
         tree::assert_equal(&after, &before, target);
         assert!(!scene.seen("volume").join(".highwater").exists(), "{target}: staging is gone");
+    }
+}
+
+/// Of what restores put aside, copies of snapshots go first; what a node has written stays.
+#[test]
+fn copies_that_restores_put_aside_leave_half_of_the_room() {
+    for (size, copies) in [("60m", 2), ("200m", 3)] {
+        let mut scene = Scene::with_node();
+        fs::write(scene.path("node/large"), vec![7; 8 << 20]).unwrap();
+        scene.backup().ok();
+        fs::create_dir(scene.path("volume")).unwrap();
+        let Some(mounted) = Mounted::at(&scene.path("volume"), size) else { return };
+        scene.move_into(&mounted);
+        let seen = scene.seen("volume/target");
+        fs::create_dir(&seen).unwrap();
+        fs::write(seen.join("precious"), vec![1; 8 << 20]).unwrap();
+        let target = scene.path("volume/target");
+        for _ in 0..5 {
+            let words: [&OsStr; 4] =
+                ["restore".as_ref(), "latest".as_ref(), target.as_os_str(), "--force".as_ref()];
+            scene.run(words).ok();
+        }
+        let list = ["rollback".as_ref(), target.as_os_str(), "--list".as_ref()];
+        let list = scene.run(list).ok();
+        let kept = list["kept"].as_array().unwrap();
+        let written: Vec<bool> =
+            kept.iter().map(|kept| kept["written"].as_bool().unwrap()).collect();
+        assert_eq!(written, [vec![false; copies], vec![true]].concat(), "{size}: {list}");
     }
 }
 

@@ -43,6 +43,9 @@ pub(super) enum Stability {
     Loose,
     /// A lock is held, or they are ours: a change is a conflict.
     Held,
+    /// Nobody is known to have them open, and no lock keeps others out: a change is a conflict, also one
+    /// that only the content tells.
+    Watched,
 }
 
 /// Files as listed at the barrier.
@@ -164,7 +167,7 @@ impl FileSet {
         if entry.kind != EntryType::File || entry.size == 0 {
             return Ok(());
         }
-        if self.stability == Stability::Loose && process::holds_record_lock(source.stamp.id.1) {
+        if self.stability != Stability::Held && process::holds_record_lock(source.stamp.id.1) {
             return Err(Error::conflict(format!("{} is locked by this very process", entry.path))
                 .entry(entry.path.to_string())
                 .hint("to read it would give the lock up: leave it out with an exclude glob"));
@@ -172,6 +175,7 @@ impl FileSet {
         let mut reader = Reader::open(entry, source, self.young_ns)?;
         match self.stability {
             Stability::Held => reader.held(sink),
+            Stability::Watched => reader.watched(self.env.now(), sink),
             Stability::Loose if entry.size <= RETRY_BYTES_MAX && entry.holes.is_empty() => {
                 reader.small(self.env.now(), sink)
             }
@@ -344,6 +348,12 @@ impl<'a> Reader<'a> {
             before = Some(content);
         }
         Err(self.changed())
+    }
+
+    /// [`Reader::large`], except that growth is a change.
+    fn watched(&mut self, now: Time, sink: &mut dyn FnMut(Piece<'_>) -> Result<()>) -> Result<()> {
+        self.large(now, sink)?;
+        if self.stamp()?.same_content(&self.listed) { Ok(()) } else { Err(self.changed()) }
     }
 
     /// Streams in one pass. Where the file grew since it was listed, or may have changed without a

@@ -46,7 +46,8 @@ pub(super) fn begin(dir: &RootedPath, part: &FoundPart, env: &Env) -> Result<Box
         units,
         immutable: None,
     });
-    let set = FileSet::list(listed, Stability::Held, env)?;
+    let stability = if lock.is_some() { Stability::Held } else { Stability::Watched };
+    let set = FileSet::list(listed, stability, env)?;
     let stamps = stamps(dir, part)?;
     Ok(Box::new(Offline { dir: dir.clone(), part: part.clone(), set, stamps, lock }))
 }

@@ -10,6 +10,7 @@ use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 
 use rustix::fs::Statx;
+use rustix::io::Errno;
 
 use crate::durable::{self, Inode};
 use crate::error::{Error, Result};
@@ -38,12 +39,19 @@ pub(crate) fn walk(
         [RelPath::from_bytes(b".highwater/restore")?, RelPath::from_bytes(b"lost+found")?];
     let mut open = vec![(RelPath::root(), top)];
     while let Some((dir, dir_stat)) = open.pop() {
-        for name in durable::names(&root.at(&dir))? {
+        // Held, so that no name in it is looked up by its whole path.
+        let place = root.at(&dir);
+        let held = match place.enter() {
+            Ok(held) => held,
+            Err(Errno::NOENT) => continue,
+            Err(errno) => return Err(durable::met(&place, "open", errno)),
+        };
+        for name in durable::names(&held)? {
             let path = dir.join(&name);
             if skipped.contains(&path) {
                 continue;
             }
-            let Some(found) = durable::stat(&root.at(&path))? else { continue };
+            let Some(found) = durable::stat(&held.join(&name))? else { continue };
             visit(&path, &found, &dir_stat)?;
             if durable::is_dir(&found) && !durable::is_mount(&found, &dir_stat) {
                 open.push((path, found));

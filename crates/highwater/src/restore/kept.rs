@@ -16,7 +16,8 @@ use crate::ids::{RelPath, SnapshotId, Time};
 use crate::node::{self, NodeFile};
 use crate::rooted::RootedPath;
 
-/// How many directories that are in a vault as they are stay, the newest among them.
+/// How many directories that are in a vault as they are stay, the newest among them; the others only as
+/// long as they take no more room together than the disk has left.
 const COPIES_MAX: usize = 3;
 
 /// How the name of an older one begins.
@@ -124,16 +125,19 @@ fn unknown(chosen: &Generation) -> Error {
         .hint("something else replaced it: look at it, and move it by hand")
 }
 
-/// Removes the oldest of those that are in a vault as they are, where there are too many, and records
-/// of what is no longer there.
+/// Removes the oldest of those that are in a vault as they are, where there are too many or the room
+/// gets short, and records of what is no longer there.
 pub(super) fn prune(dir: &WorkDir) -> Result<()> {
-    let mut copies = 0;
+    let (mut copies, mut older) = (0, 0u64);
     for generation in generations(dir)? {
         if is_written(&generation.place)? {
             continue;
         }
         copies += 1;
-        if copies > COPIES_MAX {
+        if copies > 1 {
+            older = older.saturating_add(bytes(&generation.place)?);
+        }
+        if copies > COPIES_MAX || older > free(dir)? {
             generation.remove()?;
         }
     }
@@ -147,6 +151,15 @@ pub(super) fn prune(dir: &WorkDir) -> Result<()> {
         }
     }
     durable::sync_dir(&dir.path)
+}
+
+/// Bytes that the disk has left for this user.
+fn free(dir: &WorkDir) -> Result<u64> {
+    let home = dir.path.enter();
+    let room = home
+        .and_then(|home| rustix::fs::fstatvfs(home.held()))
+        .map_err(|errno| durable::met(&dir.path, "tell the room left in", errno))?;
+    Ok(room.f_bavail.saturating_mul(room.f_frsize))
 }
 
 /// Whether a directory may hold what no vault has: no restore made it, or something in it was written

@@ -1,6 +1,6 @@
 //! Staging: the restored tree beside the target, with all that the file system says of it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
@@ -107,13 +107,11 @@ impl<'a> Stage<'a> {
         entries.keys().try_for_each(|path| refuse_own(path))?;
         let bytes_total = entries.values().map(|entry| entry.size).sum();
         control.report(Event::Stage { name: "fetch", bytes_total });
-        for entry in entries.values() {
-            if entry.kind == EntryType::Dir {
-                self.make_dir(&entry.path)?;
-            } else if let Some(parent) = entry.path.parent() {
-                self.make_dir(&parent)?;
-            }
-        }
+        let dirs = entries.values().filter_map(|entry| match entry.kind {
+            EntryType::Dir => Some(entry.path.clone()),
+            _ => entry.path.parent(),
+        });
+        dirs.collect::<BTreeSet<RelPath>>().iter().try_for_each(|dir| self.make_dir(dir))?;
         let files = entries.values().copied().filter(|entry| entry.kind == EntryType::File);
         fetch(vault, manifest, files, self, control)?;
         entries.values().try_for_each(|entry| self.punch_holes(entry))?;

@@ -20,6 +20,12 @@ const HEAD_BYTES: usize = 64;
 
 /// The shortest beginning of a file by which an engine is known.
 const MAGIC_BYTES_MIN: u64 = 9;
+/// The shortest main file of any engine that is known: one page of SQLite's smallest. What is shorter
+/// is looked into only where its name says that it was one, or a log of SQLite's lies beside it: a node
+/// may have a hundred thousand small files.
+const DATABASE_BYTES_MIN: u64 = 512;
+/// How the names of databases end, those of SQLite's besides.
+const DATABASE_SUFFIXES: [&str; 5] = [".mdb", ".mdbx", ".dat", ".redb", ".bolt"];
 const REDB_MAGIC: &[u8] = b"redb\x1A\x0A\xA9\x0D\x0A";
 const BADGER_MAGIC: &[u8] = b"Bdgr";
 const LMDB_MAGIC: u32 = 0xBEEF_C0DE;
@@ -226,7 +232,10 @@ fn file_engine(tree: &Tree, path: &RelPath) -> Result<Option<(EngineKind, Vec<Re
         let begun = siblings.iter().any(|sibling| !ends(sibling.name(), "-shm"));
         return Ok(if begun { sqlite(siblings) } else { None });
     }
-    if node.size < MAGIC_BYTES_MIN {
+    let named = SQLITE_SUFFIXES.iter().any(|suffix| ends(path.name(), suffix));
+    let called = named || DATABASE_SUFFIXES.iter().any(|suffix| ends(path.name(), suffix));
+    let whole = node.size >= DATABASE_BYTES_MIN || called || !siblings.is_empty();
+    if node.size < MAGIC_BYTES_MIN || !whole {
         return Ok(None);
     }
     Ok(match head(&tree.dir.at(path))? {
@@ -241,8 +250,11 @@ fn file_engine(tree: &Tree, path: &RelPath) -> Result<Option<(EngineKind, Vec<Re
         }
         Head::Database(engine) => Some((engine, vec![path.clone()])),
         Head::Ours => {
-            let named = SQLITE_SUFFIXES.iter().any(|suffix| ends(path.name(), suffix));
-            if named || !siblings.is_empty() { sqlite(siblings) } else { None }
+            if named || !siblings.is_empty() {
+                sqlite(siblings)
+            } else {
+                None
+            }
         }
         Head::Plain if encrypted(tree, path, &siblings)? => {
             let mut entries = vec![path.clone()];

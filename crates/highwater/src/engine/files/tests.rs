@@ -1,6 +1,6 @@
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::io::{Seek as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
@@ -92,6 +92,44 @@ fn a_large_file_that_is_overwritten_is_refused() {
         let error = error.unwrap_err();
         assert_eq!((error.kind(), error.entry_name()), (crate::Kind::Conflict, Some("large")));
         assert!(error.hint_text().is_some());
+    }
+}
+
+/// A write through memory, as another container's process may make it, sets no time.
+#[test]
+fn what_no_lock_guards_is_compared_by_its_content() {
+    use crate::engine::metadata;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    for (write, grow, refused) in [(false, false, false), (true, false, true), (false, true, true)]
+    {
+        fs::write(&path, vec![b'x'; 3 << 20]).unwrap();
+        let place = RootedPath::of(&path).unwrap();
+        let listed = Listed {
+            path: RelPath::from_bytes(b"data").unwrap(),
+            source: place.clone(),
+            units: Units::Slices,
+            pinned: false,
+            immutable: None,
+        };
+        let set = FileSet::list([listed], Stability::Watched, &Env::system()).unwrap();
+        let before = metadata::stamp(&place).unwrap();
+        let mut file = OpenOptions::new().write(true).open(&path).unwrap();
+        let streamed = set.stream(0, &mut |_| {
+            if write {
+                file.write_all_at(b"overwritten", 10).unwrap();
+                let time = fs::FileTimes::new().set_modified(
+                    std::time::UNIX_EPOCH
+                        + std::time::Duration::from_nanos(before.mtime_ns.unsigned_abs()),
+                );
+                file.set_times(time).unwrap();
+            } else if grow {
+                file.seek(std::io::SeekFrom::End(0)).unwrap();
+                file.write_all(b"grown").unwrap();
+            }
+            Ok(())
+        });
+        assert_eq!(streamed.is_err(), refused, "{write} {grow}: {streamed:?}");
     }
 }
 
