@@ -1,6 +1,7 @@
 //! Before any face sees a request: where it comes from, and whose it is.
 //!
-//! A server without tokens trusts who reaches its port, which is who is on the machine. A web page in
+//! A server without tokens lets whoever reaches its port look, and back up: that is who is on the machine.
+//! Nobody releases anything from quarantine without a token. A web page in
 //! the operator's browser reaches it too, so such a server answers only to names of this machine (a
 //! page that rebinds its own name to 127.0.0.1 still sends that name), and no server answers to a page
 //! of another origin.
@@ -118,13 +119,13 @@ async fn identity(
             return Ok(Identity { caller, ..stranger });
         }
         state.take(&stranger)?;
-        state.record(&stranger, &asked.path, "", "unauthenticated")?;
+        state.refused(&stranger, &asked.path, "", &Fault::Unauthenticated)?;
         Err(Fault::Unauthenticated)
     });
     looked.await
 }
 
-fn bearer(header: &HeaderValue) -> Option<&str> {
+pub(crate) fn bearer(header: &HeaderValue) -> Option<&str> {
     let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }

@@ -1,21 +1,38 @@
 //! The audit file: who has asked for what that changes something, and who was refused.
+//!
+//! What is allowed is on the disk before it is done. Refusals are a stranger's to make, as many as they
+//! like: equal ones are counted, so that neither the file nor the disk is theirs to fill.
 
-use std::fs::OpenOptions;
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use highwater::ids::Time;
-use highwater::{Error, Kind, Result};
+use highwater::{Env, Error, Kind, Result};
 use serde::Serialize;
 
-/// One line of the file, as JSON.
-#[derive(Serialize)]
+use crate::limits::network;
+
+/// A field that a caller has a hand in is cut after this.
+const TEXT_BYTES_MAX: usize = 200;
+/// Equal refusals within this time are one line, which the next line of them tells the number of.
+const WINDOW: Duration = Duration::from_secs(60);
+/// So many kinds of refusals are counted one by one; beyond them all others are one.
+const KINDS_MAX: usize = 100;
+/// A file of this size is renamed, and a new one begun.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+/// So many earlier files are kept, `.1` the newest.
+const FILES_KEPT: u32 = 4;
+
+/// What is recorded of a call.
+#[derive(Clone, Copy)]
 pub(crate) struct Line<'a> {
-    pub(crate) time: Time,
-    /// The label of the token; `null` where there was none that is known.
+    /// The label of the token; none where there was none that is known.
     pub(crate) caller: Option<&'a str>,
     pub(crate) address: IpAddr,
     pub(crate) method: &'a str,
@@ -26,15 +43,48 @@ pub(crate) struct Line<'a> {
     pub(crate) outcome: &'a str,
 }
 
-/// A file that only grows, mode 0600. It is opened for each line, so that it can be rotated by renaming.
+/// One line of the file, as JSON.
+#[derive(Serialize)]
+struct Written {
+    time: Time,
+    caller: Option<String>,
+    address: IpAddr,
+    method: String,
+    about: String,
+    outcome: String,
+    /// So many like it came since the line of it before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repeated: Option<u64>,
+}
+
+/// Which refusals are told together: those of a token by their method, those of strangers by where they
+/// come from, whatever they ask for; of too many kinds, none of that.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Refused {
+    Token(String, String),
+    Stranger(IpAddr),
+    Others,
+}
+
+/// Refusals of one kind.
+struct Repeats {
+    since: Duration,
+    more: u64,
+    last: Written,
+}
+
+/// A file that only grows until it is renamed, mode 0600. It is opened for each line, so that others can
+/// rename it as well.
 pub(crate) struct Audit {
     path: PathBuf,
-    writing: Mutex<()>,
+    /// Held while a line is written.
+    repeats: Mutex<BTreeMap<Refused, Repeats>>,
+    file_bytes_max: u64,
 }
 
 impl Audit {
     pub(crate) fn new(path: PathBuf) -> Audit {
-        Audit { path, writing: Mutex::default() }
+        Audit { path, repeats: Mutex::default(), file_bytes_max: FILE_BYTES_MAX }
     }
 
     /// Fails where no line can be written.
@@ -46,17 +96,90 @@ impl Audit {
     ///
     /// # Errors
     /// Unavailable where it can't be written.
-    pub(crate) fn write(&self, line: &Line<'_>) -> Result<()> {
+    pub(crate) fn write(&self, line: &Line<'_>, env: &Env) -> Result<()> {
+        let mut repeats = self.lock();
+        self.tell_due(&mut repeats, env)?;
+        let file = self.append(&Written::of(line, env, None))?;
+        file.sync_data().map_err(|error| self.failed(error))
+    }
+
+    /// Writes or counts a refusal.
+    ///
+    /// # Errors
+    /// Unavailable where it can't be written.
+    pub(crate) fn refuse(&self, line: &Line<'_>, env: &Env) -> Result<()> {
+        let mut repeats = self.lock();
+        self.tell_due(&mut repeats, env)?;
+        let known = Refused::of(line);
+        let kind = match repeats.contains_key(&known) || repeats.len() < KINDS_MAX {
+            true => known,
+            false => Refused::Others,
+        };
+        let written = Written::of(line, env, None);
+        if let Some(found) = repeats.get_mut(&kind) {
+            found.more += 1;
+            found.last = written;
+            return Ok(());
+        }
+        self.append(&written)?;
+        repeats.insert(kind, Repeats { since: env.monotonic(), more: 0, last: written });
+        Ok(())
+    }
+
+    /// Writes how many were counted, where their time is over.
+    fn tell_due(&self, repeats: &mut BTreeMap<Refused, Repeats>, env: &Env) -> Result<()> {
+        let now = env.monotonic();
+        let due = |found: &Repeats| now.saturating_sub(found.since) >= WINDOW;
+        let kinds: Vec<Refused> =
+            repeats.iter().filter(|(_, found)| due(found)).map(|(kind, _)| kind.clone()).collect();
+        for kind in kinds {
+            if let Some(mut found) = repeats.remove(&kind)
+                && found.more > 0
+            {
+                found.last.repeated = Some(found.more);
+                self.append(&found.last)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Refused, Repeats>> {
+        self.repeats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn append(&self, line: &Written) -> Result<File> {
         let mut text = serde_json::to_string(line)
             .map_err(|error| Error::bug("an audit line can't be written").source(error))?;
         text.push('\n');
-        let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut file = self.open()?;
-        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_data());
-        written.map_err(|error| self.failed(error))
+        let length = file.metadata().map_err(|error| self.failed(error))?.len();
+        if length >= self.file_bytes_max {
+            self.rotate().map_err(|error| self.failed(error))?;
+            file = self.open()?;
+        }
+        file.write_all(text.as_bytes()).map_err(|error| self.failed(error))?;
+        Ok(file)
     }
 
-    fn open(&self) -> Result<std::fs::File> {
+    /// Renames the file to `.1`, that one to `.2` and so on; the oldest one goes.
+    fn rotate(&self) -> std::io::Result<()> {
+        let name = |number: u32| {
+            let mut name = self.path.clone().into_os_string();
+            if number > 0 {
+                name.push(format!(".{number}"));
+            }
+            name
+        };
+        for number in (0..FILES_KEPT).rev() {
+            match std::fs::rename(name(number), name(number + 1)) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&self) -> Result<File> {
         let opened = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path);
         opened.map_err(|error| self.failed(error))
     }
@@ -68,3 +191,45 @@ impl Audit {
             .source(error)
     }
 }
+
+impl Drop for Audit {
+    /// Tells what was only counted.
+    fn drop(&mut self) {
+        let repeats = std::mem::take(&mut *self.lock());
+        for mut found in repeats.into_values().filter(|found| found.more > 0) {
+            found.last.repeated = Some(found.more);
+            // Nobody is left whom a failure could be told.
+            let _ = self.append(&found.last);
+        }
+    }
+}
+
+impl Written {
+    fn of(line: &Line<'_>, env: &Env, repeated: Option<u64>) -> Written {
+        Written {
+            time: env.now(),
+            caller: line.caller.map(str::to_owned),
+            address: line.address,
+            method: cut(line.method).to_owned(),
+            about: cut(line.about).to_owned(),
+            outcome: line.outcome.to_owned(),
+            repeated,
+        }
+    }
+}
+
+impl Refused {
+    fn of(line: &Line<'_>) -> Refused {
+        match (line.caller, line.address) {
+            (Some(caller), _) => Refused::Token(caller.to_owned(), cut(line.method).to_owned()),
+            (None, address) => Refused::Stranger(network(address)),
+        }
+    }
+}
+
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,9 +3,10 @@
 
 use std::future::{Future as _, Ready, ready};
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,32 +19,33 @@ use axum_server::accept::Accept;
 use futures::stream::{self, Stream, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep, timeout_at};
 use tower::Layer as _;
 
-use crate::limits::Limits;
+use crate::limits::{Limits, network};
+use crate::seats::{Seat, Seats};
 use crate::state::State;
 
-/// Takes connections in while there is a place for one.
+/// Takes connections in: while there is a place for one, and else in the place of one that rests.
 #[derive(Clone)]
 pub(crate) struct Gate {
-    places: Arc<Semaphore>,
+    seats: Arc<Seats>,
     limits: Limits,
 }
 
 impl Gate {
     pub(crate) fn new(limits: Limits) -> Gate {
-        Gate { places: Arc::new(Semaphore::new(limits.connections)), limits }
+        Gate { seats: Arc::new(Seats::new(limits.connections)), limits }
     }
 
     fn enter(&self, stream: TcpStream) -> io::Result<(Patient, Calls)> {
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(io::Error::other)?;
+        let network = network(stream.peer_addr()?.ip());
+        let seat = Seats::take(&self.seats, network).ok_or_else(|| io::Error::other("full"))?;
         stream.set_nodelay(true)?;
-        let calls = Calls::default();
+        let calls = seat.calls.clone();
         let (quiet, stuck) = (None, None);
         let limits = self.limits;
-        let patient = Patient { stream, calls: calls.clone(), limits, quiet, stuck, _place: place };
+        let patient = Patient { stream, calls: calls.clone(), limits, quiet, stuck, seat };
         Ok((patient, calls))
     }
 }
@@ -60,13 +62,16 @@ impl<S> Accept<TcpStream, S> for Gate {
 }
 
 /// The calls of one connection.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Calls(Arc<Counts>);
 
-#[derive(Default)]
-struct Counts {
+pub(crate) struct Counts {
+    network: IpAddr,
     begun: AtomicUsize,
     running: AtomicUsize,
+    /// When a call began or ended last, as the gate counts such events.
+    moved: AtomicU64,
+    clock: Arc<AtomicU64>,
 }
 
 /// A call that runs while somebody has this.
@@ -77,8 +82,33 @@ pub(crate) struct Running {
 
 struct OneCall(Calls);
 
+impl Counts {
+    fn touch(&self) {
+        self.moved.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
 impl Calls {
+    /// Of a connection from `network`, where `clock` counts what happens on any of them.
+    pub(crate) fn new(network: IpAddr, clock: Arc<AtomicU64>) -> Calls {
+        let (begun, running) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let counts = Counts { network, begun, running, moved: AtomicU64::new(0), clock };
+        counts.touch();
+        Calls(Arc::new(counts))
+    }
+
+    /// Where it comes from; none for this machine, which is also whatever stands in front of the server.
+    pub(crate) fn network(&self) -> Option<IpAddr> {
+        Some(self.0.network).filter(|network| !network.is_loopback())
+    }
+
+    /// Whether a call runs, and when that changed last.
+    pub(crate) fn standing(&self) -> (bool, u64) {
+        (self.0.running.load(Ordering::Relaxed) > 0, self.0.moved.load(Ordering::Relaxed))
+    }
+
     pub(crate) fn begin(&self) -> Running {
+        self.0.touch();
         self.0.running.fetch_add(1, Ordering::Relaxed);
         self.0.begun.fetch_add(1, Ordering::Relaxed);
         Running { _call: Arc::new(OneCall(self.clone())) }
@@ -94,6 +124,7 @@ impl Running {
 
 impl Drop for OneCall {
     fn drop(&mut self) {
+        self.0.0.touch();
         self.0.0.running.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -107,10 +138,18 @@ pub(crate) struct Patient {
     quiet: Option<(usize, Pin<Box<Sleep>>)>,
     /// While the client takes nothing: when it ends.
     stuck: Option<Pin<Box<Sleep>>>,
-    _place: OwnedSemaphorePermit,
+    seat: Seat,
 }
 
 impl Patient {
+    /// An error once its place is another one's.
+    fn unseated(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.seat.is_taken(cx) {
+            true => Err(io::ErrorKind::ConnectionAborted.into()),
+            false => Ok(()),
+        }
+    }
+
     /// An error once no call has run for too long. What has been read counts for nothing: a request
     /// that arrives byte by byte is no request.
     fn is_quiet_too_long(&mut self, cx: &mut Context<'_>) -> bool {
@@ -148,6 +187,7 @@ impl AsyncRead for Patient {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.unseated(cx)?;
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if read.is_pending() && self.is_quiet_too_long(cx) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
@@ -162,11 +202,13 @@ impl AsyncWrite for Patient {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.unseated(cx)?;
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.written(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.unseated(cx)?;
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         // An answer ends with this. HTTP/1 then waits for what it has asked for already: nobody reads
         // until something comes, so the wait for it begins here.
@@ -185,6 +227,7 @@ impl AsyncWrite for Patient {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.unseated(cx)?;
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
         self.written(cx, written)
     }

@@ -30,6 +30,8 @@ pub(crate) enum Fault {
     Unauthenticated,
     /// The token lacks this scope.
     Scope(Scope),
+    /// The server asks for no tokens, and lets nobody do without one what takes this scope.
+    Unasked(Scope),
     /// A limit of the server: what there was too much of.
     Limit(&'static str),
     /// What the library says.
@@ -51,7 +53,7 @@ impl Fault {
     /// The name of its kind, for lines and metadata.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
-            Fault::Unauthenticated | Fault::Scope(_) => Kind::Denied.name(),
+            Fault::Unauthenticated | Fault::Scope(_) | Fault::Unasked(_) => Kind::Denied.name(),
             Fault::Limit(_) => Kind::Unavailable.name(),
             Fault::Error(error) => error.kind().name(),
         }
@@ -61,6 +63,9 @@ impl Fault {
         match self {
             Fault::Unauthenticated => "this call needs a token that the server knows".to_owned(),
             Fault::Scope(scope) => format!("the token lacks the scope `{}`", scope.name()),
+            Fault::Unasked(scope) => {
+                format!("this call needs a token of the scope `{}`", scope.name())
+            }
             Fault::Limit(what) => format!("too many {what} at once"),
             Fault::Error(error) => short(error.to_string()),
         }
@@ -70,6 +75,9 @@ impl Fault {
         match self {
             Fault::Unauthenticated => Some("send it as `Authorization: Bearer hw_…`"),
             Fault::Scope(_) => Some("ask the operator for a token of that scope"),
+            Fault::Unasked(_) => {
+                Some("give the server a file of tokens, and send one of that scope")
+            }
             Fault::Limit(_) => Some("try again in a moment"),
             Fault::Error(error) => error.hint_text(),
         }
@@ -85,7 +93,7 @@ impl Fault {
     fn code(&self) -> Code {
         match self {
             Fault::Unauthenticated => Code::Unauthenticated,
-            Fault::Scope(_) => Code::PermissionDenied,
+            Fault::Scope(_) | Fault::Unasked(_) => Code::PermissionDenied,
             Fault::Limit(_) => Code::ResourceExhausted,
             Fault::Error(error) => match error.kind() {
                 Kind::Bug => Code::Internal,

@@ -18,6 +18,7 @@ mod health;
 mod limits;
 mod metrics;
 mod rpc;
+mod seats;
 mod server;
 mod state;
 mod stream;

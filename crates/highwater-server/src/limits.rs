@@ -1,6 +1,7 @@
 //! How much a server does at once, and for one caller.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ pub struct Limits {
     pub message_bytes: usize,
     /// Requests a second of one caller, on average; twice as many may come in one moment.
     pub requests_per_second: u32,
-    /// Connections at once; one more is closed.
+    /// Connections at once; one more takes the place of one that rests, or is closed.
     pub connections: usize,
     /// Calls at once on one connection.
     pub calls_per_connection: u32,
@@ -43,6 +44,16 @@ impl Default for Limits {
             idle_wait: Duration::from_secs(5 * 60),
             write_wait: Duration::from_secs(60),
         }
+    }
+}
+
+/// Where an address belongs to: of version 6, whoever has one of a network of 64 bits has all of them.
+pub(crate) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) if !address.is_loopback() => {
+            IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into())
+        }
+        address => address,
     }
 }
 

@@ -24,6 +24,7 @@ use tower::Service as _;
 
 use crate::Agents;
 use crate::access;
+use crate::auth::Scope;
 use crate::calls::Call;
 use crate::convert;
 use crate::fault::Fault;
@@ -37,12 +38,14 @@ const BATCH_MAX: u32 = 20;
 pub struct Faces(Arc<State>);
 
 /// The methods over `agents`, for a node to merge into the JSON-RPC server that it has. That server
-/// decides who may call: the methods themselves ask for no token here.
+/// decides who may call, and `scope` is what each of its callers may do: the methods themselves ask for
+/// no token here. With less than [`Scope::Admin`] nobody can release anything from quarantine by them.
 ///
 /// # Errors
 /// Bug where two methods have one name.
-pub fn module(agents: Agents) -> highwater::Result<RpcModule<Faces>> {
-    methods(Arc::new(State::new(agents, Limits::default(), Env::system())))
+pub fn module(agents: Agents, scope: Scope) -> highwater::Result<RpcModule<Faces>> {
+    let state = State::new(agents, Limits::default(), Env::system());
+    methods(Arc::new(State { unasked: scope, ..state }))
 }
 
 #[derive(Default, Deserialize)]
@@ -126,10 +129,8 @@ impl Outcome {
         let mut outcome = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         outcome.0 += 1;
         outcome.1 = match done {
-            Err(fault @ (Fault::Unauthenticated | Fault::Scope(_) | Fault::Limit(_))) => {
-                Some(fault.http_code())
-            }
-            _ => None,
+            Ok(_) | Err(Fault::Error(_)) => None,
+            Err(fault) => Some(fault.http_code()),
         };
     }
 }

@@ -10,7 +10,7 @@ use crate::Agents;
 use crate::audit::{Audit, Line};
 use crate::auth::{Scope, Tokens};
 use crate::fault::Fault;
-use crate::limits::{Buckets, Limits};
+use crate::limits::{Buckets, Limits, network};
 
 /// What this server can do. A client asks for nothing that is not named here.
 const CAPABILITIES: &[&str] = &[
@@ -32,9 +32,6 @@ pub(crate) fn capabilities() -> Vec<String> {
     CAPABILITIES.iter().map(|name| (*name).to_owned()).collect()
 }
 
-/// An audit line says no more of what a call was about.
-const ABOUT_BYTES_MAX: usize = 200;
-
 /// What all faces of a server share.
 pub(crate) struct State {
     pub(crate) agents: Agents,
@@ -42,6 +39,8 @@ pub(crate) struct State {
     pub(crate) env: Env,
     /// Who is let in; without it, everybody who gets through to the port.
     pub(crate) tokens: Option<Tokens>,
+    /// What a caller may do of whom nothing is asked.
+    pub(crate) unasked: Scope,
     pub(crate) audit: Option<Audit>,
     pub(crate) buckets: Buckets,
     /// Places for streams.
@@ -75,6 +74,7 @@ impl State {
             limits,
             env,
             tokens: None,
+            unasked: Scope::Backup,
             audit: None,
             buckets: Buckets::new(limits.requests_per_second),
             streams: Arc::new(Semaphore::new(limits.streams)),
@@ -86,7 +86,7 @@ impl State {
 
     /// Who sends a request that bears no identity: nobody where tokens are asked for.
     pub(crate) fn stranger(&self) -> Identity {
-        let local = || Caller { label: "local".to_owned(), scope: Scope::Admin };
+        let local = || Caller { label: "local".to_owned(), scope: self.unasked };
         Identity {
             caller: self.tokens.is_none().then(local),
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -109,7 +109,10 @@ impl State {
         self.take(identity)?;
         let refusal = match &identity.caller {
             None => Fault::Unauthenticated,
-            Some(caller) if caller.scope < scope => Fault::Scope(scope),
+            Some(caller) if caller.scope < scope => match self.tokens {
+                Some(_) => Fault::Scope(scope),
+                None => Fault::Unasked(scope),
+            },
             Some(caller) => {
                 if scope > Scope::Read {
                     self.record(identity, method, about, "allowed")?;
@@ -117,11 +120,7 @@ impl State {
                 return Ok(caller.clone());
             }
         };
-        let outcome = match refusal {
-            Fault::Unauthenticated => "unauthenticated",
-            _ => "denied",
-        };
-        self.record(identity, method, about, outcome)?;
+        self.refused(identity, method, about, &refusal)?;
         Err(refusal)
     }
 
@@ -130,7 +129,7 @@ impl State {
         let name = match &identity.caller {
             Some(caller) => caller.label.clone(),
             // No label has a blank.
-            None => format!("from {}", identity.address),
+            None => format!("from {}", network(identity.address)),
         };
         match self.buckets.take(&name, self.env.monotonic()) {
             true => Ok(()),
@@ -147,17 +146,27 @@ impl State {
         outcome: &str,
     ) -> Result<(), Fault> {
         let Some(audit) = &self.audit else { return Ok(()) };
-        // What a stranger sends must not fill the file.
-        let about = &about[..about.floor_char_boundary(ABOUT_BYTES_MAX)];
-        audit.write(&Line {
-            time: self.env.now(),
-            caller: identity.caller.as_ref().map(|caller| caller.label.as_str()),
-            address: identity.address,
-            method,
-            about,
-            outcome,
-        })?;
-        Ok(())
+        let caller = identity.caller.as_ref().map(|caller| caller.label.as_str());
+        let line = Line { caller, address: identity.address, method, about, outcome };
+        Ok(audit.write(&line, &self.env)?)
+    }
+
+    /// The same of a refusal for who calls, of which equal ones are counted.
+    pub(crate) fn refused(
+        &self,
+        identity: &Identity,
+        method: &str,
+        about: &str,
+        refusal: &Fault,
+    ) -> Result<(), Fault> {
+        let Some(audit) = &self.audit else { return Ok(()) };
+        let caller = identity.caller.as_ref().map(|caller| caller.label.as_str());
+        let outcome = match refusal {
+            Fault::Unauthenticated => "unauthenticated",
+            _ => "denied",
+        };
+        let line = Line { caller, address: identity.address, method, about, outcome };
+        Ok(audit.refuse(&line, &self.env)?)
     }
 
     /// Runs work that blocks where it may, when there is a place for it.

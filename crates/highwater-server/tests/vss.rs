@@ -2,6 +2,7 @@
 #![cfg(feature = "vss")]
 #![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
 
+mod attacks;
 mod wire;
 
 use std::io::Write as _;
@@ -152,7 +153,8 @@ fn a_body_that_is_too_long_is_told_so_before_it_is_sent() {
 fn a_body_that_never_comes_gives_its_place_back() {
     let limits = Limits {
         body_bytes: 1000,
-        bodies_bytes: 1000,
+        memory_bytes: 1000,
+        user_bytes: 1000,
         request_wait: Duration::from_millis(300),
         ..Limits::default()
     };

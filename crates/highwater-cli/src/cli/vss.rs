@@ -60,6 +60,12 @@ pub(crate) struct VssServeArgs {
     /// Serve other addresses than loopback without TLS: something in front has it
     #[arg(long)]
     pub(crate) allow_http: bool,
+    /// File of tokens that show /metrics; without it they are shown on loopback alone
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tokens: Option<PathBuf>,
+    /// Bytes of the largest put [default: 67108864]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) max_request: Option<u64>,
     /// Tell of every request, not of failures alone; never of keys or values
     #[arg(long)]
     pub(crate) log_requests: bool,
@@ -129,19 +135,43 @@ pub(crate) struct VssHistoryRestoreArgs {
 #[derive(Args, Debug)]
 pub(crate) struct VssPolicyArgs {
     #[command(flatten)]
-    pub(crate) store: VssStoreArgs,
+    pub(crate) database: VssDatabaseArgs,
+    /// Whose store or quota it is: a key in hex, the `sub` of a token, or `anybody` where nobody was asked
+    #[arg(long, value_name = "USER", required_unless_present = "everybody")]
+    pub(crate) user: Option<String>,
+    /// The quota of all users who have none of their own
+    #[arg(long, conflicts_with_all = ["user", "store"])]
+    pub(crate) everybody: bool,
+    /// The store's id; may be empty
+    #[arg(long, value_name = "ID")]
+    pub(crate) store: Option<String>,
+    /// The user, or the store, is not there yet
+    #[arg(long, conflicts_with = "everybody")]
+    pub(crate) new: bool,
     /// Whether each put must be conditional on the store's head
-    #[arg(long, value_name = "on|off", value_parser = on_or_off)]
+    #[arg(long, value_name = "on|off", value_parser = on_or_off, requires = "store")]
     pub(crate) fence: Option<bool>,
     /// Keep so many old values of each key,
-    #[arg(long, value_name = "N", requires = "keep_days")]
+    #[arg(long, value_name = "N", requires_all = ["keep_days", "store"])]
     pub(crate) keep_versions: Option<u32>,
     /// and those that were replaced within so many days
     #[arg(long, value_name = "N", requires = "keep_versions")]
     pub(crate) keep_days: Option<u32>,
     /// Keep no history, and delete what was kept
-    #[arg(long, conflicts_with_all = ["keep_versions", "keep_days"])]
+    #[arg(long, conflicts_with_all = ["keep_versions", "keep_days"], requires = "store")]
     pub(crate) no_history: bool,
+    /// Bytes of keys and values that the user may keep, old values among them
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) max_bytes: Option<u64>,
+    /// Keys that the user may keep
+    #[arg(long, value_name = "N")]
+    pub(crate) max_keys: Option<u64>,
+    /// Stores that the user may keep
+    #[arg(long, value_name = "N")]
+    pub(crate) max_stores: Option<u64>,
+    /// No quota; for a user, that of everybody
+    #[arg(long, conflicts_with_all = ["max_bytes", "max_keys", "max_stores"])]
+    pub(crate) no_quota: bool,
 }
 
 fn on_or_off(text: &str) -> Result<bool, &'static str> {
@@ -160,4 +190,7 @@ pub(crate) struct VssStatsArgs {
     /// Count each store too, so many of them at most
     #[arg(long, value_name = "N")]
     pub(crate) stores: Option<u32>,
+    /// Count each user too, beside the user's quota, so many of them at most
+    #[arg(long, value_name = "N")]
+    pub(crate) users: Option<u32>,
 }

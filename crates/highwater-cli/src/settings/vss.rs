@@ -20,6 +20,8 @@ pub(super) struct VssTable {
     tls: Option<TlsTable>,
     #[serde(default)]
     allow_http: bool,
+    tokens: Option<PathBuf>,
+    max_request: Option<u64>,
 }
 
 /// What is said of the versioned store; a flag goes before it.
@@ -33,6 +35,10 @@ pub(crate) struct VssSettings {
     /// Certificate chain and key, as PEM files.
     pub(crate) tls: Option<(PathBuf, PathBuf)>,
     pub(crate) allow_http: bool,
+    /// The file of tokens that show figures.
+    pub(crate) tokens: Option<PathBuf>,
+    /// Bytes of the largest put.
+    pub(crate) max_request: Option<u64>,
 }
 
 impl VssTable {
@@ -46,6 +52,8 @@ impl VssTable {
             jwt_key: self.jwt_key.map(|file| base.join(file)),
             tls: self.tls.map(|tls| tls.files(base)),
             allow_http: self.allow_http,
+            tokens: self.tokens.map(|file| base.join(file)),
+            max_request: self.max_request,
         }
     }
 }

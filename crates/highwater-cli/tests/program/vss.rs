@@ -294,8 +294,12 @@ fn an_administrator_lifts_a_fence_and_brings_back_what_an_empty_node_has_overwri
     let mut client = server.client();
     let of = ["--data-dir", "stores", "--user", "anybody", "--store", "s", "--json"];
     let run = |words: &[&str]| world.run(&[words, &of].concat());
-    let policy =
-        run(&["vss", "policy", "--fence", "on", "--keep-versions", "3", "--keep-days", "7"]);
+    let strict = ["vss", "policy", "--fence", "on", "--keep-versions", "3", "--keep-days", "7"];
+    // Who is not there may be mistyped.
+    let missing = run(&strict).code(3).error("not_found");
+    assert!(missing["error"]["hint"].as_str().unwrap().contains("--new"), "{missing}");
+    run(&["vss", "history", "list"]).code(3).error("not_found");
+    let policy = run(&[&strict[..], &["--new"]].concat());
     assert_eq!(policy.code(0).json()["fence"], true);
     // The running server obeys at once.
     assert_eq!(client.put(&put("s", "k", -1, b"v")).unwrap().status, 400);
@@ -333,6 +337,40 @@ fn an_administrator_lifts_a_fence_and_brings_back_what_an_empty_node_has_overwri
         .json();
     assert_eq!((&stats["stores"], &stats["keys"]), (&1.into(), &3.into()), "{stats}");
     assert_eq!(stats["each"][0]["user"], "anybody");
+}
+
+#[test]
+fn a_quota_is_set_shown_and_obeyed() {
+    let world = World::new();
+    let server = Server::start(&world, "stores");
+    let run = |words: &[&str]| world.run(&[words, &["--data-dir", "stores", "--json"]].concat());
+    let policy = |words: &[&str]| run(&[&["vss", "policy", "--user", "anybody"], words].concat());
+    policy(&["--max-keys", "2"]).code(3).error("not_found");
+    let set = policy(&["--max-keys", "2", "--max-bytes", "1000", "--new"]).code(0).json();
+    assert_eq!(set["quota"], serde_json::json!({"bytes": 1000, "keys": 2, "stores": null}));
+    let mut client = server.client();
+    for key in ["a", "b"] {
+        assert_eq!(client.put(&put("s", key, -1, b"v")).unwrap().status, 200);
+    }
+    let (status, code, text) = client.put(&put("s", "c", -1, b"v")).unwrap().error();
+    assert_eq!((status, code), (400, 2));
+    assert!(text.contains("2 keys"), "{text}");
+    assert_eq!(client.put(&put("s", "a", -1, &[7; 2000])).unwrap().status, 400);
+    assert_eq!(client.put(&put("s", "a", -1, b"again")).unwrap().status, 200);
+    let stats = run(&["vss", "stats", "--users", "10"]).code(0).json();
+    let user = &stats["users"][0];
+    assert_eq!((&user["user"], &user["usage"]["keys"]), (&"anybody".into(), &2.into()), "{stats}");
+    assert_eq!(user["quota"]["bytes"], 1000, "{stats}");
+    let human = world.run(&["vss", "stats", "--users", "10", "--data-dir", "stores"]).code(0);
+    assert!(human.stdout.contains("2 of 2 keys"), "{}", human.stdout);
+
+    let everybody = run(&["vss", "policy", "--everybody", "--max-stores", "5"]).code(0).json();
+    assert_eq!(everybody["quota"]["stores"], 5);
+    let lifted = policy(&["--no-quota"]).code(0).json();
+    assert_eq!(lifted["quota"], serde_json::json!({"bytes": null, "keys": null, "stores": 5}));
+    // What is of a store needs its id, and nobody is asked for a quota and a store of everybody.
+    policy(&["--fence", "on"]).code(2);
+    run(&["vss", "policy", "--max-keys", "2"]).code(2);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use highwater::ids::Time;
 use serde::{Deserialize, Serialize};
 
 use super::plan::Plan;
+use super::quota::{Quota, Usage, UserStats};
 
 /// A store: what one user keeps under one id. Stores don't see one another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,8 +47,16 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// A value and its version.
-pub type Versioned = (i64, Bytes);
+/// A value as it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its version.
+    pub version: i64,
+    /// Bytes of it.
+    pub bytes: usize,
+    /// The value, where it has no more bytes than were asked for.
+    pub value: Option<Bytes>,
+}
 
 /// A place in a listing: below it, what was created earlier. A backend's own number, above 0.
 pub type Place = i64;
@@ -178,6 +187,17 @@ pub struct StoreStats {
     pub policy: Policy,
 }
 
+/// What is there of some keys of a store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Whether the store is there.
+    pub is_there: bool,
+    /// Whether it keeps history.
+    pub keeps: bool,
+    /// Bytes of each value, in the order that was asked for; none: no such key.
+    pub values: Vec<Option<u64>>,
+}
+
 /// The least text that is greater than each one that begins with `prefix`; none where there is no end.
 pub(crate) fn prefix_end(prefix: &str) -> Option<String> {
     let mut end = prefix.to_owned();
@@ -224,8 +244,16 @@ impl Sum {
 /// that returned is durable, and one that was refused has left nothing.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
-    /// A value; none where the key is missing.
-    async fn get(&self, store: &StoreName, key: &str) -> Result<Option<Versioned>, Refusal>;
+    /// A value of at most `most` bytes, of a longer one its length; none where the key is missing.
+    async fn get(
+        &self,
+        store: &StoreName,
+        key: &str,
+        most: usize,
+    ) -> Result<Option<Found>, Refusal>;
+
+    /// Reads that it does at once.
+    fn reads(&self) -> usize;
 
     /// Carries out a plan, all of it or nothing.
     async fn put(&self, store: &StoreName, plan: Plan) -> Result<(), Refusal>;
@@ -268,6 +296,24 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Deletes old values that no policy keeps; how many.
     async fn prune(&self) -> Result<u64, Refusal>;
+
+    /// What a user may keep: the user's own quota, or else everybody's.
+    async fn quota(&self, user: &str) -> Result<Quota, Refusal>;
+
+    /// What everybody may keep who has no own quota.
+    async fn everybody(&self) -> Result<Quota, Refusal>;
+
+    /// Sets the quota of a user, or of everybody (none) who has no own one; none at all removes it.
+    async fn set_quota(&self, user: Option<&str>, quota: Option<Quota>) -> Result<(), Refusal>;
+
+    /// Counts what a user keeps.
+    async fn usage(&self, user: &str) -> Result<Usage, Refusal>;
+
+    /// Bytes of the values of these keys.
+    async fn sizes(&self, store: &StoreName, keys: &[String]) -> Result<Sizes, Refusal>;
+
+    /// Counts each user, at most `size` of them in the order of their names.
+    async fn users(&self, size: u32) -> Result<Vec<UserStats>, Refusal>;
 
     /// Counts all.
     async fn stats(&self) -> Result<Stats, Refusal>;

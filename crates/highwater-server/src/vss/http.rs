@@ -1,5 +1,7 @@
 //! The protocol over HTTP: bytes in, bytes out, and every error one that a client understands.
 
+use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,19 +11,23 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State as Shared};
 use axum::response::Response;
+use bytes::BytesMut;
+use futures::StreamExt as _;
 use highwater::Env;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ORIGIN};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use vss_api::error::VssError;
 use vss_api::kv_store::KvStore as _;
-use vss_api::types::{ErrorCode, ErrorResponse};
+use vss_api::types::{ErrorCode, ErrorResponse, GetObjectRequest, KeyValue};
 use vss_prost::Message;
 
-use super::limits::Limits;
+use super::limits::{LEAST_RATE, Limits, SHORT_MAX};
 use super::observe::{Event, Log};
-use super::{Auth, Service, extensions};
+use super::share::{Held, Shares, Turn};
+use super::{Auth, Service, extensions, wire};
+use crate::access::bearer;
+use crate::auth::Tokens;
 use crate::connection::{Calls, Running};
 use crate::metrics;
 
@@ -31,14 +37,10 @@ const VERSION: HeaderValue = HeaderValue::from_static("0");
 const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
 /// A body that does not say how long it is may be so long.
 const UNSIZED_MAX: usize = 1 << 20;
-/// The memory of bodies is counted in pieces of so many bytes.
-const PIECE: usize = 1 << 10;
-
-/// So many pieces are so many bytes.
-pub(crate) fn pieces(bytes: usize) -> usize {
-    bytes.div_ceil(PIECE).min(Semaphore::MAX_PERMITS)
-}
-
+/// Bytes of an answer that are handed on at once.
+const SENT_AT_ONCE: usize = 64 << 10;
+/// A value up to this length is read before there is memory for it.
+const SMALL: usize = 64 << 10;
 /// What all requests share.
 pub(crate) struct State {
     pub(crate) service: Service,
@@ -46,8 +48,9 @@ pub(crate) struct State {
     pub(crate) limits: Limits,
     pub(crate) env: Env,
     pub(crate) log: Option<Log>,
-    /// Pieces of memory for bodies.
-    pub(crate) memory: Arc<Semaphore>,
+    pub(crate) shares: Arc<Shares>,
+    /// Who may see figures.
+    pub(crate) figures: Figures,
 }
 
 impl State {
@@ -56,6 +59,15 @@ impl State {
             log(event);
         }
     }
+}
+
+/// Who may see the figures of all users together.
+pub(crate) enum Figures {
+    /// Whoever reaches the server: this machine.
+    Everybody,
+    /// Whoever has one of these tokens.
+    Bearers(Tokens),
+    Nobody,
 }
 
 /// What is asked for.
@@ -166,12 +178,45 @@ impl http_body::Body for Kept {
     }
 }
 
+/// Bytes in several pieces, and the memory that is reckoned for them until they have left.
+struct Pieces {
+    pieces: VecDeque<Bytes>,
+    _held: Held,
+}
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        let Some(piece) = self.pieces.front_mut() else { return Poll::Ready(None) };
+        // Whoever sends them takes the next one once the last one has left: a whole value would be taken
+        // at once, and held by nobody who counts.
+        let piece = piece.split_to(piece.len().min(SENT_AT_ONCE));
+        if self.pieces.front().is_some_and(Bytes::is_empty) {
+            self.pieces.pop_front();
+        }
+        Poll::Ready(Some(Ok(http_body::Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.pieces.iter().map(|piece| piece.len() as u64).sum())
+    }
+}
+
 /// The answer, and how long the request's body was.
 async fn route(state: &Arc<State>, call: Call, request: Request) -> (Response, usize) {
     match call {
         Call::Health => return (document(StatusCode::OK, "{\"healthy\":true}"), 0),
         Call::Ready => return (ready(state).await, 0),
-        Call::Metrics => return (metrics::text(), 0),
+        Call::Metrics => return (figures(state, request.headers()).await, 0),
         Call::Capabilities => return (extensions::capabilities(), 0),
         Call::Nothing => {
             let fault = VssError::InvalidRequestError("there is no such call here".to_owned());
@@ -179,21 +224,33 @@ async fn route(state: &Arc<State>, call: Call, request: Request) -> (Response, u
         }
         _ => {}
     }
-    let user = match user(state, request.headers()) {
-        Ok(user) => user,
-        Err(fault) => return (failed(state, call, &fault), 0),
-    };
-    let (bytes, _memory) = match body(state, request).await {
-        Ok(body) => body,
-        Err(fault) => return (failed(state, call, &fault), 0),
-    };
-    let length = bytes.len();
-    let end = Instant::now() + state.limits.request_wait;
-    let done = match timeout_at(end, serve(state, call, user, bytes)).await {
-        Ok(done) => done,
-        Err(_) => Err(VssError::InternalServerError("the request took too long".to_owned())),
-    };
+    let mut length = 0;
+    let done = attend(state, call, request, &mut length).await;
     (done.unwrap_or_else(|fault| failed(state, call, &fault)), length)
+}
+
+/// Takes a request in, once there is room for it, and does what it asks for.
+async fn attend(
+    state: &Arc<State>,
+    call: Call,
+    request: Request,
+    length: &mut usize,
+) -> Result<Response, VssError> {
+    let user = user(state, request.headers())?;
+    let calls = request.extensions().get::<Calls>();
+    let network = calls.and_then(Calls::network);
+    let end = Instant::now() + state.limits.request_wait;
+    let turn = state.shares.turn(&user, network, end).await?;
+    let (bytes, held) = body(state, &turn, call, request).await?;
+    *length = bytes.len();
+    let end = Instant::now() + state.limits.request_wait;
+    // By itself, so that what goes on after the time is over keeps what is counted for it.
+    let work = Arc::clone(state).work(call, user, bytes, (turn, held), end);
+    match timeout_at(end, tokio::spawn(work)).await {
+        Ok(Ok(done)) => done,
+        Ok(Err(_)) => Err(VssError::InternalServerError("a request has panicked".to_owned())),
+        Err(_) => Err(VssError::InternalServerError("the request took too long".to_owned())),
+    }
 }
 
 /// Who asks. Where nobody is asked, a page in a browser of this machine must not pass for somebody.
@@ -204,43 +261,145 @@ fn user(state: &State, headers: &HeaderMap) -> Result<String, VssError> {
     state.auth.user(headers, &state.env)
 }
 
-/// A request's body, with the memory that is reckoned for it.
-async fn body(state: &State, request: Request) -> Result<(Bytes, OwnedSemaphorePermit), VssError> {
+/// A request's body, with the memory that is reckoned for it: the user's own at once, everybody's as it
+/// comes.
+async fn body(
+    state: &State,
+    turn: &Turn,
+    call: Call,
+    request: Request,
+) -> Result<(Bytes, Held), VssError> {
     let invalid = |why: &str| VssError::InvalidRequestError(why.to_owned());
-    let end = Instant::now() + state.limits.request_wait;
+    let limit = match call {
+        Call::Put => state.limits.body_bytes,
+        _ => state.limits.body_bytes.min(SHORT_MAX),
+    };
     let said = request.headers().get(CONTENT_LENGTH);
     let said = said.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    let most = said.unwrap_or(UNSIZED_MAX.min(state.limits.body_bytes));
-    if most > state.limits.body_bytes {
+    let most = said.unwrap_or(UNSIZED_MAX.min(limit));
+    if most > limit {
         return Err(VssError::InvalidRequestError(format!(
-            "the request has more than {} bytes",
-            state.limits.body_bytes
+            "the request has more than {limit} bytes"
         )));
     }
-    let pieces = u32::try_from(pieces(most)).unwrap_or(u32::MAX);
-    let busy = || VssError::InternalServerError("too much is under way at once".to_owned());
-    let memory = timeout_at(end, Arc::clone(&state.memory).acquire_many_owned(pieces));
-    let memory = memory.await.map_err(|_| busy())?.map_err(|_| busy())?;
-    match timeout_at(end, axum::body::to_bytes(request.into_body(), most)).await {
-        Ok(Ok(bytes)) => Ok((bytes, memory)),
-        Ok(Err(_)) => Err(invalid("the request's body did not arrive, or is too long")),
-        Err(_) => Err(invalid("the request's body did not arrive in time")),
+    let mut pace = Pace::new(state.limits.request_wait);
+    let mut held = turn.announced(wire::put_bytes(most), pace.end).await?;
+    let mut stream = request.into_body().into_data_stream();
+    let (mut bytes, mut first) = (BytesMut::new(), Bytes::new());
+    loop {
+        let piece = match timeout_at(pace.end, stream.next()).await {
+            Ok(Some(Ok(piece))) => piece,
+            Ok(Some(Err(_))) => return Err(invalid("the request's body did not arrive")),
+            Ok(None) => break,
+            Err(_) => return Err(invalid("the request's body did not arrive in time")),
+        };
+        let length = first.len() + bytes.len();
+        if piece.len() > most - length {
+            return Err(invalid("the request's body is longer than it may be"));
+        }
+        let more = wire::put_bytes(length + piece.len()) - wire::put_bytes(length);
+        held.add(turn.arrived(more, pace.end).await?);
+        pace.arrived(piece.len());
+        // Most requests are one piece, which is then not copied.
+        if length == 0 {
+            first = piece;
+        } else {
+            if !first.is_empty() {
+                bytes.extend_from_slice(&std::mem::take(&mut first));
+            }
+            bytes.extend_from_slice(&piece);
+        }
+    }
+    let whole = if bytes.is_empty() { first } else { bytes.freeze() };
+    match said {
+        Some(said) if whole.len() != said => Err(invalid("the request's body did not arrive")),
+        _ => Ok((whole, held)),
     }
 }
 
-async fn serve(
-    state: &State,
-    call: Call,
-    user: String,
-    bytes: Bytes,
-) -> Result<Response, VssError> {
-    let service = &state.service;
-    match call {
-        Call::Get => Ok(message(&service.get(user, decode(bytes)?).await?)),
-        Call::Put => Ok(message(&service.put(user, decode(bytes)?).await?)),
-        Call::Delete => Ok(message(&service.delete(user, decode(bytes)?).await?)),
-        Call::List => Ok(message(&service.list_key_versions(user, decode(bytes)?).await?)),
-        _ => extensions::serve(service, call, user, &bytes).await,
+/// How long is waited for more of a body: once its first time is over, for so many bytes a second.
+struct Pace {
+    wait: Duration,
+    end: Instant,
+    /// Bytes that have come since `end` was set.
+    bytes: u64,
+}
+
+impl Pace {
+    fn new(wait: Duration) -> Pace {
+        Pace { wait, end: Instant::now() + wait, bytes: 0 }
+    }
+
+    fn arrived(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+        if self.bytes >= LEAST_RATE.saturating_mul(self.wait.as_secs().max(1)) {
+            (self.end, self.bytes) = (Instant::now() + self.wait, 0);
+        }
+    }
+}
+
+impl State {
+    /// Does what a request asks for. What is held is held until that is done.
+    async fn work(
+        self: Arc<State>,
+        call: Call,
+        user: String,
+        bytes: Bytes,
+        (turn, held): (Turn, Held),
+        end: Instant,
+    ) -> Result<Response, VssError> {
+        let service = &self.service;
+        match call {
+            Call::Get => {
+                let request: GetObjectRequest = decode(bytes)?;
+                drop(held);
+                self.get(user, request, &turn, end).await
+            }
+            Call::Put => {
+                wire::check(&bytes).map_err(|fault| VssError::InvalidRequestError(fault.text()))?;
+                Ok(message(&service.put(user, decode(bytes)?).await?))
+            }
+            Call::Delete => Ok(message(&service.delete(user, decode(bytes)?).await?)),
+            Call::List => {
+                let _place = turn.long(end).await?;
+                Ok(message(&service.list_key_versions(user, decode(bytes)?).await?))
+            }
+            Call::Digest | Call::History => {
+                let _place = turn.long(end).await?;
+                extensions::serve(service, call, user, &bytes).await
+            }
+            _ => extensions::serve(service, call, user, &bytes).await,
+        }
+    }
+
+    /// Reads a value, for a long one once there is memory for it. It is sent as it was read.
+    async fn get(
+        &self,
+        user: String,
+        request: GetObjectRequest,
+        turn: &Turn,
+        end: Instant,
+    ) -> Result<Response, VssError> {
+        let find = async |most: usize| {
+            let _place = turn.read(end).await?;
+            self.service.find(user.clone(), &request, most).await
+        };
+        let (mut most, mut held) = (SMALL, Held::default());
+        let (version, value) = loop {
+            let found = find(most).await?;
+            if let Some(value) = found.value {
+                break (found.version, value);
+            }
+            drop(held);
+            // Twice: as the database gives it, and as it is sent.
+            held = turn.memory(found.bytes.saturating_mul(2), end).await?;
+            most = found.bytes;
+        };
+        let key = KeyValue { key: request.key, version, value: Bytes::new() };
+        let pieces = [wire::get_response(&key, value.len()), value];
+        let pieces = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
+        let body = Body::new(Pieces { pieces, _held: held });
+        Ok(octets(StatusCode::OK, body))
     }
 }
 
@@ -257,7 +416,11 @@ fn message(message: &impl Message) -> Response {
 }
 
 fn bytes(status: StatusCode, bytes: Vec<u8>) -> Response {
-    let mut response = Response::new(Body::from(bytes));
+    octets(status, Body::from(bytes))
+}
+
+fn octets(status: StatusCode, body: Body) -> Response {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, BYTES);
     response
@@ -294,6 +457,36 @@ fn failed(state: &State, call: Call, fault: &VssError) -> Response {
     };
     let body = ErrorResponse { error_code: code.into(), message: text.clone() };
     bytes(status, body.encode_to_vec())
+}
+
+/// The figures, for those who may see them.
+async fn figures(state: &Arc<State>, headers: &HeaderMap) -> Response {
+    let may = match &state.figures {
+        Figures::Everybody => Ok(true),
+        Figures::Nobody => Ok(false),
+        Figures::Bearers(_) => {
+            let text = headers.get(AUTHORIZATION).and_then(bearer).unwrap_or_default().to_owned();
+            let state = Arc::clone(state);
+            // The file of tokens is looked at.
+            let find = move || match &state.figures {
+                Figures::Bearers(tokens) => Ok(tokens.find(&text)?.is_some()),
+                _ => Ok(false),
+            };
+            tokio::task::spawn_blocking(find)
+                .await
+                .unwrap_or_else(|error| Err(highwater::Error::bug("a look panicked").source(error)))
+        }
+    };
+    match may {
+        Ok(true) => metrics::text(),
+        Ok(false) => {
+            let why = "figures are for those who have a token of this server";
+            failed(state, Call::Metrics, &VssError::AuthError(why.to_owned()))
+        }
+        Err(error) => {
+            failed(state, Call::Metrics, &VssError::InternalServerError(error.to_string()))
+        }
+    }
 }
 
 /// Whether a write could land now.

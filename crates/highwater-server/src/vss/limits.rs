@@ -8,19 +8,27 @@ pub(crate) const NAME_MAX: usize = 120;
 pub(crate) const KEY_MAX: usize = 600;
 /// Items of one put, deletes among them.
 pub(crate) const ITEMS_MAX: usize = 1000;
+/// Bytes of a request that is no put.
+pub(crate) const SHORT_MAX: usize = 1 << 20;
+/// So many bytes of a request must come each second, once it takes longer than it may wait.
+pub(crate) const LEAST_RATE: u64 = 64 << 10;
 /// Keys of one page.
 pub(crate) const PAGE_MAX: u32 = 100;
 
 /// How much a server does at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of a request.
+    /// Bytes of a put. Other requests are short.
     pub body_bytes: usize,
-    /// Bytes of all requests that are in memory at once; one more waits.
-    pub bodies_bytes: usize,
-    /// Connections at once; one more is closed.
+    /// Bytes of memory for all requests and answers at once; one more waits.
+    pub memory_bytes: usize,
+    /// The same for those of one user; at least what one put takes.
+    pub user_bytes: usize,
+    /// Requests of one user at once; one more waits.
+    pub calls_per_user: usize,
+    /// Connections at once; one more takes the place of one that rests, or is closed.
     pub connections: usize,
-    /// A request must have arrived by then, and be answered by then once more.
+    /// A request must have begun, and be answered, by then; of a long one 64 KiB a second must come.
     pub request_wait: Duration,
     /// A connection without a request is closed after that.
     pub idle_wait: Duration,
@@ -31,8 +39,10 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            body_bytes: 1 << 30,
-            bodies_bytes: 1 << 30,
+            body_bytes: 64 << 20,
+            memory_bytes: 512 << 20,
+            user_bytes: 128 << 20,
+            calls_per_user: 256,
             connections: 4096,
             request_wait: Duration::from_secs(30),
             idle_wait: Duration::from_secs(5 * 60),

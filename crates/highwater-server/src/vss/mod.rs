@@ -12,19 +12,23 @@ mod limits;
 mod observe;
 mod plan;
 mod postgres;
+mod quota;
 mod server;
 mod service;
+mod share;
 mod sqlite;
+mod wire;
 
 pub use auth::Auth;
 pub use backend::{
-    Backend, Change, Commit, Digest, Keep, Page, Place, Policy, Refusal, Restored, Stats,
-    StoreName, StoreStats, Versioned,
+    Backend, Change, Commit, Digest, Found, Keep, Page, Place, Policy, Refusal, Restored, Sizes,
+    Stats, StoreName, StoreStats,
 };
 pub use limits::Limits;
 pub use observe::Event;
 pub use plan::{Effect, Expect, Fault, Heads, Plan, Then, tag};
 pub use postgres::Postgres;
+pub use quota::{Quota, Usage, UserStats};
 pub use server::{Running, VssBuilder, VssServer};
 pub use service::Service;
 pub use sqlite::Sqlite;

@@ -7,6 +7,7 @@
 mod connect;
 mod failure;
 mod history;
+mod quota;
 mod read;
 mod schema;
 mod tls;
@@ -17,10 +18,11 @@ use deadpool_postgres::Pool;
 use highwater::{Env, Result};
 
 use super::backend::{
-    Backend, Change, Commit, Digest, Page, Place, Policy, Refusal, Restored, Stats, StoreName,
-    StoreStats, Versioned,
+    Backend, Change, Commit, Digest, Found, Page, Place, Policy, Refusal, Restored, Sizes, Stats,
+    StoreName, StoreStats,
 };
 use super::plan::Plan;
+use super::quota::{Quota, Usage, UserStats};
 
 use connect::Server;
 use failure::failure;
@@ -71,8 +73,17 @@ impl Postgres {
 
 #[async_trait]
 impl Backend for Postgres {
-    async fn get(&self, store: &StoreName, key: &str) -> Result<Option<Versioned>, Refusal> {
-        read::get(&self.reads, store, key).await
+    fn reads(&self) -> usize {
+        READS
+    }
+
+    async fn get(
+        &self,
+        store: &StoreName,
+        key: &str,
+        most: usize,
+    ) -> Result<Option<Found>, Refusal> {
+        read::get(&self.reads, store, key, most).await
     }
 
     async fn put(&self, store: &StoreName, plan: Plan) -> Result<(), Refusal> {
@@ -120,6 +131,30 @@ impl Backend for Postgres {
 
     async fn prune(&self) -> Result<u64, Refusal> {
         history::prune(&self.others, &self.env).await
+    }
+
+    async fn quota(&self, user: &str) -> Result<Quota, Refusal> {
+        quota::get(&self.reads, user).await
+    }
+
+    async fn everybody(&self) -> Result<Quota, Refusal> {
+        quota::everybody(&self.reads).await
+    }
+
+    async fn set_quota(&self, user: Option<&str>, quota: Option<Quota>) -> Result<(), Refusal> {
+        quota::set(&self.others, user, quota).await
+    }
+
+    async fn usage(&self, user: &str) -> Result<Usage, Refusal> {
+        quota::usage(&self.others, user).await
+    }
+
+    async fn sizes(&self, store: &StoreName, keys: &[String]) -> Result<Sizes, Refusal> {
+        quota::sizes(&self.reads, store, keys).await
+    }
+
+    async fn users(&self, size: u32) -> Result<Vec<UserStats>, Refusal> {
+        quota::users(&self.others, size).await
     }
 
     async fn stats(&self) -> Result<Stats, Refusal> {

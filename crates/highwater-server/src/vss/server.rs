@@ -8,14 +8,15 @@ use std::time::Duration;
 use axum_server::Handle;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use highwater::{Env, Error, Result};
-use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinHandle};
 
 use super::backend::Refusal;
-use super::http::{self, State};
+use super::http::{self, Figures, State};
 use super::limits::Limits;
 use super::observe::{Event, Log};
+use super::share::Shares;
 use super::{Auth, Backend, Service};
+use crate::auth::Tokens;
 use crate::connection::Gate;
 use crate::{metrics, tls};
 
@@ -38,6 +39,7 @@ impl VssServer {
             tls: None,
             allow_http: false,
             auth: Auth::signature(),
+            tokens: None,
             limits: Limits::default(),
             env: Env::system(),
             log: None,
@@ -52,6 +54,7 @@ pub struct VssBuilder {
     tls: Option<tls::Files>,
     allow_http: bool,
     auth: Auth,
+    tokens: Option<Tokens>,
     limits: Limits,
     env: Env,
     log: Option<Log>,
@@ -86,6 +89,13 @@ impl VssBuilder {
         self
     }
 
+    /// Whose tokens show the figures under `/metrics`. Without any, they are shown on loopback alone.
+    #[must_use]
+    pub fn tokens(mut self, tokens: Tokens) -> VssBuilder {
+        self.tokens = Some(tokens);
+        self
+    }
+
     /// How much it does at once.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> VssBuilder {
@@ -114,17 +124,27 @@ impl VssBuilder {
     /// and where certificate or key can't be used; what taking the port says.
     pub async fn start(self) -> Result<Running> {
         self.refuse_open()?;
+        if let Some(tokens) = &self.tokens {
+            tokens.list()?;
+        }
         let tls = self.tls.as_ref().map(|files| tls::load(&files.cert, &files.key)).transpose()?;
         let name = self.address.to_string();
         let failed = |error| Error::io("listening", error).entry(&name);
         let listener = TcpListener::bind(self.address).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let backend = Arc::clone(&self.backend);
+        let loopback = self.address.ip().to_canonical().is_loopback();
+        let figures = match self.tokens {
+            Some(tokens) => Figures::Bearers(tokens),
+            None if loopback => Figures::Everybody,
+            None => Figures::Nobody,
+        };
+        let (backend, reads) = (Arc::clone(&self.backend), self.backend.reads());
         let state = Arc::new(State {
-            service: Service::new(self.backend),
+            service: Service::with(self.backend, &self.env),
             auth: self.auth,
-            memory: Arc::new(Semaphore::new(http::pieces(self.limits.bodies_bytes))),
+            figures,
+            shares: Arc::new(Shares::new(self.limits, reads)),
             limits: self.limits,
             env: self.env,
             log: self.log,

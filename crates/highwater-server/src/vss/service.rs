@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use highwater::Kind;
+use highwater::{Env, Kind};
 use vss_api::error::VssError;
 use vss_api::kv_store::{GLOBAL_VERSION_KEY, KvStore};
 use vss_api::types::{
@@ -12,21 +12,47 @@ use vss_api::types::{
     ListKeyVersionsRequest, ListKeyVersionsResponse, PutObjectRequest, PutObjectResponse,
 };
 
-use super::backend::{Backend, Place, Refusal, StoreName};
+use super::backend::{Backend, Found, Place, Refusal, StoreName};
 use super::limits::{KEY_MAX, NAME_MAX, PAGE_MAX};
 use super::plan::{Fault, Plan, check_key, check_name};
+use super::quota::Quotas;
 
 /// The protocol over a backend. Every request is looked over here, so that a backend sees none that the
 /// rules forbid.
 #[derive(Clone)]
 pub struct Service {
     backend: Arc<dyn Backend>,
+    quotas: Arc<Quotas>,
 }
 
 impl Service {
     /// The protocol over `backend`.
     pub fn new(backend: Arc<dyn Backend>) -> Service {
-        Service { backend }
+        Service::with(backend, &Env::system())
+    }
+
+    /// The same by another clock.
+    pub fn with(backend: Arc<dyn Backend>, env: &Env) -> Service {
+        Service { backend, quotas: Arc::new(Quotas::new(env.clone())) }
+    }
+
+    /// A value of at most `most` bytes.
+    pub(crate) async fn find(
+        &self,
+        user: String,
+        request: &GetObjectRequest,
+        most: usize,
+    ) -> Result<Found, VssError> {
+        let store = store_name(user, request.store_id.clone())?;
+        check_key(&request.key).map_err(VssError::InvalidRequestError)?;
+        match self.backend.get(&store, &request.key, most).await.map_err(refused)? {
+            Some(found) => Ok(found),
+            // A store without a global version has one of 0.
+            None if request.key == GLOBAL_VERSION_KEY => {
+                Ok(Found { version: 0, bytes: 0, value: Some(Bytes::new()) })
+            }
+            None => Err(VssError::NoSuchKeyError("the key is not there".to_owned())),
+        }
     }
 
     pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
@@ -41,16 +67,10 @@ impl KvStore for Service {
         user_token: String,
         request: GetObjectRequest,
     ) -> Result<GetObjectResponse, VssError> {
-        let store = store_name(user_token, request.store_id)?;
-        check_key(&request.key).map_err(VssError::InvalidRequestError)?;
-        let found = self.backend.get(&store, &request.key).await.map_err(refused)?;
-        let (version, value) = match found {
-            Some(found) => found,
-            // A store without a global version has one of 0.
-            None if request.key == GLOBAL_VERSION_KEY => (0, Bytes::new()),
-            None => return Err(VssError::NoSuchKeyError("the key is not there".to_owned())),
-        };
-        Ok(GetObjectResponse { value: Some(KeyValue { key: request.key, version, value }) })
+        let key = request.key.clone();
+        let found = self.find(user_token, &request, usize::MAX).await?;
+        let value = found.value.unwrap_or_default();
+        Ok(GetObjectResponse { value: Some(KeyValue { key, version: found.version, value }) })
     }
 
     async fn put(
@@ -64,6 +84,7 @@ impl KvStore for Service {
             Fault::Conflict(why) => VssError::ConflictError(why),
         })?;
         if !plan.effects.is_empty() {
+            self.quotas.admit(&self.backend, &store, &plan).await.map_err(refused)?;
             self.backend.put(&store, plan).await.map_err(refused)?;
         }
         Ok(PutObjectResponse {})

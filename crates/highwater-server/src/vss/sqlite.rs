@@ -6,6 +6,7 @@
 //! was never synced: opening checkpoints, which syncs, before anything is read.
 
 mod history;
+mod quota;
 mod read;
 mod schema;
 mod write;
@@ -20,10 +21,11 @@ use rusqlite::{Connection, ErrorCode};
 use rustix::fs::{FlockOperation, flock};
 
 use super::backend::{
-    Backend, Change, Commit, Digest, Page, Place, Policy, Refusal, Restored, Stats, StoreName,
-    StoreStats, Versioned,
+    Backend, Change, Commit, Digest, Found, Page, Place, Policy, Refusal, Restored, Sizes, Stats,
+    StoreName, StoreStats,
 };
 use super::plan::Plan;
+use super::quota::{Quota, Usage, UserStats};
 
 use read::Readers;
 use write::Writer;
@@ -142,9 +144,18 @@ pub(super) fn failed(error: rusqlite::Error) -> Refusal {
 
 #[async_trait]
 impl Backend for Sqlite {
-    async fn get(&self, store: &StoreName, key: &str) -> Result<Option<Versioned>, Refusal> {
+    async fn get(
+        &self,
+        store: &StoreName,
+        key: &str,
+        most: usize,
+    ) -> Result<Option<Found>, Refusal> {
         let (store, key) = (store.clone(), key.to_owned());
-        self.readers.run(move |connection| read::get(connection, &store, &key)).await
+        self.readers.run(move |connection| read::get(connection, &store, &key, most)).await
+    }
+
+    fn reads(&self) -> usize {
+        read::CONNECTIONS
     }
 
     async fn put(&self, store: &StoreName, plan: Plan) -> Result<(), Refusal> {
@@ -220,6 +231,34 @@ impl Backend for Sqlite {
             }
         }
         Ok(pruned)
+    }
+
+    async fn quota(&self, user: &str) -> Result<Quota, Refusal> {
+        let user = user.to_owned();
+        self.readers.run(move |connection| quota::get(connection, &user)).await
+    }
+
+    async fn everybody(&self) -> Result<Quota, Refusal> {
+        self.readers.run(|connection| quota::everybody(connection)).await
+    }
+
+    async fn set_quota(&self, user: Option<&str>, quota: Option<Quota>) -> Result<(), Refusal> {
+        let user = user.map(str::to_owned);
+        self.writer.run(0, move |batch| batch.set_quota(user.as_deref(), quota)).await
+    }
+
+    async fn usage(&self, user: &str) -> Result<Usage, Refusal> {
+        let user = user.to_owned();
+        self.readers.run(move |connection| quota::usage(connection, &user)).await
+    }
+
+    async fn sizes(&self, store: &StoreName, keys: &[String]) -> Result<Sizes, Refusal> {
+        let (store, keys) = (store.clone(), keys.to_vec());
+        self.readers.run(move |connection| quota::sizes(connection, &store, &keys)).await
+    }
+
+    async fn users(&self, size: u32) -> Result<Vec<UserStats>, Refusal> {
+        self.readers.run(move |connection| quota::users(connection, size)).await
     }
 
     async fn stats(&self) -> Result<Stats, Refusal> {

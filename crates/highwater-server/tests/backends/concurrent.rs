@@ -10,7 +10,7 @@ use highwater_server::vss::{Backend, Change, Keep, Postgres, Refusal};
 use tokio::task::JoinSet;
 
 use crate::cluster::Cluster;
-use crate::world::{kind, plan, store};
+use crate::world::{get, kind, plan, store};
 
 async fn connect(url: &str) -> Arc<Postgres> {
     Arc::new(Postgres::connect(url, Env::system()).await.unwrap())
@@ -37,8 +37,8 @@ async fn no_update_is_lost_between_two_servers() {
         writers.spawn(async move {
             let mut landed = 0;
             while landed < EACH {
-                let (a, first) = server.get(&name, "a").await.unwrap().unwrap();
-                let (b, second) = server.get(&name, "b").await.unwrap().unwrap();
+                let (a, first) = get(server.as_ref(), &name, "a").await.unwrap();
+                let (b, second) = get(server.as_ref(), &name, "b").await.unwrap();
                 let more = [&first, &second].map(|value| (number(value) + 1).to_le_bytes());
                 let answer =
                     server.put(&name, plan(&[("a", a, &more[0]), ("b", b, &more[1])], &[])).await;
@@ -51,7 +51,7 @@ async fn no_update_is_lost_between_two_servers() {
     }
     let all = WRITERS as u64 * EACH;
     for key in ["a", "b"] {
-        let (version, value) = servers[1].get(&name, key).await.unwrap().unwrap();
+        let (version, value) = get(servers[1].as_ref(), &name, key).await.unwrap();
         assert_eq!((version, number(&value)), (i64::try_from(all).unwrap() + 1, all));
     }
 }
@@ -106,7 +106,7 @@ async fn a_conflict_harms_nobody_else() {
                 };
                 assert_eq!(kind(&answer), expected);
                 let name = if writer % 4 == 1 { &fenced } else { &name };
-                let there = server.get(name, &key).await.unwrap().is_some();
+                let there = get(server.as_ref(), name, &key).await.is_some();
                 assert_eq!(there, expected == "ok");
             });
         }
@@ -276,7 +276,7 @@ async fn a_crash_of_postgresql_loses_nothing_that_was_acknowledged() {
         for (key, version) in &acknowledged {
             let writer: usize = key.split(' ').nth(1).unwrap().parse().unwrap();
             let name = store(&format!("s{}", writer % 5));
-            let found = servers[0].get(&name, key).await.unwrap().map_or(0, |(at, _)| at);
+            let found = get(servers[0].as_ref(), &name, key).await.map_or(0, |(at, _)| at);
             // One more may have landed, whose answer was lost.
             assert!(found == *version || found == version + 1, "{key}: {found}, not {version}");
         }
@@ -313,7 +313,7 @@ async fn a_store_that_is_held_holds_up_no_other() {
     assert!(!waits.is_finished());
     transaction.rollback().await.unwrap();
     waits.await.unwrap().unwrap();
-    assert_eq!(server.get(&held, "a").await.unwrap().unwrap().0, 2);
+    assert_eq!(get(server.as_ref(), &held, "a").await.unwrap().0, 2);
     server.close().await;
     let closed = server.put(&held, plan(&[("a", -1, b"")], &[])).await;
     assert!(matches!(closed, Err(Refusal::Failed(_))), "{closed:?}");

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::cluster::Cluster;
 use crate::model::{End, Model};
-use crate::world::{Chance, Standing, item, kind};
+use crate::world::{Chance, Standing, get, item, kind};
 
 /// Sequences of the ordinary run.
 const SEQUENCES: u64 = 240;
@@ -364,7 +364,7 @@ impl Run {
         self.policy().await;
         for asked in &self.asked {
             for (key, value) in &self.model.items {
-                let found = asked.backend.get(&self.name, key).await.unwrap().unwrap();
+                let found = get(asked.backend.as_ref(), &self.name, key).await.unwrap();
                 assert_eq!((found.0, &found.1[..]), (value.version, &value.bytes[..]));
             }
         }

@@ -9,7 +9,7 @@ use crate::cluster::Cluster;
 use crate::world::{Standing, all, kind, plan, store};
 
 /// Asks the same of both, and hands over the clock.
-async fn on_both(check: impl AsyncFn(Arc<dyn Backend>, Standing)) {
+pub(crate) async fn on_both(check: impl AsyncFn(Arc<dyn Backend>, Standing)) {
     let clock = Standing::new();
     let dir = tempfile::tempdir().unwrap();
     check(Arc::new(Sqlite::serve(dir.path(), &clock.env()).unwrap()), clock).await;

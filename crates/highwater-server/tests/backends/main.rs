@@ -11,5 +11,6 @@ mod differential;
 mod history;
 mod model;
 mod postgres;
+mod quota;
 mod suite;
 mod world;

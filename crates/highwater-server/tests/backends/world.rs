@@ -153,13 +153,29 @@ pub(crate) fn plan(items: &[(&str, i64, &[u8])], deletes: &[(&str, i64)]) -> Pla
     .unwrap()
 }
 
+/// A value and its version.
+pub(crate) async fn get(
+    backend: &(impl Backend + ?Sized),
+    name: &StoreName,
+    key: &str,
+) -> Option<(i64, Bytes)> {
+    // First as one that is too long.
+    let short = backend.get(name, key, 0).await.unwrap()?;
+    let found = backend.get(name, key, short.bytes).await.unwrap()?;
+    assert_eq!(
+        (found.bytes, short.value.is_some()),
+        (found.value.as_ref()?.len(), short.bytes == 0)
+    );
+    Some((found.version, found.value?))
+}
+
 /// All of a store, newest first, with values.
 pub(crate) async fn all(backend: &dyn Backend, name: &StoreName) -> Vec<(String, i64, Bytes)> {
     let (mut found, mut below) = (Vec::new(), None);
     loop {
         let page = backend.list(name, "", below, 100).await.unwrap();
         for (key, version) in page.keys {
-            let (held, value) = backend.get(name, &key).await.unwrap().unwrap();
+            let (held, value) = get(backend, name, &key).await.unwrap();
             assert_eq!(held, version);
             found.push((key, version, value));
         }

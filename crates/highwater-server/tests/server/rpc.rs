@@ -1,5 +1,6 @@
 //! Every method of JSON-RPC, and its errors.
 
+use highwater_server::Scope;
 use serde_json::{Value, json};
 
 use crate::world::World;
@@ -82,7 +83,7 @@ async fn what_is_no_call_is_told_so() {
         ("backup_now", json!({ "node": "../../etc" }), -32001),
         ("backup_now", json!({ "path": "/tmp/x" }), -32602),
         ("backup_now", json!({ "node": "node", "target": "/tmp/x" }), -32602),
-        ("guard_release", json!({ "channel": "one", "reason": "known" }), -32001),
+        ("guard_release", json!({ "channel": "one", "reason": "known" }), -32005),
         ("guard_release", json!({ "channel": "one" }), -32602),
         ("replica_info", json!({}), -32001),
         ("replica_flush", json!({ "node": "node" }), -32001),
@@ -130,7 +131,7 @@ async fn the_methods_live_in_the_server_of_a_node() {
     let world = World::new();
     let mut module = jsonrpsee::RpcModule::new(());
     module.register_method("node_hello", |_, (), _| "hello").unwrap();
-    module.merge(highwater_server::module(world.agents.clone()).unwrap()).unwrap();
+    module.merge(highwater_server::module(world.agents.clone(), Scope::Read).unwrap()).unwrap();
     let server = ServerBuilder::new().build("127.0.0.1:0").await.unwrap();
     let address = server.local_addr().unwrap();
     let running = server.start(module);

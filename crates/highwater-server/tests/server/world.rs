@@ -199,8 +199,13 @@ impl Serving {
 
     /// Calls a method of JSON-RPC, and returns the whole answer.
     pub(crate) async fn rpc(&self, method: &str, params: Value) -> Value {
+        self.rpc_with("", method, params).await
+    }
+
+    /// The same with these headers.
+    pub(crate) async fn rpc_with(&self, headers: &str, method: &str, params: Value) -> Value {
         let call = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
-        let answer = self.post(&call.to_string(), "").await;
+        let answer = self.post(&call.to_string(), headers).await;
         serde_json::from_str(&answer.body).unwrap()
     }
 }

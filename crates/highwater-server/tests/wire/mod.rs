@@ -93,6 +93,13 @@ impl Client {
         self.send(&request)
     }
 
+    /// Reads the first line of an answer, and leaves the rest where it is.
+    pub(crate) fn status(&mut self) -> Result<u16> {
+        let mut line = String::new();
+        self.stream.read_line(&mut line)?;
+        Ok(line.split(' ').nth(1).unwrap_or_default().parse().unwrap())
+    }
+
     /// Reads an answer whose length is told.
     pub(crate) fn answer(&mut self) -> Result<Answer> {
         let mut line = String::new();

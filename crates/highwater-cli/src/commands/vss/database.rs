@@ -63,6 +63,16 @@ pub(super) fn store(args: &VssStoreArgs) -> StoreName {
     StoreName { user: args.user.clone(), id: args.store.clone() }
 }
 
+/// Not found where a store is not there: its user or its id is mistyped.
+pub(super) async fn refuse_missing(backend: &Arc<dyn Backend>, store: &StoreName) -> Result<()> {
+    if backend.sizes(store, &[]).await.map_err(told)?.is_there {
+        return Ok(());
+    }
+    let (user, id) = (store.user.escape_debug(), store.id.escape_debug());
+    Err(Error::not_found(format!("the user `{user}` has no store `{id}` here"))
+        .hint("`highwater vss stats --stores 100` lists all users and their stores"))
+}
+
 /// What an administrator is told.
 pub(super) fn told(refusal: Refusal) -> Error {
     match refusal {

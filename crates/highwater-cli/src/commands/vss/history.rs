@@ -13,6 +13,7 @@ use super::database::{self, As, told};
 pub(super) async fn list(context: &Context, args: &VssHistoryListArgs) -> Result<Answer> {
     let database = database::open(context, &args.store.database, As::Administrator).await?;
     let store = database::store(&args.store);
+    database::refuse_missing(&database, &store).await?;
     let policy = database.policy(&store).await.map_err(told)?;
     let commits = database.commits(&store, args.below, args.limit).await.map_err(told)?;
     database.close().await;
@@ -40,6 +41,7 @@ pub(super) async fn list(context: &Context, args: &VssHistoryListArgs) -> Result
 pub(super) async fn restore(context: &Context, args: &VssHistoryRestoreArgs) -> Result<Answer> {
     let database = database::open(context, &args.store.database, As::Administrator).await?;
     let store = database::store(&args.store);
+    database::refuse_missing(&database, &store).await?;
     let done = database.restore(&store, args.commit).await.map_err(told);
     database.close().await;
     let done = done?;

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use highwater::{Error, Result};
-use highwater_server::vss::{Auth, Event, VssServer};
+use highwater_server::Tokens;
+use highwater_server::vss::{Auth, Event, Limits, VssServer};
 use sd_notify::NotifyState;
 use serde_json::json;
 
@@ -34,6 +35,12 @@ pub(super) async fn run(context: &Context, args: &VssServeArgs) -> Result<Answer
         .auth(auth)
         .env(context.env().clone())
         .log(move |event| told(json, requests, event));
+    if let Some(tokens) = args.tokens.as_ref().or(settings.tokens.as_ref()) {
+        server = server.tokens(Tokens::at(tokens));
+    }
+    if let Some(bytes) = args.max_request.or(settings.max_request) {
+        server = server.limits(limits(bytes)?);
+    }
     let flags = args.tls_cert.clone().zip(args.tls_key.clone());
     if let Some((cert, key)) = flags.or_else(|| settings.tls.clone()) {
         server = server.tls(cert, key);
@@ -51,6 +58,22 @@ pub(super) async fn run(context: &Context, args: &VssServeArgs) -> Result<Answer
     tell(context, &json!({"event": "stopping"}), "Stopping");
     running.shutdown().await?;
     Ok(Answer::new(json!({"event": "stopped"}), "Stopped"))
+}
+
+/// Limits by which a put of this length can be taken, and others beside it.
+fn limits(request: u64) -> Result<Limits> {
+    let fits = |bytes: &usize| (1..=1 << 30).contains(bytes);
+    let body_bytes = usize::try_from(request).ok().filter(fits).ok_or_else(|| {
+        Error::input(format!("no request can have {request} bytes"))
+            .hint("the largest put has 1 byte to 1073741824")
+    })?;
+    let usual = Limits::default();
+    Ok(Limits {
+        body_bytes,
+        user_bytes: usual.user_bytes.max(body_bytes.saturating_mul(2)),
+        memory_bytes: usual.memory_bytes.max(body_bytes.saturating_mul(8)),
+        ..usual
+    })
 }
 
 fn auth(how: VssAuth, jwt_key: Option<&Path>) -> Result<Auth> {

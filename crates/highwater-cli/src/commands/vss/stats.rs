@@ -9,12 +9,17 @@ use crate::context::Context;
 use crate::format;
 
 use super::database::{self, As, told};
+use super::policy::shown;
 
 pub(super) async fn run(context: &Context, args: &VssStatsArgs) -> Result<Answer> {
     let database = database::open(context, &args.database, As::Administrator).await?;
     let stats = database.stats().await.map_err(told)?;
     let stores = match args.stores {
         Some(size) => Some(database.stores(size).await.map_err(told)?),
+        None => None,
+    };
+    let users = match args.users {
+        Some(size) => Some(database.users(size).await.map_err(told)?),
         None => None,
     };
     database.close().await;
@@ -40,6 +45,13 @@ pub(super) async fn run(context: &Context, args: &VssStatsArgs) -> Result<Answer
         human.push_str("\n\n");
         human.push_str(&format::table(&columns, &[2, 3, 4], rows.collect()));
         document["each"] = json!(stores);
+    }
+    if let Some(users) = users {
+        let rows =
+            users.iter().map(|user| vec![user.user.clone(), shown(user.quota, Some(user.usage))]);
+        human.push_str("\n\n");
+        human.push_str(&format::table(&["USER", "KEEPS"], &[], rows.collect()));
+        document["users"] = json!(users);
     }
     Ok(Answer::new(document, human))
 }

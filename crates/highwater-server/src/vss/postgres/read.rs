@@ -11,8 +11,8 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Transaction};
 
 use super::super::backend::{
-    Commit, Digest, Keep, Page, Place, Policy, Refusal, Stats, StoreName, StoreStats, Sum,
-    Versioned, prefix_end,
+    Commit, Digest, Found, Keep, Page, Place, Policy, Refusal, Stats, StoreName, StoreStats, Sum,
+    prefix_end,
 };
 use super::super::limits::KEY_MAX;
 use super::connect::LONG_MAX;
@@ -32,7 +32,7 @@ pub(super) async fn free(pool: &Pool) -> Result<Object, Refusal> {
 }
 
 /// Rows of a statement that is prepared once for each connection.
-async fn rows(
+pub(super) async fn rows(
     pool: &Pool,
     sql: &str,
     parameters: &[&(dyn ToSql + Sync)],
@@ -57,7 +57,7 @@ pub(super) fn policy_of(row: &Row, first: usize) -> Policy {
     }
 }
 
-fn unsigned(row: &Row, column: usize) -> u64 {
+pub(super) fn unsigned(row: &Row, column: usize) -> u64 {
     row.get::<_, i64>(column).cast_unsigned()
 }
 
@@ -70,15 +70,22 @@ pub(super) async fn get(
     pool: &Pool,
     store: &StoreName,
     key: &str,
-) -> Result<Option<Versioned>, Refusal> {
+    most: usize,
+) -> Result<Option<Found>, Refusal> {
+    let most = i32::try_from(most).unwrap_or(i32::MAX);
     let found = rows(
         pool,
-        "SELECT i.version, i.value FROM vss.stores s JOIN vss.items i ON i.store = s.id AND i.key = $3
+        "SELECT i.version, octet_length(i.value),
+             CASE WHEN octet_length(i.value) <= $4 THEN i.value END FROM vss.stores s JOIN vss.items i ON i.store = s.id AND i.key = $3
          WHERE s.user_name = $1 AND s.store_id = $2",
-        &[&store.user, &store.id, &key],
+        &[&store.user, &store.id, &key, &most],
     )
     .await?;
-    Ok(found.first().map(|row| (row.get(0), Bytes::copy_from_slice(row.get(1)))))
+    Ok(found.first().map(|row| Found {
+        version: row.get(0),
+        bytes: usize::try_from(row.get::<_, i32>(1)).unwrap_or_default(),
+        value: row.get::<_, Option<&[u8]>>(2).map(Bytes::copy_from_slice),
+    }))
 }
 
 /// All keys, newest first.
@@ -170,7 +177,7 @@ pub(super) async fn take_long(transaction: &Transaction<'_>) -> Result<(), Refus
 }
 
 /// Rows of a question that goes over much.
-async fn long(
+pub(super) async fn long(
     pool: &Pool,
     sql: &str,
     parameters: &[&(dyn ToSql + Sync)],

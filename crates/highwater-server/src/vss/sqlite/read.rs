@@ -11,13 +11,13 @@ use tokio::sync::Semaphore;
 use vss_api::kv_store::GLOBAL_VERSION_KEY;
 
 use super::super::backend::{
-    Commit, Digest, Keep, Page, Place, Policy, Refusal, Stats, StoreName, StoreStats, Sum,
-    Versioned, prefix_end,
+    Commit, Digest, Found, Keep, Page, Place, Policy, Refusal, Stats, StoreName, StoreStats, Sum,
+    prefix_end,
 };
 use super::{cached, failed, schema};
 
 /// Connections that read at once.
-const CONNECTIONS: usize = 4;
+pub(super) const CONNECTIONS: usize = 4;
 /// Where more keys than this have a prefix, a listing goes by place and skips the others: then they are
 /// no more than so rare.
 const FEW: u32 = 4000;
@@ -95,7 +95,7 @@ fn policy_of(row: &Row<'_>, first: usize) -> rusqlite::Result<Policy> {
     })
 }
 
-fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+pub(super) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     Ok(row.get::<_, i64>(column)?.cast_unsigned())
 }
 
@@ -103,14 +103,20 @@ pub(super) fn get(
     connection: &Connection,
     name: &StoreName,
     key: &str,
-) -> rusqlite::Result<Option<Versioned>> {
+    most: usize,
+) -> rusqlite::Result<Option<Found>> {
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
     cached(
         connection,
-        "SELECT version, value FROM item
+        "SELECT version, length(value), CASE WHEN length(value) <= ?4 THEN value END FROM item
          WHERE store = (SELECT id FROM store WHERE user = ?1 AND name = ?2) AND key = ?3",
     )?
-    .query_row(params![name.user, name.id, key], |row| {
-        Ok((row.get(0)?, Bytes::from(row.get::<_, Vec<u8>>(1)?)))
+    .query_row(params![name.user, name.id, key, most], |row| {
+        Ok(Found {
+            version: row.get(0)?,
+            bytes: usize::try_from(unsigned(row, 1)?).unwrap_or(usize::MAX),
+            value: row.get::<_, Option<Vec<u8>>>(2)?.map(Bytes::from),
+        })
     })
     .optional()
 }
@@ -145,7 +151,7 @@ pub(super) fn list(
     Ok(page)
 }
 
-type Found = (Place, String, i64);
+type Listed = (Place, String, i64);
 
 /// Keys with a prefix, newest first, where they are few; none where they are many.
 fn few(
@@ -153,7 +159,7 @@ fn few(
     store: i64,
     prefix: &str,
     below: Place,
-) -> rusqlite::Result<Option<Vec<Found>>> {
+) -> rusqlite::Result<Option<Vec<Listed>>> {
     let Some(end) = prefix_end(prefix) else { return Ok(None) };
     let mut places = cached(
         connection,
@@ -188,7 +194,7 @@ fn by_place(
     prefix: &str,
     below: Place,
     size: usize,
-) -> rusqlite::Result<Vec<Found>> {
+) -> rusqlite::Result<Vec<Listed>> {
     let mut statement = cached(
         connection,
         "SELECT place, key, version FROM item WHERE store = ?1 AND place < ?2 ORDER BY place DESC",

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::failure;
 
 /// The version of the tables.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// Another program, such as an administrator's, may hold the database for so long.
 const BUSY_MAX: Duration = Duration::from_secs(10);
 /// Statements that a connection keeps prepared.
@@ -44,6 +44,14 @@ const TABLES: &str = "
         PRIMARY KEY (store, number)
     ) STRICT, WITHOUT ROWID;
     PRAGMA user_version = 1;";
+
+/// What users may keep: of the row for everybody `user` is empty.
+const QUOTAS: &str = "
+    CREATE TABLE quota (
+        everybody INTEGER NOT NULL, user TEXT NOT NULL, bytes INTEGER, keys INTEGER,
+        stores INTEGER, PRIMARY KEY (everybody, user)
+    ) STRICT, WITHOUT ROWID;
+    PRAGMA user_version = 2;";
 
 /// A connection that writes. What an earlier process has left in the log is on the disk afterwards.
 pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
@@ -90,10 +98,14 @@ fn make(connection: &Connection) -> Result<()> {
     let failed = |error| failure(&error);
     let version: i64 =
         connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
-    match version {
-        0 => connection.execute_batch(TABLES).map_err(failed),
-        VERSION => Ok(()),
-        _ => Err(Error::conflict("a newer program made this database")
-            .hint("run that program; this one has changed nothing")),
-    }
+    let steps: &[&str] = match version {
+        0 => &[TABLES, QUOTAS],
+        1 => &[QUOTAS],
+        VERSION => &[],
+        _ => {
+            return Err(Error::conflict("a newer program made this database")
+                .hint("run that program; this one has changed nothing"));
+        }
+    };
+    steps.iter().try_for_each(|step| connection.execute_batch(step)).map_err(failed)
 }
