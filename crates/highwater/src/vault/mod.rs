@@ -49,7 +49,7 @@ mod trash;
 pub(crate) mod upload;
 pub(crate) mod witness;
 
-pub(crate) use actor::{Lock, boot};
+pub(crate) use actor::{Known, Lock, boot};
 pub use check::{CheckOptions, CheckReport, Fault, check};
 pub use checked::{Coverage, Share};
 pub(crate) use header::{Header, NAME as HEADER_NAME};
@@ -57,7 +57,7 @@ pub(crate) use intent::{BACKUP_TIME_MAX, Intent};
 pub(crate) use keys::{MasterKey, SLOTS_MAX, SlotDoc};
 pub use location::{Location, RemoteLocation};
 pub use manifest::Manifest;
-pub(crate) use nodes::{NodeRecord, copied};
+pub(crate) use nodes::{NodeRecord, copied, unrecorded};
 pub(crate) use snapshots::{ContentId, MANIFEST_VERSION, SnapshotName};
 pub use trash::GRACE;
 
