@@ -119,6 +119,8 @@ fault_points! {
     ImportPackWrite = "import.pack.write",
     /// Before a pack becomes visible under its name.
     ImportPackComplete = "import.pack.complete",
+    /// All packs of all archives are there and verified; the node may have no record yet.
+    ImportNodeClaim = "import.node_claim",
     /// All packs of all archives are there and verified, a manifest is not.
     ImportManifest = "import.manifest",
     /// The manifest is there, the node record does not tell of it.

@@ -431,14 +431,21 @@ impl Importer<'_> {
     fn commit(&mut self, place: usize) -> Result<()> {
         let Taken { manifest, already_there, .. } = &self.taken[place];
         let env = &self.control.env;
+        let ours: Vec<SnapshotId> = self.taken.iter().map(|taken| taken.name.snapshot).collect();
+        let prepare = || {
+            env.fault(FaultPoint::ImportNodeClaim)?;
+            self.vault.prepare_import(manifest, &self.actor.name, &ours)
+        };
         if *already_there {
-            return self.vault.record_import(manifest, &self.actor.name);
+            prepare()?;
+            return self.vault.record_import(manifest);
         }
         let late = env.monotonic().saturating_sub(self.start) > BACKUP_TIME_MAX;
         if late || !self.vault.intent_stands(manifest.snapshot)? {
             return Err(given_up());
         }
         self.vault.refuse_import(manifest)?;
+        prepare()?;
         env.fault(FaultPoint::ImportManifest)?;
         self.taken[place].tried = true;
         let Taken { name, object, manifest, .. } = &self.taken[place];
@@ -454,7 +461,7 @@ impl Importer<'_> {
         }
         // From here on the snapshot is visible: what fails now does not undo it.
         env.fault(FaultPoint::ImportNodeRecord)?;
-        self.vault.record_import(manifest, &self.actor.name)?;
+        self.vault.record_import(manifest)?;
         env.fault(FaultPoint::ImportIntentDelete)?;
         self.vault.delete_intent(manifest.snapshot)
     }

@@ -5,19 +5,14 @@ use std::io::{ErrorKind, Read};
 
 use crate::control::Control;
 use crate::error::{Error, Kind, Result};
-use crate::vault::{HEADER_NAME, Header as VaultHeader, MasterKey, Secret, SlotDoc};
+use crate::vault::store::{MANIFEST_BYTES_MAX, PLAIN_BYTES_MAX};
+use crate::vault::{HEADER_NAME, Header as VaultHeader, MasterKey, SLOTS_MAX, Secret, SlotDoc};
 
 use super::Received;
 use super::format::{self, Head, Header};
 
 /// The input is read in pieces of so many bytes.
 const PIECE_BYTES: usize = 1 << 20;
-/// No plain document is longer.
-const PLAIN_BYTES_MAX: u64 = 64 << 10;
-/// No manifest is longer as stored: it is bounded before compression, and compression may add a little.
-const MANIFEST_BYTES_MAX: u64 = (1 << 30) + (1 << 24);
-/// So many key slots are read.
-const SLOTS_MAX: usize = 1024;
 
 /// An object of an archive: its name, where its bytes begin, how many they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -279,8 +274,7 @@ impl Source<'_> {
 impl Preamble {
     /// The vault's key, where `secret` opens a slot.
     pub(super) fn unlock(&self, secret: &Secret) -> Result<MasterKey> {
-        for slot in &self.slots {
-            let Some(master) = slot.unwrap(secret)? else { continue };
+        if let Some(master) = SlotDoc::unlock(&self.slots, secret)? {
             self.verify(&master)?;
             return Ok(master);
         }

@@ -12,7 +12,7 @@ use crate::ids::PackId;
 use crate::vault::manifest::PackRef;
 use crate::vault::pack::{open_frame, pack_name, unit_range};
 use crate::vault::{
-    ContentId, HEADER_NAME, Header as VaultHeader, Manifest, Selector, SlotDoc, SnapshotName, Vault,
+    ContentId, HEADER_NAME, Header as VaultHeader, Manifest, Selector, SnapshotName, Vault,
 };
 
 use super::format::{self, Header};
@@ -150,13 +150,8 @@ fn vault_header(vault: &Vault) -> Result<bytes::Bytes> {
 
 /// Every key slot, so that an archive alone, with any of the secrets, can be restored.
 fn slots(vault: &Vault) -> Result<Vec<(String, bytes::Bytes)>> {
-    let mut slots = Vec::new();
-    for listed in vault.store().list(Some("keys"))? {
-        let bytes = vault.store().get(&listed.name)?;
-        SlotDoc::parse(&listed.name, &bytes)?.verify(vault.master())?;
-        slots.push((listed.name, bytes));
-    }
-    Ok(slots)
+    let slots = vault.slot_documents()?;
+    slots.iter().map(|slot| Ok((slot.object_name(), slot.to_bytes()?.into()))).collect()
 }
 
 /// Passes a pack on as it is stored; every frame is opened, and every unit compared with its id.

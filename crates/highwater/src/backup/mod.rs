@@ -14,7 +14,7 @@ use crate::ids::{Epoch, GuardKind, NodeName, RelPath, Seq, SnapshotId};
 use crate::node::NodeFile;
 use crate::vault::manifest::{EntryRecord, Mark, PartRecord};
 use crate::vault::{
-    Actor, BACKUP_TIME_MAX, Intent, Location, Manifest, SnapshotName, Vault, copied,
+    Actor, BACKUP_TIME_MAX, Intent, Known, Location, Manifest, SnapshotName, Vault, copied,
 };
 
 mod assemble;
@@ -117,13 +117,15 @@ pub fn run(
     vault.collect_leftovers(&node, writer)?;
     let newest = plan::newest(vault, &node)?;
     let parent = plan::parent(vault, &node)?;
-    let recorded = vault.node_record(&node)?;
+    // Who would go on behind a record that is gone would hide that it is.
+    let recorded = vault.sound_record(&node)?;
     let known = plan::Known::of(parent.as_ref(), recorded.as_ref());
     let mut identity = plan::identify(vault, layout.held(), &node, known, options.adopt, control)?;
     identity.guard = options.guard.or(identity.guard);
     let record = vault.claim(&node, writer, actor, identity.uid)?;
     let epoch = record.epoch;
     plan::refuse_copy(vault, actor, newest.as_ref(), &record)?;
+    let record = plan::record_before(vault, newest.as_ref(), record, writer, control)?;
     // Only who may write makes the directory the node's.
     if NodeFile::read_at(layout.held())?.as_ref() != Some(&identity) {
         identity.write(layout.held(), &control.env)?;
@@ -324,7 +326,7 @@ impl Task<'_> {
         }
         let known = self.newest.iter().map(|newest| newest.snapshot);
         let known: Vec<SnapshotId> = known.chain(self.recorded).chain([*snapshot]).collect();
-        self.actor.remember(self.vault.id(), node, &known)?;
+        self.actor.remember(self.vault.id(), node, &known, Known::Tried)?;
         self.control.env.fault(FaultPoint::BackupManifest)?;
         *tried = true;
         let manifest_bytes = self.vault.put_manifest(manifest)?;
@@ -339,6 +341,8 @@ impl Task<'_> {
         // From here on the snapshot is visible: what fails now does not undo it.
         self.control.env.fault(FaultPoint::BackupNodeRecord)?;
         self.vault.record_snapshot(manifest, *writer)?;
+        // From now on a vault that has an older one as its newest was set back.
+        self.actor.remember(self.vault.id(), node, &[*snapshot], Known::Committed)?;
         self.control.env.fault(FaultPoint::BackupIntentDelete)?;
         self.vault.delete_intent(*snapshot)?;
         Ok(manifest_bytes)

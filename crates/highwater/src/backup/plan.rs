@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use crate::control::Control;
+use crate::env::FaultPoint;
 use crate::error::{Error, Kind, Result};
-use crate::ids::{GuardKind, NodeName, NodeUid, Seq};
+use crate::ids::{GuardKind, NodeName, NodeUid, Seq, WriterId};
 use crate::node::NodeFile;
 use crate::rooted::RootedPath;
-use crate::vault::{Actor, Manifest, NodeRecord, SnapshotName, Vault, copied};
+use crate::vault::{Actor, Manifest, NodeRecord, SnapshotName, Vault, copied, unrecorded};
 
 /// Refuses a vault inside the node directory, or a node directory inside the vault.
 pub(super) fn keep_apart(dir: &Path, vault: &Vault) -> Result<()> {
@@ -115,7 +116,14 @@ pub(super) fn refuse_copy(
     newest: Option<&SnapshotName>,
     record: &NodeRecord,
 ) -> Result<()> {
-    let Some(newest) = newest.filter(|newest| newest.epoch == record.epoch) else { return Ok(()) };
+    let Some(newest) = newest.filter(|newest| newest.epoch == record.epoch) else {
+        // A vault that has lost all of them; who took the node over since has seen that.
+        let lost = newest.is_none() && record.newest.is_none() && record.reason.is_none();
+        return match lost && actor.has_committed(vault.id(), &record.node)? {
+            true => Err(copied(&record.node)),
+            false => Ok(()),
+        };
+    };
     // Where newer ones were forgotten and deleted, the record tells the last one that there was.
     let last = record.newest.filter(|(_, seq)| *seq > newest.seq);
     let last = last.map_or(newest.snapshot, |(last, _)| last);
@@ -123,6 +131,27 @@ pub(super) fn refuse_copy(
         return Ok(());
     }
     Err(copied(&newest.node))
+}
+
+/// Records the newest snapshot, where a crash kept its own backup from that: then no more than one is
+/// ever beyond the record, and a record that more are beyond was set back.
+pub(super) fn record_before(
+    vault: &Vault,
+    newest: Option<&SnapshotName>,
+    record: NodeRecord,
+    writer: WriterId,
+    control: &Control,
+) -> Result<NodeRecord> {
+    let names: Vec<SnapshotName> = newest.into_iter().cloned().collect();
+    let Some(name) = unrecorded(&names, &record).next() else { return Ok(record) };
+    let manifest = match vault.manifest(name) {
+        // What can't be opened can't be recorded: `check` names it, and a takeover goes on.
+        Err(error) if error.kind() == Kind::Corrupt => return Ok(record),
+        manifest => manifest?,
+    };
+    control.env.fault(FaultPoint::BackupNodeRecord)?;
+    vault.record_snapshot(&manifest, writer)?;
+    Ok(vault.node_record(&name.node)?.unwrap_or(record))
 }
 
 /// The snapshot whose units are used, once the intent names it: from then on no prune deletes what it

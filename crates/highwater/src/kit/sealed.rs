@@ -109,10 +109,8 @@ pub fn describe(bytes: &[u8]) -> Result<KitHeader> {
 /// Denied where `secret` opens none of its slots; else those of [`describe`].
 pub fn open(bytes: &[u8], secret: &Secret) -> Result<Kit> {
     let parsed = Parsed::of(bytes)?;
-    for slot in &parsed.header.slots {
-        if let Some(master) = slot.unwrap(secret)? {
-            return parsed.open(&master);
-        }
+    if let Some(master) = SlotDoc::unlock(&parsed.header.slots, secret)? {
+        return parsed.open(&master);
     }
     Err(Error::denied("this key opens no slot of the recovery kit").entry(NAME).hint(
         "any key that opened the vault when the kit was sealed opens it: `highwater kit show` lists \

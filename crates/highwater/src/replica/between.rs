@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 
 use super::keys::ReplicaKeys;
 use super::local::{LocalStore, Space};
-use super::remote::Remote;
-use crate::error::{Error, Result};
+use super::remote::{Remote, each_value};
+use crate::error::Result;
 
 /// Keys of LDK are `primary/secondary/key`; the manager has neither namespace.
 const MANAGER: &[u8] = b"//manager";
@@ -63,13 +63,11 @@ fn channel_of(key: &[u8], prefix: &[u8]) -> String {
 /// The numbers of the writes that the server has of keys.
 fn seq_of(remote: &dyn Remote, keys: &ReplicaKeys, names: &[Vec<u8>]) -> Result<Vec<Option<u64>>> {
     let names: Vec<String> = names.iter().map(|key| keys.name_of(key)).collect();
-    let found = remote.get_all(&names)?;
-    if found.len() != names.len() {
-        return Err(Error::corrupt("the server gives another number of values than was asked for"));
-    }
-    let seq = |(name, found): (&String, Option<super::remote::Versioned>)| match found {
-        Some((_, sealed)) => keys.open(name, &sealed).map(|opened| Some(opened.seq)),
-        None => Ok(None),
-    };
-    names.iter().zip(found).map(seq).collect()
+    let mut numbers = Vec::with_capacity(names.len());
+    each_value(remote, &names, |name, found| {
+        let opened = found.map(|(_, sealed)| keys.open(name, &sealed)).transpose()?;
+        numbers.push(opened.map(|opened| opened.seq));
+        Ok(())
+    })?;
+    Ok(numbers)
 }

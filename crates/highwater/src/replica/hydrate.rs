@@ -4,12 +4,14 @@ use super::book::Book;
 use super::digest::Sum;
 use super::head::{HEADS, HeadState, Placed};
 use super::keys::{ReplicaKeys, VALUES};
-use super::remote::{Remote, list_all};
+use super::remote::{Remote, each_value, list_all};
 use crate::error::{Error, Result};
 use crate::ids::Time;
 
-/// Values that are read at once.
+/// Values that are written at once,
 const AT_ONCE: usize = 256;
+/// unless they have so many bytes before that.
+const AT_ONCE_BYTES: usize = 64 << 20;
 
 /// What was hydrated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,26 +38,32 @@ pub(super) fn hydrate(
     book.begin_hydration()?;
     let names: Vec<String> = list_all(remote, VALUES)?.into_iter().map(|(name, _)| name).collect();
     let mut done = Hydrated::default();
-    for names in names.chunks(AT_ONCE) {
-        let mut values = Vec::with_capacity(names.len());
-        for (name, found) in names.iter().zip(remote.get_all(names)?) {
-            let Some((_, sealed)) = found else { continue };
-            let opened = match keys.open(name, &sealed) {
-                Ok(opened) if opened.seq <= held.head.seq => opened,
-                Ok(_) if accept_inconsistent => continue,
-                Ok(_) => {
-                    return Err(Error::corrupt("a value on the server is newer than its head")
-                        .entry(name)
-                        .hint("somebody writes who does not hold the head"));
-                }
-                Err(_) if accept_inconsistent => continue,
-                Err(error) => return Err(error),
-            };
-            done.sum.add(opened.tag);
-            done.values += 1;
-            done.bytes += opened.value.len() as u64;
-            values.push((name.clone(), opened.tag, opened.key, opened.value));
+    let (mut values, mut waiting) = (Vec::new(), 0);
+    each_value(remote, &names, |name, found| {
+        let Some((_, sealed)) = found else { return Ok(()) };
+        let opened = match keys.open(name, &sealed) {
+            Ok(opened) if opened.seq <= held.head.seq => opened,
+            Ok(_) if accept_inconsistent => return Ok(()),
+            Ok(_) => {
+                return Err(Error::corrupt("a value on the server is newer than its head")
+                    .entry(name)
+                    .hint("somebody writes who does not hold the head"));
+            }
+            Err(_) if accept_inconsistent => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        done.sum.add(opened.tag);
+        done.values += 1;
+        done.bytes += opened.value.len() as u64;
+        waiting += opened.value.len();
+        values.push((name.to_owned(), opened.tag, opened.key, opened.value));
+        if values.len() >= AT_ONCE || waiting >= AT_ONCE_BYTES {
+            waiting = 0;
+            book.hydrate(std::mem::take(&mut values))?;
         }
+        Ok(())
+    })?;
+    if !values.is_empty() {
         book.hydrate(values)?;
     }
     if done.sum != held.head.sum && !accept_inconsistent {
@@ -91,13 +99,14 @@ pub(super) fn learn(
     let mut sum = Sum::default();
     for names in names.chunks(AT_ONCE) {
         let mut values = Vec::with_capacity(names.len());
-        for (name, found) in names.iter().zip(remote.get_all(names)?) {
+        each_value(remote, names, |name, found| {
             if let Some((_, sealed)) = found {
                 let opened = keys.open(name, &sealed)?;
                 sum.add(opened.tag);
-                values.push((name.clone(), opened.tag, opened.key));
+                values.push((name.to_owned(), opened.tag, opened.key));
             }
-        }
+            Ok(())
+        })?;
         book.learn(values, now)?;
     }
     book.end_learning()?;

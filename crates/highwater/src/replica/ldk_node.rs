@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::local::{LocalStore, Op, Space};
-use super::remote::{Remote, list_all};
+use super::remote::{Remote, each_value, list_all};
 use crate::error::{Error, Result};
 
 mod keys;
@@ -206,10 +206,12 @@ impl LdkNodeStore {
     ) -> Result<()> {
         for some in self.names.chunks(AT_ONCE) {
             let names: Vec<String> = some.iter().map(|(name, _)| name.clone()).collect();
-            for ((name, key), found) in some.iter().zip(self.remote.get_all(&names)?) {
+            let mut keys = some.iter().map(|(_, key)| key);
+            each_value(&*self.remote, &names, |name, found| {
+                let key = keys.next().ok_or_else(|| Error::bug("a value more than names"))?;
                 let (_, sealed) = found.ok_or_else(|| changes(key))?;
-                each(name, key, &sealed)?;
-            }
+                each(name, key, &sealed)
+            })?;
         }
         Ok(())
     }

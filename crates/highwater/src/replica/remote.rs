@@ -1,6 +1,6 @@
 //! The server of a replica: a store of versioned values, in the terms of the Versioned Storage Service.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 mod memory;
 mod vss;
@@ -59,12 +59,23 @@ pub trait Remote: Send + Sync {
     /// Unavailable where the server can't be asked, denied where it does not know us.
     fn get(&self, key: &str) -> Result<Option<Versioned>>;
 
-    /// Several values, as many at once as is good for the server; in the order of `keys`.
+    /// Values in the order of `keys`, as many at once as is good for the server: those of the first
+    /// keys, at least one where a key was given. The others are asked for again: together they may be
+    /// more than memory holds.
     ///
     /// # Errors
     /// As [`Remote::get`].
     fn get_all(&self, keys: &[String]) -> Result<Vec<Option<Versioned>>> {
-        keys.iter().map(|key| self.get(key)).collect()
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        for key in keys {
+            if bytes >= VALUES_BYTES_MAX {
+                break;
+            }
+            let value = self.get(key)?;
+            bytes += value.as_ref().map_or(0, |(_, value)| value.len());
+            found.push(value);
+        }
+        Ok(found)
     }
 
     /// Puts all of it or nothing.
@@ -81,14 +92,33 @@ pub trait Remote: Send + Sync {
     fn list(&self, prefix: &str, page: Option<&str>) -> Result<Listed>;
 }
 
+/// So many values are asked for at once,
+const KEYS_AT_ONCE: usize = 256;
+/// and given at once as long as they have no more bytes together, but for the last of them.
+const VALUES_BYTES_MAX: usize = 64 << 20;
+/// A list is asked for so many pages: servers give up to a hundred names on each.
+const PAGES_MAX: u64 = 1 << 20;
+/// And its names take so much memory together.
+const LISTED_BYTES_MAX: usize = 512 << 20;
+
 /// All names that begin with `prefix`, each once: where keys change meanwhile, a list may repeat them.
 ///
 /// # Errors
-/// As [`Remote::list`].
+/// As [`Remote::list`]; unavailable where the list is longer than that of any store.
 pub(super) fn list_all(remote: &dyn Remote, prefix: &str) -> Result<Vec<(String, i64)>> {
+    list_at_most(remote, prefix, LISTED_BYTES_MAX)
+}
+
+fn list_at_most(remote: &dyn Remote, prefix: &str, bytes_max: usize) -> Result<Vec<(String, i64)>> {
     let (mut all, mut page) = (Vec::new(), None);
-    loop {
+    let mut bytes = 0;
+    for _ in 0..PAGES_MAX {
         let listed = remote.list(prefix, page.as_deref())?;
+        let kept = |(key, _): &(String, i64)| key.len() + size_of::<(String, i64)>();
+        bytes += listed.keys.iter().map(kept).sum::<usize>();
+        if bytes > bytes_max {
+            break;
+        }
         all.extend(listed.keys);
         page = listed.next;
         if page.is_none() {
@@ -97,4 +127,34 @@ pub(super) fn list_all(remote: &dyn Remote, prefix: &str) -> Result<Vec<(String,
             return Ok(all);
         }
     }
+    Err(Error::unavailable("the server's list has no end")
+        .entry(prefix)
+        .hint("look at the server: it tells of more keys than a store can have"))
 }
+
+/// Asks for all of `keys`, and hands on each with its value: never more of them are in memory than
+/// [`Remote::get_all`] gives at once.
+///
+/// # Errors
+/// As [`Remote::get`], and what `take` says.
+pub(super) fn each_value(
+    remote: &dyn Remote,
+    keys: &[String],
+    mut take: impl FnMut(&str, Option<Versioned>) -> Result<()>,
+) -> Result<()> {
+    let mut left = keys;
+    while !left.is_empty() {
+        let some = &left[..left.len().min(KEYS_AT_ONCE)];
+        let found = remote.get_all(some)?;
+        if found.is_empty() || found.len() > some.len() {
+            return Err(Error::bug("a server's client gives another number of values"));
+        }
+        let (now, later) = left.split_at(found.len());
+        now.iter().zip(found).try_for_each(|(key, found)| take(key, found))?;
+        left = later;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

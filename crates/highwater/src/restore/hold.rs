@@ -10,11 +10,14 @@ use crate::durable;
 use crate::env::{Env, FaultPoint};
 use crate::error::{Error, Kind, Result};
 use crate::guard::{Adapter, Cause, LATCH, Latch, Old, Recorded, Released, hold};
-use crate::ids::{GuardKind, NodeName, NodeUid, RelPath, RestoreId, SnapshotId, Time};
+use crate::ids::{GuardKind, NodeName, NodeUid, RelPath, RestoreId, Seq, SnapshotId, Time};
 use crate::node::NodeFile;
 use crate::rooted::RootedPath;
 use crate::vault::{Manifest, NodeRecord, Vault};
 
+/// Why a node whose backups have marks is held back after a restore from archives.
+const ARCHIVE_IS_PAST: &str = "an archive does not tell what the node has done since: its marks may be below \
+                               the highest; the vault that it comes from knows";
 /// So many marks are named one by one.
 const MARKS_NAMED_MAX: usize = 8;
 
@@ -68,11 +71,7 @@ pub(super) fn weigh(
                 reasons.push("later backups of the node ask for quarantine".to_owned());
             }
             let newer = record.newest.filter(|_| !newest).map(|(newer, _)| newer);
-            if newer.is_some() || !below.is_empty() {
-                let newer_time = newer.and_then(|newer| time_of(vault, manifest, newer));
-                let (time, marks_below) = (Some(manifest.time), below.clone());
-                old = Some(Old { newer, newer_time, time, marks_below });
-            }
+            old = old_by(vault, manifest, newer, &below);
             if !below.is_empty() {
                 forced = true;
                 reasons.extend(below.iter().cloned());
@@ -83,7 +82,14 @@ pub(super) fn weigh(
                 *highest = value.max(*highest);
             }
         }
-        Ok(None) => {}
+        Ok(None) => {
+            // An archive is the past, and knows of no later one. A node that counts anything must not
+            // go on from it unseen, as it would not from a vault that has seen a higher mark.
+            if !marks.is_empty() {
+                forced = true;
+                reasons.push(ARCHIVE_IS_PAST.to_owned());
+            }
+        }
         Err(error) if error.kind() == Kind::Corrupt => {
             forced = true;
             reasons.push(format!("what the vault has seen of the node can't be read: {error}"));
@@ -100,6 +106,20 @@ pub(super) fn weigh(
     Ok(Weighed { guard, kind, reasons, marks_below, old, marks })
 }
 
+/// That a snapshot is old, where there is a newer one, or some of its marks are below the highest.
+fn old_by(
+    vault: &Vault,
+    manifest: &Manifest,
+    newer: Option<SnapshotId>,
+    below: &[String],
+) -> Option<Old> {
+    if newer.is_none() && below.is_empty() {
+        return None;
+    }
+    let newer_time = newer.and_then(|newer| time_of(vault, manifest, newer));
+    Some(Old { newer, newer_time, time: Some(manifest.time), marks_below: below.to_vec() })
+}
+
 /// When the barrier of a newer snapshot was, where it is still there.
 fn time_of(vault: &Vault, manifest: &Manifest, newer: SnapshotId) -> Option<Time> {
     let names = vault.standing_names(Some(&manifest.node)).ok()?;
@@ -107,14 +127,13 @@ fn time_of(vault: &Vault, manifest: &Manifest, newer: SnapshotId) -> Option<Time
     vault.manifest(name).ok().map(|newer| newer.time)
 }
 
-/// What the vault has seen of a node: its record, and its newest snapshot where a crash kept that from
-/// being recorded.
+/// What the vault has seen of a node: its record, and the snapshots that a crash kept from being
+/// recorded.
 fn seen(vault: &Vault, manifest: &Manifest) -> Result<Option<NodeRecord>> {
-    let Some(mut record) = vault.node_record(&manifest.node)? else { return Ok(None) };
+    let Some(mut record) = vault.sound_record(&manifest.node)? else { return Ok(None) };
     let names = vault.standing_names(Some(&manifest.node))?;
-    let unrecorded =
-        names.last().filter(|name| record.newest.is_none_or(|(_, seq)| name.seq > seq));
-    if let Some(name) = unrecorded {
+    let recorded = record.newest.map_or(Seq(0), |(_, seq)| seq);
+    for name in names.iter().filter(|name| name.seq > recorded) {
         let newest = vault.manifest(name)?;
         record.newest = Some((newest.snapshot, newest.seq));
         record.guard = newest.guard_kind().or(record.guard);

@@ -343,7 +343,7 @@ fn alone(
 fn refuse_guarded(vault: &Vault, options: &ReuniteOptions) -> Result<()> {
     // Also what was forgotten says so.
     for name in vault.standing_names(options.node.as_ref())? {
-        if vault.node_record(&name.node)?.is_some_and(|record| record.guard.is_some()) {
+        if vault.sound_record(&name.node)?.is_some_and(|record| record.guard.is_some()) {
             return Err(Error::new(
                 Kind::Quarantined,
                 format!("{} is guarded, and keys alone can't be held back", name.node),

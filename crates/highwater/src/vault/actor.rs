@@ -14,6 +14,18 @@ use crate::ids::{NodeName, SnapshotId, VaultId, WriterId};
 
 use super::Actor;
 
+/// How far the snapshots got that an installation remembers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// The last of them is about to be committed: it may never be.
+    Tried,
+    /// It is in the vault, and recorded.
+    Committed,
+}
+
+/// Stands behind the ids where the last of them was committed.
+const COMMITTED: &str = "committed";
+
 /// Held for as long as a backup of a node, or a prune of a vault, runs on this machine.
 pub(crate) struct Lock(#[expect(dead_code, reason = "closing it gives the lock up")] File);
 
@@ -48,18 +60,23 @@ impl Actor {
     }
 
     /// Remembers which snapshots of a node this installation knows to be its newest: the one that
-    /// stands, the one that the node's record tells of, and the one that it is about to commit. What is in the vault beyond them was put by a
-    /// copy of this installation.
+    /// stands, the one that the node's record tells of, and the one that it is about to commit; once that
+    /// is committed, it alone. What is in the vault beyond them was put by a copy of this installation;
+    /// where an older one is the newest, the vault was set back.
     pub(crate) fn remember(
         &self,
         vault: VaultId,
         node: &NodeName,
         known: &[SnapshotId],
+        state: Known,
     ) -> Result<()> {
         let dir = self.state_dir.join("known");
         make_private_dir(&dir)?;
         let path = dir.join(format!("{vault}-{node}"));
-        let text: String = known.iter().map(|snapshot| format!("{snapshot}\n")).collect();
+        let mut text: String = known.iter().map(|snapshot| format!("{snapshot}\n")).collect();
+        if state == Known::Committed {
+            text.push_str(&format!("{COMMITTED}\n"));
+        }
         replace_private(&path, "remembering a snapshot", text.as_bytes())
     }
 
@@ -74,6 +91,16 @@ impl Actor {
         match std::fs::read_to_string(&path) {
             Ok(text) => Ok(text.lines().any(|line| line == snapshot.to_string())),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+            Err(error) => Err(Error::io("reading what is known", error).entry(name(&path))),
+        }
+    }
+
+    /// Whether this installation knows that a snapshot of the node was committed.
+    pub(crate) fn has_committed(&self, vault: VaultId, node: &NodeName) -> Result<bool> {
+        let path = self.state_dir.join("known").join(format!("{vault}-{node}"));
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(text.lines().any(|line| line == COMMITTED)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(Error::io("reading what is known", error).entry(name(&path))),
         }
     }

@@ -131,6 +131,7 @@ fn of_node(vault: &Vault, node: &NodeName, report: &mut CheckReport) -> Result<V
     if names.is_empty() {
         return Err(Error::not_found(format!("the vault holds no snapshot of node `{node}`")));
     }
+    report.judge(vault.sound_record(node))?;
     let mut manifests = Vec::new();
     for name in &names {
         manifests.extend(report.judge(vault.manifest(name))?);
@@ -200,6 +201,11 @@ fn check_documents(
     }
     if !objects.iter().any(|listed| listed.name == header::NAME) {
         report.fault(&Error::corrupt("it is missing").entry(header::NAME));
+    }
+    let names = objects.iter().filter_map(|listed| SnapshotName::parse(&listed.name));
+    let nodes: BTreeSet<NodeName> = names.map(|name| name.node).collect();
+    for node in &nodes {
+        report.judge(vault.sound_record(node))?;
     }
     Ok(manifests)
 }

@@ -228,7 +228,7 @@ fn by_policy(vault: &Vault, options: &ForgetOptions, names: &[SnapshotName]) -> 
     let mut planned = Vec::new();
     for (node, infos) in nodes {
         // A level that is not known might make a failed snapshot pass for a good one.
-        if let Err(error) = vault.node_record(&node) {
+        if let Err(error) = vault.sound_record(&node) {
             match error.kind() {
                 Kind::Corrupt => warnings.push(format!(
                     "the record of {node} is damaged: nothing of it is forgotten by a policy"

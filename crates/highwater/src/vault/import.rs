@@ -156,18 +156,47 @@ impl Vault {
         Ok(())
     }
 
-    /// Records an imported snapshot, where the record doesn't tell of it: newest and marks rise, the
-    /// owner stays. A node without a record gets one without an owner.
-    pub(crate) fn record_import(&self, manifest: &Manifest, by: &str) -> Result<()> {
-        if self.node_record(&manifest.node)?.is_some_and(|record| tells_of(&record, manifest)) {
+    /// Makes sure that the node has a record before its manifest is there: a manifest without one is
+    /// that of a vault from which somebody has deleted it. `ours` are the snapshots that are imported,
+    /// which an import that was killed may have put already.
+    ///
+    /// # Errors
+    /// Corrupt where the record of the node's other snapshots is gone, or was set back.
+    pub(crate) fn prepare_import(
+        &self,
+        manifest: &Manifest,
+        by: &str,
+        ours: &[SnapshotId],
+    ) -> Result<()> {
+        let node = &manifest.node;
+        let mut others = self.standing_names(Some(node))?;
+        others.retain(|name| !ours.contains(&name.snapshot));
+        let record = self.node_record(node)?;
+        self.refuse_set_back(node, &others, record.as_ref())?;
+        if record.is_some_and(|record| record.epoch >= manifest.epoch && record.uid.is_some()) {
             return Ok(());
         }
-        self.update_node(&manifest.node, |record| {
+        self.update_node(node, |record| {
             refuse_ahead(record, manifest.epoch)?;
             if record.number == 0 {
                 record.claimed_by = by.to_owned();
                 record.reason = Some("imported from an archive".to_owned());
             }
+            record.epoch = record.epoch.max(manifest.epoch);
+            record.uid = record.uid.or(Some(manifest.uid));
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// Records an imported snapshot, where the record doesn't tell of it: newest and marks rise, the
+    /// owner stays.
+    pub(crate) fn record_import(&self, manifest: &Manifest) -> Result<()> {
+        if self.node_record(&manifest.node)?.is_some_and(|record| tells_of(&record, manifest)) {
+            return Ok(());
+        }
+        self.update_node(&manifest.node, |record| {
+            refuse_ahead(record, manifest.epoch)?;
             record.epoch = record.epoch.max(manifest.epoch);
             record.uid = record.uid.or(Some(manifest.uid));
             if record.newest.is_none_or(|(_, seq)| seq < manifest.seq) {

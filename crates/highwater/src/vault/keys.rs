@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::document::{self, damaged};
+use super::store::Store;
 use super::{Secret, SlotInfo, SlotKind};
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -27,6 +28,12 @@ const PASSPHRASE_LEN_MIN: usize = 8;
 const ARGON2_MEMORY_KIB_MAX: u32 = 1 << 20;
 const ARGON2_PASSES_MAX: u32 = 16;
 const ARGON2_LANES_MAX: u32 = 16;
+
+/// No vault has more slots; neither has an archive or a kit of it.
+pub(crate) const SLOTS_MAX: usize = 1024;
+/// Nothing in a slot can be believed before a secret has opened it, and each slot for a passphrase
+/// costs an Argon2id. So all of them together may cost what so many ordinary ones do.
+const PASSPHRASE_TRIES_MAX: u64 = 32;
 
 /// The key that everything in a vault is sealed under.
 pub(crate) struct MasterKey(Zeroizing<[u8; 32]>);
@@ -182,6 +189,31 @@ impl SlotDoc {
         SlotInfo { slot: *slot, kind: *kind, label: label.clone(), created: *created }
     }
 
+    /// The vault's key, where `secret` opens one of the slots; `None` where it opens none. The cheap
+    /// ones are tried first, so that one that was forged to be expensive keeps nobody out.
+    ///
+    /// # Errors
+    /// Corrupt where trying all of them would cost more than those of a vault do: somebody has put
+    /// slots there. Those of the other errors of a slot that the secret opens.
+    pub(crate) fn unlock(slots: &[SlotDoc], secret: &Secret) -> Result<Option<MasterKey>> {
+        let mut slots: Vec<&SlotDoc> =
+            slots.iter().filter(|slot| slot.terms.kind == secret.kind()).collect();
+        slots.sort_by_key(|slot| slot.terms.kdf.cost());
+        let cost_max = PASSPHRASE_TRIES_MAX * Kdf::default_of(SlotKind::Passphrase).cost();
+        let mut spent: u64 = 0;
+        for (tried, slot) in slots.iter().enumerate() {
+            spent = spent.saturating_add(slot.terms.kdf.cost());
+            // One alone may cost what a slot may.
+            if tried > 0 && spent > cost_max {
+                return Err(too_many(slot, tried));
+            }
+            if let Some(master) = slot.unwrap(secret)? {
+                return Ok(Some(master));
+            }
+        }
+        Ok(None)
+    }
+
     /// The vault's key, where `secret` opens this slot; `None` where it is not for this secret.
     pub(crate) fn unwrap(&self, secret: &Secret) -> Result<Option<MasterKey>> {
         if secret.kind() != self.terms.kind {
@@ -312,6 +344,14 @@ impl Terms {
 }
 
 impl Kdf {
+    /// The work of one derivation, in KiB times passes; what HKDF costs is nothing beside it.
+    fn cost(self) -> u64 {
+        match self {
+            Kdf::HkdfSha256 | Kdf::Bip39HkdfSha256 => 0,
+            Kdf::Argon2id { m_kib, t, .. } => u64::from(m_kib) * u64::from(t),
+        }
+    }
+
     fn default_of(kind: SlotKind) -> Kdf {
         match kind {
             SlotKind::Key => Kdf::HkdfSha256,
@@ -319,6 +359,18 @@ impl Kdf {
             SlotKind::Mnemonic => Kdf::Bip39HkdfSha256,
         }
     }
+}
+
+fn too_many(slot: &SlotDoc, tried: usize) -> Error {
+    Error::corrupt(format!(
+        "there are more key slots for passphrases than can be tried: {tried} did not open, and \
+         trying the others would take too long"
+    ))
+    .entry(slot.object_name())
+    .hint(
+        "slots may have been forged: open the vault with its key file or the recovery words, and \
+         remove with the store's own tool the slot that `highwater key list` names",
+    )
 }
 
 /// The keys that a secret gives for one slot.
@@ -339,6 +391,12 @@ impl SlotKeys {
             commitment: derive(&*kek, &terms.salt, &[b"hw1 slot commitment"]),
         })
     }
+}
+
+/// The names of the slots of a vault. Corrupt where there are more than any vault has.
+pub(super) fn slot_names(store: &Store) -> Result<Vec<String>> {
+    let listed = store.list_at_most(Some("keys"), SLOTS_MAX)?;
+    Ok(listed.into_iter().map(|listed| listed.name).collect())
 }
 
 fn input_key(secret: &Secret, terms: &Terms) -> Result<Zeroizing<Vec<u8>>> {

@@ -19,6 +19,8 @@ pub(crate) mod codec;
 pub(crate) mod document;
 pub mod forget;
 mod header;
+#[cfg(test)]
+mod hostile;
 mod import;
 mod intent;
 mod keys;
@@ -47,15 +49,15 @@ mod trash;
 pub(crate) mod upload;
 pub(crate) mod witness;
 
-pub(crate) use actor::{Lock, boot};
+pub(crate) use actor::{Known, Lock, boot};
 pub use check::{CheckOptions, CheckReport, Fault, check};
 pub use checked::{Coverage, Share};
 pub(crate) use header::{Header, NAME as HEADER_NAME};
 pub(crate) use intent::{BACKUP_TIME_MAX, Intent};
-pub(crate) use keys::{MasterKey, SlotDoc};
+pub(crate) use keys::{MasterKey, SLOTS_MAX, SlotDoc};
 pub use location::{Location, RemoteLocation};
 pub use manifest::Manifest;
-pub(crate) use nodes::{NodeRecord, copied};
+pub(crate) use nodes::{NodeRecord, copied, unrecorded};
 pub(crate) use snapshots::{ContentId, MANIFEST_VERSION, SnapshotName};
 pub use trash::GRACE;
 
@@ -311,18 +313,16 @@ impl Vault {
             _ => error,
         })?;
         let header = Header::parse(&bytes)?;
-        let mut damage = None;
-        for listed in store.list(Some("keys"))? {
-            let slot = match SlotDoc::parse(&listed.name, &store.get(&listed.name)?) {
-                Ok(slot) => slot,
-                Err(error) if error.kind() == crate::Kind::Corrupt => {
-                    damage = Some(error);
-                    continue;
-                }
+        let (mut slots, mut damage) = (Vec::new(), None);
+        for listed in keys::slot_names(&store)? {
+            let read = store.get(&listed).and_then(|bytes| SlotDoc::parse(&listed, &bytes));
+            match read {
+                Ok(slot) => slots.push(slot),
+                Err(error) if error.kind() == crate::Kind::Corrupt => damage = Some(error),
                 Err(error) => return Err(error),
-            };
-            let Some(master) = slot.unwrap(secret)? else { continue };
-            slot.verify(&master)?;
+            }
+        }
+        if let Some(master) = SlotDoc::unlock(&slots, secret)? {
             header.verify(&master)?;
             return Ok(Vault::assemble(store, location.clone(), header, master, env.clone()));
         }
@@ -404,6 +404,10 @@ impl Vault {
 
     /// Adds a slot; nothing is sealed again.
     pub fn add_slot(&self, secret: &Secret, label: &str) -> Result<SlotInfo> {
+        if keys::slot_names(&self.store)?.len() >= SLOTS_MAX {
+            return Err(Error::conflict(format!("the vault has {SLOTS_MAX} key slots already"))
+                .hint("remove one that nobody needs with `highwater key remove`"));
+        }
         let slot = SlotDoc::wrap(secret, label, self.id(), &self.master, &self.env)?;
         if !self.store.put_new(&slot.object_name(), slot.to_bytes()?)? {
             return Err(Error::bug("two key slots with one random id"));
@@ -433,8 +437,8 @@ impl Vault {
     /// The key slots as stored, each made under this vault's key.
     pub(crate) fn slot_documents(&self) -> Result<Vec<SlotDoc>> {
         let mut slots = Vec::new();
-        for listed in self.store.list(Some("keys"))? {
-            let slot = SlotDoc::parse(&listed.name, &self.store.get(&listed.name)?)?;
+        for name in keys::slot_names(&self.store)? {
+            let slot = SlotDoc::parse(&name, &self.store.get(&name)?)?;
             slot.verify(&self.master)?;
             slots.push(slot);
         }

@@ -20,6 +20,10 @@ use super::shrink::Acknowledged;
 use super::snapshots::foreign;
 use super::{Actor, Ownership, Vault};
 
+mod set_back;
+
+pub(crate) use set_back::unrecorded;
+
 /// Records are deleted behind the newest so many.
 const RECORDS_KEPT: u64 = 8;
 /// Another writer can win a number so often before the operation gives up.
@@ -334,16 +338,20 @@ impl Vault {
 
     /// Who owns a node.
     pub fn owner(&self, node: &NodeName, actor: &Actor) -> Result<Ownership> {
-        let record = self.node_record(node)?.ok_or_else(|| no_such_node(node))?;
+        let record = self.sound_record(node)?.ok_or_else(|| no_such_node(node))?;
         Ok(ownership(&record, actor.writer(self.env())?))
     }
 
     /// Makes `actor` the owner, under a new epoch. What the old owner commits from now on is
-    /// visible to nobody.
+    /// visible to nobody. A record that is gone, or was set back, is begun anew.
     ///
     /// # Errors
     /// Input where the store does not keep two writers apart: the old owner would not notice.
     pub fn take_over(&self, node: &NodeName, actor: &Actor, reason: &str) -> Result<Ownership> {
+        let names = self.standing_names(Some(node))?;
+        if self.refuse_set_back(node, &names, self.node_record(node)?.as_ref()).is_err() {
+            return self.begin_record_anew(node, actor, reason);
+        }
         self.refuse_unfenced("a takeover would stop nobody")?;
         self.change_owner(node, actor, reason, true)
     }
@@ -405,14 +413,18 @@ fn fenced(record: &NodeRecord) -> Error {
     )
 }
 
-/// Another copy of this installation writes under the same writer id.
+/// Another copy of this installation writes under the same writer id; or what this one wrote last is
+/// not the newest any more.
 pub(crate) fn copied(node: &NodeName) -> Error {
-    Error::fenced("a copy of this installation has backed the node up: the machine was cloned")
-        .entry(node.to_string())
-        .hint(
-            "stop the copy; on the machine that goes on, `highwater owner take-over --reason …` \
-             makes it the owner",
-        )
+    Error::fenced(
+        "a copy of this installation has backed the node up: the machine was cloned; or the vault was \
+         set back to what it was before the last backup",
+    )
+    .entry(node.to_string())
+    .hint(
+        "stop the copy, or look for the newer snapshots; on the machine that goes on, `highwater owner \
+         take-over --reason …` makes it the owner",
+    )
 }
 
 fn no_such_node(node: &NodeName) -> Error {

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use super::Vault;
 use super::codec::{Codec, Effort};
 use super::seal::{HEADER_BYTES, ObjectKey, ObjectKind, Purpose};
+use super::store::object_bytes_max;
 
 /// The version of every document that this program writes, and the newest that it reads.
 pub(crate) const DOCUMENT_VERSION: u32 = 1;
@@ -47,6 +48,13 @@ pub(super) fn seal_text(
     let mut object = Vec::with_capacity(HEADER_BYTES + frame.len());
     object.extend_from_slice(key.header());
     object.extend_from_slice(&frame);
+    // What is put must be taken again.
+    let most = object_bytes_max(name);
+    if plain.len() as u64 > DOCUMENT_BYTES_MAX || object.len() as u64 > most {
+        return Err(Error::input(format!("the document is too long: a vault takes {most} bytes"))
+            .entry(name)
+            .hint("exclude files that need no backup, or split the node directory"));
+    }
     if open_text(vault, kind, name, &object)? != plain {
         return Err(Error::bug("a sealed document opens to something else").entry(name));
     }

@@ -240,19 +240,29 @@ impl Vault {
         Ok(if there { None } else { Some(newest) })
     }
 
-    /// What the operator should know of a node in this vault: a newest snapshot that is gone.
+    /// What the operator should know of a node in this vault: a record, or a newest snapshot, that is
+    /// gone.
     pub fn node_warnings(&self, node: &NodeName) -> Result<Vec<String>> {
+        let names = self.standing_names(Some(node))?;
+        let set_back = self.refuse_set_back(node, &names, self.node_record(node)?.as_ref());
+        if let Err(error) = set_back {
+            return Ok(vec![error.message().to_owned()]);
+        }
         let lost = self.lost_newest(node)?;
         Ok(lost.map(|lost| lost_warning(node, lost)).into_iter().collect())
     }
 
-    /// `latest` must be the latest: where the record of the node is damaged, or knows a newer
-    /// snapshot than there is, older state would be restored without a word.
+    /// `latest` must be the latest: where the record of the node is damaged, gone or set back, or knows
+    /// a newer snapshot than there is, older state would be restored without a word.
     fn refuse_lost(&self, newest: &SnapshotName, names: &[SnapshotName]) -> Result<()> {
-        let lost = self.lost_newest(&newest.node).map_err(|error| {
+        let by_id = |error: Error| {
             let ids: Vec<String> = named(names.iter().rev());
-            error.hint(format!("restore a snapshot by its id: {}", ids.join(", ")))
-        })?;
+            let first = error.hint_text().map_or_else(String::new, |hint| format!("{hint}; "));
+            let hint = format!("{first}restore a snapshot by its id: {}", ids.join(", "));
+            error.hint(hint)
+        };
+        self.sound_record(&newest.node).map_err(by_id)?;
+        let lost = self.lost_newest(&newest.node).map_err(by_id)?;
         let Some(lost) = lost else { return Ok(()) };
         let ids: Vec<String> = named(names.iter().rev());
         Err(Error::corrupt(lost_warning(&newest.node, lost)).entry(lost.to_string()).hint(format!(

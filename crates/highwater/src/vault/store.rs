@@ -6,17 +6,20 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path as Name;
-use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 use tokio::sync::Semaphore;
 
 use crate::direct::AlignedBuffer;
 use crate::error::{Error, Kind, Result};
 use crate::ids::Time;
 
+use super::header;
 use super::local::LocalStore;
 use super::location::RemoteLocation;
 use super::pack::PACK_PLAIN_BYTES_MAX;
@@ -36,6 +39,25 @@ pub(super) const REMOTE_PACK_BYTES: u64 = 8 << 20;
 const REMOTE_READS_MAX: usize = 8;
 /// A create-only put of whose fate nothing is known is tried so often.
 const PUT_TRIES_MAX: usize = 3;
+/// No vault has more objects, and no part of a vault: a list that is longer is not read to its end.
+const LISTED_MAX: usize = 8 << 20;
+/// A list that tells of nothing new for so long does not go on.
+const LIST_SILENCE_MAX: Duration = Duration::from_secs(600);
+/// No plain document (`vault.json`, a key slot) is longer.
+pub(crate) const PLAIN_BYTES_MAX: u64 = 64 << 10;
+/// No manifest is longer as stored: it is bounded before compression, and compression may add a little.
+pub(crate) const MANIFEST_BYTES_MAX: u64 = (1 << 30) + (1 << 24);
+/// Nor is any other sealed document.
+const DOCUMENT_BYTES_MAX: u64 = 256 << 20;
+
+/// So many bytes of the object `name` are taken as a whole: nothing that is longer was put by us.
+pub(super) fn object_bytes_max(name: &str) -> u64 {
+    match name.split_once('/').map_or(name, |(folder, _)| folder) {
+        header::NAME | "keys" => PLAIN_BYTES_MAX,
+        "snapshots" => MANIFEST_BYTES_MAX,
+        _ => DOCUMENT_BYTES_MAX,
+    }
+}
 
 /// An object, as listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,11 +200,17 @@ impl Store {
         }
     }
 
-    /// The whole of an object.
+    /// The whole of an object. Corrupt where it has more bytes than any object of its kind: who can
+    /// write to the store must not fill our memory.
     pub(crate) fn get(&self, name: &str) -> Result<Bytes> {
-        let name_path = Name::from(name);
-        let get = async { self.objects.get(&name_path).await?.bytes().await };
-        self.runtime.block_on(get).map_err(|error| self.error(name, error))
+        let most = object_bytes_max(name);
+        let get = get_at_most(self.objects.as_ref(), name, most);
+        let found = self.runtime.block_on(get).map_err(|error| self.error(name, error))?;
+        found.ok_or_else(|| {
+            Error::corrupt(format!("{name} has more than {most} bytes: no highwater wrote it"))
+                .entry(name)
+                .hint("put back a good copy of this object, if there is one")
+        })
     }
 
     /// Bytes of an object; fewer where the object ends before, corrupt where it has none of them:
@@ -253,22 +281,53 @@ impl Store {
 
     /// All objects below a prefix (`None`: all of them), by name.
     pub(crate) fn list(&self, prefix: Option<&str>) -> Result<Vec<Listed>> {
+        self.list_at_most(prefix, LISTED_MAX)
+    }
+
+    /// The same; corrupt where there are more than `most`.
+    pub(super) fn list_at_most(&self, prefix: Option<&str>, most: usize) -> Result<Vec<Listed>> {
+        let place = prefix.unwrap_or("the vault");
         let prefix_path = prefix.map(Name::from);
-        let list = self
-            .objects
-            .list(prefix_path.as_ref())
-            .map_ok(|meta| Listed {
+        let mut stream = self.objects.list(prefix_path.as_ref());
+        let mut listed = Vec::new();
+        while let Some(meta) = self.runtime.block_on(self.next_listed(place, &mut stream))? {
+            if listed.len() == most {
+                return Err(Error::corrupt(format!(
+                    "more than {most} objects are listed in {place}: no vault has so many"
+                ))
+                .entry(place)
+                .hint(
+                    "remove with the store's own tool what somebody else has put there, or use \
+                     another copy of the vault",
+                ));
+            }
+            listed.push(Listed {
                 name: meta.location.to_string(),
                 size: meta.size,
                 modified: Time::from_nanos(meta.last_modified.timestamp_nanos_opt().unwrap_or(0)),
-            })
-            .try_collect::<Vec<_>>();
-        let mut listed = self
-            .runtime
-            .block_on(list)
-            .map_err(|error| self.error(prefix.unwrap_or("the vault"), error))?;
+            });
+        }
         listed.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(listed)
+    }
+
+    /// What a list goes on with; pages without an object are waited through for a time.
+    async fn next_listed(
+        &self,
+        place: &str,
+        stream: &mut BoxStream<'_, object_store::Result<ObjectMeta>>,
+    ) -> Result<Option<ObjectMeta>> {
+        let next = stream.try_next();
+        let next = match &self.medium {
+            Medium::Remote { .. } => tokio::time::timeout(LIST_SILENCE_MAX, next).await,
+            Medium::Local(_) | Medium::Archive => Ok(next.await),
+        };
+        let next = next.map_err(|_| {
+            Error::unavailable("the store's list does not go on")
+                .entry(place)
+                .hint("look at the store: it answers, and tells of no object")
+        })?;
+        next.map_err(|error| self.error(place, error))
     }
 
     /// Deletes an object; one that is gone already is no error.
@@ -312,14 +371,39 @@ pub(super) async fn put_remote(
         if !exists && error.kind() != Kind::Unavailable {
             return Err(error);
         }
-        let get = async { objects.get(&Name::from(name.as_str())).await?.bytes().await };
-        match get.await {
-            Ok(found) => return Ok(found == bytes),
+        match get_at_most(objects.as_ref(), &name, bytes.len() as u64).await {
+            Ok(found) => return Ok(found.is_some_and(|found| found == bytes)),
             // A store may refuse a put because of another one that then failed.
             Err(object_store::Error::NotFound { .. }) if tries < PUT_TRIES_MAX => tries += 1,
             Err(_) => return Err(error),
         }
     }
+}
+
+/// The whole of an object; `None` where it has more than `most` bytes, whatever its size is said to be.
+async fn get_at_most(
+    objects: &dyn ObjectStore,
+    name: &str,
+    most: u64,
+) -> object_store::Result<Option<Bytes>> {
+    let found = objects.get(&Name::from(name)).await?;
+    if found.meta.size > most {
+        return Ok(None);
+    }
+    let mut stream = found.into_stream();
+    let mut pieces: Vec<Bytes> = Vec::new();
+    let mut length = 0;
+    while let Some(piece) = stream.try_next().await? {
+        length += piece.len() as u64;
+        if length > most {
+            return Ok(None);
+        }
+        pieces.push(piece);
+    }
+    Ok(Some(match <[Bytes; 1]>::try_from(pieces) {
+        Ok([whole]) => whole,
+        Err(pieces) => pieces.concat().into(),
+    }))
 }
 
 async fn put_once(

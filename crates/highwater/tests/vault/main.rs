@@ -16,6 +16,7 @@ mod sequences;
 mod slots;
 mod subset;
 mod tables;
+mod walk;
 mod witness;
 
 use std::collections::BTreeMap;

@@ -18,7 +18,7 @@ use vss_api::types::{
 };
 use vss_prost::Message;
 
-use super::{Listed, Put, Remote, RemotePut, Versioned};
+use super::{Listed, Put, Remote, RemotePut, VALUES_BYTES_MAX, Versioned};
 use crate::env::Env;
 use crate::error::{Error, Result};
 
@@ -39,9 +39,11 @@ const REQUEST_TIME_MAX: Duration = Duration::from_secs(60);
 const GETS_IN_FLIGHT_MAX: usize = 64;
 /// Names of one page: servers give no more.
 const PAGE: i32 = 100;
-/// Bytes of an answer that has a value in it,
+/// Bytes of an answer that has a value in it, where it is the only one that is asked for;
 const VALUE_BYTES_MAX: usize = 1 << 30;
-/// and of any other one.
+/// of one that is on its way beside others: a larger value is asked for again, alone;
+const SHARED_BYTES_MAX: usize = 2 << 20;
+/// and of any other answer.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 /// Threads that drive the connections,
 const DRIVERS: usize = 2;
@@ -199,14 +201,30 @@ impl VssRemote {
 impl Remote for VssRemote {
     fn get(&self, key: &str) -> Result<Option<Versioned>> {
         let (line, key) = (Arc::clone(&self.line), key.to_owned());
-        self.run(async move { line.get(key).await })
+        self.run(async move { line.get(&key).await })
     }
 
     fn get_all(&self, keys: &[String]) -> Result<Vec<Option<Versioned>>> {
         let (line, keys) = (Arc::clone(&self.line), keys.to_vec());
         self.run(async move {
-            let gets = keys.into_iter().map(|key| line.get(key));
-            futures::stream::iter(gets).buffered(GETS_IN_FLIGHT_MAX).try_collect().await
+            let gets = keys.clone().into_iter().map(|key| {
+                let line = Arc::clone(&line);
+                async move { line.get_at_most(&key, SHARED_BYTES_MAX).await }
+            });
+            let mut gets = futures::stream::iter(gets).buffered(GETS_IN_FLIGHT_MAX);
+            let (mut found, mut bytes) = (Vec::new(), 0);
+            while bytes < VALUES_BYTES_MAX
+                && let Some(Got::Whole(value)) = gets.try_next().await?
+            {
+                bytes += value.as_ref().map_or(0, |(_, value)| value.len());
+                found.push(value);
+            }
+            // What else is on its way is given up.
+            drop(gets);
+            if let (true, Some(key)) = (found.is_empty(), keys.first()) {
+                found.push(line.get(key).await?);
+            }
+            Ok(found)
         })
     }
 
@@ -260,17 +278,31 @@ impl Remote for VssRemote {
     }
 }
 
+/// What was asked for, unless it is too large to be taken beside others.
+enum Got {
+    Whole(Option<Versioned>),
+    TooLarge,
+}
+
 impl Line {
-    async fn get(&self, key: String) -> Result<Option<Versioned>> {
-        let request = GetObjectRequest { store_id: self.store.clone(), key };
-        match self.call("getObject", &request, VALUE_BYTES_MAX).await? {
-            Answer::Missing => Ok(None),
-            Answer::Message(GetObjectResponse { value: Some(found) })
+    async fn get(&self, key: &str) -> Result<Option<Versioned>> {
+        match self.get_at_most(key, VALUE_BYTES_MAX).await? {
+            Got::Whole(found) => Ok(found),
+            Got::TooLarge => Err(self.too_large(VALUE_BYTES_MAX)),
+        }
+    }
+
+    async fn get_at_most(&self, key: &str, most: usize) -> Result<Got> {
+        let request = GetObjectRequest { store_id: self.store.clone(), key: key.to_owned() };
+        match self.call_at_most("getObject", &request, most).await? {
+            None => Ok(Got::TooLarge),
+            Some(Answer::Missing) => Ok(Got::Whole(None)),
+            Some(Answer::Message(GetObjectResponse { value: Some(found) }))
                 if found.key == request.key =>
             {
-                Ok(Some((found.version, found.value.into())))
+                Ok(Got::Whole(Some((found.version, found.value.into()))))
             }
-            Answer::Message(_) | Answer::Conflict => Err(self.no_answer()),
+            Some(Answer::Message(_) | Answer::Conflict) => Err(self.no_answer()),
         }
     }
 
@@ -281,6 +313,23 @@ impl Line {
         request: &impl Message,
         most: usize,
     ) -> Result<Answer<M>> {
+        let answer = self.call_at_most(method, request, most).await?;
+        answer.ok_or_else(|| self.too_large(most))
+    }
+
+    fn too_large(&self, most: usize) -> Error {
+        Error::unavailable(format!("the server's answer has more than {most} bytes"))
+            .entry(&self.url)
+            .hint("look whether it is a VSS server, and at the URL")
+    }
+
+    /// The same; `None` where the answer has more.
+    async fn call_at_most<M: Message + Default>(
+        &self,
+        method: &str,
+        request: &impl Message,
+        most: usize,
+    ) -> Result<Option<Answer<M>>> {
         let mut post = self
             .client
             .post(format!("{}/{method}", self.url))
@@ -291,18 +340,17 @@ impl Line {
         }
         let mut response = post.send().await.map_err(|error| self.broken(error))?;
         let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
+        if response.content_length().is_some_and(|length| length > most as u64) {
+            return Ok(None);
+        }
         let mut body = Vec::new();
         while let Some(piece) = response.chunk().await.map_err(|error| self.broken(error))? {
             if body.len() + piece.len() > most {
-                return Err(Error::unavailable(format!(
-                    "the server's answer has more than {most} bytes"
-                ))
-                .entry(&self.url)
-                .hint("look whether it is a VSS server, and at the URL"));
+                return Ok(None);
             }
             body.extend_from_slice(&piece);
         }
-        self.read(status, &headers, body)
+        self.read(status, &headers, body).map(Some)
     }
 }
 

@@ -152,9 +152,10 @@ impl Survey {
         Ok(())
     }
 
-    /// The record of a node. Where the newest one is damaged, one before it: it tells of less.
+    /// The record of a node. Where the newest one is damaged, one before it: it tells of less, as does one
+    /// that is older than the node's snapshots.
     fn record(&mut self, vault: &Vault, node: &NodeName) -> Result<Option<NodeRecord>> {
-        match vault.node_record(node) {
+        match vault.sound_record(node) {
             Err(error) if error.kind() == Kind::Corrupt => {
                 self.damaged.insert(node.clone());
                 match vault.readable_record(node) {

@@ -8,8 +8,19 @@ use std::ops::Range;
 use super::footer::{Handle, TRAILER_BYTES, handle, u32_at, varint};
 use super::{Fault, damaged};
 
-/// No index is longer once it is expanded.
-const PLAIN_BYTES_MAX: u64 = 1 << 30;
+/// A block that leads to others may be expanded to so many bytes, whatever the file.
+const PLAIN_BYTES_MIN: u64 = 1 << 20;
+/// Beyond that, to so many times what the whole file has: an index names blocks of the file, and is
+/// a small part of it in every table that RocksDB writes.
+const PLAIN_BYTES_PER_STORED: u64 = 8;
+/// No block is expanded to more.
+const PLAIN_BYTES_MAX: u64 = 256 << 20;
+/// No name in a metaindex, or of a property, is longer.
+const NAME_BYTES_MAX: usize = 4096;
+/// A block that would take more memory than what it is good for. It is no damage: its checksum may fit.
+const TOO_LARGE: Fault = Fault::Unknown("because its index expands to more than such a file needs");
+const LONG_NAME: Fault =
+    Fault::Unknown("because it holds a name that is longer than any known one");
 /// The bits of a block's last word that count its restart points; the others are flags.
 const RESTARTS_MASK: u32 = 0x0fff_ffff;
 /// Keys and values lie apart, or something of a later format.
@@ -26,33 +37,46 @@ pub(super) struct IndexStyle {
     pub(super) first_key: bool,
 }
 
-/// The content of a block as it is stored: codec in the byte behind it.
-pub(super) fn expand(stored: &[u8], version: u32) -> Result<Cow<'_, [u8]>, Fault> {
+/// So many bytes a block of a file of `size` bytes may be expanded to.
+fn plain_bytes_max(size: u64) -> u64 {
+    size.saturating_mul(PLAIN_BYTES_PER_STORED).saturating_add(PLAIN_BYTES_MIN).min(PLAIN_BYTES_MAX)
+}
+
+/// The content of a block as it is stored, codec in the byte behind it, in a file of `size` bytes.
+pub(super) fn expand(stored: &[u8], version: u32, size: u64) -> Result<Cow<'_, [u8]>, Fault> {
     let trailer = TRAILER_BYTES as usize;
     let Some(at) = stored.len().checked_sub(trailer) else { return damaged("a block is cut") };
     let (body, codec) = (&stored[..at], stored[at]);
     if codec == 0 {
         return Ok(Cow::Borrowed(body));
     }
-    let plain = if codec == 1 {
-        let long = snap::raw::decompress_len(body).is_ok_and(|long| long as u64 <= PLAIN_BYTES_MAX);
-        long.then(|| snap::raw::Decoder::new().decompress_vec(body).ok()).flatten()
-    } else if version < 2 {
+    let wrong = || Fault::Damaged("its index can't be expanded".to_owned());
+    // The length is looked at before anything is expanded: a few bytes can claim any.
+    let fitting = |length: u64| match length <= plain_bytes_max(size) {
+        true => usize::try_from(length).map_err(|_| TOO_LARGE),
+        false => Err(TOO_LARGE),
+    };
+    if codec == 1 {
+        let length = snap::raw::decompress_len(body).map_err(|_| wrong())?;
+        fitting(length as u64)?;
+        let plain = snap::raw::Decoder::new().decompress_vec(body);
+        return plain.map(Cow::Owned).map_err(|_| wrong());
+    }
+    if version < 2 {
         // Older layouts of what is compressed differ for each codec.
         return Err(Fault::Unknown("because its index is compressed in an old way"));
-    } else {
-        let mut rest = body;
-        let length = varint(&mut rest).filter(|length| *length <= PLAIN_BYTES_MAX);
-        let length = length.map_or(0, |length| length as usize);
-        match codec {
-            2 => miniz_oxide::inflate::decompress_to_vec_with_limit(rest, length).ok(),
-            4 | 5 => lz4_flex::block::decompress(rest, length).ok(),
-            7 | 0x40 => zstd::bulk::decompress(rest, length).ok(),
-            _ => return Err(Fault::Unknown("because its index is compressed in an unknown way")),
-        }
-        .filter(|plain| plain.len() == length)
-    };
-    plain.map(Cow::Owned).ok_or_else(|| Fault::Damaged("its index can't be expanded".to_owned()))
+    }
+    let mut rest = body;
+    let length = fitting(varint(&mut rest).ok_or_else(wrong)?)?;
+    match codec {
+        2 => miniz_oxide::inflate::decompress_to_vec_with_limit(rest, length).ok(),
+        4 | 5 => lz4_flex::block::decompress(rest, length).ok(),
+        7 | 0x40 => zstd::bulk::decompress(rest, length).ok(),
+        _ => return Err(Fault::Unknown("because its index is compressed in an unknown way")),
+    }
+    .filter(|plain| plain.len() == length)
+    .map(Cow::Owned)
+    .ok_or_else(wrong)
 }
 
 /// The range of a block that its entries take.
@@ -71,42 +95,48 @@ fn entries(block: &[u8]) -> Result<Range<usize>, Fault> {
     if begin > end { damaged("a block begins behind its end") } else { Ok(begin..end) }
 }
 
-/// Keys, and where in the block the value of each is.
-pub(super) type Pairs = Vec<(Vec<u8>, Range<usize>)>;
-
-/// The entries of a block of names.
-pub(super) fn pairs(block: &[u8]) -> Result<Pairs, Fault> {
+/// Hands on each entry of a block of names: its name, and where in the block its value is. Only one
+/// name is held at a time: entries of three bytes can share one that is as long as the block.
+pub(super) fn each_pair(
+    block: &[u8],
+    mut take: impl FnMut(&[u8], Range<usize>) -> Result<(), Fault>,
+) -> Result<(), Fault> {
     let range = entries(block)?;
     let (prefix, end) = (range.start, range.end);
     let mut rest = &block[range];
     let mut key = Vec::new();
-    let mut found = Vec::new();
     while !rest.is_empty() {
-        let mut next = || -> Option<Range<usize>> {
+        let mut next = || -> Option<(usize, &[u8], Range<usize>)> {
             let shared = varint(&mut rest)? as usize;
             let (unshared, length) = (varint(&mut rest)? as usize, varint(&mut rest)? as usize);
             let (fresh, behind) = rest.split_at_checked(unshared)?;
             let (_, behind) = behind.split_at_checked(length)?;
-            if shared > key.len() {
-                return None;
-            }
-            key.truncate(shared);
-            if shared == 0 {
-                key.extend_from_slice(&block[..prefix]);
-            }
-            key.extend_from_slice(fresh);
             rest = behind;
             let value_end = end - behind.len();
-            Some(value_end - length..value_end)
+            Some((shared, fresh, value_end - length..value_end))
         };
-        let Some(value) = next() else { return damaged("a block of names was changed") };
-        found.push((key.clone(), value));
+        let found = next().filter(|(shared, ..)| *shared <= key.len());
+        let Some((shared, fresh, value)) = found else {
+            return damaged("a block of names was changed");
+        };
+        let shared_bytes = if shared == 0 { &block[..prefix] } else { &[] };
+        if shared + shared_bytes.len() + fresh.len() > NAME_BYTES_MAX {
+            return Err(LONG_NAME);
+        }
+        key.truncate(shared);
+        key.extend_from_slice(shared_bytes);
+        key.extend_from_slice(fresh);
+        take(&key, value)?;
     }
-    Ok(found)
+    Ok(())
 }
 
-/// The handles that an index holds.
-pub(super) fn handles(block: &[u8], style: IndexStyle) -> Result<Vec<Handle>, Fault> {
+/// The handles that an index holds; no more than `count_max`, for which there is room in the file.
+pub(super) fn handles(
+    block: &[u8],
+    style: IndexStyle,
+    count_max: u64,
+) -> Result<Vec<Handle>, Fault> {
     let mut rest = &block[entries(block)?];
     let mut found = Vec::new();
     let mut before = None;
@@ -115,6 +145,9 @@ pub(super) fn handles(block: &[u8], style: IndexStyle) -> Result<Vec<Handle>, Fa
             return damaged("its index was changed");
         };
         before = Some(handle);
+        if found.len() as u64 >= count_max {
+            return damaged("its index names more blocks than it has room for");
+        }
         found.push(handle);
     }
     Ok(found)

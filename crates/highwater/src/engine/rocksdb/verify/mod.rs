@@ -17,6 +17,8 @@ mod blob;
 mod block;
 mod checksum;
 mod footer;
+#[cfg(test)]
+mod hostile;
 mod table;
 #[cfg(test)]
 mod tests;

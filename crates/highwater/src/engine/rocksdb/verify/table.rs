@@ -3,7 +3,7 @@
 //! The layout is told in RocksDB's wiki, "Rocksdb BlockBasedTable Format", and in the sources that
 //! `footer`, `block` and `checksum` name.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::fs::File;
 
 use super::block::{self, IndexStyle};
@@ -52,17 +52,19 @@ impl Table {
     pub(super) fn open(file: &File, size: u64) -> Result<Table, Fault> {
         let tail = size.min(FOOTER_BYTES as u64);
         let footer = Footer::parse(&read_at(file, size - tail, tail as usize)?, size)?;
-        let mut finder = Finder { file, footer, patched: None, blocks: Vec::new() };
+        let mut finder = Finder { file, size, footer, patched: None, blocks: Vec::new() };
         let gap = finder.find()?;
         let Finder { mut blocks, patched, .. } = finder;
         blocks.retain(|block| block.size > 0);
         blocks.sort_unstable();
         blocks.dedup();
-        if blocks.windows(2).any(|pair| pair[0].end().is_none_or(|end| end > pair[1].offset)) {
-            return damaged("its blocks overlap");
-        }
+        refuse_overlap(&blocks)?;
         if blocks.last().is_some_and(|last| last.end().is_none_or(|end| end > footer.offset)) {
             return damaged("its index leads beyond its end");
+        }
+        // A block is held whole until its checksum has been compared.
+        if blocks.iter().any(|block| block.size > BLOCK_BYTES_MAX) {
+            return Err(Fault::Unknown("because one of its blocks is larger than 1 GiB"));
         }
         let Footer { checksum, context, .. } = footer;
         let gap = match checksum {
@@ -128,6 +130,12 @@ impl Table {
     }
 }
 
+/// Damage where blocks, sorted by place, have bytes in common.
+fn refuse_overlap(blocks: &[Handle]) -> Result<(), Fault> {
+    let overlap = |pair: &[Handle]| pair[0].end().is_none_or(|end| end > pair[1].offset);
+    if blocks.windows(2).any(overlap) { damaged("its blocks overlap") } else { Ok(()) }
+}
+
 /// Whether a block, its trailer included, is what was checksummed; at `patched` zeros were.
 fn fits(
     checksum: Checksum,
@@ -150,9 +158,44 @@ fn fits(
 /// Looks for the blocks of a table.
 struct Finder<'a> {
     file: &'a File,
+    /// Of the file.
+    size: u64,
     footer: Footer,
     patched: Option<(Handle, usize)>,
     blocks: Vec<Handle>,
+}
+
+/// What the properties of a table tell of its blocks.
+#[derive(Default)]
+struct Properties {
+    index_type: u32,
+    delta: bool,
+    embedded_blobs: bool,
+    /// Where in the block the number is that may have been written later.
+    global_seqno: Option<usize>,
+}
+
+impl Properties {
+    fn parse(plain: &[u8]) -> Result<Properties, Fault> {
+        let mut found = Properties::default();
+        block::each_pair(plain, |name, place| {
+            let mut value = &plain[place.clone()];
+            match name {
+                INDEX_TYPE => {
+                    let number = value.first_chunk::<4>();
+                    found.index_type = number.map_or(0, |bytes| u32::from_le_bytes(*bytes));
+                }
+                INDEX_DELTA => found.delta = varint(&mut value).is_some_and(|delta| delta != 0),
+                EMBEDDED_BLOBS => found.embedded_blobs = true,
+                GLOBAL_SEQNO if value.len() == GLOBAL_SEQNO_BYTES => {
+                    found.global_seqno = found.global_seqno.or(Some(place.start));
+                }
+                _ => {}
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
 }
 
 impl Finder<'_> {
@@ -160,77 +203,86 @@ impl Finder<'_> {
     fn find(&mut self) -> Result<Option<&'static str>, Fault> {
         let metaindex = self.load(self.footer.metaindex)?;
         self.blocks.push(self.footer.metaindex);
-        let metaindex = block::expand(&metaindex, self.footer.version)?;
-        let mut meta = BTreeMap::new();
-        for (name, value) in block::pairs(&metaindex)? {
+        let metaindex = self.expand(&metaindex)?;
+        let (mut properties, mut index, mut filters) = (None, self.footer.index, Vec::new());
+        let named_before = index.is_some();
+        let blocks = &mut self.blocks;
+        block::each_pair(&metaindex, |name, value| {
             let Some(handle) = handle(&mut &metaindex[value]) else {
                 return damaged("its metaindex was changed");
             };
-            self.blocks.push(handle);
-            meta.insert(name, handle);
-        }
-        let properties = match meta.get(PROPERTIES) {
-            Some(&handle) => self.properties(handle)?,
-            None => BTreeMap::new(),
+            blocks.push(handle);
+            match name {
+                PROPERTIES => properties = Some(handle),
+                INDEX if !named_before => index = Some(handle),
+                _ if name.starts_with(PARTITIONED_FILTER) => filters.push(handle),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        let properties = match properties {
+            Some(handle) => self.properties(handle)?,
+            None => Properties::default(),
         };
-        let index_type = properties.get(INDEX_TYPE).and_then(|value| value.first_chunk::<4>());
-        let index_type = index_type.map_or(0, |bytes| u32::from_le_bytes(*bytes));
-        let delta = properties.get(INDEX_DELTA).and_then(|value| varint(&mut value.as_slice()));
         let style = IndexStyle {
-            delta: delta.is_some_and(|delta| delta != 0),
+            delta: properties.delta,
             escape: self.footer.version >= VERSION_ESCAPE,
-            first_key: index_type == WITH_FIRST_KEY,
+            first_key: properties.index_type == WITH_FIRST_KEY,
         };
-        let Some(index) = self.footer.index.or_else(|| meta.get(INDEX).copied()) else {
-            return damaged("it has no index");
-        };
-        self.index(index, style, index_type == TWO_LEVELS)?;
-        let filters = meta.iter().filter(|(name, _)| name.starts_with(PARTITIONED_FILTER));
-        for &filter in filters.map(|(_, handle)| handle).collect::<Vec<_>>() {
+        let Some(index) = index else { return damaged("it has no index") };
+        self.index(index, style, properties.index_type == TWO_LEVELS)?;
+        filters.sort_unstable();
+        refuse_overlap(&filters)?;
+        for filter in filters {
             self.index(filter, IndexStyle { first_key: false, ..style }, false)?;
         }
-        let embedded = properties.contains_key(EMBEDDED_BLOBS);
-        Ok(embedded.then_some("because it holds blobs of its own"))
+        Ok(properties.embedded_blobs.then_some("because it holds blobs of its own"))
     }
 
     /// Adds an index and what it leads to; with two levels that are indexes again.
     fn index(&mut self, index: Handle, style: IndexStyle, levels: bool) -> Result<(), Fault> {
         let stored = self.load(index)?;
-        let found = block::handles(&block::expand(&stored, self.footer.version)?, style)?;
+        // Each block has a trailer in the file.
+        let room = (self.size / TRAILER_BYTES).saturating_sub(self.blocks.len() as u64);
+        let mut found = block::handles(&self.expand(&stored)?, style, room)?;
         drop(stored);
         self.blocks.push(index);
         if !levels {
-            self.blocks.extend(found);
+            self.blocks.append(&mut found);
             return Ok(());
         }
+        // A part that is named many times would be read and expanded as often.
+        found.sort_unstable();
+        refuse_overlap(&found)?;
         found.into_iter().try_for_each(|part| self.index(part, style, false))
     }
 
     /// The properties of the table.
-    fn properties(&mut self, handle: Handle) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Fault> {
+    fn properties(&mut self, handle: Handle) -> Result<Properties, Fault> {
         let stored = self.read(handle)?;
         let sound = self.fits(handle, &stored, None);
-        let parsed = block::expand(&stored, self.footer.version)
-            .and_then(|plain| block::pairs(&plain).map(|pairs| (plain, pairs)));
-        let (plain, pairs) = match parsed {
+        let parsed = self.expand(&stored).and_then(|plain| {
+            let in_place = matches!(plain, Cow::Borrowed(_));
+            Properties::parse(&plain).map(|found| (in_place, found))
+        });
+        let (in_place, found) = match parsed {
             Err(_) if !sound => return damaged(PROPERTIES_DAMAGED),
             parsed => parsed?,
         };
         // Where the checksum does not fit, the block may be anything: only the one number that may
         // have been changed is looked for.
         if !sound {
-            let mut places = pairs
-                .iter()
-                .filter(|(name, value)| name == GLOBAL_SEQNO && value.len() == GLOBAL_SEQNO_BYTES);
-            let place = places.next().map(|(_, value)| value.start);
-            let in_place = matches!(plain, std::borrow::Cow::Borrowed(_));
-            let Some(at) = place.filter(|at| in_place && self.fits(handle, &stored, Some(*at)))
-            else {
+            let place = found.global_seqno.filter(|_| in_place);
+            let Some(at) = place.filter(|at| self.fits(handle, &stored, Some(*at))) else {
                 return damaged(PROPERTIES_DAMAGED);
             };
             self.patched = Some((handle, at));
         }
-        Ok(pairs.into_iter().map(|(name, value)| (name, plain[value].to_vec())).collect())
+        Ok(found)
+    }
+
+    fn expand<'b>(&self, stored: &'b [u8]) -> Result<Cow<'b, [u8]>, Fault> {
+        block::expand(stored, self.footer.version, self.size)
     }
 
     fn fits(&self, handle: Handle, stored: &[u8], patched: Option<usize>) -> bool {

@@ -19,16 +19,23 @@ fn remote(url: &str) -> Result<VssRemote> {
 
 /// A request as it came: its head in lower case, and its body.
 fn read(stream: &TcpStream) -> (String, Vec<u8>) {
+    try_read(stream).expect("a request that ends early")
+}
+
+/// The same; none where whoever asks hangs up meanwhile.
+fn try_read(stream: &TcpStream) -> Option<(String, Vec<u8>)> {
     let mut reader = BufReader::new(stream);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
-        assert!(reader.read_line(&mut head).unwrap() > 0, "a request that ends early");
+        if reader.read_line(&mut head).ok()? == 0 {
+            return None;
+        }
     }
     let head = head.to_lowercase();
     let length = head.split("content-length: ").nth(1).unwrap().lines().next().unwrap();
     let mut body = vec![0; length.parse().unwrap()];
-    reader.read_exact(&mut body).unwrap();
-    (head, body)
+    reader.read_exact(&mut body).ok()?;
+    Some((head, body))
 }
 
 /// What `ask` makes of an answer, and the request.
@@ -252,5 +259,53 @@ fn it_works_and_ends_inside_a_runtime_of_somebody_else() {
         let missing = error(ErrorCode::NoSuchKeyException);
         let (told, _) = answered(&bytes(404, "", &missing), |remote| remote.get("k"));
         assert_eq!(told.unwrap(), None);
+    });
+}
+
+/// A server that answers each request for a key `N-…` with a value of N bytes.
+fn serving(ask: impl FnOnce(&VssRemote)) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/vss", listener.local_addr().unwrap());
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let answer = |mut stream: TcpStream| {
+        // Who has seen enough hangs up.
+        let Some((_, body)) = try_read(&stream) else { return };
+        let key = GetObjectRequest::decode(body.as_slice()).unwrap().key;
+        let length: usize = key.split('-').next().unwrap().parse().unwrap();
+        let value = Some(key_value(&key, 1, &vec![7; length]));
+        let body = GetObjectResponse { value }.encode_to_vec();
+        let _ = stream.write_all(&bytes(200, "connection: close\r\n", &body));
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for stream in listener.incoming() {
+                if over.load(std::sync::atomic::Ordering::SeqCst) {
+                    return;
+                }
+                scope.spawn(|| answer(stream.unwrap()));
+            }
+        });
+        ask(&remote(&url).unwrap());
+        over.store(true, std::sync::atomic::Ordering::SeqCst);
+        TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    });
+}
+
+#[test]
+fn values_are_given_together_as_long_as_memory_holds_them() {
+    let keys = |lengths: &[usize]| -> Vec<String> {
+        lengths.iter().enumerate().map(|(at, length)| format!("{length}-{at}")).collect()
+    };
+    serving(|remote| {
+        let lengths = |asked: &[usize]| -> Vec<usize> {
+            let found = remote.get_all(&keys(asked)).unwrap();
+            found.into_iter().map(|found| found.unwrap().1.len()).collect()
+        };
+        assert_eq!(lengths(&[10, 20, 30]), [10, 20, 30]);
+        let large = 3 << 20;
+        assert_eq!(lengths(&[10, large, 20]), [10], "a large one is not taken beside others");
+        assert_eq!(lengths(&[large, 10, large]), [large], "but alone");
+        let many = lengths(&[1 << 20; 100]);
+        assert_eq!(many.len(), VALUES_BYTES_MAX >> 20, "and many are not taken at once");
     });
 }
