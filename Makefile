@@ -97,9 +97,10 @@ nightly: setup ## The same tests with longer searches (NIGHTLY_CASES, NIGHTLY_SE
 	  scripts/stage nightly cargo nextest run --workspace --all-features
 
 .PHONY: lint-deps
-lint-deps: setup ## Licences and bans of the dependencies; installs cargo-deny if it is missing
+lint-deps: setup ## Licences, bans and advisories of the dependencies; installs cargo-deny if it is missing
 	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
 	@scripts/stage lint-deps cargo deny --all-features check licenses bans sources
+	@scripts/stage advisories scripts/advisories
 
 .PHONY: build
 build: setup ## The program, optimised
