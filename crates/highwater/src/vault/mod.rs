@@ -343,8 +343,8 @@ impl Vault {
     ) -> Vault {
         let id = header.vault;
         let keys = UnitKeys {
-            page: *master.derive(id.as_bytes(), &[b"hw1 page"]),
-            slice: *master.derive(id.as_bytes(), &[b"hw1 slice"]),
+            page: master.derive(id.as_bytes(), &[b"hw1 page"]),
+            slice: master.derive(id.as_bytes(), &[b"hw1 slice"]),
         };
         let (packs, trash) = (PackCache::default(), TrashCache::default());
         Vault { store, location, header, master, keys, env, packs, trash }

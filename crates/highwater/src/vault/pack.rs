@@ -8,6 +8,8 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use zeroize::Zeroizing;
+
 use crate::error::{Error, Result};
 use crate::ids::PackId;
 
@@ -63,11 +65,11 @@ fn id_bytes(kind: FrameKind) -> usize {
     }
 }
 
-/// Keys under which units are hashed.
+/// Keys under which units are hashed; wiped when they are dropped.
 #[derive(Clone)]
 pub(crate) struct UnitKeys {
-    pub(crate) page: [u8; 32],
-    pub(crate) slice: [u8; 32],
+    pub(crate) page: Zeroizing<[u8; 32]>,
+    pub(crate) slice: Zeroizing<[u8; 32]>,
 }
 
 impl UnitKeys {

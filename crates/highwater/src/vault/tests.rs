@@ -374,7 +374,15 @@ fn a_manifest_whose_paths_lead_out_of_the_directory_is_damage() {
 }
 
 fn keys() -> UnitKeys {
-    UnitKeys { page: [1; 32], slice: [2; 32] }
+    UnitKeys { page: Zeroizing::new([1; 32]), slice: Zeroizing::new([2; 32]) }
+}
+
+#[test]
+fn the_keys_of_units_are_wiped() {
+    fn wiped(_: &impl zeroize::ZeroizeOnDrop) {}
+    let UnitKeys { page, slice } = keys();
+    wiped(&page);
+    wiped(&slice);
 }
 
 /// The key of the pack in the fixture: it has a salt of its own, so it is never used again.
