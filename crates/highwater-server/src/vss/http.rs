@@ -16,11 +16,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use vss_api::error::VssError;
 use vss_api::kv_store::KvStore as _;
-use vss_api::types::{ErrorCode, ErrorResponse};
+use vss_api::types::{ErrorCode, ErrorResponse, PutObjectRequest};
 use vss_prost::Message;
 
 use super::limits::Limits;
 use super::observe::{Event, Log};
+use super::plan::{check_count, count_items};
 use super::{Auth, Service, extensions};
 use crate::connection::{Calls, Running};
 use crate::metrics;
@@ -237,7 +238,7 @@ async fn serve(
     let service = &state.service;
     match call {
         Call::Get => Ok(message(&service.get(user, decode(bytes)?).await?)),
-        Call::Put => Ok(message(&service.put(user, decode(bytes)?).await?)),
+        Call::Put => Ok(message(&service.put(user, decode_put(bytes)?).await?)),
         Call::Delete => Ok(message(&service.delete(user, decode(bytes)?).await?)),
         Call::List => Ok(message(&service.list_key_versions(user, decode(bytes)?).await?)),
         _ => extensions::serve(service, call, user, &bytes).await,
@@ -245,11 +246,18 @@ async fn serve(
 }
 
 fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, VssError> {
-    M::decode(bytes).map_err(|_| {
-        VssError::InvalidRequestError(
-            "the request's body is not the message of this call".to_owned(),
-        )
-    })
+    M::decode(bytes).map_err(|_| no_message())
+}
+
+/// A put, decoded once it is known how many items it has.
+fn decode_put(bytes: Bytes) -> Result<PutObjectRequest, VssError> {
+    let count = count_items(&bytes).ok_or_else(no_message)?;
+    check_count(count).map_err(VssError::InvalidRequestError)?;
+    decode(bytes)
+}
+
+fn no_message() -> VssError {
+    VssError::InvalidRequestError("the request's body is not the message of this call".to_owned())
 }
 
 fn message(message: &impl Message) -> Response {
@@ -306,5 +314,31 @@ async fn ready(state: &State) -> Response {
             StatusCode::SERVICE_UNAVAILABLE,
             "{\"ready\":false,\"reasons\":[\"database\"]}",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Items of two bytes and then something that is no field: which of both is told says what was
+    /// looked at first.
+    #[test]
+    fn a_put_is_decoded_once_its_items_are_counted() {
+        let put = |items: usize| {
+            let body = [[0x1a, 0].repeat(items / 2), [0x22, 0].repeat(items - items / 2)].concat();
+            decode_put(body.into())
+        };
+        let request = put(1000).unwrap();
+        assert_eq!((request.transaction_items.len(), request.delete_items.len()), (500, 500));
+        let body = [[0x1a, 0].repeat(1001), b"\x1a\x02\xff\xff".to_vec()].concat();
+        for error in [put(1001).unwrap_err(), decode_put(body.into()).unwrap_err()] {
+            let VssError::InvalidRequestError(why) = error else { panic!("{error:?}") };
+            assert!(why.ends_with(" items; a put takes 1000"), "{why}");
+        }
+        // A group, and what a group could hide.
+        for body in [&[0x0b, 0x1a, 0, 0x0c][..], &[0x1a, 1], &[0x18], &[0xff; 11]] {
+            assert!(decode_put(Bytes::copy_from_slice(body)).is_err(), "{body:?}");
+        }
     }
 }

@@ -12,6 +12,10 @@ use super::limits::{ITEMS_MAX, KEY_MAX};
 /// Keys under this prefix are heads: whoever writes a fenced store holds the one that is there.
 pub(crate) const HEAD_PREFIX: &str = "head.";
 
+/// Where the items of a put stand in its message, and where its deletes.
+const ITEMS_FIELD: u64 = 3;
+const DELETES_FIELD: u64 = 4;
+
 /// A put, looked over: each key once, in ascending order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -103,9 +107,7 @@ impl Plan {
     /// whatever is there.
     pub fn of(request: PutObjectRequest) -> Result<Plan, Fault> {
         let count = request.transaction_items.len() + request.delete_items.len();
-        if count > ITEMS_MAX {
-            return Err(Fault::Invalid(format!("{count} items; a put takes {ITEMS_MAX}")));
-        }
+        check_count(count).map_err(Fault::Invalid)?;
         let mut keys: BTreeMap<String, Fold> = BTreeMap::new();
         let mut order = 0..;
         let mut fold = |key: String, step: Step| -> Result<(), Fault> {
@@ -140,6 +142,43 @@ impl Plan {
     pub fn largest(&self) -> usize {
         self.effects.iter().map(Effect::value_bytes).max().unwrap_or(0)
     }
+}
+
+/// No more items than a put may have.
+pub(crate) fn check_count(items: usize) -> Result<(), String> {
+    if items <= ITEMS_MAX { Ok(()) } else { Err(format!("{items} items; a put takes {ITEMS_MAX}")) }
+}
+
+/// How many items the bytes of a put hold, told without decoding one: an item of two bytes takes some
+/// seventy once it is decoded. `None` where they are no message, or hold a group, which no put does.
+pub(crate) fn count_items(mut body: &[u8]) -> Option<usize> {
+    let mut count = 0;
+    while !body.is_empty() {
+        let key = varint(&mut body)?;
+        let length = match key & 7 {
+            0 => varint(&mut body).map(|_| 0)?,
+            1 => 8,
+            2 => varint(&mut body)?,
+            5 => 4,
+            _ => return None,
+        };
+        body = body.get(usize::try_from(length).ok()?..)?;
+        count += usize::from(matches!(key >> 3, ITEMS_FIELD | DELETES_FIELD));
+    }
+    Some(count)
+}
+
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
 }
 
 /// A key that no backend would refuse.
