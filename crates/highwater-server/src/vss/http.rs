@@ -245,12 +245,12 @@ async fn serve(
     }
 }
 
-fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, VssError> {
+pub(super) fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, VssError> {
     M::decode(bytes).map_err(|_| no_message())
 }
 
 /// A put, decoded once it is known how many items it has.
-fn decode_put(bytes: Bytes) -> Result<PutObjectRequest, VssError> {
+pub(super) fn decode_put(bytes: Bytes) -> Result<PutObjectRequest, VssError> {
     let count = count_items(&bytes).ok_or_else(no_message)?;
     check_count(count).map_err(VssError::InvalidRequestError)?;
     decode(bytes)

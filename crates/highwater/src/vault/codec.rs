@@ -16,7 +16,7 @@ const SAMPLE_BYTES: usize = 64 << 10;
 
 /// So many bytes at most come out of one of zstd's (RFC 8878, 3.1.1.2): the shortest block has 4 bytes,
 /// and is expanded to 128 KiB.
-const EXPANSION_MAX: usize = 32 << 10;
+pub(super) const EXPANSION_MAX: usize = 32 << 10;
 
 /// How a frame's bytes are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

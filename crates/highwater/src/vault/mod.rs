@@ -18,6 +18,8 @@ mod checked;
 pub(crate) mod codec;
 pub(crate) mod document;
 pub mod forget;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod header;
 mod import;
 mod intent;

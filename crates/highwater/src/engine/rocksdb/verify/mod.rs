@@ -17,6 +17,8 @@ mod blob;
 mod block;
 mod checksum;
 mod footer;
+#[cfg(any(fuzzing, test))]
+pub(in crate::engine) mod fuzzing;
 mod table;
 #[cfg(test)]
 mod tests;
