@@ -10,10 +10,15 @@ SHELL := /bin/bash
 
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/highwater/target
 CLIENTS_TARGET_DIR := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/highwater/clients-target
-# What a longer search means: cases of each property test, seeds of the simulation, junk for the server.
+# What a longer search means: cases of each property test, seeds of the simulation, junk for the server,
+# seconds of each fuzz target.
 NIGHTLY_CASES ?= 20000
 NIGHTLY_SEEDS ?= 50000
 NIGHTLY_JUNK ?= 100000
+NIGHTLY_FUZZ_SECONDS ?= 600
+# How long each fuzz target runs, and which; all where none is named.
+FUZZ_SECONDS ?= 60
+FUZZ ?=
 
 .PHONY: help
 help: ## List the targets
@@ -92,14 +97,21 @@ rustdoc: setup ## The documentation builds, and its links lead somewhere
 	  --package highwater-guard --package highwater-server --all-features
 
 .PHONY: nightly
-nightly: setup ## The same tests with longer searches (NIGHTLY_CASES, NIGHTLY_SEEDS), the model's larger ones too
+nightly: setup ## The same tests with longer searches (NIGHTLY_CASES, NIGHTLY_SEEDS), the model's larger ones too; fuzzing
 	@PROPTEST_CASES=$(NIGHTLY_CASES) HIGHWATER_MODEL=large HIGHWATER_SIM_SEEDS=$(NIGHTLY_SEEDS) HIGHWATER_JUNK=$(NIGHTLY_JUNK) HIGHWATER_KILLS=100 HIGHWATER_REPLICA_SEEDS=100000 VSS_SEQUENCES=3000 \
 	  scripts/stage nightly cargo nextest run --workspace --all-features
+	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=$(NIGHTLY_FUZZ_SECONDS)
+
+.PHONY: fuzz
+fuzz: ## Fuzzes what is read from other hands, each target for FUZZ_SECONDS; FUZZ names some of them
+	@scripts/setup fuzz
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/fuzz $(FUZZ)
 
 .PHONY: lint-deps
-lint-deps: setup ## Licences and bans of the dependencies; installs cargo-deny if it is missing
+lint-deps: setup ## Licences, bans and advisories of the dependencies; installs cargo-deny if it is missing
 	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
 	@scripts/stage lint-deps cargo deny --all-features check licenses bans sources
+	@scripts/stage advisories scripts/advisories
 
 .PHONY: build
 build: setup ## The program, optimised

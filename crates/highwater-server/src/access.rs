@@ -21,6 +21,9 @@ use crate::auth::Scope;
 use crate::fault::Fault;
 use crate::state::{Caller, Identity, State};
 
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
+
 /// Finds out whose a request is, and writes it into the request. A token that is not known is refused
 /// here; without any, the faces decide.
 pub(crate) async fn identify(

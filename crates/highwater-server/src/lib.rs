@@ -13,6 +13,9 @@ mod connection;
 mod convert;
 mod dashboard;
 mod fault;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod grpc;
 mod health;
 mod limits;

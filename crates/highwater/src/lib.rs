@@ -18,6 +18,9 @@ mod durable;
 pub mod engine;
 pub mod env;
 pub mod error;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod guard;
 pub mod ids;
 pub mod kit;

@@ -61,8 +61,10 @@ impl Tree {
             self.paths.insert(dir.into());
             rest = dir;
         }
+        // Seeds are data, also those that could be read.
         if let Ok(text) = String::from_utf8(bytes)
             && !text.contains('\0')
+            && !path.starts_with("fuzz/seeds/")
         {
             let rust = path.ends_with(".rs").then(|| Rust::parse(path, &text));
             self.files.push(File { path: path.into(), text, rust });

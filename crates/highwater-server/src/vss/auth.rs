@@ -3,19 +3,15 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use highwater::{Env, Error, Result};
+use highwater::{Env, Result};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use k256::ecdsa::signature::hazmat::PrehashVerifier as _;
 use k256::ecdsa::{Signature, VerifyingKey};
-use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use vss_api::error::VssError;
 
-use super::limits::NAME_MAX;
+pub(super) mod token;
 
 /// What is signed begins with this: 64 bytes.
 const SIGNED: &[u8; 64] = b"VSS Signature Authorizer Signing Salt Constant..................";
@@ -27,10 +23,6 @@ const SIGNATURE_DIGITS: usize = 128;
 const SIGNATURE_SECONDS: u64 = 24 * 60 * 60;
 /// Digits of a time: those of 2^64.
 const TIME_DIGITS_MAX: usize = 20;
-/// A token is good for so long after its end: clocks differ.
-const TOKEN_LEEWAY_SECONDS: u64 = 60;
-/// An RSA key of 2,048 bits has a modulus of so many bytes.
-const RSA_BYTES_MIN: usize = 256;
 /// Signatures that were verified are remembered, so many of them: a client makes one a second at most.
 const REMEMBERED: usize = 4096;
 /// The one user where nobody is asked.
@@ -41,7 +33,7 @@ pub struct Auth(Way);
 
 enum Way {
     Signature(Mutex<HashMap<String, Signed>>),
-    Jwt(Box<DecodingKey>, Box<Validation>),
+    Jwt(token::Key),
     Nobody,
 }
 
@@ -65,25 +57,7 @@ impl Auth {
     /// # Errors
     /// Input where that is no RSA public key, or one of fewer than 2,048 bits.
     pub fn jwt(pem: &str) -> Result<Auth> {
-        let hint = "it must be an RSA public key as PEM, of 2,048 bits or more";
-        let key = DecodingKey::from_rsa_pem(pem.as_bytes())
-            .ok()
-            .filter(|_| pem.contains("PUBLIC KEY"))
-            .ok_or_else(|| Error::input("the file holds no RSA public key").hint(hint))?;
-        let body: String =
-            pem.lines().filter(|line| !line.starts_with('-')).map(str::trim).collect();
-        // The DER of a key is a little longer than its modulus, by 14 to 38 bytes.
-        if STANDARD.decode(body).map_or(0, |der| der.len()) < RSA_BYTES_MIN {
-            return Err(Error::input("the RSA key has fewer than 2,048 bits").hint(hint));
-        }
-        let mut validation = Validation::new(Algorithm::RS256);
-        validation.set_required_spec_claims(&["exp", "sub"]);
-        validation.leeway = TOKEN_LEEWAY_SECONDS;
-        validation.validate_nbf = true;
-        // A token that was made for an audience was not made for this one.
-        validation.validate_aud = true;
-        validation.aud = None;
-        Ok(Auth(Way::Jwt(Box::new(key), Box::new(validation))))
+        token::Key::from_pem(pem).map(|key| Auth(Way::Jwt(key)))
     }
 
     /// Nobody is asked, and all are one user. For a server that only this machine reaches.
@@ -108,7 +82,7 @@ impl Auth {
         match &self.0 {
             Way::Nobody => Ok(ANYBODY.to_owned()),
             Way::Signature(known) => by_signature(given()?, known, env),
-            Way::Jwt(key, validation) => by_token(given()?, key, validation),
+            Way::Jwt(key) => by_token(given()?, key, env),
         }
     }
 }
@@ -136,8 +110,7 @@ fn by_signature(
             signed
         }
     };
-    let now = u64::try_from(env.now().as_nanos() / 1_000_000_000).unwrap_or(0);
-    if now.abs_diff(signed.seconds) > SIGNATURE_SECONDS {
+    if seconds(env).abs_diff(signed.seconds) > SIGNATURE_SECONDS {
         return Err(refuse("the signature is too old, or of a time to come"));
     }
     Ok(signed.user)
@@ -166,20 +139,14 @@ fn verify(given: &str) -> Result<Signed, VssError> {
     Ok(Signed { user: hex::encode(key), seconds })
 }
 
-#[derive(Deserialize)]
-struct Claims {
-    sub: String,
+fn by_token(given: &str, key: &token::Key, env: &Env) -> Result<String, VssError> {
+    let token = given.strip_prefix("Bearer ").ok_or_else(|| refuse("there is no bearer token"))?;
+    key.user(token, seconds(env)).map_err(|why| refuse(&format!("the token is refused: {why}")))
 }
 
-fn by_token(given: &str, key: &DecodingKey, validation: &Validation) -> Result<String, VssError> {
-    let token = given.strip_prefix("Bearer ").ok_or_else(|| refuse("there is no bearer token"))?;
-    let claims = jsonwebtoken::decode::<Claims>(token, key, validation)
-        .map_err(|error| VssError::AuthError(format!("the token is refused: {error}")))?
-        .claims;
-    if claims.sub.chars().count() > NAME_MAX || claims.sub.contains('\0') {
-        return Err(refuse("the token's `sub` is no user"));
-    }
-    Ok(claims.sub)
+/// Seconds since 1970.
+fn seconds(env: &Env) -> u64 {
+    u64::try_from(env.now().as_nanos() / 1_000_000_000).unwrap_or(0)
 }
 
 #[cfg(test)]

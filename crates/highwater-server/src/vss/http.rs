@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tokio::time::{Instant, timeout_at};
 use vss_api::error::VssError;
 use vss_api::kv_store::KvStore as _;
-use vss_api::types::{ErrorCode, ErrorResponse, GetObjectRequest, KeyValue};
+use vss_api::types::{ErrorCode, ErrorResponse, GetObjectRequest, KeyValue, PutObjectRequest};
 use vss_prost::Message;
 
 use super::limits::{LEAST_RATE, Limits, SHORT_MAX};
@@ -355,10 +355,7 @@ impl State {
                 drop(held);
                 self.get(user, request, &turn, end).await
             }
-            Call::Put => {
-                wire::check(&bytes).map_err(|fault| VssError::InvalidRequestError(fault.text()))?;
-                Ok(message(&service.put(user, decode(bytes)?).await?))
-            }
+            Call::Put => Ok(message(&service.put(user, decode_put(bytes)?).await?)),
             Call::Delete => Ok(message(&service.delete(user, decode(bytes)?).await?)),
             Call::List => {
                 let _place = turn.long(end).await?;
@@ -403,7 +400,13 @@ impl State {
     }
 }
 
-fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, VssError> {
+/// A put, once it is known to have no more than it may.
+pub(super) fn decode_put(bytes: Bytes) -> Result<PutObjectRequest, VssError> {
+    wire::check(&bytes).map_err(|fault| VssError::InvalidRequestError(fault.text()))?;
+    decode(bytes)
+}
+
+pub(super) fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, VssError> {
     M::decode(bytes).map_err(|_| {
         VssError::InvalidRequestError(
             "the request's body is not the message of this call".to_owned(),

@@ -7,6 +7,8 @@
 mod auth;
 mod backend;
 mod extensions;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod http;
 mod limits;
 mod observe;

@@ -139,7 +139,7 @@ pub(crate) fn store_name(user: String, id: String) -> Result<StoreName, VssError
 }
 
 /// The place that a page token stands for.
-fn place(token: &str) -> Result<Place, VssError> {
+pub(super) fn place(token: &str) -> Result<Place, VssError> {
     let digits = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_digit());
     let place = digits.then(|| token.parse().ok()).flatten();
     place.filter(|place| *place > 0).ok_or_else(|| {

@@ -53,8 +53,8 @@ pub(crate) fn put_bytes(length: usize) -> usize {
     length.saturating_mul(2).saturating_add(items * ITEM_BYTES + keys)
 }
 
-/// Finds what a put has too much of, before it is decoded.
-pub(crate) fn check(body: &[u8]) -> Result<(), Malformed> {
+/// Finds what a put has too much of, before it is decoded; else how many items it has.
+pub(crate) fn check(body: &[u8]) -> Result<usize, Malformed> {
     let mut items = 0;
     let mut rest = body;
     while let Some((field, content)) = next(&mut rest)? {
@@ -65,7 +65,7 @@ pub(crate) fn check(body: &[u8]) -> Result<(), Malformed> {
         }
         check_item(content)?;
     }
-    Ok(())
+    Ok(items)
 }
 
 fn check_item(mut item: &[u8]) -> Result<(), Malformed> {
@@ -171,7 +171,7 @@ mod tests {
         for (items, key, value) in [(1000, 1, 0), (1000, 600, 0), (1, 0, 0), (3, 20, 1 << 20)] {
             let request = put(items, &"k".repeat(key), value);
             let body = request.encode_to_vec();
-            assert_eq!(check(&body), Ok(()));
+            assert_eq!(check(&body), Ok(items));
             // A plan may be of as many effects as there are items, each with a key of its own.
             let plan = Plan::of(PutObjectRequest::default()).unwrap();
             assert!(plan.effects.is_empty());

@@ -9,6 +9,8 @@ mod arrive;
 mod chain;
 mod file;
 mod format;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod import;
 mod read;
 mod store;

@@ -23,6 +23,9 @@ use crate::{durable, node};
 mod links;
 mod sniff;
 
+#[cfg(any(fuzzing, test))]
+pub(super) use sniff::recognise;
+
 /// Directories deeper than this are no node's.
 const DEPTH_MAX: usize = 64;
 

@@ -11,6 +11,8 @@ pub mod conformance;
 mod discover;
 mod files;
 pub mod freeze;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod kinds;
 mod lock;
 mod metadata;

@@ -14,6 +14,8 @@ use crate::rooted::RootedPath;
 mod bbolt;
 mod bits;
 mod bytes;
+#[cfg(any(fuzzing, test))]
+pub(super) mod fuzzing;
 mod lmdb;
 mod mdb;
 mod mdbx;

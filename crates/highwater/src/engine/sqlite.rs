@@ -9,6 +9,8 @@
 mod barrier;
 mod check;
 mod failure;
+#[cfg(any(fuzzing, test))]
+pub(super) mod fuzzing;
 mod image;
 mod point;
 mod rest;

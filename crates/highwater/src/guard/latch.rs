@@ -247,7 +247,7 @@ impl Latch {
         Latch::last_at(dir).ok().flatten().map(|latch| latch.kind)
     }
 
-    fn parse(bytes: &[u8]) -> Result<Latch> {
+    pub(super) fn parse(bytes: &[u8]) -> Result<Latch> {
         #[derive(Deserialize)]
         struct Head {
             version: u32,

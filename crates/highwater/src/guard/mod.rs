@@ -1,6 +1,8 @@
 //! What keeps a restored node from acting on state that may be old: the latch in its directory, the
 //! marks in its database, the witness outside it.
 
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod gate;
 pub(crate) mod hold;
 mod latch;

@@ -26,6 +26,8 @@ mod tests;
 
 pub use beside::{BESIDE, read_beside, read_content, write_beside};
 pub use file::{read_file, write_file};
+#[cfg(any(fuzzing, test))]
+pub(crate) use sealed::fuzzing;
 pub use sealed::{KitHeader, describe, open, seal};
 
 /// The version that this program writes, and the newest that it reads.

@@ -13,6 +13,9 @@ use crate::ids::{Time, VaultId};
 use crate::vault::seal::{HEADER_BYTES, ObjectKey, ObjectKind, Purpose, TAG_BYTES};
 use crate::vault::{MasterKey, Secret, SlotDoc, SlotInfo, Vault, document};
 
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
+
 const MAGIC: &[u8; 8] = b"HWRECKIT";
 const FORMAT: &str = "highwater-kit";
 const FORMAT_VERSION: u16 = 1;

@@ -27,13 +27,13 @@ const DOCUMENT_HEAD: usize = 1 + NONCE_LEN;
 /// Values on the server are named so.
 pub(super) const VALUES: &str = "v.";
 
-/// The secret of a replica, and what comes from it.
+/// The secret of a replica, and what comes from it; wiped when they are dropped.
 #[derive(Clone)]
 pub struct ReplicaKeys {
     root: Zeroizing<[u8; 32]>,
     store: String,
-    name: [u8; 32],
-    tag: [u8; 32],
+    name: Zeroizing<[u8; 32]>,
+    tag: Zeroizing<[u8; 32]>,
 }
 
 impl fmt::Debug for ReplicaKeys {
@@ -83,7 +83,7 @@ impl ReplicaKeys {
     fn from_secret(secret: &[u8], store: &str) -> Result<ReplicaKeys> {
         let root = derive(secret, &[b"hwr1 root", store.as_bytes()]);
         let of = |label: &[u8]| derive(&*root, &[label]);
-        let (name, tag) = (*of(b"hwr1 name"), *of(b"hwr1 tag"));
+        let (name, tag) = (of(b"hwr1 name"), of(b"hwr1 tag"));
         Ok(ReplicaKeys { root, store: store.to_owned(), name, tag })
     }
 

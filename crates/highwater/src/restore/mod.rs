@@ -4,6 +4,8 @@ mod carry;
 mod entries;
 mod exchange;
 mod fetch;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod hold;
 pub(crate) mod hydrated;
 mod journal;

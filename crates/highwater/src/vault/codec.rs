@@ -14,6 +14,10 @@ const SAVING_MIN_PARTS_IN_TEN: usize = 1;
 /// So much of a long frame is tried first, so that what does not shrink costs little.
 const SAMPLE_BYTES: usize = 64 << 10;
 
+/// So many bytes at most come out of one of zstd's (RFC 8878, 3.1.1.2): the shortest block has 4 bytes,
+/// and is expanded to 128 KiB.
+pub(super) const EXPANSION_MAX: usize = 32 << 10;
+
 /// How a frame's bytes are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Codec {
@@ -81,6 +85,10 @@ impl Codec {
         match self {
             Codec::Raw => plain.extend_from_slice(stored),
             Codec::Zstd => {
+                // A few bytes can claim any length: no room is made for what can't come out of them.
+                if length > stored.len().saturating_mul(EXPANSION_MAX) {
+                    return None;
+                }
                 plain.reserve(length);
                 DECOMPRESSOR.with_borrow_mut(|slot| {
                     if slot.is_none() {
@@ -114,4 +122,22 @@ fn zstd(plain: &[u8], effort: Effort, packed: &mut Vec<u8>) -> Result<()> {
         compressor.set_compression_level(level).map_err(failed)?;
         compressor.compress_to_buffer(plain, packed).map(drop).map_err(failed)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_room_is_made_for_what_can_t_come_out() {
+        let mut stored = Vec::new();
+        let zeros = vec![0; 1 << 20];
+        assert_eq!(Codec::compress(&zeros, Effort::Dense, &mut stored).unwrap(), Codec::Zstd);
+        let mut plain = Vec::new();
+        Codec::Zstd.expand(&stored, zeros.len(), &mut plain).unwrap();
+        assert!(plain == zeros, "what shrinks most comes back");
+        let mut plain = Vec::new();
+        assert!(Codec::Zstd.expand(&stored[..20], 1 << 30, &mut plain).is_none());
+        assert_eq!(plain.capacity(), 0);
+    }
 }

@@ -81,6 +81,12 @@ pub(super) fn bytes_of<const N: usize>(name: &str, text: &str) -> Result<[u8; N]
     Ok(bytes)
 }
 
+/// The document whose bytes up to its checksum line are `body`, whatever that is.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn with_checksum(body: &[u8]) -> Vec<u8> {
+    [body, checksum_line(body).as_bytes()].concat()
+}
+
 fn checksum_line(body: &[u8]) -> String {
     format!("{CHECKSUM_BEGIN}{}{CHECKSUM_END}", blake3::hash(body).to_hex())
 }

@@ -123,7 +123,7 @@ impl PartRecord {
 
     /// Bytes of its files.
     pub fn bytes(&self) -> u64 {
-        self.entries.iter().map(|entry| entry.size).sum()
+        self.entries.iter().fold(0, |bytes, entry| bytes.saturating_add(entry.size))
     }
 
     /// What is wrong with a further name of a file that the part does not have.
@@ -190,7 +190,7 @@ pub enum Runs {
 impl Manifest {
     /// Bytes of all files.
     pub fn bytes_total(&self) -> u64 {
-        self.parts.iter().map(PartRecord::bytes).sum()
+        self.parts.iter().fold(0, |bytes, part| bytes.saturating_add(part.bytes()))
     }
 
     /// How a node is held back that is restored from this snapshot, where its backups ask for it.

@@ -18,6 +18,8 @@ mod checked;
 pub(crate) mod codec;
 pub(crate) mod document;
 pub mod forget;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod header;
 #[cfg(test)]
 mod hostile;
@@ -343,8 +345,8 @@ impl Vault {
     ) -> Vault {
         let id = header.vault;
         let keys = UnitKeys {
-            page: *master.derive(id.as_bytes(), &[b"hw1 page"]),
-            slice: *master.derive(id.as_bytes(), &[b"hw1 slice"]),
+            page: master.derive(id.as_bytes(), &[b"hw1 page"]),
+            slice: master.derive(id.as_bytes(), &[b"hw1 slice"]),
         };
         let (packs, trash) = (PackCache::default(), TrashCache::default());
         Vault { store, location, header, master, keys, env, packs, trash }

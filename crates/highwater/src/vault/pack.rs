@@ -8,11 +8,16 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use zeroize::Zeroizing;
+
 use crate::error::{Error, Result};
 use crate::ids::PackId;
 
 use super::codec::{Codec, Effort};
 use super::seal::{HEADER_BYTES, ObjectKey, Purpose, TAG_BYTES};
+
+#[cfg(any(fuzzing, test))]
+pub(super) mod fuzzing;
 
 /// A pack is closed once it holds so many plain bytes.
 pub(crate) const PACK_PLAIN_BYTES_MAX: u64 = 128 << 20;
@@ -63,11 +68,11 @@ fn id_bytes(kind: FrameKind) -> usize {
     }
 }
 
-/// Keys under which units are hashed.
+/// Keys under which units are hashed; wiped when they are dropped.
 #[derive(Clone)]
 pub(crate) struct UnitKeys {
-    pub(crate) page: [u8; 32],
-    pub(crate) slice: [u8; 32],
+    pub(crate) page: Zeroizing<[u8; 32]>,
+    pub(crate) slice: Zeroizing<[u8; 32]>,
 }
 
 impl UnitKeys {

@@ -105,6 +105,11 @@ pub(super) fn open_text(
     let plain = key
         .open(0, Purpose::Last, &[], &mut frame)
         .ok_or_else(|| Error::corrupt("its content was changed or cut").entry(name))?;
+    text_of(name, plain)
+}
+
+/// The JSON of the document whose frame held `plain`.
+pub(super) fn text_of(name: &str, plain: &[u8]) -> Result<Vec<u8>> {
     let wrong = || Error::corrupt("its content is no document").entry(name);
     let (prefix, body) = plain.split_at_checked(PREFIX_BYTES).ok_or_else(wrong)?;
     let length = u64::from_le_bytes(prefix[1..].try_into().map_err(|_| wrong())?);

@@ -373,8 +373,30 @@ fn a_manifest_whose_paths_lead_out_of_the_directory_is_damage() {
     }
 }
 
+#[test]
+fn sizes_that_no_disk_has_are_added_up_all_the_same() {
+    let mut manifest = manifest();
+    for part in &mut manifest.parts {
+        for _ in 0..2 {
+            let mut dir = entry(b"dir", EntryType::Dir);
+            dir.size = u64::MAX;
+            part.entries.push(dir);
+        }
+    }
+    assert_eq!(manifest.parts[0].bytes(), u64::MAX);
+    assert_eq!(manifest.bytes_total(), u64::MAX);
+}
+
 fn keys() -> UnitKeys {
-    UnitKeys { page: [1; 32], slice: [2; 32] }
+    UnitKeys { page: Zeroizing::new([1; 32]), slice: Zeroizing::new([2; 32]) }
+}
+
+#[test]
+fn the_keys_of_units_are_wiped() {
+    fn wiped(_: &impl zeroize::ZeroizeOnDrop) {}
+    let UnitKeys { page, slice } = keys();
+    wiped(&page);
+    wiped(&slice);
 }
 
 /// The key of the pack in the fixture: it has a salt of its own, so it is never used again.

@@ -1,14 +1,18 @@
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use highwater::env::Clock;
 use highwater::ids::Time;
 use http::HeaderValue;
-use jsonwebtoken::{EncodingKey, Header};
 use k256::ecdsa::SigningKey;
 use k256::ecdsa::signature::hazmat::PrehashSigner as _;
+use ring::rand::SystemRandom;
+use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::vss::limits::NAME_MAX;
 
 /// A clock that stands.
 struct At(u64);
@@ -115,9 +119,16 @@ fn rsa(bits: u32) -> (String, String) {
     (private, public)
 }
 
-fn token(private: &str, header: &Header, claims: &Value) -> String {
-    let key = EncodingKey::from_rsa_pem(private.as_bytes()).unwrap();
-    format!("Bearer {}", jsonwebtoken::encode(header, claims, &key).unwrap())
+/// A token with a header and claims, signed with the private key that `openssl` made.
+fn token(private: &str, header: &Value, claims: &Value) -> String {
+    let der: String = private.lines().filter(|line| !line.starts_with('-')).collect();
+    let key = RsaKeyPair::from_der(&STANDARD.decode(der).unwrap()).unwrap();
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let signed = format!("{}.{}", part(header), part(claims));
+    let mut signature = vec![0; key.public().modulus_len()];
+    let random = SystemRandom::new();
+    key.sign(&RSA_PKCS1_SHA256, &random, signed.as_bytes(), &mut signature).unwrap();
+    format!("Bearer {signed}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
 #[test]
@@ -125,24 +136,45 @@ fn a_token_names_its_user_until_it_ends() {
     let (private, public) = rsa(2048);
     let (foreign, _) = rsa(2048);
     let auth = Auth::jwt(&public).unwrap();
-    let now = u64::try_from(Env::system().now().as_nanos() / 1_000_000_000).unwrap();
-    let rs256 = Header::new(Algorithm::RS256);
-    let good = token(&private, &rs256, &json!({"sub": "alice", "exp": now + 600}));
-    assert_eq!(user(&auth, &good, now).unwrap(), "alice");
-    let leeway = token(&private, &rs256, &json!({"sub": "alice", "exp": now - 30}));
-    assert_eq!(user(&auth, &leeway, now).unwrap(), "alice");
+    let now = NOW;
+    let rs256 = json!({"alg": "RS256", "typ": "JWT", "kid": "1"});
+    let made = |claims: Value| token(&private, &rs256, &claims);
+    let good = made(json!({"sub": "alice", "exp": now + 600}));
+    for right in [
+        good.clone(),
+        made(json!({"sub": "alice", "exp": now - 30})),
+        made(json!({"sub": "alice", "exp": now + 600, "nbf": now + 30, "iss": "them"})),
+        made(json!({"sub": "alice", "exp": now as f64 + 0.5, "aud": null})),
+    ] {
+        assert_eq!(user(&auth, &right, now).unwrap(), "alice", "{right}");
+    }
+    assert!(user(&auth, &good, now + 660).is_ok() && user(&auth, &good, now + 661).is_err());
     let long = "x".repeat(NAME_MAX + 1);
+    let claims = json!({"sub": "alice", "exp": now + 600});
+    let (head, signature) = good.rsplit_once('.').unwrap();
+    let other = made(json!({"sub": "bob", "exp": now + 600}));
+    let stolen = format!("{}.{signature}", other.rsplit_once('.').unwrap().0);
     for wrong in [
-        token(&private, &rs256, &json!({"sub": "alice", "exp": now - 120})),
-        token(&private, &rs256, &json!({"sub": "alice"})),
-        token(&private, &rs256, &json!({"exp": now + 600})),
-        token(&private, &rs256, &json!({"sub": "alice", "exp": now + 600, "aud": "them"})),
-        token(&private, &rs256, &json!({"sub": "alice", "exp": now + 600, "nbf": now + 300})),
-        token(&private, &rs256, &json!({"sub": long, "exp": now + 600})),
-        token(&private, &rs256, &json!({"sub": "a\0", "exp": now + 600})),
-        token(&private, &Header::new(Algorithm::RS384), &json!({"sub": "alice", "exp": now + 600})),
-        token(&foreign, &rs256, &json!({"sub": "alice", "exp": now + 600})),
+        made(json!({"sub": "alice", "exp": now - 120})),
+        made(json!({"sub": "alice"})),
+        made(json!({"exp": now + 600})),
+        made(json!({"sub": "alice", "exp": "tomorrow"})),
+        made(json!({"sub": "alice", "exp": now + 600, "aud": "them"})),
+        made(json!({"sub": "alice", "exp": now + 600, "aud": 5})),
+        made(json!({"sub": "alice", "exp": now + 600, "nbf": now + 300})),
+        made(json!({"sub": "alice", "exp": now + 600, "nbf": "tomorrow"})),
+        made(json!({"sub": long, "exp": now + 600})),
+        made(json!({"sub": "a\0", "exp": now + 600})),
+        token(&private, &json!({"alg": "RS384"}), &claims),
+        token(&private, &json!({"alg": "none"}), &claims),
+        token(&private, &json!({"typ": "JWT"}), &claims),
+        token(&private, &json!({"alg": "RS256", "crit": ["b64"], "b64": false}), &claims),
+        token(&foreign, &rs256, &claims),
         good.replace("Bearer ", ""),
+        format!("{head}."),
+        format!("{good}="),
+        format!("{good}.{signature}"),
+        stolen,
         "Bearer ".to_owned(),
         "Bearer a.b.c".to_owned(),
     ] {
@@ -162,5 +194,20 @@ fn a_key_that_can_t_be_trusted_is_refused() {
         let error = Auth::jwt(pem).err().expect(words);
         assert!(error.to_string().contains(words), "{error}");
     }
-    assert!(Auth::jwt(&rsa(2048).1).is_ok());
+    let (_, public) = rsa(2048);
+    assert!(Auth::jwt(&public).is_ok());
+    let body: String = public.lines().filter(|line| !line.starts_with('-')).collect();
+    let der = STANDARD.decode(body).unwrap();
+    let pem = |label: &str, der: &[u8]| {
+        format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
+    };
+    // Behind 24 bytes that say that it is one, the key stands by itself.
+    assert!(Auth::jwt(&pem("RSA PUBLIC KEY", &der[24..])).is_ok());
+    assert!(Auth::jwt(&pem("PUBLIC KEY", &der)).is_ok());
+    for place in 0..24 {
+        let mut other = der.clone();
+        other[place] ^= 1;
+        assert!(Auth::jwt(&pem("PUBLIC KEY", &other)).is_err(), "byte {place}");
+        assert!(Auth::jwt(&pem("PUBLIC KEY", &der[..der.len() - 1 - place])).is_err());
+    }
 }

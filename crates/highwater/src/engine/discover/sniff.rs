@@ -50,7 +50,7 @@ const SQLITE_SUFFIXES: [&str; 3] = [".db", ".sqlite", ".sqlite3"];
 
 /// What a file is, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Head {
+pub(in crate::engine) enum Head {
     /// The main file of an engine.
     Database(EngineKind),
     /// Badger's MANIFEST.
@@ -351,7 +351,7 @@ fn is_sqlite(bytes: &[u8]) -> bool {
     bytes.starts_with(b"SQLite format 3\0")
 }
 
-fn recognise(bytes: &[u8]) -> Head {
+pub(in crate::engine) fn recognise(bytes: &[u8]) -> Head {
     let word = |at: usize| {
         let word = bytes.get(at..at + 4).and_then(|word| word.try_into().ok());
         word.map(u32::from_le_bytes)

@@ -12,6 +12,10 @@ const MANIFEST_BYTES_MAX: u64 = 1 << 30;
 /// CURRENT holds one name.
 const CURRENT_BYTES_MAX: u64 = 4096;
 
+/// An atomic group has an edit for each column family that is flushed or ingested at once. All of them
+/// are held until the last one has come, so that more of them than any database has are refused.
+const GROUP_EDITS_MAX: usize = 1 << 16;
+
 /// A log file is cut into blocks of this size; no record header crosses a border.
 const BLOCK_BYTES: usize = 32 << 10;
 const HEADER_BYTES: usize = 7;
@@ -136,6 +140,9 @@ pub(in crate::engine) fn parse(manifest: &str, bytes: &[u8]) -> Result<Version> 
         records += 1;
         // The edits of an atomic group count together, or, where the tail is torn, not at all.
         let remaining = edit.group_remaining;
+        if group.len() == GROUP_EDITS_MAX {
+            return Err(corrupt("an atomic group has no end"));
+        }
         group.push(edit);
         if remaining.is_none_or(|remaining| remaining == 0) {
             group.drain(..).try_for_each(|edit| version.apply(edit)).map_err(corrupt)?;

@@ -34,7 +34,7 @@ const PIECE_BYTES: usize = 256 * 1024;
 const COPY_PAGES: i32 = 1024;
 
 /// The header of page 1.
-const HEADER_BYTES: usize = 100;
+pub(super) const HEADER_BYTES: usize = 100;
 
 /// Every page in order, as the transaction sees it. The table is in SQLite only where it was built
 /// with `SQLITE_ENABLE_DBPAGE_VTAB`. It gives the page with the lock bytes (at 1 GiB), which SQLite
@@ -322,7 +322,7 @@ fn number(header: &[u8; HEADER_BYTES], offset: usize) -> u32 {
 }
 
 /// The version of SQLite that wrote the header, as 3.54.0.
-fn version(header: &[u8; HEADER_BYTES]) -> Option<String> {
+pub(super) fn version(header: &[u8; HEADER_BYTES]) -> Option<String> {
     let version = number(header, 96);
     if version == 0 {
         return None;

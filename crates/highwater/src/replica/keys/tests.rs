@@ -5,6 +5,15 @@ fn keys() -> ReplicaKeys {
 }
 
 #[test]
+fn they_are_wiped() {
+    fn wiped(_: &impl zeroize::ZeroizeOnDrop) {}
+    let ReplicaKeys { root, store: _, name, tag } = keys();
+    wiped(&root);
+    wiped(&name);
+    wiped(&tag);
+}
+
+#[test]
 fn a_value_opens_under_its_name_alone() {
     let keys = keys();
     let epoch = keys.epoch([3; 16]).unwrap();

@@ -17,6 +17,8 @@ mod blob;
 mod block;
 mod checksum;
 mod footer;
+#[cfg(any(fuzzing, test))]
+pub(in crate::engine) mod fuzzing;
 #[cfg(test)]
 mod hostile;
 mod table;

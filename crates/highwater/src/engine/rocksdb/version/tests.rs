@@ -73,6 +73,15 @@ fn an_atomic_group_counts_whole_or_not_at_all() {
 }
 
 #[test]
+fn an_atomic_group_that_has_no_end_is_not_held() {
+    // A record of 16 bytes, so that none crosses the border of a block.
+    let edit = record(1, &[0xAC, 0x02, 1, 4, 1, 4, 1, 4, 1]);
+    assert!(parse("MANIFEST-000001", &edit.repeat(GROUP_EDITS_MAX)).is_ok());
+    let error = parse("MANIFEST-000001", &edit.repeat(GROUP_EDITS_MAX + 1)).unwrap_err();
+    assert_eq!(error.kind(), Kind::Corrupt);
+}
+
+#[test]
 fn what_is_not_known_is_passed_over_only_where_the_format_allows() {
     let mut ignorable = table(5);
     ignorable.extend([0xE8, 0x40, 2, 9, 9]);

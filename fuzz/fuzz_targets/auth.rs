@@ -1,0 +1,4 @@
+//! What a request says of who sends it.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| highwater_server::fuzzing::auth(bytes));
