@@ -117,6 +117,9 @@ impl Call<'_> {
 
     /// Returns once the server has all that a node's store held before, and how the replica stands then.
     pub(crate) fn flush(&self, node: &str) -> Result<(NodeName, ReplicaStanding), Fault> {
+        let Ok(_place) = self.state.flushes.try_acquire() else {
+            return Err(Fault::Limit("flushes"));
+        };
         self.act(Scope::Backup, node, |_| {
             let agent = self.state.agents.replicated(node)?;
             Ok((agent.node().clone(), agent.flush_replica(FLUSH_WAIT)?))

@@ -47,6 +47,8 @@ pub(crate) struct State {
     pub(crate) streams: Arc<Semaphore>,
     /// Places for calls that block.
     pub(crate) calls: Arc<Semaphore>,
+    /// Places for calls that wait for a replica, which would keep all of those.
+    pub(crate) flushes: Semaphore,
     /// It is called over TLS.
     pub(crate) secure: bool,
     /// True once the server stops: what would last ends.
@@ -79,6 +81,7 @@ impl State {
             buckets: Buckets::new(limits.requests_per_second),
             streams: Arc::new(Semaphore::new(limits.streams)),
             calls: Arc::new(Semaphore::new(limits.calls)),
+            flushes: Semaphore::new((limits.calls / 8).max(1)),
             secure: false,
             stopping: watch::Sender::new(false),
         }

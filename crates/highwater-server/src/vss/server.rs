@@ -216,7 +216,8 @@ fn serve(
     handle: &Handle<SocketAddr>,
 ) -> std::io::Result<JoinHandle<std::io::Result<()>>> {
     let mut server = axum_server::from_tcp(listener)?.handle(handle.clone());
-    server.http_builder().http1().max_buf_size(HEAD_BYTES_MAX).pipeline_flush(true);
+    // Without `pipeline_flush`: with it, an answer is buffered as a whole whether somebody takes it or not.
+    server.http_builder().http1().max_buf_size(HEAD_BYTES_MAX);
     let service = http::router(Arc::clone(state)).into_make_service();
     let limits = &state.limits;
     let gate = Gate::new(crate::Limits {

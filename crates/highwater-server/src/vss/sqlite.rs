@@ -159,13 +159,13 @@ impl Backend for Sqlite {
     }
 
     async fn put(&self, store: &StoreName, plan: Plan) -> Result<(), Refusal> {
-        let (store, bytes) = (store.clone(), plan.bytes());
-        self.writer.run(bytes, move |batch| batch.put(&store, &plan)).await
+        let (store, user, bytes) = (store.clone(), store.user.clone(), plan.bytes());
+        self.writer.run(&user, bytes, move |batch| batch.put(&store, &plan)).await
     }
 
     async fn delete(&self, store: &StoreName, key: &str, version: i64) -> Result<(), Refusal> {
-        let (store, key) = (store.clone(), key.to_owned());
-        self.writer.run(0, move |batch| batch.delete(&store, &key, version)).await
+        let (user, store, key) = (store.user.clone(), store.clone(), key.to_owned());
+        self.writer.run(&user, 0, move |batch| batch.delete(&store, &key, version)).await
     }
 
     async fn list(
@@ -187,8 +187,8 @@ impl Backend for Sqlite {
     }
 
     async fn change(&self, store: &StoreName, change: Change) -> Result<Policy, Refusal> {
-        let store = store.clone();
-        self.writer.run(0, move |batch| batch.change(&store, change)).await
+        let (user, store) = (store.user.clone(), store.clone());
+        self.writer.run(&user, 0, move |batch| batch.change(&store, change)).await
     }
 
     async fn digest(&self, store: &StoreName) -> Result<Digest, Refusal> {
@@ -207,8 +207,8 @@ impl Backend for Sqlite {
     }
 
     async fn restore(&self, store: &StoreName, commit: u64) -> Result<Restored, Refusal> {
-        let store = store.clone();
-        self.writer.run(0, move |batch| batch.restore(&store, commit)).await
+        let (user, store) = (store.user.clone(), store.clone());
+        self.writer.run(&user, 0, move |batch| batch.restore(&store, commit)).await
     }
 
     async fn prune(&self) -> Result<u64, Refusal> {
@@ -227,7 +227,7 @@ impl Backend for Sqlite {
                     break;
                 }
                 pruned += old.len() as u64;
-                self.writer.run(0, move |batch| batch.prune(store, &old)).await?;
+                self.writer.run("", 0, move |batch| batch.prune(store, &old)).await?;
             }
         }
         Ok(pruned)
@@ -244,7 +244,7 @@ impl Backend for Sqlite {
 
     async fn set_quota(&self, user: Option<&str>, quota: Option<Quota>) -> Result<(), Refusal> {
         let user = user.map(str::to_owned);
-        self.writer.run(0, move |batch| batch.set_quota(user.as_deref(), quota)).await
+        self.writer.run("", 0, move |batch| batch.set_quota(user.as_deref(), quota)).await
     }
 
     async fn usage(&self, user: &str) -> Result<Usage, Refusal> {
@@ -270,7 +270,7 @@ impl Backend for Sqlite {
     }
 
     async fn ready(&self) -> Result<(), Refusal> {
-        self.writer.run(0, |_| Ok(())).await
+        self.writer.run("", 0, |_| Ok(())).await
     }
 
     async fn close(&self) {

@@ -423,7 +423,8 @@ pub(crate) fn copied(node: &NodeName) -> Error {
     .entry(node.to_string())
     .hint(
         "stop the copy, or look for the newer snapshots; on the machine that goes on, `highwater owner \
-         take-over --reason …` makes it the owner",
+         take-over --reason …` makes it the owner, or, in a vault whose store keeps no two writers apart, \
+         the removal of the node's file below `known` in its state directory",
     )
 }
 

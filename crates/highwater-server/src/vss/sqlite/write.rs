@@ -1,7 +1,7 @@
 //! The one thread that writes: all that waits goes into one transaction, and is answered once that is on
 //! the disk.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -18,8 +18,10 @@ use super::{cached, failed, failure, read};
 const QUEUE: usize = 1024;
 /// Writes of one transaction,
 const BATCH: usize = 512;
-/// and bytes of their values, beyond which no more are taken in.
-const BATCH_BYTES: usize = 16 << 20;
+/// and bytes of their values, beyond which no more are taken in: whoever comes next waits for all of them.
+const BATCH_BYTES: usize = 4 << 20;
+/// The same where several users wait.
+const SHARED_BYTES: usize = 1 << 20;
 /// Bytes of a value: a row of SQLite has a billion at most.
 const VALUE_MAX: usize = 999_000_000;
 /// Stores whose numbers and policies are remembered.
@@ -35,6 +37,8 @@ pub(super) struct Writer {
 /// A write and who waits for it.
 trait Job: Send {
     fn bytes(&self) -> usize;
+    /// Whose it is.
+    fn user(&self) -> &str;
     /// Does it inside the transaction. An error means that the transaction is of no more use.
     fn work(&mut self, batch: &mut Batch<'_>) -> Result<(), Error>;
     /// Tells how it ended.
@@ -58,6 +62,7 @@ impl Told {
 }
 
 struct Call<T, W> {
+    user: String,
     bytes: usize,
     work: Option<W>,
     done: Option<Result<T, Refusal>>,
@@ -71,6 +76,10 @@ where
 {
     fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    fn user(&self) -> &str {
+        &self.user
     }
 
     fn work(&mut self, batch: &mut Batch<'_>) -> Result<(), Error> {
@@ -116,16 +125,18 @@ impl Writer {
         self.env.now()
     }
 
-    /// Runs `work` in a transaction, and returns once that is durable.
+    /// Runs `work` in a transaction, and returns once that is durable. Users take turns.
     pub(super) async fn run<T: Send + 'static>(
         &self,
+        user: &str,
         bytes: usize,
         work: impl FnOnce(&mut Batch<'_>) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
         let closed = || Refusal::Failed(Error::unavailable("the database is closed"));
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (waits, answer) = oneshot::channel();
-        let call = Call { bytes, work: Some(work), done: None, waits };
+        let user = user.to_owned();
+        let call = Call { user, bytes, work: Some(work), done: None, waits };
         queue.ok_or_else(closed)?.send(Box::new(call)).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
@@ -145,16 +156,9 @@ impl Writer {
 fn write(mut connection: Connection, mut jobs: mpsc::Receiver<Box<dyn Job>>, env: &Env) {
     let mut known = Known::default();
     let mut broken: Option<Told> = None;
-    while let Some(first) = jobs.blocking_recv() {
-        let mut bytes = first.bytes();
-        let mut batch = vec![first];
-        while batch.len() < BATCH
-            && bytes < BATCH_BYTES
-            && let Ok(job) = jobs.try_recv()
-        {
-            bytes += job.bytes();
-            batch.push(job);
-        }
+    let mut turns = Turns::default();
+    while turns.gather(&mut jobs) {
+        let batch = turns.take();
         if let Some(told) = &broken {
             batch.into_iter().for_each(|job| job.answer(&Err(told.clone())));
             continue;
@@ -167,6 +171,64 @@ fn write(mut connection: Connection, mut jobs: mpsc::Receiver<Box<dyn Job>>, env
     }
     // What the log holds goes to the database; should that fail, the next start does it.
     let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+}
+
+/// Writes that wait, by user: one of each in turn.
+#[derive(Default)]
+struct Turns {
+    order: VecDeque<String>,
+    waiting: HashMap<String, VecDeque<Box<dyn Job>>>,
+    count: usize,
+}
+
+impl Turns {
+    /// Waits for a write, and takes in all that are there; false: none will come any more.
+    fn gather(&mut self, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> bool {
+        if self.count == 0 {
+            let Some(job) = jobs.blocking_recv() else { return false };
+            self.add(job);
+        }
+        while self.count < QUEUE
+            && let Ok(job) = jobs.try_recv()
+        {
+            self.add(job);
+        }
+        true
+    }
+
+    fn add(&mut self, job: Box<dyn Job>) {
+        self.count += 1;
+        match self.waiting.get_mut(job.user()) {
+            Some(waiting) => waiting.push_back(job),
+            None => {
+                self.order.push_back(job.user().to_owned());
+                self.waiting.insert(job.user().to_owned(), VecDeque::from([job]));
+            }
+        }
+    }
+
+    /// The writes of the next transaction. Those of one user stay in order.
+    fn take(&mut self) -> Vec<Box<dyn Job>> {
+        let most = if self.order.len() > 1 { SHARED_BYTES } else { BATCH_BYTES };
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while batch.len() < BATCH
+            && bytes < most
+            && let Some(user) = self.order.pop_front()
+        {
+            let Some(waiting) = self.waiting.get_mut(&user) else { continue };
+            if let Some(job) = waiting.pop_front() {
+                bytes += job.bytes();
+                self.count -= 1;
+                batch.push(job);
+            }
+            if waiting.is_empty() {
+                self.waiting.remove(&user);
+            } else {
+                self.order.push_back(user);
+            }
+        }
+        batch
+    }
 }
 
 type Answers = Vec<(Box<dyn Job>, Result<(), Told>)>;
@@ -446,5 +508,49 @@ impl Batch<'_> {
             // A wrong version deletes nothing, and nobody is told: so is the protocol.
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(user: &str, bytes: usize) -> Box<dyn Job> {
+        let (waits, _) = oneshot::channel();
+        let work = |_: &mut Batch<'_>| Ok(());
+        Box::new(Call { user: user.to_owned(), bytes, work: Some(work), done: None, waits })
+    }
+
+    fn take(turns: &mut Turns) -> Vec<(String, usize)> {
+        turns.take().iter().map(|job| (job.user().to_owned(), job.bytes())).collect()
+    }
+
+    #[test]
+    fn users_take_turns_and_keep_their_order() {
+        let mut turns = Turns::default();
+        for bytes in 1..=5 {
+            turns.add(job("many", bytes));
+        }
+        turns.add(job("one", 9));
+        let order = take(&mut turns);
+        let users: Vec<&str> = order.iter().map(|(user, _)| user.as_str()).collect();
+        assert_eq!(users, ["many", "one", "many", "many", "many", "many"]);
+        let sizes: Vec<usize> = order.iter().map(|(_, bytes)| *bytes).collect();
+        assert_eq!(sizes, [1, 9, 2, 3, 4, 5]);
+        assert_eq!(turns.count, 0);
+    }
+
+    #[test]
+    fn who_writes_much_holds_others_up_by_little() {
+        let mut turns = Turns::default();
+        for _ in 0..16 {
+            turns.add(job("large", 1 << 20));
+        }
+        assert_eq!(take(&mut turns).len(), 4, "alone, as much as one transaction takes");
+        turns.add(job("small", 10));
+        let users: Vec<String> = take(&mut turns).into_iter().map(|(user, _)| user).collect();
+        assert_eq!(users, ["large"], "it was its turn");
+        let users: Vec<String> = take(&mut turns).into_iter().map(|(user, _)| user).collect();
+        assert_eq!(users, ["small", "large"]);
     }
 }
