@@ -24,6 +24,9 @@ const ITEMS: [u64; 2] = [3, 4];
 /// The field of `KeyValue` that is copied out of the message: `key`.
 const KEY: u64 = 1;
 
+/// A field's number, and its content where that has a length.
+type Field<'a> = (u64, Option<&'a [u8]>);
+
 /// Why a message is not looked at further.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Malformed {
@@ -97,7 +100,7 @@ fn put_length(message: &mut Vec<u8>, field: u64, length: usize) {
 
 /// The next field: its number, and its content where that has a length. Groups are long out of use, and
 /// no message of the protocol has one.
-fn next<'a>(rest: &mut &'a [u8]) -> Result<Option<(u64, Option<&'a [u8]>)>, Malformed> {
+fn next<'a>(rest: &mut &'a [u8]) -> Result<Option<Field<'a>>, Malformed> {
     if rest.is_empty() {
         return Ok(None);
     }
