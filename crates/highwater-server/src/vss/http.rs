@@ -244,12 +244,57 @@ async fn attend(
     let (bytes, held) = body(state, &turn, call, request).await?;
     *length = bytes.len();
     let end = Instant::now() + state.limits.request_wait;
-    // By itself, so that what goes on after the time is over keeps what is counted for it.
-    let work = Arc::clone(state).work(call, user, bytes, (turn, held), end);
-    match timeout_at(end, tokio::spawn(work)).await {
-        Ok(Ok(done)) => done,
-        Ok(Err(_)) => Err(VssError::InternalServerError("a request has panicked".to_owned())),
-        Err(_) => Err(VssError::InternalServerError("the request took too long".to_owned())),
+    let state = Arc::clone(state);
+    let done = match call {
+        // A write that waits holds its body, and so what is counted for that.
+        Call::Put | Call::Delete => {
+            let bytes = Bytes::from_owner(Counted { bytes, _held: held });
+            timeout_at(end, state.work(call, user, bytes, (turn, Held::default()), end)).await
+        }
+        _ => {
+            let work = state.work(call, user, bytes, (turn, held), end);
+            timeout_at(end, ToItsEnd(Some(Box::pin(work)))).await
+        }
+    };
+    done.map_err(|_| VssError::InternalServerError("the request took too long".to_owned()))?
+}
+
+/// Bytes, and the memory that is reckoned for them until the last part of them is gone.
+struct Counted {
+    bytes: Bytes,
+    _held: Held,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+type Work = Pin<Box<dyn Future<Output = Result<Response, VssError>> + Send>>;
+
+/// A read that goes on by itself once nobody waits for it, since the database does: so it keeps what is
+/// counted for it.
+struct ToItsEnd(Option<Work>);
+
+impl Future for ToItsEnd {
+    type Output = Result<Response, VssError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(work) = &mut self.0 else { return Poll::Pending };
+        let done = std::task::ready!(work.as_mut().poll(cx));
+        self.0 = None;
+        Poll::Ready(done)
+    }
+}
+
+impl Drop for ToItsEnd {
+    fn drop(&mut self) {
+        if let Some(work) = self.0.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(work);
+        }
     }
 }
 

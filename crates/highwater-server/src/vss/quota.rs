@@ -106,14 +106,15 @@ struct Counted {
 /// What is remembered of one user.
 #[derive(Default)]
 struct Known {
-    quota: Option<(Duration, Quota)>,
-    usage: Option<Counted>,
+    /// When it was looked up.
+    quota: Lock<Option<(Duration, Quota)>>,
+    usage: Mutex<Option<Counted>>,
 }
 
 /// Quotas, in front of a database.
 pub(crate) struct Quotas {
     env: Env,
-    users: Lock<HashMap<String, Arc<Mutex<Known>>>>,
+    users: Lock<HashMap<String, Arc<Known>>>,
 }
 
 impl Quotas {
@@ -132,37 +133,37 @@ impl Quotas {
         plan: &Plan,
     ) -> Result<(), Refusal> {
         let known = self.known(&store.user);
-        let mut known = known.lock().await;
         let now = self.env.monotonic();
         let old = |at: Duration, good: Duration| now.saturating_sub(at) >= good;
-        let quota = match known.quota {
+        let found = *known.quota.lock().unwrap_or_else(PoisonError::into_inner);
+        let quota = match found {
             Some((at, quota)) if !old(at, QUOTA_GOOD) => quota,
             _ => {
                 let quota = backend.quota(&store.user).await?;
-                known.quota = Some((now, quota));
+                *known.quota.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, quota));
                 quota
             }
         };
         if quota.is_none() {
-            known.usage = None;
             return Ok(());
         }
-        let counted = known.usage.filter(|counted| !old(counted.at, COUNT_GOOD_MAX));
+        let mut usage = known.usage.lock().await;
+        let counted = usage.filter(|counted| !old(counted.at, COUNT_GOOD_MAX));
         let most = at_most(plan);
         // Whether a store is new is not known without a look.
         if let Some(mut counted) = counted.filter(|_| quota.stores.is_none())
             && quota.passed(counted.usage, most).is_none()
         {
             counted.usage.add(most);
-            known.usage = Some(Counted { exact: false, ..counted });
+            *usage = Some(Counted { exact: false, ..counted });
             return Ok(());
         }
         let fresh = |counted: &Counted| counted.exact && !old(counted.at, COUNT_GOOD);
         let mut counted = match counted.filter(fresh) {
             Some(counted) => counted,
             None => {
-                let usage = backend.usage(&store.user).await?;
-                Counted { at: now, usage, exact: true }
+                let counted = backend.usage(&store.user).await?;
+                Counted { at: now, usage: counted, exact: true }
             }
         };
         let growth = growth(backend, store, plan).await?;
@@ -170,7 +171,7 @@ impl Quotas {
         if passed.is_none() {
             counted.usage.add(growth);
         }
-        known.usage = Some(counted);
+        *usage = Some(counted);
         match passed {
             None => Ok(()),
             Some((what, most, kept)) => Err(Refusal::Invalid(format!(
@@ -180,7 +181,7 @@ impl Quotas {
         }
     }
 
-    fn known(&self, user: &str) -> Arc<Mutex<Known>> {
+    fn known(&self, user: &str) -> Arc<Known> {
         let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = users.get(user) {
             return Arc::clone(known);
@@ -188,7 +189,7 @@ impl Quotas {
         if users.len() >= USERS {
             users.retain(|_, known| Arc::strong_count(known) > 1);
         }
-        let known = Arc::<Mutex<Known>>::default();
+        let known = Arc::<Known>::default();
         users.insert(user.to_owned(), Arc::clone(&known));
         known
     }

@@ -3,6 +3,7 @@
 //! everybody's key is one, so what comes from one network of strangers is counted as well.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -31,13 +32,6 @@ fn room(bytes: usize) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(pieces(bytes) as usize))
 }
 
-/// Who is counted.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Client {
-    User(String),
-    Network(IpAddr),
-}
-
 /// What one client may hold, and has left of it.
 struct Share {
     memory: Arc<Semaphore>,
@@ -54,7 +48,8 @@ pub(crate) struct Shares {
     reads: usize,
     memory: Arc<Semaphore>,
     long: Arc<Semaphore>,
-    clients: Mutex<HashMap<Client, Arc<Share>>>,
+    users: Mutex<HashMap<String, Arc<Share>>>,
+    networks: Mutex<HashMap<IpAddr, Arc<Share>>>,
 }
 
 /// The turn of one request, while it is under way.
@@ -62,20 +57,20 @@ pub(crate) struct Turn {
     shares: Arc<Shares>,
     user: Arc<Share>,
     network: Option<Arc<Share>>,
-    _calls: Vec<OwnedSemaphorePermit>,
+    _calls: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
 }
 
-/// Memory, or a place, that is held until this is dropped.
+/// Memory, or places, that are held until this is dropped: of the user, the network, the server.
 #[derive(Default)]
-pub(crate) struct Held(Vec<OwnedSemaphorePermit>);
+pub(crate) struct Held([Option<OwnedSemaphorePermit>; 3]);
 
 impl Held {
     pub(crate) fn add(&mut self, more: Held) {
-        for permit in more.0 {
-            // Permits of one semaphore become one.
-            match self.0.iter_mut().find(|own| Arc::ptr_eq(own.semaphore(), permit.semaphore())) {
-                Some(own) => own.merge(permit),
-                None => self.0.push(permit),
+        for (own, more) in self.0.iter_mut().zip(more.0) {
+            match (own, more) {
+                (Some(own), Some(more)) => own.merge(more),
+                (own @ None, more) => *own = more,
+                (Some(_), None) => {}
             }
         }
     }
@@ -95,32 +90,41 @@ impl Shares {
                 memory_bytes: limits.memory_bytes.max(put),
                 ..limits
             },
-            clients: Mutex::default(),
+            users: Mutex::default(),
+            networks: Mutex::default(),
         }
     }
 
-    fn of(&self, client: Client) -> Arc<Share> {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(share) = clients.get(&client) {
+    fn user(&self, user: &str) -> Arc<Share> {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = users.get(user) {
             return Arc::clone(share);
         }
-        if clients.len() >= CLIENTS {
-            clients.retain(|_, share| Arc::strong_count(share) > 1);
+        let share = self.share(1);
+        remember(&mut users, user.to_owned(), &share);
+        share
+    }
+
+    fn network(&self, network: IpAddr) -> Arc<Share> {
+        let mut networks = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = networks.get(&network) {
+            return Arc::clone(share);
         }
-        let times = match client {
-            Client::User(_) => 1,
-            Client::Network(_) => USERS_OF_NETWORK,
-        };
-        let bytes = (self.limits.user_bytes * times).min(self.limits.memory_bytes);
-        let share = Arc::new(Share {
+        let share = self.share(USERS_OF_NETWORK);
+        remember(&mut networks, network, &share);
+        share
+    }
+
+    /// What so many users may hold together.
+    fn share(&self, users: usize) -> Arc<Share> {
+        let bytes = (self.limits.user_bytes * users).min(self.limits.memory_bytes);
+        Arc::new(Share {
             memory: room(bytes),
             bytes,
-            calls: Arc::new(Semaphore::new(self.limits.calls_per_user * times)),
+            calls: Arc::new(Semaphore::new(self.limits.calls_per_user * users)),
             reads: Arc::new(Semaphore::new(self.reads)),
             long: Arc::new(Semaphore::new(1)),
-        });
-        clients.insert(client, Arc::clone(&share));
-        share
+        })
     }
 
     /// The turn of a user's request, once fewer than so many are under way.
@@ -133,13 +137,14 @@ impl Shares {
         network: Option<IpAddr>,
         end: Instant,
     ) -> Result<Turn, VssError> {
-        let user = self.of(Client::User(user.to_owned()));
-        let network = network.map(|network| self.of(Client::Network(network)));
-        let mut calls = vec![take(&user.calls, 1, end).await?];
-        if let Some(network) = &network {
-            calls.push(take(&network.calls, 1, end).await?);
-        }
-        Ok(Turn { shares: Arc::clone(self), user, network, _calls: calls })
+        let user = self.user(user);
+        let network = network.map(|network| self.network(network));
+        let own = take(&user.calls, 1, end).await?;
+        let theirs = match &network {
+            Some(network) => Some(take(&network.calls, 1, end).await?),
+            None => None,
+        };
+        Ok(Turn { shares: Arc::clone(self), user, network, _calls: (own, theirs) })
     }
 }
 
@@ -160,7 +165,7 @@ impl Turn {
     /// As [`Turn::memory`].
     pub(crate) async fn announced(&self, bytes: usize, end: Instant) -> Result<Held, VssError> {
         let bytes = bytes.min(self.user.bytes);
-        Ok(Held(vec![take(&self.user.memory, pieces(bytes), end).await?]))
+        Ok(Held([Some(take(&self.user.memory, pieces(bytes), end).await?), None, None]))
     }
 
     /// Memory of the network and of the server, for what has come of it.
@@ -168,13 +173,15 @@ impl Turn {
     /// # Errors
     /// As [`Turn::memory`].
     pub(crate) async fn arrived(&self, bytes: usize, end: Instant) -> Result<Held, VssError> {
-        let mut held = Vec::new();
-        if let Some(network) = &self.network {
-            held.push(take(&network.memory, pieces(bytes.min(network.bytes)), end).await?);
-        }
+        let theirs = match &self.network {
+            Some(network) => {
+                Some(take(&network.memory, pieces(bytes.min(network.bytes)), end).await?)
+            }
+            None => None,
+        };
         let bytes = bytes.min(self.shares.limits.memory_bytes);
-        held.push(take(&self.shares.memory, pieces(bytes), end).await?);
-        Ok(Held(held))
+        let all = take(&self.shares.memory, pieces(bytes), end).await?;
+        Ok(Held([None, theirs, Some(all)]))
     }
 
     /// A place for a read of one row.
@@ -182,7 +189,7 @@ impl Turn {
     /// # Errors
     /// As [`Turn::memory`].
     pub(crate) async fn read(&self, end: Instant) -> Result<Held, VssError> {
-        Ok(Held(vec![take(&self.user.reads, 1, end).await?]))
+        Ok(Held([Some(take(&self.user.reads, 1, end).await?), None, None]))
     }
 
     /// A place for a read of many rows: one of a user, few of all.
@@ -192,8 +199,16 @@ impl Turn {
     pub(crate) async fn long(&self, end: Instant) -> Result<Held, VssError> {
         // The user's own first: who waits for oneself keeps no place from others.
         let own = take(&self.user.long, 1, end).await?;
-        Ok(Held(vec![own, take(&self.shares.long, 1, end).await?]))
+        Ok(Held([Some(own), None, Some(take(&self.shares.long, 1, end).await?)]))
     }
+}
+
+/// Forgets who has nothing under way, where too many are known.
+fn remember<K: Eq + Hash>(known: &mut HashMap<K, Arc<Share>>, key: K, share: &Arc<Share>) {
+    if known.len() >= CLIENTS {
+        known.retain(|_, share| Arc::strong_count(share) > 1);
+    }
+    known.insert(key, Arc::clone(share));
 }
 
 async fn take(
@@ -201,6 +216,10 @@ async fn take(
     permits: u32,
     end: Instant,
 ) -> Result<OwnedSemaphorePermit, VssError> {
+    // Most often there is room, and no clock has to be asked.
+    if let Ok(permit) = Arc::clone(semaphore).try_acquire_many_owned(permits) {
+        return Ok(permit);
+    }
     let busy = || VssError::InternalServerError("too much is under way at once".to_owned());
     let taken = timeout_at(end, Arc::clone(semaphore).acquire_many_owned(permits)).await;
     taken.map_err(|_| busy())?.map_err(|_| busy())

@@ -66,9 +66,9 @@ async fn users_that_come_from_one_network_share_what_it_may_hold() {
         turns.push(shares.turn(&user.to_string(), network, later()).await.unwrap());
     }
     assert!(shares.turn("another", network, now()).await.is_err());
-    let mut held = Held::default();
+    let mut held = Vec::new();
     for turn in &turns[..USERS_OF_NETWORK] {
-        held.add(turn.memory(SHARE, later()).await.unwrap());
+        held.push(turn.memory(SHARE, later()).await.unwrap());
     }
     assert!(turns[5].memory(SHARE, now()).await.is_err());
     let elsewhere = Some(IpAddr::from([192, 0, 2, 2]));
@@ -99,7 +99,7 @@ async fn who_has_nothing_under_way_is_forgotten() {
             turns.push(turn);
         }
     }
-    let known = shares.clients.lock().unwrap().len();
+    let known = shares.users.lock().unwrap().len();
     assert!((10..=CLIENTS + 10).contains(&known), "{known}");
     // Those at work are counted on.
     let second = shares.turn("0", None, later()).await.unwrap();

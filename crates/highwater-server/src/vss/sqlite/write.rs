@@ -2,6 +2,7 @@
 //! the disk.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -31,14 +32,17 @@ const STORES: usize = 10_000;
 pub(super) struct Writer {
     queue: Mutex<Option<mpsc::Sender<Box<dyn Job>>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// What gives users their numbers. Two with one number would share their turns, so nobody can choose
+    /// one.
+    numbers: RandomState,
     env: Env,
 }
 
 /// A write and who waits for it.
 trait Job: Send {
     fn bytes(&self) -> usize;
-    /// Whose it is.
-    fn user(&self) -> &str;
+    /// Whose turn it is: a number for each user.
+    fn user(&self) -> u64;
     /// Does it inside the transaction. An error means that the transaction is of no more use.
     fn work(&mut self, batch: &mut Batch<'_>) -> Result<(), Error>;
     /// Tells how it ended.
@@ -62,7 +66,7 @@ impl Told {
 }
 
 struct Call<T, W> {
-    user: String,
+    user: u64,
     bytes: usize,
     work: Option<W>,
     done: Option<Result<T, Refusal>>,
@@ -78,8 +82,8 @@ where
         self.bytes
     }
 
-    fn user(&self) -> &str {
-        &self.user
+    fn user(&self) -> u64 {
+        self.user
     }
 
     fn work(&mut self, batch: &mut Batch<'_>) -> Result<(), Error> {
@@ -117,6 +121,7 @@ impl Writer {
         Ok(Writer {
             queue: Mutex::new(Some(queue)),
             thread: Mutex::new(Some(thread)),
+            numbers: RandomState::new(),
             env: env.clone(),
         })
     }
@@ -135,7 +140,7 @@ impl Writer {
         let closed = || Refusal::Failed(Error::unavailable("the database is closed"));
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (waits, answer) = oneshot::channel();
-        let user = user.to_owned();
+        let user = self.numbers.hash_one(user);
         let call = Call { user, bytes, work: Some(work), done: None, waits };
         queue.ok_or_else(closed)?.send(Box::new(call)).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
@@ -176,8 +181,8 @@ fn write(mut connection: Connection, mut jobs: mpsc::Receiver<Box<dyn Job>>, env
 /// Writes that wait, by user: one of each in turn.
 #[derive(Default)]
 struct Turns {
-    order: VecDeque<String>,
-    waiting: HashMap<String, VecDeque<Box<dyn Job>>>,
+    order: VecDeque<u64>,
+    waiting: HashMap<u64, VecDeque<Box<dyn Job>>>,
     count: usize,
 }
 
@@ -198,11 +203,11 @@ impl Turns {
 
     fn add(&mut self, job: Box<dyn Job>) {
         self.count += 1;
-        match self.waiting.get_mut(job.user()) {
+        match self.waiting.get_mut(&job.user()) {
             Some(waiting) => waiting.push_back(job),
             None => {
-                self.order.push_back(job.user().to_owned());
-                self.waiting.insert(job.user().to_owned(), VecDeque::from([job]));
+                self.order.push_back(job.user());
+                self.waiting.insert(job.user(), VecDeque::from([job]));
             }
         }
     }
@@ -515,42 +520,37 @@ impl Batch<'_> {
 mod tests {
     use super::*;
 
-    fn job(user: &str, bytes: usize) -> Box<dyn Job> {
+    fn job(user: u64, bytes: usize) -> Box<dyn Job> {
         let (waits, _) = oneshot::channel();
         let work = |_: &mut Batch<'_>| Ok(());
-        Box::new(Call { user: user.to_owned(), bytes, work: Some(work), done: None, waits })
+        Box::new(Call { user, bytes, work: Some(work), done: None, waits })
     }
 
-    fn take(turns: &mut Turns) -> Vec<(String, usize)> {
-        turns.take().iter().map(|job| (job.user().to_owned(), job.bytes())).collect()
+    fn take(turns: &mut Turns) -> Vec<(u64, usize)> {
+        turns.take().iter().map(|job| (job.user(), job.bytes())).collect()
     }
 
     #[test]
     fn users_take_turns_and_keep_their_order() {
         let mut turns = Turns::default();
         for bytes in 1..=5 {
-            turns.add(job("many", bytes));
+            turns.add(job(1, bytes));
         }
-        turns.add(job("one", 9));
-        let order = take(&mut turns);
-        let users: Vec<&str> = order.iter().map(|(user, _)| user.as_str()).collect();
-        assert_eq!(users, ["many", "one", "many", "many", "many", "many"]);
-        let sizes: Vec<usize> = order.iter().map(|(_, bytes)| *bytes).collect();
-        assert_eq!(sizes, [1, 9, 2, 3, 4, 5]);
+        turns.add(job(2, 9));
+        assert_eq!(take(&mut turns), [(1, 1), (2, 9), (1, 2), (1, 3), (1, 4), (1, 5)]);
         assert_eq!(turns.count, 0);
     }
 
     #[test]
     fn who_writes_much_holds_others_up_by_little() {
+        const LARGE: usize = 1 << 20;
         let mut turns = Turns::default();
         for _ in 0..16 {
-            turns.add(job("large", 1 << 20));
+            turns.add(job(1, LARGE));
         }
         assert_eq!(take(&mut turns).len(), 4, "alone, as much as one transaction takes");
-        turns.add(job("small", 10));
-        let users: Vec<String> = take(&mut turns).into_iter().map(|(user, _)| user).collect();
-        assert_eq!(users, ["large"], "it was its turn");
-        let users: Vec<String> = take(&mut turns).into_iter().map(|(user, _)| user).collect();
-        assert_eq!(users, ["small", "large"]);
+        turns.add(job(2, 10));
+        assert_eq!(take(&mut turns), [(1, LARGE)], "it was its turn");
+        assert_eq!(take(&mut turns), [(2, 10), (1, LARGE)]);
     }
 }
