@@ -25,6 +25,8 @@ const BATCH_BYTES: usize = 4 << 20;
 const SHARED_BYTES: usize = 1 << 20;
 /// Bytes of a value: a row of SQLite has a billion at most.
 const VALUE_MAX: usize = 999_000_000;
+/// A write of no more bytes goes with those of others, whatever they have.
+const SMALL_BYTES: usize = 64 << 10;
 /// Stores whose numbers and policies are remembered.
 const STORES: usize = 10_000;
 
@@ -215,12 +217,18 @@ impl Turns {
     /// The writes of the next transaction. Those of one user stay in order.
     fn take(&mut self) -> Vec<Box<dyn Job>> {
         let most = if self.order.len() > 1 { SHARED_BYTES } else { BATCH_BYTES };
-        let (mut batch, mut bytes) = (Vec::new(), 0);
+        let (mut batch, mut bytes, mut later) = (Vec::new(), 0, VecDeque::new());
         while batch.len() < BATCH
-            && bytes < most
             && let Some(user) = self.order.pop_front()
         {
             let Some(waiting) = self.waiting.get_mut(&user) else { continue };
+            let next = waiting.front().map_or(0, |job| job.bytes());
+            let fits = bytes + next <= most || next <= SMALL_BYTES && bytes <= 2 * most;
+            if !fits && !batch.is_empty() {
+                // It is the first of the next transaction.
+                later.push_back(user);
+                continue;
+            }
             if let Some(job) = waiting.pop_front() {
                 bytes += job.bytes();
                 self.count -= 1;
@@ -232,6 +240,8 @@ impl Turns {
                 self.order.push_back(user);
             }
         }
+        later.append(&mut self.order);
+        self.order = later;
         batch
     }
 }
@@ -550,7 +560,9 @@ mod tests {
         }
         assert_eq!(take(&mut turns).len(), 4, "alone, as much as one transaction takes");
         turns.add(job(2, 10));
-        assert_eq!(take(&mut turns), [(1, LARGE)], "it was its turn");
-        assert_eq!(take(&mut turns), [(2, 10), (1, LARGE)]);
+        assert_eq!(take(&mut turns), [(1, LARGE), (2, 10)], "it goes with the first that is taken");
+        turns.add(job(2, LARGE));
+        assert_eq!(take(&mut turns), [(1, LARGE)]);
+        assert_eq!(take(&mut turns), [(2, LARGE)]);
     }
 }
