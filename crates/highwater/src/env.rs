@@ -57,6 +57,14 @@ fault_points! {
     FreezeImage = "freeze.image",
     /// A node goes on; its image was not read.
     FreezeContinued = "freeze.continued",
+    /// A RocksDB in use: its logs are held, its MANIFEST was not read.
+    LiveLogs = "live.logs",
+    /// Its MANIFEST is read, its tables are not held.
+    LiveManifest = "live.manifest",
+    /// Its tables are held, its logs were not looked at again.
+    LiveTables = "live.tables",
+    /// Its logs end here; whether its MANIFEST is still the same was not asked.
+    LiveEnds = "live.ends",
     /// Before the intent of a backup is put.
     BackupIntent = "backup.intent",
     /// The intent is there, no pack is.

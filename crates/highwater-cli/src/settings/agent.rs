@@ -106,7 +106,7 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum CaptureMode {
-    /// SQLite live; other databases frozen while somebody has them open, else under their lock.
+    /// SQLite, and a RocksDB that is the node's only database, live; other databases frozen while somebody has them open, else under their lock.
     #[default]
     Auto,
     /// The node is stopped for a moment whenever it runs.

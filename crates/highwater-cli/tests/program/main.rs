@@ -47,6 +47,7 @@ mod kit;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod links;
+mod live;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod node;

@@ -332,19 +332,25 @@ fn the_replica_of_another_process_is_looked_at_from_beside() {
 }
 
 #[test]
-fn a_running_rocksdb_is_frozen_and_goes_on() {
-    let world = World::with_vault();
-    std::fs::create_dir(world.path("node")).unwrap();
-    let mut writer = Writer::start("rocksdb", &world.path("node"));
-    // A busy machine makes pauses longer than a second.
-    configure(&world, "capture = \"auto\"\nmax_pause = \"30s\"\n");
-    let mut served = Served::start(&world);
-    served.call("backup_now", &json!({}));
-    let backup = served.ended("backup");
-    assert_eq!(backup["state"], "completed", "{backup}");
-    writer.more();
-    let shown = world.on_vault(&["show", "latest"]).code(0).json();
-    assert_eq!(shown["barrier"], "frozen", "{shown}");
+fn a_running_rocksdb_is_captured_live_or_frozen_and_goes_on() {
+    for (capture, barrier) in [("auto", "live"), ("freeze", "frozen"), ("offline", "")] {
+        let world = World::with_vault();
+        std::fs::create_dir(world.path("node")).unwrap();
+        let mut writer = Writer::start("rocksdb", &world.path("node"));
+        // A busy machine makes pauses longer than a second.
+        configure(&world, &format!("capture = \"{capture}\"\nmax_pause = \"30s\"\n"));
+        let mut served = Served::start(&world);
+        served.call("backup_now", &json!({}));
+        let backup = served.ended("backup");
+        writer.more();
+        if barrier.is_empty() {
+            assert_eq!(backup["error"]["kind"], "conflict", "{backup}");
+            continue;
+        }
+        assert_eq!(backup["state"], "completed", "{backup}");
+        let shown = world.on_vault(&["show", "latest"]).code(0).json();
+        assert_eq!(shown["barrier"], barrier, "{shown}");
+    }
 }
 
 #[test]

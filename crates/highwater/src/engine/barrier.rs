@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::points::Points;
 use super::{
     Barrier, CaptureOptions, Captured, EngineKind, FoundPart, Layout, PartCapture, Refusal, files,
-    freeze, others, rocksdb,
+    freeze, lock, others, rocksdb,
 };
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -60,7 +60,7 @@ fn take(
     let hooked = options.hooks.len();
     let sqlite: Vec<&FoundPart> =
         layout.parts.iter().filter(|part| part.engine == EngineKind::Sqlite).collect();
-    let mut barrier = common_instant(databases, hooked, sqlite.len(), Barrier::Single);
+    let mut barrier = common_instant(databases, hooked, sqlite.len(), 0, Barrier::Single);
     if options.hold.is_some() && databases > 1 {
         barrier = Barrier::Hook;
     }
@@ -69,23 +69,40 @@ fn take(
     let points = Points::ask(&options.points, layout)?;
     let mut slots: Vec<Option<Box<dyn PartCapture>>> = layout.parts.iter().map(|_| None).collect();
     let mut pause = Duration::ZERO;
+    // What stands still is locked before the instant of what does not.
+    let mut moving = Vec::new();
     for (slot, part) in slots.iter_mut().zip(&layout.parts) {
+        let hook = options.hooks.iter().find(|(name, _)| *name == part.name);
         match part.engine {
             EngineKind::Sqlite | EngineKind::Files => continue,
             EngineKind::RocksDb => {
-                let hook = options.hooks.iter().find(|(name, _)| *name == part.name);
                 let hook = hook.map(|(_, hook)| hook);
-                let (capture, held) = rocksdb::begin(&layout.held, part, hook, env)?;
-                pause += held;
-                *slot = Some(capture);
+                match rocksdb::begin(&layout.held, part, hook, env)? {
+                    rocksdb::Begun::Held(capture, held) => {
+                        pause += held;
+                        *slot = Some(capture);
+                    }
+                    rocksdb::Begun::InUse if options.offline => {
+                        return Err(lock::rocksdb_in_use(&layout.held.at(&part.root), &part.name));
+                    }
+                    rocksdb::Begun::InUse => moving.push((slot, part)),
+                }
             }
             _ => *slot = Some(others::begin(&layout.held, part, env)?),
         }
     }
+    let live = moving.len();
+    if live > 0 && options.hold.is_none() {
+        barrier = common_instant(databases, hooked, sqlite.len(), live, barrier);
+        allowed(barrier, databases, options)?;
+    }
+    for (slot, part) in moving {
+        *slot = Some(rocksdb::live(&layout.held, part, env)?);
+    }
     if !sqlite.is_empty() {
         let (captures, instant) = begin_sqlite(layout, &sqlite, options, env)?;
         if options.hold.is_none() {
-            barrier = common_instant(databases, hooked, sqlite.len(), instant);
+            barrier = common_instant(databases, hooked, sqlite.len(), live, instant);
             allowed(barrier, databases, options)?;
         }
         let places = layout.parts.iter().zip(&mut slots);
@@ -108,23 +125,22 @@ fn take(
     Ok(Captured { parts, layout, barrier, time, pause, marks, points, warnings })
 }
 
-/// The instant that all databases share, of which so many have a hook and so many are SQLite's,
-/// these with `sqlite_instant` among themselves. All others are locked and don't move.
+/// The instant that all databases share, of which so many have a hook, so many are SQLite's, these with
+/// `sqlite_instant` among themselves, and so many are captured live. All others are locked and don't move.
 fn common_instant(
     databases: usize,
     hooked: usize,
     sqlite: usize,
+    live: usize,
     sqlite_instant: Barrier,
 ) -> Barrier {
-    let moving = hooked + sqlite;
-    if databases <= 1 || moving == 0 || (hooked == 1 && sqlite == 0) {
-        Barrier::Single
-    } else if hooked == 0 {
-        if sqlite == 1 { Barrier::Single } else { sqlite_instant }
-    } else if sqlite == 0 {
-        Barrier::Hook
-    } else {
-        Barrier::None
+    match (hooked, sqlite, live) {
+        (0, 0, 1) => Barrier::Live,
+        _ if databases <= 1 => Barrier::Single,
+        (0, 0, 0) | (1, 0, 0) | (0, 1, 0) => Barrier::Single,
+        (0, _, 0) => sqlite_instant,
+        (_, 0, 0) => Barrier::Hook,
+        _ => Barrier::None,
     }
 }
 

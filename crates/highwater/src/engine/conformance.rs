@@ -128,7 +128,7 @@ fn gives_up_its_locks(fixture: &dyn Fixture, node: &Path) {
 fn refuses_what_is_in_use(fixture: &dyn Fixture, node: &Path) {
     let Some(held) = fixture.hold(node) else { return };
     let layout = must(discover(node, &DiscoverOptions::default()), "a node in use is not found");
-    let refused = capture(&layout, &CaptureOptions::default(), &Env::system()).err();
+    let refused = capture(&layout, &fixture.options(node), &Env::system()).err();
     let Some(refused) = refused else { panic!("a database in use was captured") };
     assert_eq!(refused.kind(), Kind::Conflict, "{refused}");
     assert!(refused.hint_text().is_some(), "a conflict names the ways out");

@@ -64,6 +64,20 @@ struct Source {
     path: RootedPath,
     stamp: Stamp,
     pinned: Option<File>,
+    /// It may grow behind what was listed of it, in whatever set it is.
+    grows: bool,
+}
+
+/// A file that is held open from its listing on, whatever becomes of its name.
+pub(super) struct HeldFile {
+    /// Where it stands, and by which name it was opened.
+    pub(super) listed: Listed,
+    /// What it was when it was listed.
+    pub(super) found: Found,
+    /// What its content is read from; `None` where it has none.
+    pub(super) file: Option<File>,
+    /// It is appended to: what it had when it was listed stays as it was.
+    pub(super) grows: bool,
 }
 
 /// Where an entry is read, and how it is cut.
@@ -109,6 +123,21 @@ impl FileSet {
             set.push(listed, found)?;
             if let Some(source) = set.sources.last_mut().filter(|_| content) {
                 source.stamp = metadata::stamp(&path)?;
+            }
+        }
+        debug_assert!(set.entries.is_sorted_by(|a, b| a.path < b.path));
+        Ok(set)
+    }
+
+    /// Of files that are held open.
+    pub(super) fn of_held(files: Vec<HeldFile>, env: &Env) -> Result<FileSet> {
+        let mut set = FileSet::empty(Stability::Held, env);
+        for HeldFile { listed, found, file, grows } in files {
+            // Read as they are: what has no name any more can't be opened to look for holes.
+            let stored = found.stamp.size;
+            set.push(listed, Found { stored, ..found })?;
+            if let Some(source) = set.sources.last_mut() {
+                (source.pinned, source.grows) = (file, grows);
             }
         }
         debug_assert!(set.entries.is_sorted_by(|a, b| a.path < b.path));
@@ -174,6 +203,7 @@ impl FileSet {
         }
         let mut reader = Reader::open(entry, source, self.young_ns)?;
         match self.stability {
+            Stability::Held if source.grows => reader.grown(sink),
             Stability::Held => reader.held(sink),
             Stability::Watched => reader.watched(self.env.now(), sink),
             Stability::Loose if entry.size <= RETRY_BYTES_MAX && entry.holes.is_empty() => {
@@ -216,7 +246,7 @@ impl FileSet {
             units: listed.units,
             identity,
         });
-        self.sources.push(Source { path: listed.source, stamp: found.stamp, pinned });
+        self.sources.push(Source { path: listed.source, stamp: found.stamp, pinned, grows: false });
         Ok(())
     }
 }
@@ -329,6 +359,12 @@ impl<'a> Reader<'a> {
         self.pass(&self.entry.holes, sink)?;
         // Links to a table come and go with the database's own work, and change the file's ctime.
         if self.stamp()?.same_content(&self.listed) { Ok(()) } else { Err(self.changed()) }
+    }
+
+    /// What was there when it was listed, of a file to which its engine only appends.
+    fn grown(&mut self, sink: &mut dyn FnMut(Piece<'_>) -> Result<()>) -> Result<()> {
+        self.pass(&[], sink)?;
+        if self.stamp()?.size >= self.entry.size { Ok(()) } else { Err(self.changed()) }
     }
 
     /// Reads into memory until nothing changed since the listing, or two passes agree.

@@ -211,6 +211,11 @@ fn not_ours(db: &RootedPath, name: &str) -> Result<()> {
         .hint("register a checkpoint hook for it, or close it first"))
 }
 
+/// The conflict of a RocksDB that another process has open.
+pub(super) fn rocksdb_in_use(db: &RootedPath, name: &str) -> Error {
+    in_use(name, &user_names(db), ROCKSDB_WAYS_OUT)
+}
+
 fn in_use(name: &str, users: &str, ways_out: &str) -> Error {
     let by = if users.is_empty() { "another process" } else { users };
     Error::conflict(format!("{name} is in use by {by}")).entry(name).hint(ways_out)

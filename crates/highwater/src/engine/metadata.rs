@@ -106,6 +106,30 @@ pub(crate) fn look(place: &RootedPath) -> io::Result<Found> {
     Ok(Found { kind, meta, stamp, stored, names: seen.stx_nlink })
 }
 
+/// Looks at a regular file that is held open, which may have no name any more.
+pub(crate) fn look_file(file: &std::fs::File) -> io::Result<Found> {
+    let seen = rustix::fs::fstat(file)?;
+    let meta = Metadata {
+        mode: seen.st_mode & 0o7777,
+        uid: seen.st_uid,
+        gid: seen.st_gid,
+        mtime_ns: Stamp::of_file(file)?.mtime_ns,
+        xattrs: attributes(
+            &|list| match list {
+                None => rustix::fs::flistxattr_query(file),
+                Some(list) => rustix::fs::flistxattr(file, list),
+            },
+            &|name, value| match value {
+                None => rustix::fs::fgetxattr_query(file, name),
+                Some(value) => rustix::fs::fgetxattr(file, name, value),
+            },
+        )?,
+    };
+    let stored = u64::try_from(seen.st_blocks).unwrap_or(0).saturating_mul(512);
+    let names = u32::try_from(seen.st_nlink).unwrap_or(u32::MAX);
+    Ok(Found { kind: EntryType::File, meta, stamp: Stamp::of_file(file)?, stored, names })
+}
+
 /// By what a later look at an entry is compared.
 pub(crate) fn stamp(place: &RootedPath) -> Result<Stamp> {
     let seen = seen(place).map_err(|source| durable::met(place, "look at", source))?;
@@ -165,20 +189,31 @@ fn entry_type(place: &RootedPath, seen: &Statx) -> io::Result<EntryType> {
 }
 
 pub(super) fn xattrs(path: &Path) -> rustix::io::Result<Vec<(String, String)>> {
-    let list =
-        sized(|| rustix::fs::llistxattr_query(path), |buffer| rustix::fs::llistxattr(path, buffer));
-    let list = match list {
-        Ok(list) => list,
+    attributes(
+        &|list| match list {
+            None => rustix::fs::llistxattr_query(path),
+            Some(list) => rustix::fs::llistxattr(path, list),
+        },
+        &|name, value| match value {
+            None => rustix::fs::lgetxattr_query(path, name),
+            Some(value) => rustix::fs::lgetxattr(path, name, value),
+        },
+    )
+}
+
+/// Attributes by what lists their names, and what reads one; both tell a size where they get no room.
+fn attributes(
+    list: &dyn Fn(Option<&mut [u8]>) -> rustix::io::Result<usize>,
+    read: &dyn Fn(&[u8], Option<&mut [u8]>) -> rustix::io::Result<usize>,
+) -> rustix::io::Result<Vec<(String, String)>> {
+    let names = match sized(|| list(None), |buffer| list(Some(buffer))) {
+        Ok(names) => names,
         Err(Errno::NOTSUP) => return Ok(Vec::new()),
         Err(errno) => return Err(errno),
     };
     let mut attributes = Vec::new();
-    for name in list.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
-        let value = sized(
-            || rustix::fs::lgetxattr_query(path, name),
-            |buffer| rustix::fs::lgetxattr(path, name, buffer),
-        );
-        match value {
+    for name in names.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
+        match sized(|| read(name, None), |buffer| read(name, Some(buffer))) {
             Ok(value) => attributes.push((ids::encode(name), hex::encode(value))),
             // Gone between the list and the look.
             Err(Errno::NODATA) => {}

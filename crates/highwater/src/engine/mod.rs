@@ -35,7 +35,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::env::Env;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::{RelPath, StoreId, Time};
 use crate::rooted::RootedPath;
 
@@ -91,6 +91,9 @@ pub enum Consistency {
     /// The node was stopped while its files were linked and copied as they were: what a crash of
     /// its processes at that instant would have left.
     Frozen,
+    /// Its files were held while the node went on: what a crash of its process at one instant would have
+    /// left.
+    Live,
 }
 
 /// What kind of instant all databases of a snapshot share.
@@ -104,6 +107,8 @@ pub enum Barrier {
     /// No database moved between the first and the last one that was taken: there is only one, or
     /// the others were locked, or they were seen not to have changed.
     Single,
+    /// The only database that moved was captured while the node wrote it.
+    Live,
     /// Each database has an instant of its own.
     None,
 }
@@ -222,6 +227,9 @@ pub struct CaptureOptions {
     pub points: Vec<(String, PointHook)>,
     /// Several databases without a common instant are accepted.
     pub allow_no_barrier: bool,
+    /// A RocksDB that another process has open is a conflict, instead of being captured while that one
+    /// writes.
+    pub offline: bool,
     /// How long a writer in rollback-journal mode may be kept waiting; `None`: 30 seconds.
     pub block_max: Option<std::time::Duration>,
     /// Stops the node for as long as an image of its files takes, instead of all that is above.
@@ -466,25 +474,32 @@ pub fn users(dir: &Path) -> Result<Vec<User>> {
 }
 
 /// What would keep each database of `layout` from being captured now, asked of the code that captures
-/// it: it is begun, and given up.
+/// it: it is begun, and given up. Where nothing keeps any of them, what keeps them from being captured
+/// together.
 pub fn obstacles(layout: &Layout, env: &Env) -> Vec<Refusal> {
     let options = CaptureOptions::default();
     let begin = |part: &FoundPart| match part.engine {
         EngineKind::Files => Ok(()),
-        EngineKind::RocksDb => rocksdb::begin(&layout.held, part, None, env).map(drop),
+        EngineKind::RocksDb => match rocksdb::begin(&layout.held, part, None, env)? {
+            rocksdb::Begun::Held(..) => Ok(()),
+            rocksdb::Begun::InUse => rocksdb::live(&layout.held, part, env).map(drop),
+        },
         EngineKind::Sqlite => barrier::begin_sqlite(layout, &[part], &options, env).map(drop),
         _ => others::begin(&layout.held, part, env).map(drop),
     };
-    let refused = |part: &FoundPart| {
-        let error = begin(part).err()?;
-        Some(Refusal {
-            entry: part.name.clone(),
-            problem: error.message().to_owned(),
-            hint: error.hint_text().unwrap_or_default().to_owned(),
-            kind: error.kind(),
-        })
+    let refusal = |error: Error, entry: &str| Refusal {
+        entry: entry.to_owned(),
+        problem: error.message().to_owned(),
+        hint: error.hint_text().unwrap_or_default().to_owned(),
+        kind: error.kind(),
     };
-    layout.parts.iter().filter_map(refused).collect()
+    let refused = |part: &FoundPart| begin(part).err().map(|error| refusal(error, &part.name));
+    let alone: Vec<Refusal> = layout.parts.iter().filter_map(refused).collect();
+    if !alone.is_empty() || !layout.refusals.is_empty() {
+        return alone;
+    }
+    let together = barrier::capture(layout, &options, env).err();
+    together.map(|error| refusal(error, "databases")).into_iter().collect()
 }
 
 /// Checks one restored part of the node directory `dir`, read-only: every file of it stays

@@ -1,5 +1,5 @@
-//! RocksDB: captured from a checkpoint that the node's hook makes, or offline under the database's
-//! own lock. Nothing here opens a database; its files are only read.
+//! RocksDB: captured from a checkpoint that the node's hook makes, live while another process writes it,
+//! or offline under the database's own lock. Nothing here opens a database; its files are only read.
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -23,8 +23,10 @@ use crate::rooted::RootedPath;
 const CHECKPOINT_PREFIX: &str = ".highwater-checkpoint-";
 
 pub(super) mod check;
+mod live;
 #[cfg(feature = "rocksdb")]
 mod open;
+mod records;
 pub(super) mod verify;
 pub(super) mod version;
 
@@ -60,7 +62,7 @@ pub(super) enum FileName {
     /// `000013.blob`.
     Blob(u64),
     /// `000014.log`.
-    Log,
+    Log(u64),
     /// `000015.dbtmp`: half-written, of no use.
     Temporary,
 }
@@ -96,7 +98,7 @@ impl FileName {
         match suffix {
             "sst" | "ldb" => Some(FileName::Table(number)),
             "blob" => Some(FileName::Blob(number)),
-            "log" => Some(FileName::Log),
+            "log" => Some(FileName::Log(number)),
             "dbtmp" => Some(FileName::Temporary),
             _ => None,
         }
@@ -248,14 +250,19 @@ pub(super) fn newest_options(db: &RootedPath) -> Result<Option<String>> {
     Ok(None)
 }
 
-fn option<'a>(options: &'a str, name: &str) -> Option<&'a str> {
-    options.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='))
+fn option<'a>(options: Option<&'a str>, name: &str) -> Option<&'a str> {
+    options?.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='))
+}
+
+fn number_option(options: Option<&str>, name: &str) -> u64 {
+    option(options, name).and_then(|number| number.parse().ok()).unwrap_or_default()
 }
 
 /// A log directory other than the database's own. Old releases wrote the database's path into every
 /// OPTIONS file, so that after a move it names a place that no longer is: then logs here decide.
 fn foreign_wal_dir(db: &RootedPath, options: &str) -> Result<Option<PathBuf>> {
-    let Some(wal_dir) = option(options, "wal_dir").filter(|wal_dir| !wal_dir.is_empty()) else {
+    let Some(wal_dir) = option(Some(options), "wal_dir").filter(|wal_dir| !wal_dir.is_empty())
+    else {
         return Ok(None);
     };
     let db_path = db.path();
@@ -263,8 +270,9 @@ fn foreign_wal_dir(db: &RootedPath, options: &str) -> Result<Option<PathBuf>> {
     if let (Ok(there), Ok(here)) = (wal_dir.canonicalize(), db_path.canonicalize()) {
         return Ok((there != here).then_some(wal_dir));
     }
-    let logs_here =
-        regular_files(db)?.iter().any(|(name, _)| FileName::of(name) == Some(FileName::Log));
+    let logs_here = regular_files(db)?
+        .iter()
+        .any(|(name, _)| matches!(FileName::of(name), Some(FileName::Log(_))));
     Ok((!logs_here).then_some(wal_dir))
 }
 
@@ -277,17 +285,49 @@ fn identity(db: &RootedPath, version: &Version) -> String {
     }
 }
 
+/// A capture that has begun, or that has to be made in another way.
+pub(super) enum Begun {
+    /// It is held; how long the node was kept waiting.
+    Held(Box<dyn PartCapture>, Duration),
+    /// Another process has the database open: it can be captured live.
+    InUse,
+}
+
 /// Begins the capture of one database: by its hook where it has one, else under its lock.
 pub(super) fn begin(
     dir: &RootedPath,
     part: &FoundPart,
     hook: Option<&CheckpointHook>,
     env: &Env,
-) -> Result<(Box<dyn PartCapture>, Duration)> {
-    match hook {
-        Some(hook) => by_hook(dir, part, hook, env),
-        None => Ok((Box::new(offline(dir, part, env)?), Duration::ZERO)),
+) -> Result<Begun> {
+    if let Some(hook) = hook {
+        let (capture, pause) = by_hook(dir, part, hook, env)?;
+        return Ok(Begun::Held(capture, pause));
     }
+    let db = dir.at(&part.root);
+    if lock::is_held_by_others(&db, EngineKind::RocksDb)? {
+        return Ok(Begun::InUse);
+    }
+    match offline(dir, part, env) {
+        Ok(capture) => Ok(Begun::Held(Box::new(capture), Duration::ZERO)),
+        // Opened by another process meanwhile.
+        Err(_) if lock::is_held_by_others(&db, EngineKind::RocksDb)? => Ok(Begun::InUse),
+        Err(error) => Err(error),
+    }
+}
+
+/// Captures a database while another process writes it.
+pub(super) fn live(dir: &RootedPath, part: &FoundPart, env: &Env) -> Result<Box<dyn PartCapture>> {
+    let live::Image { set, version, options, warnings } = live::capture(dir, part, env)?;
+    let options = options.as_deref();
+    Ok(Box::new(Rocks {
+        name: part.name.clone(),
+        version: option(options, "rocksdb_version").map(str::to_owned),
+        consistency: Consistency::Live,
+        set,
+        verifier: Verifier::new(&version, options),
+        hold: Hold::Descriptors { warnings },
+    }))
 }
 
 struct Rocks {
@@ -320,6 +360,7 @@ pub(super) fn still(dir: &RootedPath, part: &FoundPart) -> Result<Still> {
 
 /// What keeps the files as they are.
 enum Hold {
+    Descriptors { warnings: Vec<String> },
     Lock { lock: Option<OwnedFd>, db: RootedPath, stamps: Vec<(RelPath, Stamp)> },
     Checkpoint(Scratch),
 }
@@ -389,7 +430,7 @@ fn offline(dir: &RootedPath, part: &FoundPart, env: &Env) -> Result<Rocks> {
 
 fn version_of(db: &RootedPath) -> Result<Option<String>> {
     let options = newest_options(db)?;
-    Ok(options.as_deref().and_then(|options| option(options, "rocksdb_version")).map(str::to_owned))
+    Ok(option(options.as_deref(), "rocksdb_version").map(str::to_owned))
 }
 
 /// The directory itself and the files in `source` that the database needs, tables that are no
@@ -473,8 +514,9 @@ impl PartCapture for Rocks {
     }
 
     fn finish(self: Box<Self>) -> Result<Finished> {
-        let finished = Finished { warnings: self.verifier.warnings(), ..Finished::default() };
+        let mut finished = Finished { warnings: self.verifier.warnings(), ..Finished::default() };
         match self.hold {
+            Hold::Descriptors { warnings } => finished.warnings.extend(warnings),
             Hold::Checkpoint(work) => work.remove()?,
             Hold::Lock { lock, db, stamps: before } => {
                 if lock.is_none() {

@@ -72,6 +72,7 @@ impl Capture {
             discover,
             capture: CaptureOptions {
                 allow_no_barrier: settings.no_barrier,
+                offline: settings.capture == CaptureMode::Offline,
                 freeze,
                 ..CaptureOptions::default()
             },
@@ -87,15 +88,16 @@ impl Capture {
         }
         let layout = engine::discover(&self.settings.dir, discover)?;
         let users = engine::users(&layout.dir)?;
-        let live = |engine: EngineKind| matches!(engine, EngineKind::Sqlite | EngineKind::Files);
-        let stopped = layout
-            .parts
-            .iter()
-            .filter(|part| match self.settings.capture {
-                CaptureMode::Freeze => part.engine != EngineKind::Files,
-                CaptureMode::Auto | CaptureMode::Offline => !live(part.engine),
-            })
-            .collect::<Vec<_>>();
+        let databases = || layout.parts.iter().filter(|part| part.engine != EngineKind::Files);
+        // One RocksDB can be captured while it writes; beside others it has no instant with them.
+        let alone = databases().count() == 1;
+        let live = |engine: EngineKind| match engine {
+            EngineKind::Sqlite => true,
+            EngineKind::RocksDb => alone,
+            _ => false,
+        };
+        let freezes = self.settings.capture == CaptureMode::Freeze;
+        let stopped: Vec<_> = databases().filter(|part| freezes || !live(part.engine)).collect();
         let user = users
             .iter()
             .find(|user| {

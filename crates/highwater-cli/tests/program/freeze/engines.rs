@@ -20,7 +20,7 @@ use crate::strangers::is_there;
 const ROWS: u64 = 400;
 
 /// How many rows a restored RocksDB has; every column family has the same, each as it was written.
-fn rows_of(dir: &Path) -> u64 {
+pub(crate) fn rows_of(dir: &Path) -> u64 {
     let store = DB::open_cf(&Options::default(), dir.join("store"), FAMILIES).unwrap();
     let counts = FAMILIES.map(|name| {
         let family = store.cf_handle(name).unwrap();

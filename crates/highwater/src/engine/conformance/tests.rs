@@ -254,6 +254,10 @@ mod rocks {
             put(&open(dir), "second");
         }
 
+        fn options(&self, _: &Path) -> CaptureOptions {
+            CaptureOptions { offline: true, ..CaptureOptions::default() }
+        }
+
         fn hold(&self, dir: &Path) -> Option<Box<dyn Any>> {
             Some(Box::new(Holder::record(&dir.join("store/LOCK"))))
         }
@@ -305,6 +309,43 @@ mod rocks {
     #[test]
     fn rocksdb_offline() {
         passes(&Offline);
+    }
+
+    /// Another process has its lock all the while.
+    struct Live(std::cell::RefCell<Option<Holder>>);
+
+    impl Fixture for Live {
+        fn engine(&self) -> EngineKind {
+            EngineKind::RocksDb
+        }
+
+        fn create(&self, dir: &Path) {
+            create(dir);
+            self.0.replace(Some(Holder::record(&dir.join("store/LOCK"))));
+        }
+
+        fn change(&self, dir: &Path) {
+            self.0.take();
+            put(&open(dir), "second");
+            self.0.replace(Some(Holder::record(&dir.join("store/LOCK"))));
+        }
+
+        fn hold(&self, _: &Path) -> Option<Box<dyn Any>> {
+            None
+        }
+
+        fn exclusive(&self) -> bool {
+            false
+        }
+
+        fn verify(&self, dir: &Path, changed: bool) {
+            verify(dir, if changed { "second" } else { "first" });
+        }
+    }
+
+    #[test]
+    fn rocksdb_live() {
+        passes(&Live(std::cell::RefCell::new(None)));
     }
 
     /// Without OPTIONS and IDENTITY the same files are a LevelDB's.

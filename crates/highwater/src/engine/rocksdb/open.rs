@@ -107,7 +107,7 @@ pub(super) fn rows(db: &DB, family: &str) -> Result<u64, rust_rocksdb::Error> {
 fn log_bytes(db: &RootedPath) -> Result<u64> {
     let mut bytes = 0;
     for (name, path) in super::regular_files(db)? {
-        if FileName::of(&name) == Some(FileName::Log) {
+        if matches!(FileName::of(&name), Some(FileName::Log(_))) {
             bytes += crate::engine::metadata::stamp(&path)?.size;
         }
     }

@@ -70,7 +70,7 @@ fn names_have_roles() {
     assert_eq!(role("OPTIONS-000007"), Some(FileName::Options));
     assert_eq!(role("OPTIONS-000007.dbtmp"), Some(FileName::Temporary));
     assert_eq!(role("1234567.sst"), Some(FileName::Table(1_234_567)));
-    assert_eq!(role("000012.log"), Some(FileName::Log));
+    assert_eq!(role("000012.log"), Some(FileName::Log(12)));
     assert_eq!(role("LOG.old.1700000000000000"), Some(FileName::Info));
     for other in ["CURRENT~", "MANIFEST", "OPTIONS-", "node.log", "12.txt", "+1.sst", "a.sst"] {
         assert_eq!(role(other), None, "{other}");
@@ -104,12 +104,15 @@ fn a_lock_held_elsewhere_names_its_holder_and_the_ways_out() {
     let dir = tempfile::tempdir().unwrap();
     ldb(&dir.path().join("store"), &["--create_if_missing", "put", "key", "value"]);
     let holder = Holder::record(&dir.path().join("store/LOCK"));
-    let error = take(dir.path(), &CaptureOptions::default()).err().unwrap();
+    let offline = CaptureOptions { offline: true, ..CaptureOptions::default() };
+    let error = take(dir.path(), &offline).err().unwrap();
     assert_eq!((error.kind(), error.entry_name()), (Kind::Conflict, Some("store")));
     assert!(error.message().contains(&format!("(pid {})", holder.pid())), "{error}");
     assert!(error.hint_text().unwrap().contains("checkpoint hook"));
-    drop(holder);
-    assert!(take(dir.path(), &CaptureOptions::default()).is_ok());
+    let live = take(dir.path(), &CaptureOptions::default()).unwrap();
+    assert_eq!(live.barrier, crate::engine::Barrier::Live);
+    drop((live, holder));
+    assert!(take(dir.path(), &offline).is_ok());
 }
 
 /// As long as the capture lives, the engine's own program can't open the database for writing.

@@ -2,7 +2,10 @@
 //! `version_edit.cc` of RocksDB), replayed as a recovery does.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 
+use super::records::{self, BLOCK_BYTES, Next, Place};
 use crate::engine::metadata;
 use crate::error::{Error, Result};
 use crate::rooted::RootedPath;
@@ -16,10 +19,8 @@ const CURRENT_BYTES_MAX: u64 = 4096;
 /// are held until the last one has come, so that more of them than any database has are refused.
 const GROUP_EDITS_MAX: usize = 1 << 16;
 
-/// A log file is cut into blocks of this size; no record header crosses a border.
-const BLOCK_BYTES: usize = 32 << 10;
-const HEADER_BYTES: usize = 7;
-const RECYCLABLE_HEADER_BYTES: usize = 11;
+/// The type of what tells that the records that follow are compressed.
+const COMPRESSION: u8 = 9;
 
 /// The newest state that a MANIFEST describes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub(in crate::engine) struct Version {
     pub(in crate::engine) log_min: u64,
     /// The sequence number of the last write that reached a table.
     pub(in crate::engine) sequence: u64,
+    /// Bytes of the MANIFEST up to the end of the last edit that counts.
+    pub(in crate::engine) bytes: u64,
 }
 
 /// A column family.
@@ -98,19 +101,44 @@ impl Version {
 
 /// Reads the version that CURRENT of `dir` points to.
 pub(in crate::engine) fn read(dir: &RootedPath) -> Result<Version> {
-    let current = dir
-        .join("CURRENT")
-        .read(CURRENT_BYTES_MAX)
-        .map_err(|source| Error::io("can't read CURRENT", source))?;
-    let manifest = manifest_name(&current)?;
+    let manifest = current(dir)?;
     let file = dir.join(&manifest);
-    let what = format!("can't read {manifest}");
-    let size = metadata::seen(&file).map_err(|source| Error::io(&what, source))?.stx_size;
+    let size = metadata::seen(&file).map_err(|source| unreadable(&manifest, source))?.stx_size;
+    readable(&manifest, size)?;
+    let bytes = file.read(MANIFEST_BYTES_MAX).map_err(|source| unreadable(&manifest, source))?;
+    parse(&manifest, &bytes)
+}
+
+/// The MANIFEST that CURRENT of `dir` names.
+pub(in crate::engine) fn current(dir: &RootedPath) -> Result<String> {
+    let current = dir.join("CURRENT").read(CURRENT_BYTES_MAX);
+    manifest_name(&current.map_err(|source| unreadable("CURRENT", source))?)
+}
+
+/// What a MANIFEST that is held open has by now, from the beginning of the block on in which `start` lies.
+pub(in crate::engine) fn held(manifest: &str, file: &File, start: u64) -> Result<Vec<u8>> {
+    let size = file.metadata().map_err(|source| unreadable(manifest, source))?.len();
+    readable(manifest, size)?;
+    let start = block_of(start);
+    let mut bytes = vec![0; usize::try_from(size.saturating_sub(start)).unwrap_or(usize::MAX)];
+    file.read_exact_at(&mut bytes, start).map_err(|source| unreadable(manifest, source))?;
+    Ok(bytes)
+}
+
+/// Where the block begins in which a byte lies.
+fn block_of(position: u64) -> u64 {
+    position - position % BLOCK_BYTES as u64
+}
+
+fn readable(manifest: &str, size: u64) -> Result<()> {
     if size > MANIFEST_BYTES_MAX {
         return Err(Error::unavailable(format!("{manifest} has {size} bytes, too many to read")));
     }
-    let bytes = file.read(MANIFEST_BYTES_MAX).map_err(|source| Error::io(&what, source))?;
-    parse(&manifest, &bytes)
+    Ok(())
+}
+
+fn unreadable(file: &str, source: impl Into<std::io::Error>) -> Error {
+    Error::io(format!("can't read {file}"), source.into())
 }
 
 /// The MANIFEST that the content of CURRENT names.
@@ -128,33 +156,79 @@ pub(in crate::engine) fn manifest_name(current: &[u8]) -> Result<String> {
 /// The version that the bytes of a MANIFEST describe. A torn last record is what a crash leaves,
 /// and ends it.
 pub(in crate::engine) fn parse(manifest: &str, bytes: &[u8]) -> Result<Version> {
-    let corrupt =
-        |problem: &str| Error::corrupt(format!("{manifest} is damaged: {problem}")).entry(manifest);
     let mut version = Version { manifest: manifest.to_owned(), ..Version::default() };
     version.families.insert(0, Family { name: "default".to_owned(), ..Family::default() });
-    let mut group = Vec::new();
-    let mut records = 0u64;
-    for record in Records::new(bytes) {
-        let record = record.map_err(corrupt)?;
-        let edit = Edit::decode(&record).ok_or_else(|| corrupt("an unknown or broken edit"))?;
-        records += 1;
-        // The edits of an atomic group count together, or, where the tail is torn, not at all.
-        let remaining = edit.group_remaining;
-        if group.len() == GROUP_EDITS_MAX {
-            return Err(corrupt("an atomic group has no end"));
-        }
-        group.push(edit);
-        if remaining.is_none_or(|remaining| remaining == 0) {
-            group.drain(..).try_for_each(|edit| version.apply(edit)).map_err(corrupt)?;
-        }
-    }
-    if records == 0 {
-        return Err(corrupt("it holds no record"));
+    if version.replay(bytes, 0, &mut |_| {})? == 0 {
+        return Err(version.damaged("it holds no record"));
     }
     Ok(version)
 }
 
+/// What was done to a database since a version of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::engine) struct Since {
+    /// Something that no log tells: tables that were put there or taken away as such, a column family.
+    pub(in crate::engine) untold: bool,
+    /// Logs below this number may be gone.
+    pub(in crate::engine) log_min: u64,
+}
+
 impl Version {
+    /// Logs from this number on are needed.
+    pub(in crate::engine) fn first_log(&self) -> u64 {
+        let least = self.families.values().map(|family| family.log).min().unwrap_or_default();
+        if self.log_min == 0 { least } else { least.min(self.log_min) }
+    }
+
+    /// Logs below this number may be gone. A family that has nothing in them does not tell each time, so
+    /// the one that tells of the newest log counts.
+    pub(in crate::engine) fn obsolete_logs(&self) -> u64 {
+        let most = self.families.values().map(|family| family.log).max().unwrap_or_default();
+        most.max(self.log_min)
+    }
+
+    /// What its MANIFEST, which is held open, tells by now of what came after.
+    pub(in crate::engine) fn since(&self, file: &File) -> Result<Since> {
+        let mut now = self.clone();
+        let mut untold = false;
+        let bytes = held(&self.manifest, file, self.bytes)?;
+        let start = self.bytes - block_of(self.bytes);
+        now.replay(&bytes, start, &mut |edit| untold |= edit.is_untold())?;
+        Ok(Since { untold, log_min: now.obsolete_logs() })
+    }
+
+    fn damaged(&self, problem: &str) -> Error {
+        let manifest = &*self.manifest;
+        Error::corrupt(format!("{manifest} is damaged: {problem}")).entry(manifest)
+    }
+
+    /// Applies the edits behind the first `start` bytes of the MANIFEST, and counts them.
+    fn replay(&mut self, bytes: &[u8], start: u64, each: &mut dyn FnMut(&Edit)) -> Result<u64> {
+        let (mut group, mut count) = (Vec::new(), 0);
+        let start = usize::try_from(start).unwrap_or(usize::MAX);
+        let mut records = Records { bytes, position: start };
+        while let Some(record) = records.next() {
+            let record = record.map_err(|problem| self.damaged(problem))?;
+            count += 1;
+            let edit =
+                Edit::decode(&record).ok_or_else(|| self.damaged("an unknown or broken edit"))?;
+            // The edits of an atomic group count together, or, where the tail is torn, not at all.
+            let remaining = edit.group_remaining;
+            if group.len() == GROUP_EDITS_MAX {
+                return Err(self.damaged("an atomic group has no end"));
+            }
+            group.push(edit);
+            if remaining.is_none_or(|remaining| remaining == 0) {
+                for edit in group.drain(..) {
+                    each(&edit);
+                    self.apply(edit).map_err(|problem| self.damaged(problem))?;
+                }
+                self.bytes = records.position as u64;
+            }
+        }
+        Ok(count)
+    }
+
     fn apply(&mut self, edit: Edit) -> Result<(), &'static str> {
         self.sequence = self.sequence.max(edit.sequence);
         self.log_min = self.log_min.max(edit.log_min);
@@ -188,53 +262,30 @@ impl Version {
     }
 }
 
-/// The whole records of a log file.
+/// The whole records of a MANIFEST.
 struct Records<'a> {
     bytes: &'a [u8],
     position: usize,
 }
 
-enum Fragment<'a> {
-    Full(&'a [u8]),
-    First(&'a [u8]),
-    Middle(&'a [u8]),
-    Last(&'a [u8]),
-    End,
-}
-
 impl<'a> Records<'a> {
-    fn new(bytes: &'a [u8]) -> Records<'a> {
-        Records { bytes, position: 0 }
-    }
-
-    /// The next fragment; the end where the tail is torn or was only preallocated.
-    fn fragment(&mut self) -> Result<Fragment<'a>, &'static str> {
-        let left = BLOCK_BYTES - self.position % BLOCK_BYTES;
-        if left < HEADER_BYTES {
-            self.position += left;
-        }
-        let rest = self.bytes.get(self.position..).unwrap_or_default();
-        let Some((&[a, b, c, d, low, high, kind], _)) = rest.split_first_chunk::<HEADER_BYTES>()
-        else {
-            return Ok(Fragment::End);
-        };
-        let length = usize::from(u16::from_le_bytes([low, high]));
-        let header = if matches!(kind, 5..=8) { RECYCLABLE_HEADER_BYTES } else { HEADER_BYTES };
-        if kind == 0 && length == 0 {
-            return Ok(Fragment::End);
-        }
-        let Some(payload) = rest.get(header..header + length) else { return Ok(Fragment::End) };
-        let torn = rest.len() == header + length;
-        if unmasked(u32::from_le_bytes([a, b, c, d])) != crc32c(&rest[6..header + length]) {
-            return if torn { Ok(Fragment::End) } else { Err("a checksum does not fit") };
-        }
-        self.position += header + length;
-        match kind {
-            1 | 5 => Ok(Fragment::Full(payload)),
-            2 | 6 => Ok(Fragment::First(payload)),
-            3 | 7 => Ok(Fragment::Middle(payload)),
-            4 | 8 => Ok(Fragment::Last(payload)),
-            _ => Err("an unknown type of record"),
+    /// The next fragment; `None` where the tail is torn or was only preallocated.
+    fn fragment(&mut self) -> Result<Option<(Place, &'a [u8])>, &'static str> {
+        loop {
+            let left = BLOCK_BYTES - self.position % BLOCK_BYTES;
+            let rest = self.bytes.get(self.position..).unwrap_or_default();
+            match records::next(rest, left) {
+                Next::Border => self.position += left,
+                Next::Unwritten | Next::Torn | Next::Damaged { last: true, .. } => return Ok(None),
+                Next::Damaged { why, .. } => return Err(why),
+                Next::Fragment { place: Place::Note, kind: COMPRESSION, .. } => {
+                    return Err("its records are compressed");
+                }
+                Next::Fragment { place, payload, bytes, .. } => {
+                    self.position += bytes;
+                    return Ok(Some((place, payload)));
+                }
+            }
         }
     }
 }
@@ -245,13 +296,17 @@ impl Iterator for Records<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         let mut whole: Option<Vec<u8>> = None;
         loop {
-            match (self.fragment(), &mut whole) {
-                (Err(problem), _) => return Some(Err(problem)),
-                (Ok(Fragment::End), _) => return None,
-                (Ok(Fragment::Full(bytes)), None) => return Some(Ok(bytes.to_vec())),
-                (Ok(Fragment::First(bytes)), None) => whole = Some(bytes.to_vec()),
-                (Ok(Fragment::Middle(bytes)), Some(begun)) => begun.extend_from_slice(bytes),
-                (Ok(Fragment::Last(bytes)), Some(begun)) => {
+            let (place, bytes) = match self.fragment() {
+                Err(problem) => return Some(Err(problem)),
+                Ok(None) => return None,
+                Ok(Some(fragment)) => fragment,
+            };
+            match (place, &mut whole) {
+                (Place::Note, None) => {}
+                (Place::Full, None) => return Some(Ok(bytes.to_vec())),
+                (Place::First, None) => whole = Some(bytes.to_vec()),
+                (Place::Middle, Some(begun)) => begun.extend_from_slice(bytes),
+                (Place::Last, Some(begun)) => {
                     begun.extend_from_slice(bytes);
                     return whole.map(Ok);
                 }
@@ -288,6 +343,14 @@ const BLOB_FIELDS_END: u32 = 0;
 const FIELD_PATH: u32 = FIELD_ESSENTIAL + 1;
 
 impl Edit {
+    /// Whether it changes what the database holds, or how, other than by what is in its logs. A flush
+    /// tells the logs that it makes superfluous, a compaction what it puts new tables in the place of.
+    fn is_untold(&self) -> bool {
+        let family = self.add.is_some() || self.drop;
+        let swapped = self.tables.is_empty() == self.deleted.is_empty();
+        family || (!swapped && self.log == 0)
+    }
+
     fn decode(record: &[u8]) -> Option<Edit> {
         let mut edit = Edit::default();
         let mut input = Input(record);
@@ -428,32 +491,6 @@ impl<'a> Input<'a> {
             each(field, value)?;
         }
     }
-}
-
-fn unmasked(masked: u32) -> u32 {
-    masked.wrapping_sub(0xa282_ead8).rotate_left(15)
-}
-
-/// CRC-32C (Castagnoli), a byte at a time: a MANIFEST is short.
-fn crc32c(bytes: &[u8]) -> u32 {
-    static TABLE: [u32; 256] = crc32c_table();
-    !bytes.iter().fold(!0, |crc, &byte| TABLE[usize::from((crc as u8) ^ byte)] ^ (crc >> 8))
-}
-
-const fn crc32c_table() -> [u32; 256] {
-    let mut table = [0; 256];
-    let mut index = 0;
-    while index < 256 {
-        let mut crc = index as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 };
-            bit += 1;
-        }
-        table[index] = crc;
-        index += 1;
-    }
-    table
 }
 
 #[cfg(test)]

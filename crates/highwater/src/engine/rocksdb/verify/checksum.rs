@@ -1,8 +1,8 @@
 //! The checksums of a RocksDB table (`ComputeBuiltinChecksum` and `ChecksumModifierForContext` in
 //! RocksDB's `table/format.cc` and `format.h`).
 
-/// What RocksDB adds to a CRC that is stored beside the data it covers (`util/crc32c.h`).
-const MASK_DELTA: u32 = 0xa282_ead8;
+pub(super) use super::super::records::mask;
+
 /// What the last byte of a block is multiplied by before it goes into its XXH3.
 const LAST_BYTE_PRIME: u32 = 0x6b90_83d9;
 
@@ -44,11 +44,6 @@ impl Checksum {
             },
         }
     }
-}
-
-/// A CRC as it is stored.
-pub(super) fn mask(crc: u32) -> u32 {
-    crc.rotate_right(15).wrapping_add(MASK_DELTA)
 }
 
 /// What is added to the checksum of a block, so that one block is not taken for another; zero where
