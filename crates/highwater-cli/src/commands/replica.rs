@@ -1,15 +1,14 @@
 //! `replica`: a node's key-value store on a server.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use highwater::replica::local::SqliteStore;
 use highwater::replica::remote::{VssAuth, VssBuilder, VssRemote};
 use highwater::replica::{
-    HeadState, Holder, LocalState, Permissions, ReplicaKeys, ReplicatedStore, Started,
-    ahead_of_manager, holder, local_state, remembers,
+    FillOptions, Filled, HeadState, Holder, LocalState, Permissions, ReplicaKeys, ReplicatedStore,
+    holder, local_state, restore_to,
 };
-use highwater::reunite::refuse_closing;
 use highwater::vault::Secret;
 use highwater::{Env, Error, Result};
 use serde_json::json;
@@ -185,48 +184,19 @@ fn restore(context: &Context, args: &ReplicaRestoreArgs, reason: Option<&str>) -
     if args.files.vault.is_some() {
         return reunite::run(context, args, connect(context, &args.replica)?, reason);
     }
-    if args.output.exists() {
-        return Err(Error::conflict("the database exists")
-            .entry(places::text(&args.output))
-            .hint("name one that does not; a restore overwrites nothing"));
-    }
     let (keys, remote) = connect(context, &args.replica)?;
-    // It remembers that the store is ours, so it stays where it is until all is read.
-    let staging = beside(&args.output)?;
-    let local = Arc::new(SqliteStore::open(&staging)?);
-    let remote = Arc::new(remote);
-    let opened = ReplicatedStore::builder(local.clone(), remote.clone(), keys.clone())
-        .owner(context.who())
-        .env(context.env().clone())
-        .permissions(Permissions {
+    let options = FillOptions {
+        owner: context.who(),
+        permissions: Permissions {
             take_over: reason.map(str::to_owned),
             allow_empty: args.allow_empty_restore,
             accept_inconsistent: args.accept_inconsistent_restore,
             accept_older: false,
-        })
-        .open();
-    let (store, started) = match opened {
-        Ok(opened) => opened,
-        Err(error) => {
-            tidy_up(&staging)?;
-            return Err(error);
-        }
+        },
+        accept_closing_channels: args.accept_closing_channels,
     };
-    let status = store.status()?;
-    let closing = match args.accept_closing_channels {
-        true => Vec::new(),
-        false => ahead_of_manager(&*local, &*remote, &keys)?,
-    };
-    store.stop()?;
-    // Nobody may have the database open when it is moved.
-    drop(store);
-    drop(local);
-    refuse_closing(&closing)?;
-    SqliteStore::move_to(&staging, &args.output)?;
-    let bytes = match started {
-        Started::Hydrated { bytes, .. } => bytes,
-        _ => 0,
-    };
+    let Filled { status, bytes } =
+        restore_to(&args.output, Arc::new(remote), &keys, &options, context.env())?;
     let human = format!(
         "{} values, {}, as of write {}; this database is the owner's now, as epoch {}.\n\
          A payment-channel node that starts on it must know that it is current.",
@@ -240,22 +210,6 @@ fn restore(context: &Context, args: &ReplicaRestoreArgs, reason: Option<&str>) -
         "seq": status.acknowledged, "epoch": status.epoch,
     });
     Ok(Answer::new(document, human))
-}
-
-/// Where a restore stages.
-fn beside(output: &Path) -> Result<PathBuf> {
-    let name = output.file_name().ok_or_else(|| Error::input("the output names no file"))?;
-    let mut staging = std::ffi::OsString::from(".");
-    staging.push(name);
-    staging.push(".hydrating");
-    Ok(output.with_file_name(staging))
-}
-
-/// What was refused before anything was taken leaves nothing behind; the memory of what was taken stays,
-/// and the next restore takes it up.
-fn tidy_up(staging: &Path) -> Result<()> {
-    let local = Arc::new(SqliteStore::open(staging)?);
-    if remembers(local)? { Ok(()) } else { SqliteStore::remove(staging) }
 }
 
 /// A database that is there.

@@ -47,6 +47,8 @@ mod kit;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod links;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
 mod live;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]

@@ -67,37 +67,15 @@ fn take(
     allowed(barrier, databases, options)?;
 
     let points = Points::ask(&options.points, layout)?;
-    let mut slots: Vec<Option<Box<dyn PartCapture>>> = layout.parts.iter().map(|_| None).collect();
-    let mut pause = Duration::ZERO;
-    // What stands still is locked before the instant of what does not.
-    let mut moving = Vec::new();
-    for (slot, part) in slots.iter_mut().zip(&layout.parts) {
-        let hook = options.hooks.iter().find(|(name, _)| *name == part.name);
-        match part.engine {
-            EngineKind::Sqlite | EngineKind::Files => continue,
-            EngineKind::RocksDb => {
-                let hook = hook.map(|(_, hook)| hook);
-                match rocksdb::begin(&layout.held, part, hook, env)? {
-                    rocksdb::Begun::Held(capture, held) => {
-                        pause += held;
-                        *slot = Some(capture);
-                    }
-                    rocksdb::Begun::InUse if options.offline => {
-                        return Err(lock::rocksdb_in_use(&layout.held.at(&part.root), &part.name));
-                    }
-                    rocksdb::Begun::InUse => moving.push((slot, part)),
-                }
-            }
-            _ => *slot = Some(others::begin(&layout.held, part, env)?),
-        }
-    }
+    let mut slots: Slots = layout.parts.iter().map(|_| None).collect();
+    let (pause, moving) = begin_held(layout, options, &mut slots, env)?;
     let live = moving.len();
     if live > 0 && options.hold.is_none() {
         barrier = common_instant(databases, hooked, sqlite.len(), live, barrier);
         allowed(barrier, databases, options)?;
     }
-    for (slot, part) in moving {
-        *slot = Some(rocksdb::live(&layout.held, part, env)?);
+    for place in moving {
+        slots[place] = Some(rocksdb::live(&layout.held, &layout.parts[place], env)?);
     }
     if !sqlite.is_empty() {
         let (captures, instant) = begin_sqlite(layout, &sqlite, options, env)?;
@@ -123,6 +101,41 @@ fn take(
     let warnings = warnings(barrier, databases).into_iter().chain(moved).collect();
     let layout = layout.clone();
     Ok(Captured { parts, layout, barrier, time, pause, marks, points, warnings })
+}
+
+/// The captures that have begun, in the order of the parts.
+type Slots = Vec<Option<Box<dyn PartCapture>>>;
+
+/// Begins with what a hook gives or a lock holds, before the instant of all else. How long the node was kept
+/// waiting, and the places of those that are in use and have to be captured live.
+fn begin_held(
+    layout: &Layout,
+    options: &CaptureOptions,
+    slots: &mut Slots,
+    env: &Env,
+) -> Result<(Duration, Vec<usize>)> {
+    let (mut pause, mut moving) = (Duration::ZERO, Vec::new());
+    for (place, part) in layout.parts.iter().enumerate() {
+        match part.engine {
+            EngineKind::Sqlite | EngineKind::Files => continue,
+            EngineKind::RocksDb => {
+                let hook = options.hooks.iter().find(|(name, _)| *name == part.name);
+                let hook = hook.map(|(_, hook)| hook);
+                match rocksdb::begin(&layout.held, part, hook, env)? {
+                    rocksdb::Begun::Held(capture, held) => {
+                        pause += held;
+                        slots[place] = Some(capture);
+                    }
+                    rocksdb::Begun::InUse if options.offline => {
+                        return Err(lock::rocksdb_in_use(&layout.held.at(&part.root), &part.name));
+                    }
+                    rocksdb::Begun::InUse => moving.push(place),
+                }
+            }
+            _ => slots[place] = Some(others::begin(&layout.held, part, env)?),
+        }
+    }
+    Ok((pause, moving))
 }
 
 /// The instant that all databases share, of which so many have a hook, so many are SQLite's, these with

@@ -201,10 +201,13 @@ pub(super) fn xattrs(path: &Path) -> rustix::io::Result<Vec<(String, String)>> {
     )
 }
 
+/// Reads one attribute by its name, or tells its size.
+type ReadAttribute<'a> = &'a dyn Fn(&[u8], Option<&mut [u8]>) -> rustix::io::Result<usize>;
+
 /// Attributes by what lists their names, and what reads one; both tell a size where they get no room.
 fn attributes(
     list: &dyn Fn(Option<&mut [u8]>) -> rustix::io::Result<usize>,
-    read: &dyn Fn(&[u8], Option<&mut [u8]>) -> rustix::io::Result<usize>,
+    read: ReadAttribute<'_>,
 ) -> rustix::io::Result<Vec<(String, String)>> {
     let names = match sized(|| list(None), |buffer| list(Some(buffer))) {
         Ok(names) => names,

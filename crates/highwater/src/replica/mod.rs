@@ -14,6 +14,7 @@ mod book;
 mod class;
 mod commit;
 mod digest;
+mod filled;
 mod head;
 mod hydrate;
 mod inspect;
@@ -34,6 +35,8 @@ mod witness;
 
 pub use between::ahead_of_manager;
 pub use class::{Carried, Class, Classes};
+pub(crate) use filled::fill;
+pub use filled::{FillOptions, Filled, migrate_to, restore_to};
 pub use head::{Break, HeadState};
 pub use inspect::{Fit, Holder, LocalState, holder, local_state, point, remembers};
 pub use keys::ReplicaKeys;

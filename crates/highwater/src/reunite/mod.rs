@@ -19,16 +19,12 @@ use crate::guard::{self, Released};
 use crate::ids::{NodeName, RelPath, RestoreId};
 use crate::replica::local::SqliteStore;
 use crate::replica::{
-    HeadState, Holder, Permissions, Remote, ReplicaKeys, ReplicatedStore, Started,
-    ahead_of_manager, holder, remembers,
+    self, FillOptions, HeadState, Holder, Permissions, Remote, ReplicaKeys, holder, remembers,
 };
 use crate::restore::hydrated::{self, State, Waiting};
 use crate::restore::{self, HydratedStore, Outcome, Pair};
 use crate::vault::Vault;
 use choose::{choose, choose_or_alone};
-
-/// So many channels are named one by one.
-const CHANNELS_NAMED_MAX: usize = 20;
 
 /// What is brought together, and how.
 #[derive(Clone, Debug, Default)]
@@ -231,16 +227,24 @@ fn take(
     control.cancel.check()?;
     let database = waiting.database();
     let before = database.exists();
-    let opened = match open(streams, &database, options, control) {
+    let fill = || {
+        let options = FillOptions {
+            owner: options.who.clone(),
+            permissions: Permissions { allow_empty: false, ..options.permissions.clone() },
+            accept_closing_channels: options.accept_closing_channels,
+        };
+        replica::fill(&database, streams.remote, streams.keys, &options, &control.env)
+    };
+    let filled = match fill() {
         // Nobody has written to what waited, so that nothing is lost with it.
         Err(error) if error.kind() == Kind::Fenced && before => {
             SqliteStore::remove(&database)?;
-            open(streams, &database, options, control)
+            fill()
         }
-        opened => opened,
+        filled => filled,
     };
-    let (store, _) = match opened {
-        Ok(opened) => opened,
+    let status = match filled {
+        Ok(filled) => filled.status,
         Err(error) => {
             // The memory of what was taken stays, and the next call takes it up.
             if !remembers(Arc::new(SqliteStore::open(&database)?))? {
@@ -249,52 +253,7 @@ fn take(
             return Err(error);
         }
     };
-    let status = store.status()?;
-    let closing = match options.accept_closing_channels {
-        true => Vec::new(),
-        false => ahead_of_manager(&SqliteStore::open(&database)?, &**streams.remote, streams.keys)?,
-    };
-    store.stop()?;
-    // Nobody may have the database open when it is moved.
-    drop(store);
-    refuse_closing(&closing)?;
     Ok(Taken { waiting, values: status.values, seq: status.acknowledged, epoch: status.epoch })
-}
-
-fn open(
-    streams: Streams<'_>,
-    database: &Path,
-    options: &ReuniteOptions,
-    control: &Control,
-) -> Result<(ReplicatedStore, Started)> {
-    let local = Arc::new(SqliteStore::open(database)?);
-    ReplicatedStore::builder(local, Arc::clone(streams.remote), streams.keys.clone())
-        .owner(options.who.clone())
-        .env(control.env.clone())
-        .permissions(Permissions { allow_empty: false, ..options.permissions.clone() })
-        .open()
-}
-
-/// Refuses to hand over a store whose channels loading may close, naming them.
-///
-/// # Errors
-/// Quarantined where there are any.
-pub fn refuse_closing(channels: &[String]) -> Result<()> {
-    if channels.is_empty() {
-        return Ok(());
-    }
-    let mut named = channels[..channels.len().min(CHANNELS_NAMED_MAX)].join(", ");
-    if channels.len() > CHANNELS_NAMED_MAX {
-        named.push_str(&format!(" and {} more", channels.len() - CHANNELS_NAMED_MAX));
-    }
-    Err(Error::new(
-        Kind::Quarantined,
-        format!("loading may close {} channels, whose monitors are newer than the manager: {named}", channels.len()),
-    )
-    .hint(
-        "the store is ours and stays hydrated; ask again with --accept-closing-channels where these \
-         channels may be closed",
-    ))
 }
 
 /// Keys without files: a directory with the one database.

@@ -51,6 +51,18 @@ impl SqliteStore {
         Ok(SqliteStore { connection: Mutex::new(connection), path })
     }
 
+    /// Makes an empty file for a database, where nothing is yet; only this user may read it.
+    ///
+    /// # Errors
+    /// Conflict where something is there; what the file system says.
+    pub(crate) fn create(path: &Path) -> Result<()> {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let made = File::options().write(true).create_new(true).mode(0o600).open(path);
+        made.map(drop).map_err(|error| {
+            Error::io("making the database", error).entry(path.display().to_string())
+        })
+    }
+
     /// Gives a database that nobody has open another name, at which nothing is yet.
     ///
     /// # Errors

@@ -75,6 +75,7 @@ struct Writer {
 }
 
 impl Writer {
+    #[expect(clippy::disallowed_methods, reason = "the node goes on beside what captures it")]
     fn start(node: &Path, set: Set, ingests: bool) -> Writer {
         let db = open(&node.join("store"), set);
         let (written, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
