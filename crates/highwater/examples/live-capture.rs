@@ -28,7 +28,7 @@ const FAMILIES: [&str; 4] = ["default", "channels", "invoices", "ingested"];
 /// Rows of a family; later ones are written over earlier ones.
 const KEYS: u64 = 50_000;
 /// A table is ingested after each so many rows.
-const INGEST_EVERY: u64 = 200_000;
+const INGEST_EVERY: u64 = 2_000_000;
 const TOTAL: &[u8] = b"total";
 const LAST: &[u8] = b"last ingested";
 
@@ -53,7 +53,7 @@ fn open(store: &Path) -> Outcome<DB> {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
-    options.set_write_buffer_size(16 << 20);
+    options.set_write_buffer_size(64 << 20);
     options.set_merge_operator_associative("count", |_, old, new| {
         let count = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_le_bytes);
         Some((old.map_or(0, count) + new.iter().map(count).sum::<u64>()).to_le_bytes().to_vec())

@@ -18,8 +18,8 @@ use crate::vault::manifest::PackRef;
 use crate::vault::pack::pack_name;
 use crate::vault::upload::Ending;
 use crate::vault::{
-    Actor, BACKUP_TIME_MAX, ContentId, HEADER_NAME, Intent, Location, Lock, Manifest, Secret,
-    SnapshotName, Vault,
+    Actor, BACKUP_TIME_MAX, ContentId, Folder, HEADER_NAME, Intent, Location, Lock, Manifest,
+    Secret, SnapshotName, TEMPORARY, Vault,
 };
 
 use super::chain::{self, Begun};
@@ -114,7 +114,7 @@ impl Copy {
 
     /// Takes the copy away again, unless a snapshot of it is visible. First what makes it a vault.
     fn remove_if_empty(self) -> Result<()> {
-        if !self.vault.store().list(Some("snapshots"))?.is_empty() {
+        if !self.vault.store().list(Some(Folder::Snapshots.name()))?.is_empty() {
             return Ok(());
         }
         self.vault.store().delete(HEADER_NAME)?;
@@ -125,13 +125,10 @@ impl Copy {
     }
 }
 
-/// Folders that a vault in a local directory makes.
-const FOLDERS: &[&str] = &["keys", "intents", "packs", "snapshots", "nodes", ".tmp"];
-
 /// Removes the folders of a vault in which nothing is, and its directory unless that stood before.
 fn remove_folders(location: &Location, stood: bool) -> Result<()> {
     for path in location.paths() {
-        for folder in FOLDERS {
+        for folder in Folder::ALL.iter().map(|folder| folder.name()).chain([TEMPORARY]) {
             remove_empty(&path.join(folder))?;
         }
         if !stood {

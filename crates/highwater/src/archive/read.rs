@@ -6,7 +6,9 @@ use std::io::{ErrorKind, Read};
 use crate::control::Control;
 use crate::error::{Error, Kind, Result};
 use crate::vault::store::{MANIFEST_BYTES_MAX, PLAIN_BYTES_MAX};
-use crate::vault::{HEADER_NAME, Header as VaultHeader, MasterKey, SLOTS_MAX, Secret, SlotDoc};
+use crate::vault::{
+    Folder, HEADER_NAME, Header as VaultHeader, MasterKey, SLOTS_MAX, Secret, SlotDoc,
+};
 
 use super::Received;
 use super::format::{self, Head, Header};
@@ -85,7 +87,7 @@ impl<'a> Reader<'a> {
         let mut before = String::new();
         loop {
             let entry = self.next()?.ok_or_else(|| self.wrong("it ends without a manifest"))?;
-            if !entry.name.starts_with("keys/") {
+            if Folder::of(&entry.name) != Some(Folder::Keys) {
                 if slots.is_empty() || vault.vault != self.header.vault {
                     return Err(self.wrong("its objects are not those of one vault"));
                 }
@@ -103,7 +105,7 @@ impl<'a> Reader<'a> {
 
     /// The bytes of the manifest that `entry` announces.
     pub(super) fn manifest(&mut self, entry: &Entry) -> Result<Vec<u8>> {
-        if !entry.name.starts_with("snapshots/") {
+        if Folder::of(&entry.name) != Some(Folder::Snapshots) {
             return Err(self.wrong("no manifest follows the key slots"));
         }
         self.body(entry, MANIFEST_BYTES_MAX)
@@ -187,7 +189,7 @@ impl<'a> Reader<'a> {
     /// Reads all of it, without a key: nothing is left out, changed or added, whoever made it.
     pub(super) fn whole(mut self) -> Result<Received> {
         let (_, manifest) = self.preamble()?;
-        if !manifest.name.starts_with("snapshots/") {
+        if Folder::of(&manifest.name) != Some(Folder::Snapshots) {
             return Err(self.wrong("no manifest follows the key slots"));
         }
         let mut next = Some(manifest);

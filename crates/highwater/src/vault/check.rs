@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ids::{NodeName, PackId};
 
 use super::checked::{Checked, Coverage, Share};
+use super::folder::Folder;
 use super::keys::SlotDoc;
 use super::manifest::{EntryRecord, Manifest, PackRef};
 use super::pack::{open_frame, pack_name, unit_range};
@@ -151,22 +152,22 @@ fn check_documents(
         visible.map(|visible| visible.into_iter().collect());
     let mut manifests = Vec::new();
     for Listed { name, .. } in objects {
-        let folder = name.split_once('/').map_or(name.as_str(), |(folder, _)| folder);
+        let folder = Folder::of(name);
         let looked = match folder {
-            header::NAME => check_header(vault),
-            "keys" => check_slot(vault, name),
-            "intents" => vault.open_intent(name).map(drop),
-            "nodes" => vault.open_node_record(name).and_then(|record| {
+            None if name == header::NAME => check_header(vault),
+            Some(Folder::Keys) => check_slot(vault, name),
+            Some(Folder::Intents) => vault.open_intent(name).map(drop),
+            Some(Folder::Nodes) => vault.open_node_record(name).and_then(|record| {
                 let lost = match is_newest(name, objects) {
                     true => vault.lost_newest(&record.node)?,
                     false => None,
                 };
                 let Some(snapshot) = lost else { return Ok(()) };
                 Err(Error::corrupt("the newest snapshot of the node is missing")
-                    .entry(format!("snapshots/{}/…-{snapshot}", record.node)))
+                    .entry(Folder::Snapshots.object(format_args!("{}/…-{snapshot}", record.node))))
             }),
-            "witness" => vault.open_witness(name).map(drop),
-            "snapshots" => match SnapshotName::parse(name) {
+            Some(Folder::Witness) => vault.open_witness(name).map(drop),
+            Some(Folder::Snapshots) => match SnapshotName::parse(name) {
                 Some(parsed) => {
                     vault.manifest(&parsed).map(|manifest| {
                         manifests.extend(
@@ -180,15 +181,15 @@ fn check_documents(
                 }
                 None => Err(foreign(name)),
             },
-            "trash" => vault.open_trash(name).map(drop),
-            "packs" => Ok(()),
-            _ => Err(foreign(name)),
+            Some(Folder::Trash) => vault.open_trash(name).map(drop),
+            Some(Folder::Packs) => Ok(()),
+            None => Err(foreign(name)),
         };
         // A backup that has ended, or a prune, may have deleted it since it was listed.
         let vanished = looked.as_ref().is_err_and(|error| error.kind() == Kind::NotFound)
             && vault.store().size(name)?.is_none();
         // What was forgotten, or put behind a fence, keeps nobody from anything.
-        let unseen = folder == "snapshots"
+        let unseen = folder == Some(Folder::Snapshots)
             && looked.as_ref().is_err_and(|error| error.kind() == Kind::Corrupt)
             && SnapshotName::parse(name)
                 .zip(visible.as_ref())
@@ -265,7 +266,7 @@ fn add_unreferenced_packs(
 ) {
     let faulty: BTreeSet<String> = report.errors.iter().map(|fault| fault.entry.clone()).collect();
     for Listed { name, size, .. } in objects {
-        if !name.starts_with("packs/") || faulty.contains(name) {
+        if Folder::of(name) != Some(Folder::Packs) || faulty.contains(name) {
             continue;
         }
         match pack_of(name) {
@@ -311,7 +312,7 @@ fn read_packs(
 }
 
 fn pack_of(name: &str) -> Option<PackId> {
-    let id = name.strip_prefix("packs/")?.split_once('/')?.1.parse::<PackId>().ok()?;
+    let id = Folder::Packs.strip(name)?.split_once('/')?.1.parse::<PackId>().ok()?;
     (pack_name(id) == name).then_some(id)
 }
 

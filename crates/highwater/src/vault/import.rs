@@ -7,6 +7,7 @@ use crate::env::{Env, FaultPoint};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{Epoch, NodeName, PackId, SnapshotId};
 
+use super::folder::Folder;
 use super::intent::intent_name;
 use super::nodes::NodeRecord;
 use super::pack::pack_name;
@@ -58,7 +59,7 @@ impl Vault {
 
     /// The packs that are in the vault, with their sizes.
     pub(crate) fn packs_present(&self) -> Result<HashMap<String, u64>> {
-        let listed = self.store().list(Some("packs"))?;
+        let listed = self.store().list(Some(Folder::Packs.name()))?;
         Ok(listed.into_iter().map(|listed| (listed.name, listed.size)).collect())
     }
 
@@ -79,7 +80,7 @@ impl Vault {
     /// The packs that some manifest of the vault names, whether its snapshot is visible or not.
     fn packs_needed(&self) -> Result<HashSet<PackId>> {
         let mut needed = HashSet::new();
-        for listed in self.store().list(Some("snapshots"))? {
+        for listed in self.store().list(Some(Folder::Snapshots.name()))? {
             let name = SnapshotName::parse(&listed.name)
                 .ok_or_else(|| super::snapshots::foreign(&listed.name))?;
             match self.manifest(&name) {
@@ -115,7 +116,7 @@ impl Vault {
     /// that from being known.
     fn packs_kept(&self) -> Result<Option<HashSet<PackId>>> {
         let mut kept = HashSet::new();
-        for listed in self.store().list(Some("intents"))? {
+        for listed in self.store().list(Some(Folder::Intents.name()))? {
             match self.open_intent(&listed.name) {
                 Ok(intent) => kept.extend(intent.import.into_iter().flatten()),
                 Err(error) if error.kind() == Kind::NotFound => {}
@@ -230,7 +231,8 @@ pub(super) fn begun_copy(
     let failed = |error| Error::io("looking at the vault's directory", error);
     for entry in std::fs::read_dir(path).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
-        if !["keys", "intents", super::local::TEMPORARY].iter().any(|ours| name == *ours) {
+        let ours = [Folder::Keys.name(), Folder::Intents.name(), super::local::TEMPORARY];
+        if !ours.iter().any(|ours| name == *ours) {
             return Ok(None);
         }
     }

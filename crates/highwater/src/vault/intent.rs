@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{NodeName, NodeUid, PackId, SnapshotId, Time, WriterId};
 
+use super::folder::Folder;
 use super::pack::pack_name;
 use super::seal::ObjectKind;
 use super::sealed;
@@ -55,7 +56,7 @@ pub(crate) struct Intent {
 }
 
 pub(crate) fn intent_name(snapshot: SnapshotId) -> String {
-    format!("intents/{snapshot}")
+    Folder::Intents.object(snapshot)
 }
 
 impl Vault {
@@ -142,7 +143,7 @@ impl Vault {
         let now = self.store_time(by)?;
         let put = SnapshotName::of(manifest);
         let (mut young, mut replaces) = (false, manifest.generation == 0);
-        for listed in self.store().list(Some(&format!("snapshots/{}", put.node)))? {
+        for listed in self.store().list(Some(&Folder::Snapshots.object(&put.node)))? {
             let Some(name) = SnapshotName::parse(&listed.name) else { continue };
             young |= name == put && after(listed.modified, TAKE_BACK_TIME_MAX) > now;
             replaces |= name.snapshot == put.snapshot && name.generation < put.generation;
@@ -176,7 +177,7 @@ impl Vault {
     /// then a claim names the packs; then manifests are listed, and only then packs go.
     pub(crate) fn collect_leftovers(&self, node: &NodeName, writer: WriterId) -> Result<u64> {
         let mut collected = 0;
-        for listed in self.store().list(Some("intents"))? {
+        for listed in self.store().list(Some(Folder::Intents.name()))? {
             let intent = match self.open_intent(&listed.name) {
                 Ok(intent) => intent,
                 // It is another one's that has ended, or a damaged one: a prune buries that.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::document::{self, damaged};
+use super::folder::Folder;
 use super::store::Store;
 use super::{Secret, SlotInfo, SlotKind};
 use crate::env::Env;
@@ -287,13 +288,13 @@ impl<'de> Deserialize<'de> for SlotDoc {
         let wire = Wire::deserialize(deserializer)?;
         let mut bytes = serde_json::to_vec_pretty(&wire).map_err(serde::de::Error::custom)?;
         bytes.push(b'\n');
-        SlotDoc::parse(&format!("keys/{}", wire.slot), &bytes).map_err(serde::de::Error::custom)
+        SlotDoc::parse(&Folder::Keys.object(wire.slot), &bytes).map_err(serde::de::Error::custom)
     }
 }
 
 impl Terms {
     fn object_name(&self) -> String {
-        format!("keys/{}", self.slot)
+        Folder::Keys.object(self.slot)
     }
 
     fn validate(&self) -> Result<(), &'static str> {
@@ -395,7 +396,7 @@ impl SlotKeys {
 
 /// The names of the slots of a vault. Corrupt where there are more than any vault has.
 pub(super) fn slot_names(store: &Store) -> Result<Vec<String>> {
-    let listed = store.list_at_most(Some("keys"), SLOTS_MAX)?;
+    let listed = store.list_at_most(Some(Folder::Keys.name()), SLOTS_MAX)?;
     Ok(listed.into_iter().map(|listed| listed.name).collect())
 }
 

@@ -33,7 +33,7 @@ use crate::env::Env;
 
 mod temporary;
 
-pub(super) const TEMPORARY: &str = ".tmp";
+pub(crate) const TEMPORARY: &str = ".tmp";
 const LOST_AND_FOUND: &str = "lost+found";
 const READ_WHOLE_MAX: u64 = 64 << 20;
 const READ_PIECE: u64 = 8 << 20;

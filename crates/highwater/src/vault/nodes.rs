@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{Epoch, GuardKind, NodeName, NodeUid, Seq, SnapshotId, Time, WriterId};
 
+use super::folder::Folder;
 use super::manifest::Manifest;
 use super::seal::ObjectKind;
 use super::sealed;
@@ -111,7 +112,7 @@ impl NodeRecord {
 }
 
 fn record_name(node: &NodeName, number: u64) -> String {
-    format!("nodes/{node}/{number:020}")
+    Folder::Nodes.object(format_args!("{node}/{number:020}"))
 }
 
 /// Digits of the random end of a record's name in a vault without a fence.
@@ -126,7 +127,7 @@ fn number_of(name: &str) -> Option<u64> {
 impl Vault {
     /// The newest record of a node; `None` before its first backup.
     pub(crate) fn node_record(&self, node: &NodeName) -> Result<Option<NodeRecord>> {
-        let listed = self.store().list(Some(&format!("nodes/{node}")))?;
+        let listed = self.store().list(Some(&Folder::Nodes.object(node)))?;
         let Some(last) = listed.last() else { return Ok(None) };
         if let Some(before) = listed.len().checked_sub(2).map(|before| &listed[before])
             && number_of(&before.name) == number_of(&last.name)
@@ -152,7 +153,7 @@ impl Vault {
     /// not keep anybody from a restore. `check` names the damage, and nobody writes over it.
     pub(crate) fn readable_record(&self, node: &NodeName) -> Result<Option<NodeRecord>> {
         let mut damage = None;
-        for listed in self.store().list(Some(&format!("nodes/{node}")))?.iter().rev() {
+        for listed in self.store().list(Some(&Folder::Nodes.object(node)))?.iter().rev() {
             match self.open_node_record(&listed.name) {
                 Ok(record) => return Ok(Some(record)),
                 Err(error) if error.kind() == Kind::Corrupt => damage = damage.or(Some(error)),
@@ -182,7 +183,7 @@ impl Vault {
     /// A record that can't be opened is skipped: `check` names it, and nothing is known by it.
     pub(crate) fn other_name(&self, node: &NodeName, uid: NodeUid) -> Result<Option<NodeName>> {
         let mut others: Vec<NodeName> = Vec::new();
-        for listed in self.store().list(Some("nodes"))? {
+        for listed in self.store().list(Some(Folder::Nodes.name()))? {
             let name = listed.name.split('/').nth(1).and_then(|name| name.parse().ok());
             let name: NodeName = name.ok_or_else(|| foreign(&listed.name))?;
             if name != *node && others.last() != Some(&name) {
@@ -247,7 +248,7 @@ impl Vault {
 
     /// Deletes records behind the newest few, whatever their names end in.
     fn prune_unfenced(&self, node: &NodeName, newest: u64) -> Result<()> {
-        for listed in self.store().list(Some(&format!("nodes/{node}")))? {
+        for listed in self.store().list(Some(&Folder::Nodes.object(node)))? {
             let number = number_of(&listed.name);
             if number.is_some_and(|number| number.saturating_add(RECORDS_KEPT) <= newest) {
                 self.store().delete(&listed.name)?;

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::ids::PackId;
 
 use super::codec::{Codec, Effort};
+use super::folder::Folder;
 use super::seal::{HEADER_BYTES, ObjectKey, Purpose, TAG_BYTES};
 
 #[cfg(any(fuzzing, test))]
@@ -36,7 +37,7 @@ const FRAME_RECORD_BYTES: usize = 12;
 /// Where a pack stands.
 pub(crate) fn pack_name(id: PackId) -> String {
     let text = id.to_string();
-    format!("packs/{}/{text}", &text[..2])
+    Folder::Packs.object(format_args!("{}/{text}", &text[..2]))
 }
 
 /// What the units of a frame are.

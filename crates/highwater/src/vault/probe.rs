@@ -14,6 +14,7 @@ use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 use crate::ids::SnapshotId;
 
+use super::folder::Folder;
 use super::header::StoreTraits;
 use super::store::Store;
 
@@ -87,7 +88,7 @@ impl Store {
         let probe = Probe { store: self, base, rounds, bytes };
         let found = probe.run();
         // What was put goes, also where the probe could not be carried out.
-        let cleared = self.list(Some("intents")).and_then(|listed| {
+        let cleared = self.list(Some(Folder::Intents.name())).and_then(|listed| {
             let ours = listed.iter().filter(|listed| listed.name.starts_with(&probe.base));
             ours.map(|listed| self.delete(&listed.name)).collect::<Result<Vec<()>>>()
         });
@@ -123,7 +124,7 @@ impl Probe<'_> {
         if self.store.get(&alone)? != first {
             unfit.push("it returns other bytes than were put");
         }
-        let listed = self.store.list(Some("intents"))?;
+        let listed = self.store.list(Some(Folder::Intents.name()))?;
         let size = listed.iter().find(|listed| listed.name == alone).map(|listed| listed.size);
         if size != Some(first.len() as u64) {
             unfit.push("it does not list what was just put");
@@ -139,7 +140,7 @@ impl Probe<'_> {
         let compare_and_set = self.compares_and_sets(&alone, &third)?;
         self.store.delete(&alone)?;
         let gone = self.store.get(&alone).is_err_and(|error| error.kind() == Kind::NotFound);
-        let listed = self.store.list(Some("intents"))?;
+        let listed = self.store.list(Some(Folder::Intents.name()))?;
         if !gone || listed.iter().any(|listed| listed.name == alone) {
             unfit.push("it still shows what was deleted");
         }

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use crate::error::{Error, Kind, Result};
 use crate::ids::{Epoch, NodeName, Seq, SnapshotId, encode};
 
+use super::folder::Folder;
 use super::manifest::Manifest;
 use super::nodes::NodeRecord;
 use super::pack::pack_name;
@@ -41,7 +42,8 @@ pub(crate) struct ContentId(pub(crate) [u8; 32]);
 impl SnapshotName {
     pub(crate) fn object(&self) -> String {
         let SnapshotName { node, epoch, seq, snapshot, generation } = self;
-        format!("snapshots/{node}/{:08}-{:010}-{snapshot}.{generation}", epoch.0, seq.0)
+        Folder::Snapshots
+            .object(format_args!("{node}/{:08}-{:010}-{snapshot}.{generation}", epoch.0, seq.0))
     }
 
     pub(crate) fn of(manifest: &Manifest) -> SnapshotName {
@@ -55,7 +57,7 @@ impl SnapshotName {
     }
 
     pub(crate) fn parse(object: &str) -> Option<SnapshotName> {
-        let (node, name) = object.strip_prefix("snapshots/")?.split_once('/')?;
+        let (node, name) = Folder::Snapshots.strip(object)?.split_once('/')?;
         let (stem, generation) = name.rsplit_once('.')?;
         let mut fields = stem.split('-');
         let parsed = SnapshotName {
@@ -84,7 +86,8 @@ impl Vault {
     /// The same with those that were forgotten, as long as a prune has not deleted them: what a node
     /// has done is not undone by forgetting it.
     pub(crate) fn standing_names(&self, node: Option<&NodeName>) -> Result<Vec<SnapshotName>> {
-        let prefix = node.map_or("snapshots".to_owned(), |node| format!("snapshots/{node}"));
+        let prefix =
+            node.map_or(Folder::Snapshots.name().to_owned(), |node| Folder::Snapshots.object(node));
         let mut names = Vec::new();
         for listed in self.store().list(Some(&prefix))? {
             names.push(SnapshotName::parse(&listed.name).ok_or_else(|| foreign(&listed.name))?);
@@ -296,7 +299,7 @@ impl Vault {
         if manifest.packs.is_empty() {
             return Ok(None);
         }
-        let listed = self.store().list(Some("packs"))?;
+        let listed = self.store().list(Some(Folder::Packs.name()))?;
         let there: HashSet<(&str, u64)> =
             listed.iter().map(|listed| (listed.name.as_str(), listed.size)).collect();
         let names = manifest.packs.iter().map(|pack| (pack_name(pack.id), pack.size));
@@ -308,7 +311,7 @@ impl Vault {
 
     /// Whether a manifest of the snapshot was put.
     pub(crate) fn is_committed(&self, node: &NodeName, snapshot: SnapshotId) -> Result<bool> {
-        let listed = self.store().list(Some(&format!("snapshots/{node}")))?;
+        let listed = self.store().list(Some(&Folder::Snapshots.object(node)))?;
         let mut names = listed.iter().filter_map(|listed| SnapshotName::parse(&listed.name));
         Ok(names.any(|name| name.snapshot == snapshot))
     }

@@ -19,6 +19,7 @@ use crate::direct::AlignedBuffer;
 use crate::error::{Error, Kind, Result};
 use crate::ids::Time;
 
+use super::folder::Folder;
 use super::header;
 use super::local::LocalStore;
 use super::location::RemoteLocation;
@@ -52,9 +53,10 @@ const DOCUMENT_BYTES_MAX: u64 = 256 << 20;
 
 /// So many bytes of the object `name` are taken as a whole: nothing that is longer was put by us.
 pub(super) fn object_bytes_max(name: &str) -> u64 {
-    match name.split_once('/').map_or(name, |(folder, _)| folder) {
-        header::NAME | "keys" => PLAIN_BYTES_MAX,
-        "snapshots" => MANIFEST_BYTES_MAX,
+    match Folder::of(name) {
+        _ if name == header::NAME => PLAIN_BYTES_MAX,
+        Some(Folder::Keys) => PLAIN_BYTES_MAX,
+        Some(Folder::Snapshots) => MANIFEST_BYTES_MAX,
         _ => DOCUMENT_BYTES_MAX,
     }
 }

@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{NodeName, PackId, SnapshotId, Time, TrashId};
 
-use super::Vault;
 use super::seal::ObjectKind;
 use super::sealed;
 use super::snapshots::foreign;
+use super::{Folder, Vault};
 
 /// For so long a forgotten snapshot can be brought back, and a restore that had begun goes on.
 pub const GRACE: Duration = Duration::from_secs(48 * 60 * 60);
@@ -151,7 +151,7 @@ impl TrashDoc {
 }
 
 fn trash_name(id: TrashId) -> String {
-    format!("trash/{id}")
+    Folder::Trash.object(id)
 }
 
 impl Vault {
@@ -174,7 +174,7 @@ impl Vault {
     /// took its place may be missing from that listing.
     fn trash_listed(&self) -> Result<Option<Trash>> {
         let mut trash = Trash::default();
-        let listed = self.store().list(Some("trash"))?;
+        let listed = self.store().list(Some(Folder::Trash.name()))?;
         for listed in &listed {
             match self.open_trash(&listed.name) {
                 Ok(doc) => trash.records.push(TrashRecord {
@@ -230,7 +230,7 @@ impl Vault {
 
     /// When a record was put that must be there, by the store's clock.
     pub(crate) fn trash_put_at(&self, name: &str) -> Result<Time> {
-        let listed = self.store().list(Some("trash"))?;
+        let listed = self.store().list(Some(Folder::Trash.name()))?;
         match listed.into_iter().find(|listed| listed.name == name) {
             Some(found) => Ok(found.modified),
             None => Err(Error::unavailable("the store does not list what was just put")

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{NodeName, PutId, Time};
 
-use super::Vault;
 use super::seal::ObjectKind;
 use super::sealed;
 use super::snapshots::foreign;
+use super::{Folder, Vault};
 
 /// Records are deleted behind the newest so many.
 const RECORDS_KEPT: u64 = 8;
@@ -95,7 +95,7 @@ impl WitnessRecord {
 }
 
 pub(crate) fn witness_name(node: &NodeName, number: u64) -> String {
-    format!("witness/{node}/{number:020}")
+    Folder::Witness.object(format_args!("{node}/{number:020}"))
 }
 
 impl Vault {
@@ -181,7 +181,7 @@ impl Vault {
 
     /// The numbers of the records that stand, sorted. Other names are left to `check`.
     fn witness_numbers(&self, node: &NodeName) -> Result<Vec<u64>> {
-        let listed = self.store().list(Some(&format!("witness/{node}")))?;
+        let listed = self.store().list(Some(&Folder::Witness.object(node)))?;
         let numbers = listed.iter().filter_map(|listed| {
             let number: u64 = listed.name.rsplit_once('/')?.1.parse().ok()?;
             (witness_name(node, number) == listed.name).then_some(number)

@@ -43,6 +43,9 @@ const COPIED_BYTES_MAX: u64 = 256 << 20;
 const WAYS_OUT: &str = "try again when it writes less; or freeze it for the instant that a backup takes \
                         (--freeze PID), or stop it";
 
+/// Releases from this one on are known to tell, with each flush, which logs are of no more use.
+const TELLS_LOGS: (u64, u64) = (7, 8);
+
 /// What was captured of a database in use.
 pub(super) struct Image {
     pub(super) set: FileSet,
@@ -92,11 +95,13 @@ pub(super) fn capture(dir: &RootedPath, part: &FoundPart, env: &Env) -> Result<I
         .entry(&*part.name)
         .hint("take the backup from inside it with a checkpoint hook, or stop it"));
     }
+    let (major, minor) = release(known);
     let mut taking = Taking {
         part,
         place,
         db,
         env,
+        tells_logs: (major, minor) >= TELLS_LOGS,
         recycles: number_option(known, "recycle_log_file_num") > 0,
         torn_logs: option(known, "avoid_flush_during_recovery") == Some("true"),
         manifest: String::new(),
@@ -115,6 +120,13 @@ pub(super) fn capture(dir: &RootedPath, part: &FoundPart, env: &Env) -> Result<I
     Ok(Image { set, version, options, warnings })
 }
 
+/// The release of RocksDB that has the database open, as far as its OPTIONS tell.
+fn release(options: Option<&str>) -> (u64, u64) {
+    let mut numbers = option(options, "rocksdb_version").unwrap_or_default().split('.');
+    let mut number = || numbers.next().and_then(|number| number.parse().ok()).unwrap_or_default();
+    (number(), number())
+}
+
 /// A capture in the making, with all that is held by now.
 struct Taking<'a> {
     part: &'a FoundPart,
@@ -122,6 +134,8 @@ struct Taking<'a> {
     /// The database's directory, held.
     db: RootedPath,
     env: &'a Env,
+    /// Whoever has it open tells with each flush which logs are of no more use.
+    tells_logs: bool,
     /// The file of a log becomes that of another one.
     recycles: bool,
     /// A log that a crash has cut may be followed by others.
@@ -182,7 +196,7 @@ impl Taking<'_> {
         self.env.fault(FaultPoint::LiveLogs)?;
         let base = self.base()?;
         self.env.fault(FaultPoint::LiveManifest)?;
-        let mut watch = Watch { newest, gone: base.version.obsolete_logs() };
+        let mut watch = Watch { newest, gone: self.gone(&base.version) };
         self.look(&base, &mut watch)?;
         self.hold_tables(&base.version)?;
         self.env.fault(FaultPoint::LiveTables)?;
@@ -190,12 +204,16 @@ impl Taking<'_> {
         let logs = self.ends(&base.version, watch.newest)?;
         self.env.fault(FaultPoint::LiveEnds)?;
         let gone = self.since(&base)?;
-        if self.recycles && gone != base.version.obsolete_logs() {
+        if self.recycles && gone != self.gone(&base.version) {
             return moved("the file of a log may be another log's by now");
         }
         let logs = self.cut(logs)?;
         let set = FileSet::of_held(self.files(&base, logs)?, self.env)?;
         Ok((base.version, set))
+    }
+
+    fn gone(&self, version: &Version) -> u64 {
+        version.obsolete_logs(self.tells_logs)
     }
 
     /// Whoever opens the database begins a new MANIFEST, and may use numbers of files again.
@@ -283,7 +301,7 @@ impl Taking<'_> {
             Ok(manifest) if manifest == self.manifest => {}
             _ => return moved("it began a new MANIFEST"),
         }
-        let since = base.version.since(&base.file)?;
+        let since = base.version.since(&base.file, self.tells_logs)?;
         if since.untold {
             return moved(
                 "tables were ingested or dropped as such, or a column family came or went",

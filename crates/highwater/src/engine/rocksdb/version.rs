@@ -180,21 +180,22 @@ impl Version {
         if self.log_min == 0 { least } else { least.min(self.log_min) }
     }
 
-    /// Logs below this number may be gone. A family that has nothing in them does not tell each time, so
-    /// the one that tells of the newest log counts.
-    pub(in crate::engine) fn obsolete_logs(&self) -> u64 {
-        let most = self.families.values().map(|family| family.log).max().unwrap_or_default();
-        most.max(self.log_min)
+    /// Logs below this number may be gone: whoever writes the database tells it with each flush, or does
+    /// not. Then, as a family that has nothing in the logs does not tell either, the family that tells of the
+    /// newest log counts.
+    pub(in crate::engine) fn obsolete_logs(&self, told: bool) -> u64 {
+        let newest = self.families.values().map(|family| family.log).max().unwrap_or_default();
+        if told && self.log_min > 0 { self.log_min } else { newest.max(self.log_min) }
     }
 
     /// What its MANIFEST, which is held open, tells by now of what came after.
-    pub(in crate::engine) fn since(&self, file: &File) -> Result<Since> {
+    pub(in crate::engine) fn since(&self, file: &File, told: bool) -> Result<Since> {
         let mut now = self.clone();
         let mut untold = false;
         let bytes = held(&self.manifest, file, self.bytes)?;
         let start = self.bytes - block_of(self.bytes);
         now.replay(&bytes, start, &mut |edit| untold |= edit.is_untold())?;
-        Ok(Since { untold, log_min: now.obsolete_logs() })
+        Ok(Since { untold, log_min: now.obsolete_logs(told) })
     }
 
     fn damaged(&self, problem: &str) -> Error {

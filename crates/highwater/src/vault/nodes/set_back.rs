@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::error::{Error, Kind, Result};
 use crate::ids::{NodeName, Seq};
-use crate::vault::{Actor, Location, Manifest, Ownership, SnapshotName, Vault};
+use crate::vault::{Actor, Folder, Location, Manifest, Ownership, SnapshotName, Vault};
 
 use super::{NodeRecord, ownership};
 
@@ -112,7 +112,7 @@ pub(crate) fn unrecorded<'a>(
 
 fn set_back(node: &NodeName, what: String) -> Error {
     Error::corrupt(format!("{what}: somebody has deleted records of it, and maybe newer snapshots"))
-        .entry(format!("nodes/{node}"))
+        .entry(Folder::Nodes.object(node))
         .hint(format!(
             "look for the rest of the vault, or another copy of it; `highwater owner take-over \
              --node {node} --reason …` begins the record anew from the snapshots that are left"

@@ -8,6 +8,7 @@ use crate::control::Control;
 use crate::env::FaultPoint;
 use crate::error::{Error, Kind, Result};
 use crate::ids::{NodeName, PackId, SnapshotId, Time, WriterId};
+use crate::vault::folder::Folder;
 use crate::vault::intent::{INTENT_TIME_MAX, Intent};
 use crate::vault::manifest::Manifest;
 use crate::vault::nodes::NodeRecord;
@@ -70,8 +71,8 @@ impl Survey {
         let trash = vault.trash()?;
         trash.refuse_unknown()?;
         let mut intents = Vec::new();
-        for listed in vault.store().list(Some("intents"))? {
-            let id = listed.name.strip_prefix("intents/").and_then(|id| id.parse().ok());
+        for listed in vault.store().list(Some(Folder::Intents.name()))? {
+            let id = Folder::Intents.strip(&listed.name).and_then(|id| id.parse().ok());
             let snapshot = id.ok_or_else(|| foreign(&listed.name))?;
             let intent = match vault.open_intent(&listed.name) {
                 Ok(intent) => Ok(intent),
@@ -109,7 +110,7 @@ impl Survey {
 
     /// Manifests, then packs.
     pub(super) fn finish(&mut self, vault: &Vault, known: &mut Known) -> Result<()> {
-        for listed in vault.store().list(Some("snapshots"))? {
+        for listed in vault.store().list(Some(Folder::Snapshots.name()))? {
             let name = SnapshotName::parse(&listed.name).ok_or_else(|| foreign(&listed.name))?;
             if !self.records.contains_key(&name.node)
                 && let Some(record) = self.record(vault, &name.node)?
@@ -131,7 +132,7 @@ impl Survey {
             }
             self.manifests.insert(name, Listed { modified: listed.modified, packs });
         }
-        for listed in vault.store().list(Some("packs"))? {
+        for listed in vault.store().list(Some(Folder::Packs.name()))? {
             let id = listed.name.rsplit_once('/').and_then(|(_, id)| id.parse::<PackId>().ok());
             let id = id.filter(|&id| pack_name(id) == listed.name);
             let id = id.ok_or_else(|| foreign(&listed.name))?;
