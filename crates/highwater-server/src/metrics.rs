@@ -100,9 +100,10 @@ struct Family {
 
 pub(crate) fn router(state: Arc<State>) -> Router {
     let mut stopping = state.stopping.subscribe();
+    let upkeep = upkeep();
     tokio::spawn(async move {
         tokio::select! {
-            () = upkeep() => {}
+            () = upkeep => {}
             _ = stopping.wait_for(|stopping| *stopping) => {}
         }
     });
@@ -110,13 +111,16 @@ pub(crate) fn router(state: Arc<State>) -> Router {
 }
 
 /// Folds what histograms have gathered, for as long as it is asked to run; ends at once where the
-/// process has another recorder.
-pub(crate) async fn upkeep() {
-    let Some(handle) = recorder() else { return };
-    let mut due = tokio::time::interval(FOLD_EVERY);
-    loop {
-        due.tick().await;
-        handle.run_upkeep();
+/// process has another recorder. What is counted from this call on is kept, whenever the future first runs.
+pub(crate) fn upkeep() -> impl Future<Output = ()> + Send {
+    let handle = recorder();
+    async move {
+        let Some(handle) = handle else { return };
+        let mut due = tokio::time::interval(FOLD_EVERY);
+        loop {
+            due.tick().await;
+            handle.run_upkeep();
+        }
     }
 }
 

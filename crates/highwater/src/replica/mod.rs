@@ -14,6 +14,7 @@ mod book;
 mod class;
 mod commit;
 mod digest;
+#[cfg(feature = "sqlite")]
 mod filled;
 mod head;
 mod hydrate;
@@ -35,7 +36,9 @@ mod witness;
 
 pub use between::ahead_of_manager;
 pub use class::{Carried, Class, Classes};
+#[cfg(feature = "sqlite")]
 pub(crate) use filled::fill;
+#[cfg(feature = "sqlite")]
 pub use filled::{FillOptions, Filled, migrate_to, restore_to};
 pub use head::{Break, HeadState};
 pub use inspect::{Fit, Holder, LocalState, holder, local_state, point, remembers};
