@@ -140,7 +140,7 @@ struct Taking<'a> {
     recycles: bool,
     /// A log that a crash has cut may be followed by others.
     torn_logs: bool,
-    /// The MANIFEST beside which files were held; numbers of files are one row no longer than it stands.
+    /// The MANIFEST that stood when files were held. While it does, no number of a file is used twice.
     manifest: String,
     logs: BTreeMap<u64, File>,
     tables: BTreeMap<String, File>,
@@ -258,7 +258,7 @@ impl Taking<'_> {
         let place = self.db.join(name.as_ref());
         match place.open_file() {
             Ok(file) => Ok(Some(file)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) if is_none(&error) => Ok(None),
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => {
                 Err(Error::unavailable(format!(
                     "{} has more files than this process may hold open ({} by now)",
@@ -268,7 +268,10 @@ impl Taking<'_> {
                 .entry(&*self.part.name)
                 .hint("raise the limit of open files (ulimit -n), or freeze it (--freeze PID)"))
             }
-            Err(error) => Err(durable::met(&place, "open", error)),
+            Err(error) => {
+                let entry = format!("{}/{}", self.part.name, place.name().display());
+                Err(durable::met(&place, "open", error).entry(entry))
+            }
         }
     }
 
@@ -496,6 +499,13 @@ impl Taking<'_> {
         .entry(&*self.part.name)
         .hint("freeze it for the instant that a backup takes (--freeze PID), or stop it")
     }
+}
+
+/// Whether nothing is there that RocksDB could have written: no file, a link, a pipe, a directory.
+fn is_none(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{InvalidInput, NotFound};
+    matches!(error.kind(), NotFound | InvalidInput)
+        || error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }
 
 /// The first bytes of a file, in memory.

@@ -339,6 +339,22 @@ fn a_database_that_opens_without_its_logs_is_refused() {
     assert_eq!((error.kind(), error.entry_name()), (Kind::Conflict, Some("store")));
 }
 
+/// Whoever owns the directory can put there what is called as a log.
+#[test]
+fn what_is_only_called_as_a_log_is_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let db = open(&store, |_| {});
+    db.put(b"row", b"1").unwrap();
+    let (held, part) = found(dir.path());
+    fs::create_dir(store.join("900001.log")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", store.join("900002.log")).unwrap();
+    let image = capture(&held, &part, &Env::system()).unwrap();
+    let copy = copied(&image, &dir.path().join("copy"));
+    assert!(!copy.join("900001.log").exists() && !copy.join("900002.log").exists());
+    assert!(open(&copy, |_| {}).get(b"row").unwrap().is_some());
+}
+
 /// A record that is changed is no end of a log: what follows it was acknowledged.
 #[test]
 fn a_damaged_log_is_named() {
