@@ -25,6 +25,7 @@ pub mod guard;
 pub mod ids;
 pub mod kit;
 mod node;
+pub mod records;
 #[cfg(feature = "replica")]
 pub mod replica;
 pub mod restore;

@@ -5,13 +5,13 @@ use super::{Problem, Tree};
 
 const SOURCE: &str = "crates/highwater/src/";
 
-/// What each module of the library may use besides itself. `vault` takes from `engine` only the
-/// records that a manifest is made of, as do `replica` and `reunite`.
+/// What each module of the library may use besides itself.
 const MODULES: &[(&str, &[&str])] = &[
     // No program calls it.
     ("fuzzing", &["archive", "engine", "guard", "kit", "restore", "vault"]),
     ("error", &[]),
     ("ids", &["error", "env"]),
+    ("records", &["error", "ids"]),
     ("env", &["error", "ids"]),
     ("control", &["error", "env"]),
     ("rooted", &["error", "ids"]),
@@ -20,31 +20,29 @@ const MODULES: &[(&str, &[&str])] = &[
     ("node", &["error", "ids", "env", "durable", "rooted"]),
     ("kit", &["error", "ids", "env", "durable", "node", "rooted", "vault"]),
     // `guard` wraps the witness's places, which `vault` and `replica` know how to keep.
-    ("guard", &["error", "ids", "env", "control", "durable", "node", "rooted", "vault", "replica"]),
-    ("engine", &["error", "ids", "env", "control", "durable", "node", "rooted"]),
-    ("vault", &["error", "ids", "env", "control", "direct", "engine::records"]),
+    (
+        "guard",
+        &[
+            "error", "ids", "env", "control", "durable", "node", "rooted", "engine", "vault",
+            "replica",
+        ],
+    ),
+    ("engine", &["error", "ids", "env", "control", "durable", "node", "rooted", "records"]),
+    ("vault", &["error", "ids", "env", "control", "direct", "records"]),
     (
         "agent",
         &[
-            "error", "ids", "env", "control", "durable", "node", "rooted", "guard", "vault",
-            "backup", "restore", "replica",
+            "error", "ids", "env", "control", "durable", "node", "rooted", "guard", "engine",
+            "vault", "backup", "restore", "replica",
         ],
     ),
     ("archive", &["error", "ids", "env", "control", "direct", "durable", "vault"]),
     ("backup", &["error", "ids", "env", "control", "node", "rooted", "guard", "engine", "vault"]),
-    ("replica", &["error", "ids", "env", "rooted", "engine::records"]),
+    ("replica", &["error", "ids", "env", "rooted", "records"]),
     (
         "reunite",
         &[
-            "error",
-            "ids",
-            "env",
-            "control",
-            "durable",
-            "guard",
-            "engine::records",
-            "vault",
-            "replica",
+            "error", "ids", "env", "control", "durable", "guard", "records", "vault", "replica",
             "restore",
         ],
     ),
@@ -55,18 +53,6 @@ const MODULES: &[(&str, &[&str])] = &[
             "engine", "vault",
         ],
     ),
-];
-
-/// The records of `engine` that a module may name which knows of no engine.
-const RECORDS: &[&str] = &[
-    "Barrier",
-    "Consistency",
-    "EngineKind",
-    "EntryType",
-    "Identity",
-    "Metadata",
-    "ReplicaPoint",
-    "Units",
 ];
 
 /// What the root of the crate re-exports, and from where.
@@ -111,13 +97,7 @@ fn module_of(inside: &str) -> Vec<&str> {
 fn permitted(module: &str, allowed: &[&str], path: &[String]) -> bool {
     let first = path[0].as_str();
     let target = ROOT.iter().find(|(name, _)| *name == first).map_or(first, |(_, home)| home);
-    if target == module || allowed.contains(&target) {
-        return true;
-    }
-    target == "engine"
-        && allowed.contains(&"engine::records")
-        && path.len() == 2
-        && RECORDS.contains(&path[1].as_str())
+    target == module || allowed.contains(&target)
 }
 
 /// Every path that leaves the file by `crate::` or `super::`, from the root of the crate.

@@ -15,7 +15,7 @@ fn arrows(path: &str, text: &str) -> Vec<usize> {
 #[test]
 fn arrows_that_point_down_pass() {
     let text = "use crate::error::{Error, Result};\nuse crate::{Env, vault::Level};\n\
-                use crate::engine::{Barrier, Units};\nuse super::Vault;\n";
+                use crate::records::{Barrier, Units};\nuse super::Vault;\n";
     assert_eq!(arrows(VAULT, text), [0; 0]);
     assert_eq!(
         arrows("crates/highwater/src/backup/mod.rs", "use crate::engine::capture;\n"),
@@ -33,8 +33,8 @@ fn arrows_that_point_up_or_aside_are_found() {
 }
 
 #[test]
-fn the_vault_takes_only_records_from_the_engine() {
-    assert_eq!(arrows(VAULT, "use crate::engine::{Barrier, discover};\n"), [1]);
+fn an_arrow_is_found_however_it_is_spelled() {
+    assert_eq!(arrows(VAULT, "use crate::engine::{Barrier, discover};\n"), [1, 1]);
     assert_eq!(arrows(VAULT, "use crate::engine::*;\n"), [1]);
     assert_eq!(arrows(VAULT, "use crate::engine;\n"), [1]);
     assert_eq!(arrows(VAULT, "use crate::engine::{self, Units};\n"), [1]);

@@ -24,6 +24,7 @@ pub(crate) fn run(context: &Context, args: &BackupArgs) -> Result<Answer> {
         discover: DiscoverOptions {
             exclude: args.files.exclude.clone(),
             include: args.files.include.clone(),
+            ..DiscoverOptions::default()
         },
         capture: CaptureOptions {
             allow_no_barrier: args.no_barrier,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use highwater::engine::Checked;
+use highwater::engine::{Checked, Engines};
 use highwater::ids::NodeName;
 use highwater::vault::{self, CheckOptions, CheckReport, Fault, Selector, Vault};
 use highwater::{Kind, Result, restore};
@@ -97,7 +97,8 @@ fn restore_test(
     scratch: &Path,
     report: &mut CheckReport,
 ) -> Result<Checked> {
-    let error = match restore::test(vault, selector, scratch, &context.control) {
+    let error = match restore::test(vault, selector, scratch, &Engines::default(), &context.control)
+    {
         Ok(checked) => return Ok(checked),
         Err(error) if error.kind() == Kind::Corrupt => error,
         Err(error) => return Err(error),

@@ -16,12 +16,13 @@ pub(crate) fn run(context: &Context, args: &InspectArgs) -> Result<Answer> {
     let options = DiscoverOptions {
         exclude: args.files.exclude.clone(),
         include: args.files.include.clone(),
+        ..DiscoverOptions::default()
     };
     let mut layout = engine::discover(&args.node_dir, &options)?;
     let known: Vec<String> = layout.refusals.iter().map(|refusal| refusal.entry.clone()).collect();
     let obstacles = engine::obstacles(&layout, context.env());
     layout.refusals.extend(obstacles.into_iter().filter(|found| !known.contains(&found.entry)));
-    let users = engine::users(&layout.dir)?;
+    let users = engine::users(&layout.dir, layout.engines())?;
     let parts: Vec<Seen<'_>> = layout.parts.iter().map(|part| see(part, &layout, &users)).collect();
     let homeless: Vec<&Refusal> = layout
         .refusals
@@ -72,7 +73,7 @@ fn see<'a>(part: &'a FoundPart, layout: &Layout, users: &'a [User]) -> Seen<'a> 
 
 fn holds(part: &FoundPart, file: &RelPath) -> bool {
     let among = part.entries.binary_search(file).is_ok();
-    among || (part.engine != EngineKind::Files && file.is_within(&part.root))
+    among || (part.engine != EngineKind::FILES && file.is_within(&part.root))
 }
 
 /// A refusal names the part itself, or one of its files.

@@ -26,9 +26,8 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<Answer> {
         owner: args.owner,
         setid: args.setid,
         schema: args.schema,
-        adapter: None,
         original_gone: original_gone(context, args.original_gone.as_deref())?,
-        hydrated: None,
+        ..RestoreOptions::default()
     };
     if args.plan {
         let plan = restore::preview(&vault, &node_dir, &options)?;

@@ -1,6 +1,6 @@
 //! `rollback`: a directory that was put aside takes its place again, is shown, or is removed.
 
-use highwater::restore::{self, Kept, Outcome, Undo};
+use highwater::restore::{self, Kept, Outcome, RollbackOptions, Undo};
 use highwater::{Error, Result};
 use serde_json::{Value, json};
 
@@ -22,7 +22,8 @@ pub(crate) fn run(context: &Context, args: &RollbackArgs) -> Result<Answer> {
         (None, true) => Undo::Rollback,
         (None, false) => Undo::Restore,
     };
-    let outcome = restore::rollback_by(&args.node_dir, undo, None, &context.control)?;
+    let options = RollbackOptions { undo, ..RollbackOptions::default() };
+    let outcome = restore::rollback_by(&args.node_dir, &options, &context.control)?;
     let target = places::text(&args.node_dir);
     let human = match outcome {
         Outcome::Nothing => {

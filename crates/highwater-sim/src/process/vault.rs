@@ -10,7 +10,7 @@ use highwater::backup::{self, BackupOptions};
 use highwater::engine::{CaptureOptions, HoldHook};
 use highwater::guard::{Adapter, Released, VaultWitness, Witness};
 use highwater::ids::{GuardKind, NodeName};
-use highwater::restore::{self, Outcome, RestoreOptions, Undo};
+use highwater::restore::{self, Outcome, RestoreOptions, RollbackOptions};
 use highwater::vault::{Actor, Location, Secret, Selector, Vault};
 use highwater::{Control, Env, Error, Result};
 use serde_json::{Value, json};
@@ -106,8 +106,9 @@ pub(super) fn restore(args: RestoreArgs, control: &Control) -> Result<Value> {
 
 /// Undoes the last restore.
 pub(super) fn rollback(dir: &Path, control: &Control) -> Result<Value> {
-    let adapter: Arc<dyn Adapter> = Arc::new(NodeAdapter);
-    let node = match restore::rollback_by(dir, Undo::Restore, Some(&adapter), control)? {
+    let options =
+        RollbackOptions { adapter: Some(Arc::new(NodeAdapter)), ..RollbackOptions::default() };
+    let node = match restore::rollback_by(dir, &options, control)? {
         Outcome::Nothing => "nothing",
         Outcome::Old => "old",
         Outcome::New => "new",

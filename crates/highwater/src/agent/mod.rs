@@ -52,6 +52,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::backup::BackupOptions;
+use crate::engine::Engines;
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 use crate::guard::{self, Held, Which};
@@ -84,6 +85,7 @@ pub struct AgentBuilder {
     node: Option<NodeName>,
     data_dir: Option<PathBuf>,
     scratch: Option<PathBuf>,
+    engines: Option<Engines>,
     rules: Rules,
     retention: Retention,
     options: OptionsHook,
@@ -113,6 +115,14 @@ impl AgentBuilder {
     #[must_use]
     pub fn scratch(mut self, dir: impl Into<PathBuf>) -> AgentBuilder {
         self.scratch = Some(dir.into());
+        self
+    }
+
+    /// The engines by which every backup looks at the node, whatever its options say, and every restore test
+    /// checks its databases.
+    #[must_use]
+    pub fn engines(mut self, engines: Engines) -> AgentBuilder {
+        self.engines = Some(engines);
         self
     }
 
@@ -203,6 +213,7 @@ impl AgentBuilder {
             node,
             dir: self.dir,
             scratch: worker::scratch_of(&scratch, &data_dir),
+            engines: self.engines,
             vault: self.vault,
             actor: self.actor,
             options: self.options,
@@ -312,6 +323,7 @@ impl Agent {
             node: None,
             data_dir: None,
             scratch: None,
+            engines: None,
             rules: Rules::default(),
             retention: Retention::default(),
             options: Arc::new(|| Ok(BackupOptions::default())),

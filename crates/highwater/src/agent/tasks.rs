@@ -30,6 +30,9 @@ impl Worker {
     fn back_up(&self, control: &Control) -> Result<Done> {
         restore::refuse_interrupted(&self.dir)?;
         let mut options = (self.options)()?;
+        if let Some(engines) = &self.engines {
+            options.discover.engines = engines.clone();
+        }
         options.node = Some(self.node.clone());
         let mut warnings = Vec::new();
         if self.newest_failed() {
@@ -119,12 +122,13 @@ impl Worker {
         };
         let snapshot = vault.resolve(&latest)?.manifest.snapshot;
         let selector = Selector { snapshot: snapshot.to_string(), ..Selector::default() };
+        let engines = self.engines.clone().unwrap_or_default();
         durable::remove_tree(&self.scratch)?;
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.scratch);
         made.map_err(|error| {
             Error::io("making room for the test", error).entry(self.scratch.display().to_string())
         })?;
-        let tested = restore::test(&vault, &selector, &self.scratch, control);
+        let tested = restore::test(&vault, &selector, &self.scratch, &engines, control);
         let removed = durable::remove_tree(&self.scratch);
         let warnings = tested?.warnings;
         removed?;

@@ -15,6 +15,7 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::sync::watch;
 
 use crate::control::{Cancel, Control, Priority};
+use crate::engine::Engines;
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 use crate::ids::{NodeName, Time};
@@ -43,6 +44,7 @@ pub(super) struct Worker {
     pub(super) dir: PathBuf,
     /// Where restore tests work: a directory that this agent alone makes and removes.
     pub(super) scratch: PathBuf,
+    pub(super) engines: Option<Engines>,
     pub(super) vault: VaultSource,
     pub(super) actor: Actor,
     pub(super) options: OptionsHook,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD_NO_PAD as BASE64;
 
-use crate::engine::{Barrier, Captured, EntryType, Metadata, PartCapture, SourceEntry};
+use crate::engine::{Barrier, Captured, Engines, EntryType, Metadata, PartCapture, SourceEntry};
 use crate::error::{Error, Result};
 use crate::ids::{GuardKind, PackId, RelPath, Time, decode, encode};
 use crate::vault::MANIFEST_VERSION;
@@ -91,10 +91,13 @@ impl<'a> Draft<'a> {
         };
         let describe = |part: &dyn PartCapture| {
             let found = captured.layout.parts.iter().find(|found| found.name == part.name());
+            let (engine, root) =
+                (part.engine(), found.map_or_else(RelPath::root, |found| found.root.clone()));
             PartRecord {
                 name: part.name().to_owned(),
-                engine: part.engine(),
-                root: found.map_or_else(RelPath::root, |found| found.root.clone()),
+                engine,
+                entry_points: own_entry_points(captured.layout.engines(), part, &root),
+                root,
                 engine_version: part.engine_version(),
                 consistency: part.consistency(),
                 replica: part.replica().or_else(|| told(part.name())),
@@ -231,4 +234,15 @@ fn place_of(parts: &[PartRecord], task: &Task<'_>) -> Result<Option<String>> {
 fn root_metadata(task: &Task<'_>) -> Result<Metadata> {
     let found = crate::engine::look_at(task.layout.held())?;
     Ok(Metadata { xattrs: Vec::new(), ..found.meta })
+}
+
+/// The entry points of a part whose engine is not built in: a restore by a program without it withholds them
+/// all the same.
+fn own_entry_points(engines: &Engines, part: &dyn PartCapture, root: &RelPath) -> Vec<RelPath> {
+    let kind = part.engine();
+    if Engines::default().get(kind).is_some() {
+        return Vec::new();
+    }
+    let paths = part.entries().iter().map(|entry| &entry.path);
+    engines.entry_points(kind, root, paths).unwrap_or_default()
 }

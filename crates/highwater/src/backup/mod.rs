@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::control::{Control, Event, Priority};
 use crate::engine::{
-    self, Barrier, CaptureOptions, DiscoverOptions, EngineKind, EntryType, Layout, SourceEntry,
+    self, Barrier, CaptureOptions, Consistency, DiscoverOptions, EngineKind, EntryType, Layout,
+    SourceEntry,
 };
 use crate::env::FaultPoint;
 use crate::error::{Error, Result};
@@ -256,9 +257,9 @@ impl Task<'_> {
         }
         // A SQLite in rollback-journal mode keeps its writers waiting until it is read; plain files
         // can vanish until they are; the others are locked, or a checkpoint of their own.
-        parts.sort_by_key(|(_, part)| match part.capture.engine() {
-            EngineKind::Sqlite => 0,
-            EngineKind::Files => 1,
+        parts.sort_by_key(|(_, part)| match part.capture.consistency() {
+            Consistency::Sqlite => 0,
+            Consistency::Files => 1,
             _ => 2,
         });
         draft.expect(&parts);

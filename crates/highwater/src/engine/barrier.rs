@@ -2,12 +2,14 @@
 //! can be one, plain files last.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::engines::{Begun, Database, Engine, InUse};
 use super::points::Points;
 use super::{
     Barrier, CaptureOptions, Captured, EngineKind, FoundPart, Layout, PartCapture, Refusal, files,
-    freeze, lock, others, rocksdb,
+    freeze,
 };
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -55,104 +57,158 @@ fn take(
         return Err(refused(refusal));
     }
     hooks_fit(layout, options)?;
-    let databases = layout.parts.iter().filter(|part| part.engine != EngineKind::Files).count();
+    let databases: Vec<&FoundPart> =
+        layout.parts.iter().filter(|part| part.engine != EngineKind::FILES).collect();
+    let (count, hooked) = (databases.len(), options.hooks.len());
     // Refused before a hook runs or a lock is taken, where it can be known.
-    let hooked = options.hooks.len();
-    let sqlite: Vec<&FoundPart> =
-        layout.parts.iter().filter(|part| part.engine == EngineKind::Sqlite).collect();
-    let mut barrier = common_instant(databases, hooked, sqlite.len(), 0, Barrier::Single);
-    if options.hold.is_some() && databases > 1 {
-        barrier = Barrier::Hook;
+    let mut moving = Moving::default();
+    for part in databases {
+        let engine = layout.engines().of(part)?;
+        if engine.in_use() == InUse::Together {
+            moving.add(engine, part);
+        }
     }
-    allowed(barrier, databases, options)?;
+    let held = options.hold.is_some() && count > 1;
+    let instant = |moving: &Moving<'_>| match held {
+        true => Barrier::Hook,
+        false => common_instant(count, hooked, &moving.instants()),
+    };
+    allowed(instant(&moving), count, options)?;
 
     let points = Points::ask(&options.points, layout)?;
-    let mut slots: Slots = layout.parts.iter().map(|_| None).collect();
-    let (pause, moving) = begin_held(layout, options, &mut slots, env)?;
-    let live = moving.len();
-    if live > 0 && options.hold.is_none() {
-        barrier = common_instant(databases, hooked, sqlite.len(), live, barrier);
-        allowed(barrier, databases, options)?;
-    }
-    for place in moving {
-        slots[place] = Some(rocksdb::live(&layout.held, &layout.parts[place], env)?);
-    }
-    if !sqlite.is_empty() {
-        let (captures, instant) = begin_sqlite(layout, &sqlite, options, env)?;
-        if options.hold.is_none() {
-            barrier = common_instant(databases, hooked, sqlite.len(), live, instant);
-            allowed(barrier, databases, options)?;
-        }
-        let places = layout.parts.iter().zip(&mut slots);
-        let places = places.filter(|(part, _)| part.engine == EngineKind::Sqlite);
-        for ((_, slot), capture) in places.zip(captures) {
-            *slot = Some(capture);
-        }
-    }
+    let mut captures = BTreeMap::new();
+    let pause = begin_held(layout, options, &mut captures, &mut moving, env)?;
+    // With a hold hook nobody writes, whoever has what open.
+    allowed(instant(&moving), count, options)?;
+    moving.begin(layout, options, &mut captures, env)?;
+    let barrier = instant(&moving);
+    allowed(barrier, count, options)?;
     let (points, moved) = points.settle()?;
     let time = env.now();
-    for (slot, part) in slots.iter_mut().zip(&layout.parts) {
-        if part.engine == EngineKind::Files {
-            *slot = Some(files::begin(&layout.held, part, env)?);
-        }
+    let mut parts = Vec::with_capacity(layout.parts.len());
+    for part in &layout.parts {
+        parts.push(match captures.remove(part.name.as_str()) {
+            Some(capture) => capture,
+            None if part.engine == EngineKind::FILES => files::begin(&layout.held, part, env)?,
+            None => return Err(Error::bug("a part was captured by no engine")),
+        });
     }
-    let parts: Option<Vec<_>> = slots.into_iter().collect();
-    let parts = parts.ok_or_else(|| Error::bug("a part was captured by no engine"))?;
-    let warnings = warnings(barrier, databases).into_iter().chain(moved).collect();
+    let warnings = warnings(barrier, count).into_iter().chain(moved).collect();
     let layout = layout.clone();
     Ok(Captured { parts, layout, barrier, time, pause, marks, points, warnings })
 }
 
-/// The captures that have begun, in the order of the parts.
-type Slots = Vec<Option<Box<dyn PartCapture>>>;
+/// The captures that have begun, by the names of their parts.
+type Captures<'a> = BTreeMap<&'a str, Box<dyn PartCapture>>;
 
-/// Begins with what a hook gives or a lock holds, before the instant of all else. How long the node was kept
-/// waiting, and the places of those that are in use and have to be captured live.
-fn begin_held(
-    layout: &Layout,
-    options: &CaptureOptions,
-    slots: &mut Slots,
-    env: &Env,
-) -> Result<(Duration, Vec<usize>)> {
-    let (mut pause, mut moving) = (Duration::ZERO, Vec::new());
-    for (place, part) in layout.parts.iter().enumerate() {
-        match part.engine {
-            EngineKind::Sqlite | EngineKind::Files => continue,
-            EngineKind::RocksDb => {
-                let hook = options.hooks.iter().find(|(name, _)| *name == part.name);
-                let hook = hook.map(|(_, hook)| hook);
-                match rocksdb::begin(&layout.held, part, hook, env)? {
-                    rocksdb::Begun::Held(capture, held) => {
-                        pause += held;
-                        slots[place] = Some(capture);
-                    }
-                    rocksdb::Begun::InUse if options.offline => {
-                        return Err(lock::rocksdb_in_use(&layout.held.at(&part.root), &part.name));
-                    }
-                    rocksdb::Begun::InUse => moving.push(place),
-                }
-            }
-            _ => slots[place] = Some(others::begin(&layout.held, part, env)?),
-        }
-    }
-    Ok((pause, moving))
+/// Databases that are captured while they are written: those of one engine together.
+#[derive(Default)]
+struct Moving<'a> {
+    groups: Vec<Group<'a>>,
 }
 
-/// The instant that all databases share, of which so many have a hook, so many are SQLite's, these with
-/// `sqlite_instant` among themselves, and so many are captured live. All others are locked and don't move.
-fn common_instant(
-    databases: usize,
-    hooked: usize,
-    sqlite: usize,
-    live: usize,
-    sqlite_instant: Barrier,
-) -> Barrier {
-    match (hooked, sqlite, live) {
-        (0, 0, 1) => Barrier::Live,
+struct Group<'a> {
+    engine: &'a Arc<dyn Engine>,
+    parts: Vec<&'a FoundPart>,
+    /// The instant that they share, once they are captured.
+    instant: Option<Barrier>,
+}
+
+impl<'a> Moving<'a> {
+    fn add(&mut self, engine: &'a Arc<dyn Engine>, part: &'a FoundPart) {
+        match self.groups.iter_mut().find(|group| group.engine.kind() == engine.kind()) {
+            Some(group) => group.parts.push(part),
+            None => self.groups.push(Group { engine, parts: vec![part], instant: None }),
+        }
+    }
+
+    /// What instant the databases of each engine share; of those that are not captured yet, the best that
+    /// can come of it.
+    fn instants(&self) -> Vec<Barrier> {
+        let of = |group: &Group<'_>| match (group.engine.in_use(), group.parts.len()) {
+            (InUse::Together, _) => Barrier::Single,
+            (_, 1) => Barrier::Live,
+            _ => Barrier::None,
+        };
+        self.groups.iter().map(|group| group.instant.unwrap_or_else(|| of(group))).collect()
+    }
+
+    /// Begins with those that have an instant of their own.
+    fn begin(
+        &mut self,
+        layout: &'a Layout,
+        options: &CaptureOptions,
+        captures: &mut Captures<'a>,
+        env: &Env,
+    ) -> Result<()> {
+        self.groups.sort_by_key(|group| group.engine.in_use());
+        for Group { engine, parts, instant } in &mut self.groups {
+            let databases: Vec<Database<'_>> =
+                parts.iter().map(|part| Database::of(layout, part)).collect::<Result<_>>()?;
+            let (begun, shared) = engine.begin_in_use(&databases, options, env)?;
+            if begun.len() != parts.len() {
+                return Err(Error::bug(format!("{} captured not all databases", engine.kind())));
+            }
+            captures.extend(parts.iter().map(|part| part.name.as_str()).zip(begun));
+            *instant = Some(shared);
+        }
+        Ok(())
+    }
+}
+
+/// Begins with what a hook gives or a lock holds, before the instant of all else. How long the node was kept
+/// waiting; those that are in use are to be captured while they move.
+fn begin_held<'a>(
+    layout: &'a Layout,
+    options: &CaptureOptions,
+    captures: &mut Captures<'a>,
+    moving: &mut Moving<'a>,
+    env: &Env,
+) -> Result<Duration> {
+    let mut pause = Duration::ZERO;
+    for part in layout.parts.iter().filter(|part| part.engine != EngineKind::FILES) {
+        let database = Database::of(layout, part)?;
+        if database.engine.in_use() == InUse::Together {
+            continue;
+        }
+        match database.engine.begin(&database, options, env)? {
+            Begun::Held(capture) => drop(captures.insert(&part.name, capture)),
+            Begun::Hooked(capture, held) => {
+                pause += held;
+                captures.insert(&part.name, capture);
+            }
+            Begun::InUse => moving.add(database.engine, part),
+        }
+    }
+    Ok(pause)
+}
+
+/// Begins the capture of one database as a backup would, and gives it up.
+pub(super) fn attempt(layout: &Layout, part: &FoundPart, env: &Env) -> Result<()> {
+    if part.engine == EngineKind::FILES {
+        return Ok(());
+    }
+    let (database, options) = (Database::of(layout, part)?, CaptureOptions::default());
+    let engine = database.engine;
+    let begun = match engine.in_use() {
+        InUse::Together => Begun::InUse,
+        InUse::Refused | InUse::Alone => engine.begin(&database, &options, env)?,
+    };
+    match begun {
+        Begun::Held(_) | Begun::Hooked(..) => Ok(()),
+        Begun::InUse => engine.begin_in_use(&[database], &options, env).map(drop),
+    }
+}
+
+/// The instant that all databases share, of which so many have a hook; each engine whose databases move
+/// has one of these for all of its own. All others are locked and don't move.
+fn common_instant(databases: usize, hooked: usize, moving: &[Barrier]) -> Barrier {
+    match (hooked, moving) {
+        (0, [Barrier::Live]) => Barrier::Live,
         _ if databases <= 1 => Barrier::Single,
-        (0, 0, 0) | (1, 0, 0) | (0, 1, 0) => Barrier::Single,
-        (0, _, 0) => sqlite_instant,
-        (_, 0, 0) => Barrier::Hook,
+        (0, [instant]) => *instant,
+        (0 | 1, []) => Barrier::Single,
+        (_, []) => Barrier::Hook,
         _ => Barrier::None,
     }
 }
@@ -180,47 +236,26 @@ fn warnings(barrier: Barrier, databases: usize) -> Vec<String> {
 
 /// A hook that fits no database would leave the one that it was meant for without.
 fn hooks_fit(layout: &Layout, options: &CaptureOptions) -> Result<()> {
+    let takes_hook = |part: &&FoundPart| {
+        layout.engines().get(part.engine).is_some_and(|engine| engine.takes_hook())
+    };
+    let names = || layout.parts.iter().filter(takes_hook).map(|part| part.name.as_str());
     for (index, (name, _)) in options.hooks.iter().enumerate() {
         let twice = options.hooks[..index].iter().any(|(earlier, _)| earlier == name);
-        let known = layout
-            .parts
-            .iter()
-            .any(|part| part.name == *name && part.engine == EngineKind::RocksDb);
-        if !known || twice {
-            let problem = if twice { "has two checkpoint hooks" } else { "is no RocksDB here" };
-            let names: Vec<&str> = layout
-                .parts
-                .iter()
-                .filter(|part| part.engine == EngineKind::RocksDb)
-                .map(|part| part.name.as_str())
-                .collect();
-            return Err(Error::input(format!("{name} {problem}"))
-                .entry(name.clone())
-                .hint(format!("register one hook for each of: {}", names.join(", "))));
+        if names().any(|known| known == name) && !twice {
+            continue;
         }
+        let problem = if twice {
+            "has two checkpoint hooks"
+        } else {
+            "is no database here that a hook can make a checkpoint of"
+        };
+        return Err(Error::input(format!("{name} {problem}")).entry(name.clone()).hint(format!(
+            "register one hook for each of: {}",
+            names().collect::<Vec<_>>().join(", ")
+        )));
     }
     Ok(())
-}
-
-#[cfg(feature = "sqlite")]
-pub(super) fn begin_sqlite(
-    layout: &Layout,
-    parts: &[&FoundPart],
-    options: &CaptureOptions,
-    env: &Env,
-) -> Result<(Vec<Box<dyn PartCapture>>, Barrier)> {
-    super::sqlite::begin_all(&layout.held, parts, options, env)
-}
-
-#[cfg(not(feature = "sqlite"))]
-pub(super) fn begin_sqlite(
-    _: &Layout,
-    parts: &[&FoundPart],
-    _: &CaptureOptions,
-    _: &Env,
-) -> Result<(Vec<Box<dyn PartCapture>>, Barrier)> {
-    let name = parts.first().map_or("", |part| part.name.as_str());
-    Err(Error::input(format!("{name}: this build captures no SQLite databases")).entry(name))
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{
-    CaptureOptions, Captured, Depth, DiscoverOptions, EngineKind, EntryType, Layout, PartCapture,
-    Piece, SourceEntry, capture, check, discover,
+    CaptureOptions, Captured, Depth, DiscoverOptions, EngineKind, Engines, EntryType, Layout,
+    PartCapture, Piece, SourceEntry, capture, check, discover,
 };
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
@@ -25,6 +25,11 @@ pub trait Fixture {
     /// Opens the part for writing, changes it durably and closes it; panics where that is not
     /// possible (somebody holds its lock).
     fn change(&self, dir: &Path);
+
+    /// The engines by which the node is looked at: the one under test among them.
+    fn engines(&self) -> Engines {
+        Engines::default()
+    }
 
     /// How it is captured: hooks, say. What a hook needs (an open database) lives in the options.
     fn options(&self, dir: &Path) -> CaptureOptions {
@@ -93,7 +98,10 @@ fn captures_without_a_trace(fixture: &dyn Fixture, node: &Path, copy: &Path) {
     let restored = digest(copy);
     for depth in [Depth::Open, Depth::Full] {
         for part in &layout.parts {
-            must(check(copy, part.engine, &part.root, depth), "a restored copy fails its check");
+            must(
+                check(copy, part.engine, &part.root, depth, &fixture.engines()),
+                "a restored copy fails its check",
+            );
         }
     }
     assert_eq!(digest(copy), restored, "a check changed the restored copy");
@@ -127,7 +135,7 @@ fn gives_up_its_locks(fixture: &dyn Fixture, node: &Path) {
 
 fn refuses_what_is_in_use(fixture: &dyn Fixture, node: &Path) {
     let Some(held) = fixture.hold(node) else { return };
-    let layout = must(discover(node, &DiscoverOptions::default()), "a node in use is not found");
+    let layout = must(discover(node, &by(fixture)), "a node in use is not found");
     let refused = capture(&layout, &fixture.options(node), &Env::system()).err();
     let Some(refused) = refused else { panic!("a database in use was captured") };
     assert_eq!(refused.kind(), Kind::Conflict, "{refused}");
@@ -145,13 +153,20 @@ fn captures_what_changed(fixture: &dyn Fixture, node: &Path, copy: &Path) {
     }
     finish(captured);
     for part in &layout.parts {
-        must(check(copy, part.engine, &part.root, Depth::Full), "a restored copy fails its check");
+        must(
+            check(copy, part.engine, &part.root, Depth::Full, &fixture.engines()),
+            "a restored copy fails its check",
+        );
     }
     fixture.verify(copy, true);
 }
 
+fn by(fixture: &dyn Fixture) -> DiscoverOptions {
+    DiscoverOptions { engines: fixture.engines(), ..DiscoverOptions::default() }
+}
+
 fn looked_at(fixture: &dyn Fixture, node: &Path) -> Layout {
-    let layout = must(discover(node, &DiscoverOptions::default()), "the node is not found");
+    let layout = must(discover(node, &by(fixture)), "the node is not found");
     assert!(layout.refusals.is_empty(), "refused: {:?}", layout.refusals);
     let found = layout.parts.iter().any(|part| part.engine == fixture.engine());
     assert!(found, "no part of {:?} was found: {:?}", fixture.engine(), layout.parts);

@@ -1,8 +1,7 @@
 //! Finds the parts of a node directory: a walk that follows no link, then the recognition of
 //! databases by their files, then everything else.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -10,11 +9,9 @@ use globset::{GlobBuilder, GlobMatcher};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-#[cfg(not(feature = "sqlite"))]
-use super::Refusal;
-use super::{DiscoverOptions, EngineKind, FoundPart, Layout, rocksdb};
-#[cfg(not(feature = "sqlite"))]
-use crate::error::Kind;
+use super::engines::{Database, NodeUse};
+use super::found::{NodeKind, Tree};
+use super::{DiscoverOptions, EngineKind, Layout};
 use crate::error::{Error, Result};
 use crate::ids::RelPath;
 use crate::rooted::RootedPath;
@@ -23,8 +20,7 @@ use crate::{durable, node};
 mod links;
 mod sniff;
 
-#[cfg(any(fuzzing, test))]
-pub(super) use sniff::recognise;
+pub(crate) use sniff::in_files;
 
 /// Directories deeper than this are no node's.
 const DEPTH_MAX: usize = 64;
@@ -41,73 +37,18 @@ const SCRATCH_PREFIXES: [&[u8]; 3] =
 /// The name of the part that holds the plain files.
 const FILES: &str = "files";
 
-/// An entry, as walked over.
-struct Node {
-    kind: NodeKind,
-    size: u64,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum NodeKind {
-    File,
-    Dir,
-    Link,
-    Other,
-}
-
-/// The entries of a node directory, and the names of each directory's regular files.
-struct Tree {
-    dir: RootedPath,
-    nodes: BTreeMap<RelPath, Node>,
-    files: BTreeMap<RelPath, BTreeSet<OsString>>,
-}
-
-impl Tree {
-    fn is_file(&self, path: &RelPath) -> bool {
-        self.nodes.get(path).is_some_and(|node| node.kind == NodeKind::File)
-    }
-
-    /// A part made of `entries`, sorted.
-    fn part(
-        &self,
-        name: String,
-        engine: EngineKind,
-        root: RelPath,
-        entries: Vec<RelPath>,
-    ) -> FoundPart {
-        let nodes = entries.iter().filter_map(|path| self.nodes.get(path));
-        let files: Vec<u64> =
-            nodes.filter(|node| node.kind == NodeKind::File).map(|node| node.size).collect();
-        FoundPart {
-            name,
-            engine,
-            root,
-            files: files.len() as u64,
-            bytes: files.iter().sum(),
-            entries,
-        }
-    }
-}
-
 /// Finds the parts of `dir`.
 pub(super) fn discover(dir: &Path, options: &DiscoverOptions) -> Result<Layout> {
-    find(dir, options, Use::Running)
+    find(dir, options, NodeUse::Running)
 }
 
 /// The same in a node that stands still, or is about to: who uses a file is no reason to refuse it,
 /// and every file is taken as it is.
 pub(super) fn discover_still(dir: &Path, options: &DiscoverOptions) -> Result<Layout> {
-    find(dir, options, Use::Still)
+    find(dir, options, NodeUse::Still)
 }
 
-/// Whether the node may write while it is captured.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Use {
-    Running,
-    Still,
-}
-
-fn find(dir: &Path, options: &DiscoverOptions, node: Use) -> Result<Layout> {
+fn find(dir: &Path, options: &DiscoverOptions, node: NodeUse) -> Result<Layout> {
     let dir = RootedPath::open(dir).map_err(|error| match error.kind() {
         crate::Kind::NotFound => {
             Error::not_found(format!("there is no directory {}", dir.display()))
@@ -116,11 +57,11 @@ fn find(dir: &Path, options: &DiscoverOptions, node: Use) -> Result<Layout> {
     })?;
     node::refuse_link(&dir)?;
     let mut globs = Globs::new(&options.exclude)?;
-    let mut tree = Tree { dir: dir.clone(), nodes: BTreeMap::new(), files: BTreeMap::new() };
+    let mut tree = Tree::new(&dir);
     walk(&mut tree, &RelPath::root(), 0, &mut globs)?;
 
     let mut refusals = Vec::new();
-    let mut parts = sniff::databases(&tree)?;
+    let mut parts = sniff::databases(&tree, &options.engines)?.parts;
     // What belongs to a database never becomes a plain file, and no glob takes a single file out of
     // one: a database without its log would restore without its last writes.
     let claimed: BTreeSet<RelPath> =
@@ -135,58 +76,16 @@ fn find(dir: &Path, options: &DiscoverOptions, node: Use) -> Result<Layout> {
     globs.all_matched()?;
     links::check(&tree, &plain, options, &mut refusals)?;
     sniff::overwritten(&tree, &plain, &mut refusals);
-    if node == Use::Running {
+    if node == NodeUse::Running {
         sniff::unknown_logs(&tree, &plain, &mut refusals)?;
         sniff::mapped(&tree, &plain, &mut refusals)?;
     }
     for part in &parts {
-        if part.engine == EngineKind::RocksDb {
-            refusals.extend(rocksdb::refusals(&dir.at(&part.root), &part.name)?);
-        }
-        if node == Use::Running {
-            refusals.extend(sniff::emptied(&tree, part)?);
-        }
-        #[cfg(not(feature = "sqlite"))]
-        if part.engine == EngineKind::Sqlite && node == Use::Running {
-            refusals.push(Refusal {
-                entry: part.name.clone(),
-                problem: format!("{}: this build captures no SQLite databases", part.name),
-                hint: "use a build with the feature `sqlite`".to_owned(),
-                kind: Kind::Input,
-            });
-        }
+        let engine = options.engines.of(part)?;
+        refusals.extend(engine.refusals(&Database { dir: &dir, part, engine }, node)?);
     }
-    parts.push(tree.part(FILES.to_owned(), EngineKind::Files, RelPath::root(), plain));
+    parts.push(tree.part(FILES.to_owned(), EngineKind::FILES, RelPath::root(), plain));
     Ok(Layout { dir: dir.path(), held: dir, parts, refusals, options: options.clone() })
-}
-
-/// The directory of a database and its files, as they are now, sorted.
-pub(super) fn database_files(
-    dir: &RootedPath,
-    engine: EngineKind,
-    root: &RelPath,
-) -> Result<Vec<RelPath>> {
-    let mut entries = Vec::new();
-    let mut pending = vec![root.clone()];
-    while let Some(above) = pending.pop() {
-        for name in durable::names(&dir.at(&above))? {
-            let path = above.join(&name);
-            let Some(found) = durable::stat(&dir.at(&path))? else { continue };
-            if engine.is_tree() && durable::is_dir(&found) {
-                pending.push(path.clone());
-                entries.push(path);
-            } else if durable::is_file(&found)
-                && (engine.is_tree() || sniff::belongs(engine, &name))
-            {
-                entries.push(path);
-            }
-        }
-    }
-    if *root != RelPath::root() {
-        entries.push(root.clone());
-    }
-    entries.sort();
-    Ok(entries)
 }
 
 fn walk(tree: &mut Tree, dir: &RelPath, depth: usize, globs: &mut Globs) -> Result<()> {
@@ -195,7 +94,6 @@ fn walk(tree: &mut Tree, dir: &RelPath, depth: usize, globs: &mut Globs) -> Resu
             .entry(dir.to_string()));
     }
     let failed = |errno: Errno| Error::io("can't list it", errno).entry(shown(dir));
-    tree.files.entry(dir.clone()).or_default();
     // Held, so that all that is listed is of one directory.
     let (held, names) = match tree.dir.at(dir).enter().and_then(|held| Ok((held.names()?, held))) {
         Ok((names, held)) => (held, names),
@@ -216,10 +114,7 @@ fn walk(tree: &mut Tree, dir: &RelPath, depth: usize, globs: &mut Globs) -> Resu
         if kind == NodeKind::Dir && (is_own(&inner, &tree.dir)? || globs.excludes(&inner)) {
             continue;
         }
-        if kind == NodeKind::File {
-            tree.files.entry(dir.clone()).or_default().insert(name);
-        }
-        tree.nodes.insert(inner.clone(), Node { kind, size: seen.stx_size });
+        tree.insert(inner.clone(), kind, seen.stx_size);
         if kind == NodeKind::Dir {
             walk(tree, &inner, depth + 1, globs)?;
         }
@@ -251,7 +146,7 @@ fn shown(path: &RelPath) -> String {
 }
 
 /// A database's name; the plain files keep theirs for themselves.
-fn part_name(root: &RelPath) -> String {
+pub(crate) fn part_name(root: &RelPath) -> String {
     let name = shown(root);
     if name == FILES { format!("./{name}") } else { name }
 }

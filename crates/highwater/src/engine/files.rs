@@ -528,7 +528,7 @@ impl PartCapture for PlainFiles {
     }
 
     fn engine(&self) -> EngineKind {
-        EngineKind::Files
+        EngineKind::FILES
     }
 
     fn engine_version(&self) -> Option<String> {

@@ -6,10 +6,10 @@ use std::os::unix::fs::FileExt as _;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::discover::recognise;
 use super::rocksdb::version::{Version, manifest_name, parse};
 #[cfg(feature = "sqlite")]
 use super::sqlite::fuzzing::{restored, told};
+use super::standard::recognise;
 
 pub(crate) use super::pages::fuzzing::pages;
 pub(crate) use super::rocksdb::verify::fuzzing::{blob, block, table};

@@ -1,5 +1,6 @@
 //! A database's own lock, taken as its engine takes it, for as long as the database is read.
 
+use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 
@@ -7,8 +8,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Flock, FlockOffsetType, FlockType};
 
-use super::kinds::Lock;
-use super::{EngineKind, metadata, process};
+use super::{metadata, process};
 use crate::durable;
 use crate::error::{Error, Result};
 use crate::rooted::RootedPath;
@@ -19,6 +19,38 @@ pub(super) const ROCKSDB_WAYS_OUT: &str = "stop the node, freeze it for the inst
 /// The ways out of any other database in use.
 pub(super) const WAYS_OUT: &str =
     "stop the node for the time of the backup, or freeze it for an instant (--freeze PID)";
+
+/// How an engine keeps others out of a database that it has open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lock {
+    /// A record lock (`fcntl`) on this file in its directory.
+    RecordIn(&'static str),
+    /// A record lock on the file beside it that this makes of its name: for a file of the first name, the
+    /// second; else the name with the third behind it.
+    RecordBeside(&'static str, &'static str, &'static str),
+    /// A lock on the whole main file (`flock`), or on the directory.
+    Whole,
+    /// The same on this file in its directory.
+    WholeIn(&'static str),
+    /// SQLite's bytes of the main file, as long as it reads or writes.
+    Sqlite,
+    /// None that is known: nobody may have a file of it open.
+    None,
+}
+
+impl Lock {
+    /// The name of the file beside a main file that is its lock, where it has one.
+    pub(super) fn beside(self, main: &OsStr) -> Option<OsString> {
+        let Lock::RecordBeside(known, lock, suffix) = self else { return None };
+        Some(if main == known {
+            lock.into()
+        } else {
+            let mut name = main.to_owned();
+            name.push(suffix);
+            name
+        })
+    }
+}
 
 /// The bytes that SQLite locks in a database (`os.h`), which no page is ever stored in.
 const SQLITE_LOCKS: (u64, u64) = (0x4000_0000, 512);
@@ -81,16 +113,19 @@ pub(super) fn whole(path: &RootedPath, name: &str) -> Result<OwnedFd> {
 
 /// Whether another process holds the lock of a database, as its engine takes it. `root` is its directory
 /// or main file; one that this process has open is not asked.
-pub(super) fn is_held_by_others(root: &RootedPath, engine: EngineKind) -> Result<bool> {
+pub(super) fn is_held_by_others(root: &RootedPath, lock: Lock) -> Result<bool> {
     let _taking = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
     if not_ours(root, "").is_err() {
         return Ok(false);
     }
-    match engine.lock() {
+    match lock {
         Lock::None => Ok(false),
         Lock::Sqlite => sqlite_held(root),
         Lock::RecordIn(name) => is_held(&root.join(name), WHOLE),
-        Lock::RecordBeside(main, lock, suffix) => is_held(&beside(root, main, lock, suffix), WHOLE),
+        Lock::RecordBeside(..) => match lock_beside(root, lock) {
+            Some(place) => is_held(&place, WHOLE),
+            None => Ok(false),
+        },
         Lock::Whole => is_flocked(root),
         Lock::WholeIn(name) => is_flocked(&root.join(name)),
     }
@@ -98,16 +133,19 @@ pub(super) fn is_held_by_others(root: &RootedPath, engine: EngineKind) -> Result
 
 /// Takes the lock of a database that is captured as files, as its engine takes it; `None` where it has
 /// none that could be taken, and nobody is known to have it open.
-pub(super) fn take(root: &RootedPath, engine: EngineKind, name: &str) -> Result<Option<OwnedFd>> {
-    match engine.lock() {
+pub(super) fn take(root: &RootedPath, lock: Lock, name: &str) -> Result<Option<OwnedFd>> {
+    match lock {
         Lock::RecordIn(file) => {
             unused(root, name)?;
             record(&root.join(file), root, name, WAYS_OUT)
         }
-        Lock::RecordBeside(main, lock, suffix) => {
+        Lock::RecordBeside(..) => {
             unused(root, name)?;
             // Who has it open holds a shared one.
-            record(&beside(root, main, lock, suffix), root, name, WAYS_OUT)
+            match lock_beside(root, lock) {
+                Some(place) => record(&place, root, name, WAYS_OUT),
+                None => Ok(None),
+            }
         }
         Lock::Whole => {
             unused(root, name)?;
@@ -123,7 +161,7 @@ pub(super) fn take(root: &RootedPath, engine: EngineKind, name: &str) -> Result<
         }
         Lock::Sqlite | Lock::None => {
             unused(root, name)?;
-            if is_held_by_others(root, engine)? {
+            if is_held_by_others(root, lock)? {
                 return Err(in_use(name, "", WAYS_OUT));
             }
             Ok(None)
@@ -131,17 +169,9 @@ pub(super) fn take(root: &RootedPath, engine: EngineKind, name: &str) -> Result<
     }
 }
 
-/// The lock file beside a database: `lock` beside a file called `main`, else the name with `suffix`.
-fn beside(root: &RootedPath, main: &str, lock: &str, suffix: &str) -> RootedPath {
-    if root.name() == main { root.above().join(lock) } else { root.with_suffix(suffix) }
-}
-
-/// The name of the file beside a database that is its lock, where it has one.
-pub(super) fn lock_beside(root: &RootedPath, engine: EngineKind) -> Option<RootedPath> {
-    match engine.lock() {
-        Lock::RecordBeside(main, lock, suffix) => Some(beside(root, main, lock, suffix)),
-        _ => None,
-    }
+/// The file beside a database that is its lock, where it has one.
+pub(super) fn lock_beside(root: &RootedPath, lock: Lock) -> Option<RootedPath> {
+    lock.beside(root.name()).map(|name| root.above().join(name))
 }
 
 /// Whether somebody has the whole-file lock: a shared one is taken for an instant.

@@ -9,24 +9,31 @@ pub mod confined;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod discover;
+mod engines;
 mod files;
+mod found;
 pub mod freeze;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
-mod kinds;
 mod lock;
 mod metadata;
-mod others;
+mod offline;
 mod pages;
 mod points;
 mod process;
 mod rocksdb;
 mod scratch;
-#[cfg(feature = "sqlite")]
 mod sqlite;
+mod standard;
+mod still;
 
+pub(crate) use discover::{in_files, part_name};
+pub use engines::{Begun, Database, Engine, Engines, Extent, InUse, NodeUse};
+pub use found::{FoundDir, FoundFile, HEAD_BYTES, Head};
+pub use lock::Lock;
 pub(crate) use metadata::look_at;
 pub use points::PointHook;
+pub use still::Still;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -34,84 +41,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::records::{
+    Barrier, Consistency, EngineKind, EntryType, Identity, Metadata, Opens, ReplicaPoint, Units,
+};
+
 use crate::env::Env;
 use crate::error::{Error, Result};
-use crate::ids::{RelPath, StoreId, Time};
+use crate::ids::{RelPath, Time};
 use crate::rooted::RootedPath;
-
-/// What keeps a part's data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum EngineKind {
-    /// RocksDB.
-    RocksDb,
-    /// SQLite 3.
-    Sqlite,
-    /// LevelDB, captured as files under its lock.
-    LevelDb,
-    /// LMDB, captured as files while nobody has it open.
-    Lmdb,
-    /// redb, captured as files under its lock.
-    Redb,
-    /// bbolt, captured as files under its lock.
-    Bbolt,
-    /// Badger, captured as files under its lock.
-    Badger,
-    /// Pebble, captured as files under its lock.
-    Pebble,
-    /// libmdbx, captured as files under its lock.
-    Mdbx,
-    /// ParityDB, captured as files under its lock.
-    ParityDb,
-    /// Berkeley DB, captured as files while nobody has it open.
-    BerkeleyDb,
-    /// sled, captured as files under its lock.
-    Sled,
-    /// fjall, captured as files under its lock.
-    Fjall,
-    /// What looks like an encrypted SQLite (SQLCipher and others), captured as files while nobody has it
-    /// open.
-    EncryptedSqlite,
-    /// Plain files.
-    Files,
-}
-
-/// How a part was made consistent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Consistency {
-    /// A checkpoint that the node made through its hook.
-    Checkpoint,
-    /// SQLite's own read transaction.
-    Sqlite,
-    /// Its lock was held, or nobody had it open, for as long as it was read.
-    Offline,
-    /// Each file by itself, and none changed while it was read.
-    Files,
-    /// The node was stopped while its files were linked and copied as they were: what a crash of
-    /// its processes at that instant would have left.
-    Frozen,
-    /// Its files were held while the node went on: what a crash of its process at one instant would have
-    /// left.
-    Live,
-}
-
-/// What kind of instant all databases of a snapshot share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Barrier {
-    /// The node was stopped.
-    Frozen,
-    /// The node held its writes while its hooks ran.
-    Hook,
-    /// No database moved between the first and the last one that was taken: there is only one, or
-    /// the others were locked, or they were seen not to have changed.
-    Single,
-    /// The only database that moved was captured while the node wrote it.
-    Live,
-    /// Each database has an instant of its own.
-    None,
-}
 
 /// One database, or all the plain files, of a node directory.
 #[derive(Clone, Debug)]
@@ -167,12 +104,19 @@ pub struct DiscoverOptions {
     /// Symbolic links (by their path inside the node directory) that lead out of it, with the
     /// target that the caller agrees to: kept as links, although what they lead to is not captured.
     pub include: Vec<(String, PathBuf)>,
+    /// By which engines it is looked at.
+    pub engines: Engines,
 }
 
 impl Layout {
     /// The directory, held.
     pub(crate) fn held(&self) -> &RootedPath {
         &self.held
+    }
+
+    /// The engines by which it was found.
+    pub fn engines(&self) -> &Engines {
+        &self.options.engines
     }
 }
 
@@ -234,90 +178,6 @@ pub struct CaptureOptions {
     pub block_max: Option<std::time::Duration>,
     /// Stops the node for as long as an image of its files takes, instead of all that is above.
     pub freeze: Option<freeze::Freeze>,
-}
-
-/// The type of a directory entry.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", tag = "type", deny_unknown_fields)]
-pub enum EntryType {
-    /// A regular file.
-    File,
-    /// A directory.
-    Dir,
-    /// A symbolic link, stored as a link.
-    Symlink {
-        /// Where it leads, percent-encoded bytes.
-        target: String,
-    },
-    /// A further name of a regular file of the same part, which is recorded under its first name.
-    Hardlink {
-        /// That name.
-        to: RelPath,
-    },
-    /// A socket; recorded, never opened, not restored.
-    Socket,
-    /// A named pipe; recorded, never opened, not restored.
-    Fifo,
-    /// A device; recorded, never opened, not restored.
-    Device,
-}
-
-/// What the file system says of an entry besides its content.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Metadata {
-    /// Permission bits, with set-user-id, set-group-id and sticky.
-    pub mode: u32,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// Last modification, in nanoseconds since the Unix epoch.
-    pub mtime_ns: i64,
-    /// Extended attributes: name (percent-encoded) and value (hex).
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub xattrs: Vec<(String, String)>,
-}
-
-/// How a file's content is cut into units.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", tag = "units", deny_unknown_fields)]
-pub enum Units {
-    /// A page file: units of `bytes`, compared by position.
-    Pages {
-        /// The page size, 4 KiB at least.
-        bytes: u32,
-    },
-    /// Slices of 4 MiB, found again by their content.
-    Slices,
-}
-
-/// By what an unchanged file is known without reading it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Identity {
-    /// Its size in bytes.
-    pub size: u64,
-    /// Its modification time in nanoseconds.
-    pub mtime_ns: i64,
-    /// Its inode.
-    pub inode: u64,
-    /// What the engine adds: database identity, change counter, state of the log.
-    pub engine: String,
-}
-
-/// Where the replicated store of a part stood at the barrier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ReplicaPoint {
-    /// Which store.
-    pub store: StoreId,
-    /// The number of its last ownership.
-    pub epoch: u64,
-    /// The last write that is among its values.
-    pub seq: u64,
-    /// The last write that the server was known to have.
-    pub acknowledged: u64,
 }
 
 /// One entry of a part, as captured.
@@ -452,20 +312,21 @@ pub fn capture(layout: &Layout, options: &CaptureOptions, env: &crate::Env) -> R
 }
 
 /// Who has files of `dir` open: the processes that this user can see, and whoever holds the lock of a
-/// database in it.
+/// database in it, as one of `engines` takes it.
 ///
 /// # Errors
 /// Not found where there is no such directory; unavailable where the system doesn't tell.
-pub fn users(dir: &Path) -> Result<Vec<User>> {
+pub fn users(dir: &Path, engines: &Engines) -> Result<Vec<User>> {
     let mut users = process::users(dir)?;
+    let options = DiscoverOptions { engines: engines.clone(), ..DiscoverOptions::default() };
     // A directory in which nothing is recognised has no lock to ask for.
-    let Ok(layout) = discover::discover_still(dir, &DiscoverOptions::default()) else {
+    let Ok(layout) = discover::discover_still(dir, &options) else {
         return Ok(users);
     };
-    for part in &layout.parts {
+    for part in layout.parts.iter().filter(|part| part.engine != EngineKind::FILES) {
         let root = layout.held.at(&part.root);
         let known = users.iter().any(|user| user.file.is_within(&part.root));
-        if !known && lock::is_held_by_others(&root, part.engine)? {
+        if !known && lock::is_held_by_others(&root, engines.of(part)?.lock())? {
             let (command, file) = ("?".to_owned(), part.root.clone());
             users.push(User { pid: 0, command, file });
         }
@@ -477,67 +338,52 @@ pub fn users(dir: &Path) -> Result<Vec<User>> {
 /// it: it is begun, and given up. Where nothing keeps any of them, what keeps them from being captured
 /// together.
 pub fn obstacles(layout: &Layout, env: &Env) -> Vec<Refusal> {
-    let options = CaptureOptions::default();
-    let begin = |part: &FoundPart| match part.engine {
-        EngineKind::Files => Ok(()),
-        EngineKind::RocksDb => match rocksdb::begin(&layout.held, part, None, env)? {
-            rocksdb::Begun::Held(..) => Ok(()),
-            rocksdb::Begun::InUse => rocksdb::live(&layout.held, part, env).map(drop),
-        },
-        EngineKind::Sqlite => barrier::begin_sqlite(layout, &[part], &options, env).map(drop),
-        _ => others::begin(&layout.held, part, env).map(drop),
-    };
     let refusal = |error: Error, entry: &str| Refusal {
         entry: entry.to_owned(),
         problem: error.message().to_owned(),
         hint: error.hint_text().unwrap_or_default().to_owned(),
         kind: error.kind(),
     };
-    let refused = |part: &FoundPart| begin(part).err().map(|error| refusal(error, &part.name));
+    let attempt = |part: &FoundPart| barrier::attempt(layout, part, env).err();
+    let refused = |part: &FoundPart| attempt(part).map(|error| refusal(error, &part.name));
     let alone: Vec<Refusal> = layout.parts.iter().filter_map(refused).collect();
     if !alone.is_empty() || !layout.refusals.is_empty() {
         return alone;
     }
-    let together = barrier::capture(layout, &options, env).err();
+    let together = barrier::capture(layout, &CaptureOptions::default(), env).err();
     together.map(|error| refusal(error, "databases")).into_iter().collect()
 }
 
 /// Checks one restored part of the node directory `dir`, read-only: every file of it stays
-/// byte-identical.
+/// byte-identical. Of a part whose engine is none of `engines` nothing is checked, and that is said.
 ///
 /// # Errors
 /// Corrupt where the database lacks a file, or its engine finds it damaged.
-pub fn check(dir: &Path, engine: EngineKind, root: &RelPath, depth: Depth) -> Result<Checked> {
-    check_at(&RootedPath::open(dir)?, engine, root, depth, &Env::system())
+pub fn check(
+    dir: &Path,
+    kind: EngineKind,
+    root: &RelPath,
+    depth: Depth,
+    engines: &Engines,
+) -> Result<Checked> {
+    check_at(&RootedPath::open(dir)?, kind, root, depth, engines, &Env::system())
 }
 
 /// [`check`] in a directory that is held.
-#[cfg_attr(
-    not(feature = "sqlite"),
-    expect(unused_variables, reason = "only SQLite is read by another process")
-)]
 pub(crate) fn check_at(
     dir: &RootedPath,
-    engine: EngineKind,
+    kind: EngineKind,
     root: &RelPath,
     depth: Depth,
+    engines: &Engines,
     env: &Env,
 ) -> Result<Checked> {
-    let name = root.to_string();
-    let name = if name.is_empty() { "." } else { &name };
-    match engine {
-        EngineKind::RocksDb => rocksdb::check::check(&dir.at(root), name, depth),
-        #[cfg(feature = "sqlite")]
-        EngineKind::Sqlite => sqlite::check(dir, root, depth, env),
-        EngineKind::Files => Ok(Checked::default()),
-        EngineKind::Lmdb | EngineKind::Mdbx | EngineKind::Bbolt | EngineKind::Redb => {
-            pages::check_file(&dir.at(root), engine, name, depth)
-        }
-        _ if depth == Depth::Open => Ok(Checked::default()),
-        _ => {
-            let warning =
-                format!("{name}: its own check is not known here; its bytes were compared");
-            Ok(Checked { warnings: vec![warning], unchecked: vec![name.to_owned()] })
-        }
+    if kind == EngineKind::FILES {
+        return Ok(Checked::default());
+    }
+    let part = engines.restored(dir, kind, root);
+    match engines.get(kind) {
+        Some(engine) => engine.check(&Database { dir, part: &part, engine }, depth, env),
+        None => Ok(engines::unchecked(&part.name, depth)),
     }
 }

@@ -6,8 +6,8 @@
 
 use std::fmt;
 
+use super::Checked;
 pub(super) use super::Depth;
-use super::{Checked, EngineKind};
 use crate::error::Error;
 use crate::rooted::RootedPath;
 
@@ -79,26 +79,25 @@ fn unknown<T>(what: impl Into<String>) -> Result<T> {
     Err(Fault::Unknown(what.into()))
 }
 
-/// Checks a restored page file, which nobody has open.
+pub(super) use bbolt::check as bbolt;
+pub(super) use lmdb::check as lmdb;
+pub(super) use mdbx::check as mdbx;
+pub(super) use redb::check as redb;
+
+/// Checks a restored page file, which nobody has open, by the check of its format.
 ///
 /// # Errors
 /// Corrupt where its structure is damaged and all of it was to be checked; at less depth that is a warning.
 pub(super) fn check_file(
     place: &RootedPath,
-    engine: EngineKind,
+    check: fn(&std::fs::File, Depth) -> Result<Seen>,
     name: &str,
     depth: Depth,
 ) -> crate::Result<Checked> {
     let file = place
         .open_file()
         .map_err(|error| Error::io("can't open it to check it", error).entry(name))?;
-    let seen = match engine {
-        EngineKind::Lmdb => lmdb::check(&file, depth),
-        EngineKind::Mdbx => mdbx::check(&file, depth),
-        EngineKind::Bbolt => bbolt::check(&file, depth),
-        EngineKind::Redb => redb::check(&file, depth),
-        _ => unknown(format!("No check of {engine:?} is known here.")),
-    };
+    let seen = check(&file, depth);
     match seen {
         Ok(seen) => {
             let told = seen.unlooked.into_iter().map(|unlooked| format!("{name}: {unlooked}"));

@@ -2,16 +2,19 @@
 //! or offline under the database's own lock. Nothing here opens a database; its files are only read.
 
 use std::collections::BTreeSet;
-use std::os::fd::OwnedFd;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::engines::{Begun, Database, Engine, InUse, NodeUse};
 use super::files::{FileSet, Listed, Stability};
-use super::metadata::{self, Stamp};
-use super::scratch::Scratch;
+use super::found::FoundDir;
+use super::lock::{self, Lock};
+use super::scratch::{self, Scratch};
+use super::still::{Still, Verify as _};
 use super::{
-    CheckpointHook, Consistency, EngineKind, Finished, FoundPart, PartCapture, Piece, Refusal,
-    SourceEntry, Units, lock,
+    Barrier, CaptureOptions, Checked, CheckpointHook, Consistency, Depth, EngineKind, Finished,
+    FoundPart, Opens, PartCapture, Piece, Refusal, SourceEntry, Units, metadata, offline, standard,
 };
 use crate::durable;
 use crate::env::Env;
@@ -19,10 +22,12 @@ use crate::error::{Error, Kind, Result};
 use crate::ids::RelPath;
 use crate::rooted::RootedPath;
 
+const LOCK: Lock = Lock::RecordIn("LOCK");
+
 /// How the name of the private directory of a checkpoint begins.
 const CHECKPOINT_PREFIX: &str = ".highwater-checkpoint-";
 
-pub(super) mod check;
+mod check;
 mod live;
 #[cfg(feature = "rocksdb")]
 mod open;
@@ -285,39 +290,104 @@ fn identity(db: &RootedPath, version: &Version) -> String {
     }
 }
 
-/// A capture that has begun, or that has to be made in another way.
-pub(super) enum Begun {
-    /// It is held; how long the node was kept waiting.
-    Held(Box<dyn PartCapture>, Duration),
-    /// Another process has the database open: it can be captured live.
-    InUse,
-}
+/// RocksDB.
+pub(super) struct RocksDb;
 
-/// Begins the capture of one database: by its hook where it has one, else under its lock.
-pub(super) fn begin(
-    dir: &RootedPath,
-    part: &FoundPart,
-    hook: Option<&CheckpointHook>,
-    env: &Env,
-) -> Result<Begun> {
-    if let Some(hook) = hook {
-        let (capture, pause) = by_hook(dir, part, hook, env)?;
-        return Ok(Begun::Held(capture, pause));
+impl Engine for RocksDb {
+    fn kind(&self) -> EngineKind {
+        EngineKind::ROCKSDB
     }
-    let db = dir.at(&part.root);
-    if lock::is_held_by_others(&db, EngineKind::RocksDb)? {
-        return Ok(Begun::InUse);
+
+    fn opens(&self) -> Opens {
+        Opens::Name("CURRENT")
     }
-    match offline(dir, part, env) {
-        Ok(capture) => Ok(Begun::Held(Box::new(capture), Duration::ZERO)),
-        // Opened by another process meanwhile.
-        Err(_) if lock::is_held_by_others(&db, EngineKind::RocksDb)? => Ok(Begun::InUse),
-        Err(error) => Err(error),
+
+    fn is_directory(&self, found: &FoundDir<'_>) -> Result<bool> {
+        let tells = standard::has_role(found, FileName::Options)
+            || standard::has_role(found, FileName::Identity);
+        Ok(tells && standard::has_version(found))
+    }
+
+    fn owns(&self, name: &OsStr) -> bool {
+        FileName::of(name).is_some()
+    }
+
+    fn is_info_log(&self, name: &OsStr) -> bool {
+        FileName::of(name) == Some(FileName::Info)
+    }
+
+    fn lock(&self) -> Lock {
+        LOCK
+    }
+
+    fn in_use(&self) -> InUse {
+        InUse::Alone
+    }
+
+    fn takes_hook(&self) -> bool {
+        true
+    }
+
+    fn refusals(&self, database: &Database<'_>, _: NodeUse) -> Result<Vec<Refusal>> {
+        refusals(&database.place(), database.name())
+    }
+
+    fn begin(&self, database: &Database<'_>, options: &CaptureOptions, env: &Env) -> Result<Begun> {
+        if let Some((_, hook)) = options.hooks.iter().find(|(name, _)| name == database.name()) {
+            let (capture, pause) = by_hook(database.dir, database.part, hook, env)?;
+            return Ok(Begun::Hooked(capture, pause));
+        }
+        let begun = match database.is_held_by_others(LOCK)? {
+            true => Begun::InUse,
+            false => match offline(database, env) {
+                Ok(capture) => Begun::Held(capture),
+                // Opened by another process meanwhile.
+                Err(_) if database.is_held_by_others(LOCK)? => Begun::InUse,
+                Err(error) => return Err(error),
+            },
+        };
+        match begun {
+            Begun::InUse if options.offline => {
+                Err(lock::rocksdb_in_use(&database.place(), database.name()))
+            }
+            begun => Ok(begun),
+        }
+    }
+
+    fn begin_in_use(
+        &self,
+        databases: &[Database<'_>],
+        _: &CaptureOptions,
+        env: &Env,
+    ) -> Result<(Vec<Box<dyn PartCapture>>, Barrier)> {
+        let begin = |database: &Database<'_>| live(database.dir, database.part, env);
+        let captures = databases.iter().map(begin).collect::<Result<Vec<_>>>()?;
+        Ok((captures, if databases.len() == 1 { Barrier::Live } else { Barrier::None }))
+    }
+
+    fn still(&self, database: &Database<'_>) -> Result<Still> {
+        let db = database.place();
+        let version = version::read(&db)?;
+        let verifier = Verifier::new(&version, newest_options(&db)?.as_deref());
+        Ok(Still {
+            listed: listed(&db, &db, database.root(), &version)?,
+            engine_version: version_of(&db)?,
+            verifier: Some(Box::new(verifier)),
+            settle: None,
+        })
+    }
+
+    fn is_immutable(&self, path: &RelPath) -> bool {
+        matches!(FileName::of(path.name()), Some(FileName::Table(_) | FileName::Blob(_)))
+    }
+
+    fn check(&self, database: &Database<'_>, depth: Depth, _: &Env) -> Result<Checked> {
+        check::check(&database.place(), database.name(), depth)
     }
 }
 
 /// Captures a database while another process writes it.
-pub(super) fn live(dir: &RootedPath, part: &FoundPart, env: &Env) -> Result<Box<dyn PartCapture>> {
+fn live(dir: &RootedPath, part: &FoundPart, env: &Env) -> Result<Box<dyn PartCapture>> {
     let live::Image { set, version, options, warnings } = live::capture(dir, part, env)?;
     let options = options.as_deref();
     Ok(Box::new(Rocks {
@@ -339,35 +409,10 @@ struct Rocks {
     hold: Hold,
 }
 
-/// A database that stands still: the files that it needs, as they are, the version of RocksDB that
-/// wrote it, and what verifies its tables.
-#[derive(Default)]
-pub(super) struct Still {
-    pub(super) listed: Vec<Listed>,
-    pub(super) engine_version: Option<String>,
-    pub(super) verifier: Option<Verifier>,
-}
-
-pub(super) fn still(dir: &RootedPath, part: &FoundPart) -> Result<Still> {
-    let db = dir.at(&part.root);
-    let version = version::read(&db)?;
-    Ok(Still {
-        listed: listed(&db, &db, &part.root, &version)?,
-        engine_version: version_of(&db)?,
-        verifier: Some(Verifier::new(&version, newest_options(&db)?.as_deref())),
-    })
-}
-
 /// What keeps the files as they are.
 enum Hold {
     Descriptors { warnings: Vec<String> },
-    Lock { lock: Option<OwnedFd>, db: RootedPath, stamps: Vec<(RelPath, Stamp)> },
     Checkpoint(Scratch),
-}
-
-/// Beside the database, or in `.highwater` where the database is the node directory itself.
-pub(super) fn scratch_parent(dir: &RootedPath, root: &RelPath) -> RootedPath {
-    root.parent().map_or_else(|| dir.join(".highwater"), |parent| dir.at(&parent))
 }
 
 fn by_hook(
@@ -377,7 +422,7 @@ fn by_hook(
     env: &Env,
 ) -> Result<(Box<dyn PartCapture>, Duration)> {
     let db = dir.at(&part.root);
-    let work = Scratch::create(&scratch_parent(dir, &part.root), CHECKPOINT_PREFIX, env)?;
+    let work = Scratch::create(&scratch::parent(dir, &part.root), CHECKPOINT_PREFIX, env)?;
     let checkpoint = work.path().join("checkpoint");
     let start = env.monotonic();
     hook(&checkpoint.path()).map_err(|source| {
@@ -408,24 +453,15 @@ fn by_hook(
     Ok((Box::new(capture), pause))
 }
 
-fn offline(dir: &RootedPath, part: &FoundPart, env: &Env) -> Result<Rocks> {
-    let db = dir.at(&part.root);
-    let lock = lock::record(&db.join("LOCK"), &db, &part.name, lock::ROCKSDB_WAYS_OUT)?;
+fn offline(database: &Database<'_>, env: &Env) -> Result<Box<dyn PartCapture>> {
+    let (db, name) = (database.place(), database.name());
+    // Who only reads it has no lock, and needs none.
+    let lock = lock::record(&db.join("LOCK"), &db, name, lock::ROCKSDB_WAYS_OUT)?;
     // Looked at again under the lock: what discovery saw may have been in motion.
-    if let Some(refusal) = refusals(&db, &part.name)?.into_iter().next() {
+    if let Some(refusal) = refusals(&db, name)?.into_iter().next() {
         return Err(super::barrier::refused(&refusal));
     }
-    let version = version::read(&db)?;
-    let listed = listed(&db, &db, &part.root, &version)?;
-    let set = FileSet::list(listed, Stability::Held, env)?;
-    Ok(Rocks {
-        name: part.name.clone(),
-        version: version_of(&db)?,
-        consistency: Consistency::Offline,
-        set,
-        verifier: Verifier::new(&version, newest_options(&db)?.as_deref()),
-        hold: Hold::Lock { lock, stamps: stamps(&db)?, db },
-    })
+    offline::begin(database, lock, env)
 }
 
 fn version_of(db: &RootedPath) -> Result<Option<String>> {
@@ -473,24 +509,13 @@ fn listed(
     Ok(listed)
 }
 
-fn stamps(db: &RootedPath) -> Result<Vec<(RelPath, Stamp)>> {
-    let mut stamps = Vec::new();
-    for (name, path) in regular_files(db)? {
-        if FileName::of(&name).is_some_and(|role| role != FileName::Info) {
-            let stamp = metadata::stamp(&path)?;
-            stamps.push((RelPath::root().join(&name), stamp));
-        }
-    }
-    Ok(stamps)
-}
-
 impl PartCapture for Rocks {
     fn name(&self) -> &str {
         &self.name
     }
 
     fn engine(&self) -> EngineKind {
-        EngineKind::RocksDb
+        EngineKind::ROCKSDB
     }
 
     fn engine_version(&self) -> Option<String> {
@@ -518,24 +543,6 @@ impl PartCapture for Rocks {
         match self.hold {
             Hold::Descriptors { warnings } => finished.warnings.extend(warnings),
             Hold::Checkpoint(work) => work.remove()?,
-            Hold::Lock { lock, db, stamps: before } => {
-                if lock.is_none() {
-                    lock::unused_by_others(&db, &self.name)?;
-                }
-                let now = stamps(&db)?;
-                let same = |((a, before), (b, now)): (&(RelPath, Stamp), &(RelPath, Stamp))| {
-                    a == b && before.same_content(now)
-                };
-                if before.len() != now.len() || !before.iter().zip(&now).all(same) {
-                    return Err(Error::conflict(format!(
-                        "{} changed {}",
-                        self.name,
-                        if lock.is_some() { "although its lock was held" } else { "meanwhile" }
-                    ))
-                    .entry(self.name)
-                    .hint("find the program that writes without taking the database's lock"));
-                }
-            }
         }
         Ok(finished)
     }

@@ -9,7 +9,14 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use crate::durable;
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::ids::RelPath;
 use crate::rooted::RootedPath;
+
+/// Where one stands: beside the database, or in `.highwater` where the database is the node directory
+/// itself.
+pub(super) fn parent(dir: &RootedPath, root: &RelPath) -> RootedPath {
+    root.parent().map_or_else(|| dir.join(".highwater"), |parent| dir.at(&parent))
+}
 
 /// A private directory, held; removed when it is dropped.
 pub(super) struct Scratch {

@@ -1,91 +1,179 @@
-//! SQLite databases, captured through SQLite itself while the node writes.
-//!
-//! No function here opens a database, its `-wal` or its `-shm` but through a SQLite connection:
-//! closing any other descriptor of them would drop the POSIX locks that the process holds, another
-//! process would then delete the log, and acknowledged rows with it. What has to be known besides
-//! comes from `stat` and `lgetxattr`. The same holds between two copies of SQLite in one process,
-//! so a node that links one of its own is captured from another process.
+//! SQLite as an engine among the others. Its databases are found by a build that can't capture them as
+//! well, so that they are refused instead of torn.
 
+#[cfg(feature = "sqlite")]
 mod barrier;
+#[cfg(feature = "sqlite")]
+mod capture;
+#[cfg(feature = "sqlite")]
 mod check;
+#[cfg(feature = "sqlite")]
 mod failure;
-#[cfg(any(fuzzing, test))]
+#[cfg(all(feature = "sqlite", any(fuzzing, test)))]
 pub(super) mod fuzzing;
+#[cfg(feature = "sqlite")]
 mod image;
+#[cfg(feature = "sqlite")]
 mod point;
+#[cfg(feature = "sqlite")]
 mod rest;
+#[cfg(feature = "sqlite")]
 mod source;
+#[cfg(feature = "sqlite")]
 mod stamp;
-#[cfg(test)]
+mod still;
+#[cfg(all(feature = "sqlite", test))]
 mod tests;
 
-use super::{Barrier, CaptureOptions, Checked, Depth, FoundPart, PartCapture, confined};
-use crate::env::Env;
-use crate::error::Result;
-use crate::ids::RelPath;
-use crate::rooted::RootedPath;
+use std::ffi::{OsStr, OsString};
 
+use super::engines::{Database, Engine, InUse, NodeUse};
+use super::found::{FoundFile, Head, SQLITE_SIBLINGS, beside, ends};
+use super::lock::{self, Lock};
+use super::still::Still;
+use super::{
+    Barrier, CaptureOptions, Checked, Depth, EngineKind, Opens, PartCapture, Refusal, Units,
+    process,
+};
+use crate::durable;
+use crate::env::Env;
+use crate::error::{Kind, Result};
+use crate::ids::RelPath;
+
+#[cfg(feature = "sqlite")]
+pub(super) use capture::begin_here;
+#[cfg(feature = "sqlite")]
 pub(super) use check::check_here;
-use image::Image;
+#[cfg(feature = "sqlite")]
 pub(super) use rest::Company;
-use source::Source;
 
 /// The first sixteen bytes of every SQLite 3 database.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
+/// The smallest unit in which a page file is compared.
+const UNIT_BYTES: u32 = 4096;
+
 /// Whether `bytes`, the beginning of a file, are those of a SQLite database.
-pub(super) fn header(bytes: &[u8]) -> bool {
+pub(super) fn is_header(bytes: &[u8]) -> bool {
     bytes.starts_with(MAGIC)
 }
 
-/// Begins a read transaction on each of `parts` in the node directory `dir`, and says whether all of
-/// them show one instant: in this process, or, where root would open what another user can exchange,
-/// in one with the rights of that user.
-///
-/// # Errors
-/// Conflict where another process keeps a database locked, or where one waits for the recovery
-/// that only its node may do; denied where SQLite may not read it.
-pub(super) fn begin_all(
-    dir: &RootedPath,
-    parts: &[&FoundPart],
-    options: &CaptureOptions,
-    env: &Env,
-) -> Result<(Vec<Box<dyn PartCapture>>, Barrier)> {
-    for part in parts {
-        if let Some(owner) = confined::is_needed(dir, &part.root)? {
-            return confined::capture(dir, parts, owner, options, env);
+/// SQLite.
+pub(super) struct Sqlite;
+
+impl Engine for Sqlite {
+    fn kind(&self) -> EngineKind {
+        EngineKind::SQLITE
+    }
+
+    fn opens(&self) -> Opens {
+        Opens::MainFile
+    }
+
+    fn is_main_file(&self, found: &FoundFile<'_>) -> Result<bool> {
+        // A database whose first transaction is still in its log is empty.
+        if found.size() == 0 {
+            return Ok(found.has_beside("-wal") || found.has_beside("-journal"));
         }
+        if !found.is_candidate() {
+            return Ok(false);
+        }
+        Ok(match found.head()? {
+            Head::Bytes(bytes) => is_header(bytes),
+            Head::Ours => found.is_called_sqlite() || found.has_sqlite_beside(),
+            Head::Denied => false,
+        })
     }
-    let (images, barrier) = begin_here(dir, parts, options, Company::Anybody, env)?;
-    let mut captures: Vec<Box<dyn PartCapture>> = Vec::with_capacity(images.len());
-    for mut image in images {
-        image.describe()?;
-        captures.push(Box::new(image));
+
+    fn beside(&self, main: &OsStr) -> Vec<OsString> {
+        let with = |suffix: &&str| {
+            let mut name = main.to_owned();
+            name.push(suffix);
+            name
+        };
+        SQLITE_SIBLINGS.iter().map(with).collect()
     }
-    Ok((captures, barrier))
+
+    fn lock(&self) -> Lock {
+        Lock::Sqlite
+    }
+
+    fn in_use(&self) -> InUse {
+        InUse::Together
+    }
+
+    fn refusals(&self, database: &Database<'_>, node: NodeUse) -> Result<Vec<Refusal>> {
+        if node == NodeUse::Still {
+            return Ok(Vec::new());
+        }
+        let unable = (!cfg!(feature = "sqlite")).then(|| Refusal {
+            entry: database.name().to_owned(),
+            problem: format!("{}: this build captures no SQLite databases", database.name()),
+            hint: "use a build with the feature `sqlite`".to_owned(),
+            kind: Kind::Input,
+        });
+        Ok(emptied(database)?.into_iter().chain(unable).collect())
+    }
+
+    #[cfg(feature = "sqlite")]
+    fn begin_in_use(
+        &self,
+        databases: &[Database<'_>],
+        options: &CaptureOptions,
+        env: &Env,
+    ) -> Result<(Vec<Box<dyn PartCapture>>, Barrier)> {
+        let Some(first) = databases.first() else { return Ok((Vec::new(), Barrier::Single)) };
+        let parts: Vec<_> = databases.iter().map(|database| database.part).collect();
+        capture::begin_all(first.dir, &parts, options, env)
+    }
+
+    fn still(&self, database: &Database<'_>) -> Result<Still> {
+        still::still(database)
+    }
+
+    fn units(&self, database: &Database<'_>, path: &RelPath) -> Units {
+        if path == database.root() { Units::Pages { bytes: UNIT_BYTES } } else { Units::Slices }
+    }
+
+    fn recovers(&self, path: &RelPath) -> bool {
+        // The index of the log, made anew by whoever opens the database first.
+        ends(path.name(), "-shm")
+    }
+
+    #[cfg(feature = "sqlite")]
+    fn check(&self, database: &Database<'_>, depth: Depth, env: &Env) -> Result<Checked> {
+        capture::check(database.dir, database.root(), depth, env)
+    }
 }
 
-/// The same in this process; what the file system says of the files beyond their content is left out.
-pub(super) fn begin_here(
-    dir: &RootedPath,
-    parts: &[&FoundPart],
-    options: &CaptureOptions,
-    company: Company,
-    env: &Env,
-) -> Result<(Vec<Image>, Barrier)> {
-    let mut sources = Vec::with_capacity(parts.len());
-    for part in parts {
-        sources.push(Source::open(dir, part, company, env)?);
+/// Refuses a SQLite whose main file is empty while a log lies beside it: what is in the log is what is
+/// left of it, and SQLite removes the log with whoever opens the database. Only the first transaction
+/// of a database in use looks so.
+fn emptied(database: &Database<'_>) -> Result<Option<Refusal>> {
+    let main = database.place();
+    let size = |suffix: &str| -> Result<u64> {
+        let found = durable::stat(&database.dir.at(&beside(database.root(), suffix)))?;
+        Ok(found.filter(durable::is_file).map_or(0, |found| found.stx_size))
+    };
+    if size("")? > 0 {
+        return Ok(None);
     }
-    let barrier = barrier::begin(&mut sources, env)?;
-    let images = sources.into_iter().map(|source| Image::new(source, options, env));
-    Ok((images.collect::<Result<_>>()?, barrier))
-}
-
-/// [`check_here`], by a process without rights where others can change what the path leads to.
-pub(super) fn check(dir: &RootedPath, root: &RelPath, depth: Depth, env: &Env) -> Result<Checked> {
-    match confined::is_needed(dir, root)? {
-        Some(owner) => confined::check(dir, root, depth, owner, env),
-        None => check_here(&dir.at(root), depth),
+    let (log, journal) = (size("-wal")?, size("-journal")?);
+    let begun = || Ok(process::is_own(&main)? || lock::sqlite_held(&main)?);
+    if log == 0 && (journal == 0 || begun()?) {
+        return Ok(None);
     }
+    Ok(Some(Refusal {
+        entry: database.name().to_owned(),
+        problem: format!(
+            "{} is empty, and a log of {} bytes lies beside it, which SQLite would remove with whoever \
+             opens the database next",
+            database.name(),
+            log.max(journal)
+        ),
+        hint: "copy the log to a safe place before anything opens the database, find out what emptied \
+               it, and restore it; or leave both out with an exclude glob"
+            .to_owned(),
+        kind: Kind::Corrupt,
+    }))
 }

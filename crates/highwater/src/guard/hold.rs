@@ -9,8 +9,9 @@ use std::collections::BTreeSet;
 
 use super::latch::{LATCH, Latch, WITHHELD, Withheld};
 use super::list::{Held, HeldState, rows};
-use super::points;
+use super::points::{self, Known};
 use crate::durable;
+use crate::engine::Engines;
 use crate::env::{Env, FaultPoint};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{GuardKind, RelPath};
@@ -25,32 +26,33 @@ const TOLD: &str = "the node was restored, or rolled back, and is not known to b
                     `highwater guard release` puts its database back";
 
 /// Puts `latch` on the node in `dir` and withholds the entry points of all its databases: those that
-/// are found by looking, and those of `named` that are there. The state of a node without databases is in
+/// are found by looking, and those that are named and there. The state of a node without databases is in
 /// its plain files: then those are withheld, by the names in the node directory. Tells how many parts
 /// are withheld.
 pub(crate) fn withhold(
     dir: &RootedPath,
     mut latch: Latch,
-    named: &[RelPath],
+    known: Known<'_>,
     env: &Env,
 ) -> Result<u64> {
     let latch = Latch::update_at(dir, env, |before| {
         // What is withheld already waits where the latch that is there says.
         let mut withheld = before.map_or_else(Vec::new, |before| before.withheld);
         withheld.iter_mut().for_each(|withheld| withheld.release = None);
-        let known: BTreeSet<RelPath> =
+        let waiting: BTreeSet<RelPath> =
             withheld.iter().map(|withheld| withheld.path.clone()).collect();
-        let mut present = points::find(dir, named)?.present;
+        let mut present = points::find(dir, known)?.present;
         let plain = present.is_empty()
-            && (known.is_empty() || withheld.iter().all(|withheld| withheld.part == FILES));
+            && (waiting.is_empty() || withheld.iter().all(|withheld| withheld.part == FILES));
         if plain {
-            present = top_level(dir, &known)?;
+            let found = top_level(dir, &waiting)?;
+            present = found.into_iter().map(|path| (path, FILES.to_owned())).collect();
         }
-        let all = present.union(&known).cloned().collect();
-        for path in present.difference(&known) {
-            let part = if plain { FILES.to_owned() } else { points::part_of(path, &all) };
-            let place = free_place(&withheld)?;
-            withheld.push(Withheld { part, path: path.clone(), place, release: None });
+        for (path, part) in present {
+            if !waiting.contains(&path) {
+                let place = free_place(&withheld)?;
+                withheld.push(Withheld { part, path, place, release: None });
+            }
         }
         withheld.sort_by(|one, other| (&one.part, &one.path).cmp(&(&other.part, &other.path)));
         latch.withheld = withheld;
@@ -219,12 +221,12 @@ fn change_places(path: &RootedPath, place: &RootedPath) -> Result<()> {
 
 /// Whether every database of the node in `dir` is withheld, and has been since the latch was put on:
 /// then nothing has run on it.
-pub(crate) fn all_withheld(dir: &RootedPath) -> Result<bool> {
+pub(crate) fn all_withheld(dir: &RootedPath, engines: &Engines) -> Result<bool> {
     let Some(latch) = Latch::read_at(dir)? else { return Ok(false) };
     if latch.kind != GuardKind::Databases || latch.withheld.is_empty() {
         return Ok(false);
     }
-    let found = points::find(dir, &[])?;
+    let found = points::find(dir, Known::by(engines))?;
     let standing = latch.withheld.iter().all(|withheld| found.withheld.contains(&withheld.path));
     Ok(standing && found.present.is_empty())
 }

@@ -4,15 +4,15 @@
 //! A directory with a note in it takes its place, so that nothing opens, replaces or deletes it:
 //! an entry point that was absent would be taken for a database that has to be created.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 
 use rustix::fs::Statx;
 use rustix::io::Errno;
 
 use crate::durable::{self, Inode};
+use crate::engine::{self, Engines};
 use crate::error::{Error, Result};
 use crate::ids::RelPath;
 use crate::node::OWN_DIR;
@@ -22,8 +22,6 @@ use crate::rooted::{Owner, RootedPath};
 const NOTE: &str = "withheld-by-highwater";
 /// What a file system keeps at its root for itself.
 pub(crate) const LOST_AND_FOUND: &str = "lost+found";
-/// The numbers at the beginning of Berkeley DB's B-trees, hashes and queues.
-const BERKELEY_MAGICS: [u32; 3] = [0x0005_3162, 0x0006_1561, 0x0004_2253];
 /// What would bring a SQLite database back to life without its main file.
 const LOGS: [&str; 2] = ["-wal", "-journal"];
 
@@ -61,48 +59,62 @@ pub(crate) fn walk(
     Ok(())
 }
 
+/// By what entry points are known.
+#[derive(Clone, Copy)]
+pub(crate) struct Known<'a> {
+    /// Paths that a snapshot tells, as far as they are there.
+    pub(crate) named: &'a [RelPath],
+    /// The engines that recognise a database by looking.
+    pub(crate) engines: &'a Engines,
+}
+
+impl<'a> Known<'a> {
+    /// By looking alone.
+    pub(crate) fn by(engines: &'a Engines) -> Known<'a> {
+        Known { named: &[], engines }
+    }
+}
+
 /// The entry points of the databases in a directory, as far as they can be found by looking.
 #[derive(Debug, Default)]
 pub(crate) struct EntryPoints {
-    /// Those that are there, a main file before its logs.
-    pub(crate) present: BTreeSet<RelPath>,
+    /// Those that are there, a main file before its logs, and the name of the part that each opens.
+    pub(crate) present: BTreeMap<RelPath, String>,
     /// The placeholders of those that are withheld.
     pub(crate) withheld: BTreeSet<RelPath>,
 }
 
-/// Looks for entry points: those that bring a database to life, and those that would do so without
-/// it (SQLite's logs). `named` are known by other means, as far as they are there.
-pub(crate) fn find(root: &RootedPath, named: &[RelPath]) -> Result<EntryPoints> {
+/// Looks for entry points: those that bring a database to life, and those that would do so without it
+/// (SQLite's logs). A file that this user may not read might be one.
+pub(crate) fn find(root: &RootedPath, known: Known<'_>) -> Result<EntryPoints> {
+    let Known { named, engines } = known;
     let own = RelPath::root().join(OsStr::new(OWN_DIR));
-    let (mut files, mut withheld) = (BTreeSet::new(), BTreeSet::new());
+    let (mut files, mut withheld) = (BTreeMap::new(), BTreeSet::new());
     walk(root, &mut |path, found, _| {
         if durable::is_file(found) && !path.is_within(&own) {
             match path.parent() {
                 Some(placeholder) if path.name() == NOTE && placeholder != RelPath::root() => {
                     withheld.insert(placeholder);
                 }
-                _ => drop(files.insert(path.clone())),
+                _ => drop(files.insert(path.clone(), found.stx_size)),
             }
         }
         Ok(())
     })?;
-    let manifests: BTreeSet<RelPath> = files
-        .iter()
-        .filter(|path| path.name().as_encoded_bytes().starts_with(b"MANIFEST-"))
-        .filter_map(RelPath::parent)
-        .collect();
-    let mut present = BTreeSet::new();
-    for path in &files {
-        let is_point = named.contains(path)
-            || match path.parent() {
-                Some(parent) if is_pointer(path.name()) => manifests.contains(&parent),
-                _ => opens_database(&root.at(path))?,
-            };
-        if is_point {
-            present.extend(logs(path).filter(|log| files.contains(log)));
-            present.insert(path.clone());
+    let sizes = files.iter().map(|(path, size)| (path.clone(), *size));
+    let recognised = engine::in_files(root, sizes, engines)?;
+    let mut present = BTreeMap::new();
+    let mut add = |point: &RelPath, part: &str| {
+        for path in logs(point).filter(|log| files.contains_key(log)).chain([point.clone()]) {
+            present.entry(path).or_insert_with(|| part.to_owned());
         }
+    };
+    for part in &recognised.parts {
+        let points = engines.entry_points(part.engine, &part.root, part.entries.iter());
+        points.iter().flatten().for_each(|point| add(point, &part.name));
     }
+    let named = named.iter().filter(|path| files.contains_key(*path));
+    named.chain(&recognised.denied).for_each(|point| add(point, &engine::part_name(point)));
     Ok(EntryPoints { present, withheld })
 }
 
@@ -111,63 +123,6 @@ fn logs(main: &RelPath) -> impl Iterator<Item = RelPath> + '_ {
         let name = [main.name().as_bytes(), suffix.as_bytes()].concat();
         main.parent().unwrap_or_else(RelPath::root).join(OsStr::from_bytes(&name))
     })
-}
-
-/// Whether a file names the MANIFEST that counts: of RocksDB, LevelDB, or Pebble.
-fn is_pointer(name: &OsStr) -> bool {
-    name == "CURRENT" || name.as_encoded_bytes().starts_with(b"marker.manifest.")
-}
-
-/// The name of the part whose database an entry point opens: its directory where it always has the
-/// same name, else its main file.
-pub(super) fn part_of(point: &RelPath, present: &BTreeSet<RelPath>) -> String {
-    let owner = match point.name().as_bytes() {
-        b"MANIFEST" => point.parent().unwrap_or_else(RelPath::root),
-        _ if is_pointer(point.name()) => point.parent().unwrap_or_else(RelPath::root),
-        _ => {
-            let main = present.iter().find(|main| logs(main).any(|log| log == *point));
-            main.unwrap_or(point).clone()
-        }
-    };
-    match owner.to_string().as_str() {
-        "" => ".".to_owned(),
-        // The plain files have that name for themselves.
-        "files" => "./files".to_owned(),
-        name => name.to_owned(),
-    }
-}
-
-/// Whether a file begins as the main file of a database does. One that this user may not read might.
-fn opens_database(path: &RootedPath) -> Result<bool> {
-    let wrong = |error| durable::met(path, "read", error);
-    let file = match path.open_file() {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Ok(true),
-        // Gone since the look, or no file any more.
-        Err(error)
-            if matches!(
-                error.kind(),
-                std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidInput
-            ) =>
-        {
-            return Ok(false);
-        }
-        Err(error) => return Err(wrong(error)),
-    };
-    let mut head = Vec::with_capacity(32);
-    file.take(32).read_to_end(&mut head).map_err(wrong)?;
-    let word = |at: usize| head.get(at..at + 4);
-    let berkeley = |word: &[u8]| {
-        BERKELEY_MAGICS
-            .iter()
-            .any(|magic| word == magic.to_le_bytes() || word == magic.to_be_bytes())
-    };
-    Ok(head.starts_with(b"SQLite format 3\0")
-        || head.starts_with(b"redb\x1A\x0A\xA9\x0D\x0A")
-        || head.starts_with(b"Bdgr")
-        || matches!(word(16), Some(b"\xDE\xC0\xEF\xBE" | b"\xED\xDA\x0C\xED"))
-        || head.get(21..28) == Some(b"\x11\x4C\xEF\xBD\x9D\x65\x59")
-        || word(12).is_some_and(berkeley))
 }
 
 /// Makes what stands in the place of an entry point, for `owner`, and tells its inode; `told` says how

@@ -10,9 +10,9 @@ use super::hydrate::find_head;
 use super::keys::ReplicaKeys;
 use super::local::LocalStore;
 use super::remote::Remote;
-use crate::engine::ReplicaPoint;
 use crate::error::{Error, Result};
 use crate::ids::{StoreId, Time};
+use crate::records::ReplicaPoint;
 
 /// Rows of one look.
 const ROWS: usize = 512;

@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use crate::control::{Control, Event};
-use crate::engine::{self, Checked, Depth};
+use crate::engine::{self, Checked, Depth, Engines};
 use crate::env::FaultPoint;
 use crate::error::{Error, Kind, Result};
+use crate::guard::points::Known;
 use crate::guard::{self, Latch};
 use crate::ids::{GuardKind, RelPath, RestoreId};
 use crate::node::{self, NodeFile};
@@ -35,13 +36,14 @@ pub(super) fn run(vault: &Vault, plan: &RestorePlan, control: &Control) -> Resul
         return Err(Error::conflict("the target is no longer what it was when this was planned")
             .hint("plan again"));
     }
-    refuse_users(&place.target.path())?;
+    refuse_users(&place.target.path(), &plan.engines)?;
     let adapter = plan.adapter.as_deref();
     // Asked again: a newer backup may have raised a mark since the plan was made.
     let mut weighed = hold::weigh(vault, &manifest, &place.target, adapter.is_some())?;
     weighed.kind = weighed.kind.or(plan.hold);
     let parts = chosen(&manifest, plan.part.as_deref())?;
     let named = entry_points(&parts);
+    let known = Known { named: &named, engines: &plan.engines };
     let restore = match &plan.hydrated {
         Some(hydrated) => hydrated.restore,
         None => RestoreId::random(&control.env)?,
@@ -59,7 +61,7 @@ pub(super) fn run(vault: &Vault, plan: &RestorePlan, control: &Control) -> Resul
         control,
     };
     let staged = node.make(weighed.guard).and_then(|mut warnings| {
-        let held = node.hold(weighed, &named)?;
+        let held = node.hold(weighed, known)?;
         let quarantined = match &held {
             Some(held) => {
                 warnings.extend(held.warning.map(str::to_owned));
@@ -77,8 +79,8 @@ pub(super) fn run(vault: &Vault, plan: &RestorePlan, control: &Control) -> Resul
         }
     };
     control.report(Event::Stage { name: "exchange", bytes_total: 0 });
-    let kept = work.commit(&named, control)?;
-    hold::read_back(held.as_ref(), adapter, &place.target, &named, &control.env)?;
+    let kept = work.commit(known, control)?;
+    hold::read_back(held.as_ref(), adapter, &place.target, known, &control.env)?;
     Ok(RestoreReport {
         snapshot: manifest.snapshot,
         target: place.target.path(),
@@ -107,7 +109,7 @@ impl Staged<'_> {
     fn make(&self, guard: Option<GuardKind>) -> Result<Vec<String>> {
         let Staged { vault, manifest, plan, parts, target, dir, control, .. } = self;
         if let (Some(_), Some(_), [part]) = (&plan.part, &plan.keep, parts.as_slice()) {
-            keep_others(part, target, dir, control)?;
+            keep_others(part, target, dir, &plan.engines, control)?;
         }
         let shown = target.path();
         let stage = Stage::new(dir, plan.owner, plan.setid).for_target(manifest, &shown)?;
@@ -117,7 +119,7 @@ impl Staged<'_> {
             control.env.fault(FaultPoint::PairFilled)?;
         }
         control.report(Event::Stage { name: "verify", bytes_total: 0 });
-        let mut warnings = check_parts(dir, parts, Depth::Open, control)?.warnings;
+        let mut warnings = check_parts(dir, parts, Depth::Open, &plan.engines, control)?.warnings;
         NodeFile { uid: manifest.uid, restore: Some(self.restore), guard }
             .write(dir, &control.env)?;
         // A node directory of which one part alone was exchanged stays what it was.
@@ -143,7 +145,7 @@ impl Staged<'_> {
     }
 
     /// Puts the hold on, and makes all of it durable.
-    fn hold(&self, weighed: hold::Weighed, named: &[RelPath]) -> Result<Option<hold::Held>> {
+    fn hold(&self, weighed: hold::Weighed, known: Known<'_>) -> Result<Option<hold::Held>> {
         let Staged { manifest, plan, target, dir, control, .. } = self;
         if plan.part.is_some()
             && let Some(latch) = Latch::read_at(target)?
@@ -157,7 +159,7 @@ impl Staged<'_> {
             original_gone: plan.original_gone.as_ref(),
         };
         let adapter = plan.adapter.as_deref();
-        let held = hold::put_on(weighed, &about, adapter, dir, named, &control.env)?;
+        let held = hold::put_on(weighed, &about, adapter, dir, known, &control.env)?;
         // Nobody else has been here: all that is Highwater's goes to the owner of the rest.
         let (own, owner) = (dir.join(node::OWN_DIR), dir.owner()?);
         for made in durable::names(&own)?.iter().map(|name| own.join(name)).chain([own.clone()]) {
@@ -175,9 +177,12 @@ fn keep_others(
     part: &PartRecord,
     target: &RootedPath,
     staging: &RootedPath,
+    engines: &Engines,
     control: &Control,
 ) -> Result<()> {
-    let layout = engine::discover(&target.path(), &engine::DiscoverOptions::default())?;
+    let options =
+        engine::DiscoverOptions { engines: engines.clone(), ..engine::DiscoverOptions::default() };
+    let layout = engine::discover(&target.path(), &options)?;
     let current = layout.parts.iter().find(|found| found.name == part.name);
     if current.is_none() && part.root == RelPath::root() {
         return Err(Error::conflict("nothing tells which files of the target belong to the part")
@@ -218,19 +223,19 @@ fn check_parts(
     dir: &RootedPath,
     parts: &[&PartRecord],
     depth: Depth,
+    engines: &Engines,
     control: &Control,
 ) -> Result<Checked> {
     let mut all = Checked::default();
     for part in parts {
-        let checked = engine::check_at(dir, part.engine, &part.root, depth, &control.env).map_err(
-            |error| {
+        let checked = engine::check_at(dir, part.engine, &part.root, depth, engines, &control.env)
+            .map_err(|error| {
                 let hint = "restore another snapshot, or from another vault";
                 match error.kind() {
                     Kind::Corrupt => error.hint(hint),
                     _ => error,
                 }
-            },
-        )?;
+            })?;
         all.warnings.extend(checked.warnings);
         all.unchecked.extend(checked.unchecked);
     }
@@ -242,12 +247,12 @@ fn entry_points(parts: &[&PartRecord]) -> Vec<RelPath> {
     parts.iter().flat_map(|part| part.entry_points()).collect()
 }
 
-pub(super) fn refuse_users(target: &Path) -> Result<()> {
-    users(target)?.into_iter().next().map_or(Ok(()), Err)
+pub(super) fn refuse_users(target: &Path, engines: &Engines) -> Result<()> {
+    users(target, engines)?.into_iter().next().map_or(Ok(()), Err)
 }
 
 /// The processes that have a file of the target open, each as what it is refused with.
-pub(super) fn users(target: &Path) -> Result<Vec<Error>> {
+pub(super) fn users(target: &Path, engines: &Engines) -> Result<Vec<Error>> {
     if durable::stat(target)?.is_none() {
         return Ok(Vec::new());
     }
@@ -256,7 +261,7 @@ pub(super) fn users(target: &Path) -> Result<Vec<Error>> {
             .entry(user.file.to_string())
             .hint("stop the node first")
     };
-    Ok(engine::users(target)?.into_iter().map(refused).collect())
+    Ok(engine::users(target, engines)?.into_iter().map(refused).collect())
 }
 
 /// Restores a snapshot below `scratch`, lets the engines check all data, and records the level.
@@ -264,6 +269,7 @@ pub(super) fn test(
     vault: &Vault,
     selector: &Selector,
     scratch: &Path,
+    engines: &Engines,
     control: &Control,
 ) -> Result<Checked> {
     let info = vault.resolve(selector)?;
@@ -275,7 +281,7 @@ pub(super) fn test(
         return Err(Error::conflict(format!("{held} was replaced while it was made"))
             .hint("choose a scratch directory that nobody else may write"));
     }
-    let tested = stage_and_check(vault, manifest, &held, control);
+    let tested = stage_and_check(vault, manifest, &held, engines, control);
     remove_tree(&dir)?;
     let passed = match &tested {
         // What nobody looked at is not known to be good.
@@ -293,9 +299,10 @@ fn stage_and_check(
     vault: &Vault,
     manifest: &Manifest,
     dir: &RootedPath,
+    engines: &Engines,
     control: &Control,
 ) -> Result<Checked> {
     let parts: Vec<&PartRecord> = manifest.parts.iter().collect();
     Stage::new(dir, None, false).write(vault, manifest, &parts, control)?;
-    check_parts(dir, &parts, Depth::Full, control)
+    check_parts(dir, &parts, Depth::Full, engines, control)
 }

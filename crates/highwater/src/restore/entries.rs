@@ -14,7 +14,7 @@ use super::work::{INSIDE, OWN, WorkDir};
 use crate::durable::{self, Inode};
 use crate::env::{Env, FaultPoint};
 use crate::error::{Error, Result};
-use crate::guard::points::{self, LOST_AND_FOUND, make_placeholder};
+use crate::guard::points::{self, Known, LOST_AND_FOUND, make_placeholder};
 use crate::ids::RelPath;
 use crate::rooted::RootedPath;
 
@@ -39,7 +39,7 @@ pub(super) fn of(root: &RootedPath) -> Result<Vec<RelPath>> {
 
 /// Makes the placeholders and writes into the journal what is withheld and what comes in. From then
 /// on recovery goes forward.
-pub(super) fn announce(dir: &WorkDir, journal: &mut Journal, named: &[RelPath]) -> Result<()> {
+pub(super) fn announce(dir: &WorkDir, journal: &mut Journal, known: Known<'_>) -> Result<()> {
     let incoming = dir.incoming(journal);
     crate::node::make_own_dir(&incoming)?;
     durable::sync_dir(&incoming)?;
@@ -50,11 +50,11 @@ pub(super) fn announce(dir: &WorkDir, journal: &mut Journal, named: &[RelPath]) 
     durable::make_dir(&dir.withheld())?;
     journal.withheld.clear();
     for (side, root, found) in [
-        (Side::Outgoing, &dir.target, points::find(&dir.target, &[])?),
-        (Side::Incoming, &incoming, points::find(&incoming, named)?),
+        (Side::Outgoing, &dir.target, points::find(&dir.target, Known::by(known.engines))?),
+        (Side::Incoming, &incoming, points::find(&incoming, known)?),
     ] {
         // A guard's placeholder has its place in the order of entries as well.
-        for path in found.present.into_iter().chain(found.withheld) {
+        for path in found.present.into_keys().chain(found.withheld) {
             let inode = durable::inode(&root.at(&path))?
                 .ok_or_else(|| Error::bug("an entry point is missing").entry(path.to_string()))?;
             let placeholder = make_placeholder(

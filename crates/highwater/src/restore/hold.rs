@@ -7,10 +7,12 @@ use highwater_guard::Verdict;
 
 use super::mark;
 use crate::durable;
+use crate::engine::Engines;
 use crate::env::{Env, FaultPoint};
 use crate::error::{Error, Kind, Result};
+use crate::guard::points::Known;
 use crate::guard::{Adapter, Cause, LATCH, Latch, Old, Recorded, Released, hold};
-use crate::ids::{GuardKind, NodeName, NodeUid, RelPath, RestoreId, Seq, SnapshotId, Time};
+use crate::ids::{GuardKind, NodeName, NodeUid, RestoreId, Seq, SnapshotId, Time};
 use crate::node::NodeFile;
 use crate::rooted::RootedPath;
 use crate::vault::{Manifest, NodeRecord, Vault};
@@ -217,13 +219,13 @@ pub(super) struct About<'a> {
     pub(super) original_gone: Option<&'a Released>,
 }
 
-/// Puts the hold on the staged copy in `dir`; `named` are the entry points that the snapshot tells of.
+/// Puts the hold on the staged copy in `dir`; `known` names the entry points that the snapshot tells of.
 pub(super) fn put_on(
     weighed: Weighed,
     about: &About<'_>,
     adapter: Option<&dyn Adapter>,
     dir: &RootedPath,
-    named: &[RelPath],
+    known: Known<'_>,
     env: &Env,
 ) -> Result<Option<Held>> {
     let captured = captured(dir)?;
@@ -246,7 +248,7 @@ pub(super) fn put_on(
     // A latch that was captured with the node tells of an older quarantine, and of nothing that is
     // withheld here.
     durable::remove_file(&dir.join(LATCH))?;
-    hold_back(latch, adapter, dir, named, env).map(Some)
+    hold_back(latch, adapter, dir, known, env).map(Some)
 }
 
 /// The latch in `dir`, where it can be read.
@@ -280,12 +282,12 @@ fn hold_back(
     mut latch: Latch,
     adapter: Option<&dyn Adapter>,
     dir: &RootedPath,
-    named: &[RelPath],
+    known: Known<'_>,
     env: &Env,
 ) -> Result<Held> {
     if Latch::read_at(dir)?.is_some_and(|before| !before.withheld.is_empty()) {
         // Nothing opens its databases now; what waits keeps waiting.
-        let quarantined = hold::withhold(dir, latch.clone(), named, env)?;
+        let quarantined = hold::withhold(dir, latch.clone(), known, env)?;
         return Ok(Held { latch, quarantined, warning: None, marked: false });
     }
     let marked = latch.kind == GuardKind::Channels && adapter.is_some();
@@ -299,7 +301,7 @@ fn hold_back(
             latch.write_at(dir, env)?;
             1
         }
-        (GuardKind::Databases, _) => hold::withhold(dir, latch.clone(), named, env)?,
+        (GuardKind::Databases, _) => hold::withhold(dir, latch.clone(), known, env)?,
     };
     let warning =
         (quarantined == 0 && latch.kind == GuardKind::Databases).then_some(NOTHING_WITHHELD);
@@ -313,7 +315,7 @@ pub(super) fn read_back(
     held: Option<&Held>,
     adapter: Option<&dyn Adapter>,
     target: &RootedPath,
-    named: &[RelPath],
+    known: Known<'_>,
     env: &Env,
 ) -> Result<()> {
     let (Some(held), Some(adapter)) = (held.filter(|held| held.marked), adapter) else {
@@ -323,7 +325,7 @@ pub(super) fn read_back(
         .fault(FaultPoint::GuardReadBack)
         .and_then(|()| mark::read_back(adapter, target, &held.latch));
     let Err(error) = read else { return Ok(()) };
-    let withheld = hold::withhold(target, held.latch.clone(), named, env);
+    let withheld = hold::withhold(target, held.latch.clone(), known, env);
     let (state, hint) = match &withheld {
         Ok(_) => {
             ("its databases are withheld".to_owned(), "`highwater rollback` undoes the restore")
@@ -350,6 +352,7 @@ pub(super) fn put_on_kept(
     target: &RootedPath,
     undone: (RestoreId, SnapshotId),
     adapter: Option<&dyn Adapter>,
+    engines: &Engines,
     env: &Env,
 ) -> Result<Option<Held>> {
     let (ours, theirs) = (Side::of(kept)?, Side::of(target)?);
@@ -362,7 +365,7 @@ pub(super) fn put_on_kept(
         // It may name what is withheld.
         return Err(error);
     }
-    if theirs.unreadable.is_none() && hold::all_withheld(target)? {
+    if theirs.unreadable.is_none() && hold::all_withheld(target, engines)? {
         return Ok(None);
     }
     let uid = ours.file.as_ref().or(theirs.file.as_ref()).map(|file| file.uid);
@@ -394,7 +397,7 @@ pub(super) fn put_on_kept(
     // What was condemned on the other side says nothing of this one, which may be newer.
     let theirs = theirs.map(|latch| Latch { channels: BTreeMap::new(), ..latch });
     let latch = succeed(succeed(latch, theirs), ours_before);
-    hold_back(latch, adapter, kept, &[], env).map(Some)
+    hold_back(latch, adapter, kept, Known::by(engines), env).map(Some)
 }
 
 /// What one side of a rollback says of its guard.

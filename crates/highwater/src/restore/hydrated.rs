@@ -127,7 +127,7 @@ impl HydratedStore {
         let part = parts.iter().find(|part| part.name == self.part).ok_or_else(|| {
             Error::not_found(format!("the snapshot has no part `{}`", self.part)).entry(&self.part)
         })?;
-        if part.engine == EngineKind::Sqlite && part.consistency == Consistency::Sqlite {
+        if part.engine == EngineKind::SQLITE && part.consistency == Consistency::Sqlite {
             return Ok(&part.root);
         }
         Err(Error::input("only a store in SQLite that was not frozen is filled from outside")

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::control::Control;
-use crate::engine::{Checked, EngineKind};
+use crate::engine::{Checked, EngineKind, Engines};
 use crate::error::Result;
 use crate::guard::{Adapter, Released};
 use crate::ids::{GuardKind, NodeName, SnapshotId, Time};
@@ -55,6 +55,8 @@ pub struct RestoreOptions {
     pub original_gone: Option<Released>,
     /// Takes the place of the replicated store in one part, before anything is checked or exchanged.
     pub hydrated: Option<HydratedStore>,
+    /// The engines of the node's databases.
+    pub engines: Engines,
 }
 
 /// How the target is exchanged.
@@ -112,6 +114,8 @@ pub struct RestorePlan {
     pub original_gone: Option<Released>,
     /// Takes the place of the replicated store in one part.
     pub hydrated: Option<HydratedStore>,
+    /// The engines of the node's databases.
+    pub engines: Engines,
 }
 
 /// What a restore did.
@@ -169,15 +173,28 @@ pub fn test(
     vault: &Vault,
     selector: &Selector,
     scratch: &Path,
+    engines: &Engines,
     control: &Control,
 ) -> Result<Checked> {
-    carry::test(vault, selector, scratch, control)
+    carry::test(vault, selector, scratch, engines, control)
+}
+
+/// How a rollback goes about it.
+#[derive(Clone, Debug, Default)]
+pub struct RollbackOptions {
+    /// What it undoes.
+    pub undo: Undo,
+    /// Opens the node's database, so that its channels are marked stale before the node gets it.
+    pub adapter: Option<Arc<dyn Adapter>>,
+    /// The engines of the node's databases.
+    pub engines: Engines,
 }
 
 /// What a rollback does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Undo {
     /// Undoes the last restore.
+    #[default]
     Restore,
     /// Undoes the last rollback: the restored directory comes back.
     Rollback,
@@ -211,19 +228,13 @@ pub fn drop_kept(target: &Path, number: usize, control: &Control) -> Result<Kept
 /// Nothing kept: not found. The node runs, another operation runs, one was interrupted, the last restore
 /// is undone already, or another hand replaced `target` since: a conflict.
 pub fn rollback(target: &Path, control: &Control) -> Result<Outcome> {
-    rollback_by(target, Undo::Restore, None, control)
+    rollback_by(target, &RollbackOptions::default(), control)
 }
 
-/// [`rollback`] that undoes something else than the last restore, or of a node whose database `adapter`
-/// opens: its channels are marked stale.
-pub fn rollback_by(
-    target: &Path,
-    undo: Undo,
-    adapter: Option<&Arc<dyn Adapter>>,
-    control: &Control,
-) -> Result<Outcome> {
-    let adapter = adapter.map(AsRef::as_ref);
-    rollback::rollback(target, undo, adapter, control, crate::engine::users)
+/// [`rollback`] with more to say of it: of a node whose database an adapter opens, the channels are marked
+/// stale.
+pub fn rollback_by(target: &Path, options: &RollbackOptions, control: &Control) -> Result<Outcome> {
+    rollback::rollback(target, options, control, crate::engine::users)
 }
 
 /// Finishes an interrupted restore or rollback of `target`, one way or the other: undone where the
@@ -232,8 +243,16 @@ pub fn rollback_by(
 /// # Errors
 /// Not found where there is neither a node directory nor a work directory of a restore of it.
 pub fn recover(target: &Path, control: &Control) -> Result<Outcome> {
+    recover_by(target, &Engines::default(), control)
+}
+
+/// [`recover`] of a node with databases of an embedder's own engines.
+///
+/// # Errors
+/// Those of [`recover`].
+pub fn recover_by(target: &Path, engines: &Engines, control: &Control) -> Result<Outcome> {
     work::refuse_missing(target)?;
-    rollback::recover(target, control, crate::engine::users)
+    rollback::recover(target, engines, control, crate::engine::users)
 }
 
 /// Refuses a node directory whose restore or rollback was interrupted, or goes on: a conflict until

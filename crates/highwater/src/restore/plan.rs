@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::durable;
+use crate::engine::Engines;
 use crate::error::{Error, Kind, Result};
 use crate::guard::{Latch, points};
 use crate::ids::encode;
@@ -40,12 +41,12 @@ impl Obstacles {
     }
 
     /// Tells what only the restore itself looks for.
-    fn look(self, target: &Path, warnings: &mut Vec<String>) -> Result<()> {
+    fn look(self, target: &Path, engines: &Engines, warnings: &mut Vec<String>) -> Result<()> {
         if self == Obstacles::Refuse {
             return Ok(());
         }
         self.meet(refuse_interrupted(target), warnings)?;
-        users(target)?.into_iter().try_for_each(|user| self.meet(Err(user), warnings))
+        users(target, engines)?.into_iter().try_for_each(|user| self.meet(Err(user), warnings))
     }
 }
 
@@ -74,7 +75,7 @@ pub(super) fn plan(
     if place.keep.is_some() && !options.force {
         obstacles.meet(Err(not_empty(&shown)), &mut warnings)?;
     }
-    obstacles.look(&shown, &mut warnings)?;
+    obstacles.look(&shown, &options.engines, &mut warnings)?;
     if level == Level::Failed {
         warnings
             .push("the snapshot failed a restore test: restore another one if you can".to_owned());
@@ -118,6 +119,7 @@ pub(super) fn plan(
         adapter: options.adapter.clone(),
         original_gone: options.original_gone.clone(),
         hydrated: options.hydrated.clone(),
+        engines: options.engines.clone(),
     })
 }
 

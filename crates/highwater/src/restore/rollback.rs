@@ -4,11 +4,12 @@ use std::path::Path;
 
 use super::journal::{Journal, Node, Phase, Way};
 use super::work::{Place, Users, WorkDir, candidates, interrupted, locate, standing, ways};
-use super::{Exchange, Outcome, Undo, entries, exchange, hold, kept};
+use super::{Exchange, Outcome, RollbackOptions, Undo, entries, exchange, hold, kept};
 use crate::control::Control;
 use crate::durable;
+use crate::engine::Engines;
 use crate::error::{Error, Kind, Result};
-use crate::guard::Adapter;
+use crate::guard::points::Known;
 
 /// [`super::rollback`], asking `users` who has the node directory open.
 ///
@@ -17,21 +18,21 @@ use crate::guard::Adapter;
 /// held back; the next rollback holds it back wholly.
 pub(super) fn rollback(
     target: &Path,
-    undo: Undo,
-    adapter: Option<&dyn Adapter>,
+    options: &RollbackOptions,
     control: &Control,
     users: Users,
 ) -> Result<Outcome> {
-    rollback_at(&locate(target)?, undo, adapter, control, users)
+    rollback_at(&locate(target)?, options, control, users)
 }
 
 pub(super) fn rollback_at(
     place: &Place,
-    undo: Undo,
-    adapter: Option<&dyn Adapter>,
+    options: &RollbackOptions,
     control: &Control,
     users: Users,
 ) -> Result<Outcome> {
+    let RollbackOptions { undo, adapter, engines } = options;
+    let adapter = adapter.as_deref();
     control.cancel.check()?;
     for (path, _) in ways(&place.target) {
         if Journal::is_there(&path)? {
@@ -40,19 +41,19 @@ pub(super) fn rollback_at(
     }
     let dir = WorkDir::open(&place.target, &place.work)?.ok_or_else(|| kept::none(place))?;
     dir.refuse_interrupted()?;
-    let record = record_of(&dir, undo, place)?;
+    let record = record_of(&dir, *undo, place)?;
     let mut journal = record.rollback(control.env.now());
     exchange::refuse_mounts(&dir, &journal)?;
-    dir.refuse_users(users)?;
+    dir.refuse_users(users, engines)?;
     let undone = (record.restore, record.snapshot);
-    let held = hold::put_on_kept(&dir.kept(), &dir.target, undone, adapter, &control.env)?;
+    let held = hold::put_on_kept(&dir.kept(), &dir.target, undone, adapter, engines, &control.env)?;
     match place.exchange {
         Exchange::Create | Exchange::Whole => exchange::announce(&dir, &mut journal),
-        Exchange::Entries => entries::announce(&dir, &mut journal, &[]),
+        Exchange::Entries => entries::announce(&dir, &mut journal, Known::by(engines)),
     }
     .map_err(|error| standing(error, &dir.target, "is untouched"))?;
     exchange::carry_out(&dir, &mut journal, &control.env)?;
-    hold::read_back(held.as_ref(), adapter, &dir.target, &[], &control.env)?;
+    hold::read_back(held.as_ref(), adapter, &dir.target, Known::by(engines), &control.env)?;
     Ok(journal.incoming.outcome())
 }
 
@@ -122,26 +123,44 @@ pub(super) fn refuse_interrupted(target: &Path) -> Result<()> {
 }
 
 /// [`super::recover`], asking `users` who has the node directory open.
-pub(super) fn recover(target: &Path, control: &Control, users: Users) -> Result<Outcome> {
+pub(super) fn recover(
+    target: &Path,
+    engines: &Engines,
+    control: &Control,
+    users: Users,
+) -> Result<Outcome> {
+    let asked = Asked { users, engines };
     let (target, places) = candidates(target)?;
     let mut outcome = Outcome::Nothing;
     for (path, _) in places {
         let Some(dir) = WorkDir::open(&target, &path)? else { continue };
         match Journal::read(&dir.journal())? {
-            Some(journal) => outcome = settle(&dir, journal, control, users)?,
+            Some(journal) => outcome = settle(&dir, journal, control, asked)?,
             None => dir.tidy()?,
         }
     }
     Ok(outcome)
 }
 
+/// Who is asked for the users of a node directory, and by which engines' locks.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    users: Users,
+    engines: &'a Engines,
+}
+
 /// Finishes or undoes the operation that a journal tells of.
-fn settle(dir: &WorkDir, mut journal: Journal, control: &Control, users: Users) -> Result<Outcome> {
+fn settle(
+    dir: &WorkDir,
+    mut journal: Journal,
+    control: &Control,
+    asked: Asked<'_>,
+) -> Result<Outcome> {
     let forward = match journal.phase {
         Phase::Staging => false,
         Phase::Exchange => exchange::exchanged(dir, &journal)?,
         Phase::Withhold | Phase::Entries | Phase::Reveal => {
-            dir.refuse_users(users).map_err(|error| {
+            dir.refuse_users(asked.users, asked.engines).map_err(|error| {
                 standing(error, &dir.target, "can't be opened until it is recovered")
             })?;
             true

@@ -9,17 +9,18 @@ use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use super::journal::{Entry, Journal, Node, Phase, Side, Way, Withheld};
 use super::work::{Place, Work, locate};
-use super::{Exchange, Outcome, Undo, kept, rollback};
+use super::{Exchange, Outcome, RollbackOptions, Undo, kept, rollback};
 use crate::control::Control;
 use crate::durable;
-use crate::engine::User;
+use crate::engine::{Engines, User};
 use crate::env::{Env, FaultPoint, Faults};
 use crate::error::{Error, Kind, Result};
+use crate::guard::points::Known;
 use crate::ids::{RelPath, RestoreId, SnapshotId, Time};
 use crate::node::NodeFile;
 use crate::rooted::RootedPath;
@@ -32,11 +33,22 @@ fn scratch() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
-fn nobody(_: &Path) -> Result<Vec<User>> {
+/// The engines that are built in.
+static ENGINES: LazyLock<Engines> = LazyLock::new(Engines::default);
+
+fn known(named: &[RelPath]) -> Known<'_> {
+    Known { named, engines: &ENGINES }
+}
+
+fn undoing(undo: Undo) -> RollbackOptions {
+    RollbackOptions { undo, ..RollbackOptions::default() }
+}
+
+fn nobody(_: &Path, _: &Engines) -> Result<Vec<User>> {
     Ok(Vec::new())
 }
 
-fn somebody(_: &Path) -> Result<Vec<User>> {
+fn somebody(_: &Path, _: &Engines) -> Result<Vec<User>> {
     let file = RelPath::from_bytes(b"store/LOCK")?;
     Ok(vec![User { pid: 4711, command: "noded".to_owned(), file }])
 }
@@ -196,11 +208,11 @@ impl Bench {
     }
 
     fn undo(&self, undo: Undo, control: &Control) -> Result<Outcome> {
-        rollback::rollback_at(&self.place(), undo, None, control, nobody)
+        rollback::rollback_at(&self.place(), &undoing(undo), control, nobody)
     }
 
     fn recover(&self, control: &Control) -> Result<Outcome> {
-        rollback::recover(&self.target(), control, nobody)
+        rollback::recover(&self.target(), &Engines::default(), control, nobody)
     }
 
     /// Recovers, cut off at each fault point in turn before it may end.
@@ -263,7 +275,7 @@ impl Bench {
 fn restore(place: &Place, who: &str, control: &Control) -> Result<Option<PathBuf>> {
     let work = begin(place, &control.env)?;
     make_node(&work.staging().path(), who);
-    let kept = work.commit(&[RelPath::from_bytes(b"store/CURRENT")?], control)?;
+    let kept = work.commit(known(&[RelPath::from_bytes(b"store/CURRENT")?]), control)?;
     Ok(kept.map(|kept| kept.path()))
 }
 
@@ -491,7 +503,7 @@ fn copies_of_what_is_in_a_vault_are_bounded_and_what_a_node_wrote_is_not() {
             guard: None,
         };
         file.write(&work.staging(), &Env::system()).unwrap();
-        work.commit(&[], &control()).unwrap();
+        work.commit(known(&[]), &control()).unwrap();
     };
     durable::remove_file(&bench.target().join(".highwater/node.json")).unwrap();
     for who in ["first", "second", "third", "fourth", "fifth"] {
@@ -526,7 +538,7 @@ fn nothing_is_exchanged_while_the_node_runs() {
         let env = Env::system();
         let work = Work::begin_asking(&place, restore, snapshot, &env, somebody).unwrap();
         make_node(&work.staging().path(), "new");
-        let error = work.commit(&[], &control()).unwrap_err();
+        let error = work.commit(known(&[]), &control()).unwrap_err();
         assert_eq!(error.kind(), Kind::Conflict);
         assert!(error.message().contains("noded (pid 4711)"), "{error}");
         bench.assert_holds("old", "refused");
@@ -534,8 +546,8 @@ fn nothing_is_exchanged_while_the_node_runs() {
 
         bench.restore("new", &control()).unwrap();
         let undo = Undo::Restore;
-        let error =
-            rollback::rollback_at(&bench.place(), undo, None, &control(), somebody).unwrap_err();
+        let error = rollback::rollback_at(&bench.place(), &undoing(undo), &control(), somebody)
+            .unwrap_err();
         assert_eq!(error.kind(), Kind::Conflict);
         bench.assert_holds("new", "refused");
     }
@@ -545,7 +557,8 @@ fn nothing_is_exchanged_while_the_node_runs() {
 fn entries_are_not_exchanged_further_while_the_node_runs() {
     let bench = Bench::new(CASES[3]);
     bench.restore("new", &crash_at(8)).unwrap_err();
-    let error = rollback::recover(&bench.target(), &control(), somebody).unwrap_err();
+    let error =
+        rollback::recover(&bench.target(), &Engines::default(), &control(), somebody).unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict);
     assert!(error.hint_text().unwrap().contains("highwater recover"));
     assert_eq!(bench.recover(&control()).unwrap(), Outcome::New);
@@ -595,7 +608,7 @@ fn an_empty_target_that_fills_meanwhile_is_left_alone() {
     let work = begin(&bench.place(), &Env::system()).unwrap();
     make_node(&work.staging().path(), "new");
     make_node(&bench.target(), "other");
-    assert_eq!(work.commit(&[], &control()).unwrap_err().kind(), Kind::Conflict);
+    assert_eq!(work.commit(known(&[]), &control()).unwrap_err().kind(), Kind::Conflict);
     bench.assert_holds("other", "refused");
     bench.assert_tidy(None);
 }
@@ -611,7 +624,7 @@ fn links_in_the_path_are_resolved() {
     assert!(link.symlink_metadata().unwrap().is_symlink());
     bench.assert_holds("new", "restored through a link");
     assert_eq!(
-        rollback::rollback(&link, Undo::Restore, None, &control(), nobody).unwrap(),
+        rollback::rollback(&link, &undoing(Undo::Restore), &control(), nobody).unwrap(),
         Outcome::Old
     );
     bench.assert_holds("old", "rolled back through a link");
@@ -629,7 +642,10 @@ fn what_can_be_no_node_directory_is_refused() {
     fs::write(&file, b"").unwrap();
     assert_eq!(locate(&file).unwrap_err().kind(), Kind::Input);
     assert_eq!(locate(&home.path().join("missing/node")).unwrap_err().kind(), Kind::NotFound);
-    assert_eq!(rollback::recover(&file, &control(), nobody).unwrap(), Outcome::Nothing);
+    assert_eq!(
+        rollback::recover(&file, &Engines::default(), &control(), nobody).unwrap(),
+        Outcome::Nothing
+    );
 }
 
 #[test]
@@ -822,13 +838,13 @@ fn inside_a_mount_namespace() {
         assert_eq!(restore(&place, "new", &control()).unwrap(), Some(kept.clone()));
         assert_eq!((tree(&target), tree(&kept)), (expected("new"), expected("old")));
         assert_eq!(
-            rollback::rollback(&target, Undo::Restore, None, &control(), nobody).unwrap(),
+            rollback::rollback(&target, &undoing(Undo::Restore), &control(), nobody).unwrap(),
             Outcome::Old
         );
         assert_eq!((tree(&target), tree(&kept)), (expected("old"), expected("new")));
         let crashed = restore(&locate(&target).unwrap(), "new", &crash_at(12));
         assert!(crashed.is_err() && target.join("CURRENT").is_dir());
-        let found = rollback::recover(&target, &control(), nobody).unwrap();
+        let found = rollback::recover(&target, &Engines::default(), &control(), nobody).unwrap();
         assert_eq!((found, tree(&target)), (Outcome::New, expected("new")));
 
         // A mount inside a node directory would move with it.

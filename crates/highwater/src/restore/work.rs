@@ -12,9 +12,10 @@ use super::journal::{Journal, Node, Phase, Way};
 use super::{Exchange, entries, exchange, kept};
 use crate::control::Control;
 use crate::durable;
-use crate::engine::User;
+use crate::engine::{Engines, User};
 use crate::env::{Env, FaultPoint};
 use crate::error::{Error, Result};
+use crate::guard::points::Known;
 use crate::ids::{RelPath, RestoreId, SnapshotId, encode};
 use crate::rooted::RootedPath;
 
@@ -26,7 +27,7 @@ pub(super) const INSIDE: &str = "restore";
 const LOCK_TRIES: u32 = 16;
 
 /// Tells who has files of a directory open: [`crate::engine::users`], but in tests.
-pub(super) type Users = fn(&Path) -> Result<Vec<User>>;
+pub(super) type Users = fn(&Path, &Engines) -> Result<Vec<User>>;
 
 /// Where a node directory is, and how it would be exchanged.
 #[derive(Clone, Debug)]
@@ -292,12 +293,15 @@ impl WorkDir {
     }
 
     /// Nobody may have the node directory open while it is exchanged.
-    pub(super) fn refuse_users(&self, users: Users) -> Result<()> {
+    pub(super) fn refuse_users(&self, users: Users, engines: &Engines) -> Result<()> {
         let own = RelPath::from_bytes(b".highwater/restore")?;
         if durable::stat(&self.target)?.is_none() {
             return Ok(());
         }
-        match users(&self.target.path())?.into_iter().find(|user| !user.file.is_within(&own)) {
+        match users(&self.target.path(), engines)?
+            .into_iter()
+            .find(|user| !user.file.is_within(&own))
+        {
             None => Ok(()),
             Some(user) => Err(Error::conflict(format!("{user} has {} open", user.file))
                 .entry(user.file.to_string())
@@ -413,31 +417,31 @@ impl Work {
     }
 
     /// Exchanges the node directory and the staged one, which is complete and durable, and keeps
-    /// the old one; tells where. `entry_points` are the files without which no database of the
+    /// the old one; tells where. `known` names the files without which no database of the
     /// staged directory opens (RocksDB: `CURRENT`; SQLite: the main file).
     ///
     /// A refusal (the node runs, a cancellation) undoes the restore. After any other error the
     /// journal stands, and `recover` finishes or undoes it.
     pub(super) fn commit(
         mut self,
-        entry_points: &[RelPath],
+        known: Known<'_>,
         control: &Control,
     ) -> Result<Option<RootedPath>> {
-        if let Err(error) = self.ready(control) {
+        if let Err(error) = self.ready(known.engines, control) {
             return Err(self.undo_after(error));
         }
         let untouched = |error, dir: &WorkDir| standing(error, &dir.target, "is untouched");
         control.env.fault(FaultPoint::RestoreReady).map_err(|error| untouched(error, &self.dir))?;
         match self.journal.way {
             Way::Whole => exchange::announce(&self.dir, &mut self.journal),
-            Way::Entries => entries::announce(&self.dir, &mut self.journal, entry_points),
+            Way::Entries => entries::announce(&self.dir, &mut self.journal, known),
         }
         .map_err(|error| untouched(error, &self.dir))?;
         exchange::carry_out(&self.dir, &mut self.journal, &control.env)
     }
 
     /// The last look before the exchange is announced.
-    fn ready(&self, control: &Control) -> Result<()> {
+    fn ready(&self, engines: &Engines, control: &Control) -> Result<()> {
         control.cancel.check()?;
         exchange::refuse_mounts(&self.dir, &self.journal)?;
         if self.exchange == Exchange::Create && !durable::names(&self.dir.target)?.is_empty() {
@@ -446,7 +450,7 @@ impl Work {
                 self.dir.target
             )));
         }
-        self.dir.refuse_users(self.users)
+        self.dir.refuse_users(self.users, engines)
     }
 
     /// Gives up before the exchange: staging and journal are removed, the target is untouched.

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::{ReuniteOptions, Streams, Taken};
-use crate::engine::{Barrier, EngineKind, ReplicaPoint};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{NodeName, RestoreId, SnapshotId, StoreId};
+use crate::records::{Barrier, EngineKind, ReplicaPoint};
 use crate::replica::{Fit, Holder};
 use crate::restore::{self, HydratedStore, Pair, RestoreOptions, RestorePlan};
 use crate::vault::{Level, Manifest, Selector, SnapshotInfo, Vault};
@@ -68,13 +68,13 @@ impl Choice {
         };
         let apart = |engine: EngineKind| match engine {
             // Plain files are read one by one, after the barrier.
-            EngineKind::Files => self.manifest.barrier != Barrier::Frozen,
+            EngineKind::FILES => self.manifest.barrier != Barrier::Frozen,
             _ => self.manifest.barrier == Barrier::None,
         };
         let others = self.manifest.parts.iter();
         let others = others.filter(|part| part.name != self.part && part.files() > 0);
         let parts_apart: Vec<_> = others.filter(|part| apart(part.engine)).collect();
-        let databases = parts_apart.iter().any(|part| part.engine != EngineKind::Files);
+        let databases = parts_apart.iter().any(|part| part.engine != EngineKind::FILES);
         Pair {
             snapshot: self.manifest.snapshot,
             part: self.part.clone(),

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{
-    Barrier, Consistency, EngineKind, EntryType, Identity, Metadata, ReplicaPoint, Units,
-};
 use crate::ids::{
     Epoch, GuardKind, NodeName, NodeUid, PackId, RelPath, RestoreId, Seq, SnapshotId, Time,
+};
+use crate::records::{
+    Barrier, Consistency, EngineKind, EntryType, Identity, Metadata, ReplicaPoint, Units,
 };
 
 use super::runs::LEAF_BYTES;
@@ -111,6 +111,10 @@ pub struct PartRecord {
     /// Where the replicated store in it stood at the barrier, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replica: Option<ReplicaPoint>,
+    /// The files without which nobody opens its database, where its engine is not built in: those of one
+    /// that is are known by its name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entry_points: Vec<RelPath>,
     /// Its entries, sorted by path.
     pub entries: Vec<EntryRecord>,
 }
@@ -124,6 +128,15 @@ impl PartRecord {
     /// Bytes of its files.
     pub fn bytes(&self) -> u64 {
         self.entries.iter().fold(0, |bytes, entry| bytes.saturating_add(entry.size))
+    }
+
+    /// An entry point that is named, and that is no file of the part.
+    fn lost_entry_point(&self) -> Option<&RelPath> {
+        let is_file = |point: &RelPath| {
+            let entry = self.entries.binary_search_by(|entry| entry.path.cmp(point)).ok();
+            entry.is_some_and(|entry| self.entries[entry].kind == EntryType::File)
+        };
+        self.entry_points.iter().find(|point| !is_file(point))
     }
 
     /// What is wrong with a further name of a file that the part does not have.
@@ -207,6 +220,9 @@ impl Manifest {
     pub(crate) fn fault(&self) -> Option<String> {
         let own = |entry: &EntryRecord| entry.fault();
         self.parts.iter().find_map(|part| {
+            if let Some(point) = part.lost_entry_point() {
+                return Some(format!("{}: its entry point {point} is no file of it", part.name));
+            }
             let fault = |entry: &EntryRecord| own(entry).or_else(|| part.lost_name(entry));
             part.entries
                 .iter()

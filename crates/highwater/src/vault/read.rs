@@ -17,7 +17,7 @@ use super::pack::{
 };
 use super::runs::{self, LEAF_BYTES, Place, Run};
 use super::seal::{HEADER_BYTES, ObjectKey, ObjectKind};
-use crate::engine::Units;
+use crate::records::Units;
 
 /// Indexes are kept in memory up to so many bytes.
 const CACHE_BYTES_MAX: usize = 64 << 20;

@@ -8,9 +8,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{EngineKind, EntryType, Units};
 use crate::error::{Error, Result};
 use crate::ids::{NodeName, RelPath, SnapshotId, Time};
+use crate::records::{EngineKind, EntryType, Units};
 
 use super::manifest::{Manifest, PartRecord};
 use super::nodes::NodeRecord;
@@ -144,7 +144,12 @@ impl Earlier {
 impl PartRecord {
     /// The files without one of which nobody can open the part's database; none of plain files.
     pub(crate) fn entry_points(&self) -> Vec<RelPath> {
-        self.engine.entry_points(&self.root, self.entries.iter().map(|entry| &entry.path))
+        match self.engine.opens() {
+            Some(opens) => {
+                opens.entry_points(&self.root, self.entries.iter().map(|entry| &entry.path))
+            }
+            None => self.entry_points.clone(),
+        }
     }
 
     fn entry_point(&self) -> Option<RelPath> {
@@ -186,7 +191,7 @@ fn part_loss(
     let bytes = part.bytes();
     match part.engine {
         _ if part.is_hollow() && was_hollow => None,
-        EngineKind::Files if part.is_hollow() => loss(Shrunk::Missing, bytes),
+        EngineKind::FILES if part.is_hollow() => loss(Shrunk::Missing, bytes),
         _ if part.is_hollow() => loss(Shrunk::Empty, bytes),
         _ if part.is_page_file() && is_less(bytes, bytes_before) => loss(Shrunk::Smaller, bytes),
         _ => None,

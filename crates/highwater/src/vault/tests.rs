@@ -16,10 +16,10 @@ use super::seal::{HEADER_BYTES, ObjectKey, ObjectKind, Purpose};
 use super::shrink::Shrunk;
 use super::*;
 use crate::Kind;
-use crate::engine::{
+use crate::ids::{NodeUid, PackId, RelPath, RestoreId, Seq, SnapshotId, StoreId};
+use crate::records::{
     Barrier, Consistency, EngineKind, EntryType, Identity, Metadata, ReplicaPoint, Units,
 };
-use crate::ids::{NodeUid, PackId, RelPath, RestoreId, Seq, SnapshotId, StoreId};
 
 const MANIFEST: &str = include_str!("../../tests/fixtures/manifest.json");
 const MANIFEST_REPLICA: &str = include_str!("../../tests/fixtures/manifest-replica.json");
@@ -86,19 +86,20 @@ fn manifest() -> Manifest {
         engine_version: Some("3".to_owned()),
         consistency,
         replica: None,
+        entry_points: Vec::new(),
         entries,
     };
     let empty = [
-        ("1", EngineKind::RocksDb, Consistency::Checkpoint),
-        ("2", EngineKind::LevelDb, Consistency::Offline),
-        ("3", EngineKind::Lmdb, Consistency::Offline),
-        ("4", EngineKind::Redb, Consistency::Offline),
-        ("5", EngineKind::Bbolt, Consistency::Offline),
-        ("6", EngineKind::Badger, Consistency::Offline),
+        ("1", EngineKind::ROCKSDB, Consistency::Checkpoint),
+        ("2", EngineKind::LEVELDB, Consistency::Offline),
+        ("3", EngineKind::LMDB, Consistency::Offline),
+        ("4", EngineKind::REDB, Consistency::Offline),
+        ("5", EngineKind::BBOLT, Consistency::Offline),
+        ("6", EngineKind::BADGER, Consistency::Offline),
     ];
-    let mut parts = vec![part("db", EngineKind::Sqlite, Consistency::Sqlite, vec![database])];
+    let mut parts = vec![part("db", EngineKind::SQLITE, Consistency::Sqlite, vec![database])];
     parts.extend(empty.map(|(name, engine, how)| part(name, engine, how, Vec::new())));
-    parts.push(part("files", EngineKind::Files, Consistency::Files, others));
+    parts.push(part("files", EngineKind::FILES, Consistency::Files, others));
     Manifest {
         version: 1,
         snapshot: SnapshotId::from_bytes([1; 16]),

@@ -11,7 +11,7 @@ fn example(name: &str) -> PathBuf {
     built
 }
 
-fn run(name: &str, arguments: &[&str]) -> String {
+pub(super) fn run(name: &str, arguments: &[&str]) -> String {
     let Output { status, stdout, stderr } =
         Command::new(example(name)).args(arguments).output().unwrap();
     let stderr = String::from_utf8_lossy(&stderr);

@@ -9,6 +9,7 @@ mod examples;
 mod fixture;
 mod increments;
 mod marks;
+mod own_engine;
 mod owners;
 mod prune;
 mod quarantine;

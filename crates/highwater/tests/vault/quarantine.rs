@@ -17,7 +17,9 @@ use highwater::guard::{
     Phase, Which,
 };
 use highwater::ids::{SnapshotId, Time};
-use highwater::restore::{self, Outcome, RestoreOptions, RestorePlan, RestoreReport, Undo};
+use highwater::restore::{
+    self, Outcome, RestoreOptions, RestorePlan, RestoreReport, RollbackOptions, Undo,
+};
 use highwater::vault::Selector;
 use highwater::{Error, Kind, Result};
 use highwater_guard::{Channel, Opened, Ours, Policy, Report};
@@ -187,6 +189,11 @@ fn signed(dir: &Path) -> u64 {
     signed.into()
 }
 
+/// A rollback of a node whose database this adapter opens.
+fn undo(undo: Undo, adapter: Option<&Arc<dyn Adapter>>) -> RollbackOptions {
+    RollbackOptions { undo, adapter: adapter.cloned(), ..RollbackOptions::default() }
+}
+
 #[test]
 fn what_could_be_punished_is_marked_in_what_becomes_the_node() {
     let (bench, snapshot) = overtaken(&BackupOptions::default());
@@ -247,7 +254,7 @@ fn a_mark_that_went_elsewhere_withholds_the_databases_there_and_then() {
     assert_eq!(kind(guard::wait(&node, Some(Duration::ZERO), &control())), Kind::Quarantined);
     let honest: Arc<dyn Adapter> = Arc::new(Honest::default());
     assert_eq!(
-        restore::rollback_by(&node, Undo::Restore, Some(&honest), &control()).unwrap(),
+        restore::rollback_by(&node, &undo(Undo::Restore, Some(&honest)), &control()).unwrap(),
         Outcome::Old
     );
     assert_eq!((stale(&node), signed(&node)), (OPEN.map(str::to_owned).to_vec(), 5));
@@ -261,7 +268,7 @@ fn a_rollback_marks_the_older_node_too() {
     restore_with(&bench, snapshot, &node, Some(honest.clone()), &control()).unwrap();
     move_on(&node);
     assert_eq!(
-        restore::rollback_by(&node, Undo::Restore, Some(&honest), &control()).unwrap(),
+        restore::rollback_by(&node, &undo(Undo::Restore, Some(&honest)), &control()).unwrap(),
         Outcome::Old
     );
     assert_eq!((stale(&node), signed(&node)), (OPEN.map(str::to_owned).to_vec(), 5));
@@ -271,7 +278,7 @@ fn a_rollback_marks_the_older_node_too() {
 
     // The rollback of the rollback, by a program that knows no adapter: the node finds the latch.
     assert_eq!(
-        restore::rollback_by(&node, Undo::Rollback, None, &control()).unwrap(),
+        restore::rollback_by(&node, &undo(Undo::Rollback, None), &control()).unwrap(),
         Outcome::New
     );
     let latch = Latch::read(&node).unwrap().unwrap();
@@ -431,7 +438,7 @@ fn a_rollback_withholds_a_node_that_may_have_been_overtaken() {
 
     // And so may the one that comes back now, although the one it replaces can't have.
     assert_eq!(
-        restore::rollback_by(&node, Undo::Rollback, None, &control()).unwrap(),
+        restore::rollback_by(&node, &undo(Undo::Rollback, None), &control()).unwrap(),
         Outcome::New
     );
     assert_eq!((states(&node), starts(&node)), (Vec::new(), [true, true]));
@@ -796,12 +803,13 @@ fn a_rollback_killed_anywhere_leaves_nothing_that_starts_unmarked() {
     let passed = at_every_step(|point, count| {
         restore_with(&bench, snapshot, &node, Some(honest.clone()), &control()).unwrap();
         let was_killed = killed(point, count, |control| {
-            restore::rollback_by(&node, Undo::Restore, Some(&honest), control).unwrap();
+            restore::rollback_by(&node, &undo(Undo::Restore, Some(&honest)), control).unwrap();
         });
         restore::recover(&node, &control()).unwrap();
         if signed(&node) == 4 {
             assert_eq!(
-                restore::rollback_by(&node, Undo::Restore, Some(&honest), &control()).unwrap(),
+                restore::rollback_by(&node, &undo(Undo::Restore, Some(&honest)), &control())
+                    .unwrap(),
                 Outcome::Old
             );
         }

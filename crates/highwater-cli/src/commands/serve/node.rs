@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use highwater::agent::{Agent, VaultSource};
 use highwater::backup::BackupOptions;
 use highwater::engine::freeze::Freeze;
-use highwater::engine::{self, CaptureOptions, DiscoverOptions, EngineKind};
+use highwater::engine::{self, CaptureOptions, DiscoverOptions, EngineKind, InUse};
 use highwater::guard::GuardKind;
 use highwater::vault::Actor;
 use highwater::{Env, Error, Kind, Result};
@@ -87,14 +87,16 @@ impl Capture {
             return Ok(None);
         }
         let layout = engine::discover(&self.settings.dir, discover)?;
-        let users = engine::users(&layout.dir)?;
-        let databases = || layout.parts.iter().filter(|part| part.engine != EngineKind::Files);
+        let users = engine::users(&layout.dir, layout.engines())?;
+        let databases = || layout.parts.iter().filter(|part| part.engine != EngineKind::FILES);
         // One RocksDB can be captured while it writes; beside others it has no instant with them.
         let alone = databases().count() == 1;
-        let live = |engine: EngineKind| match engine {
-            EngineKind::Sqlite => true,
-            EngineKind::RocksDb => alone,
-            _ => false,
+        let live = |kind: EngineKind| {
+            layout.engines().get(kind).is_some_and(|engine| match engine.in_use() {
+                InUse::Refused => false,
+                InUse::Alone => alone,
+                InUse::Together => true,
+            })
         };
         let freezes = self.settings.capture == CaptureMode::Freeze;
         let stopped: Vec<_> = databases().filter(|part| freezes || !live(part.engine)).collect();

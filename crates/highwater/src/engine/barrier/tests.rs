@@ -7,30 +7,30 @@ use crate::engine::{DiscoverOptions, discover};
 #[test]
 fn databases_share_an_instant_where_none_moves_between_the_first_and_the_last() {
     use Barrier::{Hook, Live, None, Single};
-    // Databases, of which so many have a hook, so many are SQLite's, so many live, with SQLite's instant.
-    let cases = [
-        ((0, 0, 0, 0, Single), Single),
-        ((1, 0, 0, 0, Single), Single),
-        ((1, 1, 0, 0, Single), Single),
-        ((1, 0, 1, 0, None), Single),
-        ((2, 0, 0, 0, Single), Single),
-        ((2, 0, 1, 0, Single), Single),
-        ((2, 0, 2, 0, Single), Single),
-        ((2, 0, 2, 0, None), None),
-        ((3, 0, 2, 0, None), None),
-        ((2, 1, 0, 0, Single), Single),
-        ((2, 2, 0, 0, Single), Hook),
-        ((3, 2, 0, 0, Single), Hook),
-        ((2, 1, 1, 0, Single), None),
-        ((1, 0, 0, 1, Single), Live),
-        ((2, 0, 0, 1, Single), Live),
-        ((2, 0, 0, 2, Single), None),
-        ((2, 0, 1, 1, Single), None),
-        ((2, 1, 0, 1, Single), None),
+    // Databases, of which so many have a hook; for each engine whose databases move, their instant.
+    let cases: [(usize, usize, &[Barrier], Barrier); 18] = [
+        (0, 0, &[], Single),
+        (1, 0, &[], Single),
+        (1, 1, &[], Single),
+        (1, 0, &[None], Single),
+        (2, 0, &[], Single),
+        (2, 0, &[Single], Single),
+        (2, 0, &[None], None),
+        (3, 0, &[None], None),
+        (3, 0, &[Single], Single),
+        (2, 1, &[], Single),
+        (2, 2, &[], Hook),
+        (3, 2, &[], Hook),
+        (2, 1, &[Single], None),
+        (1, 0, &[Live], Live),
+        (2, 0, &[Live], Live),
+        (2, 0, &[Live, Single], None),
+        (2, 1, &[Live], None),
+        (3, 0, &[Live, Single], None),
     ];
-    for ((databases, hooked, sqlite, live, instant), expected) in cases {
-        let found = common_instant(databases, hooked, sqlite, live, instant);
-        assert_eq!(found, expected, "{databases} {hooked} {sqlite} {instant:?}");
+    for (databases, hooked, moving, expected) in cases {
+        let found = common_instant(databases, hooked, moving);
+        assert_eq!(found, expected, "{databases} {hooked} {moving:?}");
     }
 }
 

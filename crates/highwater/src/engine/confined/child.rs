@@ -119,7 +119,7 @@ fn stream(capture: &mut dyn PartCapture, socket: &mut UnixStream) -> Result<()> 
 fn found(part: &Part) -> FoundPart {
     FoundPart {
         name: part.name.clone(),
-        engine: EngineKind::Sqlite,
+        engine: EngineKind::SQLITE,
         root: part.root.clone(),
         entries: vec![part.root.clone()],
         files: 1,

@@ -252,7 +252,7 @@ impl PartCapture for Confined {
     }
 
     fn engine(&self) -> EngineKind {
-        EngineKind::Sqlite
+        EngineKind::SQLITE
     }
 
     fn engine_version(&self) -> Option<String> {

@@ -65,7 +65,7 @@ struct Plain;
 
 impl Fixture for Plain {
     fn engine(&self) -> EngineKind {
-        EngineKind::Files
+        EngineKind::FILES
     }
 
     fn create(&self, dir: &Path) {
@@ -132,7 +132,7 @@ impl Fixture for PageFile {
     fn exclusive(&self) -> bool {
         // Without its lock file an LMDB has no lock that could be taken: nobody had it open, before and
         // after.
-        self.engine != EngineKind::Lmdb
+        self.engine != EngineKind::LMDB
     }
 
     fn verify(&self, dir: &Path, changed: bool) {
@@ -153,26 +153,26 @@ fn plain_files() {
 #[test]
 fn redb() {
     let states = ["redb-small", "redb-many"];
-    passes(&PageFile { engine: EngineKind::Redb, name: "a.redb", states });
+    passes(&PageFile { engine: EngineKind::REDB, name: "a.redb", states });
 }
 
 #[test]
 fn bbolt() {
     let states = ["bbolt-small-1k", "bbolt-many"];
-    passes(&PageFile { engine: EngineKind::Bbolt, name: "channel.db", states });
+    passes(&PageFile { engine: EngineKind::BBOLT, name: "channel.db", states });
 }
 
 #[test]
 fn lmdb() {
     let states = ["lmdb-small-1k", "lmdb-many"];
-    passes(&PageFile { engine: EngineKind::Lmdb, name: "data.mdb", states });
+    passes(&PageFile { engine: EngineKind::LMDB, name: "data.mdb", states });
 }
 
 struct Badger;
 
 impl Fixture for Badger {
     fn engine(&self) -> EngineKind {
-        EngineKind::Badger
+        EngineKind::BADGER
     }
 
     fn create(&self, dir: &Path) {
@@ -243,7 +243,7 @@ mod rocks {
 
     impl Fixture for Offline {
         fn engine(&self) -> EngineKind {
-            EngineKind::RocksDb
+            EngineKind::ROCKSDB
         }
 
         fn create(&self, dir: &Path) {
@@ -271,7 +271,7 @@ mod rocks {
 
     impl Fixture for Hook {
         fn engine(&self) -> EngineKind {
-            EngineKind::RocksDb
+            EngineKind::ROCKSDB
         }
 
         fn create(&self, dir: &Path) {
@@ -316,7 +316,7 @@ mod rocks {
 
     impl Fixture for Live {
         fn engine(&self) -> EngineKind {
-            EngineKind::RocksDb
+            EngineKind::ROCKSDB
         }
 
         fn create(&self, dir: &Path) {
@@ -353,7 +353,7 @@ mod rocks {
 
     impl Fixture for LevelDb {
         fn engine(&self) -> EngineKind {
-            EngineKind::LevelDb
+            EngineKind::LEVELDB
         }
 
         fn create(&self, dir: &Path) {
@@ -399,7 +399,7 @@ mod sqlite {
 
     impl Fixture for Sqlite {
         fn engine(&self) -> EngineKind {
-            EngineKind::Sqlite
+            EngineKind::SQLITE
         }
 
         fn create(&self, dir: &Path) {

@@ -5,7 +5,8 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use super::sniff;
-use super::{NodeKind, Tree};
+use crate::engine::engines::Engines;
+use crate::engine::found::{NodeKind, Tree};
 use crate::engine::{DiscoverOptions, Refusal};
 use crate::error::{Error, Kind, Result};
 use crate::ids::RelPath;
@@ -44,7 +45,7 @@ pub(super) fn check(
             }
         }
         if !fits {
-            refusals.push(refusal(link, &target, &leads_to)?);
+            refusals.push(refusal(link, &target, &leads_to, &options.engines)?);
         }
     }
     match agreed.iter().find(|(_, _, used)| !used) {
@@ -57,8 +58,8 @@ pub(super) fn check(
     }
 }
 
-fn refusal(link: &RelPath, target: &Path, leads_to: &Path) -> Result<Refusal> {
-    let database = if leads_to.exists() { sniff::database_at(leads_to)? } else { None };
+fn refusal(link: &RelPath, target: &Path, leads_to: &Path, engines: &Engines) -> Result<Refusal> {
+    let database = if leads_to.exists() { sniff::database_at(leads_to, engines)? } else { None };
     let what = if database.is_some() { "a database outside" } else { "a place outside" };
     Ok(Refusal {
         entry: link.to_string(),

@@ -70,13 +70,13 @@ fn parts_are_told_apart() {
     write(node, "fiber/.highwater-checkpoint-0123456789abcdef/x", b"ours");
     let layout = look(node);
     let expected = [
-        ("a.redb", EngineKind::Redb),
-        ("badger", EngineKind::Badger),
-        ("begun.db", EngineKind::Sqlite),
-        ("fiber/store", EngineKind::RocksDb),
-        ("graph", EngineKind::LevelDb),
-        ("ldk.sqlite", EngineKind::Sqlite),
-        ("files", EngineKind::Files),
+        ("a.redb", EngineKind::REDB),
+        ("badger", EngineKind::BADGER),
+        ("begun.db", EngineKind::SQLITE),
+        ("fiber/store", EngineKind::ROCKSDB),
+        ("graph", EngineKind::LEVELDB),
+        ("ldk.sqlite", EngineKind::SQLITE),
+        ("files", EngineKind::FILES),
     ];
     assert_eq!(names(&layout), expected.map(|(name, engine)| (name.to_owned(), engine)));
     assert_eq!(entries(&layout, "files"), ["fiber", "fiber/store/notes.txt", "key"]);
@@ -104,7 +104,7 @@ fn a_database_called_files_has_a_name_of_its_own() {
     rocksdb(dir.path(), "files");
     let layout = look(dir.path());
     assert_eq!(names(&layout)[0].0, "./files");
-    assert_eq!(names(&layout)[1], ("files".to_owned(), EngineKind::Files));
+    assert_eq!(names(&layout)[1], ("files".to_owned(), EngineKind::FILES));
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn a_file_that_this_process_has_open_keeps_its_locks() {
     let ours = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
     rustix::fs::fcntl_lock(&ours, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
     let layout = look(dir.path());
-    assert_eq!(names(&layout)[0], ("node.db".to_owned(), EngineKind::Sqlite));
+    assert_eq!(names(&layout)[0], ("node.db".to_owned(), EngineKind::SQLITE));
     let other = "import fcntl,sys\nf=open(sys.argv[1],'r+')\ntry:\n fcntl.lockf(f,fcntl.LOCK_EX|fcntl.LOCK_NB)\nexcept OSError:\n sys.exit(7)";
     let status = std::process::Command::new("python3").args(["-c", other]).arg(&path).status();
     assert_eq!(status.unwrap().code(), Some(7), "the lock was lost");

@@ -7,13 +7,11 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
-
+use super::super::engines::{Database, listed};
 use super::super::files::{FileSet, Listed};
 use super::super::metadata::{self, Found, Stamp};
-use super::super::rocksdb::verify::Verifier;
-use super::super::rocksdb::{self, FileName, Still};
-use super::super::scratch::Scratch;
+use super::super::scratch::{self, Scratch};
+use super::super::still::{Settle, Still, Verify};
 use super::super::{
     Consistency, EngineKind, EntryType, Finished, FoundPart, Layout, PartCapture, Piece,
     SourceEntry, Units,
@@ -28,9 +26,6 @@ use crate::rooted::RootedPath;
 
 /// How much is copied between two looks at the clock.
 const COPY_BYTES: usize = 1 << 20;
-
-/// The smallest unit in which a page file is compared.
-const PAGE_BYTES_MIN: u32 = 4096;
 
 /// A time younger than this proves nothing: the next write may leave the same one.
 const YOUNG_NS: i64 = 2_000_000_000;
@@ -89,7 +84,8 @@ impl Pace<'_> {
 pub(super) struct Taken {
     part: FoundPart,
     engine_version: Option<String>,
-    verifier: Option<Verifier>,
+    verifier: Option<Box<dyn Verify>>,
+    settle: Option<Settle>,
     home: Scratch,
     entries: Vec<(Listed, Found)>,
 }
@@ -119,7 +115,7 @@ impl Ground {
                     continue;
                 }
                 let target = home.path().join(format!("ready-{number}"));
-                if is_immutable(part, path) && link(&layout.held.at(path), &target) {
+                if is_immutable(layout, part, path) && link(&layout.held.at(path), &target) {
                     ground.work.links += 1;
                     ground.ready.insert(path.clone(), (found.stamp, target));
                     continue;
@@ -151,7 +147,7 @@ impl Ground {
         match self.homes.remove(&part.name) {
             Some(home) => Ok(home),
             None => {
-                let parent = rocksdb::scratch_parent(&layout.held, &part.root);
+                let parent = scratch::parent(&layout.held, &part.root);
                 Scratch::create(&parent, IMAGE_PREFIX, &self.env)
             }
         }
@@ -165,7 +161,7 @@ impl Ground {
         home: &RootedPath,
         pace: &Pace<'_>,
     ) -> Result<()> {
-        let copied = part.entries.iter().filter(|path| !is_immutable(part, path));
+        let copied = part.entries.iter().filter(|path| !is_immutable(layout, part, path));
         let stamps = copied.filter_map(|path| {
             let place = layout.held.at(path);
             let found = place.stat().ok().flatten().filter(durable::is_file)?;
@@ -271,7 +267,7 @@ impl Ground {
         let mut parts = Vec::with_capacity(layout.parts.len());
         for part in &layout.parts {
             let home = self.home(layout, part)?;
-            let Still { listed, engine_version, verifier } = listing(&layout.held, part)?;
+            let Still { listed, engine_version, verifier, settle } = listing(layout, part)?;
             let mut entries = Vec::with_capacity(listed.len());
             for (number, listed) in listed.into_iter().enumerate() {
                 pace.check()?;
@@ -282,7 +278,8 @@ impl Ground {
                     take_entry(listed, ready, target, pace).map_err(|error| error.entry(entry))?,
                 );
             }
-            parts.push(Taken { part: part.clone(), engine_version, verifier, home, entries });
+            let part = part.clone();
+            parts.push(Taken { part, engine_version, verifier, settle, home, entries });
         }
         Ok(parts)
     }
@@ -323,7 +320,7 @@ fn take_entry(
 /// A clone waits until its original is on the disk: better before the node waits for it.
 fn flush(layout: &Layout, ready: &BTreeMap<RelPath, (Stamp, RootedPath)>) {
     for part in &layout.parts {
-        let moving = part.entries.iter().filter(|path| !is_immutable(part, path));
+        let moving = part.entries.iter().filter(|path| !is_immutable(layout, part, path));
         for path in moving.filter(|path| !ready.contains_key(*path)) {
             // Only a matter of time: what can't be synced now is waited for later.
             if let Ok(file) = open(&layout.held.at(path)) {
@@ -333,40 +330,20 @@ fn flush(layout: &Layout, ready: &BTreeMap<RelPath, (Stamp, RootedPath)>) {
     }
 }
 
-/// Whether a file is never written again under its name: tables and blob files of RocksDB.
-fn is_immutable(part: &FoundPart, path: &RelPath) -> bool {
-    let role = FileName::of(path.name());
-    part.engine == EngineKind::RocksDb
-        && matches!(role, Some(FileName::Table(_) | FileName::Blob(_)))
+/// Whether a file is never written again under its name.
+fn is_immutable(layout: &Layout, part: &FoundPart, path: &RelPath) -> bool {
+    layout.engines().get(part.engine).is_some_and(|engine| engine.is_immutable(path))
 }
 
 /// The entries of a part that stands still, in order, and what is known of it. Only those that are
 /// known never to be written again have an identity.
-fn listing(dir: &RootedPath, part: &FoundPart) -> Result<Still> {
-    if part.engine == EngineKind::RocksDb {
-        return rocksdb::still(dir, part);
+fn listing(layout: &Layout, part: &FoundPart) -> Result<Still> {
+    if part.engine != EngineKind::FILES {
+        let database = Database::of(layout, part)?;
+        return database.engine.still(&database);
     }
-    let wanted = part.entries.iter().filter(|path| match part.engine {
-        // The index of the log: whoever opens the database first makes it anew.
-        EngineKind::Sqlite | EngineKind::EncryptedSqlite => !path.as_bytes().ends_with(b"-shm"),
-        _ => true,
-    });
-    let listed = wanted.map(|path| Listed {
-        path: path.clone(),
-        source: dir.at(path),
-        units: units(part, path),
-        pinned: false,
-        immutable: None,
-    });
-    Ok(Still { listed: listed.collect(), ..Still::default() })
-}
-
-fn units(part: &FoundPart, path: &RelPath) -> Units {
-    let paged = match part.engine {
-        EngineKind::Sqlite => *path == part.root,
-        engine => engine.is_paged(),
-    };
-    if paged { Units::Pages { bytes: PAGE_BYTES_MIN } } else { Units::Slices }
+    let file = |path| listed(&layout.held, path, Units::Slices);
+    Ok(Still { listed: part.entries.iter().map(file).collect(), ..Still::default() })
 }
 
 /// Links a file; `false` where the file system, or a rule of the kernel, does not allow it.
@@ -423,7 +400,7 @@ fn copy(from: &RootedPath, to: &RootedPath, size: u64, pace: &Pace<'_>) -> Resul
 struct Frozen {
     part: FoundPart,
     engine_version: Option<String>,
-    verifier: Option<Verifier>,
+    verifier: Option<Box<dyn Verify>>,
     set: FileSet,
     home: Scratch,
 }
@@ -431,49 +408,14 @@ struct Frozen {
 /// The captures that read an image; the node goes on.
 pub(super) fn captures(taken: Vec<Taken>, env: &Env) -> Result<Vec<Box<dyn PartCapture>>> {
     let mut captures: Vec<Box<dyn PartCapture>> = Vec::with_capacity(taken.len());
-    for Taken { part, engine_version, verifier, home, mut entries } in taken {
-        if part.engine == EngineKind::Sqlite {
-            settle_pages(&part, &mut entries)?;
+    for Taken { part, engine_version, verifier, settle, home, mut entries } in taken {
+        if let Some(settle) = settle {
+            settle(&part, &mut entries)?;
         }
         let set = FileSet::of_image(entries, env)?;
         captures.push(Box::new(Frozen { part, engine_version, verifier, set, home }));
     }
     Ok(captures)
-}
-
-/// SQLite's pages are as large as its header says, and as many, where no log says otherwise: a file is
-/// cut off only after the commit that made it shorter.
-fn settle_pages(part: &FoundPart, entries: &mut [(Listed, Found)]) -> Result<()> {
-    let logged = entries.iter().any(|(listed, found)| {
-        listed.path != part.root && found.kind == EntryType::File && found.stamp.size > 0
-    });
-    for (listed, found) in entries.iter_mut().filter(|(listed, _)| listed.path == part.root) {
-        let mut header = [0; 100];
-        if found.stamp.size < header.len() as u64 {
-            continue;
-        }
-        let failed = |source| Error::io("can't read its copy", source).entry(part.name.clone());
-        let file = listed.source.open_with(OFlags::RDWR, Mode::empty());
-        let file = File::from(file.map_err(|errno| failed(errno.into()))?);
-        file.read_exact_at(&mut header, 0).map_err(failed)?;
-        let word = |at: usize| {
-            header[at..at + 4].iter().fold(0, |word, &byte| word << 8 | u64::from(byte))
-        };
-        // 1 stands for 65536.
-        let page = match u32::from(u16::from_be_bytes([header[16], header[17]])) {
-            1 => 1 << 16,
-            page if page.is_power_of_two() => page,
-            _ => continue,
-        };
-        listed.units = Units::Pages { bytes: page.max(PAGE_BYTES_MIN) };
-        let counted = word(28).saturating_mul(page.into());
-        // The count holds where it was written by the last change.
-        if !logged && word(24) == word(92) && (1..found.stamp.size).contains(&counted) {
-            file.set_len(counted).map_err(failed)?;
-            found.stamp.size = counted;
-        }
-    }
-    Ok(())
 }
 
 impl PartCapture for Frozen {

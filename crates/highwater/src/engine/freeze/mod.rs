@@ -19,7 +19,7 @@ use std::time::Duration;
 
 pub use supervisor::supervise;
 
-use super::{Barrier, Captured, FoundPart, Layout, barrier, discover, rocksdb, scratch};
+use super::{Barrier, Captured, FoundPart, Layout, barrier, discover, scratch};
 use crate::control::Cancel;
 use crate::durable;
 use crate::env::{Env, FaultPoint};
@@ -188,7 +188,7 @@ fn named_is_among(pid: u32, writers: &[Writer]) -> Result<()> {
 
 /// Removes the images that captures left which did not live to do so, whatever captures now.
 pub(super) fn collect(layout: &Layout) -> Result<()> {
-    let parent = |part: &FoundPart| rocksdb::scratch_parent(&layout.held, &part.root);
+    let parent = |part: &FoundPart| scratch::parent(&layout.held, &part.root);
     let homes: BTreeMap<PathBuf, RootedPath> =
         layout.parts.iter().map(parent).map(|home| (home.path(), home)).collect();
     for home in homes.values() {

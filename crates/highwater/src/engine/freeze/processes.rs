@@ -361,30 +361,19 @@ fn refuse_mappings(writer: &Writer, layout: &Layout) -> Result<()> {
 
 /// Whether the engine of a file that is written through memory makes good what a crash leaves of it.
 pub(super) fn recovers(layout: &Layout, path: &RelPath) -> bool {
-    use super::super::EngineKind;
-    let name = path.name().to_string_lossy();
     let of = layout.parts.iter().find(|part| part.entries.contains(path));
-    match of.map(|part| part.engine) {
-        // The index of the log, made anew by whoever opens the database first.
-        Some(EngineKind::Sqlite) => name.ends_with("-shm"),
-        Some(EngineKind::EncryptedSqlite) => name.ends_with("-shm"),
-        // Its readers, of no meaning to whoever comes after a crash.
-        Some(EngineKind::Lmdb) => name == "lock.mdb" || name.ends_with("-lock"),
-        Some(EngineKind::Mdbx) => name == "mdbx.lck" || name.ends_with("-lck"),
-        // Checksummed logs and finished tables.
-        Some(EngineKind::Badger) => {
-            let endings = [".mem", ".vlog", ".sst"];
-            name == "DISCARD" || endings.iter().any(|ending| name.ends_with(ending))
-        }
-        // An encrypted SQLite is no known database, and its `-shm` is one all the same.
-        Some(EngineKind::Files) => name.strip_suffix("-shm").is_some_and(|main| {
-            let beside = |name: String| {
-                let parent = path.parent().unwrap_or_else(RelPath::root);
-                let place = layout.held.at(&parent.join(name.as_ref()));
-                metadata::look(&place).is_ok_and(|found| found.kind == EntryType::File)
-            };
-            beside(main.to_owned()) && beside(format!("{main}-wal"))
-        }),
-        _ => false,
+    let Some(part) = of else { return false };
+    if let Some(engine) = layout.engines().get(part.engine) {
+        return engine.recovers(path);
     }
+    // An encrypted SQLite is no known database, and its `-shm` is one all the same.
+    let name = path.name().to_string_lossy();
+    name.strip_suffix("-shm").is_some_and(|main| {
+        let beside = |name: String| {
+            let parent = path.parent().unwrap_or_else(RelPath::root);
+            let place = layout.held.at(&parent.join(name.as_ref()));
+            metadata::look(&place).is_ok_and(|found| found.kind == EntryType::File)
+        };
+        beside(main.to_owned()) && beside(format!("{main}-wal"))
+    })
 }

@@ -48,7 +48,7 @@ struct Meta {
 ///
 /// # Errors
 /// Damaged; unknown where it is of another version or of the other byte order.
-pub(super) fn check(file: &File, depth: Depth) -> Result<Seen> {
+pub(in crate::engine) fn check(file: &File, depth: Depth) -> Result<Seen> {
     let source = Source::new(file)?;
     let (meta, both) = newest(&source)?;
     let pages = source.size().checked_div(meta.page_bytes).unwrap_or(0);

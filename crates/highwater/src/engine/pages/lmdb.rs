@@ -45,7 +45,7 @@ struct Meta {
 /// # Errors
 /// Damaged, also where one of its two meta pages is: LMDB opens no file without both. Unknown where it
 /// is of another version, of a host of 32 bits or of the other byte order.
-pub(super) fn check(file: &File, depth: Depth) -> Result<Seen> {
+pub(in crate::engine) fn check(file: &File, depth: Depth) -> Result<Seen> {
     let source = Source::new(file)?;
     let meta = newest(&source)?;
     let page_bytes = u64::from(meta.page_bytes);

@@ -62,7 +62,7 @@ enum Found {
 /// Damaged, also where the file is shorter than the meta page that counts says (an older one may be of
 /// a time when it was longer), or two of them are of one transaction. Unknown where it is of another version, has a feature that is not known here, or is of
 /// the other byte order.
-pub(super) fn check(file: &File, depth: Depth) -> Result<Seen> {
+pub(in crate::engine) fn check(file: &File, depth: Depth) -> Result<Seen> {
     let source = Source::new(file)?;
     let metas = metas(&source)?;
     let newest = metas.iter().max_by_key(|meta| meta.txnid);

@@ -26,7 +26,7 @@ use header::{Header, Slot};
 /// # Errors
 /// Damaged, also where the file is longer than its regions: redb opens no such file. Unknown where it is
 /// of file format 1, which only redb 1 and 2 read, or of a later one.
-pub(super) fn check(file: &File, depth: Depth) -> Result<Seen> {
+pub(in crate::engine) fn check(file: &File, depth: Depth) -> Result<Seen> {
     let source = Source::new(file)?;
     let header = Header::read(&source)?;
     let mut seen = Seen { pages: header.layout.pages(), ..Seen::default() };

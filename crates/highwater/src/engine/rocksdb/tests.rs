@@ -56,7 +56,14 @@ fn check_both(copy: &Path) -> Vec<String> {
     let root = RelPath::from_bytes(b"store").unwrap();
     let mut warnings = Vec::new();
     for depth in [Depth::Open, Depth::Full] {
-        let checked = crate::engine::check(copy, EngineKind::RocksDb, &root, depth).unwrap();
+        let checked = crate::engine::check(
+            copy,
+            EngineKind::ROCKSDB,
+            &root,
+            depth,
+            &crate::engine::Engines::default(),
+        )
+        .unwrap();
         warnings.extend(checked.warnings);
     }
     warnings
@@ -153,8 +160,14 @@ fn a_table_that_is_missing_is_named() {
     assert_eq!(refusals[0].entry, format!("store/{}", name.to_str().unwrap()));
     assert_eq!(refusals[0].kind, Kind::Input);
     let root = RelPath::from_bytes(b"store").unwrap();
-    let error =
-        crate::engine::check(dir.path(), EngineKind::RocksDb, &root, Depth::Open).unwrap_err();
+    let error = crate::engine::check(
+        dir.path(),
+        EngineKind::ROCKSDB,
+        &root,
+        Depth::Open,
+        &crate::engine::Engines::default(),
+    )
+    .unwrap_err();
     assert_eq!(error.kind(), Kind::Corrupt);
     assert_eq!(error.entry_name(), Some(refusals[0].entry.as_str()));
 }
@@ -206,11 +219,11 @@ fn leftovers_are_collected_unless_a_capture_uses_them() {
     let env = Env::system();
     let stale = dir.path().join(".highwater-checkpoint-0123");
     fs::create_dir_all(stale.join("checkpoint")).unwrap();
-    let used = Scratch::create(&scratch_parent(&held(dir.path()), &root), CHECKPOINT_PREFIX, &env)
+    let used = Scratch::create(&scratch::parent(&held(dir.path()), &root), CHECKPOINT_PREFIX, &env)
         .unwrap();
     assert!(!stale.exists());
     let second =
-        Scratch::create(&scratch_parent(&held(dir.path()), &root), CHECKPOINT_PREFIX, &env)
+        Scratch::create(&scratch::parent(&held(dir.path()), &root), CHECKPOINT_PREFIX, &env)
             .unwrap();
     assert!(used.path().path().exists() && second.path().path().exists());
     let mode = fs::metadata(used.path().path()).unwrap().permissions().mode() & 0o7777;
@@ -220,7 +233,7 @@ fn leftovers_are_collected_unless_a_capture_uses_them() {
     drop(second);
     assert!(!path.exists());
     let inside = Scratch::create(
-        &scratch_parent(&held(dir.path()), &RelPath::root()),
+        &scratch::parent(&held(dir.path()), &RelPath::root()),
         CHECKPOINT_PREFIX,
         &env,
     )
@@ -297,7 +310,13 @@ mod real {
         bad[40] ^= 1;
         fs::write(&path, bad).unwrap();
         let root = RelPath::from_bytes(b"store").unwrap();
-        let found = crate::engine::check(copy, EngineKind::RocksDb, &root, Depth::Full);
+        let found = crate::engine::check(
+            copy,
+            EngineKind::ROCKSDB,
+            &root,
+            Depth::Full,
+            &crate::engine::Engines::default(),
+        );
         assert_eq!(found.unwrap_err().kind(), Kind::Corrupt, "{kind}");
         fs::write(&path, good).unwrap();
     }

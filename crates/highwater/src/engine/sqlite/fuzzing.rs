@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use super::check::check_here;
-use super::header;
 use super::image::{HEADER_BYTES, version};
+use super::is_header;
 use crate::engine::Depth;
 use crate::rooted::RootedPath;
 
@@ -20,7 +20,7 @@ static DIR: LazyLock<PathBuf> = LazyLock::new(|| {
 
 /// What is told of a header.
 pub(in crate::engine) fn told(bytes: &[u8]) {
-    let Some(first) = bytes.first_chunk::<HEADER_BYTES>().filter(|first| header(*first)) else {
+    let Some(first) = bytes.first_chunk::<HEADER_BYTES>().filter(|first| is_header(*first)) else {
         return;
     };
     if let Some(version) = version(first) {

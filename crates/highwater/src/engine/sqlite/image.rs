@@ -219,7 +219,7 @@ impl PartCapture for Image {
     }
 
     fn engine(&self) -> EngineKind {
-        EngineKind::Sqlite
+        EngineKind::SQLITE
     }
 
     fn engine_version(&self) -> Option<String> {
@@ -311,7 +311,7 @@ fn read_header(source: &Source) -> Result<Option<[u8; HEADER_BYTES]>> {
         .map_err(|cause| failed("read", &entry, cause))?;
     let header = page.as_deref().and_then(|page| page.first_chunk().copied());
     match header {
-        Some(header) if super::header(&header) => Ok(Some(header)),
+        Some(header) if super::is_header(&header) => Ok(Some(header)),
         _ => Err(Error::corrupt(format!("{entry} has no header of SQLite")).entry(entry)),
     }
 }

@@ -12,11 +12,14 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use super::capture::begin_all;
 use super::*;
 use crate::Kind;
+use crate::engine::FoundPart;
 use crate::engine::{Checked, Depth, EngineKind, Finished, Identity, Piece, Units};
 use crate::env::Clock;
 use crate::ids::{RelPath, Time};
+use crate::rooted::RootedPath;
 
 mod child;
 mod live;
@@ -112,7 +115,7 @@ fn found(root: &Path) -> FoundPart {
     let root = RelPath::from_path(root).unwrap();
     FoundPart {
         name: root.to_string(),
-        engine: EngineKind::Sqlite,
+        engine: EngineKind::SQLITE,
         entries: vec![root.clone()],
         root,
         files: 1,

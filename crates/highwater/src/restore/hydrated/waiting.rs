@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::super::work::{WorkDir, candidates, locate};
 use super::{FORMAT, Pair, STATE, State};
 use crate::durable;
+use crate::engine::Engines;
 use crate::error::{Error, Result};
 use crate::ids::RestoreId;
 use crate::node::NodeFile;
@@ -105,5 +106,5 @@ pub(crate) fn is_made(target: &Path, state: &State) -> Result<bool> {
 
 /// Nobody may have the node directory open: asked before the store on the server is taken.
 pub(crate) fn refuse_users(target: &Path) -> Result<()> {
-    super::super::carry::refuse_users(target)
+    super::super::carry::refuse_users(target, &Engines::default())
 }

@@ -24,8 +24,8 @@ fn named() -> [RelPath; 1] {
 fn restore_withheld(place: &Place, control: &Control) -> Result<()> {
     let work = begin(place, &Env::system())?;
     make_node(&work.staging().path(), "new");
-    hold::withhold(&work.staging(), latch(), &named(), &Env::system()).unwrap();
-    work.commit(&named(), control).map(drop)
+    hold::withhold(&work.staging(), latch(), known(&named()), &Env::system()).unwrap();
+    work.commit(known(&named()), control).map(drop)
 }
 
 /// In a mount point that holds a node: restored withheld, rolled back, restored and released.
@@ -34,19 +34,19 @@ pub(super) fn restore_and_release(target: &Path) {
     restore_withheld(&locate(target).unwrap(), &control()).unwrap();
     assert!(POINTS.iter().all(|point| target.join(point).is_dir()));
     assert_eq!(
-        rollback::rollback(target, Undo::Restore, None, &control(), nobody).unwrap(),
+        rollback::rollback(target, &undoing(Undo::Restore), &control(), nobody).unwrap(),
         Outcome::Old
     );
     assert_eq!(tree(target), before);
     assert_eq!(
-        rollback::rollback(target, Undo::Rollback, None, &control(), nobody).unwrap(),
+        rollback::rollback(target, &undoing(Undo::Rollback), &control(), nobody).unwrap(),
         Outcome::New
     );
     assert!(POINTS.iter().all(|point| target.join(point).is_dir()));
     guard::release(target, &Which::All, "a test", "a test", &control()).unwrap();
     assert!(POINTS.iter().all(|point| target.join(point).is_file()));
     assert_eq!(
-        rollback::rollback(target, Undo::Restore, None, &control(), nobody).unwrap(),
+        rollback::rollback(target, &undoing(Undo::Restore), &control(), nobody).unwrap(),
         Outcome::Old
     );
     assert!(POINTS.iter().all(|point| target.join(point).is_dir()));
@@ -179,7 +179,10 @@ fn what_another_hand_put_in_the_place_of_a_note_is_not_lost() {
     let dir = scratch();
     make_node(dir.path(), "new");
     let env = Env::system();
-    assert_eq!(hold::withhold(&held(dir.path()), latch(), &[], &env).unwrap(), 4);
+    assert_eq!(
+        hold::withhold(&held(dir.path()), latch(), Known::by(&Engines::default()), &env).unwrap(),
+        4
+    );
     let release = || guard::release(dir.path(), &Which::All, "why", "me", &control());
     let wallet = dir.path().join("wallet.sqlite");
     durable::remove_tree(&wallet).unwrap();
@@ -199,7 +202,8 @@ fn a_directory_keeps_its_times_while_its_entry_point_waits() {
     make_node(dir.path(), "new");
     let modified = || dir.path().join("store").metadata().unwrap().modified().unwrap();
     let before = modified();
-    hold::withhold(&held(dir.path()), latch(), &[], &Env::system()).unwrap();
+    hold::withhold(&held(dir.path()), latch(), Known::by(&Engines::default()), &Env::system())
+        .unwrap();
     guard::release(dir.path(), &Which::All, "why", "me", &control()).unwrap();
     assert_eq!(modified(), before);
 }

@@ -1,6 +1,6 @@
 use super::*;
-use crate::engine::{Barrier, Consistency, Metadata};
 use crate::ids::{Epoch, NodeUid, Seq};
+use crate::records::{Barrier, Consistency, Metadata};
 use crate::vault::manifest::EntryRecord;
 
 fn id(byte: u8) -> SnapshotId {
@@ -24,27 +24,28 @@ fn part(name: &str, engine: EngineKind, entries: Vec<EntryRecord>) -> PartRecord
     PartRecord {
         name: name.to_owned(),
         engine,
-        root: if engine == EngineKind::Files { RelPath::root() } else { name.parse().unwrap() },
+        root: if engine == EngineKind::FILES { RelPath::root() } else { name.parse().unwrap() },
         engine_version: None,
         consistency: Consistency::Offline,
         replica: None,
+        entry_points: Vec::new(),
         entries,
     }
 }
 
 fn sqlite(name: &str, size: u64) -> PartRecord {
-    part(name, EngineKind::Sqlite, vec![entry(name, size, Units::Pages { bytes: 4096 })])
+    part(name, EngineKind::SQLITE, vec![entry(name, size, Units::Pages { bytes: 4096 })])
 }
 
 fn rocksdb(name: &str, current: u64, tables: u64) -> PartRecord {
     let file = |file: &str, size| entry(&format!("{name}/{file}"), size, Units::Slices);
-    part(name, EngineKind::RocksDb, vec![file("000007.sst", tables), file("CURRENT", current)])
+    part(name, EngineKind::ROCKSDB, vec![file("000007.sst", tables), file("CURRENT", current)])
 }
 
 fn files(sizes: &[u64]) -> PartRecord {
     let files = sizes.iter().enumerate();
     let entries = files.map(|(at, size)| entry(&format!("file-{at}"), *size, Units::Slices));
-    part("files", EngineKind::Files, entries.collect())
+    part("files", EngineKind::FILES, entries.collect())
 }
 
 fn snapshot(byte: u8, parts: Vec<PartRecord>) -> Manifest {
@@ -127,7 +128,7 @@ fn missing_and_empty_and_half_are_three_things() {
         vec![
             sqlite("a.db", 4096),
             rocksdb("store", 0, 50_000),
-            part("files", EngineKind::Files, vec![emptied]),
+            part("files", EngineKind::FILES, vec![emptied]),
         ],
     );
     let expected =

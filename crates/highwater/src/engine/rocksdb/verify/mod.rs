@@ -9,6 +9,7 @@ use std::fs::File;
 
 use super::super::Piece;
 use super::super::files::FileSet;
+use super::super::still::Verify;
 use super::FileName;
 use super::version::Version;
 use crate::error::{Error, Result};
@@ -95,12 +96,14 @@ impl Verifier {
             opened => opened,
         }
     }
+}
 
+impl Verify for Verifier {
     /// Streams an entry of `set`; a table or blob file of it is verified on its way.
     ///
     /// # Errors
     /// Corrupt, naming the file, where a checksum in it does not fit.
-    pub(in crate::engine) fn stream(
+    fn stream(
         &mut self,
         set: &FileSet,
         index: usize,
@@ -144,7 +147,7 @@ impl Verifier {
     }
 
     /// What could not be verified, in plain words.
-    pub(in crate::engine) fn warnings(&self) -> Vec<String> {
+    fn warnings(&self) -> Vec<String> {
         let line = |(why, files): (&&str, &Vec<String>)| {
             let named = files.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join(", ");
             let more = if files.len() > NAMED_MAX { ", …" } else { "" };

@@ -4,14 +4,16 @@ use std::fs;
 
 use super::child::{Peer, count_elsewhere};
 use super::*;
+use crate::engine::sqlite::capture::begin_all;
 use crate::engine::sqlite::image::Image;
+use crate::engine::sqlite::source::Source;
 use crate::rooted::RootedPath;
 
 #[test]
 fn header_is_recognised() {
-    assert!(header(b"SQLite format 3\0\x10\0"));
-    assert!(!header(b"SQLite format 3"));
-    assert!(!header(b"SQLite format 2\0"));
+    assert!(is_header(b"SQLite format 3\0\x10\0"));
+    assert!(!is_header(b"SQLite format 3"));
+    assert!(!is_header(b"SQLite format 2\0"));
 }
 
 #[test]

@@ -1,0 +1,59 @@
+//! What is captured of a database that stands still: which files, how each is cut, and what is verified
+//! while they are read.
+
+use super::engines::{Database, listed};
+use super::files::{FileSet, Listed};
+use super::metadata::Found;
+use super::{FoundPart, Piece};
+use crate::error::Result;
+use crate::ids::RelPath;
+
+/// The files of a database that stands still, as they are captured.
+#[derive(Default)]
+pub struct Still {
+    pub(super) listed: Vec<Listed>,
+    pub(super) engine_version: Option<String>,
+    pub(super) verifier: Option<Box<dyn Verify>>,
+    pub(super) settle: Option<Settle>,
+}
+
+impl Still {
+    /// With the version of the engine, or of its format, that wrote the database.
+    #[must_use]
+    pub fn with_version(mut self, version: impl Into<String>) -> Still {
+        self.engine_version = Some(version.into());
+        self
+    }
+}
+
+/// What looks at the content of files while they are read for the first time.
+pub(super) trait Verify: Send {
+    /// Hands the content of one file to `sink`.
+    fn stream(
+        &mut self,
+        set: &FileSet,
+        entry: usize,
+        sink: &mut dyn FnMut(Piece<'_>) -> Result<()>,
+    ) -> Result<()>;
+
+    /// What could not be verified.
+    fn warnings(&self) -> Vec<String>;
+}
+
+/// Settles how an image of files that were taken in the middle of something is read.
+pub(super) type Settle = fn(&FoundPart, &mut [(Listed, Found)]) -> Result<()>;
+
+/// All files of a database, each as its engine says.
+pub(super) fn of_all(database: &Database<'_>) -> Result<Still> {
+    let engine = database.engine;
+    let file = |path: &RelPath| {
+        let immutable = engine.is_immutable(path).then(|| engine.identity(database));
+        Ok(Listed {
+            pinned: engine.is_info_log(path.name()),
+            immutable: immutable.transpose()?,
+            ..listed(database.dir, path, engine.units(database, path))
+        })
+    };
+    let listed = database.entries().iter().map(file).collect::<Result<_>>()?;
+    Ok(Still { listed, ..Still::default() })
+}
