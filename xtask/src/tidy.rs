@@ -9,6 +9,7 @@ mod names;
 mod reach;
 mod rust;
 mod sizes;
+mod texts;
 mod tree;
 mod words;
 mod workspace;
@@ -51,6 +52,7 @@ pub(crate) fn run(tree: &Tree) -> (Vec<Problem>, String) {
     problems.extend(reach::check(tree));
     problems.extend(claims::check(tree));
     problems.extend(words::check(tree));
+    problems.extend(texts::check(tree));
     problems.extend(links::check(tree));
     problems.extend(workspace::check(tree));
     problems.sort();

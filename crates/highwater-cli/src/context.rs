@@ -71,8 +71,8 @@ impl Context {
         for (file, what) in secret.into_iter().chain(settings) {
             if places::is_inside(output, file)? {
                 return Err(Error::input(format!("{} is {what}", places::text(output)))
-                    .hint("write to another file")
-                    .entry(places::text(output)));
+                    .with_remedy("write to another file")
+                    .with_entry(places::text(output)));
             }
         }
         Ok(())

@@ -120,11 +120,13 @@ impl StoreVariables {
         }
         match profile {
             Some(profile) => merge_profile(&profile, name, settings)
-                .map_err(|error| error.entry(places.join(", "))),
+                .map_err(|error| error.with_entry(places.join(", "))),
             None if named.is_some() => {
                 Err(Error::not_found(format!("there is no AWS profile `{name}`"))
-                    .entry(places.join(", "))
-                    .hint("set AWS_PROFILE to one of the profiles in these files, or unset it"))
+                    .with_entry(places.join(", "))
+                    .with_remedy(
+                        "set AWS_PROFILE to one of the profiles in these files, or unset it",
+                    ))
             }
             None => Ok(()),
         }
@@ -148,7 +150,7 @@ impl StoreVariables {
         }
         check_google_file(&path)?;
         let text = path.to_str().ok_or_else(|| {
-            Error::input("the path of the credentials is not UTF-8").entry(places::text(&path))
+            Error::input("the path of the credentials is not UTF-8").with_entry(places::text(&path))
         })?;
         settings.insert("google_application_credentials".to_owned(), text.to_owned());
         Ok(())
@@ -181,7 +183,7 @@ fn merge_profile(profile: &Profile, name: &str, settings: &mut Settings) -> Resu
         (false, false) => {}
         _ => {
             return Err(Error::input(format!("the AWS profile `{name}` has half of a key"))
-                .hint("it needs aws_access_key_id and aws_secret_access_key"));
+                .with_remedy("it needs aws_access_key_id and aws_secret_access_key"));
         }
     }
     if has("role_arn") && has("web_identity_token_file") {
@@ -200,7 +202,7 @@ fn merge_profile(profile: &Profile, name: &str, settings: &mut Settings) -> Resu
         Some(key) => Err(Error::input(format!(
             "the AWS profile `{name}` gets its credentials by {key}, which is not supported"
         ))
-        .hint("`aws configure export-credentials --format env` prints variables to set")),
+        .with_remedy("`aws configure export-credentials --format env` prints variables to set")),
         None => Ok(()),
     }
 }
@@ -219,15 +221,15 @@ fn read_profile(
             return Ok(None);
         }
         Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-            return Err(Error::input("the credentials file is not UTF-8").entry(entry));
+            return Err(Error::input("the credentials file is not UTF-8").with_entry(entry));
         }
-        Err(error) => return Err(Error::io("the credentials file", error).entry(entry)),
+        Err(error) => return Err(Error::io("the credentials file", error).with_entry(entry)),
     };
     parse_profile(&text, name, is_config).map_err(|line| {
         // The line may hold a secret: its number is enough.
         Error::input(format!("the credentials file is wrong in line {line}"))
-            .entry(entry)
-            .hint("its lines are `[profile]`, `key = value`, or begin with `#`")
+            .with_entry(entry)
+            .with_remedy("its lines are `[profile]`, `key = value`, or begin with `#`")
     })
 }
 
@@ -273,11 +275,11 @@ fn parse_profile(text: &str, name: &str, is_config: bool) -> Result<Option<Profi
 fn check_google_file(path: &Path) -> Result<()> {
     let entry = places::text(path);
     let text = std::fs::read(path)
-        .map_err(|error| Error::io("the credentials file", error).entry(entry.as_str()))?;
+        .map_err(|error| Error::io("the credentials file", error).with_entry(entry.as_str()))?;
     let wrong = |why: &str| {
         Error::input(format!("the credentials file is wrong: {why}"))
-            .entry(entry.as_str())
-            .hint("it is the JSON file of a service account, or the one that gcloud leaves")
+            .with_entry(entry.as_str())
+            .with_remedy("it is the JSON file of a service account, or the one that gcloud leaves")
     };
     let document: serde_json::Value =
         serde_json::from_slice(&text).map_err(|_| wrong("it is not JSON"))?;

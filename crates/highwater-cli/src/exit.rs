@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use highwater::{Error, Kind};
 use serde_json::{Value, json};
 
+use crate::remedy;
+
 /// The exit code of a kind.
 pub(crate) fn code(kind: Kind) -> ExitCode {
     ExitCode::from(number(kind))
@@ -32,17 +34,18 @@ pub(crate) fn document(error: &Error) -> Value {
         "error": {
             "kind": error.kind().name(),
             "message": error.message(),
-            "hint": error.hint_text(),
-            "entry": error.entry_name(),
+            "hint": remedy::hint(error),
+            "entry": error.entry(),
         }
     })
 }
 
 /// The lines of an error, the last one without its end.
 pub(crate) fn lines(error: &Error) -> String {
-    match error.hint_text() {
-        Some(hint) => format!("error: {error}\nhint: {hint}"),
-        None => format!("error: {error}"),
+    let summary = error.summary();
+    match remedy::hint(error) {
+        Some(hint) => format!("error: {summary}\nhint: {hint}"),
+        None => format!("error: {summary}"),
     }
 }
 
@@ -52,11 +55,11 @@ mod tests {
 
     #[test]
     fn the_document_has_all_four_fields() {
-        let error = Error::not_found("no such snapshot").entry("ab");
+        let error = Error::not_found("no such snapshot").with_entry("ab");
         let expected = json!({"error": {
             "kind": "not_found", "message": "no such snapshot", "hint": null, "entry": "ab",
         }});
         assert_eq!(document(&error), expected);
-        assert_eq!(lines(&error.hint("look")), "error: ab: no such snapshot\nhint: look");
+        assert_eq!(lines(&error.with_remedy("look")), "error: ab: no such snapshot\nhint: look");
     }
 }

@@ -75,7 +75,7 @@ impl KeySource {
             return Ok(());
         }
         Err(Error::input(format!("the key lies inside {what}: {why}"))
-            .hint("move it to a place of its own, and keep a copy on another machine")
-            .entry(places::text(self.path())))
+            .with_remedy("move it to a place of its own, and keep a copy on another machine")
+            .with_entry(places::text(self.path())))
     }
 }

@@ -19,6 +19,7 @@ mod output;
 mod places;
 mod program;
 mod progress;
+mod remedy;
 mod settings;
 mod signals;
 mod supervisor;

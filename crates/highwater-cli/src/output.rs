@@ -21,7 +21,8 @@ pub(crate) fn answer(answer: &Answer, json: bool) -> Result<()> {
     result.map_err(|error| {
         let error = Error::unavailable(format!("the answer could not be printed: {error}"));
         if answer.once {
-            return error.hint("what was shown once is lost: `highwater key list` shows the slots");
+            return error
+                .with_remedy("what was shown once is lost: `highwater key list` shows the slots");
         }
         error
     })

@@ -19,7 +19,7 @@ pub(crate) fn main() -> ExitCode {
     let json = asks_for_json(&arguments);
     let outcome = std::panic::catch_unwind(|| run(&arguments)).unwrap_or_else(|_| {
         Err(Error::bug("the program stopped at a broken promise of its own")
-            .hint("report it with the lines above"))
+            .with_remedy("report it with the lines above"))
     });
     match outcome {
         Ok(code) => code,
@@ -89,12 +89,12 @@ fn usage(error: &clap::Error, json: bool) -> Result<ExitCode> {
             output::note(text.trim_end());
             return Ok(exit::code(Kind::Input));
         }
-        return Err(Error::input("no command was given").hint("try `highwater --help`"));
+        return Err(Error::input("no command was given").with_remedy("try `highwater --help`"));
     }
     let (message, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
     let message = message.strip_prefix("error: ").unwrap_or(message);
     let hint = if rest.trim().is_empty() { "try `highwater --help`" } else { rest.trim() };
-    Err(Error::new(Kind::Input, message.trim()).hint(hint))
+    Err(Error::new(Kind::Input, message.trim()).with_remedy(hint.to_owned()))
 }
 
 fn execute(context: &Context, command: &Command) -> Result<Answer> {

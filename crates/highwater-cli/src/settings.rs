@@ -81,11 +81,11 @@ impl Environment {
             let name = highwater::ids::encode(name.as_bytes());
             if !known(KNOWN) && !known(KNOWN_FAULTS) {
                 return Err(Error::input(format!("the variable {name} is no setting"))
-                    .hint(format!("unset it; there are {}", KNOWN.join(", "))));
+                    .with_remedy(format!("unset it; there are {}", KNOWN.join(", "))));
             }
             if value.is_empty() {
                 return Err(Error::input(format!("the variable {name} is empty"))
-                    .hint("unset it, or give it a value"));
+                    .with_remedy("unset it, or give it a value"));
             }
         }
         Ok(())
@@ -177,7 +177,7 @@ impl Settings {
     /// The vault that is meant, with the credentials of its store.
     pub(crate) fn location(&self, flag: Option<&str>) -> Result<Location> {
         let text = flag.or(self.vault.as_deref()).ok_or_else(|| {
-            Error::input("no vault was given").hint(format!(
+            Error::input("no vault was given").with_remedy(format!(
                 "give --vault, set {VAULT}, or `url` under [vault] in highwater.toml"
             ))
         })?;
@@ -192,7 +192,7 @@ impl Settings {
         let flags = [&flags.key_file, &flags.passphrase_file, &flags.mnemonic_file];
         let flag = one_key(flags.map(Clone::clone), "the command line")?;
         flag.or_else(|| self.key.clone()).ok_or_else(|| {
-            Error::input("no key was given").hint(format!(
+            Error::input("no key was given").with_remedy(format!(
                 "give --key-file, --passphrase-file or --mnemonic-file, set {KEY_FILE}, or \
                  `key_file` under [vault] in highwater.toml"
             ))
@@ -223,7 +223,7 @@ impl Settings {
     pub(crate) fn state_dir(&self) -> Result<PathBuf> {
         self.state_dir.clone().ok_or_else(|| {
             Error::input("there is no home directory to keep the writer's id in")
-                .hint(format!("set HOME, XDG_STATE_HOME or {STATE_DIR}"))
+                .with_remedy(format!("set HOME, XDG_STATE_HOME or {STATE_DIR}"))
         })
     }
 
@@ -258,13 +258,13 @@ fn read_file(config: Option<&Path>, environment: &Environment) -> Result<FromFil
             return Ok(FromFile::default());
         }
         Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-            return Err(Error::input("the settings file is not UTF-8").entry(name));
+            return Err(Error::input("the settings file is not UTF-8").with_entry(name));
         }
-        Err(error) => return Err(Error::io("the settings file", error).entry(name)),
+        Err(error) => return Err(Error::io("the settings file", error).with_entry(name)),
     };
     let file: File = toml::from_str(&text).map_err(|error| {
         Error::input(format!("the settings file is wrong: {}", error.to_string().trim_end()))
-            .entry(name.as_str())
+            .with_entry(name.as_str())
     })?;
     let path = absolute(&path)?;
     let base = path.parent().unwrap_or(Path::new("/"));
@@ -283,9 +283,9 @@ fn read_file(config: Option<&Path>, environment: &Environment) -> Result<FromFil
         tls: file.tls,
         node: file.node,
     };
-    let agent = tables.resolve(base).map_err(|error| match error.entry_name() {
+    let agent = tables.resolve(base).map_err(|error| match error.entry() {
         Some(_) => error,
-        None => error.entry(&name),
+        None => error.with_entry(&name),
     })?;
     let vss = file.vss.resolve(base);
     Ok(FromFile { vault: url.transpose()?, key, agent, vss, path: Some(path) })
@@ -313,7 +313,7 @@ fn one_key(files: [Option<PathBuf>; 3], named_by: &str) -> Result<Option<KeySour
     let first = sources.next();
     if sources.next().is_some() {
         return Err(Error::input(format!("{named_by} names more than one key"))
-            .hint("name a key file, a passphrase file or a mnemonic file"));
+            .with_remedy("name a key file, a passphrase file or a mnemonic file"));
     }
     Ok(first)
 }

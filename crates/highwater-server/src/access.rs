@@ -91,7 +91,7 @@ fn asked(state: &State, request: &Request) -> Result<Option<Asked>, Fault> {
     let host = host(request);
     if state.tokens.is_none() && !host.is_some_and(is_this_machine) {
         let error = Error::denied("the request is for another host");
-        return Err(error.hint("use localhost or 127.0.0.1, or configure tokens").into());
+        return Err(error.with_remedy("use localhost or 127.0.0.1, or configure tokens").into());
     }
     if let Some(origin) = request.headers().get(ORIGIN)
         && !is_own(origin, host)

@@ -49,7 +49,7 @@ impl Agents {
             ("", 2..) => {
                 let names: Vec<&str> = agents.keys().map(String::as_str).collect();
                 return Err(Error::input("the call names no node")
-                    .hint(format!("the agent serves {}", names.join(", "))));
+                    .with_remedy(format!("the agent serves {}", names.join(", "))));
             }
             _ => agents.get(node),
         };
@@ -82,7 +82,7 @@ impl Agents {
             (Some(one), Some(other)) => {
                 let (one, other) = (one.node(), other.node());
                 Err(Error::input("the call names no node")
-                    .hint(format!("several have a replica, {one} and {other} among them")))
+                    .with_remedy(format!("several have a replica, {one} and {other} among them")))
             }
         }
     }

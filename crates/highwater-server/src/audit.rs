@@ -149,7 +149,7 @@ impl Audit {
 
     fn append(&self, line: &Written) -> Result<File> {
         let mut text = serde_json::to_string(line)
-            .map_err(|error| Error::bug("an audit line can't be written").source(error))?;
+            .map_err(|error| Error::bug("an audit line can't be written").with_source(error))?;
         text.push('\n');
         let mut file = self.open()?;
         let length = file.metadata().map_err(|error| self.failed(error))?.len();
@@ -186,9 +186,9 @@ impl Audit {
 
     fn failed(&self, error: std::io::Error) -> Error {
         Error::new(Kind::Unavailable, format!("the audit file can't be written: {error}"))
-            .entry(self.path.display().to_string())
-            .hint("mend it: what can't be recorded is not done")
-            .source(error)
+            .with_entry(self.path.display().to_string())
+            .with_remedy("mend it: what can't be recorded is not done")
+            .with_source(error)
     }
 }
 

@@ -51,7 +51,7 @@ impl FromStr for Scope {
             "backup" => Ok(Scope::Backup),
             "admin" => Ok(Scope::Admin),
             _ => Err(Error::input(format!("`{}` is no scope", text.escape_debug()))
-                .hint("use read, backup or admin")),
+                .with_remedy("use read, backup or admin")),
         }
     }
 }
@@ -149,7 +149,9 @@ impl Tokens {
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-@".contains(&byte));
         if !fits {
             return Err(Error::input(format!("`{}` can't name a token", label.escape_debug()))
-                .hint("use 1 to 64 letters, digits, dots, dashes, underscores or at signs"));
+                .with_remedy(
+                    "use 1 to 64 letters, digits, dots, dashes, underscores or at signs",
+                ));
         }
         let mut secret = [0; 32];
         rustls::crypto::ring::default_provider()
@@ -162,7 +164,7 @@ impl Tokens {
         self.change(|tokens| {
             if tokens.iter().any(|token| token.label == label) {
                 return Err(Error::conflict(format!("there is a token `{label}` already"))
-                    .hint("revoke it first, or take another name"));
+                    .with_remedy("revoke it first, or take another name"));
             }
             tokens.push(info.clone());
             Ok(())
@@ -242,11 +244,11 @@ impl Tokens {
         let metadata = file.metadata().map_err(|error| self.failed(error))?;
         if metadata.permissions().mode() & 0o077 != 0 {
             return Err(Error::denied("others can read or write the file of tokens")
-                .entry(&name)
-                .hint(format!("chmod 600 {name}")));
+                .with_entry(&name)
+                .with_remedy(format!("chmod 600 {name}")));
         }
         let malformed = |error: &dyn std::fmt::Display| {
-            Error::input(format!("the file of tokens can't be read: {error}")).entry(&name)
+            Error::input(format!("the file of tokens can't be read: {error}")).with_entry(&name)
         };
         if metadata.len() > FILE_BYTES_MAX {
             return Err(malformed(&"it is too large"));
@@ -279,7 +281,7 @@ impl Tokens {
         change(&mut tokens)?;
         let document = Document { token: tokens.iter().map(Stored::from).collect() };
         let text = toml::to_string(&document)
-            .map_err(|error| Error::bug("tokens can't be written").source(error))?;
+            .map_err(|error| Error::bug("tokens can't be written").with_source(error))?;
         let fresh = beside(".new");
         let mut file = private.truncate(true).open(&fresh).map_err(failed)?;
         file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
@@ -290,7 +292,7 @@ impl Tokens {
     }
 
     fn failed(&self, error: std::io::Error) -> Error {
-        Error::io("the file of tokens", error).entry(self.path.display().to_string())
+        Error::io("the file of tokens", error).with_entry(self.path.display().to_string())
     }
 }
 

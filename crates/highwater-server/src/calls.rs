@@ -110,7 +110,7 @@ impl Call<'_> {
         self.read()?;
         let status = self.state.agents.replicated(node)?.status();
         let replica = status.replica.ok_or_else(|| {
-            Error::not_found("the node has no replica").entry(status.node.to_string())
+            Error::not_found("the node has no replica").with_entry(status.node.to_string())
         })?;
         Ok((status.node, replica))
     }
@@ -164,7 +164,9 @@ pub(crate) fn selector(node: &NodeName, name: &str) -> Result<Selector> {
         || !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
     if !fits {
         let message = format!("`{}` is no name of a snapshot", name.escape_debug());
-        return Err(Error::input(message).hint("use an id, a unique prefix of one, or `latest`"));
+        return Err(
+            Error::input(message).with_remedy("use an id, a unique prefix of one, or `latest`")
+        );
     }
     let node = Some(node.clone());
     Ok(Selector { snapshot: name.to_owned(), node, ..Selector::default() })

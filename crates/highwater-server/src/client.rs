@@ -88,13 +88,13 @@ impl Token {
     /// Not found where there is none; denied where others may read it; input where it holds none.
     pub fn from_file(path: &Path) -> Result<Token> {
         let name = encode(path.as_os_str().as_bytes());
-        let failed = |error| Error::io(format!("{name} can't be read"), error).entry(&name);
+        let failed = |error| Error::io(format!("{name} can't be read"), error).with_entry(&name);
         let file = File::open(path).map_err(failed)?;
         let found = file.metadata().map_err(failed)?;
         if found.permissions().mode() & 0o077 != 0 {
             return Err(Error::denied(format!("{name} may be read by others than its owner"))
-                .hint(format!("chmod 600 {name}"))
-                .entry(&name));
+                .with_remedy(format!("chmod 600 {name}"))
+                .with_entry(&name));
         }
         let mut text = String::new();
         let read = file.take(TOKEN_BYTES_MAX + 1).read_to_string(&mut text);
@@ -113,8 +113,8 @@ impl Token {
 
 fn no_token(name: &str) -> Error {
     Error::input("the file holds no token")
-        .hint("it is the one line that was shown once")
-        .entry(name)
+        .with_remedy("it is the one line that was shown once")
+        .with_entry(name)
 }
 
 impl fmt::Debug for Token {

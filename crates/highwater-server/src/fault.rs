@@ -2,7 +2,7 @@
 //! gRPC, HTTP and JSON-RPC.
 
 use axum::response::{IntoResponse, Response};
-use highwater::{Error, Kind};
+use highwater::{Error, Kind, Remedy};
 use http::StatusCode;
 use jsonrpsee::types::ErrorObjectOwned;
 use jsonrpsee::types::error::{INTERNAL_ERROR_CODE, INVALID_PARAMS_CODE};
@@ -47,7 +47,7 @@ impl From<Error> for Fault {
 impl Fault {
     /// Work on another thread has panicked.
     pub(crate) fn panicked(error: tokio::task::JoinError) -> Fault {
-        Fault::Error(Error::bug("a call has panicked").source(error))
+        Fault::Error(Error::bug("a call has panicked").with_source(error))
     }
 
     /// The name of its kind, for lines and metadata.
@@ -67,25 +67,24 @@ impl Fault {
                 format!("this call needs a token of the scope `{}`", scope.name())
             }
             Fault::Limit(what) => format!("too many {what} at once"),
-            Fault::Error(error) => short(error.to_string()),
+            Fault::Error(error) => short(error.summary()),
         }
     }
 
-    pub(crate) fn hint(&self) -> Option<&str> {
-        match self {
-            Fault::Unauthenticated => Some("send it as `Authorization: Bearer hw_…`"),
-            Fault::Scope(_) => Some("ask the operator for a token of that scope"),
-            Fault::Unasked(_) => {
-                Some("give the server a file of tokens, and send one of that scope")
-            }
-            Fault::Limit(_) => Some("try again in a moment"),
-            Fault::Error(error) => error.hint_text(),
-        }
+    pub(crate) fn hint(&self) -> Option<String> {
+        let words = match self {
+            Fault::Unauthenticated => "send it as `Authorization: Bearer hw_…`",
+            Fault::Scope(_) => "ask the operator for a token of that scope",
+            Fault::Unasked(_) => "give the server a file of tokens, and send one of that scope",
+            Fault::Limit(_) => "try again in a moment",
+            Fault::Error(error) => return error.hint_with(&call),
+        };
+        Some(words.to_owned())
     }
 
     fn entry(&self) -> Option<&str> {
         match self {
-            Fault::Error(error) => error.entry_name(),
+            Fault::Error(error) => error.entry(),
             _ => None,
         }
     }
@@ -150,14 +149,27 @@ impl Fault {
     }
 }
 
+/// What of this server does it. All else is for who is at the machine: words are enough.
+fn call(remedy: &Remedy) -> Option<String> {
+    let call = match remedy {
+        Remedy::ListSnapshots => "backup_list",
+        Remedy::GuardList => "guard_list",
+        Remedy::GuardRelease | Remedy::GuardReleaseAll => "guard_release",
+        Remedy::ReplicaFlush => "replica_flush",
+        Remedy::ShowOwner => "replica_info",
+        _ => return None,
+    };
+    Some(call.to_owned())
+}
+
 impl From<Fault> for Status {
     fn from(fault: Fault) -> Status {
         let mut status = Status::new(fault.code(), fault.message());
-        let texts = [(HINT, fault.hint()), (ENTRY, fault.entry())];
+        let texts = [(HINT, fault.hint()), (ENTRY, fault.entry().map(str::to_owned))];
         let metadata = status.metadata_mut();
         metadata.insert(KIND, MetadataValue::from_static(fault.kind()));
         for (key, text) in texts {
-            if let Some(Ok(value)) = text.map(|text| MetadataValue::try_from(plain(text))) {
+            if let Some(Ok(value)) = text.map(|text| MetadataValue::try_from(plain(&text))) {
                 metadata.insert(key, value);
             }
         }

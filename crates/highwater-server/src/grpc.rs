@@ -36,7 +36,7 @@ pub(crate) async fn router(state: &Arc<State>) -> Result<Router> {
         .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
-        .map_err(|error| Error::bug("the definition can't be reflected").source(error))?;
+        .map_err(|error| Error::bug("the definition can't be reflected").with_source(error))?;
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<BackupsServer<Services>>().await;
     reporter.set_serving::<GuardServer<Services>>().await;
@@ -294,5 +294,5 @@ impl Watch {
 
 fn stops() -> Error {
     Error::new(Kind::Unavailable, "the server stops")
-        .hint("connect again, and ask for the operation by its handle")
+        .with_remedy("connect again, and ask for the operation by its handle")
 }

@@ -137,8 +137,9 @@ impl Outcome {
 
 pub(crate) fn methods(state: Arc<State>) -> highwater::Result<RpcModule<Faces>> {
     let mut module = RpcModule::new(Faces(state));
-    register(&mut module)
-        .map_err(|error| highwater::Error::bug("a method was registered twice").source(error))?;
+    register(&mut module).map_err(|error| {
+        highwater::Error::bug("a method was registered twice").with_source(error)
+    })?;
     Ok(module)
 }
 

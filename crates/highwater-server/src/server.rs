@@ -116,7 +116,7 @@ impl ServerBuilder {
             audit.try_open()?;
         }
         let name = self.address.to_string();
-        let failed = |error| Error::io("listening", error).entry(&name);
+        let failed = |error| Error::io("listening", error).with_entry(&name);
         let listener = TcpListener::bind(self.address).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
@@ -144,7 +144,7 @@ impl ServerBuilder {
             (None, None) => "TLS and tokens",
         };
         Err(Error::input(format!("{} is not loopback, and there is no {missing}", self.address))
-            .hint("give the server a certificate, a key and a file of tokens, or let it listen on 127.0.0.1"))
+            .with_remedy("give the server a certificate, a key and a file of tokens, or let it listen on 127.0.0.1"))
     }
 }
 
@@ -171,8 +171,9 @@ impl Running {
         self.state.stopping.send_replace(true);
         self.handle.graceful_shutdown(Some(SHUTDOWN_WAIT));
         let ended = self.task.await;
-        let ended = ended.map_err(|error| Error::bug("the server has panicked").source(error))?;
-        ended.map_err(|error| Error::io("serving", error).entry(self.address.to_string()))
+        let ended =
+            ended.map_err(|error| Error::bug("the server has panicked").with_source(error))?;
+        ended.map_err(|error| Error::io("serving", error).with_entry(self.address.to_string()))
     }
 }
 

@@ -71,7 +71,7 @@ pub(crate) async fn stream(
         return Err(Error::input(
             "an offset without a snapshot: what was begun before is not known",
         )
-        .hint("name the snapshot of the header with it")
+        .with_remedy("name the snapshot of the header with it")
         .into());
     }
     let snapshot = match fresh {
@@ -136,7 +136,7 @@ async fn back_up(state: &Arc<State>, node: &str) -> Result<String, Fault> {
 }
 
 fn stops() -> Error {
-    Error::unavailable("the server stops").hint("go on from the same offset once it is back")
+    Error::unavailable("the server stops").with_remedy("go on from the same offset once it is back")
 }
 
 /// Begins a backup; where one runs or waits, that one is meant.
@@ -245,14 +245,16 @@ fn refuse_low(target: u64, height: Option<u64>) -> Result<()> {
             Kind::Stale,
             format!("the snapshot is at height {height}, below the target height {target}"),
         )
-        .hint("ask again once the node has come so far, or for a lower height")),
+        .with_remedy("ask again once the node has come so far, or for a lower height")),
         None => Err(Error::new(
             Kind::Stale,
             format!(
                 "the snapshot has no mark `{HEIGHT}` to compare the target height {target} with"
             ),
         )
-        .hint("let the node report its height at the barrier, or ask without a target height")),
+        .with_remedy(
+            "let the node report its height at the barrier, or ask without a target height",
+        )),
     }
 }
 

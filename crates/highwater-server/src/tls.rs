@@ -20,20 +20,24 @@ pub(crate) fn load(cert: &Path, key: &Path) -> Result<RustlsConfig> {
     let chain: Result<Vec<CertificateDer<'static>>, _> =
         CertificateDer::pem_slice_iter(&chain).collect();
     let chain = chain.ok().filter(|chain| !chain.is_empty()).ok_or_else(|| {
-        Error::input("the file holds no certificate").entry(name(cert)).hint("it must be PEM")
+        Error::input("the file holds no certificate")
+            .with_entry(name(cert))
+            .with_remedy("it must be PEM")
     })?;
     let secret = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|_| {
-        Error::input("the file holds no private key").entry(name(key)).hint("it must be PEM")
+        Error::input("the file holds no private key")
+            .with_entry(name(key))
+            .with_remedy("it must be PEM")
     })?;
     // Chosen here and not for the whole process: a node may have chosen another one.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| Error::bug("the versions of TLS").source(error))?
+        .map_err(|error| Error::bug("the versions of TLS").with_source(error))?
         .with_no_client_auth()
         .with_single_cert(chain, secret);
     let mut config = config.map_err(|error| {
-        Error::input(format!("certificate and key can't be used: {error}")).entry(name(cert))
+        Error::input(format!("certificate and key can't be used: {error}")).with_entry(name(cert))
     })?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(RustlsConfig::from_config(Arc::new(config)))
@@ -41,7 +45,7 @@ pub(crate) fn load(cert: &Path, key: &Path) -> Result<RustlsConfig> {
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     let name = path.display().to_string();
-    std::fs::read(path).map_err(|error| Error::io("reading the file", error).entry(name))
+    std::fs::read(path).map_err(|error| Error::io("reading the file", error).with_entry(name))
 }
 
 /// Where certificate and key are.

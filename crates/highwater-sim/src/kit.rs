@@ -48,7 +48,7 @@ pub fn keys(kit: &Kit) -> Result<NodeKeys> {
     let identity = kit.identity.iter().find(|key| key.name == SEED);
     let seed = identity.and_then(|key| <[u8; 32]>::try_from(key.secret.as_slice()).ok());
     seed.map(NodeKeys::new).ok_or_else(|| {
-        Error::input("the kit holds no seed of a channel-node").entry(kit.node.to_string())
+        Error::input("the kit holds no seed of a channel-node").with_entry(kit.node.to_string())
     })
 }
 
@@ -67,7 +67,8 @@ pub struct Lost {
 /// The channels that a kit names.
 pub fn channels(kit: &Kit) -> Result<Vec<Lost>> {
     let channel = |it: &KitChannel| {
-        let wrong = || Error::input("the kit was not made by a channel-node").entry(it.id.clone());
+        let wrong =
+            || Error::input("the kit was not made by a channel-node").with_entry(it.id.clone());
         Ok(Lost {
             id: it.id.parse().map_err(|_| wrong())?,
             peer: it.peer.parse().map_err(|_| wrong())?,

@@ -180,9 +180,8 @@ impl Ledger {
             if output.funding == funding {
                 return Ok(());
             }
-            return Err(
-                Error::conflict("another output has this name").entry(funding.channel.as_str())
-            );
+            return Err(Error::conflict("another output has this name")
+                .with_entry(funding.channel.as_str()));
         }
         let channel = funding.channel.clone();
         let output = Output {
@@ -200,7 +199,7 @@ impl Ledger {
 
     fn output(&mut self, channel: &ChannelId) -> Result<&mut Output> {
         self.outputs.get_mut(channel).ok_or_else(|| {
-            Error::not_found("the ledger has no such output").entry(channel.as_str())
+            Error::not_found("the ledger has no such output").with_entry(channel.as_str())
         })
     }
 }
@@ -222,10 +221,8 @@ impl Output {
         }
         match &self.spend {
             Some(first) if *first == spend => Ok(()),
-            Some(_) => {
-                Err(Error::conflict("the output is spent already")
-                    .entry(self.funding.channel.as_str()))
-            }
+            Some(_) => Err(Error::conflict("the output is spent already")
+                .with_entry(self.funding.channel.as_str())),
             None => {
                 self.spend = Some(spend);
                 Ok(())
@@ -240,7 +237,7 @@ impl Output {
                 Ok(signed)
             }
             _ => Err(Error::conflict("there is no confirmed commitment within its delay")
-                .entry(self.funding.channel.as_str())),
+                .with_entry(self.funding.channel.as_str())),
         }
     }
 

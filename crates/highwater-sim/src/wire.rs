@@ -131,7 +131,7 @@ impl From<Reestablish> for Report {
 /// Writes one value as a frame.
 pub fn write_frame(writer: &mut impl Write, value: &impl Serialize) -> Result<()> {
     let bytes = serde_json::to_vec(value)
-        .map_err(|error| Error::bug("a message can't be written as JSON").source(error))?;
+        .map_err(|error| Error::bug("a message can't be written as JSON").with_source(error))?;
     let length = u32::try_from(bytes.len()).ok().filter(|_| bytes.len() <= FRAME_BYTES_MAX);
     let length = length.ok_or_else(|| Error::bug("a message is longer than a frame"))?;
     let mut frame = length.to_be_bytes().to_vec();
@@ -153,6 +153,6 @@ pub fn read_frame<T: for<'de> Deserialize<'de>>(reader: &mut impl Read) -> Resul
     let mut bytes = vec![0; length];
     reader.read_exact(&mut bytes).map_err(|error| Error::io("reading", error))?;
     let value = serde_json::from_slice(&bytes)
-        .map_err(|error| Error::input("a frame is not a message").source(error))?;
+        .map_err(|error| Error::input("a frame is not a message").with_source(error))?;
     Ok(Some(value))
 }

@@ -6,6 +6,8 @@
 //! ```
 //!
 //! The engine is in `own-engine/log.rs`.
+#![allow(clippy::print_stdout, reason = "an example tells what it does")]
+#![allow(clippy::disallowed_methods, reason = "its threads end with the processes that they read")]
 
 use std::any::Any;
 use std::cell::RefCell;

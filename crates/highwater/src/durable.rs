@@ -35,8 +35,8 @@ pub(crate) fn met(place: &RootedPath, what: &str, error: impl Into<std::io::Erro
         return Error::conflict(format!(
             "can't {what} {place}: a link stands where no link may be"
         ))
-        .entry(place.path().display().to_string())
-        .hint("look who put it there, and remove it");
+        .with_entry(place.path().display().to_string())
+        .with_remedy("look who put it there, and remove it");
     }
     Error::io(format!("can't {what} {place}"), error)
 }
@@ -104,10 +104,10 @@ pub(crate) fn exchange(one: &RootedPath, other: &RootedPath) -> Result<()> {
     rename(one, other, RenameFlags::EXCHANGE).map_err(|error| {
         let found = Error::io(format!("can't exchange {one} and {other}"), error);
         match error {
-            Errno::INVAL | Errno::NOSYS => {
-                found.hint("this file system can't exchange two names in one step: use another one")
-            }
-            Errno::XDEV => found.hint(
+            Errno::INVAL | Errno::NOSYS => found.with_remedy(
+                "this file system can't exchange two names in one step: use another one",
+            ),
+            Errno::XDEV => found.with_remedy(
                 "the directory comes from the lower layer of an overlay file system, which can't \
                  rename it: keep the node directory on a volume",
             ),
@@ -271,7 +271,7 @@ fn remove_dir(place: &RootedPath, found: &Statx, depth: u32) -> Result<()> {
         return Err(Error::conflict(format!(
             "{place} lies more than {DEPTH_MAX} directories deep in what is to be removed"
         ))
-        .hint("look who made it, and remove it by hand"));
+        .with_remedy("look who made it, and remove it by hand"));
     }
     let wrong = |error: Errno| met(place, "remove", error);
     if found.stx_mode & 0o700 != 0o700 {
@@ -287,7 +287,7 @@ fn clear(dir: &RootedPath, found: &Statx, depth: u32) -> Result<()> {
         let Some(entry) = stat(&below)? else { continue };
         if is_mount(&entry, found) {
             return Err(Error::conflict(format!("{below} is a mount point"))
-                .hint("unmount it, and try again"));
+                .with_remedy("unmount it, and try again"));
         }
         if is_dir(&entry) {
             remove_dir(&below, &entry, depth + 1)?;

@@ -1,10 +1,15 @@
-//! The error of every operation: a kind that says what the operator must do, a message, a hint, and
+//! The error of every operation: a kind that says what the operator must do, a message, the ways out, and
 //! the entry (file, object, part) that it is about.
 //!
 //! One type instead of an enum for each operation: a caller decides by [`Kind`], which is closed and
 //! small, and the place that finds the fault knows the best hint.
 
+mod remedy;
+
 use std::fmt;
+use std::sync::Arc;
+
+pub use remedy::Remedy;
 
 /// The result of a library call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -76,18 +81,18 @@ impl Kind {
 }
 
 /// An error with all that an operator needs to act on it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Error {
     inner: Box<Inner>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Inner {
     kind: Kind,
     message: String,
-    hint: Option<String>,
+    remedies: Vec<Remedy>,
     entry: Option<String>,
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
@@ -97,7 +102,7 @@ impl Error {
             inner: Box::new(Inner {
                 kind,
                 message: message.into(),
-                hint: None,
+                remedies: Vec::new(),
                 entry: None,
                 source: None,
             }),
@@ -164,28 +169,62 @@ impl Error {
         let error = Error::new(kind, format!("{what}: {source}"));
         let error = match source.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                error.hint("free some space and try again; nothing was lost")
+                error.with_remedy("free some space and try again; nothing was lost")
             }
             _ => error,
         };
-        error.source(source)
+        error.with_source(source)
     }
 
-    /// With a hint: what the operator can do.
-    pub fn hint(mut self, hint: impl Into<String>) -> Error {
-        self.inner.hint = Some(hint.into());
+    /// With a way out, behind those that it has.
+    #[must_use]
+    pub fn with_remedy(mut self, remedy: impl Into<Remedy>) -> Error {
+        self.inner.remedies.push(remedy.into());
+        self
+    }
+
+    /// With these ways out behind those that it has, the one that is most often right first.
+    #[must_use]
+    pub fn with_remedies(mut self, remedies: impl IntoIterator<Item = Remedy>) -> Error {
+        self.inner.remedies.extend(remedies);
+        self
+    }
+
+    /// With these ways out instead of those that it has.
+    #[must_use]
+    pub fn instead(mut self, remedies: impl IntoIterator<Item = Remedy>) -> Error {
+        self.inner.remedies = remedies.into_iter().collect();
         self
     }
 
     /// With the name of the file, object or part that it is about.
-    pub fn entry(mut self, entry: impl Into<String>) -> Error {
+    #[must_use]
+    pub fn with_entry(mut self, entry: impl Into<String>) -> Error {
         self.inner.entry = Some(entry.into());
         self
     }
 
     /// With the error underneath.
-    pub fn source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-        self.inner.source = Some(source.into());
+    #[must_use]
+    pub fn with_source(
+        mut self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Error {
+        self.inner.source = Some(Arc::from(source.into()));
+        self
+    }
+
+    /// The same error of another kind: what the operator must do about it here.
+    #[must_use]
+    pub fn with_kind(mut self, kind: Kind) -> Error {
+        self.inner.kind = kind;
+        self
+    }
+
+    /// The same error, told as part of something larger: its message becomes what `message` makes of it.
+    #[must_use]
+    pub fn told_as(mut self, message: impl FnOnce(&str) -> String) -> Error {
+        self.inner.message = message(&self.summary());
         self
     }
 
@@ -199,27 +238,58 @@ impl Error {
         &self.inner.message
     }
 
-    /// The hint, where there is one.
-    pub fn hint_text(&self) -> Option<&str> {
-        self.inner.hint.as_deref()
+    /// The ways out, the one that is most often right first.
+    pub fn remedies(&self) -> &[Remedy] {
+        &self.inner.remedies
+    }
+
+    /// The ways out as one text that names what of this library does them; `None` where there are none.
+    pub fn hint(&self) -> Option<String> {
+        self.hint_with(&|remedy| remedy.function().map(str::to_owned))
+    }
+
+    /// The ways out as one text, each with the handle that a user of the caller has for it: a flag, a
+    /// command, a call.
+    pub fn hint_with(&self, handle: &dyn Fn(&Remedy) -> Option<String>) -> Option<String> {
+        remedy::joined(&self.inner.remedies, handle)
     }
 
     /// The file, object or part that the error is about, where it is about one.
-    pub fn entry_name(&self) -> Option<&str> {
+    pub fn entry(&self) -> Option<&str> {
         self.inner.entry.as_deref()
+    }
+
+    /// The message with its entry, without the ways out.
+    pub fn summary(&self) -> String {
+        let message = &self.inner.message;
+        match &self.inner.entry {
+            Some(entry) if !message.contains(entry.as_str()) => format!("{entry}: {message}"),
+            _ => message.clone(),
+        }
     }
 }
 
+/// All of it in one line: the entry, the message, and the ways out in parentheses.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(entry) = &self.inner.entry
-            && !self.inner.message.contains(entry.as_str())
-        {
-            write!(f, "{entry}: ")?;
+        f.write_str(&self.summary())?;
+        match self.hint() {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
         }
-        f.write_str(&self.inner.message)
     }
 }
+
+/// Equal are errors that say the same, whatever is underneath.
+impl PartialEq for Error {
+    fn eq(&self, other: &Error) -> bool {
+        let (one, other) = (&self.inner, &other.inner);
+        (one.kind, &one.message, &one.entry, &one.remedies)
+            == (other.kind, &other.message, &other.entry, &other.remedies)
+    }
+}
+
+impl Eq for Error {}
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {

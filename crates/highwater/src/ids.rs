@@ -146,7 +146,7 @@ impl FromStr for NodeName {
             && !text.starts_with('.')
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
         if !fits {
-            return Err(Error::input(format!("`{text}` can't be the name of a node")).hint(
+            return Err(Error::input(format!("`{text}` can't be the name of a node")).with_remedy(
                 "use 1 to 64 letters, digits, dots, dashes or underscores, beginning with no dot",
             ));
         }
@@ -249,7 +249,7 @@ impl FromStr for Time {
     fn from_str(text: &str) -> Result<Time> {
         let timestamp: jiff::Timestamp = text.parse().map_err(|_| {
             Error::input(format!("`{text}` is not a time"))
-                .hint("write it as 2026-11-21T08:30:00Z, or with an offset")
+                .with_remedy("write it as 2026-11-21T08:30:00Z, or with an offset")
         })?;
         i64::try_from(timestamp.as_nanosecond())
             .map(Time)
@@ -291,7 +291,9 @@ impl RelPath {
         let plain =
             |name: &[u8]| !name.is_empty() && name != b"." && name != b".." && !name.contains(&0);
         if !bytes.split(|&byte| byte == b'/').all(plain) {
-            return Err(Error::corrupt("a path would leave its directory").entry(encode(bytes)));
+            return Err(
+                Error::corrupt("a path would leave its directory").with_entry(encode(bytes))
+            );
         }
         Ok(RelPath(bytes.to_vec()))
     }

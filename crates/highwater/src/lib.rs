@@ -36,7 +36,7 @@ pub mod vault;
 
 pub use control::Control;
 pub use env::Env;
-pub use error::{Error, Kind, Result};
+pub use error::{Error, Kind, Remedy, Result};
 
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/guide.md")]

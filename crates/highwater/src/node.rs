@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::durable;
 use crate::env::Env;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::{GuardKind, NodeName, NodeUid, RestoreId};
 use crate::rooted::RootedPath;
 
@@ -47,12 +47,13 @@ impl NodeFile {
         let text = match dir.join(OWN_DIR).join(FILE).read(BYTES_MAX) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::io("reading the node's id", error).entry(NAME)),
+            Err(error) => return Err(Error::io("reading the node's id", error).with_entry(NAME)),
         };
         serde_json::from_slice(&text).map(Some).map_err(|error| {
             Error::corrupt(format!("the node's id can't be read: {error}"))
-                .entry(NAME)
-                .hint("remove the file, then back up with --adopt to go on under the same name")
+                .with_entry(NAME)
+                .with_remedy("remove the file")
+                .with_remedy(Remedy::Adopt)
         })
     }
 
@@ -61,7 +62,7 @@ impl NodeFile {
     pub(crate) fn write(&self, dir: &RootedPath, env: &Env) -> Result<()> {
         let own = make_own_dir(dir)?;
         let mut text = serde_json::to_vec(self)
-            .map_err(|error| Error::bug("the node's id can't be written").source(error))?;
+            .map_err(|error| Error::bug("the node's id can't be written").with_source(error))?;
         text.push(b'\n');
         let fresh = own.join(format!("node.json.{}", hex::encode(env.random::<8>()?)));
         durable::write_file_for(&fresh, &text, dir.owner()?)?;
@@ -94,8 +95,10 @@ pub(crate) fn refuse_link(dir: &RootedPath) -> Result<()> {
     match durable::stat(&own)? {
         Some(found) if !durable::is_dir(&found) => {
             Err(Error::conflict(format!("{own} is not a directory"))
-                .entry(OWN_DIR)
-                .hint("highwater keeps its own files there: look who made it, and remove it"))
+                .with_entry(OWN_DIR)
+                .with_remedy(
+                    "highwater keeps its own files there: look who made it, and remove it",
+                ))
         }
         _ => Ok(()),
     }
@@ -107,5 +110,5 @@ pub(crate) fn node_name(dir: &Path, given: Option<&NodeName>) -> Result<NodeName
         return Ok(name.clone());
     }
     let name = dir.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-    name.parse().map_err(|error: Error| error.hint("give the node a name with --node NAME"))
+    name.parse().map_err(|error: Error| error.with_remedy(Remedy::NameNode(None)))
 }

@@ -7,6 +7,8 @@ use std::ops::Range;
 pub(crate) struct Rust {
     /// The text, byte for byte, with comments and the content of literals blanked.
     pub(crate) code: String,
+    /// Byte ranges of string and character literals, quotes included.
+    pub(crate) literals: Vec<Range<usize>>,
     pub(crate) functions: Vec<Function>,
     /// Names of `#[cfg(test)] mod name;`.
     pub(crate) test_modules: Vec<String>,
@@ -31,8 +33,10 @@ pub(crate) struct Function {
 
 impl Rust {
     pub(crate) fn parse(path: &str, text: &str) -> Rust {
+        let (code, literals) = blank(text);
         let mut rust = Rust {
-            code: blank(text),
+            code,
+            literals,
             functions: Vec::new(),
             test_modules: Vec::new(),
             all_test: path.split('/').any(|name| name == "tests" || name == "tests.rs"),
@@ -186,13 +190,16 @@ fn skip_space(bytes: &[u8], at: usize) -> usize {
 }
 
 /// Blanks comments and the content of literals; line ends and lengths stay.
-fn blank(text: &str) -> String {
+fn blank(text: &str) -> (String, Vec<Range<usize>>) {
     let bytes = text.as_bytes();
-    let mut code = bytes.to_vec();
+    let (mut code, mut literals) = (bytes.to_vec(), Vec::new());
     let mut at = 0;
     while at < bytes.len() {
         let end = literal_end(bytes, at);
         if end > at {
+            if bytes[at] != b'/' {
+                literals.push(at..end);
+            }
             for byte in &mut code[at..end] {
                 if *byte != b'\n' {
                     *byte = b' ';
@@ -206,7 +213,7 @@ fn blank(text: &str) -> String {
         }
     }
     // What is blanked begins and ends at ASCII, so whole characters went.
-    String::from_utf8_lossy(&code).into_owned()
+    (String::from_utf8_lossy(&code).into_owned(), literals)
 }
 
 /// One past the end of the comment or literal that begins at `at`; `at` where none does.

@@ -37,7 +37,7 @@ fn an_arrow_is_found_however_it_is_spelled() {
     assert_eq!(arrows(VAULT, "use crate::engine::{Barrier, discover};\n"), [1, 1]);
     assert_eq!(arrows(VAULT, "use crate::engine::*;\n"), [1]);
     assert_eq!(arrows(VAULT, "use crate::engine;\n"), [1]);
-    assert_eq!(arrows(VAULT, "use crate::engine::{self, Units};\n"), [1]);
+    assert_eq!(arrows(VAULT, "use crate::engine::{self, Units};\n"), [1, 1]);
     assert_eq!(arrows(VAULT, "use crate::{engine::sqlite::open};\n"), [1]);
 }
 
@@ -239,4 +239,29 @@ fn a_run_gathers_every_check() {
     assert!(messages.iter().any(|(_, message)| message.contains("names nothing")));
     assert!(messages.iter().any(|(_, message)| message.contains("no line end")));
     assert!(counts.contains("1 functions"), "{counts}");
+}
+
+#[test]
+fn a_text_of_the_library_that_names_the_program_is_found() {
+    let path = "crates/highwater/src/vault/local.rs";
+    let lines = |path: &str, text: &str| -> Vec<usize> {
+        texts::check(&Tree::of(&[(path, text)])).iter().map(|problem| problem.line).collect()
+    };
+    let named = [
+        "let a = \"use --force\";",
+        "let a = \"--force\";",
+        "let a = \"run `highwater`\";",
+        "let a = \"run highwater restore first\";",
+        "let a = \"first\nthen (--node NAME)\";",
+    ];
+    for text in named {
+        assert_eq!(lines(path, text), [1], "{text}");
+        assert_eq!(lines("crates/highwater-cli/src/exit.rs", text), [0; 0], "{text}");
+    }
+    let fine = "// use --force\nlet a = \"made by a newer highwater\";\nlet b = \"a -- b\";\n\
+                #[cfg(test)]\nmod tests {\n    const A: &str = \"--force\";\n}\n";
+    assert_eq!(lines(path, fine), [0; 0]);
+
+    let remedies = "crates/highwater/src/error/remedy.rs";
+    assert_eq!(lines(remedies, "pub fn there() {}\nlet a = \"x::there, x::gone\";"), [2]);
 }

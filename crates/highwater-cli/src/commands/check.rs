@@ -104,7 +104,7 @@ fn restore_test(
         Err(error) => return Err(error),
     };
     let fault = Fault {
-        entry: error.entry_name().unwrap_or(&selector.snapshot).to_owned(),
+        entry: error.entry().unwrap_or(&selector.snapshot).to_owned(),
         problem: error.message().to_owned(),
     };
     if !report.errors.contains(&fault) {

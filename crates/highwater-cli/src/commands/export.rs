@@ -25,7 +25,7 @@ pub(crate) fn run(context: &Context, args: &ExportArgs) -> Result<Answer> {
     let to_stdout = args.output.as_deref().is_some_and(is_stdio);
     if to_stdout && std::io::stdout().is_terminal() {
         return Err(Error::input("an archive is not for a terminal")
-            .hint("lead standard output into a file or a pipe, or give --output FILE"));
+            .with_remedy("lead standard output into a file or a pipe, or give --output FILE"));
     }
     let vault = context.vault(&args.vault)?;
     let export = Export::new(&vault, &ExportOptions { selector, since })?;
@@ -45,8 +45,8 @@ fn refuse_inside(output: &Path, vault: &Vault) -> Result<()> {
     for dir in vault.location().paths() {
         if places::is_inside(output, dir)? {
             return Err(Error::input("the archive would lie in the vault")
-                .hint("write it elsewhere, best to another machine")
-                .entry(places::text(output)));
+                .with_remedy("write it elsewhere, best to another machine")
+                .with_entry(places::text(output)));
         }
     }
     Ok(())

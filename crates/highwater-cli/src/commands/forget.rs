@@ -13,7 +13,9 @@ use crate::format;
 
 pub(crate) fn run(context: &Context, args: &ForgetArgs) -> Result<Answer> {
     if !args.prune && args.how.is_given() {
-        return Err(Error::input("these options are those of a prune").hint("give --prune as well"));
+        return Err(
+            Error::input("these options are those of a prune").with_remedy("give --prune as well")
+        );
     }
     let vault = context.vault(&args.vault)?;
     let actor = context.actor()?;

@@ -57,7 +57,7 @@ fn show(args: &GuardShowArgs) -> Result<Answer> {
         (guard::standing(&args.node_dir)?, Latch::read(&args.node_dir)?)
     else {
         if let Some(channel) = &args.channel {
-            return Err(Error::not_found("nothing of this node is quarantined").entry(channel));
+            return Err(Error::not_found("nothing of this node is quarantined").with_entry(channel));
         }
         return last(args);
     };
@@ -65,8 +65,8 @@ fn show(args: &GuardShowArgs) -> Result<Answer> {
     let held: Vec<&Held> = standing.held.iter().filter(wanted).collect();
     if let (true, Some(channel)) = (held.is_empty(), &args.channel) {
         return Err(Error::not_found(format!("`{channel}` is not in quarantine"))
-            .entry(channel)
-            .hint("`highwater guard list` names what is"));
+            .with_entry(channel)
+            .with_remedy("`highwater guard list` names what is"));
     }
     let document = json!({
         "node": latch.node,
@@ -219,11 +219,11 @@ fn refuse_unready(dir: &Path) -> Result<()> {
 pub(super) fn refuse_missing(dir: &Path) -> Result<()> {
     let name = places::text(dir);
     let found = std::fs::metadata(dir)
-        .map_err(|error| Error::io("the node directory", error).entry(name.as_str()))?;
+        .map_err(|error| Error::io("the node directory", error).with_entry(name.as_str()))?;
     if found.is_dir() {
         return Ok(());
     }
-    Err(Error::input("the node directory is no directory").entry(name))
+    Err(Error::input("the node directory is no directory").with_entry(name))
 }
 
 /// What a report says of `quarantined` databases or channels; `None` of none.

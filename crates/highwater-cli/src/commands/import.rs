@@ -38,7 +38,7 @@ fn input(path: &Path, cancel: &Cancel) -> Result<Input<'static>> {
     if is_stdio(path) {
         if std::io::stdin().is_terminal() {
             return Err(Error::input("an archive does not come from a terminal")
-                .hint("lead a file or a pipe into standard input, or give a path"));
+                .with_remedy("lead a file or a pipe into standard input, or give a path"));
         }
         let file = std::io::stdin().as_fd().try_clone_to_owned();
         let file = File::from(file.map_err(|error| Error::io("standard input", error))?);
@@ -47,7 +47,7 @@ fn input(path: &Path, cancel: &Cancel) -> Result<Input<'static>> {
     }
     let name = places::text(path);
     let file = File::open(path)
-        .map_err(|error| Error::io("the archive can't be opened", error).entry(&name))?;
+        .map_err(|error| Error::io("the archive can't be opened", error).with_entry(&name))?;
     Ok(Input { name, read: Box::new(file) })
 }
 

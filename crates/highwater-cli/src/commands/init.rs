@@ -33,7 +33,9 @@ pub(crate) fn run(context: &Context, args: &InitArgs) -> Result<Answer> {
 fn remove_key(path: &std::path::Path, error: Error) -> Error {
     match std::fs::remove_file(path) {
         Ok(()) => error,
-        Err(failed) => error.hint(format!("{} was made, and stays: {failed}", path.display())),
+        Err(failed) => {
+            error.with_remedy(format!("{} was made, and stays: {failed}", path.display()))
+        }
     }
 }
 

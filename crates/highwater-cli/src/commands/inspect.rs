@@ -1,16 +1,16 @@
 //! `inspect`: parts, who has them open, what a backup would refuse and why.
 
-use highwater::Result;
-use highwater::engine::{self, DiscoverOptions, EngineKind, FoundPart, Layout, Refusal, User};
+use highwater::engine::{self, DiscoverOptions, EngineKind, FoundPart, Layout, User};
 use highwater::guard::{self, GuardKind, Standing};
 use highwater::ids::RelPath;
+use highwater::{Error, Result};
 use serde_json::{Value, json};
 
 use super::record::{self, Part};
 use crate::answer::Answer;
 use crate::cli::InspectArgs;
 use crate::context::Context;
-use crate::{format, places};
+use crate::{format, places, remedy};
 
 pub(crate) fn run(context: &Context, args: &InspectArgs) -> Result<Answer> {
     let options = DiscoverOptions {
@@ -19,12 +19,13 @@ pub(crate) fn run(context: &Context, args: &InspectArgs) -> Result<Answer> {
         ..DiscoverOptions::default()
     };
     let mut layout = engine::discover(&args.node_dir, &options)?;
-    let known: Vec<String> = layout.refusals.iter().map(|refusal| refusal.entry.clone()).collect();
+    let known: Vec<Error> = layout.refusals.clone();
     let obstacles = engine::obstacles(&layout, context.env());
-    layout.refusals.extend(obstacles.into_iter().filter(|found| !known.contains(&found.entry)));
+    let is_new = |found: &Error| known.iter().all(|known| known.entry() != found.entry());
+    layout.refusals.extend(obstacles.into_iter().filter(is_new));
     let users = engine::users(&layout.dir, layout.engines())?;
     let parts: Vec<Seen<'_>> = layout.parts.iter().map(|part| see(part, &layout, &users)).collect();
-    let homeless: Vec<&Refusal> = layout
+    let homeless: Vec<&Error> = layout
         .refusals
         .iter()
         .filter(|refusal| !layout.parts.iter().any(|part| concerns(refusal, part)))
@@ -61,12 +62,8 @@ impl Seen<'_> {
 
 fn see<'a>(part: &'a FoundPart, layout: &Layout, users: &'a [User]) -> Seen<'a> {
     let users: Vec<&User> = users.iter().filter(|user| holds(part, &user.file)).collect();
-    let problems: Vec<String> = layout
-        .refusals
-        .iter()
-        .filter(|refusal| concerns(refusal, part))
-        .map(|refusal| format!("{}; {}", refusal.problem, refusal.hint))
-        .collect();
+    let problems: Vec<String> =
+        layout.refusals.iter().filter(|refusal| concerns(refusal, part)).map(told).collect();
     let refused = (!problems.is_empty()).then(|| problems.join("; "));
     Seen { part, users, refused }
 }
@@ -77,21 +74,28 @@ fn holds(part: &FoundPart, file: &RelPath) -> bool {
 }
 
 /// A refusal names the part itself, or one of its files.
-fn concerns(refusal: &Refusal, part: &FoundPart) -> bool {
-    refusal.entry == part.name
-        || refusal.entry.parse().is_ok_and(|path: RelPath| holds(part, &path))
+fn concerns(refusal: &Error, part: &FoundPart) -> bool {
+    refusal.entry().is_some_and(|entry| {
+        entry == part.name || entry.parse().is_ok_and(|path: RelPath| holds(part, &path))
+    })
+}
+
+/// What is wrong, and the ways out.
+fn told(refusal: &Error) -> String {
+    let hint = remedy::hint(refusal).map(|hint| format!("; {hint}")).unwrap_or_default();
+    format!("{}{hint}", refusal.message())
 }
 
 fn user_document(user: &User) -> Value {
     json!({"pid": user.pid, "command": user.command, "file": user.file})
 }
 
-fn refusal_document(refusal: &Refusal) -> Value {
+fn refusal_document(refusal: &Error) -> Value {
     json!({
-        "entry": refusal.entry,
-        "problem": refusal.problem,
-        "hint": refusal.hint,
-        "kind": refusal.kind.name(),
+        "entry": refusal.entry(),
+        "problem": refusal.message(),
+        "hint": remedy::hint(refusal).unwrap_or_default(),
+        "kind": refusal.kind().name(),
     })
 }
 
@@ -104,7 +108,7 @@ fn user_list(users: &[&User]) -> String {
 fn human(
     layout: &Layout,
     parts: &[Seen<'_>],
-    homeless: &[&Refusal],
+    homeless: &[&Error],
     standing: Option<&Standing>,
 ) -> String {
     let rows: Vec<Part> = parts
@@ -128,7 +132,7 @@ fn human(
         }
     }
     for refusal in homeless {
-        notes.push(format!("refused  {}: {}; {}", refusal.entry, refusal.problem, refusal.hint));
+        notes.push(format!("refused  {}: {}", refusal.entry().unwrap_or("."), told(refusal)));
     }
     notes.extend(standing.into_iter().flat_map(held_notes));
     if !notes.iter().any(|note| note.starts_with("refused")) {

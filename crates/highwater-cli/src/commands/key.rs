@@ -21,7 +21,7 @@ fn add(context: &Context, args: &KeyAddArgs) -> Result<Answer> {
     let new = KeySource::of_new(&args.new)?;
     new.refuse_inside_vault(&context.settings.location(args.vault.vault.as_deref())?)?;
     let secret = new.load().map_err(|error| match (error.kind(), &new) {
-        (Kind::NotFound, KeySource::Key(path)) => error.hint(format!(
+        (Kind::NotFound, KeySource::Key(path)) => error.with_remedy(format!(
             "only `init` makes a key file; `(umask 077; openssl rand -hex 32 > {})` makes one too",
             path.display()
         )),

@@ -34,7 +34,7 @@ fn export(context: &Context, args: &KitExportArgs) -> Result<Answer> {
     let bytes = kit::seal(&vault, &kit)?;
     kit::write_file(&args.output, &bytes, args.force, context.env()).map_err(
         |error| match error.kind() {
-            Kind::Conflict => error.hint("give another name, or --force to replace it"),
+            Kind::Conflict => error.with_remedy("give another name, or --force to replace it"),
             _ => error,
         },
     )?;
@@ -63,8 +63,8 @@ fn refuse_inside(output: &Path, node_dir: &Path, vault: &Vault) -> Result<()> {
     for (dir, what) in vault.chain([(node_dir, "node directory")]) {
         if places::is_inside(output, dir)? {
             return Err(Error::input(format!("the kit would be lost with the {what}"))
-                .hint("write it elsewhere, and keep it on another machine")
-                .entry(places::text(output)));
+                .with_remedy("write it elsewhere, and keep it on another machine")
+                .with_entry(places::text(output)));
         }
     }
     Ok(())
@@ -86,7 +86,7 @@ fn warnings(kit: &Kit, header: &KitHeader) -> Vec<String> {
 
 fn show(args: &KitShowArgs) -> Result<Answer> {
     let header = kit::describe(&kit::read_file(&args.kit)?)
-        .map_err(|error| error.entry(places::text(&args.kit)))?;
+        .map_err(|error| error.with_entry(places::text(&args.kit)))?;
     let mut document = json!(header);
     document["kit"] = json!(places::text(&args.kit));
     let fields = [
@@ -102,7 +102,7 @@ fn show(args: &KitShowArgs) -> Result<Answer> {
 fn open(context: &Context, args: &KitOpenArgs) -> Result<Answer> {
     let secret = context.settings.key(&args.key)?.load()?;
     let kit = kit::open(&kit::read_file(&args.kit)?, &secret)
-        .map_err(|error| error.entry(places::text(&args.kit)))?;
+        .map_err(|error| error.with_entry(places::text(&args.kit)))?;
     let text = kit.to_json()?;
     if args.output == Path::new("-") {
         let human = String::from_utf8_lossy(&text).trim_end().to_owned();

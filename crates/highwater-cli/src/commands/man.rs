@@ -9,7 +9,7 @@ use crate::cli::{Cli, ManArgs};
 use crate::{format, places};
 
 pub(crate) fn run(args: &ManArgs) -> Result<Answer> {
-    let failed = |error| Error::io("the manual pages", error).entry(places::text(&args.dir));
+    let failed = |error| Error::io("the manual pages", error).with_entry(places::text(&args.dir));
     std::fs::create_dir_all(&args.dir).map_err(failed)?;
     clap_mangen::generate_to(Cli::command(), &args.dir).map_err(failed)?;
     let mut pages = Vec::new();

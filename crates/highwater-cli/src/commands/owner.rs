@@ -37,10 +37,9 @@ fn take_over(context: &Context, args: &OwnerChangeArgs) -> Result<Answer> {
 }
 
 fn node(context: &Context, args: &OwnerArgs) -> Result<NodeName> {
-    context
-        .settings
-        .node(args.node.as_ref())
-        .ok_or_else(|| Error::input("no node was given").hint("give --node, or set HIGHWATER_NODE"))
+    context.settings.node(args.node.as_ref()).ok_or_else(|| {
+        Error::input("no node was given").with_remedy("give --node, or set HIGHWATER_NODE")
+    })
 }
 
 fn answer(owner: &Ownership) -> Answer {

@@ -13,12 +13,12 @@ use crate::{format, places};
 pub(crate) fn run(context: &Context, args: &PullArgs) -> Result<Answer> {
     if args.output.as_deref().is_some_and(is_stdio) {
         return Err(Error::input("a pull goes into a file: nothing of it counts before its end")
-            .hint("give --output FILE; `highwater import` reads it"));
+            .with_remedy("give --output FILE; `highwater import` reads it"));
     }
     let ca = |path: &std::path::PathBuf| {
         let name = places::text(path);
         std::fs::read(path)
-            .map_err(|error| Error::io(format!("{name} can't be read"), error).entry(&name))
+            .map_err(|error| Error::io(format!("{name} can't be read"), error).with_entry(&name))
     };
     let options = PullOptions {
         url: args.from.clone(),

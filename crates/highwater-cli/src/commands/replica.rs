@@ -61,13 +61,13 @@ pub(super) fn connection(
             return Err(Error::input(
                 "a passphrase can be guessed: a replica has no slot to stretch it",
             )
-            .hint("give --mnemonic-file or --key-file"));
+            .with_remedy("give --mnemonic-file or --key-file"));
         }
     };
     let auth = match (args.auth, &args.token_file) {
         (ReplicaAuth::Token, Some(file)) => VssAuth::Bearer(read_token(file)?.to_string()),
         (ReplicaAuth::Token, None) => {
-            return Err(Error::input("no token was given").hint("give --token-file"));
+            return Err(Error::input("no token was given").with_remedy("give --token-file"));
         }
         (_, Some(_)) => return Err(Error::input("--token-file is of --auth token alone")),
         (ReplicaAuth::Signature, None) => VssAuth::Signature(keys.signing_key()),
@@ -86,7 +86,7 @@ pub(super) fn connection(
 pub(super) fn read_token(file: &Path) -> Result<Zeroizing<String>> {
     let name = places::text(file);
     let text = std::fs::read_to_string(file)
-        .map_err(|error| Error::io("reading the token", error).entry(&name))?;
+        .map_err(|error| Error::io("reading the token", error).with_entry(&name))?;
     Ok(Zeroizing::new(Zeroizing::new(text).trim().to_owned()))
 }
 
@@ -158,8 +158,8 @@ fn flush(context: &Context, args: &ReplicaFlushArgs) -> Result<Answer> {
     let before = local_state(Arc::clone(&local) as _, &keys)?;
     if before.epoch.is_none() {
         return Err(Error::not_found("this database was never replicated")
-            .entry(places::text(&args.local))
-            .hint("the node itself begins that"));
+            .with_entry(places::text(&args.local))
+            .with_remedy("the node itself begins that"));
     }
     let accept_older = args.accept_older_server;
     let store = ReplicatedStore::builder(local, Arc::new(remote), keys)
@@ -215,7 +215,7 @@ fn restore(context: &Context, args: &ReplicaRestoreArgs, reason: Option<&str>) -
 /// A database that is there.
 fn existing(file: &Path) -> Result<Arc<SqliteStore>> {
     if !file.exists() {
-        return Err(Error::not_found("there is no such database").entry(places::text(file)));
+        return Err(Error::not_found("there is no such database").with_entry(places::text(file)));
     }
     Ok(Arc::new(SqliteStore::open(file)?))
 }

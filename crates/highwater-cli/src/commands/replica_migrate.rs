@@ -48,11 +48,11 @@ fn keys(args: &ReplicaMigrateArgs) -> Result<LdkNodeKeys> {
     if let Some(file) = &args.seed.seed_file {
         let read = std::fs::read(file)
             .map(Zeroizing::new)
-            .map_err(|error| Error::io("reading the seed", error).entry(places::text(file)))?;
+            .map_err(|error| Error::io("reading the seed", error).with_entry(places::text(file)))?;
         let seed = <&[u8; 64]>::try_from(read.as_slice()).map_err(|_| {
             Error::input("the seed has not 64 bytes")
-                .entry(places::text(file))
-                .hint("it is the node's file `keys_seed`")
+                .with_entry(places::text(file))
+                .with_remedy("it is the node's file `keys_seed`")
         })?;
         return LdkNodeKeys::from_seed(seed);
     }

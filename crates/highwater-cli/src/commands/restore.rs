@@ -65,7 +65,8 @@ fn source(context: &Context, args: &RestoreArgs) -> Result<Source> {
         return Ok(Source { vault: opened.vault, node_dir, selector });
     };
     let snapshot = args.snapshot.to_str().ok_or_else(|| {
-        Error::input("the name of the snapshot is not UTF-8").hint("the snapshot comes first")
+        Error::input("the name of the snapshot is not UTF-8")
+            .with_remedy("the snapshot comes first")
     })?;
     let selector = context.selector(snapshot, args.node.as_ref())?;
     let vault = context.vault_for_node(&args.vault, &node_dir)?;
@@ -77,7 +78,7 @@ pub(super) fn original_gone(context: &Context, reason: Option<&str>) -> Result<O
     let Some(reason) = reason.map(str::trim) else { return Ok(None) };
     if reason.is_empty() {
         return Err(Error::input("--original-gone says nothing")
-            .hint("say how it is known that the node runs nowhere else"));
+            .with_remedy("say how it is known that the node runs nowhere else"));
     }
     let (reason, by) = (reason.to_owned(), context.who());
     Ok(Some(Released { reason, by, time: context.env().now() }))

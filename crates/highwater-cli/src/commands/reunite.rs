@@ -26,7 +26,7 @@ pub(super) fn run(
 ) -> Result<Answer> {
     if args.allow_empty_restore {
         return Err(Error::input("--allow-empty-restore is of a FILE alone")
-            .hint("a new node needs no vault to be restored from"));
+            .with_remedy("a new node needs no vault to be restored from"));
     }
     let vault = open_vault(context, args)?;
     let files = &args.files;
@@ -81,7 +81,7 @@ fn file_name(text: &str) -> Result<RelPath> {
     if path.parent().is_some_and(|parent| parent == RelPath::root()) && path != RelPath::root() {
         return Ok(path);
     }
-    Err(Error::input("--keys-only names one file, without a directory").entry(text))
+    Err(Error::input("--keys-only names one file, without a directory").with_entry(text))
 }
 
 fn document(report: &ReuniteReport) -> Value {

@@ -28,8 +28,8 @@ pub(crate) fn run(context: &Context, args: &RollbackArgs) -> Result<Answer> {
     let human = match outcome {
         Outcome::Nothing => {
             return Err(Error::not_found("there is no restore to undo")
-                .hint("the directory that a restore replaced is kept beside the target")
-                .entry(target));
+                .with_remedy("the directory that a restore replaced is kept beside the target")
+                .with_entry(target));
         }
         Outcome::Old => format!("{target} is the directory from before the restore again."),
         Outcome::New => format!("{target} is the restored directory again."),

@@ -32,12 +32,12 @@ fn become_node(context: &Context, command: &[OsString]) -> Result<Infallible> {
         ErrorKind::NotFound | ErrorKind::NotADirectory => Error::not_found(format!(
             "the command `{name}` is not there, or what its first line calls for is not"
         ))
-        .hint("name it by its path, or look at PATH"),
+        .with_remedy("name it by its path, or look at PATH"),
         ErrorKind::PermissionDenied => {
             Error::denied(format!("the command `{name}` can't be executed"))
-                .hint("is it a program, and may this user execute it?")
+                .with_remedy("is it a program, and may this user execute it?")
         }
         _ => Error::io(format!("executing `{name}`"), error),
     };
-    Err(refused.entry(name))
+    Err(refused.with_entry(name))
 }

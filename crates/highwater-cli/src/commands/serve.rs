@@ -27,7 +27,7 @@ const DRIVERS: usize = 2;
 
 pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<Answer> {
     if context.settings.agent().nodes.is_empty() {
-        return Err(Error::input("the settings name no node").hint(
+        return Err(Error::input("the settings name no node").with_remedy(
             "write a [[node]] with its `dir` into highwater.toml, and name that by --config",
         ));
     }
@@ -142,7 +142,7 @@ fn reload(context: &Context, args: &ServeArgs, fleet: &mut Fleet, current: &mut 
             let mut document = exit::document(&error);
             document["event"] = "not_reloaded".into();
             tell(context, &document, &exit::lines(&error));
-            let status = format!("the settings were not read again: {error}");
+            let status = format!("the settings were not read again: {}", error.summary());
             notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
         }
     }

@@ -51,7 +51,7 @@ fn file(context: &Context, args: &TokensFileArgs) -> Result<PathBuf> {
     let settings = || context.settings.agent().tokens_file.clone();
     args.tokens_file.clone().or_else(settings).ok_or_else(|| {
         Error::input("no file of tokens was given")
-            .hint("give --tokens-file, or `tokens_file` in highwater.toml")
+            .with_remedy("give --tokens-file, or `tokens_file` in highwater.toml")
     })
 }
 

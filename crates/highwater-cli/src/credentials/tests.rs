@@ -104,7 +104,7 @@ fn files_elsewhere_are_read_where_variables_name_them() {
     desk.variables.insert("AWS_CONFIG_FILE".into(), "/nowhere/config".into());
     let error = desk.attach("s3://b").expect_err("a refusal");
     assert_eq!(error.kind(), highwater::Kind::NotFound);
-    assert_eq!(error.entry_name(), Some("/nowhere/config"));
+    assert_eq!(error.entry(), Some("/nowhere/config"));
 }
 
 #[test]
@@ -118,9 +118,9 @@ fn a_wrong_file_is_named_with_its_line_and_without_its_content() {
         let desk = Desk::new(&[]);
         let error = desk.file(".aws/credentials", wrong).attach("s3://b").expect_err("a refusal");
         assert_eq!(error.kind(), highwater::Kind::Input, "{wrong}");
-        let entry = error.entry_name().expect("an entry");
+        let entry = error.entry().expect("an entry");
         assert!(entry.ends_with(".aws/credentials"), "{entry}");
-        assert!(!format!("{error} {:?}", error.hint_text()).contains("hunter2"));
+        assert!(!format!("{error} {:?}", error.hint()).contains("hunter2"));
         assert!(error.message().contains("line"), "{error}");
     }
     let desk = Desk::new(&[]);
@@ -154,7 +154,7 @@ fn the_file_of_google_is_looked_at_before_it_is_handed_on() {
     for wrong in ["hunter2", "{}", "{\"type\": \"external_account\"}"] {
         let error = desk.file(usual, wrong).attach("gs://b").expect_err("a refusal");
         assert_eq!(error.kind(), highwater::Kind::Input);
-        assert!(error.entry_name().is_some_and(|entry| entry.ends_with(usual)), "{error}");
+        assert!(error.entry().is_some_and(|entry| entry.ends_with(usual)), "{error}");
     }
     let desk = Desk::new(&[("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere/key.json")]);
     let error = desk.attach("gs://b").expect_err("a refusal");

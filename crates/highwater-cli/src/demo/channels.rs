@@ -352,5 +352,5 @@ impl GuardedStore for Node {
 }
 
 fn failed(error: rusqlite::Error) -> Error {
-    Error::unavailable(format!("the demo's database: {error}")).entry(DATABASE)
+    Error::unavailable(format!("the demo's database: {error}")).with_entry(DATABASE)
 }

@@ -23,7 +23,9 @@ pub(super) fn node(dir: &Path, acknowledged: u64) -> Result<Rows> {
 }
 
 fn differs(entry: &str, what: impl Into<String>) -> Error {
-    Error::bug(what).entry(entry).hint("the restored node is not what was backed up: report it")
+    Error::bug(what)
+        .with_entry(entry)
+        .with_remedy("the restored node is not what was backed up: report it")
 }
 
 fn store(dir: &Path) -> Result<u64> {

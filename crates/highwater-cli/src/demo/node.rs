@@ -81,7 +81,7 @@ pub(super) fn key_bytes() -> Vec<u8> {
 
 /// An error of the demo's own RocksDB.
 pub(super) fn store_error(error: rust_rocksdb::Error) -> Error {
-    Error::unavailable(format!("the demo's RocksDB: {error}")).entry(STORE)
+    Error::unavailable(format!("the demo's RocksDB: {error}")).with_entry(STORE)
 }
 
 fn fill_store(path: &Path) -> Result<(), rust_rocksdb::Error> {

@@ -84,7 +84,7 @@ fn write_payment(connection: &mut Connection, row: u64) -> rusqlite::Result<()> 
 
 /// An error of the demo's own SQLite.
 pub(super) fn sqlite_error(error: rusqlite::Error) -> Error {
-    Error::unavailable(format!("the demo's SQLite: {error}")).entry(node::LEDGER)
+    Error::unavailable(format!("the demo's SQLite: {error}")).with_entry(node::LEDGER)
 }
 
 /// The writing process; dropped, it is killed.

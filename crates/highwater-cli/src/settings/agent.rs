@@ -202,7 +202,7 @@ impl Tables {
         let listen = self.listen.as_deref().unwrap_or(LISTEN);
         let listen = listen.parse().map_err(|_| {
             Error::input(format!("`{}` is no address to listen on", listen.escape_debug()))
-                .hint("write address and port: 127.0.0.1:9735, or [::1]:9735")
+                .with_remedy("write address and port: 127.0.0.1:9735, or [::1]:9735")
         })?;
         let mut nodes: Vec<NodeSettings> = Vec::new();
         for table in self.node {
@@ -212,7 +212,7 @@ impl Tables {
                     "the node `{}` or its directory stands there twice",
                     node.name
                 ))
-                .entry(node.name.to_string()));
+                .with_entry(node.name.to_string()));
             }
             nodes.push(node);
         }
@@ -234,11 +234,13 @@ impl NodeTable {
             Some(name) => name,
             None => dir.file_name().unwrap_or_default().to_string_lossy().parse().map_err(
                 |error: Error| {
-                    error.hint("give the node a `name`").entry(dir.display().to_string())
+                    error
+                        .with_remedy("give the node a `name`")
+                        .with_entry(dir.display().to_string())
                 },
             )?,
         };
-        let wrong = |what: &str| Err(Error::input(what).entry(name.to_string()));
+        let wrong = |what: &str| Err(Error::input(what).with_entry(name.to_string()));
         if self.interval.is_some() && self.cron.is_some() {
             return wrong("a node has an `interval` or a `cron`, not both");
         }
@@ -257,7 +259,7 @@ impl NodeTable {
             ..Retention::default()
         };
         let stale = self.interval.map_or(STALE_AFTER, |interval| interval * STALE_INTERVALS);
-        let named = |error: Error| error.entry(name.to_string());
+        let named = |error: Error| error.with_entry(name.to_string());
         let replica = self.replica.map(|table| table.resolve(base, &dir)).transpose();
         let node = NodeSettings {
             replica: replica.map_err(named)?,
@@ -280,7 +282,7 @@ impl NodeTable {
             name,
         };
         // A schedule that is none is found before anything starts.
-        node.rules().map_err(|error| error.entry(node.name.to_string()))?;
+        node.rules().map_err(|error| error.with_entry(node.name.to_string()))?;
         Ok(node)
     }
 }

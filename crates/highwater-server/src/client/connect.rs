@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use highwater::control::Cancel;
 use highwater::ids::NodeName;
-use highwater::{Control, Env, Error, Result};
+use highwater::{Control, Env, Error, Remedy, Result};
 use http::Uri;
 use tokio::runtime::Runtime;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -86,14 +86,15 @@ impl Server {
                 "the server, of version {}, does not stream archives",
                 status.version
             ))
-            .hint("it is older than this program; or export there, and copy the file"));
+            .with_remedy("it is older than this program; or export there, and copy the file"));
         }
         let names: Vec<&str> = status.nodes.iter().map(|node| node.node.as_str()).collect();
         match names[..] {
             [node] => Ok(Hello { node: node.parse()?, resumes: can("stream.resume") }),
             [] => Err(Error::not_found("the server serves no node")),
             _ => Err(Error::input("the server serves several nodes")
-                .hint(format!("say which one with --node: {}", names.join(", ")))),
+                .with_remedy(Remedy::NameNode(None))
+                .with_remedy(format!("it serves: {}", names.join(", ")))),
         }
     }
 
@@ -101,7 +102,9 @@ impl Server {
         let channel = self.wait_for(self.endpoint.connect())?.map_err(|error| {
             Failure::Cut(
                 Error::unavailable(format!("{} can't be reached: {}", self.url, chain(&error)))
-                    .hint("is the address right, does the server run, is its certificate trusted?"),
+                    .with_remedy(
+                        "is the address right, does the server run, is its certificate trusted?",
+                    ),
             )
         })?;
         Ok(BackupsClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX))
@@ -154,7 +157,7 @@ impl Server {
         self.cancel.check()?;
         if self.deadline.is_some_and(|deadline| self.env.monotonic() >= deadline) {
             return Err(Error::unavailable("the pull took longer than it may")
-                .hint("give it more with --timeout; nothing was kept"));
+                .with_remedy(Remedy::LongerTimeout));
         }
         Ok(())
     }
@@ -180,7 +183,7 @@ fn endpoint(options: &PullOptions) -> Result<Endpoint> {
         return match options.ca {
             None => Ok(endpoint),
             Some(_) => Err(Error::input("certificates were given, and http:// looks at none")
-                .hint("write the address as https://HOST:PORT")),
+                .with_remedy("write the address as https://HOST:PORT")),
         };
     }
     let tls = match &options.ca {
@@ -189,7 +192,8 @@ fn endpoint(options: &PullOptions) -> Result<Endpoint> {
     };
     endpoint.tls_config(tls).map_err(|error| {
         Error::input(format!("the certificates can't be used: {}", chain(&error)))
-            .hint("--ca-file holds certificates in PEM form")
+            .with_remedy("give certificates in PEM form")
+            .with_remedy(Remedy::Certificates)
     })
 }
 
@@ -197,8 +201,8 @@ fn endpoint(options: &PullOptions) -> Result<Endpoint> {
 fn address(url: &str, allow_http: bool) -> Result<(Uri, bool)> {
     let wrong = |what: &str| {
         Error::input(format!("the address {what}"))
-            .hint("write it as https://HOST:PORT, or http://127.0.0.1:PORT on this machine")
-            .entry(url.escape_debug().to_string())
+            .with_remedy("write it as https://HOST:PORT, or http://127.0.0.1:PORT on this machine")
+            .with_entry(url.escape_debug().to_string())
     };
     let uri: Uri = url.parse().map_err(|_| wrong("is none"))?;
     let host = uri.host().ok_or_else(|| wrong("names no host"))?;
@@ -206,15 +210,17 @@ fn address(url: &str, allow_http: bool) -> Result<(Uri, bool)> {
         return Err(wrong("has more than scheme, host and port"));
     }
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-        return Err(Error::input("the address holds a name or a password")
-            .hint("a server knows its callers by tokens: --token-file"));
+        return Err(
+            Error::input("the address holds a name or a password").with_remedy(Remedy::Token)
+        );
     }
     let secure = match uri.scheme_str() {
         Some("https") => true,
         Some("http") if allow_http || is_loopback(host) => false,
         Some("http") => {
             return Err(wrong("is on another machine, and not encrypted")
-                .hint("use https://, or --allow-http where the way there is safe by other means"));
+                .with_remedy("use https://")
+                .with_remedy(Remedy::AllowHttp));
         }
         _ => return Err(wrong("is neither https:// nor http://")),
     };

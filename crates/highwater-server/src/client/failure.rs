@@ -1,6 +1,6 @@
 //! What a failed call means for the operator.
 
-use highwater::{Error, Kind};
+use highwater::{Error, Kind, Remedy};
 use tonic::{Code, Status};
 
 use crate::fault::{ENTRY, HINT, KIND};
@@ -33,7 +33,7 @@ impl From<Status> for Failure {
         if std::error::Error::source(&status).is_some() {
             return Failure::Cut(
                 Error::unavailable(format!("the connection was lost: {}", chain(&status)))
-                    .hint("pull again; nothing was kept"),
+                    .with_remedy("pull again; nothing was kept"),
             );
         }
         let error = told(&status);
@@ -54,11 +54,11 @@ fn told(status: &Status) -> Error {
     };
     let kind = text(KIND).as_deref().and_then(kind_of);
     let mut error = Error::new(kind.unwrap_or_else(|| usual_kind(status.code())), message);
-    if let Some(hint) = text(HINT).or_else(|| usual_hint(status.code()).map(str::to_owned)) {
-        error = error.hint(hint);
+    if let Some(remedy) = text(HINT).map(Remedy::from).or_else(|| usual_remedy(status.code())) {
+        error = error.with_remedy(remedy);
     }
     if let Some(entry) = text(ENTRY) {
-        error = error.entry(entry);
+        error = error.with_entry(entry);
     }
     error
 }
@@ -76,19 +76,21 @@ fn usual_kind(code: Code) -> Kind {
     }
 }
 
-fn usual_hint(code: Code) -> Option<&'static str> {
-    match code {
-        Code::Unimplemented => Some("the server is of an older version, or no highwater"),
-        Code::Unauthenticated => Some("give --token-file, with a token of that server"),
-        Code::PermissionDenied => Some("ask the server's operator for a token that may do this"),
-        Code::ResourceExhausted => Some("try again in a moment"),
-        Code::DataLoss => {
-            Some("the server's vault is damaged: check it, and pull another snapshot")
+fn usual_remedy(code: Code) -> Option<Remedy> {
+    Some(match code {
+        Code::Unimplemented => {
+            "look at the server: it is of an older version, or no highwater".into()
         }
-        Code::Unavailable => Some("try again, once the server and its vault can be reached"),
-        Code::Cancelled => Some("the server has ended the call; pull again"),
-        _ => None,
-    }
+        Code::Unauthenticated => Remedy::Token,
+        Code::PermissionDenied => "ask the server's operator for a token that may do this".into(),
+        Code::ResourceExhausted => "try again in a moment".into(),
+        Code::DataLoss => {
+            "let the server's vault be checked, which is damaged, and pull another snapshot".into()
+        }
+        Code::Unavailable => "try again, once the server and its vault can be reached".into(),
+        Code::Cancelled => "pull again: the server has ended the call".into(),
+        _ => return None,
+    })
 }
 
 /// The kind of this name.
@@ -145,5 +147,6 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 
 /// The server broke the rules of a stream: what came is worth nothing.
 pub(super) fn lie(what: impl Into<String>) -> Error {
-    Error::corrupt(what).hint("pull again, with the newest version on both sides; nothing was kept")
+    Error::corrupt(what)
+        .with_remedy("pull again, with the newest version on both sides; nothing was kept")
 }

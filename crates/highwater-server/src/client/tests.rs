@@ -30,7 +30,7 @@ fn refused(bench: &Bench, options: &PullOptions, kind: Kind, words: &str) -> Err
     let error = pull(options, &control()).unwrap_err();
     assert_eq!(error.kind(), kind, "{error}");
     assert!(error.message().contains(words), "{error}");
-    assert!(error.hint_text().is_some(), "{error}");
+    assert!(error.hint().is_some(), "{error}");
     assert_eq!(bench.left(), [""; 0], "{error}");
     error
 }

@@ -129,7 +129,7 @@ impl<'a> Transfer<'a> {
         if let Some(first) = &self.header {
             if first != header {
                 return Err(Error::conflict("the archive has become another one on the server")
-                    .hint("pull again; nothing was kept"));
+                    .with_remedy("pull again; nothing was kept"));
             }
             self.resumed += 1;
             return Ok(());
@@ -196,7 +196,7 @@ fn cut_short(bytes: u64, bytes_total: u64) -> Error {
     Error::unavailable(format!(
         "the stream ended without its trailer, after {bytes} of {bytes_total} bytes"
     ))
-    .hint("pull again; nothing was kept")
+    .with_remedy("pull again; nothing was kept")
 }
 
 fn given_up(cut: &Error, bytes: u64) -> Error {
@@ -204,5 +204,5 @@ fn given_up(cut: &Error, bytes: u64) -> Error {
         "the stream broke after {bytes} bytes, and could not be taken up again: {}",
         cut.message()
     ))
-    .hint("pull again once the server is there; nothing was kept")
+    .with_remedy("pull again once the server is there; nothing was kept")
 }

@@ -191,7 +191,9 @@ fn bare(title: &str) -> Frame {
 fn html(code: StatusCode, page: &impl Template) -> Response {
     match page.render() {
         Ok(text) => (code, Html(text)).into_response(),
-        Err(error) => Fault::from(Error::bug("a page can't be made").source(error)).into_response(),
+        Err(error) => {
+            Fault::from(Error::bug("a page can't be made").with_source(error)).into_response()
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! How the replicas stand: a row for each, and what an operator should know of it.
 
+use highwater::Error;
 use highwater::agent::{ReplicaStanding, ReplicaState, Status};
 
 use super::format::{self, Moment};
@@ -47,7 +48,7 @@ impl ReplicaRow {
             writes: format!("{} of {}", number(replica.acknowledged), number(replica.written)),
             epoch: number(replica.epoch),
             seen: replica.seen.map(|seen| Moment::new(seen, status.now)),
-            error: replica.last_error.clone(),
+            error: replica.last_error.as_ref().map(Error::summary),
         })
     }
 }
@@ -71,11 +72,12 @@ fn judged(replica: &ReplicaStanding) -> (Tone, &'static str) {
 pub(super) fn findings(status: &Status, add: Add<'_>) {
     let Some(replica) = &status.replica else { return };
     let why = |what: &str| match &replica.last_error {
-        Some(error) => format!("{what}: {error}"),
+        Some(error) => format!("{what}: {}", error.summary()),
         None => what.to_owned(),
     };
     if replica.fenced == Some(true) {
-        let error = replica.last_error.as_deref().unwrap_or("Another owner writes to the server");
+        let error = replica.last_error.as_ref().map(Error::summary);
+        let error = error.unwrap_or_else(|| "Another owner writes to the server".to_owned());
         let text = format!("{error}; the node must not act any more");
         return add(Tone::Bad, "Fenced", text, None);
     }
@@ -126,7 +128,7 @@ mod tests {
 
     #[test]
     fn what_is_worst_is_said_and_absence_is_never_taken_for_health() {
-        let error = || Some("no network".to_owned());
+        let error = || Some(Error::unavailable("no network"));
         let cases = [
             (well(), (Tone::Good, "whole")),
             (ReplicaStanding::default(), (Tone::Warn, "not known yet")),

@@ -79,7 +79,7 @@ impl Sessions {
     fn cookie(&self, id: &str, more: &str) -> Result<HeaderValue> {
         let (name, secure) = (self.name(), if self.secure { "; Secure" } else { "" });
         let text = format!("{name}={id}; Path=/; HttpOnly; SameSite=Strict{secure}{more}");
-        HeaderValue::from_str(&text).map_err(|error| Error::bug("no cookie").source(error))
+        HeaderValue::from_str(&text).map_err(|error| Error::bug("no cookie").with_source(error))
     }
 
     /// `__Host-` makes the browser insist on TLS and on this host.

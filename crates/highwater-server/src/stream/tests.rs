@@ -122,7 +122,7 @@ fn a_target_height_is_compared_with_the_snapshots_own() {
     let options = PullOptions { target_height: 301, ..bench.latest(bench.serve(honest())) };
     let error = pull(&options, &control()).unwrap_err();
     assert_eq!(error.kind(), Kind::Stale, "{error}");
-    assert!(error.hint_text().is_some());
+    assert!(error.hint().is_some());
     assert_eq!(bench.left(), [""; 0]);
 }
 
@@ -223,7 +223,7 @@ fn streams_over_the_limit_are_refused_and_one_that_breaks_off_gives_its_place_ba
     let other = streams.try_acquire().unwrap();
     let error = pull(&pulled("two"), &control()).unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable, "{error}");
-    assert!(error.message().contains("streams") && error.hint_text().is_some(), "{error}");
+    assert!(error.message().contains("streams") && error.hint().is_some(), "{error}");
     drop((place, other));
     assert_eq!(bench.left(), ["one"]);
 }
@@ -332,7 +332,7 @@ fn damage_in_the_vault_is_data_loss_and_leaves_no_file() {
     assert_eq!(last.code(), Code::DataLoss);
     let error = pull(&bench.latest(bench.serve(honest())), &control()).unwrap_err();
     assert_eq!(error.kind(), Kind::Corrupt, "{error}");
-    assert!(error.entry_name().is_some() && error.hint_text().is_some(), "{error:?}");
+    assert!(error.entry().is_some() && error.hint().is_some(), "{error:?}");
     assert_eq!(bench.left(), [""; 0]);
 }
 

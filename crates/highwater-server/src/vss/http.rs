@@ -520,9 +520,9 @@ async fn figures(state: &Arc<State>, headers: &HeaderMap) -> Response {
                 Figures::Bearers(tokens) => Ok(tokens.find(&text)?.is_some()),
                 _ => Ok(false),
             };
-            tokio::task::spawn_blocking(find)
-                .await
-                .unwrap_or_else(|error| Err(highwater::Error::bug("a look panicked").source(error)))
+            tokio::task::spawn_blocking(find).await.unwrap_or_else(|error| {
+                Err(highwater::Error::bug("a look panicked").with_source(error))
+            })
         }
     };
     match may {
@@ -531,9 +531,7 @@ async fn figures(state: &Arc<State>, headers: &HeaderMap) -> Response {
             let why = "figures are for those who have a token of this server";
             failed(state, Call::Metrics, &VssError::AuthError(why.to_owned()))
         }
-        Err(error) => {
-            failed(state, Call::Metrics, &VssError::InternalServerError(error.to_string()))
-        }
+        Err(error) => failed(state, Call::Metrics, &VssError::InternalServerError(error.summary())),
     }
 }
 

@@ -129,7 +129,7 @@ impl VssBuilder {
         }
         let tls = self.tls.as_ref().map(|files| tls::load(&files.cert, &files.key)).transpose()?;
         let name = self.address.to_string();
-        let failed = |error| Error::io("listening", error).entry(&name);
+        let failed = |error| Error::io("listening", error).with_entry(&name);
         let listener = TcpListener::bind(self.address).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
@@ -167,11 +167,11 @@ impl VssBuilder {
             return Err(Error::input(format!(
                 "{address} is not loopback, and nobody is asked who they are"
             ))
-            .hint("take signatures or tokens, or listen on 127.0.0.1"));
+            .with_remedy("take signatures or tokens, or listen on 127.0.0.1"));
         }
         if self.tls.is_none() && !self.allow_http {
             return Err(Error::input(format!("{address} is not loopback, and there is no TLS"))
-                .hint(
+                .with_remedy(
                     "give a certificate and a key; or allow HTTP, where something in front has TLS",
                 ));
         }
@@ -204,8 +204,9 @@ impl Running {
         let ended = self.task.await;
         self.upkeep.iter().for_each(AbortHandle::abort);
         self.backend.close().await;
-        let ended = ended.map_err(|error| Error::bug("the server has panicked").source(error))?;
-        ended.map_err(|error| Error::io("serving", error).entry(self.address.to_string()))
+        let ended =
+            ended.map_err(|error| Error::bug("the server has panicked").with_source(error))?;
+        ended.map_err(|error| Error::io("serving", error).with_entry(self.address.to_string()))
     }
 }
 
@@ -242,7 +243,7 @@ async fn prune(state: Arc<State>) {
     loop {
         due.tick().await;
         if let Err(Refusal::Failed(error)) = state.service.backend().prune().await {
-            state.tell(&Event::Failed { method: "prune", message: error.to_string() });
+            state.tell(&Event::Failed { method: "prune", message: error.summary() });
         }
     }
 }

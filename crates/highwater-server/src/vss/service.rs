@@ -152,8 +152,8 @@ pub(crate) fn refused(refusal: Refusal) -> VssError {
         Refusal::Conflict(why) => VssError::ConflictError(why),
         Refusal::Invalid(why) => VssError::InvalidRequestError(why),
         Refusal::Failed(error) if error.kind() == Kind::Input => {
-            VssError::InvalidRequestError(error.to_string())
+            VssError::InvalidRequestError(error.summary())
         }
-        Refusal::Failed(error) => VssError::InternalServerError(error.to_string()),
+        Refusal::Failed(error) => VssError::InternalServerError(error.summary()),
     }
 }

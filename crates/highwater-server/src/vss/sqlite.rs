@@ -54,7 +54,7 @@ impl Sqlite {
             .recursive(true)
             .mode(0o700)
             .create(dir)
-            .map_err(|error| Error::io("making the data directory", error).entry(name(dir)))?;
+            .map_err(|error| Error::io("making the data directory", error).with_entry(name(dir)))?;
         let lock = lock(&dir.join(LOCK))?;
         make(&dir.join(FILE))?;
         Sqlite::open(dir, env, Some(lock))
@@ -66,7 +66,7 @@ impl Sqlite {
     /// Not found where there is none; else as [`Sqlite::serve`].
     pub fn administer(dir: &Path, env: &Env) -> Result<Sqlite> {
         if !dir.join(FILE).exists() {
-            return Err(Error::not_found("no VSS database is there").entry(name(dir)));
+            return Err(Error::not_found("no VSS database is there").with_entry(name(dir)));
         }
         Sqlite::open(dir, env, None)
     }
@@ -74,9 +74,9 @@ impl Sqlite {
     fn open(dir: &Path, env: &Env, lock: Option<File>) -> Result<Sqlite> {
         let path = dir.join(FILE);
         let entry = name(&path);
-        let connection = schema::open(&path).map_err(|error| failure(&error).entry(&entry))?;
-        schema::migrate(&connection).map_err(|error| error.entry(&entry))?;
-        let readers = Readers::open(&path).map_err(|error| failure(&error).entry(&entry))?;
+        let connection = schema::open(&path).map_err(|error| failure(&error).with_entry(&entry))?;
+        schema::migrate(&connection).map_err(|error| error.with_entry(&entry))?;
+        let readers = Readers::open(&path).map_err(|error| failure(&error).with_entry(&entry))?;
         let writer = Writer::start(connection, env)?;
         Ok(Sqlite { writer, readers, _lock: lock })
     }
@@ -84,8 +84,9 @@ impl Sqlite {
 
 /// An advisory lock, held while the file is open.
 fn lock(path: &Path) -> Result<File> {
-    let failed =
-        |error: std::io::Error| Error::io("locking the data directory", error).entry(name(path));
+    let failed = |error: std::io::Error| {
+        Error::io("locking the data directory", error).with_entry(name(path))
+    };
     let file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -97,8 +98,8 @@ fn lock(path: &Path) -> Result<File> {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => {
             Err(Error::conflict("another server serves this data directory")
-                .entry(name(path))
-                .hint("stop it first, or give this one a data directory of its own"))
+                .with_entry(name(path))
+                .with_remedy("stop it first, or give this one a data directory of its own"))
         }
         Err(error) => Err(failed(error.into())),
     }
@@ -109,7 +110,7 @@ fn make(path: &Path) -> Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(Error::io("making the database", error).entry(name(path))),
+        Err(error) => Err(Error::io("making the database", error).with_entry(name(path))),
     }
 }
 
@@ -122,15 +123,15 @@ pub(super) fn failure(error: &rusqlite::Error) -> Error {
     let text = format!("SQLite: {error}");
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => {
-            Error::unavailable(text).hint("free some space; nothing was written")
+            Error::unavailable(text).with_remedy("free some space; nothing was written")
         }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Error::corrupt(text)
-            .hint("stop the server and restore its data directory from a backup"),
+            .with_remedy("stop the server and restore its data directory from a backup"),
         Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly | ErrorCode::CannotOpen) => {
             Error::denied(text)
         }
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            Error::unavailable(text).hint("another program holds the database; try again")
+            Error::unavailable(text).with_remedy("another program holds the database; try again")
         }
         Some(ErrorCode::TooBig) => Error::input("a value is larger than SQLite can keep"),
         Some(ErrorCode::SystemIoFailure) => Error::unavailable(text),

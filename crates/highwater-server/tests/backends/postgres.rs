@@ -30,13 +30,13 @@ async fn a_server_that_would_lose_what_it_acknowledges_is_refused() {
     let cluster = Cluster::start(&["fsync=off"]);
     let error = refused(&cluster.database()).await;
     assert_eq!(error.kind(), Kind::Input, "{error}");
-    assert!(error.to_string().contains("fsync") && error.hint_text().is_some());
+    assert!(error.to_string().contains("fsync") && error.hint().is_some());
 
     let cluster = Cluster::shared();
     let latin = ["--template=template0", "--encoding=LATIN1", "--locale=C"];
     let error = refused(&cluster.database_with(&latin)).await;
     assert_eq!(error.kind(), Kind::Input, "{error}");
-    assert!(error.to_string().contains("LATIN1") && error.hint_text().is_some());
+    assert!(error.to_string().contains("LATIN1") && error.hint().is_some());
 
     assert_eq!(refused(&cluster.url("none")).await.kind(), Kind::NotFound);
 }

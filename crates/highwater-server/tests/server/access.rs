@@ -77,7 +77,7 @@ async fn an_address_that_others_reach_needs_tls_and_tokens() {
     for builder in refused {
         let error = builder.start().await.err().unwrap();
         assert_eq!(error.kind(), Kind::Input);
-        assert!(error.hint_text().is_some_and(|hint| hint.contains("token")), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("token")), "{error}");
     }
     let loopback = "[::1]:0".parse().unwrap();
     if std::net::TcpListener::bind("[::1]:0").is_ok() {

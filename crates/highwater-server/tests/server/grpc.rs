@@ -224,7 +224,9 @@ fn listing(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_has_its_code_its_word_and_its_hint() {
     fn why<const KIND: usize>() -> Error {
-        Error::new(KINDS[KIND].0, "no vault today").hint("wait — or don't").entry("the entry")
+        Error::new(KINDS[KIND].0, "no vault today")
+            .with_remedy("wait — or don't")
+            .with_entry("the entry")
     }
     const KINDS: [(Kind, Code, i64); 11] = [
         (Kind::Bug, Code::Internal, -32603),

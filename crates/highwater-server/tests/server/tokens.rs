@@ -57,7 +57,7 @@ fn a_file_of_tokens_is_read_strictly() {
     for mode in [0o640, 0o604, 0o660, 0o644] {
         let error = write(&token("read", &hash, ""), mode).unwrap_err();
         assert_eq!(error.kind(), Kind::Denied, "{mode:o}");
-        assert!(error.hint_text().unwrap().starts_with("chmod 600"));
+        assert!(error.hint().unwrap().starts_with("chmod 600"));
     }
     let malformed = [
         token("write", &hash, ""),

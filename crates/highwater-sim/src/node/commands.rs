@@ -94,7 +94,7 @@ impl Node {
                 Kind::Quarantined,
                 "somebody remembers channels that this node lacks",
             )
-            .hint("their keys must not be used again: jump the key counters first"));
+            .with_remedy("their keys must not be used again: jump the key counters first"));
         }
         if !self.sessions.contains_key(&peer) {
             return Err(Error::unavailable("the peer is not connected"));
@@ -130,7 +130,7 @@ impl Node {
         }
         let channel = self.live_mut(&id)?;
         let mut next = channel.clone();
-        next.offer(amount, hash).map_err(|why| Error::conflict(why).entry(id.as_str()))?;
+        next.offer(amount, hash).map_err(|why| Error::conflict(why).with_entry(id.as_str()))?;
         let payment = Payment { hash, channel: id, amount, state: PaymentState::Pending };
         step.records.push(Record::Payment(payment.clone()));
         self.payments.insert(hash, payment);
@@ -141,7 +141,7 @@ impl Node {
     fn shut_down(&mut self, id: &ChannelId, step: &mut Step) -> Result<Answer> {
         let mut next = self.live_mut(id)?.clone();
         if next.is_closing() {
-            return Err(Error::conflict("the channel is closing already").entry(id.as_str()));
+            return Err(Error::conflict("the channel is closing already").with_entry(id.as_str()));
         }
         let peer = *next.peer();
         let dropped = next.shut_down();

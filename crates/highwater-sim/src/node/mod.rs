@@ -271,12 +271,12 @@ impl Node {
                 highwater::Kind::Quarantined,
                 format!("the channel is in quarantine: {}", words(held.verdict())),
             )
-            .hint("wait for its peer or a witness, or release it with a reason"),
+            .with_remedy("wait for its peer or a witness, or release it with a reason"),
             Some(Slot::Closed(_)) => Error::conflict("the channel is closed"),
             Some(Slot::Offered(_)) => Error::conflict("the peer has not accepted the channel yet"),
             None => Error::not_found("no such channel"),
         };
-        Err(error.entry(id.as_str()))
+        Err(error.with_entry(id.as_str()))
     }
 }
 

@@ -51,9 +51,9 @@ impl Node {
         match self.channels.remove(id) {
             Some(Slot::Quarantined(held)) => return Ok(*held),
             Some(other) => self.channels.insert(id.clone(), other),
-            None => return Err(Error::not_found("no such channel").entry(id.as_str())),
+            None => return Err(Error::not_found("no such channel").with_entry(id.as_str())),
         };
-        Err(Error::conflict("the channel is not in quarantine").entry(id.as_str()))
+        Err(Error::conflict("the channel is not in quarantine").with_entry(id.as_str()))
     }
 
     /// A channel that the gate let out: from here on it speaks, and a word of the peer that was

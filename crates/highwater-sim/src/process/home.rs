@@ -40,6 +40,6 @@ pub(super) fn open(dir: &Path) -> Result<(NodeKeys, SqliteStore)> {
     let text = std::fs::read_to_string(&path).map_err(|error| Error::io(path.display(), error))?;
     let mut seed = [0; 32];
     hex::decode_to_slice(text.trim_end(), &mut seed)
-        .map_err(|_| Error::input("it is not 64 hex digits and a newline").entry(IDENTITY))?;
+        .map_err(|_| Error::input("it is not 64 hex digits and a newline").with_entry(IDENTITY))?;
     Ok((NodeKeys::new(seed), SqliteStore::open(dir, false)?))
 }

@@ -70,7 +70,7 @@ fn answer(ledger: &mut Ledger, request: LedgerRequest) -> Result<Value> {
             Ok(json!({ "height": ledger.height() }))
         }
         LedgerRequest::View { channel } => serde_json::to_value(ledger.view(&channel))
-            .map_err(|error| Error::bug("a view can't be written as JSON").source(error)),
+            .map_err(|error| Error::bug("a view can't be written as JSON").with_source(error)),
         LedgerRequest::Paid { node } => Ok(json!(ledger.paid(&node))),
         LedgerRequest::Submit { transaction } => ledger.submit(*transaction).map(|()| Value::Null),
     }

@@ -131,7 +131,7 @@ impl Client {
 
     pub(super) fn ask<A: DeserializeOwned>(&mut self, request: &impl Serialize) -> Result<A> {
         let text = serde_json::to_string(request)
-            .map_err(|error| Error::bug("a request can't be written as JSON").source(error))?;
+            .map_err(|error| Error::bug("a request can't be written as JSON").with_source(error))?;
         let line = format!("{text}\n");
         self.reader
             .get_mut()
@@ -139,8 +139,9 @@ impl Client {
             .map_err(|error| Error::io("asking", error))?;
         let line = read_line(&mut self.reader)?
             .ok_or_else(|| Error::unavailable("the connection ended without an answer"))?;
-        let unclear =
-            |error: serde_json::Error| Error::corrupt("the answer can't be read").source(error);
+        let unclear = |error: serde_json::Error| {
+            Error::corrupt("the answer can't be read").with_source(error)
+        };
         let mut reply: Value = serde_json::from_str(&line).map_err(unclear)?;
         match reply.get_mut("error") {
             Some(error) => Err(parse_error(error)),
@@ -164,8 +165,8 @@ pub(super) fn error_document(error: &Error) -> Value {
     json!({ "error": {
         "kind": error.kind().name(),
         "message": error.message(),
-        "hint": error.hint_text(),
-        "entry": error.entry_name(),
+        "hint": error.hint(),
+        "entry": error.entry(),
     }})
 }
 
@@ -175,8 +176,8 @@ fn parse_error(document: &Value) -> Error {
     let kind =
         KINDS.iter().find(|(kind, _)| kind.name() == name).map_or(Kind::Bug, |(kind, _)| *kind);
     let error = Error::new(kind, text("message").unwrap_or_default());
-    let error = text("hint").into_iter().fold(error, Error::hint);
-    text("entry").into_iter().fold(error, Error::entry)
+    let error = text("hint").into_iter().fold(error, Error::with_remedy);
+    text("entry").into_iter().fold(error, Error::with_entry)
 }
 
 /// The kinds of errors, and the exit codes that they have in all programs of this project.

@@ -213,7 +213,7 @@ fn execute(command: Command, control: &Control) -> Result<Option<Value>> {
 /// One JSON line on standard output.
 fn say(value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string(value)
-        .map_err(|error| Error::bug("an answer can't be written as JSON").source(error))?;
+        .map_err(|error| Error::bug("an answer can't be written as JSON").with_source(error))?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|e| Error::io("standard output", e))
 }

@@ -34,8 +34,8 @@ pub(super) fn recover(args: &RecoverArgs, control: &Control) -> Result<Value> {
         let addresses = [given, channel.addresses].concat();
         if addresses.is_empty() {
             return Err(Error::input("nobody knows where the peer of a channel listens")
-                .entry(channel.id.as_str())
-                .hint(format!("say so with --peer {}=ADDRESS", channel.peer)));
+                .with_entry(channel.id.as_str())
+                .with_remedy(format!("say so with --peer {}=ADDRESS", channel.peer)));
         }
         open.insert(channel.id, (channel.peer, channel.side, addresses));
     }
@@ -78,7 +78,7 @@ fn tell(
     let lost = |error| Error::io(address, error);
     let mut stream = TcpStream::connect_timeout(&address, DIAL_MAX).map_err(lost)?;
     if peers::greet(&mut stream, keys, &control.env)? != peer {
-        return Err(Error::denied("another node answers there").entry(address.to_string()));
+        return Err(Error::denied("another node answers there").with_entry(address.to_string()));
     }
     for channel in channels {
         write_frame(&mut stream, &Message { channel: channel.clone(), body: Body::Lost })?;

@@ -198,7 +198,7 @@ fn session(shared: &Shared, mut stream: TcpStream, called: Option<String>) {
 fn answer(shared: &Shared, request: NodeRequest) -> Result<Value> {
     if let NodeRequest::Backup = request {
         let backups = shared.backups.as_ref().ok_or_else(|| {
-            Error::input("the node has no vault").hint("run it with --vault and --key-file")
+            Error::input("the node has no vault").with_remedy("run it with --vault and --key-file")
         })?;
         return backups.run(&shared.events, &shared.control);
     }

@@ -38,7 +38,7 @@ impl SqliteStore {
     pub fn open(dir: &Path, create: bool) -> Result<SqliteStore> {
         let path = dir.join(DATABASE);
         if !create && !path.is_file() {
-            return Err(Error::not_found("there is no channel database").entry(DATABASE));
+            return Err(Error::not_found("there is no channel database").with_entry(DATABASE));
         }
         if create {
             // Nobody else may read it, from its first byte; its log and index take its mode.
@@ -62,7 +62,7 @@ impl SqliteStore {
         let sql = "UPDATE channels SET stale = coalesce(stale, '{}') WHERE id = ?1";
         match self.connection.execute(sql, [id]).map_err(failed)? {
             1 => Ok(()),
-            _ => Err(Error::not_found("no such channel").entry(id)),
+            _ => Err(Error::not_found("no such channel").with_entry(id)),
         }
     }
 
@@ -165,14 +165,17 @@ fn apply(connection: &Connection, record: &Record) -> Result<()> {
 
 fn text(value: &impl Serialize) -> Result<String> {
     serde_json::to_string(value)
-        .map_err(|error| Error::bug("a record can't be written as JSON").source(error))
+        .map_err(|error| Error::bug("a record can't be written as JSON").with_source(error))
 }
 
 fn parse<T: DeserializeOwned>(text: &str) -> Result<T> {
-    serde_json::from_str(text)
-        .map_err(|error| Error::corrupt(format!("a record can't be read: {error}")).entry(DATABASE))
+    serde_json::from_str(text).map_err(|error| {
+        Error::corrupt(format!("a record can't be read: {error}")).with_entry(DATABASE)
+    })
 }
 
 fn failed(error: rusqlite::Error) -> Error {
-    Error::unavailable(format!("the channel database: {error}")).entry(DATABASE).source(error)
+    Error::unavailable(format!("the channel database: {error}"))
+        .with_entry(DATABASE)
+        .with_source(error)
 }

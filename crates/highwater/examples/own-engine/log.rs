@@ -113,13 +113,14 @@ impl Engine for LogEngine {
 
     fn check(&self, database: &Database<'_>, _: Depth, _: &Env) -> Result<Checked> {
         let file = database.open(&database.root().join(RECORDS.as_ref()))?;
-        let failed = |error| Error::io("can't read it to check it", error).entry(database.name());
+        let failed =
+            |error| Error::io("can't read it to check it", error).with_entry(database.name());
         let (found, bytes) = records(&file).map_err(failed)?;
         if bytes == file.metadata().map_err(failed)?.len() {
             return Ok(Checked::default());
         }
         let message = format!("{}: record {} is damaged", database.name(), found.len());
-        Err(Error::corrupt(message).entry(database.name()))
+        Err(Error::corrupt(message).with_entry(database.name()))
     }
 }
 
@@ -178,7 +179,7 @@ impl PartCapture for Appended {
         while at < end {
             let mut piece = vec![0; (end - at).min(PIECE_BYTES) as usize];
             let read = self.records.read_exact_at(&mut piece, at);
-            read.map_err(|error| Error::io("can't read it", error).entry(&self.name))?;
+            read.map_err(|error| Error::io("can't read it", error).with_entry(&self.name))?;
             sink(Piece::Data(&piece))?;
             at += piece.len() as u64;
         }

@@ -60,8 +60,9 @@ impl History {
             Err(error) if error.kind() == Kind::Corrupt => {
                 let aside = put_aside(path, now)?;
                 let warning = format!(
-                    "the history of operations was damaged ({error}); it was put aside as {}, and \
+                    "the history of operations was damaged ({}); it was put aside as {}, and \
                      begun anew",
+                    error.summary(),
                     aside.display()
                 );
                 History::open_whole(path)
@@ -78,7 +79,7 @@ impl History {
         let fresh = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         match fresh {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                return Err(Error::io("making the history of operations", error).entry(&name));
+                return Err(Error::io("making the history of operations", error).with_entry(&name));
             }
             _ => {}
         }
@@ -90,8 +91,8 @@ impl History {
             .map_err(failed)?;
         if version > VERSION {
             return Err(Error::conflict("a newer program keeps its history here")
-                .entry(&name)
-                .hint("run that program, or give the agent another data directory"));
+                .with_entry(&name)
+                .with_remedy("run that program, or give the agent another data directory"));
         }
         connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
         if version == 0 {
@@ -102,7 +103,9 @@ impl History {
         let check: String =
             connection.pragma_query_value(None, "quick_check", |row| row.get(0)).map_err(failed)?;
         if check != "ok" {
-            return Err(Error::corrupt(format!("the history of operations: {check}")).entry(&name));
+            return Err(
+                Error::corrupt(format!("the history of operations: {check}")).with_entry(&name)
+            );
         }
         let history = History { connection: Mutex::new(connection), name, warning: None };
         // What can't be read now could not be read later.
@@ -118,7 +121,7 @@ impl History {
     pub(super) fn put(&self, operation: &Operation) -> Result<()> {
         let failed = |error| describe(&self.name, error);
         let warnings = serde_json::to_string(&operation.warnings)
-            .map_err(|error| Error::bug("warnings can't be written").source(error))?;
+            .map_err(|error| Error::bug("warnings can't be written").with_source(error))?;
         let connection = self.connection();
         let sql = format!(
             "INSERT INTO operations ({COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) \
@@ -211,7 +214,7 @@ fn put_aside(path: &Path, now: Time) -> Result<PathBuf> {
         match std::fs::rename(&from, &to) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 return Err(Error::io("putting a damaged history aside", error)
-                    .entry(from.display().to_string()));
+                    .with_entry(from.display().to_string()));
             }
             _ => {}
         }
@@ -221,10 +224,11 @@ fn put_aside(path: &Path, now: Time) -> Result<PathBuf> {
 
 fn parse(row: &Row<'_>) -> Result<Operation> {
     let damaged = |error: rusqlite::Error| {
-        Error::corrupt("the history of operations is damaged").source(error)
+        Error::corrupt("the history of operations is damaged").with_source(error)
     };
     let text = |column: usize| row.get::<_, String>(column).map_err(damaged);
-    let corrupt = |error: Error| Error::corrupt(format!("the history of operations: {error}"));
+    let corrupt =
+        |error: Error| Error::corrupt(format!("the history of operations: {}", error.summary()));
     let words = |column: usize| row.get::<_, Option<String>>(column).map_err(damaged);
     let time = |column: usize| {
         row.get::<_, Option<i64>>(column).map(|nanos| nanos.map(Time::from_nanos)).map_err(damaged)
@@ -250,7 +254,7 @@ fn parse(row: &Row<'_>) -> Result<Operation> {
         snapshot: words(12)?.map(|snapshot| snapshot.parse().map_err(corrupt)).transpose()?,
         location: text(13)?,
         warnings: serde_json::from_str(&text(14)?)
-            .map_err(|error| Error::corrupt("the history is damaged").source(error))?,
+            .map_err(|error| Error::corrupt("the history is damaged").with_source(error))?,
     })
 }
 
@@ -263,10 +267,10 @@ fn describe(name: &str, error: rusqlite::Error) -> Error {
         }
         _ => Kind::Unavailable,
     };
-    let told = Error::new(kind, format!("the history of operations: {error}")).entry(name);
+    let told = Error::new(kind, format!("the history of operations: {error}")).with_entry(name);
     let told = match kind {
         Kind::Corrupt => told,
-        _ => told.hint("make room, or give the agent a data directory that it may write"),
+        _ => told.with_remedy("make room, or give the agent a data directory that it may write"),
     };
-    told.source(error)
+    told.with_source(error)
 }

@@ -243,7 +243,7 @@ impl AgentBuilder {
 fn data_dir(node: &Path, given: Option<PathBuf>) -> Result<PathBuf> {
     let dir = given.as_ref().map_or_else(|| node.join(OWN_DIR), PathBuf::clone);
     let made = std::fs::DirBuilder::new().recursive(given.is_some()).mode(0o700).create(&dir);
-    let named = |error: Error| error.entry(dir.display().to_string());
+    let named = |error: Error| error.with_entry(dir.display().to_string());
     match made {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
             return Err(named(Error::io("making the agent's directory", error)));
@@ -269,8 +269,8 @@ fn keep_out(node: &Path, own: &Path) -> Result<()> {
         return Ok(());
     }
     Err(Error::input("the agent's directory lies in the node directory")
-        .entry(own.display().to_string())
-        .hint(format!("choose one outside it, or in its {OWN_DIR}")))
+        .with_entry(own.display().to_string())
+        .with_remedy(format!("choose one outside it, or in its {OWN_DIR}")))
 }
 
 /// An agent of one node; clones share it. When the last of them is dropped, it stops as by

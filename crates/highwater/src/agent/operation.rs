@@ -32,7 +32,7 @@ impl FromStr for OperationId {
     fn from_str(text: &str) -> Result<OperationId> {
         uuid::Uuid::try_parse(text).map(OperationId).map_err(|_| {
             Error::input(format!("`{}` is no handle of an operation", text.escape_debug()))
-                .hint("it is the UUID that starting the operation has returned")
+                .with_remedy("it is the UUID that starting the operation has returned")
         })
     }
 }
@@ -179,7 +179,7 @@ impl Operation {
             Err(error) => {
                 self.state = State::Failed;
                 self.kind = Some(error.kind().name().to_owned());
-                self.reason = Some(error.to_string());
+                self.reason = Some(error.summary());
             }
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::Time;
 
 #[cfg(feature = "replica")]
@@ -76,7 +76,8 @@ pub struct ReplicaStanding {
     #[serde(rename = "lag_seconds", serialize_with = "seconds")]
     pub lag: Option<Duration>,
     /// Why writes don't get through, or why it can't be told whether they do.
-    pub last_error: Option<String>,
+    #[serde(serialize_with = "summary")]
+    pub last_error: Option<Error>,
     /// The number of the ownership under which this store writes.
     pub epoch: Option<u64>,
     /// What the server has.
@@ -89,6 +90,11 @@ pub struct ReplicaStanding {
     pub written: Option<u64>,
     /// When the server was last asked; `None` where the node itself tells what it was answered.
     pub seen: Option<Time>,
+}
+
+/// An error as documents have it: what it says, without the ways out.
+fn summary<S: Serializer>(error: &Option<Error>, serializer: S) -> Result<S::Ok, S::Error> {
+    error.as_ref().map(Error::summary).serialize(serializer)
 }
 
 fn seconds<S: Serializer>(lag: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -164,7 +164,7 @@ impl Worker {
         let quarantined = match &standing {
             Ok(held) => Some(held.as_ref().map_or(0, |held| held.quarantined())),
             Err(error) => {
-                warnings.push(error.to_string());
+                warnings.push(error.summary());
                 None
             }
         };
@@ -172,7 +172,7 @@ impl Worker {
             Ok(()) => false,
             Err(error) if error.kind() == Kind::Conflict => true,
             Err(error) => {
-                warnings.push(error.to_string());
+                warnings.push(error.summary());
                 false
             }
         };
@@ -213,7 +213,7 @@ impl Worker {
     /// Sends what waits of the replica.
     pub(super) fn flush_replica(&self, wait: Duration) -> Result<ReplicaStanding, Error> {
         let replica = self.replica.as_ref().ok_or_else(|| {
-            Error::not_found("the node has no replica").entry(self.node.to_string())
+            Error::not_found("the node has no replica").with_entry(self.node.to_string())
         })?;
         replica.flush(wait)?;
         Ok(replica.standing(self.now().wall))

@@ -53,7 +53,8 @@ impl Worker {
         // The backup stands, whatever becomes of older ones.
         match self.retain(&silent) {
             Err(error) if error.kind() != Kind::Conflict => {
-                warnings.push(format!("the retention policy was not applied yet: {error}"));
+                warnings
+                    .push(format!("the retention policy was not applied yet: {}", error.summary()));
             }
             _ => {}
         }
@@ -107,7 +108,7 @@ impl Worker {
             Some(fault) => {
                 let count = report.errors.len();
                 Err(Error::corrupt(format!("{} ({count} faults in all)", fault.problem))
-                    .entry(&fault.entry))
+                    .with_entry(&fault.entry))
             }
         }
     }
@@ -126,7 +127,8 @@ impl Worker {
         durable::remove_tree(&self.scratch)?;
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.scratch);
         made.map_err(|error| {
-            Error::io("making room for the test", error).entry(self.scratch.display().to_string())
+            Error::io("making room for the test", error)
+                .with_entry(self.scratch.display().to_string())
         })?;
         let tested = restore::test(&vault, &selector, &self.scratch, &engines, control);
         let removed = durable::remove_tree(&self.scratch);
@@ -138,7 +140,7 @@ impl Worker {
     /// Removes what a restore test of a process that was killed has left.
     pub(super) fn collect_scratch(&self) {
         if let Err(error) = durable::remove_tree(&self.scratch) {
-            self.shared().trouble.scratch = Some(error.to_string());
+            self.shared().trouble.scratch = Some(error.summary());
         }
     }
 }

@@ -46,7 +46,7 @@ impl Cadence {
     pub fn cron(text: &str) -> Result<Cadence> {
         let wrong = |why: String| {
             Error::input(format!("`{}` is no cron expression: {why}", text.escape_debug()))
-                .hint("write minute, hour, day of month, month, day of week: `0 */6 * * *`")
+                .with_remedy("write minute, hour, day of month, month, day of week: `0 */6 * * *`")
         };
         if !text.is_ascii() || text.len() > CRON_CHARS_MAX {
             return Err(wrong(format!("it is no ASCII, or has over {CRON_CHARS_MAX} characters")));

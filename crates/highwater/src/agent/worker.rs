@@ -101,7 +101,7 @@ enum Next {
 pub(super) fn lock(data_dir: &Path) -> Result<File> {
     let path = data_dir.join("agent.lock");
     let failed =
-        |error| Error::io("opening the agent's lock", error).entry(path.display().to_string());
+        |error| Error::io("opening the agent's lock", error).with_entry(path.display().to_string());
     let file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -112,8 +112,8 @@ pub(super) fn lock(data_dir: &Path) -> Result<File> {
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::conflict("another agent runs here")
-            .entry(data_dir.display().to_string())
-            .hint("stop it, or give this one another data directory")),
+            .with_entry(data_dir.display().to_string())
+            .with_remedy("stop it, or give this one another data directory")),
         Err(error) => Err(failed(error.into())),
     }
 }
@@ -223,7 +223,7 @@ impl Worker {
     pub(super) fn ask(&self, task: Task, trigger: Trigger) -> Result<Operation> {
         let mut shared = self.shared();
         if shared.stopping {
-            return Err(Error::conflict("the agent stops").entry(self.node.to_string()));
+            return Err(Error::conflict("the agent stops").with_entry(self.node.to_string()));
         }
         let operation = self.enqueue(&mut shared, task, trigger)?;
         drop(shared);
@@ -240,7 +240,7 @@ impl Worker {
                 task.name().replace('_', " "),
                 self.node
             ))
-            .entry(self.node.to_string()));
+            .with_entry(self.node.to_string()));
         }
         let operation = Operation {
             id: OperationId::random(&self.env)?,
@@ -422,7 +422,7 @@ impl Worker {
             for (task, trigger) in shared.when.due(now) {
                 let waits = shared.active.iter().any(|active| active.operation.task == task);
                 if !waits && let Err(error) = self.enqueue(&mut shared, task, trigger) {
-                    shared.trouble.vault = Some(error.to_string());
+                    shared.trouble.vault = Some(error.summary());
                     shared.when.began(task, now);
                     shared.when.ended(task, trigger, State::Failed, now);
                 }
@@ -531,7 +531,7 @@ impl Worker {
                     shared.trouble.history = None;
                 }
                 Err(error) => {
-                    shared.trouble.history = Some(error.to_string());
+                    shared.trouble.history = Some(error.summary());
                     return;
                 }
             }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::control::Control;
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 use crate::vault::{MasterKey, Secret};
 
 use super::Input;
@@ -27,7 +27,7 @@ pub(super) fn begin<'a>(inputs: Vec<Input<'a>>, control: &'a Control) -> Result<
         if let Some(first) = begun.first()
             && first.reader.header.vault != reader.header.vault
         {
-            return Err(Error::input("the archives are of different vaults").entry(input.name));
+            return Err(Error::input("the archives are of different vaults").with_entry(input.name));
         }
         begun.push(Begun { reader, preamble, manifest });
     }
@@ -44,16 +44,16 @@ fn refuse_disorder(begun: &[Begun<'_>]) -> Result<()> {
     for (place, archive) in begun.iter().enumerate() {
         if places.insert(archive.reader.header.snapshot, place).is_some() {
             return Err(Error::conflict("the same snapshot comes twice")
-                .entry(archive.reader.name())
-                .hint("give each archive once"));
+                .with_entry(archive.reader.name())
+                .with_remedy("give each archive once"));
         }
     }
     for (place, archive) in begun.iter().enumerate() {
         let Some((since, _)) = archive.reader.header.since else { continue };
         if places.get(&since).is_some_and(|&base| base > place) {
             return Err(Error::conflict(format!("it comes before {since}, which it builds on"))
-                .entry(archive.reader.name())
-                .hint("give the archives in the order in which they were made"));
+                .with_entry(archive.reader.name())
+                .with_remedy("give the archives in the order in which they were made"));
         }
     }
     Ok(())
@@ -75,9 +75,7 @@ pub(super) fn refuse_gap(begun: &[Begun<'_>]) -> Result<()> {
                 }
                 (None, _) => "it builds on no other archive, and yet follows one".to_owned(),
             };
-            return Err(Error::conflict(what).entry(reader.name()).hint(
-                "give one archive that was exported without --since, then each increment in its order",
-            ));
+            return Err(Error::conflict(what).with_entry(reader.name()).with_remedy("give one archive that builds on no other first, then each increment in its order").with_remedy(Remedy::ExportWhole));
         }
         before = Some((header.snapshot, header.content));
     }

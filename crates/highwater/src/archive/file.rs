@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::direct::SequentialWriter;
 use crate::durable;
 use crate::env::{Env, FaultPoint};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::encode;
 
 const SUFFIX: &[u8] = b".part";
@@ -29,13 +29,13 @@ pub(super) fn write<T, V>(
     let text = || encode(path.as_os_str().as_bytes());
     let name = path
         .file_name()
-        .ok_or_else(|| Error::input("the output has no file name").entry(text()))?;
+        .ok_or_else(|| Error::input("the output has no file name").with_entry(text()))?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
     refuse_existing(path, replace)?;
     collect(parent, name)?;
     let part = Part::new(parent, name, env)?;
-    let failed = |error| Error::io("writing the archive", error).entry(text());
+    let failed = |error| Error::io("writing the archive", error).with_entry(text());
     let mut direct = Direct(SequentialWriter::new(part.file.try_clone().map_err(failed)?));
     let written = write(&mut direct)?;
     direct.0.finish().map_err(failed)?;
@@ -53,7 +53,7 @@ pub(super) fn refuse_existing(path: &Path, replace: bool) -> Result<()> {
     match durable::stat(path)? {
         Some(found) if !durable::is_file(&found) => {
             Err(Error::conflict("the output exists, and is no file")
-                .entry(encode(path.as_os_str().as_bytes())))
+                .with_entry(encode(path.as_os_str().as_bytes())))
         }
         Some(_) if !replace => Err(exists(path)),
         _ => Ok(()),
@@ -84,7 +84,7 @@ impl Part {
     fn new(parent: &Path, name: &OsStr, env: &Env) -> Result<Part> {
         let path = parent.join(part_name(name, &hex::encode(env.random::<8>()?)));
         let failed = |error: std::io::Error| {
-            Error::io("making the archive", error).entry(encode(path.as_os_str().as_bytes()))
+            Error::io("making the archive", error).with_entry(encode(path.as_os_str().as_bytes()))
         };
         let mut options = OpenOptions::new();
         let file = options
@@ -126,8 +126,9 @@ impl Drop for Part {
 
 fn exists(path: &Path) -> Error {
     Error::conflict("the output exists already")
-        .entry(encode(path.as_os_str().as_bytes()))
-        .hint("give another name, or --force to replace it")
+        .with_entry(encode(path.as_os_str().as_bytes()))
+        .with_remedy("give another name")
+        .with_remedy(Remedy::ReplaceFile)
 }
 
 /// `.NAME.<hex>.part`

@@ -89,7 +89,7 @@ impl Header {
             return Err(Error::input(format!(
                 "the archive has format {version}; this program knows up to {FORMAT_VERSION}"
             ))
-            .hint("use the version of highwater that wrote it, or a newer one"));
+            .with_remedy("use the version of highwater that wrote it, or a newer one"));
         }
         let since_content = ContentId(array(bytes, 96));
         let since = match (SnapshotId::from_bytes(array(bytes, 48)), since_content) {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::control::{Control, Event};
 use crate::env::FaultPoint;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::{NodeName, PackId, SnapshotId, VaultId, WriterId};
 use crate::vault::manifest::PackRef;
 use crate::vault::pack::pack_name;
@@ -78,7 +78,7 @@ pub fn import_into(
 }
 
 fn another_vault(there: VaultId, archived: VaultId) -> Error {
-    Error::input(format!("the archive is of vault {archived}, and this is vault {there}")).hint(
+    Error::input(format!("the archive is of vault {archived}, and this is vault {there}")).with_remedy(
         "archives stay sealed under the key of their vault: import into it, or into a copy of it, or \
          where no vault is, which makes a copy",
     )
@@ -181,8 +181,8 @@ fn run(
     }
     .map_err(|error| match importer.discard() {
         Ok(()) => error,
-        Err(_) if error.hint_text().is_none() => {
-            error.hint("what was stored already is collected by the next import or backup")
+        Err(_) if error.hint().is_none() => {
+            error.with_remedy("what was stored already is collected by the next import or backup")
         }
         Err(_) => error,
     })?;
@@ -221,7 +221,8 @@ struct Importer<'a> {
 }
 
 fn given_up() -> Error {
-    Error::conflict("the import took so long that its packs were given up").hint("import again")
+    Error::conflict("the import took so long that its packs were given up")
+        .with_remedy("import again")
 }
 
 impl Importer<'_> {
@@ -288,10 +289,9 @@ impl Importer<'_> {
                 let name = self.vault.find_snapshot(&manifest.node, since)?;
                 let name = name.ok_or_else(|| {
                     Error::conflict(format!("it builds on snapshot {since}, which is not there"))
-                        .entry(reader.name())
-                        .hint(
-                            "import the archive of that snapshot first, or export without --since",
-                        )
+                        .with_entry(reader.name())
+                        .with_remedy("import the archive of that snapshot first")
+                        .with_remedy(Remedy::ExportWhole)
                 })?;
                 let object = self.vault.store().get(&name.object())?;
                 self.vault.open_manifest(&name, &object)?
@@ -302,8 +302,8 @@ impl Importer<'_> {
                 "it builds on snapshot {since} with other content than is there: one of the two \
                  vaults was pruned since"
             ))
-            .entry(reader.name())
-            .hint("export without --since"));
+            .with_entry(reader.name())
+            .with_remedy(Remedy::ExportWhole));
         }
         Ok(Some(base))
     }
@@ -324,8 +324,8 @@ impl Importer<'_> {
             return Ok(true);
         }
         Err(Error::conflict("the snapshot is there already, in other packs")
-            .entry(reader.name())
-            .hint("one of the two vaults was pruned since: there is nothing to import"))
+            .with_entry(reader.name())
+            .with_remedy("one of the two vaults was pruned since: there is nothing to import"))
     }
 
     /// Puts the intent, and tells which packs are to be put.
@@ -358,14 +358,16 @@ impl Importer<'_> {
             .collect();
         if let Some(wrong) = foreign.iter().find(|pack| size(pack) != Some(pack.size)) {
             return Err(Error::corrupt("the pack in the vault has another size than it should")
-                .entry(pack_name(wrong.id)));
+                .with_entry(pack_name(wrong.id)));
         }
         if !foreign.is_empty() {
             let visible = self.vault.packs_visible()?;
             if let Some(loose) = foreign.iter().find(|pack| !visible.contains(&pack.id)) {
                 return Err(Error::conflict("a pack is there that belongs to no snapshot")
-                    .entry(pack_name(loose.id))
-                    .hint("another import runs, or was killed: what is loose, a prune removes"));
+                    .with_entry(pack_name(loose.id))
+                    .with_remedy(
+                        "another import runs, or was killed: what is loose, a prune removes",
+                    ));
             }
         }
         Ok(beyond.iter().filter(|pack| size(pack).is_none()).map(|pack| pack.id).collect())
@@ -413,8 +415,9 @@ impl Importer<'_> {
     fn verify(&self, manifest: &Manifest) -> Result<()> {
         if let Some(missing) = self.vault.missing_pack(manifest)? {
             return Err(Error::corrupt("the pack, which the snapshot needs, is missing")
-                .entry(missing)
-                .hint("export without --since: the vault has lost what the increment builds on"));
+                .with_entry(missing)
+                .with_remedy(Remedy::ExportWhole)
+                .with_remedy("look for what the vault has lost: the increment builds on it"));
         }
         for entry in manifest.entries() {
             for leaf in 0..entry.leaves.len() {
@@ -448,7 +451,7 @@ impl Importer<'_> {
         let Taken { name, object, manifest, .. } = &self.taken[place];
         if !self.vault.store().put_new(&name.object(), object.clone())? {
             return Err(Error::conflict("the snapshot was put by somebody else meanwhile")
-                .entry(name.object()));
+                .with_entry(name.object()));
         }
         // As a backup: a prune that took the import for dead has deleted packs of it.
         if !self.vault.intent_stands(manifest.snapshot)?

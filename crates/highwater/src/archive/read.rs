@@ -67,7 +67,7 @@ impl<'a> Reader<'a> {
         source.fill(&mut header_bytes)?;
         let header = Header::parse(&header_bytes).map_err(|error| match error.kind() {
             Kind::Corrupt => source.wrong(error.message()),
-            _ => error.entry(name),
+            _ => error.with_entry(name),
         })?;
         Ok(Reader { source, header_bytes, header, objects: 0, ended: None })
     }
@@ -259,7 +259,7 @@ impl Source<'_> {
                 }
                 read => {
                     return read.map_err(|error| {
-                        Error::io("reading the archive", error).entry(&self.name)
+                        Error::io("reading the archive", error).with_entry(&self.name)
                     });
                 }
             }
@@ -268,8 +268,8 @@ impl Source<'_> {
 
     fn wrong(&self, what: &str) -> Error {
         Error::corrupt(format!("the archive is damaged, at byte {} or before: {what}", self.at))
-            .entry(&self.name)
-            .hint("copy it again from where it was made, or export again")
+            .with_entry(&self.name)
+            .with_remedy("copy it again from where it was made, or export again")
     }
 }
 
@@ -281,7 +281,7 @@ impl Preamble {
             return Ok(master);
         }
         Err(Error::denied("this key opens no slot of the archive's vault")
-            .hint("another key file, the passphrase, or the recovery words may open it"))
+            .with_remedy("another key file, the passphrase, or the recovery words may open it"))
     }
 
     /// Corrupt where the header or a slot was not made under the vault's key.

@@ -20,7 +20,7 @@ use object_store::{
 };
 
 use crate::control::{Control, Event};
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 use crate::ids::{NodeName, SnapshotId, encode};
 use crate::vault::pack::pack_name;
 use crate::vault::store::Store;
@@ -54,7 +54,7 @@ pub fn open(paths: &[PathBuf], secret: &Secret, control: &Control) -> Result<Ope
     }
     let input = |(path, file): (&PathBuf, &File)| -> Result<Input<'static>> {
         let name = encode(path.as_os_str().as_bytes());
-        let again = file.try_clone().map_err(|error| Error::io(&name, error).entry(&name))?;
+        let again = file.try_clone().map_err(|error| Error::io(&name, error).with_entry(&name))?;
         Ok(Input { name, read: Box::new(again) })
     };
     let inputs = paths.iter().zip(&files).map(input).collect::<Result<Vec<_>>>()?;
@@ -86,12 +86,13 @@ pub fn open(paths: &[PathBuf], secret: &Secret, control: &Control) -> Result<Ope
 
 fn open_file(path: &PathBuf) -> Result<File> {
     let name = encode(path.as_os_str().as_bytes());
-    let failed = |error| Error::io(format!("{name} can't be read"), error).entry(&name);
+    let failed = |error| Error::io(format!("{name} can't be read"), error).with_entry(&name);
     let file = File::open(path).map_err(failed)?;
     if !file.metadata().map_err(failed)?.is_file() {
         return Err(Error::input("an archive that is restored from has to be a file")
-            .entry(&name)
-            .hint("write the stream to a file first, or `highwater import` it"));
+            .with_entry(&name)
+            .with_remedy("write the stream to a file first")
+            .with_remedy(Remedy::ImportArchive));
     }
     Ok(file)
 }
@@ -146,7 +147,7 @@ fn read_whole(
 impl Whole {
     /// Opens the manifest, and compares it with what else the archive holds.
     fn verify(&self, vault: &Vault, before: Option<&Manifest>) -> Result<Manifest> {
-        let wrong = |what: &str| Error::corrupt(what).entry(&self.archive);
+        let wrong = |what: &str| Error::corrupt(what).with_entry(&self.archive);
         let name = SnapshotName::parse(&self.manifest.name)
             .ok_or_else(|| wrong("it holds no manifest where one should be"))?;
         let object = vault.store().get(&self.manifest.name)?;

@@ -7,7 +7,7 @@ use std::io::Write;
 use crate::control::{Control, Event};
 use crate::direct::AlignedBuffer;
 use crate::env::FaultPoint;
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 use crate::ids::PackId;
 use crate::vault::manifest::PackRef;
 use crate::vault::pack::{open_frame, pack_name, unit_range};
@@ -72,7 +72,7 @@ fn choose(vault: &Vault, options: &ExportOptions) -> Result<(Chosen, Option<Chos
             "{} is not older than {}",
             since.name.snapshot, snapshot.name.snapshot
         ))
-        .hint("--since names the older snapshot, which the other side has already"));
+        .with_remedy(Remedy::ExportSince));
     }
     Ok((snapshot, Some(since)))
 }
@@ -115,7 +115,7 @@ pub(super) fn write(
         let begin = sealed.at;
         pass_pack(vault, *pack, &mut sealed, control)?;
         if sealed.at - begin != pack.size {
-            return Err(Error::bug("a pack was not passed on as a whole").entry(name));
+            return Err(Error::bug("a pack was not passed on as a whole").with_entry(name));
         }
         sealed.end()?;
     }
@@ -143,7 +143,9 @@ fn vault_header(vault: &Vault) -> Result<bytes::Bytes> {
     let header = VaultHeader::parse(&bytes)?;
     header.verify(vault.master())?;
     if header != *vault.header() {
-        return Err(Error::conflict("the vault was replaced by another one").entry(HEADER_NAME));
+        return Err(
+            Error::conflict("the vault was replaced by another one").with_entry(HEADER_NAME)
+        );
     }
     Ok(bytes)
 }
@@ -178,8 +180,9 @@ fn pass_pack(vault: &Vault, pack: PackRef, out: &mut Output<'_>, control: &Contr
         for number in frame..=last {
             let wrong = || {
                 Error::corrupt(format!("frame {number} of the pack was changed"))
-                    .entry(&open.name)
-                    .hint("export another snapshot; `highwater check --read-data` says which are whole")
+                    .with_entry(&open.name)
+                    .with_remedy("export another snapshot")
+                    .with_remedy(Remedy::CheckData)
             };
             let range = index.range(number);
             let stored = bytes.get((range.start - start) as usize..(range.end - start) as usize);
@@ -237,7 +240,7 @@ fn cant_write(error: std::io::Error) -> Error {
     let closed = error.kind() == std::io::ErrorKind::BrokenPipe;
     let found = Error::io("writing the archive", error);
     if closed {
-        return found.hint("who was to read it has gone: what was written is no archive");
+        return found.with_remedy("who was to read it has gone: what was written is no archive");
     }
     found
 }

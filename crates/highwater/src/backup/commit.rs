@@ -56,7 +56,7 @@ impl PackTable {
 
     /// The leaves of an unchanged file: its packs go by other numbers here.
     fn leaves_again(&mut self, parent: &Manifest, old: &EntryRecord) -> Result<Vec<Leaf>> {
-        let damaged = || Error::corrupt("its map names no pack").entry(old.path.to_string());
+        let damaged = || Error::corrupt("its map names no pack").with_entry(old.path.to_string());
         let leaf = |leaf: &Leaf| {
             let number = |&pack: &u32| {
                 let pack = parent.packs.get(pack as usize).ok_or_else(damaged)?;
@@ -198,8 +198,8 @@ fn all_marks(
     for (name, &value) in claimed {
         if marks.insert(name.clone(), Mark { value, claimed: true }).is_some() {
             return Err(Error::input(format!("the node tells the mark `{name}` itself"))
-                .entry(name.clone())
-                .hint("leave it out of the call"));
+                .with_entry(name.clone())
+                .with_remedy("leave it out of the call"));
         }
     }
     Ok(marks)

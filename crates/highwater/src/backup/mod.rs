@@ -219,8 +219,8 @@ impl Task<'_> {
             // intent.
             Err(error) => Err(match self.discard(tried) {
                 Ok(()) => error,
-                Err(_) if error.hint_text().is_none() => {
-                    error.hint("what was stored already is collected by the next backup")
+                Err(_) if error.hint().is_none() => {
+                    error.with_remedy("what was stored already is collected by the next backup")
                 }
                 Err(_) => error,
             }),
@@ -322,8 +322,8 @@ impl Task<'_> {
         }
         if let Some(missing) = self.vault.missing_pack(manifest)? {
             return Err(Error::conflict("a pack that was just stored, or built on, is gone")
-                .entry(missing)
-                .hint("back up again"));
+                .with_entry(missing)
+                .with_remedy("back up again"));
         }
         let known = self.newest.iter().map(|newest| newest.snapshot);
         let known: Vec<SnapshotId> = known.chain(self.recorded).chain([*snapshot]).collect();
@@ -363,7 +363,8 @@ impl Task<'_> {
 }
 
 fn given_up() -> Error {
-    Error::conflict("the backup took so long that its packs were given up").hint("back up again")
+    Error::conflict("the backup took so long that its packs were given up")
+        .with_remedy("back up again")
 }
 
 impl Made {

@@ -201,7 +201,7 @@ impl Reader<'_> {
         }
         if seen != size {
             let problem = format!("{seen} bytes were read where {size} were promised");
-            return Err(Error::bug(problem).entry(path.to_string()).into());
+            return Err(Error::bug(problem).with_entry(path.to_string()).into());
         }
         self.send(Read::End)?;
         Ok(seen)

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::control::Control;
 use crate::env::FaultPoint;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::{GuardKind, NodeName, NodeUid, Seq, WriterId};
 use crate::node::NodeFile;
 use crate::rooted::RootedPath;
@@ -19,8 +19,8 @@ pub(super) fn keep_apart(dir: &Path, vault: &Vault) -> Result<()> {
             .map_err(|error| Error::io("looking up the vault's directory", error))?;
         if path.starts_with(dir) || dir.starts_with(&path) {
             return Err(Error::input("vault and node directory lie in one another")
-                .entry(vault.location().to_string())
-                .hint(
+                .with_entry(vault.location().to_string())
+                .with_remedy(
                     "a vault inside the node directory would be lost with it: put it elsewhere",
                 ));
         }
@@ -34,9 +34,7 @@ pub(super) fn parent(vault: &Vault, node: &NodeName) -> Result<Option<Manifest>>
     let Some(name) = names.last() else { return Ok(None) };
     let id = name.snapshot;
     vault.manifest(name).map(Some).map_err(|error| match error.kind() {
-        Kind::Corrupt => {
-            error.hint(format!("`highwater forget {id}` gives it up, and the next backup goes on"))
-        }
+        Kind::Corrupt => error.with_remedy(Remedy::Forget(id.to_string())),
         _ => error,
     })
 }
@@ -102,10 +100,8 @@ pub(super) fn identify(
 fn refuse_second_name(vault: &Vault, node: &NodeName, identity: &NodeFile) -> Result<()> {
     let Some(other) = vault.other_name(node, identity.uid)? else { return Ok(()) };
     Err(Error::conflict(format!("the vault knows this node under the name {other}, not {node}"))
-        .entry(node.to_string())
-        .hint(format!(
-            "back it up with --node {other}: then the vault tells whether another machine owns it"
-        )))
+        .with_entry(node.to_string())
+        .with_remedy(Remedy::NameNode(Some(other.to_string()))))
 }
 
 /// Under an epoch of our own every snapshot is ours: one that this installation doesn't know is that
@@ -190,8 +186,7 @@ pub(super) fn next_seq(newest: Option<&SnapshotName>, record: &NodeRecord) -> Se
 
 fn another_node(node: &NodeName) -> Error {
     Error::conflict(format!("the vault knows another node under the name {node}"))
-        .entry(node.to_string())
-        .hint(
-            "choose another name with --node; or, if this directory goes on as that node, --adopt",
-        )
+        .with_entry(node.to_string())
+        .with_remedy(Remedy::NameNode(None))
+        .with_remedy(Remedy::Adopt)
 }

@@ -8,18 +8,10 @@ use std::time::Duration;
 use super::engines::{Begun, Database, Engine, InUse};
 use super::points::Points;
 use super::{
-    Barrier, CaptureOptions, Captured, EngineKind, FoundPart, Layout, PartCapture, Refusal, files,
-    freeze,
+    Barrier, CaptureOptions, Captured, EngineKind, FoundPart, Layout, PartCapture, files, freeze,
 };
 use crate::env::Env;
-use crate::error::{Error, Result};
-
-/// The error that a refusal makes of a backup.
-pub(super) fn refused(refusal: &Refusal) -> Error {
-    Error::new(refusal.kind, refusal.problem.clone())
-        .entry(refusal.entry.clone())
-        .hint(refusal.hint.clone())
-}
+use crate::error::{Error, Remedy, Result};
 
 /// Takes one image of all parts of `layout`, while the node holds its writers where it can.
 pub(super) fn capture(layout: &Layout, options: &CaptureOptions, env: &Env) -> Result<Captured> {
@@ -38,7 +30,7 @@ pub(super) fn capture(layout: &Layout, options: &CaptureOptions, env: &Env) -> R
     let begin = env.monotonic();
     let mut captured = None;
     hold(&mut |marks| captured = Some(take(layout, options, marks, env))).map_err(|error| {
-        Error::unavailable("the node could not hold its writers for the capture").source(error)
+        Error::unavailable("the node could not hold its writers for the capture").with_source(error)
     })?;
     let pause = env.monotonic() - begin;
     match captured {
@@ -54,7 +46,7 @@ fn take(
     env: &Env,
 ) -> Result<Captured> {
     if let Some(refusal) = layout.refusals.first() {
-        return Err(refused(refusal));
+        return Err(refusal.clone());
     }
     hooks_fit(layout, options)?;
     let databases: Vec<&FoundPart> =
@@ -220,10 +212,9 @@ fn allowed(barrier: Barrier, databases: usize, options: &CaptureOptions) -> Resu
     Err(Error::conflict(format!(
         "the {databases} databases of this node can't be captured at one instant"
     ))
-    .hint(
-        "freeze the node (--freeze PID), stop it for the time of the backup, or accept an instant for \
-         each (--no-barrier)",
-    ))
+    .with_remedy(Remedy::Freeze(None))
+    .with_remedy("stop the node for the time of the backup")
+    .with_remedy(Remedy::NoBarrier))
 }
 
 fn warnings(barrier: Barrier, databases: usize) -> Vec<String> {
@@ -250,10 +241,12 @@ fn hooks_fit(layout: &Layout, options: &CaptureOptions) -> Result<()> {
         } else {
             "is no database here that a hook can make a checkpoint of"
         };
-        return Err(Error::input(format!("{name} {problem}")).entry(name.clone()).hint(format!(
-            "register one hook for each of: {}",
-            names().collect::<Vec<_>>().join(", ")
-        )));
+        return Err(Error::input(format!("{name} {problem}"))
+            .with_entry(name.clone())
+            .with_remedy(format!(
+                "register one hook for each of: {}",
+                names().collect::<Vec<_>>().join(", ")
+            )));
     }
     Ok(())
 }

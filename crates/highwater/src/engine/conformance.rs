@@ -139,7 +139,7 @@ fn refuses_what_is_in_use(fixture: &dyn Fixture, node: &Path) {
     let refused = capture(&layout, &fixture.options(node), &Env::system()).err();
     let Some(refused) = refused else { panic!("a database in use was captured") };
     assert_eq!(refused.kind(), Kind::Conflict, "{refused}");
-    assert!(refused.hint_text().is_some(), "a conflict names the ways out");
+    assert!(refused.hint().is_some(), "a conflict names the ways out");
     drop(held);
 }
 
@@ -286,7 +286,7 @@ fn make(dir: &Path) {
 }
 
 fn must<T>(result: Result<T>, what: &str) -> T {
-    result.unwrap_or_else(|error| panic!("{what}: {error} ({:?})", error.hint_text()))
+    result.unwrap_or_else(|error| panic!("{what}: {error} ({:?})", error.hint()))
 }
 
 #[cfg(test)]

@@ -91,9 +91,9 @@ fn find(dir: &Path, options: &DiscoverOptions, node: NodeUse) -> Result<Layout> 
 fn walk(tree: &mut Tree, dir: &RelPath, depth: usize, globs: &mut Globs) -> Result<()> {
     if depth > DEPTH_MAX {
         return Err(Error::input(format!("{dir} lies more than {DEPTH_MAX} directories deep"))
-            .entry(dir.to_string()));
+            .with_entry(dir.to_string()));
     }
-    let failed = |errno: Errno| Error::io("can't list it", errno).entry(shown(dir));
+    let failed = |errno: Errno| Error::io("can't list it", errno).with_entry(shown(dir));
     // Held, so that all that is listed is of one directory.
     let (held, names) = match tree.dir.at(dir).enter().and_then(|held| Ok((held.names()?, held))) {
         Ok((names, held)) => (held, names),
@@ -168,7 +168,7 @@ impl Globs {
             let glob = GlobBuilder::new(&whole).literal_separator(true).build();
             let glob = glob.map_err(|source| {
                 Error::input(format!("`{pattern}` is no glob: {}", source.kind()))
-                    .entry(pattern.clone())
+                    .with_entry(pattern.clone())
             })?;
             globs.push((pattern.clone(), glob.compile_matcher(), false));
         }
@@ -196,8 +196,8 @@ impl Globs {
             None => Ok(()),
             Some((pattern, _, _)) => {
                 Err(Error::input(format!("the glob `{pattern}` leaves nothing out"))
-                    .entry(pattern.clone())
-                    .hint(
+                    .with_entry(pattern.clone())
+                    .with_remedy(
                         "globs fit paths inside the node directory; a database is left out whole",
                     ))
             }

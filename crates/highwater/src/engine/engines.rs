@@ -13,7 +13,7 @@ use super::lock::{self, Lock};
 use super::still::{self, Still};
 use super::{
     Barrier, CaptureOptions, Checked, Depth, EngineKind, EntryType, FoundPart, Layout, Opens,
-    PartCapture, Refusal, SourceEntry, Units, metadata, offline, standard,
+    PartCapture, SourceEntry, Units, metadata, offline, standard,
 };
 use crate::durable;
 use crate::env::Env;
@@ -98,7 +98,7 @@ pub trait Engine: Send + Sync {
     ///
     /// # Errors
     /// Those of the file system.
-    fn refusals(&self, database: &Database<'_>, node: NodeUse) -> Result<Vec<Refusal>> {
+    fn refusals(&self, database: &Database<'_>, node: NodeUse) -> Result<Vec<Error>> {
         let _ = (database, node);
         Ok(Vec::new())
     }
@@ -374,7 +374,7 @@ impl Engines {
         let kind = engine.kind();
         if kind == EngineKind::FILES || self.get(kind).is_some() {
             return Err(Error::input(format!("there is an engine called {kind} already"))
-                .entry(kind.to_string()));
+                .with_entry(kind.to_string()));
         }
         self.added.push(engine);
         Ok(self)
@@ -409,8 +409,8 @@ impl Engines {
     pub(super) fn of(&self, part: &FoundPart) -> Result<&Arc<dyn Engine>> {
         self.get(part.engine).ok_or_else(|| {
             Error::input(format!("{}: no engine called {} is known here", part.name, part.engine))
-                .entry(part.name.clone())
-                .hint("hand in the engines by which the node directory was looked at")
+                .with_entry(part.name.clone())
+                .with_remedy("hand in the engines by which the node directory was looked at")
         })
     }
 

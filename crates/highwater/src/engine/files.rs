@@ -16,7 +16,7 @@ use super::{
     SourceEntry, Units, process,
 };
 use crate::env::Env;
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 use crate::ids::{RelPath, Time};
 use crate::rooted::{self, RootedPath};
 
@@ -105,8 +105,9 @@ impl FileSet {
         let mut near = None;
         for listed in listed {
             let found = look_near(&mut near, &listed.source).map_err(|source| {
-                vanished_or(&listed.path, &source)
-                    .unwrap_or_else(|| Error::io("can't look at it", source).entry(name(&listed)))
+                vanished_or(&listed.path, &source).unwrap_or_else(|| {
+                    Error::io("can't look at it", source).with_entry(name(&listed))
+                })
             })?;
             set.push(listed, found)?;
         }
@@ -177,9 +178,9 @@ impl FileSet {
             return Err(Error::bug("a capture was asked for an entry that it doesn't have"));
         };
         match &source.pinned {
-            Some(file) => file
-                .try_clone()
-                .map_err(|source| Error::io("can't read it", source).entry(entry.path.to_string())),
+            Some(file) => file.try_clone().map_err(|source| {
+                Error::io("can't read it", source).with_entry(entry.path.to_string())
+            }),
             None => open(&source.path, &entry.path),
         }
     }
@@ -198,8 +199,10 @@ impl FileSet {
         }
         if self.stability != Stability::Held && process::holds_record_lock(source.stamp.id.1) {
             return Err(Error::conflict(format!("{} is locked by this very process", entry.path))
-                .entry(entry.path.to_string())
-                .hint("to read it would give the lock up: leave it out with an exclude glob"));
+                .with_entry(entry.path.to_string())
+                .with_remedy(
+                    "to read it would give the lock up: leave it out with an exclude glob",
+                ));
         }
         let mut reader = Reader::open(entry, source, self.young_ns)?;
         match self.stability {
@@ -281,7 +284,7 @@ fn holes_of(listed: &Listed, found: &Found) -> Result<Vec<(u64, u64)>> {
     }
     let file = open(&listed.source, &listed.path)?;
     metadata::holes(&file, found.stamp.size)
-        .map_err(|source| Error::io("can't find its holes", source).entry(name(listed)))
+        .map_err(|source| Error::io("can't find its holes", source).with_entry(name(listed)))
 }
 
 /// Root reads for a directory's owner what that one may not, so no file of somebody else's that has only
@@ -299,16 +302,18 @@ fn refuse_borrowed(listed: &Listed, found: &Found) -> Result<()> {
         "{} is a further name of a file of user {}, not of the node's",
         listed.path, found.meta.uid
     ))
-    .entry(name(listed))
-    .hint("look who linked it, and remove it; or leave it out with an exclude glob"))
+    .with_entry(name(listed))
+    .with_remedy("look who linked it, and remove it; or leave it out with an exclude glob"))
 }
 
 fn open(path: &RootedPath, entry: &RelPath) -> Result<File> {
     path.open_file().map_err(|source| {
         vanished_or(entry, &source).unwrap_or_else(|| {
-            let error = Error::io("can't open it", source).entry(entry.to_string());
+            let error = Error::io("can't open it", source).with_entry(entry.to_string());
             if error.kind() == crate::Kind::Denied {
-                error.hint("run as a user who may read it, or leave it out with an exclude glob")
+                error.with_remedy(
+                    "run as a user who may read it, or leave it out with an exclude glob",
+                )
             } else {
                 error
             }
@@ -325,8 +330,8 @@ fn vanished_or(entry: &RelPath, source: &std::io::Error) -> Option<Error> {
     );
     (other || link).then(|| {
         Error::conflict(format!("{entry} was removed or replaced during the capture"))
-            .entry(entry.to_string())
-            .hint("try again; if it never rests, leave it out with an exclude glob")
+            .with_entry(entry.to_string())
+            .with_remedy("try again; if it never rests, leave it out with an exclude glob")
     })
 }
 
@@ -341,7 +346,7 @@ impl<'a> Reader<'a> {
     fn open(entry: &'a SourceEntry, source: &Source, young_ns: i64) -> Result<Reader<'a>> {
         let file = match &source.pinned {
             Some(file) => file.try_clone().map_err(|source| {
-                Error::io("can't read it", source).entry(entry.path.to_string())
+                Error::io("can't read it", source).with_entry(entry.path.to_string())
             })?,
             None => open(&source.path, &entry.path)?,
         };
@@ -455,7 +460,7 @@ impl<'a> Reader<'a> {
                 Ok(read) => read,
                 Err(source) if source.kind() == ErrorKind::Interrupted => continue,
                 Err(source) => {
-                    return Err(Error::io("can't read it", source).entry(self.name()));
+                    return Err(Error::io("can't read it", source).with_entry(self.name()));
                 }
             };
             sink(Piece::Data(&buffer[..read]))?;
@@ -466,7 +471,7 @@ impl<'a> Reader<'a> {
 
     fn stamp(&self) -> Result<Stamp> {
         Stamp::of_file(&self.file)
-            .map_err(|source| Error::io("can't look at it", source).entry(self.name()))
+            .map_err(|source| Error::io("can't look at it", source).with_entry(self.name()))
     }
 
     fn name(&self) -> String {
@@ -478,11 +483,11 @@ impl<'a> Reader<'a> {
             "{} changed during the capture, other than by growing",
             self.name()
         ))
-        .entry(self.name())
-        .hint(
-            "try again; if it never rests, freeze the node (--freeze PID), stop it, or leave the file \
-             out with an exclude glob",
-        )
+        .with_entry(self.name())
+        .with_remedy("try again")
+        .with_remedy(Remedy::Freeze(None))
+        .with_remedy(Remedy::Exclude)
+        .with_remedy("stop the node")
     }
 }
 

@@ -10,15 +10,18 @@ use rustix::process::{Flock, FlockOffsetType, FlockType};
 
 use super::{metadata, process};
 use crate::durable;
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 use crate::rooted::RootedPath;
 
 /// The ways out of a RocksDB in use.
-pub(super) const ROCKSDB_WAYS_OUT: &str = "stop the node, freeze it for the instant that a backup takes (--freeze PID), or take the backup \
-     from inside it with a checkpoint hook";
+pub(super) fn rocksdb_ways_out() -> Vec<Remedy> {
+    [ways_out(), vec![Remedy::CheckpointHook]].concat()
+}
+
 /// The ways out of any other database in use.
-pub(super) const WAYS_OUT: &str =
-    "stop the node for the time of the backup, or freeze it for an instant (--freeze PID)";
+pub(super) fn ways_out() -> Vec<Remedy> {
+    vec!["stop the node for the time of the backup".into(), Remedy::Freeze(None)]
+}
 
 /// How an engine keeps others out of a database that it has open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +76,7 @@ pub(super) fn record(
     path: &RootedPath,
     db: &RootedPath,
     name: &str,
-    ways_out: &str,
+    ways_out: Vec<Remedy>,
 ) -> Result<Option<OwnedFd>> {
     let _taking = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
     not_ours(db, name)?;
@@ -82,8 +85,8 @@ pub(super) fn record(
         Err(Errno::NOENT) => return unused(db, name).map(|()| None),
         Err(errno) => {
             return Err(Error::io(format!("can't open the lock of {name}"), errno)
-                .entry(name)
-                .hint("run as the user that the node runs as"));
+                .with_entry(name)
+                .with_remedy("run as the user that the node runs as"));
         }
     };
     match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -94,19 +97,21 @@ pub(super) fn record(
             let holder = pid.and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok());
             Err(in_use(name, &holder.map_or_else(|| user_names(db), named), ways_out))
         }
-        Err(errno) => Err(Error::io(format!("can't take the lock of {name}"), errno).entry(name)),
+        Err(errno) => {
+            Err(Error::io(format!("can't take the lock of {name}"), errno).with_entry(name))
+        }
     }
 }
 
 /// Takes the whole-file lock (`flock`) of bbolt, redb and Badger on `path`.
 pub(super) fn whole(path: &RootedPath, name: &str) -> Result<OwnedFd> {
     let failed =
-        |errno: Errno| Error::io(format!("can't take the lock of {name}"), errno).entry(name);
+        |errno: Errno| Error::io(format!("can't take the lock of {name}"), errno).with_entry(name);
     let flags = OFlags::RDONLY | OFlags::NONBLOCK;
     let file = path.open_with(flags, Mode::empty()).map_err(failed)?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(Errno::WOULDBLOCK) => Err(in_use(name, &user_names(path), WAYS_OUT)),
+        Err(Errno::WOULDBLOCK) => Err(in_use(name, &user_names(path), ways_out())),
         Err(errno) => Err(failed(errno)),
     }
 }
@@ -137,13 +142,13 @@ pub(super) fn take(root: &RootedPath, lock: Lock, name: &str) -> Result<Option<O
     match lock {
         Lock::RecordIn(file) => {
             unused(root, name)?;
-            record(&root.join(file), root, name, WAYS_OUT)
+            record(&root.join(file), root, name, ways_out())
         }
         Lock::RecordBeside(..) => {
             unused(root, name)?;
             // Who has it open holds a shared one.
             match lock_beside(root, lock) {
-                Some(place) => record(&place, root, name, WAYS_OUT),
+                Some(place) => record(&place, root, name, ways_out()),
                 None => Ok(None),
             }
         }
@@ -162,7 +167,7 @@ pub(super) fn take(root: &RootedPath, lock: Lock, name: &str) -> Result<Option<O
         Lock::Sqlite | Lock::None => {
             unused(root, name)?;
             if is_held_by_others(root, lock)? {
-                return Err(in_use(name, "", WAYS_OUT));
+                return Err(in_use(name, "", ways_out()));
             }
             Ok(None)
         }
@@ -218,7 +223,7 @@ pub(super) fn unused(path: &RootedPath, name: &str) -> Result<()> {
 /// The same, whatever this process has open: a capture has files of the database open itself.
 pub(super) fn unused_by_others(path: &RootedPath, name: &str) -> Result<()> {
     let users = process::users(&path.path())?;
-    if users.is_empty() { Ok(()) } else { Err(in_use(name, &process::names(&users), WAYS_OUT)) }
+    if users.is_empty() { Ok(()) } else { Err(in_use(name, &process::names(&users), ways_out())) }
 }
 
 /// A conflict where this process itself has the database open.
@@ -237,18 +242,18 @@ fn not_ours(db: &RootedPath, name: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::conflict(format!("{name} is open in this very process"))
-        .entry(name)
-        .hint("register a checkpoint hook for it, or close it first"))
+        .with_entry(name)
+        .with_remedy("register a checkpoint hook for it, or close it first"))
 }
 
 /// The conflict of a RocksDB that another process has open.
 pub(super) fn rocksdb_in_use(db: &RootedPath, name: &str) -> Error {
-    in_use(name, &user_names(db), ROCKSDB_WAYS_OUT)
+    in_use(name, &user_names(db), rocksdb_ways_out())
 }
 
-fn in_use(name: &str, users: &str, ways_out: &str) -> Error {
+fn in_use(name: &str, users: &str, ways_out: Vec<Remedy>) -> Error {
     let by = if users.is_empty() { "another process" } else { users };
-    Error::conflict(format!("{name} is in use by {by}")).entry(name).hint(ways_out)
+    Error::conflict(format!("{name} is in use by {by}")).with_entry(name).with_remedies(ways_out)
 }
 
 fn named(pid: u32) -> String {

@@ -68,19 +68,6 @@ pub struct FoundPart {
     pub bytes: u64,
 }
 
-/// What is wrong with a node directory, found by looking at it.
-#[derive(Clone, Debug)]
-pub struct Refusal {
-    /// The part or file.
-    pub entry: String,
-    /// In plain words.
-    pub problem: String,
-    /// The ways out.
-    pub hint: String,
-    /// The kind that a backup would fail with.
-    pub kind: crate::Kind,
-}
-
 /// A node directory, as found.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -89,7 +76,7 @@ pub struct Layout {
     /// Databases first, by path; plain files last.
     pub parts: Vec<FoundPart>,
     /// Why it can't be captured as it stands; empty where it can.
-    pub refusals: Vec<Refusal>,
+    pub refusals: Vec<Error>,
     /// The same, held.
     held: RootedPath,
     /// By what it was found, so that it can be looked at again.
@@ -337,21 +324,19 @@ pub fn users(dir: &Path, engines: &Engines) -> Result<Vec<User>> {
 /// What would keep each database of `layout` from being captured now, asked of the code that captures
 /// it: it is begun, and given up. Where nothing keeps any of them, what keeps them from being captured
 /// together.
-pub fn obstacles(layout: &Layout, env: &Env) -> Vec<Refusal> {
-    let refusal = |error: Error, entry: &str| Refusal {
-        entry: entry.to_owned(),
-        problem: error.message().to_owned(),
-        hint: error.hint_text().unwrap_or_default().to_owned(),
-        kind: error.kind(),
+pub fn obstacles(layout: &Layout, env: &Env) -> Vec<Error> {
+    let named = |error: Error, name: &str| match error.entry() {
+        Some(_) => error,
+        None => error.with_entry(name),
     };
     let attempt = |part: &FoundPart| barrier::attempt(layout, part, env).err();
-    let refused = |part: &FoundPart| attempt(part).map(|error| refusal(error, &part.name));
-    let alone: Vec<Refusal> = layout.parts.iter().filter_map(refused).collect();
+    let refused = |part: &FoundPart| Some(attempt(part)?.with_entry(part.name.clone()));
+    let alone: Vec<Error> = layout.parts.iter().filter_map(refused).collect();
     if !alone.is_empty() || !layout.refusals.is_empty() {
         return alone;
     }
     let together = barrier::capture(layout, &CaptureOptions::default(), env).err();
-    together.map(|error| refusal(error, "databases")).into_iter().collect()
+    together.map(|error| named(error, "databases")).into_iter().collect()
 }
 
 /// Checks one restored part of the node directory `dir`, read-only: every file of it stays

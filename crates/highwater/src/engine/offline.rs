@@ -12,7 +12,7 @@ use super::still::{Still, Verify};
 use super::{Consistency, EngineKind, Finished, FoundPart, PartCapture, Piece, SourceEntry};
 use crate::durable;
 use crate::env::Env;
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 use crate::ids::RelPath;
 use crate::rooted::RootedPath;
 
@@ -117,17 +117,19 @@ impl PartCapture for Offline {
         }
         let part = database.listed_now()?;
         if !self.is_same(&stamps(&Database { part: &part, ..database })?) {
-            let (how, hint) = match self.lock {
+            let (how, ways_out) = match self.lock {
                 Some(_) => (
                     "although its lock was held",
-                    "find the program that writes without taking the database's lock",
+                    vec![Remedy::from(
+                        "find the program that writes without taking the database's lock",
+                    )],
                 ),
-                None => ("during the capture", lock::WAYS_OUT),
+                None => ("during the capture", lock::ways_out()),
             };
             let name = &self.part.name;
             return Err(Error::conflict(format!("{name} changed {how}"))
-                .entry(name.clone())
-                .hint(hint));
+                .with_entry(name.clone())
+                .with_remedies(ways_out));
         }
         let warnings = self.verifier.map_or_else(Vec::new, |verifier| verifier.warnings());
         Ok(Finished { warnings, ..Finished::default() })

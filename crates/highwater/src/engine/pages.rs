@@ -96,7 +96,7 @@ pub(super) fn check_file(
 ) -> crate::Result<Checked> {
     let file = place
         .open_file()
-        .map_err(|error| Error::io("can't open it to check it", error).entry(name))?;
+        .map_err(|error| Error::io("can't open it to check it", error).with_entry(name))?;
     let seen = check(&file, depth);
     match seen {
         Ok(seen) => {
@@ -115,8 +115,10 @@ pub(super) fn check_file(
             Ok(Checked { warnings: vec![warning], unchecked: vec![name.to_owned()] })
         }
         Err(Fault::Damaged(what)) => {
-            Err(Error::corrupt(format!("{name} is damaged: {what}")).entry(name))
+            Err(Error::corrupt(format!("{name} is damaged: {what}")).with_entry(name))
         }
-        Err(Fault::Io(error)) => Err(Error::io("can't read it to check it", error).entry(name)),
+        Err(Fault::Io(error)) => {
+            Err(Error::io("can't read it to check it", error).with_entry(name))
+        }
     }
 }

@@ -33,7 +33,7 @@ impl<'a> Points<'a> {
                 return Err(Error::input(format!(
                     "{name} tells where a store stands, and is no part, or tells it twice"
                 ))
-                .entry(name.clone()));
+                .with_entry(name.clone()));
             }
         }
         Ok(Points { hooks, before: answers(hooks)? })
@@ -64,8 +64,8 @@ fn answers(hooks: &[(String, PointHook)]) -> Result<Vec<Option<ReplicaPoint>>> {
     let ask = |(name, hook): &(String, PointHook)| {
         hook().map_err(|error| {
             Error::unavailable("the node can't tell where its replicated store stands")
-                .entry(name.clone())
-                .source(error)
+                .with_entry(name.clone())
+                .with_source(error)
         })
     };
     hooks.iter().map(ask).collect()

@@ -14,7 +14,7 @@ use super::scratch::{self, Scratch};
 use super::still::{Still, Verify as _};
 use super::{
     Barrier, CaptureOptions, Checked, CheckpointHook, Consistency, Depth, EngineKind, Finished,
-    FoundPart, Opens, PartCapture, Piece, Refusal, SourceEntry, Units, metadata, offline, standard,
+    FoundPart, Opens, PartCapture, Piece, SourceEntry, Units, metadata, offline, standard,
 };
 use crate::durable;
 use crate::env::Env;
@@ -111,41 +111,41 @@ impl FileName {
 }
 
 /// What forbids the capture of the database at `db`, found by reading its OPTIONS and MANIFEST.
-pub(super) fn refusals(db: &RootedPath, name: &str) -> Result<Vec<Refusal>> {
+pub(super) fn refusals(db: &RootedPath, name: &str) -> Result<Vec<Error>> {
     let mut refusals = Vec::new();
     if let Some(options) = newest_options(db)?
         && let Some(wal_dir) = foreign_wal_dir(db, &options)?
     {
-        refusals.push(Refusal {
-            entry: name.to_owned(),
-            problem: format!("{name} keeps its logs elsewhere: wal_dir is {}", wal_dir.display()),
-            hint: "let the database keep its logs in its own directory".to_owned(),
-            kind: Kind::Input,
-        });
+        let problem = format!("{name} keeps its logs elsewhere: wal_dir is {}", wal_dir.display());
+        refusals.push(
+            Error::input(problem)
+                .with_entry(name)
+                .with_remedy("let the database keep its logs in its own directory"),
+        );
     }
     match missing_file(db)? {
         Fault::None => {}
-        Fault::Missing(file) => refusals.push(Refusal {
-            entry: format!("{name}/{file}"),
-            problem: format!("{name} needs {file}, which is not in its directory"),
-            hint:
-                "a database whose files lie elsewhere (db_paths) can't be captured; otherwise it \
-                   is damaged: restore it from a snapshot"
-                    .to_owned(),
-            kind: Kind::Input,
-        }),
-        Fault::Elsewhere(file) => refusals.push(Refusal {
-            entry: format!("{name}/{file}"),
-            problem: format!("{name} keeps {file} in another of its db_paths"),
-            hint: "let the database keep all its tables in its own directory".to_owned(),
-            kind: Kind::Input,
-        }),
-        Fault::Damaged(error) => refusals.push(Refusal {
-            entry: name.to_owned(),
-            problem: format!("{name}: {error}"),
-            hint: "restore it from a snapshot, or let its own program repair it".to_owned(),
-            kind: error.kind(),
-        }),
+        Fault::Missing(file) => refusals.push(
+            Error::input(format!("{name} needs {file}, which is not in its directory"))
+                .with_entry(format!("{name}/{file}"))
+                .with_remedy(
+                    "let the database keep its files in one directory: one with several (db_paths) can't \
+                     be captured",
+                )
+                .with_remedy("restore it from a snapshot, if it is damaged"),
+        ),
+        Fault::Elsewhere(file) => refusals.push(
+            Error::input(format!("{name} keeps {file} in another of its db_paths"))
+                .with_entry(format!("{name}/{file}"))
+                .with_remedy("let the database keep all its tables in its own directory"),
+        ),
+        Fault::Damaged(error) => refusals.push(
+            error
+                .told_as(|why| format!("{name}: {why}"))
+                .with_entry(name)
+                .with_remedy("restore it from a snapshot")
+                .with_remedy("let its own program repair it"),
+        ),
     }
     Ok(refusals)
 }
@@ -328,7 +328,7 @@ impl Engine for RocksDb {
         true
     }
 
-    fn refusals(&self, database: &Database<'_>, _: NodeUse) -> Result<Vec<Refusal>> {
+    fn refusals(&self, database: &Database<'_>, _: NodeUse) -> Result<Vec<Error>> {
         refusals(&database.place(), database.name())
     }
 
@@ -427,18 +427,18 @@ fn by_hook(
     let start = env.monotonic();
     hook(&checkpoint.path()).map_err(|source| {
         Error::unavailable(format!("the checkpoint hook of {} failed: {source}", part.name))
-            .entry(&*part.name)
-            .source(source)
+            .with_entry(&*part.name)
+            .with_source(source)
     })?;
     let pause = env.monotonic().saturating_sub(start);
     let version = version::read(&checkpoint).map_err(|error| {
         Error::input(format!("the checkpoint hook of {} made no checkpoint: {error}", part.name))
-            .entry(&*part.name)
-            .source(error)
+            .with_entry(&*part.name)
+            .with_source(error)
     })?;
     if let Some(file) = missing(&checkpoint, &version)? {
         return Err(Error::corrupt(format!("the checkpoint of {} lacks {file}", part.name))
-            .entry(format!("{}/{file}", part.name)));
+            .with_entry(format!("{}/{file}", part.name)));
     }
     let set = FileSet::list(listed(&db, &checkpoint, &part.root, &version)?, Stability::Held, env)?
         .owned_like(&db.join("CURRENT"))?;
@@ -456,10 +456,10 @@ fn by_hook(
 fn offline(database: &Database<'_>, env: &Env) -> Result<Box<dyn PartCapture>> {
     let (db, name) = (database.place(), database.name());
     // Who only reads it has no lock, and needs none.
-    let lock = lock::record(&db.join("LOCK"), &db, name, lock::ROCKSDB_WAYS_OUT)?;
+    let lock = lock::record(&db.join("LOCK"), &db, name, lock::rocksdb_ways_out())?;
     // Looked at again under the lock: what discovery saw may have been in motion.
     if let Some(refusal) = refusals(&db, name)?.into_iter().next() {
-        return Err(super::barrier::refused(&refusal));
+        return Err(refusal);
     }
     offline::begin(database, lock, env)
 }

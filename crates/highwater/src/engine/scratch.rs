@@ -38,7 +38,7 @@ impl Scratch {
         let dir = place.enter().map_err(failed)?;
         if !is_ours(&dir) {
             return Err(Error::conflict(format!("{place} was replaced while it was made"))
-                .hint("try again; find out who moves what is in the node directory"));
+                .with_remedy("try again; find out who moves what is in the node directory"));
         }
         match lock(&dir) {
             Ok(lock) => Ok(Scratch { place, dir, _lock: lock }),

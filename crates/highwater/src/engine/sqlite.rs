@@ -22,7 +22,8 @@ mod source;
 #[cfg(feature = "sqlite")]
 mod stamp;
 mod still;
-#[cfg(all(feature = "sqlite", test))]
+#[cfg(feature = "sqlite")]
+#[cfg(test)]
 mod tests;
 
 use std::ffi::{OsStr, OsString};
@@ -32,12 +33,11 @@ use super::found::{FoundFile, Head, SQLITE_SIBLINGS, beside, ends};
 use super::lock::{self, Lock};
 use super::still::Still;
 use super::{
-    Barrier, CaptureOptions, Checked, Depth, EngineKind, Opens, PartCapture, Refusal, Units,
-    process,
+    Barrier, CaptureOptions, Checked, Depth, EngineKind, Opens, PartCapture, Units, process,
 };
 use crate::durable;
 use crate::env::Env;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Remedy, Result};
 use crate::ids::RelPath;
 
 #[cfg(feature = "sqlite")]
@@ -102,15 +102,14 @@ impl Engine for Sqlite {
         InUse::Together
     }
 
-    fn refusals(&self, database: &Database<'_>, node: NodeUse) -> Result<Vec<Refusal>> {
+    fn refusals(&self, database: &Database<'_>, node: NodeUse) -> Result<Vec<Error>> {
         if node == NodeUse::Still {
             return Ok(Vec::new());
         }
-        let unable = (!cfg!(feature = "sqlite")).then(|| Refusal {
-            entry: database.name().to_owned(),
-            problem: format!("{}: this build captures no SQLite databases", database.name()),
-            hint: "use a build with the feature `sqlite`".to_owned(),
-            kind: Kind::Input,
+        let unable = (!cfg!(feature = "sqlite")).then(|| {
+            Error::input(format!("{}: this build captures no SQLite databases", database.name()))
+                .with_entry(database.name())
+                .with_remedy("use a build with the feature `sqlite`")
         });
         Ok(emptied(database)?.into_iter().chain(unable).collect())
     }
@@ -149,7 +148,7 @@ impl Engine for Sqlite {
 /// Refuses a SQLite whose main file is empty while a log lies beside it: what is in the log is what is
 /// left of it, and SQLite removes the log with whoever opens the database. Only the first transaction
 /// of a database in use looks so.
-fn emptied(database: &Database<'_>) -> Result<Option<Refusal>> {
+fn emptied(database: &Database<'_>) -> Result<Option<Error>> {
     let main = database.place();
     let size = |suffix: &str| -> Result<u64> {
         let found = durable::stat(&database.dir.at(&beside(database.root(), suffix)))?;
@@ -163,17 +162,19 @@ fn emptied(database: &Database<'_>) -> Result<Option<Refusal>> {
     if log == 0 && (journal == 0 || begun()?) {
         return Ok(None);
     }
-    Ok(Some(Refusal {
-        entry: database.name().to_owned(),
-        problem: format!(
-            "{} is empty, and a log of {} bytes lies beside it, which SQLite would remove with whoever \
-             opens the database next",
-            database.name(),
-            log.max(journal)
-        ),
-        hint: "copy the log to a safe place before anything opens the database, find out what emptied \
-               it, and restore it; or leave both out with an exclude glob"
-            .to_owned(),
-        kind: Kind::Corrupt,
-    }))
+    let problem = format!(
+        "{} is empty, and a log of {} bytes lies beside it, which SQLite would remove with whoever opens the \
+         database next",
+        database.name(),
+        log.max(journal)
+    );
+    Ok(Some(
+        Error::corrupt(problem)
+            .with_entry(database.name())
+            .with_remedy(
+                "copy the log to a safe place before anything opens the database, find out what emptied it, \
+                 and restore it",
+            )
+            .with_remedy(Remedy::Exclude),
+    ))
 }

@@ -10,7 +10,7 @@ use super::latch::{Cause, Latch, Recorded, Released};
 use super::witness::{Move, Raised, Witness};
 use crate::control::Control;
 use crate::env::Env;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::{GuardKind, NodeName};
 use crate::node::NodeFile;
 
@@ -73,14 +73,17 @@ impl Guard {
     ) -> Result<Guard> {
         if policy == Policy::Witness && witness.is_none() {
             return Err(Error::input("the policy asks for a witness, and there is none")
-                .hint("give the node a witness, or let the word of its peers do (policy `peer`)"));
+                .with_remedy(
+                    "give the node a witness, or let the word of its peers do (policy `peer`)",
+                ));
         }
         if Latch::read(dir)?.is_some_and(|latch| !latch.withheld.is_empty()) {
             return Err(Error::new(
                 Kind::Quarantined,
                 "the databases of this node directory are withheld",
             )
-            .hint("`highwater guard list` shows why, `highwater guard release` puts them back"));
+            .with_remedy(Remedy::GuardList)
+            .with_remedy(Remedy::GuardRelease));
         }
         Ok(Guard { dir: dir.to_owned(), node, policy, witness, env: control.env.clone() })
     }
@@ -290,8 +293,8 @@ impl Guard {
                     "the counter `{name}` stands at {ours}, where the witness has seen it before"
                 ),
             )
-            .entry(*name)
-            .hint("let the counter jump to `next_key` first")),
+            .with_entry(*name)
+            .with_remedy("let the counter jump to `next_key` first")),
             _ => Ok(()),
         }
     }
@@ -306,8 +309,8 @@ impl Guard {
              move under epoch {known}",
             witness.epoch()
         ))
-        .entry(self.node.to_string())
-        .hint(
+        .with_entry(self.node.to_string())
+        .with_remedy(
             "put back what its store has lost; without it the node takes over above all epochs that \
              it has stored (`Witness::take_over_above`), and its channels wait",
         ))

@@ -13,7 +13,7 @@ use super::points::{self, Known};
 use crate::durable;
 use crate::engine::Engines;
 use crate::env::{Env, FaultPoint};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::{GuardKind, RelPath};
 use crate::node::OWN_DIR;
 use crate::rooted::RootedPath;
@@ -23,7 +23,7 @@ const FILES: &str = "files";
 
 /// What a placeholder says.
 const TOLD: &str = "the node was restored, or rolled back, and is not known to be current; \
-                    `highwater guard release` puts its database back";
+                    a release from quarantine puts its database back";
 
 /// Puts `latch` on the node in `dir` and withholds the entry points of all its databases: those that
 /// are found by looking, and those that are named and there. The state of a node without databases is in
@@ -200,8 +200,8 @@ fn state(path: &RootedPath) -> Result<State> {
 
 fn disturbed(withheld: &Withheld) -> Error {
     Error::conflict(format!("{} and {} are not as they were left", withheld.path, withheld.place))
-        .entry(withheld.path.to_string())
-        .hint("something else moved or replaced them: restore the node again")
+        .with_entry(withheld.path.to_string())
+        .with_remedy("something else moved or replaced them: restore the node again")
 }
 
 /// Exchanges two names durably; the directory in which an entry point stands keeps its times.
@@ -239,6 +239,7 @@ pub(crate) fn refuse_withheld(dir: &RootedPath) -> Result<()> {
         Kind::Quarantined,
         format!("{} is withheld: a snapshot would lack it", first.part),
     )
-    .entry(first.part.clone())
-    .hint("`highwater guard list` tells why; back up once it is released"))
+    .with_entry(first.part.clone())
+    .with_remedy("back up once it is released")
+    .with_remedy(Remedy::GuardList))
 }

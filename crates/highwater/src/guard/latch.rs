@@ -185,7 +185,7 @@ impl Released {
     /// As the guard takes it.
     pub(crate) fn as_release(&self, id: &str) -> Result<Release> {
         Release::new(self.reason.clone(), self.by.clone())
-            .map_err(|error| Error::corrupt(error.to_string()).entry(id))
+            .map_err(|error| Error::corrupt(error.to_string()).with_entry(id))
     }
 }
 
@@ -209,10 +209,10 @@ impl Latch {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
                 return Err(Error::corrupt(format!("the latch can't be read: {error}"))
-                    .entry(LATCH)
-                    .hint("look who made it"));
+                    .with_entry(LATCH)
+                    .with_remedy("look who made it"));
             }
-            Err(error) => return Err(Error::io("reading the latch", error).entry(LATCH)),
+            Err(error) => return Err(Error::io("reading the latch", error).with_entry(LATCH)),
         };
         Latch::parse(&bytes).map(Some)
     }
@@ -237,7 +237,9 @@ impl Latch {
             {
                 Ok(None)
             }
-            Err(error) => Err(Error::io("reading the record of a quarantine", error).entry(LAST)),
+            Err(error) => {
+                Err(Error::io("reading the record of a quarantine", error).with_entry(LAST))
+            }
         }
     }
 
@@ -254,12 +256,12 @@ impl Latch {
         }
         let broken = |error: serde_json::Error| {
             Error::corrupt("the latch of a quarantined node can't be read")
-                .entry(LATCH)
-                .hint(
+                .with_entry(LATCH)
+                .with_remedy(
                     "what it held back can't be told: restore the node again; remove the latch only \
                      if no other copy of the node has run since",
                 )
-                .source(error)
+                .with_source(error)
         };
         let head: Head = serde_json::from_slice(bytes).map_err(broken)?;
         if head.version != VERSION {
@@ -267,8 +269,8 @@ impl Latch {
                 "the latch has version {}, this program knows {VERSION}",
                 head.version
             ))
-            .entry(LATCH)
-            .hint("use the version of highwater that wrote it, or a newer one"));
+            .with_entry(LATCH)
+            .with_remedy("use the version of highwater that wrote it, or a newer one"));
         }
         let latch: Latch = serde_json::from_slice(bytes).map_err(broken)?;
         latch.withheld.iter().try_for_each(Withheld::refuse_elsewhere)?;
@@ -390,14 +392,14 @@ impl Withheld {
             "the latch says that {} waits as {}, where nothing is ever withheld",
             self.path, self.place
         ))
-        .entry(LATCH)
-        .hint("somebody else wrote it: restore the node again"))
+        .with_entry(LATCH)
+        .with_remedy("somebody else wrote it: restore the node again"))
     }
 }
 
 fn put(latch: &Latch, dir: &RootedPath, env: &Env) -> Result<()> {
     let mut bytes = serde_json::to_vec_pretty(latch)
-        .map_err(|error| Error::bug("a latch can't be written as JSON").source(error))?;
+        .map_err(|error| Error::bug("a latch can't be written as JSON").with_source(error))?;
     bytes.push(b'\n');
     let fresh = dir.join(OWN_DIR).join(FRESH);
     durable::write_file_for(&fresh, &bytes, dir.owner()?)?;
@@ -420,7 +422,7 @@ fn take_away(dir: &RootedPath) -> Result<()> {
 fn lock(dir: &RootedPath, env: &Env) -> Result<File> {
     let own = node::make_own_dir(dir)?;
     let place = own.join(LOCK);
-    let wrong = |error: std::io::Error| durable::met(&place, "lock", error).entry(LOCK);
+    let wrong = |error: std::io::Error| durable::met(&place, "lock", error).with_entry(LOCK);
     let (file, made) = place.open_lock().map_err(wrong)?;
     if made {
         dir.owner()?.take(&file).map_err(|error| wrong(error.into()))?;
@@ -435,8 +437,8 @@ fn lock(dir: &RootedPath, env: &Env) -> Result<File> {
         }
         if env.monotonic().saturating_sub(start) > LOCK_WAIT_MAX {
             return Err(Error::conflict("another process holds the lock of the latch")
-                .entry(LOCK)
-                .hint("look who has .highwater/quarantine.lock open, and end it"));
+                .with_entry(LOCK)
+                .with_remedy("look who has .highwater/quarantine.lock open, and end it"));
         }
         env.pause(LOCK_LOOK_EVERY);
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::latch::{Cause, Latch, Old, Recorded};
 use crate::control::Control;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::{GuardKind, NodeName, SnapshotId, Time};
 use crate::rooted::RootedPath;
 
@@ -167,11 +167,9 @@ fn wait_while(
                 Kind::Quarantined,
                 format!("{}: {}{more}", first.id, first.reason),
             )
-            .entry(first.id.clone())
-            .hint(
-                "`highwater guard list` tells what is held back and why; `highwater guard release` \
-                 lets it go on for a recorded reason",
-            ));
+            .with_entry(first.id.clone())
+            .with_remedy(Remedy::GuardList)
+            .with_remedy(Remedy::GuardRelease));
         }
         control.env.pause(left.map_or(LOOK_EVERY, |left| left.min(LOOK_EVERY)));
     }

@@ -6,7 +6,7 @@ use super::hold;
 use super::latch::{Latch, Old, Recorded, Released};
 use super::list::{Held, must_be_there, rows};
 use crate::control::Control;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::GuardKind;
 use crate::rooted::RootedPath;
 
@@ -60,7 +60,7 @@ fn decide(
     control.cancel.check()?;
     if reason.trim().is_empty() {
         return Err(Error::input("a release needs a reason")
-            .hint("say with --reason how it is known that no newer state is lost"));
+            .with_remedy("say how it is known that no newer state is lost"));
     }
     must_be_there(dir)?;
     let dir = &RootedPath::open(dir)?;
@@ -84,10 +84,9 @@ fn decide(
 }
 
 fn refused(old: &Old) -> Error {
-    Error::new(Kind::Quarantined, old.words()).hint(
-        "restore the newest state instead; where it is certain that an older one does no harm, release it \
-         with --although-old beside the reason",
-    )
+    Error::new(Kind::Quarantined, old.words())
+        .with_remedy("restore the newest state instead")
+        .with_remedy(Remedy::GuardReleaseOld)
 }
 
 fn nothing(which: &Which) -> Result<Option<Latch>> {
@@ -95,7 +94,7 @@ fn nothing(which: &Which) -> Result<Option<Latch>> {
         // What was released before is released.
         Which::All => Ok(None),
         Which::Channel(name) => {
-            Err(Error::not_found("nothing of this node is quarantined").entry(name.clone()))
+            Err(Error::not_found("nothing of this node is quarantined").with_entry(name.clone()))
         }
     }
 }
@@ -135,12 +134,11 @@ fn record(latch: &mut Latch, which: &Which, released: &Released) -> Result<()> {
 
 fn unknown(latch: &Latch, name: &str) -> Error {
     let ids: Vec<String> = rows(latch).into_iter().map(|row| row.id).collect();
-    let error = Error::not_found(format!("`{name}` is not in quarantine")).entry(name);
+    let error = Error::not_found(format!("`{name}` is not in quarantine")).with_entry(name);
     if !latch.listed && latch.withheld.is_empty() {
-        return error.hint(
-            "the node has not listed its channels yet: start it first, or release the whole node \
-             with --all",
-        );
+        return error
+            .with_remedy("start the node first: it has not listed its channels yet")
+            .with_remedy(Remedy::GuardReleaseAll);
     }
-    error.hint(format!("in quarantine are: {}", ids.join(", ")))
+    error.with_remedy(format!("in quarantine are: {}", ids.join(", ")))
 }

@@ -140,8 +140,8 @@ impl Witness {
             }
         }
         Err(Error::conflict("others keep taking the witness of this node over")
-            .entry(node.to_string())
-            .hint("stop the other copies of this node"))
+            .with_entry(node.to_string())
+            .with_remedy("stop the other copies of this node"))
     }
 
     /// The newest record of a node's witness, without taking it over: for who only looks.
@@ -150,7 +150,7 @@ impl Witness {
         let name = format!("witness {number} of {node}");
         let record = WitnessRecord::parse(&name, &document)?;
         if record.node != *node || record.number != number {
-            return Err(Error::corrupt("it is the record of another witness").entry(name));
+            return Err(Error::corrupt("it is the record of another witness").with_entry(name));
         }
         Ok(Some(record))
     }
@@ -291,10 +291,12 @@ fn unreachable_witness(node: &NodeName, error: Error) -> Error {
     if !passes(error.kind()) {
         return error;
     }
-    Error::unavailable(format!("the witness can't be reached: {error}"))
-        .entry(node.to_string())
-        .hint("nothing is signed or revoked until it is back; switching it off is recorded in it")
-        .source(error)
+    Error::unavailable(format!("the witness can't be reached: {}", error.summary()))
+        .with_entry(node.to_string())
+        .with_remedy(
+            "nothing is signed or revoked until it is back; switching it off is recorded in it",
+        )
+        .with_source(error)
 }
 
 #[cfg(test)]

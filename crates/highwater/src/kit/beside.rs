@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{KitContent, KitSource, file, parse, secret, validate};
 use crate::durable;
 use crate::env::Env;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::node::{self, OWN_DIR};
 use crate::rooted::RootedPath;
 
@@ -38,7 +38,7 @@ pub fn write_beside(node_dir: &Path, source: &dyn KitSource, env: &Env) -> Resul
     let mut text = secret::json(&content, false, 1)?;
     text.push(b'\n');
     if text.len() as u64 > file::KIT_BYTES_MAX {
-        return Err(Error::input("a kit of more than 16 MiB is none").entry(BESIDE));
+        return Err(Error::input("a kit of more than 16 MiB is none").with_entry(BESIDE));
     }
     let fresh = own.join(format!(".{FILE}.{}", hex::encode(env.random::<8>()?)));
     durable::write_file_for(&fresh, &text, dir.owner()?)?;
@@ -51,7 +51,7 @@ pub fn read_beside(node_dir: &Path) -> Result<KitContent> {
     let read = file::read_private_at(&place).and_then(|text| content_of(&text, &place.to_string()));
     read.map_err(|error| match error.kind() {
         Kind::NotFound => {
-            error.hint("a node that embeds highwater writes it; else give the content with --from")
+            error.with_remedy("start the node that writes it").with_remedy(Remedy::KitContent)
         }
         _ => error,
     })
@@ -69,7 +69,7 @@ fn content_of(text: &[u8], name: &str) -> Result<KitContent> {
         validate(&content.identity, &content.channels).map_err(wrong)?;
         Ok(content)
     });
-    content.map_err(|error| error.entry(name))
+    content.map_err(|error| error.with_entry(name))
 }
 
 fn refuse_changes(before: &KitContent, after: &KitContent) -> Result<()> {
@@ -85,7 +85,7 @@ fn refuse_changes(before: &KitContent, after: &KitContent) -> Result<()> {
                 "`{name}` of the channel `{}` has changed: a kit has place only for what never does",
                 channel.id
             );
-            return Err(Error::input(what).entry(BESIDE));
+            return Err(Error::input(what).with_entry(BESIDE));
         }
     }
     Ok(())

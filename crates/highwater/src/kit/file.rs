@@ -42,8 +42,8 @@ fn private(path: &Path, file: File, length: u64) -> Result<Zeroizing<Vec<u8>>> {
     if mode & 0o077 != 0 {
         let name = path.display().to_string();
         return Err(Error::denied(format!("{name} may be read by others than its owner"))
-            .hint(format!("chmod 600 {name}"))
-            .entry(name));
+            .with_remedy(format!("chmod 600 {name}"))
+            .with_entry(name));
     }
     read(path, file, length)
 }
@@ -52,12 +52,11 @@ fn private(path: &Path, file: File, length: u64) -> Result<Zeroizing<Vec<u8>>> {
 /// the name already is a conflict, or else is replaced.
 pub fn write_file(path: &Path, bytes: &[u8], replace: bool, env: &Env) -> Result<()> {
     let name = path.file_name().ok_or_else(|| {
-        Error::input("the path has no file name").entry(path.display().to_string())
+        Error::input("the path has no file name").with_entry(path.display().to_string())
     })?;
     if bytes.len() as u64 > KIT_BYTES_MAX {
-        return Err(
-            Error::input("a kit of more than 16 MiB is none").entry(path.display().to_string())
-        );
+        return Err(Error::input("a kit of more than 16 MiB is none")
+            .with_entry(path.display().to_string()));
     }
     let mut fresh = std::ffi::OsString::from(".");
     fresh.push(name);
@@ -86,9 +85,9 @@ fn rename(from: &Path, to: &Path, replace: bool) -> Result<()> {
     let flags = if replace { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
     rustix::fs::renameat_with(CWD, from, CWD, to, flags).map_err(|error| match error {
         Errno::EXIST => Error::conflict(format!("{} exists already", to.display()))
-            .entry(to.display().to_string())
-            .hint("give another name, or move it away"),
-        Errno::INVAL | Errno::NOSYS => cant_write(to, error.into()).hint(
+            .with_entry(to.display().to_string())
+            .with_remedy("give another name, or move it away"),
+        Errno::INVAL | Errno::NOSYS => cant_write(to, error.into()).with_remedy(
             "this file system can't create a file in one step: write it elsewhere, and copy it",
         ),
         _ => cant_write(to, error.into()),
@@ -106,10 +105,10 @@ fn bounded(path: &Path, file: &File) -> Result<u64> {
     let metadata = file.metadata().map_err(|error| failed(path, error))?;
     let name = path.display().to_string();
     if !metadata.is_file() {
-        return Err(Error::input(format!("{name} is not a file")).entry(name));
+        return Err(Error::input(format!("{name} is not a file")).with_entry(name));
     }
     if metadata.len() > KIT_BYTES_MAX {
-        return Err(Error::input(format!("{name} is too long for a kit")).entry(name));
+        return Err(Error::input(format!("{name} is too long for a kit")).with_entry(name));
     }
     Ok(metadata.len())
 }
@@ -123,10 +122,10 @@ fn read(path: &Path, file: File, length: u64) -> Result<Zeroizing<Vec<u8>>> {
 
 fn failed(path: &Path, error: io::Error) -> Error {
     let name = path.display().to_string();
-    Error::io(format!("{name} can't be read"), error).entry(name)
+    Error::io(format!("{name} can't be read"), error).with_entry(name)
 }
 
 fn cant_write(path: &Path, error: io::Error) -> Error {
     let name = path.display().to_string();
-    Error::io(format!("{name} can't be written"), error).entry(name)
+    Error::io(format!("{name} can't be written"), error).with_entry(name)
 }

@@ -135,7 +135,7 @@ impl Kit {
         time: Time,
     ) -> Result<Kit> {
         let failed =
-            |error| Error::io("the node directory", error).entry(dir.display().to_string());
+            |error| Error::io("the node directory", error).with_entry(dir.display().to_string());
         let dir = dir.canonicalize().map_err(failed)?;
         let kit = Kit {
             version: VERSION,
@@ -233,7 +233,7 @@ fn parse<T: DeserializeOwned>(text: &[u8], wrong: impl Fn(String) -> Error) -> R
     let Versioned { version } = serde_json::from_slice(text).map_err(at)?;
     if version > u64::from(VERSION) {
         let what = format!("it has version {version}; this program knows version {VERSION}");
-        return Err(Error::input(what).hint("use a newer highwater"));
+        return Err(Error::input(what).with_remedy("use a newer highwater"));
     }
     if version != u64::from(VERSION) {
         return Err(wrong(format!("there is no version {version}")));

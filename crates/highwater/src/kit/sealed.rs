@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{Kit, parse, secret};
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 use crate::ids::{Time, VaultId};
 use crate::vault::seal::{HEADER_BYTES, ObjectKey, ObjectKind, Purpose, TAG_BYTES};
 use crate::vault::{MasterKey, Secret, SlotDoc, SlotInfo, Vault, document};
@@ -115,10 +115,10 @@ pub fn open(bytes: &[u8], secret: &Secret) -> Result<Kit> {
     if let Some(master) = SlotDoc::unlock(&parsed.header.slots, secret)? {
         return parsed.open(&master);
     }
-    Err(Error::denied("this key opens no slot of the recovery kit").entry(NAME).hint(
-        "any key that opened the vault when the kit was sealed opens it: `highwater kit show` lists \
-         their slots",
-    ))
+    Err(Error::denied("this key opens no slot of the recovery kit")
+        .with_entry(NAME)
+        .with_remedy("give any key that opened the vault when the kit was sealed")
+        .with_remedy(Remedy::ShowKit))
 }
 
 /// The parts of a file whose checksum fits.
@@ -148,7 +148,7 @@ impl<'a> Parsed<'a> {
             let what = format!(
                 "the recovery kit has format {version}; this program knows up to {FORMAT_VERSION}"
             );
-            return Err(Error::input(what).entry(NAME).hint("use a newer highwater"));
+            return Err(Error::input(what).with_entry(NAME).with_remedy("use a newer highwater"));
         }
         if version != FORMAT_VERSION || prefix[10..12] != [0; 2] {
             return Err(damaged("its first bytes are not as highwater writes them"));
@@ -170,7 +170,7 @@ impl<'a> Parsed<'a> {
         }
         let vault = self.header.vault;
         let key = ObjectKey::parse(master, vault, ObjectKind::Kit, OBJECT, self.body)
-            .map_err(|error| error.entry(NAME))?;
+            .map_err(|error| error.with_entry(NAME))?;
         let mut frame = Zeroizing::new(self.body[HEADER_BYTES..].to_vec());
         let plain = key
             .open(0, Purpose::Last, self.before, &mut frame)
@@ -210,8 +210,8 @@ fn unpad(plain: &[u8]) -> Result<&[u8]> {
 
 fn damaged(why: &str) -> Error {
     Error::corrupt(format!("{NAME} is damaged: {why}"))
-        .entry(NAME)
-        .hint("another copy of it may be whole")
+        .with_entry(NAME)
+        .with_remedy("another copy of it may be whole")
 }
 
 #[cfg(test)]

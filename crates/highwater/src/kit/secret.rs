@@ -14,7 +14,8 @@ pub(super) fn json<T: Serialize>(
     indented: bool,
     spare: usize,
 ) -> Result<Zeroizing<Vec<u8>>> {
-    let failed = |error| Error::bug("the content of a kit can't be written as JSON").source(error);
+    let failed =
+        |error| Error::bug("the content of a kit can't be written as JSON").with_source(error);
     let mut length = Length(0);
     write(document, indented, &mut length).map_err(failed)?;
     // A buffer that grew would leave copies of the secrets behind.

@@ -187,7 +187,7 @@ fn the_key_finds_every_change_that_the_checksum_does_not() {
         // Where the number of a format is meant to rise, a newer program is to be sought.
         let newer = error.kind() == Kind::Input && error.message().contains("has format");
         assert!(newer || error.kind() == Kind::Corrupt, "byte {at}: {error}");
-        assert!(error.entry_name().is_some(), "byte {at}");
+        assert!(error.entry().is_some(), "byte {at}");
     }
 }
 
@@ -311,7 +311,7 @@ fn a_field_that_changes_is_no_field_of_a_kit() {
     write_beside(&bench.node(), &content, &env).unwrap();
     content.channels[0].keys.insert("commitment".to_owned(), "42".to_owned());
     let error = wrong(write_beside(&bench.node(), &content, &env));
-    assert_eq!((error.kind(), error.entry_name()), (Kind::Input, Some(BESIDE)));
+    assert_eq!((error.kind(), error.entry()), (Kind::Input, Some(BESIDE)));
     assert!(error.to_string().contains("`commitment`"), "{error}");
     assert_eq!(read_beside(&bench.node()).unwrap().channels[0].keys["commitment"], "41");
 }
@@ -327,7 +327,7 @@ fn secrets_are_read_from_private_files_only() {
     fs::write(&path, "{\"version\": 1").unwrap();
     let error = wrong(read_beside(&bench.node()));
     assert_eq!(error.kind(), Kind::Corrupt);
-    assert_eq!(error.entry_name(), path.to_str());
+    assert_eq!(error.entry(), path.to_str());
     write_beside(&bench.node(), &content(1), &env).unwrap();
     assert_eq!(read_beside(&bench.node()).unwrap(), content(1), "the node knows it anew");
 }

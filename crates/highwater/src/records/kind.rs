@@ -81,7 +81,7 @@ impl EngineKind {
         if fits {
             return Ok(EngineKind::known(name));
         }
-        Err(Error::input(format!("`{}` is no name of an engine", name.escape_debug())).hint(format!(
+        Err(Error::input(format!("`{}` is no name of an engine", name.escape_debug())).with_remedy(format!(
             "a name has lower-case letters, digits and hyphens, a letter first, and at most {} of them",
             EngineKind::NAME_BYTES_MAX
         )))

@@ -83,7 +83,7 @@ impl Book {
     fn get<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>> {
         let Some(bytes) = self.local.get(Space::Book, key)? else { return Ok(None) };
         let read = serde_json::from_slice(&bytes);
-        read.map(Some).map_err(|error| damaged(key).source(error))
+        read.map(Some).map_err(|error| damaged(key).with_source(error))
     }
 
     pub(super) fn check(&self) -> Result<Option<Vec<u8>>> {
@@ -118,7 +118,7 @@ impl Book {
         let rows = self.local.scan(Space::Book, ATTEMPTS, None, usize::MAX)?;
         rows.iter()
             .map(|(key, bytes)| {
-                serde_json::from_slice(bytes).map_err(|error| damaged(key).source(error))
+                serde_json::from_slice(bytes).map_err(|error| damaged(key).with_source(error))
             })
             .collect()
     }
@@ -126,7 +126,7 @@ impl Book {
     /// Keeps an attempt, durably.
     pub(super) fn keep(&self, attempt: &Attempt) -> Result<()> {
         let bytes = serde_json::to_vec(attempt)
-            .map_err(|error| Error::bug("a put can't be written down").source(error))?;
+            .map_err(|error| Error::bug("a put can't be written down").with_source(error))?;
         self.local.write(&[Op::put(Space::Book, attempt_key(attempt), bytes)])
     }
 
@@ -209,7 +209,7 @@ impl Book {
 
     fn head_op(&self, placed: &Placed) -> Result<Op> {
         let bytes = serde_json::to_vec(placed)
-            .map_err(|error| Error::bug("a head can't be written down").source(error))?;
+            .map_err(|error| Error::bug("a head can't be written down").with_source(error))?;
         Ok(Op::put(Space::Book, HEAD, bytes))
     }
 
@@ -388,5 +388,5 @@ pub(super) fn seq_op(seq: u64) -> Op {
 
 fn damaged(key: &[u8]) -> Error {
     Error::corrupt("what the replica keeps in the node's store is damaged")
-        .entry(crate::ids::encode(key))
+        .with_entry(crate::ids::encode(key))
 }

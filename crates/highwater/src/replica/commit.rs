@@ -11,7 +11,7 @@ use super::class::{Class, Classes};
 use super::local::{Op, Space};
 use super::store::Write;
 use crate::env::Env;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 
 /// Commits of one local store, in one order.
 pub(super) struct Committer {
@@ -89,10 +89,8 @@ impl Slot {
     }
 }
 
-pub(super) type Outcome = Result<Committed, Told>;
-
-/// Why a transaction of several failed, for each of them.
-pub(super) type Told = (Kind, String);
+/// Why a transaction of several failed is told to each of them.
+pub(super) type Outcome = Result<Committed>;
 
 /// What was committed for one caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -167,7 +165,7 @@ impl Committer {
         line.waiting.push(Asked { writes, lazy, by: By::Thread(Arc::clone(&slot)) });
         loop {
             if let Some(outcome) = slot.take() {
-                return outcome.map_err(|(kind, text)| Error::new(kind, text));
+                return outcome;
             }
             if !line.busy {
                 line = self.write_for_all(line);
@@ -175,7 +173,7 @@ impl Committer {
             }
             drop(line);
             if let Some(outcome) = slot.wait() {
-                return outcome.map_err(|(kind, text)| Error::new(kind, text));
+                return outcome;
             }
             line = self.line();
         }
@@ -187,7 +185,7 @@ impl Committer {
         let (tell, told) = oneshot::channel();
         let mut line = self.line();
         if line.closed {
-            let ended = (Kind::Unavailable, "the replica has ended".to_owned());
+            let ended = Error::unavailable("the replica has ended");
             // Who asked may have gone.
             let _ = tell.send(Err(ended));
             return told;
@@ -235,12 +233,11 @@ impl Committer {
         let mut line = self.line();
         // A number is never given twice, whatever became of its transaction.
         line.seq = seq;
-        let told = written.err().map(|error| (error.kind(), error.to_string()));
-        if told.is_some() {
+        if written.is_err() {
             outcomes.iter().for_each(|(_, committed)| self.sent(committed.writes, committed.bytes));
         }
         for (by, committed) in outcomes {
-            let outcome = told.clone().map_or(Ok(committed), Err);
+            let outcome = written.clone().map(|()| committed);
             match by {
                 By::Thread(slot) => slot.done(outcome),
                 // Who asked may have gone; the write stays.

@@ -13,7 +13,7 @@ use super::owner::{Permissions, Started};
 use super::remote::Remote;
 use super::store::{ReplicaStatus, ReplicatedStore};
 use crate::env::Env;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 
 /// So many channels are named in an error.
 const CHANNELS_NAMED_MAX: usize = 20;
@@ -111,10 +111,8 @@ fn refuse_closing(channels: &[String]) -> Result<()> {
             channels.len()
         ),
     )
-    .hint(
-        "the store is ours and stays hydrated; ask again with --accept-closing-channels where these \
-         channels may be closed",
-    ))
+    .with_remedy(Remedy::AcceptClosingChannels)
+    .with_remedy("leave the store, which is ours and stays filled"))
 }
 
 /// Makes the database at `output`, where nothing is yet, from a store that `ldk-node` has written by itself.
@@ -126,8 +124,8 @@ pub fn migrate_to(store: &LdkNodeStore, output: &Path) -> Result<Migrated> {
     let staging = beside(output, ".migrating")?;
     SqliteStore::create(&staging).map_err(|error| match error.kind() {
         Kind::Conflict => Error::conflict("another migration runs, or was interrupted")
-            .entry(staging.display().to_string())
-            .hint("where none runs, delete this file"),
+            .with_entry(staging.display().to_string())
+            .with_remedy("where none runs, delete this file"),
         _ => error,
     })?;
     let copied = SqliteStore::open(&staging).and_then(|local| store.copy_to(&local));
@@ -144,8 +142,8 @@ pub fn migrate_to(store: &LdkNodeStore, output: &Path) -> Result<Migrated> {
 fn beside(output: &Path, end: &str) -> Result<PathBuf> {
     if output.symlink_metadata().is_ok() {
         return Err(Error::conflict("the database exists")
-            .entry(output.display().to_string())
-            .hint("name one that does not; nothing is overwritten"));
+            .with_entry(output.display().to_string())
+            .with_remedy("name one that does not; nothing is overwritten"));
     }
     let name = output.file_name().ok_or_else(|| Error::input("the output names no file"))?;
     let mut staging = std::ffi::OsString::from(".");

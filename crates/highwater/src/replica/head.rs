@@ -113,7 +113,7 @@ pub(super) struct Placed {
 impl Placed {
     pub(super) fn sealed(&self, keys: &ReplicaKeys) -> Result<Vec<u8>> {
         let plain = serde_json::to_vec(&self.head)
-            .map_err(|error| Error::bug("a head can't be written").source(error))?;
+            .map_err(|error| Error::bug("a head can't be written").with_source(error))?;
         keys.seal_document(&self.name, &plain)
     }
 
@@ -130,14 +130,14 @@ impl Placed {
     ) -> Result<Placed> {
         let plain = keys.open_document(name, sealed)?;
         let head: Head = serde_json::from_slice(&plain).map_err(|error| {
-            Error::corrupt(format!("the head on the server is malformed: {error}")).entry(name)
+            Error::corrupt(format!("the head on the server is malformed: {error}")).with_entry(name)
         })?;
         if head.version != version {
             return Err(Error::corrupt(format!(
                 "the server gives the head version {version}, its owner gave it {}",
                 head.version
             ))
-            .entry(name));
+            .with_entry(name));
         }
         Ok(Placed { name: name.to_owned(), head })
     }
@@ -162,6 +162,6 @@ pub(super) fn id_of(name: &str) -> Result<[u8; EPOCH_BYTES]> {
     let digits = name.strip_prefix(HEADS).unwrap_or_default();
     let mut id = [0; EPOCH_BYTES];
     hex::decode_to_slice(digits, &mut id)
-        .map_err(|_| Error::corrupt("a head has a name that no owner gave").entry(name))?;
+        .map_err(|_| Error::corrupt("a head has a name that no owner gave").with_entry(name))?;
     Ok(id)
 }

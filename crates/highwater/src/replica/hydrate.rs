@@ -5,7 +5,7 @@ use super::digest::Sum;
 use super::head::{HEADS, HeadState, Placed};
 use super::keys::{ReplicaKeys, VALUES};
 use super::remote::{Remote, each_value, list_all};
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 use crate::ids::Time;
 
 /// Values that are written at once,
@@ -46,8 +46,8 @@ pub(super) fn hydrate(
             Ok(_) if accept_inconsistent => return Ok(()),
             Ok(_) => {
                 return Err(Error::corrupt("a value on the server is newer than its head")
-                    .entry(name)
-                    .hint("somebody writes who does not hold the head"));
+                    .with_entry(name)
+                    .with_remedy("somebody writes who does not hold the head"));
             }
             Err(_) if accept_inconsistent => return Ok(()),
             Err(error) => return Err(error),
@@ -115,7 +115,8 @@ pub(super) fn learn(
 
 fn inconsistent(why: &str) -> Error {
     Error::corrupt(format!("what is on the server is no one instant of its owner's store: {why}"))
-        .hint("look for a backup; --accept-inconsistent-restore takes what is there")
+        .with_remedy("look for a backup")
+        .with_remedy(Remedy::AcceptInconsistent)
 }
 
 /// The one head on a server; none where there is none.
@@ -138,7 +139,7 @@ pub(super) fn find_head(remote: &dyn Remote, keys: &ReplicaKeys) -> Result<Optio
                     "there are {} heads on the server",
                     several.len()
                 ))
-                .hint("somebody writes who does not keep the rules"));
+                .with_remedy("somebody writes who does not keep the rules"));
             }
         }
     }

@@ -113,7 +113,7 @@ pub fn local_state(local: Arc<dyn LocalStore>, keys: &ReplicaKeys) -> Result<Loc
     let book = Book { local };
     if book.check()?.is_some_and(|check| check != keys.check()) {
         return Err(Error::denied("this store was opened with other keys")
-            .hint("is it the right mnemonic, and the right store?"));
+            .with_remedy("is it the right mnemonic, and the right store?"));
     }
     let head = book.head()?.map(|placed| placed.head);
     let (_, pending_writes, pending_bytes) = book.waiting()?;

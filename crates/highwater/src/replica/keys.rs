@@ -64,7 +64,7 @@ impl ReplicaKeys {
     /// Input where the words are none.
     pub fn from_mnemonic(words: &str, store: &str) -> Result<ReplicaKeys> {
         let words = bip39::Mnemonic::parse_normalized(words.trim()).map_err(|error| {
-            Error::input(format!("the mnemonic is none: {error}")).hint(
+            Error::input(format!("the mnemonic is none: {error}")).with_remedy(
                 "it has 12 to 24 words of the English list, the last of which checks the others",
             )
         })?;
@@ -159,7 +159,8 @@ impl ReplicaKeys {
     /// # Errors
     /// Corrupt where it is not what was sealed under that name.
     pub(super) fn open(&self, name: &str, sealed: &[u8]) -> Result<Opened> {
-        let broken = || Error::corrupt("a value on the server is not what was sealed").entry(name);
+        let broken =
+            || Error::corrupt("a value on the server is not what was sealed").with_entry(name);
         let (head, body) = sealed.split_at_checked(VALUE_HEAD).ok_or_else(broken)?;
         let (format, rest) = head.split_first().ok_or_else(broken)?;
         check_format(*format, name)?;
@@ -263,8 +264,8 @@ fn open_document(
 ) -> Result<Vec<u8>> {
     let denied = || {
         Error::denied("these keys don't open what is on the server")
-            .entry(name)
-            .hint("is it the right mnemonic, and the right store?")
+            .with_entry(name)
+            .with_remedy("is it the right mnemonic, and the right store?")
     };
     let (head, body) = sealed.split_at_checked(DOCUMENT_HEAD).ok_or_else(denied)?;
     let (format, nonce) = head.split_first().ok_or_else(denied)?;
@@ -283,8 +284,8 @@ fn check_format(format: u8, name: &str) -> Result<()> {
     Err(Error::input(format!(
         "a value on the server has format {format}; this program knows {FORMAT}"
     ))
-    .entry(name)
-    .hint("use the version of highwater that wrote it, or a newer one"))
+    .with_entry(name)
+    .with_remedy("use the version of highwater that wrote it, or a newer one"))
 }
 
 /// HKDF-SHA256 with an empty salt; each part of the label goes in behind its length.

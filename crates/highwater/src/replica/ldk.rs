@@ -86,7 +86,9 @@ pub fn key(primary: &str, secondary: &str, key: &str) -> Result<Vec<u8>> {
 
 fn prefix(primary: &str, secondary: &str) -> Result<Vec<u8>> {
     if primary.is_empty() && !secondary.is_empty() {
-        return Err(Error::input("a second namespace of LDK needs a first one").entry(secondary));
+        return Err(
+            Error::input("a second namespace of LDK needs a first one").with_entry(secondary)
+        );
     }
     check(primary)?;
     check(secondary)?;
@@ -100,13 +102,14 @@ fn check(name: &str) -> Result<()> {
     {
         return Ok(());
     }
-    Err(Error::input("a name of LDK has letters, digits, `_` and `-`, 120 at most").entry(name))
+    Err(Error::input("a name of LDK has letters, digits, `_` and `-`, 120 at most")
+        .with_entry(name))
 }
 
 impl ReplicatedStore {
     fn read_of(&self, primary: &str, secondary: &str, name: &str) -> Result<Vec<u8>> {
         let found = self.read(&key(primary, secondary, name)?)?;
-        found.ok_or_else(|| Error::not_found("there is no such value").entry(name))
+        found.ok_or_else(|| Error::not_found("there is no such value").with_entry(name))
     }
 
     fn names_of(&self, primary: &str, secondary: &str) -> Result<Vec<String>> {

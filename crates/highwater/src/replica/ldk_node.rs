@@ -108,13 +108,13 @@ impl LdkNodeStore {
         let listed = list(&*remote)?;
         if listed.is_empty() {
             return Err(Error::not_found("there is nothing in this store")
-                .hint("look at the store's id, and at who the server takes us for"));
+                .with_remedy("look at the store's id, and at who the server takes us for"));
         }
         let found: Vec<Option<(LdkNodeSchema, LdkNodeKey)>> =
             listed.iter().map(|name| read_name(&keys, name)).collect();
         let Some(schema) = found.iter().flatten().map(|(schema, _)| *schema).next() else {
             return Err(Error::denied("these words don't open the store of an ldk-node")
-                .hint("is it the right mnemonic, passphrase and store?"));
+                .with_remedy("is it the right mnemonic, passphrase and store?"));
         };
         let mut names = Vec::with_capacity(listed.len());
         for (name, found) in listed.into_iter().zip(found) {
@@ -122,8 +122,8 @@ impl LdkNodeStore {
                 Some((its, key)) if its == schema && key.is_sound() => names.push((name, key)),
                 _ => {
                     return Err(Error::corrupt("a key of the store is none of this ldk-node's")
-                        .entry(name)
-                        .hint("somebody else writes to the store, or has damaged it"));
+                        .with_entry(name)
+                        .with_remedy("somebody else writes to the store, or has damaged it"));
                 }
             }
         }
@@ -222,7 +222,8 @@ impl LdkNodeStore {
             LdkNodeSchema::V1 => name.as_bytes(),
         };
         self.keys.open(sealed, bound).ok_or_else(|| {
-            Error::corrupt("a value of the store is not what the node sealed").entry(key.joined())
+            Error::corrupt("a value of the store is not what the node sealed")
+                .with_entry(key.joined())
         })
     }
 
@@ -231,7 +232,7 @@ impl LdkNodeStore {
         let place = self.names.iter().position(|(_, key)| key.is_schema());
         let missing = || {
             Error::corrupt("the store does not say which schema it has")
-                .hint("the server has lost a key, or somebody has deleted it")
+                .with_remedy("the server has lost a key, or somebody has deleted it")
         };
         let (name, key) = self.names.remove(place.ok_or_else(missing)?);
         let (_, sealed) = self.remote.get(&name)?.ok_or_else(missing)?;
@@ -239,7 +240,7 @@ impl LdkNodeStore {
             // An enum of LDK's: number of the variant, length of its fields.
             [1, 0] => Ok(()),
             _ => Err(Error::input("the store has a schema that this program does not know")
-                .hint("it knows 0 and 1; look for a newer version of highwater")),
+                .with_remedy("it knows 0 and 1; look for a newer version of highwater")),
         }
     }
 }
@@ -281,10 +282,10 @@ fn schema_name(keys: &LdkNodeKeys) -> String {
 }
 
 fn changes(key: &LdkNodeKey) -> Error {
-    running("a value has changed since it was looked at").entry(key.joined())
+    running("a value has changed since it was looked at").with_entry(key.joined())
 }
 
 fn running(what: &str) -> Error {
     Error::conflict(format!("the store changes: {what}"))
-        .hint("stop the node that writes to it, and never start it on this store again")
+        .with_remedy("stop the node that writes to it, and never start it on this store again")
 }

@@ -10,7 +10,7 @@ use super::keys::ReplicaKeys;
 use super::remote::Remote;
 use super::sender::Sender;
 use crate::env::Env;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::Time;
 
 /// A put of an earlier process may land while this one begins; then it looks again.
@@ -115,7 +115,7 @@ impl Start<'_> {
             None => self.book.set_check(&check),
             Some(known) if known == check => Ok(()),
             Some(_) => Err(Error::denied("this store was opened with other keys before")
-                .hint("is it the right mnemonic, and the right store?")),
+                .with_remedy("is it the right mnemonic, and the right store?")),
         }
     }
 
@@ -132,9 +132,10 @@ impl Start<'_> {
             (Here::Empty, There::Nothing) => self.begin(),
             (Here::Unreplicated, There::Nothing) => self.fill(None),
             (Here::Unreplicated, There::Same | There::Older(_) | There::Other(_)) => {
-                Err(Error::conflict("this store has values, and the server has others").hint(
-                    "begin in an empty directory to take the server's, or with another store",
-                ))
+                Err(Error::conflict("this store has values, and the server has others")
+                    .with_remedy(
+                        "begin in an empty directory to take the server's, or with another store",
+                    ))
             }
             (Here::Empty, There::Same | There::Older(_)) => {
                 Err(Error::bug("an empty store remembers a head"))
@@ -146,7 +147,7 @@ impl Start<'_> {
             }
             (Here::Hydrating(_), There::Nothing) => {
                 Err(Error::not_found("the server has lost what was being read from it")
-                    .hint("look for a backup of the node"))
+                    .with_remedy("look for a backup of the node"))
             }
             (Here::Known(known), There::Same) => self.resume(known),
             // Whoever put the head for the first time won; nobody else can have been there.
@@ -158,8 +159,7 @@ impl Start<'_> {
                          {} of {}",
                         placed.head.seq, placed.head.epoch, known.head.seq, known.head.epoch
                     ))
-                    .hint("it was set back; `highwater replica flush --accept-older-server`, or a node that is \
-                           opened with `accept_older`, writes over it"));
+                    .with_remedy(Remedy::AcceptOlder));
                 }
                 self.fill(Some(placed))
             }
@@ -193,7 +193,7 @@ impl Start<'_> {
         }
         let Some(found) = found else {
             return Err(Error::corrupt("the server has a store without a head")
-                .hint("somebody deleted it; look for a backup of the server"));
+                .with_remedy("somebody deleted it; look for a backup of the server"));
         };
         Ok(match here {
             Here::Known(known) | Here::Hydrating(known) => {
@@ -224,7 +224,7 @@ impl Start<'_> {
                 .to_owned(),
             false => format!("another owner writes to the server: {}", found.told()),
         };
-        Error::fenced(message).hint(
+        Error::fenced(message).with_remedy(
             "this store must not act. To go on from the server's values, begin in an empty directory",
         )
     }
@@ -232,11 +232,11 @@ impl Start<'_> {
     /// A new node.
     fn begin(&self) -> Result<(Sender, Started)> {
         if !self.permissions.allow_empty {
-            return Err(Error::not_found("this store is empty, and the server has nothing for these keys")
-                .hint(
-                    "a new node says so by --allow-empty-restore; else look whether mnemonic, store and \
-                     server are the right ones",
-                ));
+            return Err(Error::not_found(
+                "this store is empty, and the server has nothing for these keys",
+            )
+            .with_remedy(Remedy::AllowEmpty)
+            .with_remedy("look whether mnemonic, store and server are the right ones"));
         }
         let mut sender = self.sender(self.nothing())?;
         sender.take(self.owner, None, true)?;
@@ -297,7 +297,7 @@ impl Start<'_> {
                 "the server has an owner that has not released it: {}",
                 placed.told()
             ))
-            .hint(
+            .with_remedy(
                 "where that one is gone for good, take over with a reason; it fails at its next write",
             ));
         }

@@ -128,8 +128,8 @@ fn list_at_most(remote: &dyn Remote, prefix: &str, bytes_max: usize) -> Result<V
         }
     }
     Err(Error::unavailable("the server's list has no end")
-        .entry(prefix)
-        .hint("look at the server: it tells of more keys than a store can have"))
+        .with_entry(prefix)
+        .with_remedy("look at the server: it tells of more keys than a store can have"))
 }
 
 /// Asks for all of `keys`, and hands on each with its value: never more of them are in memory than

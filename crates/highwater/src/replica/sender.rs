@@ -11,7 +11,7 @@ use super::head::{self, Head, HeadState, Placed, ROOT};
 use super::keys::{EpochKey, ReplicaKeys};
 use super::remote::{Item, Put, Remote, RemotePut, list_all};
 use crate::env::Env;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 
 mod parts;
 
@@ -437,7 +437,7 @@ pub(super) fn deposed(remote: &dyn Remote, keys: &ReplicaKeys) -> Error {
     let heads = list_all(remote, head::HEADS);
     if heads.as_ref().is_ok_and(Vec::is_empty) && matches!(remote.get(ROOT), Ok(None)) {
         return Error::unavailable("the server has lost everything that it had of this store")
-            .hint("start the node again: it fills the server from its own store");
+            .with_remedy("start the node again: it fills the server from its own store");
     }
     let heads = heads.unwrap_or_default();
     let found = heads.iter().find_map(|(name, _)| {
@@ -446,5 +446,6 @@ pub(super) fn deposed(remote: &dyn Remote, keys: &ReplicaKeys) -> Error {
     });
     let who = found.map_or("whose head it is can't be read".to_owned(), |found| found.told());
     Error::fenced(format!("another owner writes to the server: {who}"))
-        .hint("this one must not act any more; `highwater replica owner show` tells more")
+        .with_remedy("stop: this one must not act any more")
+        .with_remedy(Remedy::ShowOwner)
 }

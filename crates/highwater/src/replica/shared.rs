@@ -45,8 +45,8 @@ pub(super) struct State {
     pub(super) head: HeadState,
     pub(super) values: u64,
     pub(super) acknowledged: u64,
-    pub(super) last_error: Option<String>,
-    pub(super) fenced: Option<String>,
+    pub(super) last_error: Option<Error>,
+    pub(super) fenced: Option<Error>,
     pub(super) ending: Option<End>,
     waiters: Vec<Waiter>,
     /// The sender waits for anything at all.
@@ -227,8 +227,8 @@ impl Shared {
         let ended = self.send_until_the_end(&mut sender);
         let mut state = self.state();
         match &ended {
-            Err(error) if error.kind() == Kind::Fenced => state.fenced = Some(error.to_string()),
-            Err(error) => state.last_error = Some(error.to_string()),
+            Err(error) if error.kind() == Kind::Fenced => state.fenced = Some(error.clone()),
+            Err(error) => state.last_error = Some(error.clone()),
             Ok(()) => {}
         }
         // No write gets through any more.
@@ -280,7 +280,7 @@ impl Shared {
                 }
                 Step::Uncertain(error) if ending.is_some() => return Err(error),
                 Step::Uncertain(error) => {
-                    self.state().last_error = Some(error.to_string());
+                    self.state().last_error = Some(error);
                     self.wait(pause, |_| true);
                     pause = (pause * 2).min(RETRY_MAX);
                 }
@@ -325,12 +325,13 @@ impl Shared {
 /// Whether writes are still taken.
 pub(super) fn check_open(state: &State) -> Result<()> {
     if let Some(why) = &state.fenced {
-        return Err(Error::fenced(why.clone()).hint("this node must stop, and not act any more"));
+        return Err(why.clone().with_remedy("stop this node, which must not act any more"));
     }
     match state.ending {
         None => Ok(()),
-        Some(_) => Err(Error::unavailable(
-            state.last_error.clone().unwrap_or_else(|| "the replica has ended".to_owned()),
-        )),
+        Some(_) => Err(match &state.last_error {
+            Some(error) => error.clone().with_kind(Kind::Unavailable),
+            None => Error::unavailable("the replica has ended"),
+        }),
     }
 }

@@ -66,7 +66,7 @@ pub struct ReplicaStatus {
     /// Values on the server.
     pub values: u64,
     /// Why the last put did not land, where it did not.
-    pub last_error: Option<String>,
+    pub last_error: Option<Error>,
     /// Another owner writes: this one must not act any more.
     pub fenced: bool,
 }
@@ -285,7 +285,7 @@ impl ReplicatedStore {
         async move {
             let ended = |_| Error::unavailable("the replica has ended");
             let outcome = submitted?.await.map_err(ended)?;
-            let committed = outcome.map_err(|(kind, text)| Error::new(kind, text))?;
+            let committed = outcome?;
             shared.reached(shared.goal(&committed)).await.map_err(ended)?
         }
     }
@@ -313,14 +313,15 @@ impl ReplicatedStore {
         let waited = self.shared.moved.wait_timeout_while(state, wait, reached);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if let Some(why) = &state.fenced {
-            return Err(Error::fenced(why.clone()));
+            return Err(why.clone());
         }
         if state.acknowledged < goal {
-            let why = state.last_error.clone().unwrap_or_else(|| "it takes long".to_owned());
-            return Err(Error::unavailable(format!(
-                "{} writes still wait: {why}",
-                self.shared.committer.waiting().0
-            )));
+            let writes = self.shared.committer.waiting().0;
+            let error = state.last_error.clone();
+            let error = error.unwrap_or_else(|| Error::unavailable("it takes long"));
+            let told = error.told_as(|why| format!("{writes} writes still wait: {why}"));
+            // Whatever keeps them: it may pass.
+            return Err(told.with_kind(Kind::Unavailable));
         }
         Ok(())
     }
@@ -390,7 +391,9 @@ fn check(writes: &[Write]) -> Result<()> {
         "a transaction of {} writes and {total} bytes is too large",
         writes.len()
     ))
-    .hint(format!("it may have {TRANSACTION_WRITES_MAX} writes and {TRANSACTION_BYTES_MAX} bytes")))
+    .with_remedy(format!(
+        "it may have {TRANSACTION_WRITES_MAX} writes and {TRANSACTION_BYTES_MAX} bytes"
+    )))
 }
 
 impl Drop for ReplicatedStore {

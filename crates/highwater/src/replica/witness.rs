@@ -183,7 +183,7 @@ impl WitnessObject {
             match names.as_slice() {
                 [] if listed == 0 => return Ok(None),
                 [] => {
-                    return Err(Error::corrupt("the server has lost the witness").hint(
+                    return Err(Error::corrupt("the server has lost the witness").with_remedy(
                         "put back what the server has lost, or begin another one in another store",
                     ));
                 }
@@ -196,7 +196,7 @@ impl WitnessObject {
                 several => {
                     let several = several.len();
                     return Err(Error::corrupt(format!("the server has {several} witnesses"))
-                        .hint("somebody writes who does not keep the rules"));
+                        .with_remedy("somebody writes who does not keep the rules"));
                 }
             }
         }
@@ -212,7 +212,7 @@ impl WitnessObject {
     }
 
     fn open(&self, name: &str, version: i64, sealed: &[u8]) -> Result<Found> {
-        let malformed = || Error::corrupt("the witness is malformed").entry(name);
+        let malformed = || Error::corrupt("the witness is malformed").with_entry(name);
         let plain = self.keys.open_witness(&id_of(name)?, name, sealed)?;
         let (number, rest) = plain.split_first_chunk::<8>().ok_or_else(malformed)?;
         let (given, rest) = rest.split_first_chunk::<8>().ok_or_else(malformed)?;
@@ -222,7 +222,7 @@ impl WitnessObject {
             return Err(Error::corrupt(format!(
                 "the server gives the witness version {version}, its owner gave it {given}"
             ))
-            .entry(name));
+            .with_entry(name));
         }
         let (number, put) = (u64::from_le_bytes(*number), PutId::from_bytes(*put));
         let place = Place { name: name.to_owned(), version, number, put };
@@ -248,6 +248,6 @@ impl fmt::Debug for WitnessObject {
 fn id_of(name: &str) -> Result<[u8; EPOCH_BYTES]> {
     let mut id = [0; EPOCH_BYTES];
     hex::decode_to_slice(name.strip_prefix(PREFIX).unwrap_or_default(), &mut id)
-        .map_err(|_| Error::corrupt("a witness has a name that no start gave").entry(name))?;
+        .map_err(|_| Error::corrupt("a witness has a name that no start gave").with_entry(name))?;
     Ok(id)
 }

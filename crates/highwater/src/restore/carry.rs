@@ -34,7 +34,7 @@ pub(super) fn run(vault: &Vault, plan: &RestorePlan, control: &Control) -> Resul
     let place = locate(&plan.target)?;
     if place.exchange != plan.exchange || (place.keep.is_some() && !plan.force) {
         return Err(Error::conflict("the target is no longer what it was when this was planned")
-            .hint("plan again"));
+            .with_remedy("plan again"));
     }
     refuse_users(&place.target.path(), &plan.engines)?;
     let adapter = plan.adapter.as_deref();
@@ -137,7 +137,10 @@ impl Staged<'_> {
         match guard::standing_at(self.dir) {
             Ok(standing) => Ok(standing.map_or(0, |standing| standing.quarantined())),
             Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Input) => {
-                warnings.push(format!("the node was in quarantine when it was captured: {error}"));
+                warnings.push(format!(
+                    "the node was in quarantine when it was captured: {}",
+                    error.summary()
+                ));
                 Ok(1)
             }
             Err(error) => Err(error),
@@ -186,8 +189,8 @@ fn keep_others(
     let current = layout.parts.iter().find(|found| found.name == part.name);
     if current.is_none() && part.root == RelPath::root() {
         return Err(Error::conflict("nothing tells which files of the target belong to the part")
-            .entry(part.name.clone())
-            .hint("restore the whole node"));
+            .with_entry(part.name.clone())
+            .with_remedy("restore the whole node"));
     }
     let gone: HashSet<&RelPath> = part
         .entries
@@ -232,7 +235,7 @@ fn check_parts(
             .map_err(|error| {
                 let hint = "restore another snapshot, or from another vault";
                 match error.kind() {
-                    Kind::Corrupt => error.hint(hint),
+                    Kind::Corrupt => error.with_remedy(hint),
                     _ => error,
                 }
             })?;
@@ -258,8 +261,8 @@ pub(super) fn users(target: &Path, engines: &Engines) -> Result<Vec<Error>> {
     }
     let refused = |user: engine::User| {
         Error::conflict(format!("{user} has {} open", user.file))
-            .entry(user.file.to_string())
-            .hint("stop the node first")
+            .with_entry(user.file.to_string())
+            .with_remedy("stop the node first")
     };
     Ok(engine::users(target, engines)?.into_iter().map(refused).collect())
 }
@@ -279,7 +282,7 @@ pub(super) fn test(
     let held = RootedPath::open(&dir)?;
     if held.owner()?.is_foreign() {
         return Err(Error::conflict(format!("{held} was replaced while it was made"))
-            .hint("choose a scratch directory that nobody else may write"));
+            .with_remedy("choose a scratch directory that nobody else may write"));
     }
     let tested = stage_and_check(vault, manifest, &held, engines, control);
     remove_tree(&dir)?;

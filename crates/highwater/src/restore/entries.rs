@@ -19,7 +19,7 @@ use crate::ids::RelPath;
 use crate::rooted::RootedPath;
 
 /// What a placeholder says.
-const TOLD: &str = "run `highwater recover`";
+const TOLD: &str = "a restore or rollback of the node was interrupted; it has to be recovered";
 
 /// What is exchanged of a directory: all names in it, and those in its `.highwater` but for the
 /// work directory.
@@ -55,8 +55,9 @@ pub(super) fn announce(dir: &WorkDir, journal: &mut Journal, known: Known<'_>) -
     ] {
         // A guard's placeholder has its place in the order of entries as well.
         for path in found.present.into_keys().chain(found.withheld) {
-            let inode = durable::inode(&root.at(&path))?
-                .ok_or_else(|| Error::bug("an entry point is missing").entry(path.to_string()))?;
+            let inode = durable::inode(&root.at(&path))?.ok_or_else(|| {
+                Error::bug("an entry point is missing").with_entry(path.to_string())
+            })?;
             let placeholder = make_placeholder(
                 &dir.withheld().join(journal.withheld.len().to_string()),
                 TOLD,
@@ -79,8 +80,9 @@ pub(super) fn announce(dir: &WorkDir, journal: &mut Journal, known: Known<'_>) -
             Some(inode) => Some(inode),
             None => durable::inode(&incoming.at(&path))?,
         };
-        let inode = inode
-            .ok_or_else(|| Error::conflict("a staged entry vanished").entry(path.to_string()))?;
+        let inode = inode.ok_or_else(|| {
+            Error::conflict("a staged entry vanished").with_entry(path.to_string())
+        })?;
         journal.entries.push(Entry { path, inode });
     }
     let holding = holding(journal, Side::Incoming);
@@ -108,7 +110,7 @@ pub(super) fn forward(dir: &WorkDir, journal: &mut Journal, env: &Env) -> Result
             "{} is not the directory whose entries were being exchanged",
             dir.target
         ))
-        .hint("put it back where it was"));
+        .with_remedy("put it back where it was"));
     }
     if journal.phase == Phase::Withhold {
         withhold(dir, journal, env)?;
@@ -197,7 +199,7 @@ fn trade(one: (&RootedPath, Inode), other: (&RootedPath, Inode)) -> Result<()> {
 
 fn moved(path: &RootedPath) -> Error {
     Error::conflict(format!("{path} was moved or replaced by something else"))
-        .hint("put it back where it was")
+        .with_remedy("put it back where it was")
 }
 
 /// Each entry of the incoming side takes its name. What has the name, be it what was there before

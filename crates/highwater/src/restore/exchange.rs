@@ -87,12 +87,8 @@ pub(super) fn exchanged(dir: &WorkDir, journal: &Journal) -> Result<bool> {
          them",
         dir.target
     ))
-    .hint(format!(
-        "move the node directory back to {}, and run `highwater recover` again; or look at both, \
-         and remove {} to leave them as they are",
-        dir.target,
-        dir.journal()
-    )))
+    .with_remedy(format!("move the node directory back to {}, and recover again", dir.target))
+    .with_remedy(format!("look at both, and remove {} to leave them as they are", dir.journal())))
 }
 
 /// Whether a directory was staged by the restore of this journal.

@@ -123,7 +123,8 @@ fn cut(
         let pack = leaf.packs[at.pack as usize];
         let open = vault.open_pack(pack)?;
         let (frame, place) = open.index.locate(at.unit).ok_or_else(|| {
-            Error::corrupt("its map leads beyond the end of a pack").entry(entry.path.to_string())
+            Error::corrupt("its map leads beyond the end of a pack")
+                .with_entry(entry.path.to_string())
         })?;
         let offset = base + number as u64 * unit;
         if let Some((last, pieces)) = reads.last_mut()
@@ -188,8 +189,8 @@ impl Worker {
                     "frame {} of the pack was changed; {} can't be restored from it",
                     piece.frame, read.path
                 ))
-                .entry(&open.name)
-                .hint("restore another snapshot, or from another vault")
+                .with_entry(&open.name)
+                .with_remedy("restore another snapshot, or from another vault")
             };
             if opened != Some(piece.frame) {
                 let range = index.range(piece.frame);
@@ -238,7 +239,7 @@ impl Worker {
         control.env.fault(FaultPoint::RestoreStage)?;
         read.file
             .write_at(&self.out, self.offset)
-            .map_err(|error| Error::io("writing a restored file", error).entry(&*read.path))?;
+            .map_err(|error| Error::io("writing a restored file", error).with_entry(&*read.path))?;
         self.offset += length;
         self.out.clear();
         control.report(Event::Bytes(length));

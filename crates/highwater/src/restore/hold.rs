@@ -9,7 +9,7 @@ use super::mark;
 use crate::durable;
 use crate::engine::Engines;
 use crate::env::{Env, FaultPoint};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::guard::points::Known;
 use crate::guard::{Adapter, Cause, LATCH, Latch, Old, Recorded, Released, hold};
 use crate::ids::{GuardKind, NodeName, NodeUid, RestoreId, Seq, SnapshotId, Time};
@@ -94,7 +94,10 @@ pub(super) fn weigh(
         }
         Err(error) if error.kind() == Kind::Corrupt => {
             forced = true;
-            reasons.push(format!("what the vault has seen of the node can't be read: {error}"));
+            reasons.push(format!(
+                "what the vault has seen of the node can't be read: {}",
+                error.summary()
+            ));
         }
         Err(error) => return Err(error),
     }
@@ -197,7 +200,7 @@ fn below(
 
 /// What is said where there is nothing that could be withheld.
 const NOTHING_WITHHELD: &str = "the node directory is empty, so nothing in it is withheld, and nothing but \
-                                `highwater run` keeps the node from being started before its release";
+                                its guard keeps the node from being started before its release";
 
 /// A hold that is on.
 #[derive(Clone, Debug)]
@@ -326,22 +329,15 @@ pub(super) fn read_back(
         .and_then(|()| mark::read_back(adapter, target, &held.latch));
     let Err(error) = read else { return Ok(()) };
     let withheld = hold::withhold(target, held.latch.clone(), known, env);
-    let (state, hint) = match &withheld {
-        Ok(_) => {
-            ("its databases are withheld".to_owned(), "`highwater rollback` undoes the restore")
-        }
+    let (state, remedy) = match &withheld {
+        Ok(_) => ("its databases are withheld".to_owned(), Remedy::Rollback),
         Err(second) => {
-            (format!("its databases can't be withheld: {second}"), "don't start the node")
+            let state = format!("its databases can't be withheld: {}", second.summary());
+            (state, "don't start the node".into())
         }
     };
-    let message = format!("{error}; the node directory {target} is the new one, {state}");
-    let hint =
-        error.hint_text().map_or_else(|| hint.to_owned(), |first| format!("{first}; {hint}"));
-    let told = Error::new(error.kind(), message).hint(hint);
-    Err(match error.entry_name() {
-        Some(entry) => told.entry(entry).source(error),
-        None => told.source(error),
-    })
+    let told = |why: &str| format!("{why}; the node directory {target} is the new one, {state}");
+    Err(error.told_as(told).with_remedy(remedy))
 }
 
 /// Puts a hold on the directory that a rollback brings back, where the node is guarded: by what

@@ -11,7 +11,7 @@ use super::journal::{Journal, Operation};
 use super::work::WorkDir;
 use crate::durable;
 use crate::engine::{Consistency, EngineKind};
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 use crate::ids::{RelPath, RestoreId, SnapshotId};
 use crate::rooted::{Reach, RootedPath};
 use crate::vault::manifest::PartRecord;
@@ -91,18 +91,18 @@ impl State {
             {
                 return Ok(None);
             }
-            Err(error) => return Err(Error::io("what waits for its files", error).entry(name)),
+            Err(error) => return Err(Error::io("what waits for its files", error).with_entry(name)),
         };
         let broken = |error: serde_json::Error| {
             Error::corrupt("what is known of a hydrated store can't be read")
-                .entry(&name)
-                .source(error)
+                .with_entry(&name)
+                .with_source(error)
         };
         let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(broken)?;
         if value["format"] != FORMAT {
             return Err(Error::input("another version of highwater hydrated a store here")
-                .entry(name)
-                .hint("finish with that version"));
+                .with_entry(name)
+                .with_remedy("finish with that version"));
         }
         serde_json::from_value(value).map(Some).map_err(broken)
     }
@@ -125,17 +125,16 @@ impl HydratedStore {
     /// Not found where the snapshot has no such part; input where nobody but the node may write to it.
     pub(super) fn check<'a>(&self, parts: &[&'a PartRecord]) -> Result<&'a RelPath> {
         let part = parts.iter().find(|part| part.name == self.part).ok_or_else(|| {
-            Error::not_found(format!("the snapshot has no part `{}`", self.part)).entry(&self.part)
+            Error::not_found(format!("the snapshot has no part `{}`", self.part))
+                .with_entry(&self.part)
         })?;
         if part.engine == EngineKind::SQLITE && part.consistency == Consistency::Sqlite {
             return Ok(&part.root);
         }
         Err(Error::input("only a store in SQLite that was not frozen is filled from outside")
-            .entry(&self.part)
-            .hint(
-                "restore the files alone with `highwater restore`, and let the node fill its store as \
-                 it opens it",
-            ))
+            .with_entry(&self.part)
+            .with_remedy(Remedy::Restore)
+            .with_remedy("let the node fill its store as it opens it"))
     }
 
     /// Fills the staged database from the hydrated one. Other tables of the node stay as they are.
@@ -176,11 +175,13 @@ impl HydratedStore {
         };
         match fill() {
             Ok((0, 0)) => Ok(()),
-            Ok(_) => Err(Error::bug("the staged store is not the hydrated one").entry(&self.part)),
+            Ok(_) => {
+                Err(Error::bug("the staged store is not the hydrated one").with_entry(&self.part))
+            }
             Err(error) => {
                 Err(Error::corrupt(format!("the store in {} can't be filled: {error}", self.part))
-                    .entry(&self.part)
-                    .source(error))
+                    .with_entry(&self.part)
+                    .with_source(error))
             }
         }
     }
@@ -188,7 +189,7 @@ impl HydratedStore {
     /// A build without SQLite fills none.
     #[cfg(not(feature = "sqlite"))]
     pub(super) fn fill(&self, _: &RootedPath, _: &RelPath) -> Result<()> {
-        Err(Error::input("this build knows no SQLite").entry(&self.part))
+        Err(Error::input("this build knows no SQLite").with_entry(&self.part))
     }
 }
 

@@ -211,7 +211,7 @@ impl Journal {
             }
             Err(error) => return Err(durable::met(&place, "read", error)),
         };
-        Journal::parse(&bytes).map(Some).map_err(|error| error.entry(place.to_string()))
+        Journal::parse(&bytes).map(Some).map_err(|error| error.with_entry(place.to_string()))
     }
 
     /// From its stored form.
@@ -221,7 +221,7 @@ impl Journal {
             format: u32,
         }
         let broken = |error: serde_json::Error| {
-            Error::corrupt("the journal of a restore can't be read").source(error)
+            Error::corrupt("the journal of a restore can't be read").with_source(error)
         };
         let head: Head = serde_json::from_slice(bytes).map_err(broken)?;
         if head.format != FORMAT {
@@ -229,7 +229,7 @@ impl Journal {
                 "the journal of a restore has format {}, this program knows {FORMAT}",
                 head.format
             ))
-            .hint("run the `highwater` that began the restore"));
+            .with_remedy("use the version that began the restore"));
         }
         serde_json::from_slice(bytes).map_err(broken)
     }
@@ -237,7 +237,7 @@ impl Journal {
     /// Writes it to `path` in one step, durable when it returns.
     pub(super) fn write(&self, path: &(impl Reach + ?Sized)) -> Result<()> {
         let mut bytes = serde_json::to_vec_pretty(self)
-            .map_err(|error| Error::bug("a journal can't be written as JSON").source(error))?;
+            .map_err(|error| Error::bug("a journal can't be written as JSON").with_source(error))?;
         bytes.push(b'\n');
         let path = path.reach()?;
         let fresh = path.with_suffix(".new");

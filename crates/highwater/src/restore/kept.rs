@@ -9,7 +9,7 @@ use super::journal::{Journal, Node};
 use super::work::{Place, WorkDir, locate};
 use crate::control::Control;
 use crate::durable;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::guard::LATCH;
 use crate::guard::points;
 use crate::ids::{RelPath, SnapshotId, Time};
@@ -122,7 +122,7 @@ fn bring_forward(dir: &WorkDir, chosen: &Generation) -> Result<()> {
 
 fn unknown(chosen: &Generation) -> Error {
     Error::conflict(format!("{} is not the directory that its record tells of", chosen.place))
-        .hint("something else replaced it: look at it, and move it by hand")
+        .with_remedy("something else replaced it: look at it, and move it by hand")
 }
 
 /// Removes the oldest of those that are in a vault as they are, where there are too many or the room
@@ -244,7 +244,7 @@ fn chosen<'a>(found: &'a [Generation], number: usize, place: &Place) -> Result<&
             "{} directories are kept, and none is number {number}",
             found.len()
         ))
-        .hint("`highwater rollback --list` shows them, 1 is the newest")
+        .with_remedy(Remedy::ListKept)
     })
 }
 
@@ -258,5 +258,6 @@ pub(super) fn choose(dir: &WorkDir, number: usize, place: &Place) -> Result<()> 
 /// That nothing is kept for a node directory.
 pub(super) fn none(place: &Place) -> Error {
     Error::not_found(format!("no earlier node directory is kept for {}", place.target))
-        .hint("restore a snapshot instead: `highwater snapshots` lists them")
+        .with_remedy("restore a snapshot instead")
+        .with_remedy(Remedy::ListSnapshots)
 }

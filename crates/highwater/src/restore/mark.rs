@@ -47,8 +47,10 @@ pub(super) fn read_back(adapter: &dyn Adapter, dir: &RootedPath, latch: &Latch) 
             Some(id) => Err(Error::corrupt(format!(
                 "the channel {id} was marked stale, and the database does not say so"
             ))
-            .entry(id.clone())
-            .hint("don't start the node: what marks its channels does not write to its database")),
+            .with_entry(id.clone())
+            .with_remedy(
+                "don't start the node: what marks its channels does not write to its database",
+            )),
         }
     })
 }

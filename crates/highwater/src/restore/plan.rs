@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::durable;
 use crate::engine::Engines;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::guard::{Latch, points};
 use crate::ids::encode;
 use crate::rooted::RootedPath;
@@ -13,7 +13,7 @@ use crate::vault::{Level, Manifest, SnapshotInfo, Vault};
 
 use super::carry::users;
 use super::rollback::refuse_interrupted;
-use super::work::locate;
+use super::work::{Place, locate};
 use super::{RestoreOptions, RestorePlan};
 use super::{hold, stage};
 
@@ -32,8 +32,7 @@ impl Obstacles {
         let obstacle = |error: &Error| matches!(error.kind(), Kind::Conflict | Kind::Quarantined);
         match refused {
             Err(error) if self == Obstacles::Tell && obstacle(&error) => {
-                let hint = error.hint_text().map(|hint| format!(" ({hint})")).unwrap_or_default();
-                warnings.push(format!("the restore would be refused: {error}{hint}"));
+                warnings.push(format!("the restore would be refused: {}", error.summary()));
                 Ok(())
             }
             refused => refused,
@@ -89,13 +88,7 @@ pub(super) fn plan(
     }
     let weighed = hold::weigh(vault, &manifest, &place.target, options.adapter.is_some())?;
     warnings.extend(weighed.marks_below.iter().cloned());
-    if place.keep.is_some() && durable::stat(&place.work.join("kept"))?.is_some() {
-        warnings.push(format!(
-            "{} keeps what an earlier restore replaced, and will keep one directory more; \
-             `highwater rollback --list` shows them, `--drop` removes one",
-            encode(place.work.path().as_os_str().as_encoded_bytes())
-        ));
-    }
+    warnings.extend(keeps_more(&place)?);
     warnings.extend(newer_ones(vault, &manifest)?);
     let part = |part: &&PartRecord| (part.name.clone(), part.engine, part.files(), part.bytes());
     Ok(RestorePlan {
@@ -123,6 +116,18 @@ pub(super) fn plan(
     })
 }
 
+/// That a directory is kept already, where one more will be.
+fn keeps_more(place: &Place) -> Result<Option<String>> {
+    if place.keep.is_none() || durable::stat(&place.work.join("kept"))?.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(format!(
+        "{} keeps what an earlier restore replaced, and will keep one directory more; those that nobody \
+         needs can be removed",
+        encode(place.work.path().as_os_str().as_encoded_bytes())
+    )))
+}
+
 /// A mount point inside the node directory would move with it. Said before anything is written.
 pub(super) fn refuse_mounts(side: &RootedPath) -> Result<()> {
     points::walk(side, &mut |path, found, parent| {
@@ -130,8 +135,8 @@ pub(super) fn refuse_mounts(side: &RootedPath) -> Result<()> {
             return Ok(());
         }
         Err(Error::conflict(format!("{} is a mount point", side.at(path)))
-            .entry(path.to_string())
-            .hint("unmount what is mounted inside the node directory first"))
+            .with_entry(path.to_string())
+            .with_remedy("unmount what is mounted inside the node directory first"))
     })
 }
 
@@ -148,8 +153,8 @@ fn newer_ones(vault: &Vault, manifest: &Manifest) -> Result<Option<String>> {
 
 fn not_empty(target: &Path) -> Error {
     Error::conflict("the target exists and is not empty")
-        .entry(encode(target.as_os_str().as_encoded_bytes()))
-        .hint("with --force it is exchanged, and kept for `highwater rollback`")
+        .with_entry(encode(target.as_os_str().as_encoded_bytes()))
+        .with_remedy(Remedy::RestoreOver)
 }
 
 /// Refuses a node directory inside the vault, and a vault inside the node directory.
@@ -160,8 +165,8 @@ fn refuse_overlap(vault: &Vault, node: &Path) -> Result<()> {
     };
     if vault.location().paths().iter().any(overlaps) {
         return Err(Error::input("vault and node directory lie in one another")
-            .entry(encode(node.as_os_str().as_encoded_bytes()))
-            .hint("restore to another directory"));
+            .with_entry(encode(node.as_os_str().as_encoded_bytes()))
+            .with_remedy("restore to another directory"));
     }
     Ok(())
 }
@@ -174,8 +179,9 @@ fn refuse_withheld(target: &RootedPath) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(Kind::Quarantined, "databases of the node are withheld")
-        .entry(encode(target.path().as_os_str().as_encoded_bytes()))
-        .hint("restore the whole node, or release them first with `highwater guard release`"))
+        .with_entry(encode(target.path().as_os_str().as_encoded_bytes()))
+        .with_remedy("restore the whole node")
+        .with_remedy(Remedy::GuardRelease))
 }
 
 /// All parts of a snapshot, or the one that is named.
@@ -189,8 +195,8 @@ pub(super) fn chosen<'a>(
         None => {
             let names: Vec<&str> = manifest.parts.iter().map(|part| part.name.as_str()).collect();
             Err(Error::not_found(format!("the snapshot has no part `{name}`"))
-                .entry(name)
-                .hint(format!("its parts are: {}", names.join(", "))))
+                .with_entry(name)
+                .with_remedy(format!("its parts are: {}", names.join(", "))))
         }
     }
 }
@@ -201,7 +207,7 @@ fn schema_warnings(manifest: &Manifest, known: Option<u64>) -> Result<Vec<String
         (Some(recorded), Some(known)) if recorded > known => Err(Error::conflict(format!(
             "the snapshot has schema version {recorded}, newer than the node's {known}"
         ))
-        .hint("install the node's newer version first, or restore an older snapshot")),
+        .with_remedy("install the node's newer version first, or restore an older snapshot")),
         (Some(recorded), Some(known)) if recorded < known => Ok(vec![format!(
             "the snapshot has schema version {recorded}, older than the node's {known}: the node will migrate it"
         )]),

@@ -8,7 +8,7 @@ use super::{Exchange, Outcome, RollbackOptions, Undo, entries, exchange, hold, k
 use crate::control::Control;
 use crate::durable;
 use crate::engine::Engines;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::guard::points::Known;
 
 /// [`super::rollback`], asking `users` who has the node directory open.
@@ -82,7 +82,7 @@ fn record_of(dir: &WorkDir, undo: Undo, place: &Place) -> Result<Journal> {
             dir.target,
             dir.kept()
         ))
-        .hint("something else replaced it since: look at both, and move them by hand"));
+        .with_remedy("something else replaced it since: look at both, and move them by hand"));
     };
     match (undo, record.incoming) {
         (Undo::Restore, Node::Old) => {
@@ -90,14 +90,12 @@ fn record_of(dir: &WorkDir, undo: Undo, place: &Place) -> Result<Journal> {
                 "the last restore of {} is undone already",
                 dir.target
             ))
-            .hint(
-                "`highwater rollback --redo` brings the restored directory back; `highwater \
-                 rollback --list` shows all that are kept",
-            ));
+            .with_remedy(Remedy::Redo)
+            .with_remedy(Remedy::ListKept));
         }
         (Undo::Rollback, Node::New) => {
             return Err(Error::conflict(format!("no restore of {} is undone", dir.target))
-                .hint("`highwater rollback` undoes the last one"));
+                .with_remedy(Remedy::Rollback));
         }
         (Undo::To(number), _) => kept::choose(dir, number, place)?,
         (Undo::Restore, Node::New) | (Undo::Rollback, Node::Old) => {

@@ -53,7 +53,7 @@ impl Moved {
 impl Target for Stage<'_> {
     fn create(&self, entry: &EntryRecord) -> Result<PlacedWriter> {
         let place = self.dir.at(&entry.path);
-        let failed = |error| Error::io("making a file", error).entry(entry.path.to_string());
+        let failed = |error| Error::io("making a file", error).with_entry(entry.path.to_string());
         let file = place.create_new().map_err(failed)?;
         file.set_len(entry.size).map_err(failed)?;
         Ok(PlacedWriter::new(file, &place))
@@ -125,7 +125,7 @@ impl<'a> Stage<'a> {
         let EntryType::Hardlink { to } = &entry.kind else { return Ok(()) };
         let failed = |errno| {
             Error::io(format!("making it a further name of {to}"), errno)
-                .entry(entry.path.to_string())
+                .with_entry(entry.path.to_string())
         };
         self.dir.at(to).link_to(&self.dir.at(&entry.path)).map_err(failed)
     }
@@ -137,7 +137,7 @@ impl<'a> Stage<'a> {
         let target = decode(target)?;
         let target = self.moved.as_ref().and_then(|moved| moved.follow(&target)).unwrap_or(target);
         let made = self.dir.at(&entry.path).make_link(std::ffi::OsStr::from_bytes(&target));
-        made.map_err(|error| Error::io("making a link", error).entry(entry.path.to_string()))
+        made.map_err(|error| Error::io("making a link", error).with_entry(entry.path.to_string()))
     }
 
     /// Gives a sparse file its holes again: units at their edges were written whole.
@@ -145,8 +145,9 @@ impl<'a> Stage<'a> {
         if entry.holes.is_empty() {
             return Ok(());
         }
-        let failed =
-            |error: Errno| Error::io("making a file sparse", error).entry(entry.path.to_string());
+        let failed = |error: Errno| {
+            Error::io("making a file sparse", error).with_entry(entry.path.to_string())
+        };
         let file = self.dir.at(&entry.path).open_with(OFlags::WRONLY, Mode::empty());
         let file = file.map_err(failed)?;
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
@@ -170,7 +171,7 @@ impl<'a> Stage<'a> {
         }
         match made {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
-            Err(error) => Err(Error::io("making a directory", error).entry(path.to_string())),
+            Err(error) => Err(Error::io("making a directory", error).with_entry(path.to_string())),
         }
     }
 
@@ -182,7 +183,7 @@ impl<'a> Stage<'a> {
         let mut near = Neighbours::new(self.dir);
         for entry in sorted(parts).into_values().rev() {
             let place = near.at(&entry.path).map_err(|error| {
-                Error::io("looking for a restored file", error).entry(entry.path.to_string())
+                Error::io("looking for a restored file", error).with_entry(entry.path.to_string())
             })?;
             match entry.kind {
                 EntryType::File | EntryType::Dir | EntryType::Symlink { .. } => {
@@ -216,7 +217,7 @@ impl<'a> Stage<'a> {
         kind: &EntryType,
         told: &mut Told,
     ) -> Result<()> {
-        let failed = |what: &str, error: Errno| Error::io(what, error).entry(entry);
+        let failed = |what: &str, error: Errno| Error::io(what, error).with_entry(entry);
         let owner = self.owner.unwrap_or(Owner { uid: meta.uid, gid: meta.gid });
         match place.give(owner) {
             Ok(()) => {}
@@ -226,8 +227,9 @@ impl<'a> Stage<'a> {
         let mut bare = false;
         for (name, value) in &meta.xattrs {
             let name = decode(name)?;
-            let value = hex::decode(value)
-                .map_err(|_| Error::corrupt("an extended attribute is damaged").entry(entry))?;
+            let value = hex::decode(value).map_err(|_| {
+                Error::corrupt("an extended attribute is damaged").with_entry(entry)
+            })?;
             if name == CAPABILITY && !self.setid {
                 bare = true;
                 continue;
@@ -293,7 +295,7 @@ impl Told {
             self.bare.sort();
             self.warnings.push(format!(
                 "set-user-id, set-group-id or capabilities were left out of {}: what has them gives \
-                 its rights to whoever runs it; `restore --setid` brings them back",
+                 its rights to whoever runs it; they come back only where that is asked for",
                 self.bare.join(", ")
             ));
         }
@@ -313,8 +315,8 @@ pub(super) fn refuse_own(path: &RelPath) -> Result<()> {
         return Ok(());
     }
     Err(Error::corrupt(format!("the snapshot holds {path}, which no backup captures"))
-        .entry(path.to_string())
-        .hint("restore another snapshot; find out who has the vault's key"))
+        .with_entry(path.to_string())
+        .with_remedy("restore another snapshot; find out who has the vault's key"))
 }
 
 /// All entries by path: a directory stands before what is in it.
@@ -341,8 +343,9 @@ pub(super) fn copy_others(
                 continue;
             }
             let (from, to) = (target.at(&path), staging.at(&path));
-            let failed =
-                |error: std::io::Error| durable::met(&from, "copy", error).entry(path.to_string());
+            let failed = |error: std::io::Error| {
+                durable::met(&from, "copy", error).with_entry(path.to_string())
+            };
             let Some(found) = durable::stat(&from)? else { continue };
             if durable::is_dir(&found) {
                 Stage::new(staging, None, true).make_dir(&path)?;
@@ -387,6 +390,6 @@ fn copy_metadata(from: &RootedPath, to: &RootedPath, path: &RelPath) -> Result<(
     told.bare.clear();
     match told.warnings().pop() {
         None => Ok(()),
-        Some(warning) => Err(Error::new(Kind::Denied, warning).entry(path.to_string())),
+        Some(warning) => Err(Error::new(Kind::Denied, warning).with_entry(path.to_string())),
     }
 }

@@ -14,7 +14,7 @@ use crate::control::Control;
 use crate::durable;
 use crate::engine::{Engines, User};
 use crate::env::{Env, FaultPoint};
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 use crate::guard::points::Known;
 use crate::ids::{RelPath, RestoreId, SnapshotId, encode};
 use crate::rooted::RootedPath;
@@ -68,7 +68,7 @@ pub(super) fn locate(target: &Path) -> Result<Place> {
     let Some(found) = durable::stat(&target)? else {
         if !writable {
             return Err(Error::denied(format!("can't make anything in {parent}"))
-                .hint("make the node directory first, and let this user write in it"));
+                .with_remedy("make the node directory first, and let this user write in it"));
         }
         return Ok(place(target, Exchange::Create, beside, false));
     };
@@ -98,7 +98,7 @@ fn place(target: RootedPath, exchange: Exchange, work: RootedPath, holds: bool) 
 fn resolve(target: &Path) -> Result<RootedPath> {
     // A link to the node directory is followed; where there is nothing, its parent is all there is.
     let place = RootedPath::of(target)
-        .map_err(|error| error.hint("the directory above the node directory must exist"))?;
+        .map_err(|error| error.with_remedy("the directory above the node directory must exist"))?;
     if place.name().is_empty() {
         return Err(Error::input("the root of the file system can't be a node directory"));
     }
@@ -112,7 +112,9 @@ fn resolve(target: &Path) -> Result<RootedPath> {
     }
     let found = RootedPath::open(target)
         .map_err(|error| match error.kind() {
-            crate::Kind::NotFound => error.hint("a link must lead to a directory that exists"),
+            crate::Kind::NotFound => {
+                error.with_remedy("a link must lead to a directory that exists")
+            }
             _ => error,
         })?
         .path();
@@ -133,8 +135,8 @@ pub(super) fn refuse_missing(target: &Path) -> Result<()> {
         return Ok(());
     }
     Err(Error::not_found(format!("there is no node directory {target}"))
-        .entry(encode(target.path().as_os_str().as_encoded_bytes()))
-        .hint("nor has a restore of it left anything beside it: is the path right, and the disk mounted?"))
+        .with_entry(encode(target.path().as_os_str().as_encoded_bytes()))
+        .with_remedy("nor has a restore of it left anything beside it: is the path right, and the disk mounted?"))
 }
 
 /// The work directories in which a journal about `target` may stand, with the way of each: a volume
@@ -304,8 +306,8 @@ impl WorkDir {
         {
             None => Ok(()),
             Some(user) => Err(Error::conflict(format!("{user} has {} open", user.file))
-                .entry(user.file.to_string())
-                .hint("stop the node first")),
+                .with_entry(user.file.to_string())
+                .with_remedy("stop the node first")),
         }
     }
 }
@@ -326,8 +328,8 @@ fn refuse_foreign(path: &RootedPath) -> Result<()> {
 
 fn foreign(path: &RootedPath) -> Error {
     Error::denied(format!("{path} is no work directory of this user's: others may have written it"))
-        .entry(path.path().display().to_string())
-        .hint(
+        .with_entry(path.path().display().to_string())
+        .with_remedy(
             "run this as the user who restored; look who made the directory, and remove it if no \
              restore of yours did",
         )
@@ -343,23 +345,19 @@ impl Drop for WorkDir {
 
 fn busy(target: &RootedPath) -> Error {
     Error::conflict(format!("another restore, rollback or recover of {target} is running"))
-        .hint("wait until it has ended")
+        .with_remedy("wait until it has ended")
 }
 
 pub(super) fn interrupted(target: &RootedPath) -> Error {
     Error::conflict(format!("an earlier restore or rollback of {target} was interrupted"))
-        .hint(format!("run `highwater recover {target}` first: it finishes or undoes it"))
+        .with_remedy(Remedy::Recover(target.path()))
 }
 
 /// The same error, saying what the node directory is and what brings it in order.
 pub(super) fn standing(error: Error, target: &RootedPath, state: &str) -> Error {
-    let message = format!("{error}; the node directory {target} {state}");
-    let recover = format!("`highwater recover {target}` finishes or undoes it");
-    let hint = match error.hint_text() {
-        Some(hint) => format!("{hint}; then {recover}"),
-        None => recover,
-    };
-    Error::new(error.kind(), message).hint(hint).source(error)
+    error
+        .told_as(|why| format!("{why}; the node directory {target} {state}"))
+        .with_remedy(Remedy::Recover(target.path()))
 }
 
 /// One restore, from the lock to the exchange.
@@ -464,7 +462,9 @@ impl Work {
     fn undo_after(self, error: Error) -> Error {
         let target = self.dir.target.clone();
         let Err(second) = self.abandon() else { return error };
-        let message = format!("{error}; and the staged files can't be removed: {second}");
-        standing(Error::new(error.kind(), message).source(error), &target, "is untouched")
+        let told = |why: &str| {
+            format!("{why}; and the staged files can't be removed: {}", second.summary())
+        };
+        standing(error.told_as(told), &target, "is untouched")
     }
 }

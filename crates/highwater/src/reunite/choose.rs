@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{ReuniteOptions, Streams, Taken};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::{NodeName, RestoreId, SnapshotId, StoreId};
 use crate::records::{Barrier, EngineKind, ReplicaPoint};
 use crate::replica::{Fit, Holder};
@@ -181,10 +181,8 @@ impl Seen {
                      server never had",
                     choice.manifest.snapshot
                 ))
-                .hint(
-                    "--accept-inconsistent-restore takes it all the same; --keys-only restores the \
-                     database alone",
-                ));
+                .with_remedy(Remedy::AcceptInconsistent)
+                .with_remedy(Remedy::KeysOnly));
             }
             None => {}
         }
@@ -193,25 +191,21 @@ impl Seen {
             "no snapshot of the vault fits: {without} record no point of this store, {failed} failed a \
              restore test"
         ))
-        .hint(
-            "--keys-only restores the database alone, `highwater restore` the files of a snapshot alone",
-        ))
+        .with_remedy(Remedy::KeysOnly).with_remedy(Remedy::Restore))
     }
 }
 
 fn no_point(snapshot: SnapshotId) -> Error {
     Error::not_found(format!("snapshot {snapshot} records no point of this store"))
-        .entry(snapshot.to_string())
-        .hint("leave --snapshot out: the one that fits best is chosen")
+        .with_entry(snapshot.to_string())
+        .with_remedy(Remedy::BestSnapshot)
 }
 
 fn ahead(snapshot: SnapshotId, writes: u64) -> Error {
     Error::corrupt(format!(
         "the files of snapshot {snapshot} have seen {writes} writes that the server never had"
     ))
-    .entry(snapshot.to_string())
-    .hint(
-        "leave --snapshot out: the one that fits best is chosen; --accept-inconsistent-restore takes \
-         this one all the same",
-    )
+    .with_entry(snapshot.to_string())
+    .with_remedy(Remedy::BestSnapshot)
+    .with_remedy(Remedy::AcceptInconsistent)
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::control::{Control, Event};
 use crate::durable;
 use crate::env::FaultPoint;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::guard::{self, Released};
 use crate::ids::{NodeName, RelPath, RestoreId};
 use crate::replica::local::SqliteStore;
@@ -199,11 +199,12 @@ fn finish(target: &Path, start: Duration, control: &Control) -> Result<Option<Re
 fn held(streams: Streams<'_>, options: &ReuniteOptions) -> Result<Holder> {
     let held = holder(&**streams.remote, streams.keys)?.ok_or_else(|| {
         Error::not_found("the server has nothing for these keys")
-            .hint("look whether mnemonic, store and server are the right ones")
+            .with_remedy("look whether mnemonic, store and server are the right ones")
     })?;
     if held.state == HeadState::Filling && !options.permissions.accept_inconsistent {
         return Err(Error::corrupt("its owner had not filled the store on the server yet")
-            .hint("look for a backup; --accept-inconsistent-restore takes what is there"));
+            .with_remedy("look for a backup")
+            .with_remedy(Remedy::AcceptInconsistent));
     }
     Ok(held)
 }
@@ -269,8 +270,8 @@ fn alone(
     refuse_guarded(streams.vault, options)?;
     if !durable::names(target)?.is_empty() {
         return Err(Error::conflict("the target exists and is not empty")
-            .entry(target.display().to_string())
-            .hint(
+            .with_entry(target.display().to_string())
+            .with_remedy(
                 "keys alone take the place of nothing: name a directory that is empty or missing",
             ));
     }
@@ -307,7 +308,8 @@ fn refuse_guarded(vault: &Vault, options: &ReuniteOptions) -> Result<()> {
                 Kind::Quarantined,
                 format!("{} is guarded, and keys alone can't be held back", name.node),
             )
-            .hint("name another node with --node, or restore the database to a FILE, and judge"));
+            .with_remedy(Remedy::NameNode(None))
+            .with_remedy("restore the database to a file, and judge"));
         }
     }
     Ok(())

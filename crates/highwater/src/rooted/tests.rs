@@ -154,7 +154,7 @@ fn root_follows_no_link_of_another_user() {
     for path in ["way", "way/secret", "way/../way"] {
         let error = RootedPath::open(&theirs.join(path)).unwrap_err();
         assert_eq!(error.kind(), Kind::Denied, "{path}: {error}");
-        assert!(error.hint_text().is_some());
+        assert!(error.hint().is_some());
     }
     assert!(!trust::is_only_ours(&theirs).unwrap());
     assert!(!trust::is_only_ours(&theirs.join("missing/deeper")).unwrap());

@@ -101,8 +101,8 @@ pub(crate) fn refuse_for_root(path: &Path) -> Result<()> {
         "root opens nothing by the path {}, which others can change",
         path.display()
     ))
-    .entry(path.display().to_string())
-    .hint("run this as the user to whom the directory belongs, or choose one of root's"))
+    .with_entry(path.display().to_string())
+    .with_remedy("run this as the user to whom the directory belongs, or choose one of root's"))
 }
 
 /// Whether nobody but root can change what a path leads to, and every directory on its way, itself among
@@ -145,8 +145,8 @@ pub(super) fn link(above: &OwnedFd, link: &Stat, shown: &Path) -> Result<()> {
         "{} is a link that another user can make lead anywhere",
         shown.display()
     ))
-    .entry(shown.display().to_string())
-    .hint("name the directory that it leads to"))
+    .with_entry(shown.display().to_string())
+    .with_remedy("name the directory that it leads to"))
 }
 
 /// Whether nobody but root can put anything in the place of what root has in this directory.

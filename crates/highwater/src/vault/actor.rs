@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::env::Env;
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 use crate::ids::{NodeName, SnapshotId, VaultId, WriterId};
 
 use super::Actor;
@@ -37,11 +37,13 @@ impl Actor {
         match std::fs::read_to_string(&path) {
             Ok(text) => return text.trim_end().parse().map_err(|_| damaged(&path)),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::io("reading the writer id", error).entry(name(&path))),
+            Err(error) => {
+                return Err(Error::io("reading the writer id", error).with_entry(name(&path)));
+            }
         }
         let writer = WriterId::random(env)?;
         let fresh = self.state_dir.join(format!("writer.{writer}"));
-        let failed = |error| Error::io("writing the writer id", error).entry(name(&path));
+        let failed = |error| Error::io("writing the writer id", error).with_entry(name(&path));
         let write = || {
             let mut file =
                 OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
@@ -91,7 +93,7 @@ impl Actor {
         match std::fs::read_to_string(&path) {
             Ok(text) => Ok(text.lines().any(|line| line == snapshot.to_string())),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
-            Err(error) => Err(Error::io("reading what is known", error).entry(name(&path))),
+            Err(error) => Err(Error::io("reading what is known", error).with_entry(name(&path))),
         }
     }
 
@@ -101,14 +103,14 @@ impl Actor {
         match std::fs::read_to_string(&path) {
             Ok(text) => Ok(text.lines().any(|line| line == COMMITTED)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(Error::io("reading what is known", error).entry(name(&path))),
+            Err(error) => Err(Error::io("reading what is known", error).with_entry(name(&path))),
         }
     }
 
     /// Locks a node of a vault for a backup; a conflict where one runs already.
     pub(crate) fn lock_node(&self, vault: VaultId, node: &NodeName) -> Result<Lock> {
         let busy = Error::conflict(format!("a backup of node {node} is running already"))
-            .entry(node.to_string());
+            .with_entry(node.to_string());
         self.lock(&format!("{vault}-{node}"), Some(busy))
     }
 
@@ -135,7 +137,7 @@ impl Actor {
             .truncate(false)
             .mode(0o600)
             .open(&path)
-            .map_err(|error| Error::io("opening a lock", error).entry(name(&path)))?;
+            .map_err(|error| Error::io("opening a lock", error).with_entry(name(&path)))?;
         let operation = match busy {
             Some(_) => FlockOperation::NonBlockingLockExclusive,
             None => FlockOperation::LockExclusive,
@@ -143,8 +145,8 @@ impl Actor {
         match flock(&file, operation) {
             Ok(()) => Ok(Lock(file)),
             Err(error) => Err(match busy.filter(|_| error == rustix::io::Errno::WOULDBLOCK) {
-                Some(busy) => busy.hint("wait for it to end"),
-                None => Error::io("taking a lock", error).entry(name(&path)),
+                Some(busy) => busy.with_remedy("wait for it to end"),
+                None => Error::io("taking a lock", error).with_entry(name(&path)),
             }),
         }
     }
@@ -161,7 +163,7 @@ pub(super) fn make_private_dir(dir: &Path) -> Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(dir)
-        .map_err(|error| Error::io("making the state directory", error).entry(name(dir)))
+        .map_err(|error| Error::io("making the state directory", error).with_entry(name(dir)))
 }
 
 /// Replaces a file of the state directory, of mode 0600, durably and in one step; `what` is being done.
@@ -176,20 +178,21 @@ pub(super) fn replace_private(path: &Path, what: &str, bytes: &[u8]) -> Result<(
         file.sync_all()?;
         std::fs::rename(&fresh, path)
     };
-    write().map_err(|error| Error::io(what, error).entry(name(path)))?;
+    write().map_err(|error| Error::io(what, error).with_entry(name(path)))?;
     sync_dir(dir)
 }
 
 pub(super) fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir)
         .and_then(|dir| dir.sync_all())
-        .map_err(|error| Error::io("syncing the state directory", error).entry(name(dir)))
+        .map_err(|error| Error::io("syncing the state directory", error).with_entry(name(dir)))
 }
 
 fn damaged(path: &Path) -> Error {
-    Error::corrupt("the writer id is damaged").entry(name(path)).hint(
-        "remove the file; `highwater owner take-over` then makes this installation the owner again",
-    )
+    Error::corrupt("the writer id is damaged")
+        .with_entry(name(path))
+        .with_remedy("remove the file")
+        .with_remedy(Remedy::TakeOver(None))
 }
 
 pub(super) fn name(path: &Path) -> String {

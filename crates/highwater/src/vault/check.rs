@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::control::{Control, Event};
 use crate::direct::AlignedBuffer;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::{NodeName, PackId};
 
 use super::checked::{Checked, Coverage, Share};
@@ -72,8 +72,9 @@ pub struct CheckReport {
 /// Checks a vault. Faults are in the report; an error is what kept the check from being made.
 pub fn check(vault: &Vault, options: &CheckOptions, control: &Control) -> Result<CheckReport> {
     if options.subset.is_some() && !(options.read_data && options.actor.is_some()) {
-        return Err(Error::input("a share was given where no data is read")
-            .hint("a share is one of the bytes that --read-data reads"));
+        return Err(
+            Error::input("a share was given where no data is read").with_remedy(Remedy::CheckData)
+        );
     }
     let mut report = CheckReport::default();
     let objects = vault.store().list(None)?;
@@ -108,7 +109,7 @@ pub fn check(vault: &Vault, options: &CheckOptions, control: &Control) -> Result
 
 impl CheckReport {
     fn fault(&mut self, error: &Error) {
-        let entry = error.entry_name().unwrap_or("the vault").to_owned();
+        let entry = error.entry().unwrap_or("the vault").to_owned();
         self.errors.push(Fault { entry, problem: error.message().to_owned() });
     }
 
@@ -163,8 +164,9 @@ fn check_documents(
                     false => None,
                 };
                 let Some(snapshot) = lost else { return Ok(()) };
-                Err(Error::corrupt("the newest snapshot of the node is missing")
-                    .entry(Folder::Snapshots.object(format_args!("{}/…-{snapshot}", record.node))))
+                Err(Error::corrupt("the newest snapshot of the node is missing").with_entry(
+                    Folder::Snapshots.object(format_args!("{}/…-{snapshot}", record.node)),
+                ))
             }),
             Some(Folder::Witness) => vault.open_witness(name).map(drop),
             Some(Folder::Snapshots) => match SnapshotName::parse(name) {
@@ -201,7 +203,7 @@ fn check_documents(
         }
     }
     if !objects.iter().any(|listed| listed.name == header::NAME) {
-        report.fault(&Error::corrupt("it is missing").entry(header::NAME));
+        report.fault(&Error::corrupt("it is missing").with_entry(header::NAME));
     }
     let names = objects.iter().filter_map(|listed| SnapshotName::parse(&listed.name));
     let nodes: BTreeSet<NodeName> = names.map(|name| name.node).collect();
@@ -215,7 +217,7 @@ fn check_header(vault: &Vault) -> Result<()> {
     let header = header::Header::parse(&vault.store().get(header::NAME)?)?;
     header.verify(vault.master())?;
     if header.vault != vault.id() {
-        return Err(Error::corrupt("it is of another vault").entry(header::NAME));
+        return Err(Error::corrupt("it is of another vault").with_entry(header::NAME));
     }
     Ok(())
 }
@@ -251,9 +253,9 @@ fn check_packs_present(
             }
             Some(&size) => {
                 let problem = format!("the pack has {size} bytes and should have {}", pack.size);
-                report.fault(&Error::corrupt(problem).entry(name));
+                report.fault(&Error::corrupt(problem).with_entry(name));
             }
-            None => report.fault(&Error::corrupt("the pack is missing").entry(name)),
+            None => report.fault(&Error::corrupt("the pack is missing").with_entry(name)),
         }
     }
 }
@@ -408,7 +410,8 @@ fn check_pack(
         for number in frame..=last {
             let record = index.frame(number);
             let wrong = || {
-                Error::corrupt(format!("frame {number} of the pack was changed")).entry(&open.name)
+                Error::corrupt(format!("frame {number} of the pack was changed"))
+                    .with_entry(&open.name)
             };
             let range = index.range(number);
             let stored = bytes

@@ -34,7 +34,9 @@ impl FromStr for Share {
         let number = text.strip_suffix('%').and_then(|number| number.parse::<f64>().ok());
         match number.filter(|percent| *percent > 0.0 && *percent <= 100.0) {
             Some(percent) => Ok(Share(percent / 100.0)),
-            None => Err(Error::input(format!("`{text}` is no share")).hint("write it as 5%")),
+            None => {
+                Err(Error::input(format!("`{text}` is no share")).with_remedy("write it as 5%"))
+            }
         }
     }
 }
@@ -93,7 +95,8 @@ impl Checked {
     /// What this user remembers of a vault. A damaged memory is begun anew.
     pub(crate) fn load(actor: &Actor, vault: VaultId) -> Result<Checked> {
         let path = actor.state_dir.join("checked").join(vault.to_string());
-        let failed = |error| Error::io("reading which packs were read", error).entry(name(&path));
+        let failed =
+            |error| Error::io("reading which packs were read", error).with_entry(name(&path));
         let size = match std::fs::metadata(&path) {
             Ok(found) => found.len(),
             Err(error) if error.kind() == ErrorKind::NotFound => {

@@ -25,7 +25,7 @@ const CHECKSUM_LEN: usize = CHECKSUM_BEGIN.len() + UNSEALED.len() + CHECKSUM_END
 /// 64 characters.
 pub(super) fn body<T: Serialize>(wire: &T) -> Result<Vec<u8>> {
     let mut bytes = serde_json::to_vec_pretty(wire)
-        .map_err(|error| Error::bug("a document can't be written as JSON").source(error))?;
+        .map_err(|error| Error::bug("a document can't be written as JSON").with_source(error))?;
     bytes.push(b'\n');
     let len = bytes.len().checked_sub(CHECKSUM_LEN);
     let len = len.filter(|&len| bytes[len..].starts_with(CHECKSUM_BEGIN.as_bytes()));
@@ -53,11 +53,11 @@ pub(crate) fn open<T: Serialize + DeserializeOwned>(name: &str, bytes: &[u8]) ->
     if line != checksum_line(before).as_bytes() {
         return Err(damaged(name, "its checksum does not fit"));
     }
-    let no_json = |error: serde_json::Error| damaged(name, "it can't be read").source(error);
+    let no_json = |error: serde_json::Error| damaged(name, "it can't be read").with_source(error);
     let Versioned { version } = serde_json::from_slice(bytes).map_err(no_json)?;
     if version > VERSION {
         let what = format!("version {version} of this format was made by a newer highwater");
-        return Err(Error::input(what).entry(name).hint("use a newer highwater"));
+        return Err(Error::input(what).with_entry(name).with_remedy("use a newer highwater"));
     }
     let wire: T = serde_json::from_slice(bytes).map_err(no_json)?;
     if version != VERSION || body(&wire)? != before {
@@ -69,8 +69,8 @@ pub(crate) fn open<T: Serialize + DeserializeOwned>(name: &str, bytes: &[u8]) ->
 /// The error of a document whose content is not what was written.
 pub(crate) fn damaged(name: &str, why: &str) -> Error {
     Error::corrupt(format!("{name} is damaged: {why}"))
-        .entry(name)
-        .hint("put back a good copy of this object, if there is one")
+        .with_entry(name)
+        .with_remedy("put back a good copy of this object, if there is one")
 }
 
 /// The `N` bytes of a hexadecimal field of the document `name`.
@@ -101,7 +101,7 @@ pub(crate) mod tests {
         let found = |damaged: &[u8], what: &str| {
             let error = parse(damaged).unwrap_or_else(|| panic!("not found: {what}"));
             assert_eq!(error.kind(), Kind::Corrupt, "{what}: {error}");
-            assert!(error.entry_name().is_some(), "{what}: names no object");
+            assert!(error.entry().is_some(), "{what}: names no object");
         };
         for at in 0..bytes.len() {
             for bit in 0..8 {

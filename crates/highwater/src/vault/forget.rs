@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::control::Control;
 use crate::env::FaultPoint;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::{NodeName, SnapshotId, Time};
 
 use super::manifest::PackRef;
@@ -89,7 +89,7 @@ pub struct Forgot {
 pub fn plan(vault: &Vault, options: &ForgetOptions) -> Result<ForgetPlan> {
     if !options.snapshots.is_empty() && !options.retention.is_empty() {
         return Err(Error::input("both a policy and snapshots were given")
-            .hint("forget by one of them, then by the other"));
+            .with_remedy("forget by one of them, then by the other"));
     }
     let names = vault.snapshot_names(options.node.as_ref())?;
     if let (true, Some(node)) = (names.is_empty(), &options.node) {
@@ -145,8 +145,8 @@ pub fn undo(vault: &Vault, actor: &Actor, snapshot: &str, control: &Control) -> 
     standing.retain(|name| trash.forgotten(name.snapshot).is_some());
     let found = by_prefix(&standing, snapshot).map_err(|error| match error.kind() {
         Kind::NotFound => Error::not_found(format!("no snapshot {snapshot} was forgotten"))
-            .entry(snapshot)
-            .hint("a prune may have deleted it"),
+            .with_entry(snapshot)
+            .with_remedy("a prune may have deleted it"),
         _ => error,
     })?;
     let (node, snapshot) = (found.node.clone(), found.snapshot);
@@ -172,8 +172,8 @@ pub fn undo(vault: &Vault, actor: &Actor, snapshot: &str, control: &Control) -> 
     }
     if now.hides(snapshot) {
         return Err(Error::conflict("the snapshot was forgotten again meanwhile")
-            .entry(snapshot.to_string())
-            .hint("undo it again, unless somebody wants it forgotten"));
+            .with_entry(snapshot.to_string())
+            .with_remedy("undo it again, unless somebody wants it forgotten"));
     }
     // A prune that began and ended meanwhile has left no claim, and no manifest.
     if !vault.standing_names(None)?.iter().any(|name| name.snapshot == snapshot) {
@@ -184,8 +184,8 @@ pub fn undo(vault: &Vault, actor: &Actor, snapshot: &str, control: &Control) -> 
 
 fn too_late(snapshot: SnapshotId) -> Error {
     Error::conflict("a prune has begun to delete that snapshot")
-        .entry(snapshot.to_string())
-        .hint("`highwater snapshots` lists what is left")
+        .with_entry(snapshot.to_string())
+        .with_remedy(Remedy::ListSnapshots)
 }
 
 /// The snapshots of each node; the bare id of one that can't be judged, which stays.

@@ -85,7 +85,7 @@ impl Header {
     /// Corrupt where this header was not made under the vault's key.
     pub(crate) fn verify(&self, master: &MasterKey) -> Result<()> {
         ring::hmac::verify(&self.mac_key(master), &self.authenticated()?, &self.mac).map_err(|_| {
-            Error::corrupt(format!("{NAME} was not written with this vault's key")).entry(NAME)
+            Error::corrupt(format!("{NAME} was not written with this vault's key")).with_entry(NAME)
         })
     }
 
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn another_key_did_not_write_it() {
         let error = header().verify(&MasterKey::from_bytes([8; 32])).unwrap_err();
-        assert_eq!((error.kind(), error.entry_name()), (Kind::Corrupt, Some(NAME)));
+        assert_eq!((error.kind(), error.entry()), (Kind::Corrupt, Some(NAME)));
     }
 
     #[test]
@@ -152,7 +152,7 @@ mod tests {
     fn a_newer_vault_is_not_damage() {
         let newer = forged(FIXTURE, "\"version\": 1,", "\"version\": 2,\n  \"more\": [],");
         let error = Header::parse(&newer).unwrap_err();
-        assert_eq!((error.kind(), error.entry_name()), (Kind::Input, Some(NAME)));
+        assert_eq!((error.kind(), error.entry()), (Kind::Input, Some(NAME)));
         assert!(error.to_string().contains("made by a newer highwater"));
     }
 

@@ -127,9 +127,9 @@ fn passphrase(text: &str) -> Secret {
 }
 
 fn assert_error(error: &Error, entry: &str, told: &str) {
-    assert_eq!((error.kind(), error.entry_name()), (Kind::Corrupt, Some(entry)), "{error}");
+    assert_eq!((error.kind(), error.entry()), (Kind::Corrupt, Some(entry)), "{error}");
     assert!(error.to_string().contains(told), "{error}");
-    assert!(error.hint_text().is_some(), "{error}: no remedy");
+    assert!(error.hint().is_some(), "{error}: no remedy");
 }
 
 #[test]
@@ -236,5 +236,5 @@ fn many_slots_for_passphrases_are_not_all_tried() {
     // The way on: another kind of secret costs nothing, and the forged slots are named.
     let error = open(&location, &key()).unwrap().slots().unwrap_err();
     assert_eq!(error.kind(), Kind::Corrupt);
-    assert!(error.entry_name().unwrap().starts_with("keys/000000"), "{error}");
+    assert!(error.entry().unwrap().starts_with("keys/000000"), "{error}");
 }

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::env::{Env, FaultPoint};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::{Epoch, NodeName, PackId, SnapshotId};
 
 use super::folder::Folder;
@@ -28,8 +28,10 @@ impl Vault {
             return Ok(());
         }
         Err(Error::conflict("the snapshot is being written, or an import of it was killed")
-            .entry(name)
-            .hint("wait for it to end; what was killed, the next import by the same user collects"))
+            .with_entry(name)
+            .with_remedy(
+                "wait for it to end; what was killed, the next import by the same user collects",
+            ))
     }
 
     /// A conflict where a prune deletes a pack that the snapshot needs, or where the snapshot was
@@ -39,8 +41,8 @@ impl Vault {
         trash.refuse_unknown()?;
         if trash.forgotten(manifest.snapshot).is_some() {
             return Err(Error::conflict("the snapshot was forgotten in this vault")
-                .entry(manifest.snapshot.to_string())
-                .hint(format!("`highwater forget --undo {}` brings it back", manifest.snapshot)));
+                .with_entry(manifest.snapshot.to_string())
+                .with_remedy(Remedy::Undelete(manifest.snapshot.to_string(), None)));
         }
         let claims = trash.records.iter().filter(|record| record.doc.purpose == Purpose::Delete);
         let claimed = |record: &TrashRecord| {
@@ -50,10 +52,9 @@ impl Vault {
         match claims.into_iter().find(|record| claimed(record)) {
             None => Ok(()),
             Some(claim) => Err(Error::conflict("a prune is deleting what the snapshot needs")
-                .entry(claim.name.clone())
-                .hint(
-                    "import again once it has ended; `highwater prune` ends one that was killed",
-                )),
+                .with_entry(claim.name.clone())
+                .with_remedy("import again once it has ended")
+                .with_remedy(Remedy::Prune)),
         }
     }
 
@@ -142,8 +143,8 @@ impl Vault {
             }
             if record.hides(manifest.epoch, manifest.seq) {
                 return Err(Error::fenced("its writer had lost the ownership when it was written")
-                    .entry(node.to_string())
-                    .hint("it was never visible, and is not what the node went on from"));
+                    .with_entry(node.to_string())
+                    .with_remedy("it was never visible, and is not what the node went on from"));
             }
             refuse_ahead(&record, manifest.epoch)?;
         }
@@ -302,12 +303,13 @@ fn refuse_ahead(record: &NodeRecord, epoch: Epoch) -> Result<()> {
         "the node was taken over after this vault parted: its owner here is {}",
         record.claimed_by
     ))
-    .entry(record.node.to_string())
-    .hint("if that owner is gone for good, `highwater owner take-over` and `owner release` first"))
+    .with_entry(record.node.to_string())
+    .with_remedy(Remedy::TakeOver(None))
+    .with_remedy(Remedy::ReleaseOwner))
 }
 
 fn parted(node: &NodeName, what: &str) -> Error {
     Error::conflict(format!("{what}: the two vaults have parted"))
-        .entry(node.to_string())
-        .hint("import into an empty place: that makes a vault of its own")
+        .with_entry(node.to_string())
+        .with_remedy("import into an empty place: that makes a vault of its own")
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::{NodeName, NodeUid, PackId, SnapshotId, Time, WriterId};
 
 use super::folder::Folder;
@@ -66,7 +66,7 @@ impl Vault {
         if self.store().put_new(&name, object)? {
             Ok(())
         } else {
-            Err(Error::bug("two snapshots with one random id").entry(name))
+            Err(Error::bug("two snapshots with one random id").with_entry(name))
         }
     }
 
@@ -156,10 +156,9 @@ impl Vault {
         Err(Error::conflict(format!(
             "snapshot {snapshot} was committed late, and a prune may have deleted packs of it"
         ))
-        .entry(put.object())
-        .hint(format!(
-            "`highwater check` tells; `highwater forget {snapshot}` gives it up if it is not whole"
-        )))
+        .with_entry(put.object())
+        .with_remedy(Remedy::CheckVault)
+        .with_remedy(Remedy::Forget(snapshot.to_string())))
     }
 
     /// Whether the backup of an intent of our own writer, whose node we have locked, can't be running

@@ -14,7 +14,7 @@ use super::folder::Folder;
 use super::store::Store;
 use super::{Secret, SlotInfo, SlotKind};
 use crate::env::Env;
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 use crate::ids::{SlotId, Time, VaultId};
 
 mod secret;
@@ -128,7 +128,7 @@ impl SlotDoc {
             && text.len() < PASSPHRASE_LEN_MIN
         {
             return Err(Error::input("the passphrase is shorter than 8 bytes")
-                .hint("use several random words"));
+                .with_remedy("use several random words"));
         }
         let terms = Terms {
             slot: SlotId::random(env)?,
@@ -367,11 +367,8 @@ fn too_many(slot: &SlotDoc, tried: usize) -> Error {
         "there are more key slots for passphrases than can be tried: {tried} did not open, and \
          trying the others would take too long"
     ))
-    .entry(slot.object_name())
-    .hint(
-        "slots may have been forged: open the vault with its key file or the recovery words, and \
-         remove with the store's own tool the slot that `highwater key list` names",
-    )
+    .with_entry(slot.object_name())
+    .with_remedy("open the vault with its key file or the recovery words: slots may have been forged, and the store's own tool removes them").with_remedy(Remedy::ListKeys)
 }
 
 /// The keys that a secret gives for one slot.

@@ -53,14 +53,14 @@ impl LocalStore {
         let root = absolute(root)?;
         let name = root.display().to_string();
         let failed = |error: io::Error| {
-            crate::Error::io(format!("{name} can't be made"), error).entry(&name)
+            crate::Error::io(format!("{name} can't be made"), error).with_entry(&name)
         };
         match DirBuilder::new().mode(0o700).create(&root) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 if !(root.is_dir() && is_empty(&root).map_err(failed)?) {
                     return Err(crate::Error::conflict(format!("{name} exists and is not empty"))
-                        .entry(&name)
-                        .hint("choose a directory that is empty or does not exist"));
+                        .with_entry(&name)
+                        .with_remedy("choose a directory that is empty or does not exist"));
                 }
                 fs::set_permissions(&root, Permissions::from_mode(0o700)).map_err(failed)?;
             }
@@ -79,9 +79,9 @@ impl LocalStore {
         let root = absolute(root)?;
         let name = root.display().to_string();
         let failed = |error| crate::Error::io(format!("{name} can't be opened"), error);
-        if !fs::metadata(&root).map_err(|error| failed(error).entry(&name))?.is_dir() {
+        if !fs::metadata(&root).map_err(|error| failed(error).with_entry(&name))?.is_dir() {
             let what = format!("{name} is not a directory");
-            return Err(crate::Error::not_found(what).entry(&name));
+            return Err(crate::Error::not_found(what).with_entry(&name));
         }
         Ok(LocalStore::at(root, env))
     }
@@ -109,7 +109,7 @@ impl LocalStore {
         let directory = &self.directory.temporary;
         let failed = |path: &Path, error| {
             let name = path.display().to_string();
-            crate::Error::io(format!("{name} can't be removed"), error).entry(name)
+            crate::Error::io(format!("{name} can't be removed"), error).with_entry(name)
         };
         let entries = match fs::read_dir(directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

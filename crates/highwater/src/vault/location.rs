@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::env::Env;
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 
 use super::local::LocalStore;
 use super::remote::{self, Provider};
@@ -79,8 +79,8 @@ impl Location {
                     return Ok(store);
                 }
                 Err(Error::conflict(format!("{remote} is not empty"))
-                    .entry(remote.to_string())
-                    .hint("choose a prefix that nothing lies below"))
+                    .with_entry(remote.to_string())
+                    .with_remedy("choose a prefix that nothing lies below"))
             }
         }
     }
@@ -96,9 +96,10 @@ impl Location {
 
     /// That archives can't be written, nor opened as a vault of their own.
     pub(super) fn read_only(&self) -> Error {
-        Error::input("an archive is no vault that could be written").entry(self.to_string()).hint(
-            "`highwater import` makes a vault of it; `highwater restore --from` restores from it",
-        )
+        Error::input("an archive is no vault that could be written")
+            .with_entry(self.to_string())
+            .with_remedy(Remedy::ImportArchive)
+            .with_remedy(Remedy::RestoreArchive)
     }
 }
 
@@ -116,15 +117,20 @@ impl FromStr for Location {
             return file_path(rest).map(Location::Local);
         }
         let provider = Provider::of_scheme(scheme).ok_or_else(|| {
-            Error::input(format!("a vault at `{}://` is not supported", visible(scheme))).hint(
-                "give the path of a directory, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or \
+            Error::input(format!("a vault at `{}://` is not supported", visible(scheme)))
+                .with_remedy(
+                    "give the path of a directory, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or \
                  az://CONTAINER/PREFIX",
-            )
+                )
         })?;
         let remote = RemoteLocation::parse(provider, rest).map_err(|why| {
             // The rest may hold a password: it is not repeated.
             Error::input(format!("the vault's {} URL is wrong: {why}", provider.scheme()))
-                .hint(format!("write {}://{}/PREFIX", provider.scheme(), provider.bucket_word()))
+                .with_remedy(format!(
+                    "write {}://{}/PREFIX",
+                    provider.scheme(),
+                    provider.bucket_word()
+                ))
         })?;
         Ok(Location::Remote(remote))
     }
@@ -216,7 +222,8 @@ impl fmt::Debug for RemoteLocation {
 /// The path of a `file://` URL.
 fn file_path(rest: &str) -> Result<PathBuf> {
     let wrong = |why: &str| {
-        Error::input(format!("the vault's file URL is wrong: {why}")).hint("write file:///PATH")
+        Error::input(format!("the vault's file URL is wrong: {why}"))
+            .with_remedy("write file:///PATH")
     };
     let path = rest.strip_prefix("localhost").unwrap_or(rest);
     if !path.starts_with('/') {
@@ -293,7 +300,7 @@ mod tests {
         ] {
             let error = text.parse::<Location>().unwrap_err();
             assert_eq!(error.kind(), Kind::Input, "{text}");
-            assert!(error.hint_text().is_some(), "{text}");
+            assert!(error.hint().is_some(), "{text}");
             assert!(!error.to_string().contains("hunter2"), "{error}");
         }
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::env::Env;
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 use crate::ids::{Epoch, NodeName, SlotId, Time, VaultId, WriterId};
 
 mod actor;
@@ -310,10 +310,10 @@ impl Vault {
     ) -> Result<Vault> {
         let bytes = store.get(header::NAME).map_err(|error| match error.kind() {
             // Of a bucket that is not there the store's own error tells more.
-            crate::Kind::NotFound if error.entry_name() == Some(header::NAME) => {
+            crate::Kind::NotFound if error.entry() == Some(header::NAME) => {
                 Error::not_found("there is no vault here")
-                    .entry(location.to_string())
-                    .hint("`highwater init` makes one")
+                    .with_entry(location.to_string())
+                    .with_remedy(Remedy::CreateVault)
             }
             _ => error,
         })?;
@@ -334,8 +334,8 @@ impl Vault {
         // A damaged slot may be the one that the secret opens: that must not look like a wrong key.
         Err(damage.unwrap_or_else(|| {
             Error::denied("this key opens no slot of the vault")
-                .entry(location.to_string())
-                .hint("another key file, the passphrase, or the recovery words may open it")
+                .with_entry(location.to_string())
+                .with_remedy("another key file, the passphrase, or the recovery words may open it")
         }))
     }
 
@@ -398,8 +398,8 @@ impl Vault {
         Err(Error::input(format!(
             "the store of this vault does not keep two writers apart: {consequence}"
         ))
-        .entry(self.location().to_string())
-        .hint("make a vault in a store that can create an object exactly once"))
+        .with_entry(self.location().to_string())
+        .with_remedy("make a vault in a store that can create an object exactly once"))
     }
 
     /// The key slots, by id.
@@ -411,7 +411,7 @@ impl Vault {
     pub fn add_slot(&self, secret: &Secret, label: &str) -> Result<SlotInfo> {
         if keys::slot_names(&self.store)?.len() >= SLOTS_MAX {
             return Err(Error::conflict(format!("the vault has {SLOTS_MAX} key slots already"))
-                .hint("remove one that nobody needs with `highwater key remove`"));
+                .with_remedy(Remedy::RemoveKey));
         }
         let slot = SlotDoc::wrap(secret, label, self.id(), &self.master, &self.env)?;
         if !self.store.put_new(&slot.object_name(), slot.to_bytes()?)? {
@@ -428,12 +428,14 @@ impl Vault {
             slots.iter().filter(|known| known.info().slot.to_string().starts_with(slot));
         let (Some(found), None) = (fitting.next(), fitting.next()) else {
             return Err(Error::not_found(format!("`{slot}` names no slot, or more than one"))
-                .hint("`highwater key list` shows them"));
+                .with_remedy(Remedy::ListKeys));
         };
         if slots.len() == 1 {
             return Err(Error::conflict("the last key slot can't be removed")
-                .entry(found.object_name())
-                .hint("add another one first: without a slot nothing in the vault can be opened"));
+                .with_entry(found.object_name())
+                .with_remedy(
+                    "add another one first: without a slot nothing in the vault can be opened",
+                ));
         }
         self.store.delete(&found.object_name())?;
         Ok(found.info())

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::{Epoch, GuardKind, NodeName, NodeUid, Seq, SnapshotId, Time, WriterId};
 
 use super::folder::Folder;
@@ -136,8 +136,8 @@ impl Vault {
                 "two writers recorded this node at once: {} and {}",
                 before.name, last.name
             ))
-            .entry(node.to_string())
-            .hint(
+            .with_entry(node.to_string())
+            .with_remedy(
                 "stop all machines but one that back this node up, then remove the record of the \
                  others with the store's own tool",
             ));
@@ -234,7 +234,7 @@ impl Vault {
             return Ok(record);
         }
         Err(Error::conflict("other writers keep changing the record of this node")
-            .entry(node.to_string()))
+            .with_entry(node.to_string()))
     }
 
     fn new_record_name(&self, node: &NodeName, number: u64) -> Result<String> {
@@ -408,10 +408,8 @@ fn fenced(record: &NodeRecord) -> Error {
         "another writer owns this node: {}, since {}",
         record.claimed_by, record.since
     ))
-    .entry(record.node.to_string())
-    .hint(
-        "if that writer is gone for good, `highwater owner take-over --reason …` makes this one the owner",
-    )
+    .with_entry(record.node.to_string())
+    .with_remedy(Remedy::TakeOver(Some(record.node.to_string())))
 }
 
 /// Another copy of this installation writes under the same writer id; or what this one wrote last is
@@ -421,16 +419,12 @@ pub(crate) fn copied(node: &NodeName) -> Error {
         "a copy of this installation has backed the node up: the machine was cloned; or the vault was \
          set back to what it was before the last backup",
     )
-    .entry(node.to_string())
-    .hint(
-        "stop the copy, or look for the newer snapshots; on the machine that goes on, `highwater owner \
-         take-over --reason …` makes it the owner, or, in a vault whose store keeps no two writers apart, \
-         the removal of the node's file below `known` in its state directory",
-    )
+    .with_entry(node.to_string())
+    .with_remedy("stop the copy, or look for the newer snapshots").with_remedy(Remedy::TakeOver(Some(node.to_string()))).with_remedy("in a vault whose store keeps no two writers apart, remove the node's file below `known` in the state directory of the machine that goes on")
 }
 
 fn no_such_node(node: &NodeName) -> Error {
-    Error::not_found(format!("the vault knows no node {node}")).entry(node.to_string())
+    Error::not_found(format!("the vault knows no node {node}")).with_entry(node.to_string())
 }
 
 fn ownership(record: &NodeRecord, writer: WriterId) -> Ownership {

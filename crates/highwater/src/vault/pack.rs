@@ -222,7 +222,7 @@ pub(crate) fn seal_frame(
     };
     if !opens_to(key, number, record, &bytes, &frame.bytes) {
         return Err(Error::bug("a sealed frame opens to something else")
-            .hint("the machine's memory or processor may be faulty"));
+            .with_remedy("the machine's memory or processor may be faulty"));
     }
     Ok(SealedFrame { record, bytes })
 }

@@ -11,7 +11,7 @@ use object_store::{
 };
 
 use crate::env::Env;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::SnapshotId;
 
 use super::folder::Folder;
@@ -58,19 +58,17 @@ impl Findings {
                 "no vault can live here: {}",
                 self.unfit.join("; ")
             ))
-            .entry(place)
-            .hint("choose another store"));
+            .with_entry(place)
+            .with_remedy("choose another store"));
         }
         if !self.unfenced.is_empty() && !unfenced {
             return Err(Error::conflict(format!(
                 "this store would let two writers into one vault: {}",
                 self.unfenced.join("; ")
             ))
-            .entry(place)
-            .hint(
-                "choose a store that honours `If-None-Match`; or, for the backups of one machine \
-                 alone, without takeover and without a witness, --unfenced",
-            ));
+            .with_entry(place)
+            .with_remedy("choose a store that honours `If-None-Match`")
+            .with_remedy(Remedy::Unfenced));
         }
         Ok(self.traits)
     }

@@ -122,9 +122,9 @@ impl Vault {
             return Ok(open);
         }
         let name = pack_name(pack.id);
-        let wrong = |what: &str| Error::corrupt(what).entry(&name);
+        let wrong = |what: &str| Error::corrupt(what).with_entry(&name);
         let missing = |error: Error| match error.kind() {
-            crate::Kind::NotFound => Error::corrupt("the pack is missing").entry(&name),
+            crate::Kind::NotFound => Error::corrupt("the pack is missing").with_entry(&name),
             _ => error,
         };
         if pack.size < HEADER_BYTES as u64 {
@@ -189,14 +189,13 @@ impl Vault {
         number: usize,
     ) -> Result<LoadedLeaf> {
         let leaf = &entry.leaves[number];
-        let damaged = |what: &str| Error::corrupt(what).entry(entry.path.to_string());
+        let damaged = |what: &str| Error::corrupt(what).with_entry(entry.path.to_string());
         let packs = leaf_packs(manifest, leaf)
             .ok_or_else(|| damaged("it names a pack that is not listed"))?;
-        let runs =
-            self.leaf_runs(entry, number, &packs).map_err(|error| match error.entry_name() {
-                Some(_) => error,
-                None => error.entry(entry.path.to_string()),
-            })?;
+        let runs = self.leaf_runs(entry, number, &packs).map_err(|error| match error.entry() {
+            Some(_) => error,
+            None => error.with_entry(entry.path.to_string()),
+        })?;
         self.open_ahead(&packs)?;
         let (_, kind) = unit_shape(entry.units);
         let mut units = Vec::with_capacity(leaf_units(entry, number) as usize);
@@ -223,9 +222,9 @@ impl Vault {
 
     fn leaf_runs(&self, entry: &EntryRecord, number: usize, packs: &[PackRef]) -> Result<Vec<Run>> {
         let bytes = match &entry.leaves[number].runs {
-            Runs::Inline(text) => BASE64
-                .decode(text)
-                .map_err(|_| Error::corrupt("its map is damaged").entry(entry.path.to_string()))?,
+            Runs::Inline(text) => BASE64.decode(text).map_err(|_| {
+                Error::corrupt("its map is damaged").with_entry(entry.path.to_string())
+            })?,
             Runs::Stored { pack, unit } => {
                 let pack = packs.get(*pack as usize).copied();
                 let pack = pack.ok_or_else(|| Error::corrupt("its map is nowhere"))?;
@@ -238,7 +237,7 @@ impl Vault {
     /// The bytes of one unit, verified.
     pub(crate) fn read_unit(&self, pack: PackRef, unit: u32) -> Result<Vec<u8>> {
         let pack = self.open_pack(pack)?;
-        let wrong = || Error::corrupt("a frame of the pack was changed").entry(&pack.name);
+        let wrong = || Error::corrupt("a frame of the pack was changed").with_entry(&pack.name);
         let (frame, place) = pack.index.locate(unit).ok_or_else(wrong)?;
         let mut stored = self.store().get_range(&pack.name, pack.index.range(frame))?.to_vec();
         let record = pack.index.frame(frame);

@@ -138,9 +138,9 @@ pub(super) fn client(location: &RemoteLocation) -> Result<Arc<dyn ObjectStore>> 
             _ => "one of them has no value of its kind",
         };
         Error::input(format!("the settings of the store are not usable: {what}"))
-            .entry(location.to_string())
-            .hint(location.provider().credentials_hint())
-            .source(error)
+            .with_entry(location.to_string())
+            .with_remedy(location.provider().credentials_hint())
+            .with_source(error)
     };
     let objects: Arc<dyn ObjectStore> = match location.provider() {
         Provider::S3 => Arc::new(under(location, s3(location, options).map_err(wrong)?)),
@@ -239,11 +239,11 @@ fn allows_http(location: &RemoteLocation) -> Result<bool> {
     for (name, value) in of_role(Role::Endpoint) {
         let url = reqwest::Url::parse(value).map_err(|_| {
             Error::input(format!("the setting {name} is no URL"))
-                .hint("write it as https://HOST or https://HOST:PORT")
+                .with_remedy("write it as https://HOST or https://HOST:PORT")
         })?;
         if !url.username().is_empty() || url.password().is_some() {
             return Err(Error::input(format!("the setting {name} has credentials in it"))
-                .hint(provider.credentials_hint()));
+                .with_remedy(provider.credentials_hint()));
         }
         if url.scheme() != "http" {
             continue;
@@ -253,8 +253,8 @@ fn allows_http(location: &RemoteLocation) -> Result<bool> {
             return Err(Error::input(format!(
                 "the setting {name} would send requests over plain HTTP to another machine"
             ))
-            .entry(location.to_string())
-            .hint("use https; or set AWS_ALLOW_HTTP (GOOGLE_…, AZURE_…) to true"));
+            .with_entry(location.to_string())
+            .with_remedy("use https; or set AWS_ALLOW_HTTP (GOOGLE_…, AZURE_…) to true"));
         }
     }
     Ok(allowed || plain)
@@ -277,47 +277,49 @@ pub(super) fn describe(location: &RemoteLocation, name: &str, error: object_stor
     let hint = location.provider().credentials_hint();
     if asks_for_metadata(&text) {
         return Error::denied("no credentials were found, and no instance metadata answers")
-            .entry(here)
-            .hint(hint)
-            .source(error);
+            .with_entry(here)
+            .with_remedy(hint)
+            .with_source(error);
     }
     let described = match &error {
         _ if matches!(code, Some("NoSuchBucket" | "ContainerNotFound")) => {
             Error::not_found(format!("there is no such bucket: {here}"))
-                .entry(here)
-                .hint("make the bucket first, or look at its name and at the endpoint")
+                .with_entry(here)
+                .with_remedy("make the bucket first, or look at its name and at the endpoint")
         }
         E::NotFound { .. } => {
-            Error::not_found(format!("the vault has no object {name}")).entry(name)
+            Error::not_found(format!("the vault has no object {name}")).with_entry(name)
         }
         E::AlreadyExists { .. } | E::Precondition { .. } => {
             Error::conflict(format!("the vault's object {name} is there already{code_text}"))
-                .entry(name)
+                .with_entry(name)
         }
         // Of a list the status alone tells.
         _ if matches!(status, Some("401" | "403")) => {
             Error::denied(format!("the store refuses the credentials{code_text}"))
-                .entry(here)
-                .hint(hint)
+                .with_entry(here)
+                .with_remedy(hint)
         }
         _ if matches!(code, Some("ExpiredToken" | "InvalidToken" | "TokenRefreshRequired")) => {
             Error::denied(format!("the store refuses the credentials{code_text}"))
-                .entry(here)
-                .hint("get new ones: they are valid for some hours only")
+                .with_entry(here)
+                .with_remedy("get new ones: they are valid for some hours only")
         }
         _ if text.contains("incorrectly configured region")
             || code == Some("AuthorizationHeaderMalformed") =>
         {
-            Error::input("the bucket is in another region").entry(here).hint("set AWS_REGION")
+            Error::input("the bucket is in another region")
+                .with_entry(here)
+                .with_remedy("set AWS_REGION")
         }
         _ => Error::new(
             Kind::Unavailable,
             format!("the store can't be used now: {}", reason(&error, code)),
         )
-        .entry(here)
-        .hint("look at the endpoint and at the network, and try again"),
+        .with_entry(here)
+        .with_remedy("look at the endpoint and at the network, and try again"),
     };
-    described.source(error)
+    described.with_source(error)
 }
 
 /// Why a request failed, in a few words.

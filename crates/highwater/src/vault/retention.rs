@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 use crate::ids::{Epoch, Seq, SnapshotId, Time};
 
 use super::{Level, Manifest, SnapshotInfo};
@@ -117,10 +117,7 @@ impl Retention {
     /// Input where the policy has no rule: all but the newest would go.
     pub fn apply(&self, candidates: &[Candidate], now: Time) -> Result<Kept> {
         if self.is_empty() {
-            return Err(Error::input("the policy keeps nothing").hint(
-                "give --keep-last, --keep-hourly, --keep-daily, --keep-weekly, --keep-monthly, \
-                 --keep-within or --keep-tag",
-            ));
+            return Err(Error::input("the policy keeps nothing").with_remedy(Remedy::Retention));
         }
         let mut sorted: Vec<&Candidate> = candidates.iter().collect();
         sorted.sort_by_key(|one| std::cmp::Reverse((one.epoch, one.seq, one.snapshot)));

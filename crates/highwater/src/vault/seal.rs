@@ -81,20 +81,20 @@ impl ObjectKey {
         let header: [u8; HEADER_BYTES] = bytes
             .get(..HEADER_BYTES)
             .and_then(|header| header.try_into().ok())
-            .ok_or_else(|| Error::corrupt("cut short: it has no whole header").entry(name))?;
+            .ok_or_else(|| Error::corrupt("cut short: it has no whole header").with_entry(name))?;
         if &header[..8] != MAGIC {
-            return Err(Error::corrupt("it does not begin as a sealed object").entry(name));
+            return Err(Error::corrupt("it does not begin as a sealed object").with_entry(name));
         }
         let version = u16::from_le_bytes([header[8], header[9]]);
         if version > FORMAT_VERSION {
             return Err(Error::input(format!(
                 "the object has format {version}; this program knows up to {FORMAT_VERSION}"
             ))
-            .entry(name)
-            .hint("use the version of highwater that wrote it, or a newer one"));
+            .with_entry(name)
+            .with_remedy("use the version of highwater that wrote it, or a newer one"));
         }
         if version != FORMAT_VERSION || header[10] != kind as u8 || header[11..16] != [0; 5] {
-            return Err(Error::corrupt("its header is damaged").entry(name));
+            return Err(Error::corrupt("its header is damaged").with_entry(name));
         }
         Ok(ObjectKey::from_header(master, vault, kind, name, header))
     }

@@ -26,7 +26,7 @@ pub(crate) fn seal<T: Serialize>(
     document: &T,
 ) -> Result<Bytes> {
     let plain = serde_json::to_vec(document)
-        .map_err(|error| Error::bug("a document can't be written as JSON").source(error))?;
+        .map_err(|error| Error::bug("a document can't be written as JSON").with_source(error))?;
     seal_text(vault, kind, name, &plain)
 }
 
@@ -52,11 +52,11 @@ pub(super) fn seal_text(
     let most = object_bytes_max(name);
     if plain.len() as u64 > DOCUMENT_BYTES_MAX || object.len() as u64 > most {
         return Err(Error::input(format!("the document is too long: a vault takes {most} bytes"))
-            .entry(name)
-            .hint("exclude files that need no backup, or split the node directory"));
+            .with_entry(name)
+            .with_remedy("exclude files that need no backup, or split the node directory"));
     }
     if open_text(vault, kind, name, &object)? != plain {
-        return Err(Error::bug("a sealed document opens to something else").entry(name));
+        return Err(Error::bug("a sealed document opens to something else").with_entry(name));
     }
     Ok(object.into())
 }
@@ -80,15 +80,15 @@ pub(super) fn parse<T: DeserializeOwned>(name: &str, text: &[u8]) -> Result<T> {
     }
 
     let unreadable = |error: serde_json::Error| {
-        Error::corrupt(format!("its content can't be read: {error}")).entry(name)
+        Error::corrupt(format!("its content can't be read: {error}")).with_entry(name)
     };
     let Versioned { version } = serde_json::from_slice(text).map_err(unreadable)?;
     if version > u64::from(DOCUMENT_VERSION) {
         return Err(Error::input(format!(
             "the document has version {version}; this program knows version {DOCUMENT_VERSION}"
         ))
-        .entry(name)
-        .hint("use the version of highwater that wrote it, or a newer one"));
+        .with_entry(name)
+        .with_remedy("use the version of highwater that wrote it, or a newer one"));
     }
     serde_json::from_slice(text).map_err(unreadable)
 }
@@ -104,13 +104,13 @@ pub(super) fn open_text(
     let mut frame = object[HEADER_BYTES..].to_vec();
     let plain = key
         .open(0, Purpose::Last, &[], &mut frame)
-        .ok_or_else(|| Error::corrupt("its content was changed or cut").entry(name))?;
+        .ok_or_else(|| Error::corrupt("its content was changed or cut").with_entry(name))?;
     text_of(name, plain)
 }
 
 /// The JSON of the document whose frame held `plain`.
 pub(super) fn text_of(name: &str, plain: &[u8]) -> Result<Vec<u8>> {
-    let wrong = || Error::corrupt("its content is no document").entry(name);
+    let wrong = || Error::corrupt("its content is no document").with_entry(name);
     let (prefix, body) = plain.split_at_checked(PREFIX_BYTES).ok_or_else(wrong)?;
     let length = u64::from_le_bytes(prefix[1..].try_into().map_err(|_| wrong())?);
     if length > DOCUMENT_BYTES_MAX {

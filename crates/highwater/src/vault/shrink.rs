@@ -8,7 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 use crate::ids::{NodeName, RelPath, SnapshotId, Time};
 use crate::records::{EngineKind, EntryType, Units};
 
@@ -274,9 +274,8 @@ pub fn sentence(node: &NodeName, snapshot: SnapshotId, losses: &[Loss]) -> Optio
         texts.extend(last.part.is_none().then(|| last.text()));
     }
     Some(format!(
-        "snapshot {snapshot} of {node} lacks what {before} has: {}; if that is right, `highwater \
-         snapshots acknowledge {snapshot} --reason TEXT` says so, and until then no policy forgets \
-         {before}",
+        "snapshot {snapshot} of {node} lacks what {before} has: {}; until it is acknowledged that \
+         this is right, no policy forgets {before}",
         texts.join(", ")
     ))
 }
@@ -308,15 +307,16 @@ impl Vault {
         let reason = reason.trim();
         if reason.is_empty() {
             return Err(Error::input("no reason was given")
-                .hint("say why what the snapshot lacks may be missing"));
+                .with_remedy("say why what the snapshot lacks may be missing"));
         }
         self.refuse_read_only()?;
         let SnapshotInfo { manifest, shrunk, acknowledged, .. } = self.resolve(selector)?;
         let Manifest { node, snapshot, shrunk: losses, .. } = manifest;
         if losses.is_empty() {
             return Err(Error::input("that snapshot lacks nothing that the one before it has")
-                .entry(snapshot.to_string())
-                .hint("`highwater status` names the snapshot that does"));
+                .with_entry(snapshot.to_string())
+                .with_remedy("name the snapshot that a warning names")
+                .with_remedy(Remedy::ListSnapshots));
         }
         if let (true, Some(acknowledged)) = (shrunk.is_empty(), acknowledged) {
             return Ok(Acknowledgement { node, acknowledged, already: true });

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::{Epoch, NodeName, Seq, SnapshotId, encode};
 
 use super::folder::Folder;
@@ -136,11 +136,11 @@ impl Vault {
             && manifest.epoch == name.epoch
             && manifest.generation == name.generation;
         if !named {
-            return Err(Error::corrupt("the manifest is of another snapshot").entry(object));
+            return Err(Error::corrupt("the manifest is of another snapshot").with_entry(object));
         }
         match manifest.fault() {
             Some(fault) => {
-                Err(Error::corrupt(format!("the manifest is damaged: {fault}")).entry(object))
+                Err(Error::corrupt(format!("the manifest is damaged: {fault}")).with_entry(object))
             }
             None => Ok((manifest, self.content_id(&object, &text))),
         }
@@ -188,12 +188,13 @@ impl Vault {
     fn resolve_latest(&self, names: &[SnapshotName], selector: &Selector) -> Result<SnapshotInfo> {
         let nothing = || {
             Error::not_found("there is no snapshot: nothing to restore")
-                .hint("`highwater snapshots` lists what the vault holds")
+                .with_remedy(Remedy::ListSnapshots)
         };
         let newest = names.last().ok_or_else(nothing)?;
         if names.first().is_some_and(|first| first.node != newest.node) {
-            return Err(Error::input("the vault holds several nodes")
-                .hint("say which one with --node NAME"));
+            return Err(
+                Error::input("the vault holds several nodes").with_remedy(Remedy::NameNode(None))
+            );
         }
         self.refuse_lost(newest, names)?;
         for name in names.iter().rev() {
@@ -215,11 +216,10 @@ impl Vault {
         let Some(since) = trash.forgotten(name.snapshot) else { return Ok(None) };
         let id = name.snapshot;
         let error = Error::not_found(format!("snapshot {id} was forgotten at {since}"));
-        Ok(Some(error.entry(id.to_string()).hint(if trash.claimed(id) {
-            "a prune has begun to delete it: restore another one".to_owned()
+        Ok(Some(error.with_entry(id.to_string()).with_remedy(if trash.claimed(id) {
+            Remedy::from("restore another one: a prune has begun to delete it")
         } else {
-            let until = after(since, GRACE);
-            format!("`highwater forget --undo {id}` brings it back, at least until {until}")
+            Remedy::Undelete(id.to_string(), Some(after(since, GRACE).to_string()))
         })))
     }
 
@@ -260,18 +260,18 @@ impl Vault {
     fn refuse_lost(&self, newest: &SnapshotName, names: &[SnapshotName]) -> Result<()> {
         let by_id = |error: Error| {
             let ids: Vec<String> = named(names.iter().rev());
-            let first = error.hint_text().map_or_else(String::new, |hint| format!("{hint}; "));
-            let hint = format!("{first}restore a snapshot by its id: {}", ids.join(", "));
-            error.hint(hint)
+            error.with_remedy(format!("restore a snapshot by its id: {}", ids.join(", ")))
         };
         self.sound_record(&newest.node).map_err(by_id)?;
         let lost = self.lost_newest(&newest.node).map_err(by_id)?;
         let Some(lost) = lost else { return Ok(()) };
         let ids: Vec<String> = named(names.iter().rev());
-        Err(Error::corrupt(lost_warning(&newest.node, lost)).entry(lost.to_string()).hint(format!(
-            "find the rest of the vault; or restore an older snapshot by its id: {}",
-            ids.join(", ")
-        )))
+        Err(Error::corrupt(lost_warning(&newest.node, lost))
+            .with_entry(lost.to_string())
+            .with_remedy(format!(
+                "find the rest of the vault; or restore an older snapshot by its id: {}",
+                ids.join(", ")
+            )))
     }
 
     /// Commits a snapshot: with its manifest it becomes visible. Tells the size of the manifest.
@@ -285,7 +285,7 @@ impl Vault {
         if self.store().put_new(&object, bytes.clone())? || self.store().get(&object)? == bytes {
             Ok(bytes.len() as u64)
         } else {
-            Err(Error::bug("two snapshots with one random id").entry(object))
+            Err(Error::bug("two snapshots with one random id").with_entry(object))
         }
     }
 
@@ -338,19 +338,19 @@ impl Vault {
 pub(crate) fn by_prefix<'a>(names: &'a [SnapshotName], prefix: &str) -> Result<&'a SnapshotName> {
     if prefix.len() < 4 || !prefix.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(Error::input(format!("`{}` is no snapshot id", encode(prefix.as_bytes())))
-            .hint("give an id, four or more of its first digits, or `latest`"));
+            .with_remedy("give an id, four or more of its first digits, or `latest`"));
     }
     let prefix = prefix.to_ascii_lowercase();
     let mut fitting = names.iter().filter(|name| name.snapshot.to_string().starts_with(&prefix));
     let Some(first) = fitting.next() else {
         return Err(Error::not_found(format!("no snapshot {prefix} in the vault"))
-            .entry(prefix)
-            .hint("`highwater snapshots` lists them"));
+            .with_entry(prefix)
+            .with_remedy(Remedy::ListSnapshots));
     };
     match fitting.next() {
         None => Ok(first),
         Some(_) => Err(Error::input(format!("more than one snapshot begins with {prefix}"))
-            .hint("give more digits")),
+            .with_remedy("give more digits")),
     }
 }
 
@@ -366,9 +366,11 @@ fn with_others(error: Error, damaged: &SnapshotName, names: &[SnapshotName]) -> 
             .filter(|name| name.node == damaged.node && name.snapshot != damaged.snapshot),
     );
     if others.is_empty() {
-        return error.hint("no other snapshot of this node is in the vault: try another vault");
+        return error
+            .with_remedy("no other snapshot of this node is in the vault: try another vault");
     }
-    error.hint(format!("other snapshots can be restored by their ids: {}", others.join(", ")))
+    error
+        .with_remedy(format!("other snapshots can be restored by their ids: {}", others.join(", ")))
 }
 
 /// The ids of the first few.
@@ -382,9 +384,9 @@ fn lost_warning(node: &NodeName, lost: SnapshotId) -> String {
 
 fn too_low() -> Error {
     Error::not_found("no snapshot that fits has passed a restore test")
-        .hint("`highwater check --restore-test` makes one")
+        .with_remedy(Remedy::RestoreTest)
 }
 
 pub(crate) fn foreign(object: &str) -> Error {
-    Error::corrupt("an object that no highwater puts there").entry(object)
+    Error::corrupt("an object that no highwater puts there").with_entry(object)
 }

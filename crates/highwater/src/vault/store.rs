@@ -210,8 +210,8 @@ impl Store {
         let found = self.runtime.block_on(get).map_err(|error| self.error(name, error))?;
         found.ok_or_else(|| {
             Error::corrupt(format!("{name} has more than {most} bytes: no highwater wrote it"))
-                .entry(name)
-                .hint("put back a good copy of this object, if there is one")
+                .with_entry(name)
+                .with_remedy("put back a good copy of this object, if there is one")
         })
     }
 
@@ -243,7 +243,7 @@ impl Store {
     ) -> Result<Bytes> {
         match self.size(name)? {
             Some(size) if size <= range.start => {
-                Err(Error::corrupt(format!("it was cut to {size} bytes")).entry(name))
+                Err(Error::corrupt(format!("it was cut to {size} bytes")).with_entry(name))
             }
             _ => Err(self.error(name, error)),
         }
@@ -265,7 +265,7 @@ impl Store {
         local.read(&Name::from(name), range.clone(), buffer).or_else(|error| {
             match self.size(name)? {
                 Some(size) if size < range.end => {
-                    Err(Error::corrupt(format!("it was cut to {size} bytes")).entry(name))
+                    Err(Error::corrupt(format!("it was cut to {size} bytes")).with_entry(name))
                 }
                 _ => Err(self.error(name, error)),
             }
@@ -297,8 +297,8 @@ impl Store {
                 return Err(Error::corrupt(format!(
                     "more than {most} objects are listed in {place}: no vault has so many"
                 ))
-                .entry(place)
-                .hint(
+                .with_entry(place)
+                .with_remedy(
                     "remove with the store's own tool what somebody else has put there, or use \
                      another copy of the vault",
                 ));
@@ -326,8 +326,8 @@ impl Store {
         };
         let next = next.map_err(|_| {
             Error::unavailable("the store's list does not go on")
-                .entry(place)
-                .hint("look at the store: it answers, and tells of no object")
+                .with_entry(place)
+                .with_remedy("look at the store: it answers, and tells of no object")
         })?;
         next.map_err(|error| self.error(place, error))
     }
@@ -444,7 +444,7 @@ fn local_error(name: &str, error: object_store::Error) -> Error {
                 Some(code) => std::io::Error::from_raw_os_error(code),
                 None => std::io::Error::new(io.kind(), io.to_string()),
             };
-            return Error::io(format!("the vault's object {name}"), again).entry(name);
+            return Error::io(format!("the vault's object {name}"), again).with_entry(name);
         }
         cause = current.source();
     }
@@ -452,7 +452,7 @@ fn local_error(name: &str, error: object_store::Error) -> Error {
         Kind::NotFound => format!("the vault has no object {name}"),
         _ => format!("the vault's object {name}: {error}"),
     };
-    Error::new(kind, message).entry(name).source(error)
+    Error::new(kind, message).with_entry(name).with_source(error)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::{NodeName, PackId, SnapshotId, Time, TrashId};
 
 use super::seal::ObjectKind;
@@ -98,16 +98,17 @@ impl Trash {
     pub(crate) fn refuse_unknown(&self) -> Result<()> {
         let Some(name) = self.unknown.first() else { return Ok(()) };
         Err(Error::input("a record in the trash was made by a newer highwater")
-            .entry(name)
-            .hint("use the version of highwater that wrote it, or a newer one"))
+            .with_entry(name)
+            .with_remedy("use the version of highwater that wrote it, or a newer one"))
     }
 
     /// Corrupt where a record can't be opened: it may be the claim of a prune that is at work.
     pub(crate) fn refuse_damaged(&self) -> Result<()> {
         let Some(name) = self.damaged.first() else { return Ok(()) };
         Err(Error::corrupt("a record in the trash is damaged: a prune may be deleting by it")
-            .entry(name)
-            .hint("`highwater prune` removes it; then try again"))
+            .with_entry(name)
+            .with_remedy(Remedy::Prune)
+            .with_remedy("try again then"))
     }
 
     /// When a snapshot was forgotten, by the store's clock.
@@ -162,7 +163,7 @@ impl Vault {
                 return Ok(trash);
             }
         }
-        Err(Error::conflict("the trash of the vault keeps changing").hint("try again"))
+        Err(Error::conflict("the trash of the vault keeps changing").with_remedy("try again"))
     }
 
     /// For who writes: a record that can't be understood may say that a parent is being deleted.
@@ -223,7 +224,7 @@ impl Vault {
         let name = trash_name(doc.id);
         let object = sealed::seal(self, ObjectKind::Trash, &name, doc)?;
         if !self.store().put_new(&name, object)? {
-            return Err(Error::bug("two trash records with one random id").entry(name));
+            return Err(Error::bug("two trash records with one random id").with_entry(name));
         }
         Ok(name)
     }
@@ -234,8 +235,8 @@ impl Vault {
         match listed.into_iter().find(|listed| listed.name == name) {
             Some(found) => Ok(found.modified),
             None => Err(Error::unavailable("the store does not list what was just put")
-                .entry(name)
-                .hint("a prune needs a store that lists each object once it is put")),
+                .with_entry(name)
+                .with_remedy("a prune needs a store that lists each object once it is put")),
         }
     }
 

@@ -58,7 +58,7 @@ impl<'a> Upload<'a> {
                 let begun = local.begin(&Name::from(name));
                 Way::Local(begun.map_err(|error| store.error(name, error))?)
             }
-            Medium::Archive => return Err(Error::bug("an archive is only read").entry(name)),
+            Medium::Archive => return Err(Error::bug("an archive is only read").with_entry(name)),
         };
         let pending = match &way {
             Way::Local(_) => Vec::new(),
@@ -165,7 +165,7 @@ impl Ending<'_> {
         let Some(task) = self.task else { return Ok(self.bytes) };
         match self.store.runtime.block_on(task) {
             Ok(sent) => sent.map(|()| self.bytes),
-            Err(_) => Err(Error::bug("an upload panicked").entry(self.name)),
+            Err(_) => Err(Error::bug("an upload panicked").with_entry(self.name)),
         }
     }
 }
@@ -214,7 +214,7 @@ async fn put_whole(object: Object, bytes: Vec<u8>, permit: OwnedSemaphorePermit)
     drop(permit);
     match put? {
         true => Ok(()),
-        false => Err(Error::conflict("the vault has such an object already").entry(name)),
+        false => Err(Error::conflict("the vault has such an object already").with_entry(name)),
     }
 }
 

@@ -90,7 +90,7 @@ impl WitnessRecord {
     /// The bytes of the document.
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>> {
         serde_json::to_vec(self)
-            .map_err(|error| Error::bug("a witness's record can't be written").source(error))
+            .map_err(|error| Error::bug("a witness's record can't be written").with_source(error))
     }
 }
 
@@ -123,7 +123,7 @@ impl Vault {
             }
         }
         Err(Error::unavailable("the witness changes faster than it can be read")
-            .entry(node.to_string()))
+            .with_entry(node.to_string()))
     }
 
     /// Puts record `number` of a node's witness, durable when it returns. `false` where it is not
@@ -175,7 +175,7 @@ impl Vault {
         match self.store().size(super::header::NAME)? {
             Some(_) => Ok(()),
             None => Err(Error::unavailable("the vault is not where it was")
-                .entry(self.location().to_string())),
+                .with_entry(self.location().to_string())),
         }
     }
 

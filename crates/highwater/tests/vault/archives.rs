@@ -247,7 +247,7 @@ fn every_byte_of_an_archive_counts_and_so_does_its_end() {
         ] {
             let error = result.expect_err(&format!("{way}: {what}"));
             assert_eq!(error.kind(), Kind::Corrupt, "{way}: {what}: {error}");
-            assert!(error.entry_name().is_some(), "{way}: {what}: {error}");
+            assert!(error.entry().is_some(), "{way}: {what}: {error}");
         }
     };
     for at in 0..increment.len() {
@@ -339,7 +339,7 @@ fn who_reads_and_goes_away_ends_the_export() {
     drop(reader);
     let error = export_to(&bench.vault, snapshot, None, &mut writer).unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable);
-    assert!(error.hint_text().unwrap().contains("gone"), "{error:?}");
+    assert!(error.hint().unwrap().contains("gone"), "{error:?}");
 }
 
 #[test]
@@ -384,7 +384,7 @@ fn another_vault_and_another_key_are_told_apart() {
     let before = other.content();
     let error = other.import(&archives).unwrap_err();
     assert_eq!(error.kind(), Kind::Input);
-    assert!(error.hint_text().unwrap().contains("a copy"), "{error:?}");
+    assert!(error.hint().unwrap().contains("a copy"), "{error:?}");
     assert!(other.content() == before);
     let stranger = Bench::new();
     stranger.write("a", b"b");
@@ -521,7 +521,7 @@ fn a_damaged_vault_is_not_exported() {
         let export = Export::new(&vault, &options).unwrap();
         let error = export.write_file(&output, false, &control()).unwrap_err();
         assert_eq!(error.kind(), Kind::Corrupt, "byte {at}: {error}");
-        assert!(error.entry_name().unwrap().starts_with("packs/"), "{error}");
+        assert!(error.entry().unwrap().starts_with("packs/"), "{error}");
         assert!(!output.exists());
         assert!(parts(&bench).is_empty(), "byte {at}");
     }

@@ -25,7 +25,7 @@ fn faults(dir: &Path) -> Vec<String> {
         Ok(vault) => vault,
         Err(error) => {
             assert_eq!(error.kind(), Kind::Corrupt, "{error}");
-            return vec![error.entry_name().unwrap().to_owned()];
+            return vec![error.entry().unwrap().to_owned()];
         }
     };
     let options = CheckOptions { read_data: true, ..Default::default() };

@@ -122,6 +122,6 @@ fn its_check_is_its_own_and_unknown_to_others() {
 #[test]
 fn a_name_that_is_taken_is_refused() {
     let again = engines().with(Arc::new(LogEngine)).unwrap_err();
-    assert_eq!((again.kind(), again.entry_name()), (Kind::Input, Some("toy-log")));
+    assert_eq!((again.kind(), again.entry()), (Kind::Input, Some("toy-log")));
     assert!(engines().get(EngineKind::SQLITE).is_some());
 }

@@ -146,7 +146,7 @@ fn nothing_is_written_to_a_newer_vault() {
     fs::write(&path, format!("{body}  \"blake3\": \"{sum}\"\n}}\n")).unwrap();
     let before = bench.objects("");
     let error = Vault::open(bench.vault.location(), &key(1), &env()).map(drop).unwrap_err();
-    assert_eq!((error.kind(), error.entry_name()), (Kind::Input, Some("vault.json")));
+    assert_eq!((error.kind(), error.entry()), (Kind::Input, Some("vault.json")));
     assert!(error.to_string().contains("newer"), "{error}");
     assert_eq!(bench.objects(""), before);
 }

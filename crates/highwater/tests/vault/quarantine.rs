@@ -35,7 +35,7 @@ struct Store(Connection);
 impl Store {
     fn open(dir: &Path) -> Result<Store> {
         let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE;
-        let wrong = |error| Error::unavailable("opening the channels").source(error);
+        let wrong = |error| Error::unavailable("opening the channels").with_source(error);
         Connection::open_with_flags(dir.join(DATABASE), flags).map(Store).map_err(wrong)
     }
 
@@ -233,7 +233,7 @@ fn a_mark_that_is_not_written_is_found_before_the_node_is_exchanged() {
     let restored =
         restore_with(&bench, snapshot, &bench.node(), Some(Arc::new(Forgetful)), &control());
     let error = restored.unwrap_err();
-    assert_eq!((error.kind(), error.entry_name()), (Kind::Corrupt, Some("one")), "{error}");
+    assert_eq!((error.kind(), error.entry()), (Kind::Corrupt, Some("one")), "{error}");
     assert_eq!((signed(&bench.node()), Latch::read(&bench.node()).unwrap()), (5, None));
     assert!(!bench.dir.path().join(".highwater-node").exists());
 }
@@ -244,7 +244,7 @@ fn a_mark_that_went_elsewhere_withholds_the_databases_there_and_then() {
     let node = bench.node();
     let lost = Arc::new(Elsewhere(node.clone()));
     let error = restore_with(&bench, snapshot, &node, Some(lost), &control()).unwrap_err();
-    assert_eq!((error.kind(), error.entry_name()), (Kind::Corrupt, Some("one")), "{error}");
+    assert_eq!((error.kind(), error.entry()), (Kind::Corrupt, Some("one")), "{error}");
     assert!(error.message().contains("its databases are withheld"), "{error}");
     assert!(node.join(DATABASE).is_dir());
     assert!(Store::open(&node).is_err());
@@ -312,7 +312,7 @@ fn a_node_that_embeds_the_library_is_held_until_it_has_listed_its_channels() {
     let held = guard::list(&target).unwrap();
     assert_eq!((held.len(), held[0].id.as_str(), held[0].state), (1, "node", HeldState::Waiting));
     let lost = guard::release(&target, &Which::Channel("two".to_owned()), "why", "me", &control());
-    assert!(lost.unwrap_err().hint_text().unwrap().contains("--all"));
+    assert!(lost.unwrap_err().hint().unwrap().contains("--all"));
     let held = guard::release(&target, &Which::All, "the original is dead", "me", &control());
     assert_eq!(held.unwrap()[0].state, HeldState::Released);
     let latch = Latch::read(&target).unwrap().unwrap();
@@ -396,7 +396,7 @@ fn a_node_that_nobody_can_change_opens_nothing_until_its_release() {
     assert_eq!(kind(release(&Which::All, " ")), Kind::Input);
     let unknown = release(&Which::Channel("other".to_owned()), "why").unwrap_err();
     assert_eq!(unknown.kind(), Kind::NotFound);
-    assert!(PARTS.iter().all(|part| unknown.hint_text().unwrap().contains(part)), "{unknown:?}");
+    assert!(PARTS.iter().all(|part| unknown.hint().unwrap().contains(part)), "{unknown:?}");
     let one = release(&Which::Channel("store".to_owned()), "it is a cache").unwrap();
     let state = |part: &str| one.iter().find(|held| held.id == part).unwrap().state;
     assert_eq!(PARTS.map(state), [HeldState::Withheld, HeldState::Released, HeldState::Withheld]);
@@ -976,8 +976,8 @@ fn waiting_ends_with_the_release_or_the_time() {
     let minute = Some(Duration::from_secs(60));
     let control = waiting(None);
     let error = guard::wait(&target, minute, &control).unwrap_err();
-    assert_eq!((error.kind(), error.entry_name()), (Kind::Quarantined, Some(DATABASE)));
-    assert!(error.hint_text().unwrap().contains("highwater guard release"));
+    assert_eq!((error.kind(), error.entry()), (Kind::Quarantined, Some(DATABASE)));
+    assert!(error.hint().unwrap().contains("highwater guard release"));
     assert_eq!(control.env.monotonic(), Duration::from_secs(60));
     control.cancel.cancel();
     assert_eq!(kind(guard::wait(&target, None, &control)), Kind::Interrupted);

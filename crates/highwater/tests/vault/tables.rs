@@ -45,9 +45,9 @@ fn a_damaged_table_fails_the_backup_and_what_stands_stays() {
     let error = bench.backup_as("alice", &BackupOptions::default(), &control()).unwrap_err();
     assert_eq!(error.kind(), Kind::Corrupt, "{error}");
     let name = format!("store/{}", table.file_name().unwrap().to_str().unwrap());
-    assert_eq!(error.entry_name(), Some(name.as_str()));
+    assert_eq!(error.entry(), Some(name.as_str()));
     assert!(error.message().contains("block at byte"), "{error}");
-    assert!(error.hint_text().unwrap().contains("restore the database"), "{error:?}");
+    assert!(error.hint().unwrap().contains("restore the database"), "{error:?}");
     assert_eq!(bench.objects("packs"), before, "nothing of it is left");
     assert_eq!(bench.objects("intents"), [""; 0].map(PathBuf::from));
     assert_eq!(bench.vault.snapshots(None).unwrap().len(), 1);
@@ -101,7 +101,7 @@ fn a_checkpoint_is_verified_as_the_database_is() {
         flip(&file, 300);
         let error = bench.backup_as("alice", &with_hook(), &control()).unwrap_err();
         assert_eq!(error.kind(), Kind::Corrupt, "{end}: {error}");
-        assert!(error.entry_name().unwrap().ends_with(end), "{error}");
+        assert!(error.entry().unwrap().ends_with(end), "{error}");
         flip(&file, 300);
     }
     bench.backup_with(&with_hook());

@@ -159,7 +159,7 @@ impl Scene {
             Ok(info) if info.manifest.snapshot == self.third => {}
             Ok(_) => seen.push("latest: older".to_owned()),
             Err(error) => {
-                assert!(error.hint_text().is_some(), "{error}: no remedy");
+                assert!(error.hint().is_some(), "{error}: no remedy");
                 seen.push(format!("latest: {:?}", error.kind()));
             }
         }
@@ -177,7 +177,7 @@ impl Scene {
         }
         self.bench.write("a", "40");
         if let Err(error) = self.bench.backup_as("alice", &marked(40), &control()) {
-            assert!(error.hint_text().is_some(), "{error}: no remedy");
+            assert!(error.hint().is_some(), "{error}: no remedy");
             seen.push(format!("backup: {:?}", error.kind()));
         }
         seen
@@ -485,9 +485,9 @@ fn a_snapshot_without_its_nodes_record_is_restored_by_its_id_and_held_back() {
     fs::remove_file(bench.objects("snapshots").pop().unwrap()).unwrap();
 
     let error = bench.vault.resolve(&latest()).unwrap_err();
-    assert_eq!((error.kind(), error.entry_name()), (Kind::Corrupt, Some("nodes/node")));
+    assert_eq!((error.kind(), error.entry()), (Kind::Corrupt, Some("nodes/node")));
     assert!(error.to_string().contains("record of node is missing"), "{error}");
-    let hint = error.hint_text().unwrap();
+    let hint = error.hint().unwrap();
     assert!(hint.contains(&first.to_string()) && hint.contains("owner take-over"), "{hint}");
     assert!(bench.vault.node_warnings(&bench.name()).unwrap()[0].contains("is missing"));
     assert_eq!(kind(bench.vault.owner(&bench.name(), &bench.actor("alice"))), Kind::Corrupt);

@@ -67,7 +67,7 @@ impl Fleet {
         refuse_keys_inside(new, key, &wanted)?;
         if let Some(missing) = wanted.iter().find(|node| !node.dir.is_dir()) {
             return Err(Error::not_found("the node directory is not there")
-                .entry(missing.dir.display().to_string()));
+                .with_entry(missing.dir.display().to_string()));
         }
         replica::check(&wanted, &self.env)?;
         self.apply(wanted)
@@ -171,7 +171,7 @@ fn refuse_other(old: &Settings, new: &Settings, key: &KeyArgs) -> Result<()> {
     match changed.iter().find(|(_, changed)| *changed) {
         None => Ok(()),
         Some((name, _)) => Err(Error::input(format!("`{name}` is read at the start alone"))
-            .entry(new.file().unwrap_or(Path::new("")).display().to_string())
-            .hint("restart the agent; it goes on with the settings that it has")),
+            .with_entry(new.file().unwrap_or(Path::new("")).display().to_string())
+            .with_remedy("restart the agent; it goes on with the settings that it has")),
     }
 }

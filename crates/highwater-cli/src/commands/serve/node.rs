@@ -24,7 +24,7 @@ pub(super) fn start(
 ) -> Result<Agent> {
     if !settings.dir.is_dir() {
         return Err(Error::not_found("the node directory is not there")
-            .entry(settings.dir.display().to_string()));
+            .with_entry(settings.dir.display().to_string()));
     }
     let capture = Capture::of(settings);
     let watch =
@@ -126,10 +126,10 @@ fn running(file: &Path) -> Result<Option<u32>> {
 fn read_pid(file: &Path) -> Result<u32> {
     let entry = file.display().to_string();
     let text = std::fs::read_to_string(file)
-        .map_err(|error| Error::io("the node's pid file", error).entry(&entry))?;
+        .map_err(|error| Error::io("the node's pid file", error).with_entry(&entry))?;
     text.trim().parse().map_err(|_| {
         Error::input("the node's pid file holds no process id")
-            .entry(&entry)
-            .hint("it holds one number, and may end with a newline")
+            .with_entry(&entry)
+            .with_remedy("it holds one number, and may end with a newline")
     })
 }

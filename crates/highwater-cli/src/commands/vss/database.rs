@@ -52,7 +52,7 @@ fn database(context: &Context, args: &VssDatabaseArgs) -> Result<Database> {
         }
         (Some(dir), None) => Ok(Database::Dir(dir.clone())),
         (None, Some(url)) => Ok(Database::Postgres(url.clone())),
-        (None, None) => Err(Error::input("no database was given").hint(
+        (None, None) => Err(Error::input("no database was given").with_remedy(
             "give --data-dir or --postgres, set HIGHWATER_POSTGRES, or write either under [vss] in \
              highwater.toml",
         )),
@@ -70,7 +70,7 @@ pub(super) async fn refuse_missing(backend: &Arc<dyn Backend>, store: &StoreName
     }
     let (user, id) = (store.user.escape_debug(), store.id.escape_debug());
     Err(Error::not_found(format!("the user `{user}` has no store `{id}` here"))
-        .hint("`highwater vss stats --stores 100` lists all users and their stores"))
+        .with_remedy("`highwater vss stats --stores 100` lists all users and their stores"))
 }
 
 /// What an administrator is told.

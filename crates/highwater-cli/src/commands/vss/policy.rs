@@ -19,7 +19,7 @@ pub(super) async fn run(context: &Context, args: &VssPolicyArgs) -> Result<Answe
     let change = Change { fence: args.fence, history: keep.or(args.no_history.then_some(None)) };
     if change.history == Some(Some(Keep { versions: 0, days: 0 })) {
         return Err(Error::input("a history of no versions and no days keeps nothing")
-            .hint("--no-history says so"));
+            .with_remedy("--no-history says so"));
     }
     let database = database::open(context, &args.database, As::Administrator).await?;
     let done = carry_out(&database, args, change).await;
@@ -45,7 +45,9 @@ async fn carry_out(
             "the user `{}` has no store here",
             user.escape_debug()
         ))
-        .hint("`highwater vss stats --users 100` lists them; --new is for one who is to come"));
+        .with_remedy(
+            "`highwater vss stats --users 100` lists them; --new is for one who is to come",
+        ));
     }
     let (mut document, mut rows) = (json!({}), Vec::new());
     if let Some(store) = &args.store {

@@ -65,7 +65,7 @@ fn limits(request: u64) -> Result<Limits> {
     let fits = |bytes: &usize| (1..=1 << 30).contains(bytes);
     let body_bytes = usize::try_from(request).ok().filter(fits).ok_or_else(|| {
         Error::input(format!("no request can have {request} bytes"))
-            .hint("the largest put has 1 byte to 1073741824")
+            .with_remedy("the largest put has 1 byte to 1073741824")
     })?;
     let usual = Limits::default();
     Ok(Limits {
@@ -81,11 +81,11 @@ fn auth(how: VssAuth, jwt_key: Option<&Path>) -> Result<Auth> {
         (VssAuth::Jwt, Some(file)) => {
             let name = file.display().to_string();
             let pem = std::fs::read_to_string(file)
-                .map_err(|error| Error::io("reading the key", error).entry(&name))?;
-            Auth::jwt(&pem).map_err(|error| error.entry(name))
+                .map_err(|error| Error::io("reading the key", error).with_entry(&name))?;
+            Auth::jwt(&pem).map_err(|error| error.with_entry(name))
         }
         (VssAuth::Jwt, None) => {
-            Err(Error::input("tokens need a key to be verified with").hint("give --jwt-key"))
+            Err(Error::input("tokens need a key to be verified with").with_remedy("give --jwt-key"))
         }
         (_, Some(_)) => Err(Error::input("--jwt-key is of --auth jwt alone")),
         (VssAuth::Signature, None) => Ok(Auth::signature()),

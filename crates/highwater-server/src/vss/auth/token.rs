@@ -50,7 +50,8 @@ impl Key {
     /// Input where that is none, or one of fewer than 2,048 bits.
     pub(super) fn from_pem(pem: &str) -> Result<Key> {
         let refused = |what: &str| {
-            Error::input(what).hint("it must be an RSA public key as PEM, of 2,048 bits or more")
+            Error::input(what)
+                .with_remedy("it must be an RSA public key as PEM, of 2,048 bits or more")
         };
         let key = rsa_of(pem).ok_or_else(|| refused("the file holds no RSA public key"))?;
         let bits = modulus_bits(&key).ok_or_else(|| refused("the file holds no RSA public key"))?;

@@ -69,10 +69,10 @@ impl Server {
     pub(super) fn parse(url: &str) -> Result<Server> {
         let (rest, options) = split(url)?;
         // Its own words are not passed on: they may quote a password.
-        let malformed = |_| Error::input("the URL of PostgreSQL is malformed").hint(FORM);
+        let malformed = |_| Error::input("the URL of PostgreSQL is malformed").with_remedy(FORM);
         let mut config = Config::from_str(&rest).map_err(malformed)?;
         if config.get_hosts().is_empty() {
-            return Err(Error::input("the URL of PostgreSQL names no host").hint(FORM));
+            return Err(Error::input("the URL of PostgreSQL names no host").with_remedy(FORM));
         }
         config.ssl_mode(mode(options.mode.as_deref(), is_local(&config))?);
         let tls = Tls::new(options.roots.as_deref())?;
@@ -122,7 +122,7 @@ impl Server {
             .wait_timeout(Some(POOL_WAIT))
             .create_timeout(Some(POOL_WAIT))
             .build()
-            .map_err(|error| Error::bug("the pool of connections").source(error))
+            .map_err(|error| Error::bug("the pool of connections").with_source(error))
     }
 }
 
@@ -152,19 +152,21 @@ pub(super) async fn check(client: &Client) -> Result<()> {
         .map_err(|error| failure(&error))?;
     let (fsync, encoding, version): (&str, &str, i32) = (row.get(0), row.get(1), row.get(2));
     if version < OLDEST {
-        return Err(Error::input("PostgreSQL is older than version 14").hint("use a newer one"));
+        return Err(
+            Error::input("PostgreSQL is older than version 14").with_remedy("use a newer one")
+        );
     }
     if fsync != "on" {
         return Err(Error::input(
             "PostgreSQL runs with fsync off: a loss of power would lose what it has acknowledged",
         )
-        .hint("set fsync = on in its configuration, and restart it"));
+        .with_remedy("set fsync = on in its configuration, and restart it"));
     }
     if encoding != "UTF8" {
         return Err(Error::input(format!(
             "the encoding of the database is {encoding}: it can't keep every key"
         ))
-        .hint("make one with UTF8: createdb --template=template0 --encoding=UTF8 NAME"));
+        .with_remedy("make one with UTF8: createdb --template=template0 --encoding=UTF8 NAME"));
     }
     Ok(())
 }
@@ -181,7 +183,7 @@ struct Options {
 
 fn split(url: &str) -> Result<(String, Options)> {
     if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
-        return Err(Error::input("this is no URL of PostgreSQL").hint(FORM));
+        return Err(Error::input("this is no URL of PostgreSQL").with_remedy(FORM));
     }
     let mut options = Options::default();
     let Some((rest, query)) = url.split_once('?') else { return Ok((url.to_owned(), options)) };
@@ -238,13 +240,13 @@ fn mode(asked: Option<&str>, local: bool) -> Result<SslMode> {
         (Some("allow" | "prefer"), false) => Err(Error::input(
             "`sslmode` in the URL of PostgreSQL lets whoever is on the way turn TLS off",
         )
-        .hint("sslmode=verify-full, or sslmode=disable where the network is your own")),
+        .with_remedy("sslmode=verify-full, or sslmode=disable where the network is your own")),
         (Some("verify-ca"), _) => {
             Err(Error::input("`sslmode=verify-ca` in the URL of PostgreSQL is not known")
-                .hint("sslmode=verify-full verifies the name as well"))
+                .with_remedy("sslmode=verify-full verifies the name as well"))
         }
         _ => Err(Error::input("`sslmode` in the URL of PostgreSQL is not known")
-            .hint("sslmode=verify-full, or sslmode=disable")),
+            .with_remedy("sslmode=verify-full, or sslmode=disable")),
     }
 }
 

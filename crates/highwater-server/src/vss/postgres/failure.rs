@@ -37,26 +37,27 @@ pub(super) fn failure(error: &tokio_postgres::Error) -> Error {
     let text = || format!("PostgreSQL: {message}");
     match (class(code), code.code()) {
         (_, "57014") => Error::unavailable("PostgreSQL has taken too long")
-            .hint("is it overloaded, or does somebody hold a lock?"),
+            .with_remedy("is it overloaded, or does somebody hold a lock?"),
         (_, "53100") => {
-            Error::unavailable(text()).hint("free some space there; nothing was written")
+            Error::unavailable(text()).with_remedy("free some space there; nothing was written")
         }
         (_, "25006") => {
             Error::unavailable("PostgreSQL takes no writes: it is a standby, or read-only")
-                .hint("name the primary in the URL")
+                .with_remedy("name the primary in the URL")
         }
-        (_, "42501") => {
-            Error::denied(text()).hint("the user must own the database, or be granted CREATE on it")
-        }
-        (_, "3D000") => Error::not_found(text()).hint("make the database first"),
+        (_, "42501") => Error::denied(text())
+            .with_remedy("the user must own the database, or be granted CREATE on it"),
+        (_, "3D000") => Error::not_found(text()).with_remedy("make the database first"),
         (_, "42P01" | "42883" | "3F000") => {
             Error::conflict("the tables of the service are not there, or are not as it made them")
         }
         (_, "42P07") => Error::conflict("the schema `vss` of this database holds other tables")
-            .hint("give the service a database of its own"),
+            .with_remedy("give the service a database of its own"),
         ("28", _) => Error::denied(text()),
         ("08" | "53" | "57" | "58", _) => Error::unavailable(text()),
-        (_, "XX001" | "XX002") => Error::corrupt(text()).hint("restore the database from a backup"),
+        (_, "XX001" | "XX002") => {
+            Error::corrupt(text()).with_remedy("restore the database from a backup")
+        }
         _ => Error::bug(format!("PostgreSQL refuses a statement, with code {}", code.code())),
     }
 }
@@ -72,7 +73,7 @@ fn unsaid(error: &tokio_postgres::Error) -> Error {
         }
         source = cause.source();
     }
-    Error::unavailable(text).hint("does it run, and is it reached under that address?")
+    Error::unavailable(text).with_remedy("does it run, and is it reached under that address?")
 }
 
 pub(super) fn failed(error: tokio_postgres::Error) -> Refusal {
@@ -85,7 +86,7 @@ pub(super) fn no_connection(error: deadpool_postgres::PoolError) -> Refusal {
         PoolError::Backend(error) => failure(&error),
         PoolError::Timeout(_) => {
             Error::unavailable("no connection to PostgreSQL has become free in time")
-                .hint("is it overloaded?")
+                .with_remedy("is it overloaded?")
         }
         PoolError::Closed => Error::unavailable("the database is closed"),
         PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {

@@ -296,7 +296,7 @@ pub(super) async fn ready(pool: &Pool) -> Result<(), Refusal> {
         Some(false) => Ok(()),
         _ => Err(Refusal::Failed(
             Error::unavailable("PostgreSQL takes no writes: it is a standby, or read-only")
-                .hint("name the primary in the URL"),
+                .with_remedy("name the primary in the URL"),
         )),
     }
 }

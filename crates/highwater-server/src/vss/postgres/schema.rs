@@ -46,7 +46,7 @@ pub(super) async fn migrate(client: &mut Client) -> Result<()> {
     let done = usize::try_from(version).unwrap_or(usize::MAX);
     let Some(steps) = STEPS.get(done..) else {
         return Err(Error::conflict("a newer program made the tables of this database")
-            .hint("run that program; this one has changed nothing"));
+            .with_remedy("run that program; this one has changed nothing"));
     };
     for step in steps {
         transaction.batch_execute(step).await.map_err(told)?;

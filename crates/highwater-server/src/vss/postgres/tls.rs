@@ -33,20 +33,21 @@ impl Tls {
         match roots {
             Some(path) => {
                 let name = path.display().to_string();
-                let pem = std::fs::read(path)
-                    .map_err(|error| Error::io("reading the certificates", error).entry(&name))?;
+                let pem = std::fs::read(path).map_err(|error| {
+                    Error::io("reading the certificates", error).with_entry(&name)
+                })?;
                 for certificate in CertificateDer::pem_slice_iter(&pem) {
                     let added = certificate.map(|certificate| store.add(certificate));
                     if !matches!(added, Ok(Ok(()))) {
                         return Err(
-                            Error::input("the file holds a malformed certificate").entry(name)
+                            Error::input("the file holds a malformed certificate").with_entry(name)
                         );
                     }
                 }
                 if store.is_empty() {
                     return Err(Error::input("the file holds no certificate")
-                        .entry(name)
-                        .hint("it must be PEM"));
+                        .with_entry(name)
+                        .with_remedy("it must be PEM"));
                 }
             }
             // Some of the system's may be malformed; that none is left shows when one is needed.
@@ -57,7 +58,7 @@ impl Tls {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|error| Error::bug("the versions of TLS").source(error))?
+            .map_err(|error| Error::bug("the versions of TLS").with_source(error))?
             .with_root_certificates(store)
             .with_no_client_auth();
         Ok(Tls { connector: TlsConnector::from(Arc::new(config)) })

@@ -199,19 +199,14 @@ impl Trouble {
         match self {
             Trouble::Postgres(error) if too_large(error) => too_many_bytes(),
             Trouble::Postgres(error) => Refusal::Failed(failure(error)),
-            Trouble::Unconnected(error) => {
-                let again = Error::new(error.kind(), error.message());
-                Refusal::Failed(match error.hint_text() {
-                    Some(hint) => again.hint(hint),
-                    None => again,
-                })
-            }
+            Trouble::Unconnected(error) => Refusal::Failed(error.clone()),
             Trouble::Silent => Refusal::Failed(
                 Error::unavailable("PostgreSQL does not answer")
-                    .hint("whether the write has landed is not known"),
+                    .with_remedy("whether the write has landed is not known"),
             ),
             Trouble::Contended => Refusal::Failed(
-                Error::unavailable("others write the same keys again and again").hint("try again"),
+                Error::unavailable("others write the same keys again and again")
+                    .with_remedy("try again"),
             ),
         }
     }

@@ -59,7 +59,7 @@ impl Readers {
             done.map_err(failed)
         });
         done.await.unwrap_or_else(|error| {
-            Err(Refusal::Failed(Error::bug("a read has panicked").source(error)))
+            Err(Refusal::Failed(Error::bug("a read has panicked").with_source(error)))
         })
     }
 

@@ -104,7 +104,7 @@ fn make(connection: &Connection) -> Result<()> {
         VERSION => &[],
         _ => {
             return Err(Error::conflict("a newer program made this database")
-                .hint("run that program; this one has changed nothing"));
+                .with_remedy("run that program; this one has changed nothing"));
         }
     };
     steps.iter().try_for_each(|step| connection.execute_batch(step)).map_err(failed)

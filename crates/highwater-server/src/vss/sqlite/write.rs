@@ -3,11 +3,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use highwater::ids::Time;
-use highwater::{Env, Error, Result};
+use highwater::{Env, Error, Kind, Result};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 use tokio::sync::{mpsc, oneshot};
 
@@ -48,23 +48,7 @@ trait Job: Send {
     /// Does it inside the transaction. An error means that the transaction is of no more use.
     fn work(&mut self, batch: &mut Batch<'_>) -> Result<(), Error>;
     /// Tells how it ended.
-    fn answer(self: Box<Self>, committed: &Result<(), Told>);
-}
-
-/// What all writes of a transaction that failed are told.
-#[derive(Clone)]
-struct Told {
-    error: Arc<Error>,
-}
-
-impl Told {
-    fn refusal(&self) -> Refusal {
-        let error = Error::new(self.error.kind(), self.error.to_string());
-        Refusal::Failed(match self.error.hint_text() {
-            Some(hint) => error.hint(hint),
-            None => error,
-        })
-    }
+    fn answer(self: Box<Self>, committed: &Result<(), Error>);
 }
 
 struct Call<T, W> {
@@ -99,12 +83,12 @@ where
         }
     }
 
-    fn answer(self: Box<Self>, committed: &Result<(), Told>) {
+    fn answer(self: Box<Self>, committed: &Result<(), Error>) {
         let answer = match (committed, self.done) {
             (Ok(()), Some(done)) => done,
             // What was refused has nothing to commit.
             (Err(_), Some(Err(refusal))) => Err(refusal),
-            (Err(told), _) => Err(told.refusal()),
+            (Err(error), _) => Err(Refusal::Failed(error.clone())),
             (Ok(()), None) => Err(Refusal::Failed(Error::bug("a write was left out"))),
         };
         // Whoever asked may have gone.
@@ -162,12 +146,12 @@ impl Writer {
 /// Takes what waits, until nobody can ask any more.
 fn write(mut connection: Connection, mut jobs: mpsc::Receiver<Box<dyn Job>>, env: &Env) {
     let mut known = Known::default();
-    let mut broken: Option<Told> = None;
+    let mut broken: Option<Error> = None;
     let mut turns = Turns::default();
     while turns.gather(&mut jobs) {
         let batch = turns.take();
-        if let Some(told) = &broken {
-            batch.into_iter().for_each(|job| job.answer(&Err(told.clone())));
+        if let Some(error) = &broken {
+            batch.into_iter().for_each(|job| job.answer(&Err(error.clone())));
             continue;
         }
         let (answers, fatal) = commit(&mut connection, &mut known, batch, env);
@@ -246,7 +230,7 @@ impl Turns {
     }
 }
 
-type Answers = Vec<(Box<dyn Job>, Result<(), Told>)>;
+type Answers = Vec<(Box<dyn Job>, Result<(), Error>)>;
 
 /// One transaction, and what each of its writes is told. The second value stands where nothing can be
 /// written any more: a sync that failed once may succeed the next time without having written anything,
@@ -256,20 +240,19 @@ fn commit(
     known: &mut Known,
     mut jobs: Vec<Box<dyn Job>>,
     env: &Env,
-) -> (Answers, Option<Told>) {
+) -> (Answers, Option<Error>) {
     let outcome = transact(connection, known, &mut jobs, env);
     let Err(broken) = outcome else {
         return (jobs.into_iter().map(|job| (job, Ok(()))).collect(), None);
     };
     known.forget();
-    let told = Told { error: Arc::new(broken.error) };
-    let fatal = broken.fatal.then(|| Told {
-        error: Arc::new(
-            Error::unavailable(format!("an earlier write failed: {}", told.error))
-                .hint("start the server again once the disk is well"),
-        ),
+    let fatal = broken.fatal.then(|| {
+        let error = broken.error.clone().told_as(|why| format!("an earlier write failed: {why}"));
+        error
+            .with_kind(Kind::Unavailable)
+            .instead(["start the server again once the disk is well".into()])
     });
-    (jobs.into_iter().map(|job| (job, Err(told.clone()))).collect(), fatal)
+    (jobs.into_iter().map(|job| (job, Err(broken.error.clone()))).collect(), fatal)
 }
 
 struct Broken {

@@ -12,7 +12,7 @@ use crate::replica::{HeadState, ReplicatedStore};
 impl ReplicaSource for Weak<ReplicatedStore> {
     fn standing(&self, now: Time) -> ReplicaStanding {
         let told = |error: Error| ReplicaStanding {
-            last_error: Some(error.to_string()),
+            last_error: Some(error),
             ..ReplicaStanding::default()
         };
         let Some(store) = self.upgrade() else { return told(ended()) };
@@ -54,5 +54,6 @@ impl From<HeadState> for ReplicaState {
 }
 
 fn ended() -> Error {
-    Error::unavailable("the node has closed its replicated store").hint("start the node again")
+    Error::unavailable("the node has closed its replicated store")
+        .with_remedy("start the node again")
 }

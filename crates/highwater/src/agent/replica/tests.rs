@@ -73,7 +73,7 @@ fn the_node_s_own_store_says_what_waits_since_when_and_why() {
     assert_eq!(short(&standing), (Some(true), Some(true), Some(1), Some(false)));
     assert_eq!((standing.acknowledged, standing.written), (Some(1), Some(2)));
     assert!(standing.lag.unwrap() >= LONG && standing.pending_bytes == Some(2), "{standing:?}");
-    assert!(standing.last_error.unwrap().contains("lost"));
+    assert!(standing.last_error.unwrap().summary().contains("lost"));
     assert_eq!(source.flush(Duration::from_millis(1)).unwrap_err().kind(), Kind::Unavailable);
     drop(store);
     let ended = source.standing(after(LONG));
@@ -91,7 +91,7 @@ fn the_node_s_own_store_says_that_it_is_fenced() {
     assert_eq!(source.flush(LONG).unwrap_err().kind(), Kind::Fenced);
     let standing = source.standing(after(LONG));
     assert_eq!(short(&standing), (Some(false), Some(true), Some(1), FENCED));
-    assert!(standing.last_error.unwrap().contains("bob"));
+    assert!(standing.last_error.unwrap().summary().contains("bob"));
     assert_eq!(short(&Arc::downgrade(&bob).standing(after(LONG))), WELL);
 }
 
@@ -114,7 +114,7 @@ fn from_beside_it_is_seen_what_waits_and_what_the_server_has_lost() {
     let watched = beside(&path, &remote);
     let missing = look(&watched);
     assert_eq!(short(&missing), (Some(false), Some(true), None, None));
-    assert!(missing.last_error.unwrap().contains("no such database"));
+    assert!(missing.last_error.unwrap().summary().contains("no such database"));
     let local = Arc::new(SqliteStore::open(&path).unwrap());
     let nothing = look(&watched);
     assert_eq!(short(&nothing), (Some(false), Some(true), Some(0), Some(false)));
@@ -135,14 +135,14 @@ fn from_beside_it_is_seen_what_waits_and_what_the_server_has_lost() {
         let lost = look(&watched);
         assert_eq!(short(&lost), (Some(false), Some(true), Some(0), Some(false)));
         assert_eq!(lost.state, Some(ReplicaState::Lost));
-        assert!(lost.last_error.unwrap().contains(said));
+        assert!(lost.last_error.unwrap().summary().contains(said));
     }
     remote.set_values(late);
     assert_eq!(short(&look(&watched)), WELL);
     remote.fail([Some(RemoteFault::Request)]);
     let silent = look(&watched);
     assert_eq!(short(&silent), (None, None, Some(0), None));
-    assert!(silent.last_error.unwrap().contains("lost") && silent.seen.is_none());
+    assert!(silent.last_error.unwrap().summary().contains("lost") && silent.seen.is_none());
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn from_beside_another_owner_and_a_copy_are_fenced_and_a_put_on_its_way_is_not()
     let _bob = open(Arc::<MemoryStore>::default(), &calm, "bob");
     let taken = look(&beside(&path, &calm));
     assert_eq!(taken.fenced, FENCED);
-    assert!(taken.last_error.unwrap().contains("bob"));
+    assert!(taken.last_error.unwrap().summary().contains("bob"));
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn a_look_that_panics_is_an_error_and_not_the_end() {
     while watch.standing(after(LONG)).last_error.is_none() {
         std::thread::yield_now();
     }
-    assert!(watch.standing(after(LONG)).last_error.unwrap().contains("a fault"));
+    assert!(watch.standing(after(LONG)).last_error.unwrap().summary().contains("a fault"));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{ReplicaSource, ReplicaStanding, ReplicaState, lag};
 use crate::agent::tasks::panicked;
 use crate::env::Env;
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 use crate::ids::Time;
 use crate::replica::{
     HeadState, Holder, LocalView, Relation, Remote, ReplicaKeys, compare, holder,
@@ -86,9 +86,10 @@ impl ReplicaSource for ReplicaWatch {
     }
 
     fn flush(&self, _wait: Duration) -> Result<()> {
-        Err(Error::conflict("the node is another process: only it sends what waits").hint(
-            "it does so by itself; stop it, and `highwater replica flush` sends the rest in its place",
-        ))
+        Err(Error::conflict("the node is another process: only it sends what waits")
+            .with_remedy("it does so by itself")
+            .with_remedy("stop it first")
+            .with_remedy(Remedy::ReplicaFlush))
     }
 }
 
@@ -103,7 +104,7 @@ impl Shared {
             let begun = env.monotonic();
             let look = AssertUnwindSafe(|| look(&self.watched));
             let standing = std::panic::catch_unwind(look).unwrap_or_else(|panic| ReplicaStanding {
-                last_error: Some(panicked(panic.as_ref()).to_string()),
+                last_error: Some(panicked(panic.as_ref())),
                 ..ReplicaStanding::default()
             });
             let took = env.monotonic().saturating_sub(begun);
@@ -128,7 +129,7 @@ pub(super) fn look(watched: &Watched) -> ReplicaStanding {
         // What the server has is worth telling all the more.
         Err(error) => {
             let found = holder(&*watched.remote, &watched.keys).map(|held| (None, held));
-            (ReplicaStanding { last_error: Some(error.to_string()), ..Default::default() }, found)
+            (ReplicaStanding { last_error: Some(error.clone()), ..Default::default() }, found)
         }
     };
     match found {
@@ -137,7 +138,7 @@ pub(super) fn look(watched: &Watched) -> ReplicaStanding {
             there(&mut standing, relation, held.as_ref());
         }
         Err(error) => {
-            standing.last_error.get_or_insert(error.to_string());
+            standing.last_error.get_or_insert(error);
         }
     }
     let waits = standing.pending_writes.map(|writes| writes > 0);
@@ -177,15 +178,15 @@ fn there(standing: &mut ReplicaStanding, relation: Option<Relation>, held: Optio
     standing.backup_exists =
         Some(whole && !matches!(relation, Some(Relation::Lost | Relation::Foreign)));
     let problem = match (relation, held) {
-        (Some(Relation::Lost), None) => "the server has nothing, and had all of it".to_owned(),
-        (Some(Relation::Lost), Some(held)) => format!(
+        (Some(Relation::Lost), None) => Error::corrupt("the server has nothing, and had all of it"),
+        (Some(Relation::Lost), Some(held)) => Error::corrupt(format!(
             "the server was set back: it has write {} of epoch {}, and has acknowledged more",
             held.seq, held.epoch
-        ),
-        (Some(Relation::Foreign), Some(held)) => format!(
+        )),
+        (Some(Relation::Foreign), Some(held)) => Error::fenced(format!(
             "another start than this store knows writes to the server: {}, since {}, as epoch {}",
             held.owner, held.since, held.epoch
-        ),
+        )),
         _ => return,
     };
     standing.last_error.get_or_insert(problem);

@@ -146,6 +146,6 @@ fn the_history_of_a_newer_program_is_a_conflict_and_stays_as_it_is() {
     let bytes = std::fs::read(&path).unwrap();
     let error = History::open(&path, Time::from_nanos(0)).err().unwrap();
     assert_eq!(error.kind(), Kind::Conflict);
-    assert!(error.hint_text().is_some());
+    assert!(error.hint().is_some());
     assert_eq!(std::fs::read(&path).unwrap(), bytes);
 }

@@ -243,7 +243,7 @@ fn a_cron_expression_has_five_fields_or_six_and_a_time_that_comes() {
     for bad in ["", "* * *", "0 0 30 2 *", "61 * * * *", "0 0 1 1 * * 1999", "ä * * * *", &long] {
         let error = Cadence::cron(bad).map(|_| bad.to_owned()).unwrap_err();
         assert_eq!(error.kind(), crate::Kind::Input, "{bad}");
-        assert!(error.hint_text().is_some());
+        assert!(error.hint().is_some());
     }
 }
 

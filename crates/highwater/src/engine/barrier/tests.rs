@@ -39,7 +39,7 @@ fn several_databases_without_an_instant_need_the_callers_word() {
     let mut options = CaptureOptions::default();
     let error = allowed(Barrier::None, 2, &options).unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict);
-    assert!(error.hint_text().is_some_and(|hint| hint.contains("--no-barrier")));
+    assert!(error.hint().is_some_and(|hint| hint.contains("--no-barrier")));
     options.allow_no_barrier = true;
     assert!(allowed(Barrier::None, 2, &options).is_ok());
     assert_eq!(warnings(Barrier::None, 2).len(), 1);
@@ -54,7 +54,7 @@ fn a_hook_for_no_database_and_a_second_one_are_refused() {
     let options =
         CaptureOptions { hooks: vec![("store".to_owned(), hook)], ..CaptureOptions::default() };
     let error = capture(&layout, &options, &Env::system()).err().unwrap();
-    assert_eq!((error.kind(), error.entry_name()), (Kind::Input, Some("store")));
+    assert_eq!((error.kind(), error.entry()), (Kind::Input, Some("store")));
 }
 
 #[test]
@@ -63,8 +63,8 @@ fn the_first_refusal_is_the_error() {
     std::os::unix::fs::symlink("/nowhere", dir.path().join("link")).unwrap();
     let layout = discover(dir.path(), &DiscoverOptions::default()).unwrap();
     let error = capture(&layout, &CaptureOptions::default(), &Env::system()).err().unwrap();
-    assert_eq!((error.kind(), error.entry_name()), (Kind::Input, Some("link")));
-    assert!(error.hint_text().is_some());
+    assert_eq!((error.kind(), error.entry()), (Kind::Input, Some("link")));
+    assert!(error.hint().is_some());
 }
 
 #[test]

@@ -67,8 +67,10 @@ fn confine(directory: BorrowedFd<'_>, owner: Option<(u32, u32)>) -> Result<()> {
     };
     drop().map_err(|errno| {
         Error::denied(format!("the rights of root can't be given up to read a database: {errno}"))
-            .hint("allow CAP_SYS_CHROOT, CAP_SETUID and CAP_SETGID, or run as the node's user")
-            .source(std::io::Error::from(errno))
+            .with_remedy(
+                "allow CAP_SYS_CHROOT, CAP_SETUID and CAP_SETGID, or run as the node's user",
+            )
+            .with_source(std::io::Error::from(errno))
     })
 }
 

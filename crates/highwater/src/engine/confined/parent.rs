@@ -109,7 +109,7 @@ impl Reader {
             return Err(Error::denied(format!(
                 "root opens no database in {dir}, whose owner can change what a path leads to"
             ))
-            .hint("run as the user of the node, or name a helper with `Env::with_helper`"));
+            .with_remedy("run as the user of the node, or name a helper with `Env::with_helper`"));
         };
         let failed = |source: std::io::Error| {
             Error::io("can't start the process that reads the node's database", source)

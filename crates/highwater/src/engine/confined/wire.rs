@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Barrier, Depth, Finished, Identity, ReplicaPoint, Units};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::RelPath;
 
 /// Before a document.
@@ -81,7 +81,7 @@ pub(super) struct Image {
 pub(super) struct Failure {
     kind: String,
     message: String,
-    hint: Option<String>,
+    remedies: Vec<Remedy>,
     entry: Option<String>,
 }
 
@@ -90,19 +90,16 @@ impl Failure {
         Failure {
             kind: error.kind().name().to_owned(),
             message: error.message().to_owned(),
-            hint: error.hint_text().map(str::to_owned),
-            entry: error.entry_name().map(str::to_owned),
+            remedies: error.remedies().to_vec(),
+            entry: error.entry().map(str::to_owned),
         }
     }
 
     pub(super) fn error(self) -> Error {
         let kind = Kind::named(&self.kind).unwrap_or(Kind::Bug);
-        let mut error = Error::new(kind, self.message);
-        if let Some(hint) = self.hint {
-            error = error.hint(hint);
-        }
+        let error = Error::new(kind, self.message).with_remedies(self.remedies);
         match self.entry {
-            Some(entry) => error.entry(entry),
+            Some(entry) => error.with_entry(entry),
             None => error,
         }
     }
@@ -118,7 +115,7 @@ pub(super) enum Message<T> {
 
 pub(super) fn send<T: Serialize>(to: &mut impl Write, document: &T) -> Result<()> {
     let bytes = serde_json::to_vec(document)
-        .map_err(|error| Error::bug("a message can't be written as JSON").source(error))?;
+        .map_err(|error| Error::bug("a message can't be written as JSON").with_source(error))?;
     send_piece(to, DOCUMENT, &bytes)
 }
 
@@ -164,7 +161,7 @@ pub(super) fn receive<T: DeserializeOwned>(
 /// The other process says what nobody asked it for: it is no longer itself.
 pub(super) fn nonsense() -> Error {
     Error::corrupt("the process that reads the node's database speaks out of turn")
-        .hint("the database may have been made to hurt whoever reads it")
+        .with_remedy("the database may have been made to hurt whoever reads it")
 }
 
 fn gone(error: std::io::Error) -> Error {
@@ -173,5 +170,7 @@ fn gone(error: std::io::Error) -> Error {
         TimedOut | WouldBlock => "the process that reads the node's database has stopped answering",
         _ => "the process that reads the node's database has ended",
     };
-    Error::unavailable(what).hint("try again; its user may have stopped or killed it").source(error)
+    Error::unavailable(what)
+        .with_remedy("try again; its user may have stopped or killed it")
+        .with_source(error)
 }

@@ -5,10 +5,10 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use super::sniff;
+use crate::engine::DiscoverOptions;
 use crate::engine::engines::Engines;
 use crate::engine::found::{NodeKind, Tree};
-use crate::engine::{DiscoverOptions, Refusal};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Remedy, Result};
 use crate::ids::RelPath;
 
 /// Refuses the links among `plain` that lead out, those that the caller agrees to excepted.
@@ -16,7 +16,7 @@ pub(super) fn check(
     tree: &Tree,
     plain: &[RelPath],
     options: &DiscoverOptions,
-    refusals: &mut Vec<Refusal>,
+    refusals: &mut Vec<Error>,
 ) -> Result<()> {
     let mut agreed = Vec::new();
     for (name, target) in &options.include {
@@ -28,8 +28,9 @@ pub(super) fn check(
             continue;
         }
         let target = tree.dir.at(link).read_link();
-        let target = target
-            .map_err(|errno| Error::io("can't read the link", errno).entry(link.to_string()))?;
+        let target = target.map_err(|errno| {
+            Error::io("can't read the link", errno).with_entry(link.to_string())
+        })?;
         let target = PathBuf::from(std::ffi::OsString::from_vec(target));
         let leads_to = leads_to(&link.under(&inside), &target);
         if leads_to.starts_with(&inside) {
@@ -54,26 +55,22 @@ pub(super) fn check(
             "{name} is no link that leads out of the node directory to {}",
             target.display()
         ))
-        .entry(name.to_string())),
+        .with_entry(name.to_string())),
     }
 }
 
-fn refusal(link: &RelPath, target: &Path, leads_to: &Path, engines: &Engines) -> Result<Refusal> {
+fn refusal(link: &RelPath, target: &Path, leads_to: &Path, engines: &Engines) -> Result<Error> {
     let database = if leads_to.exists() { sniff::database_at(leads_to, engines)? } else { None };
     let what = if database.is_some() { "a database outside" } else { "a place outside" };
-    Ok(Refusal {
-        entry: link.to_string(),
-        problem: format!(
-            "{link} leads to {what} the node directory, {}, which the backup would not hold",
-            target.display()
-        ),
-        hint: format!(
-            "keep it inside the node directory, leave it out (--exclude), or agree to keep the \
-             link alone (--include {link}={})",
-            target.display()
-        ),
-        kind: Kind::Input,
-    })
+    let problem = format!(
+        "{link} leads to {what} the node directory, {}, which the backup would not hold",
+        target.display()
+    );
+    Ok(Error::input(problem)
+        .with_entry(link.to_string())
+        .with_remedy("keep it inside the node directory")
+        .with_remedy(Remedy::Exclude)
+        .with_remedy(Remedy::KeepLink(link.to_string(), target.to_path_buf())))
 }
 
 /// Where a link leads; one that can't be followed (dangling, or a loop) by its text.

@@ -9,8 +9,8 @@ use super::part_name;
 use crate::durable;
 use crate::engine::engines::{Engine, Engines, Extent};
 use crate::engine::found::{FoundDir, FoundFile, Head, NodeKind, Tree, ends};
-use crate::engine::{EngineKind, FoundPart, Refusal, process};
-use crate::error::{Kind, Result};
+use crate::engine::{EngineKind, FoundPart, lock, process};
+use crate::error::{Error, Remedy, Result};
 use crate::ids::RelPath;
 use crate::rooted::RootedPath;
 
@@ -152,7 +152,7 @@ fn with_files_beside(tree: &Tree, main: &RelPath, engine: &dyn Engine) -> Vec<Re
 }
 
 /// Refuses a page file whose lock file lies beside it while it begins as no database does: it was one.
-pub(super) fn overwritten(tree: &Tree, plain: &[RelPath], refusals: &mut Vec<Refusal>) {
+pub(super) fn overwritten(tree: &Tree, plain: &[RelPath], refusals: &mut Vec<Error>) {
     for path in plain {
         let lock = match path.name().to_str() {
             Some("data.mdb") => "lock.mdb",
@@ -163,32 +163,32 @@ pub(super) fn overwritten(tree: &Tree, plain: &[RelPath], refusals: &mut Vec<Ref
         if !tree.is_file(path) || !tree.is_file(&lock) {
             continue;
         }
-        refusals.push(Refusal {
-            entry: path.to_string(),
-            problem: format!(
-                "{path} is called as the main file of a database is, its lock file lies beside it, and it \
-                 begins as no database does: it may have been overwritten"
-            ),
-            hint: "restore it from a snapshot; or leave both out with an exclude glob".to_owned(),
-            kind: Kind::Corrupt,
-        });
+        let problem = format!(
+            "{path} is called as the main file of a database is, its lock file lies beside it, and it \
+             begins as no database does: it may have been overwritten"
+        );
+        refusals.push(
+            Error::corrupt(problem)
+                .with_entry(path.to_string())
+                .with_remedy("restore it from a snapshot")
+                .with_remedy(Remedy::Exclude),
+        );
     }
 }
 
 /// Refuses plain files that a process writes through memory: a copy would be of several instants, and no
 /// time tells.
-pub(super) fn mapped(tree: &Tree, plain: &[RelPath], refusals: &mut Vec<Refusal>) -> Result<()> {
+pub(super) fn mapped(tree: &Tree, plain: &[RelPath], refusals: &mut Vec<Error>) -> Result<()> {
     for user in process::mapped_for_writing(&tree.dir.path())? {
         if plain.binary_search(&user.file).is_err() || !tree.is_file(&user.file) {
             continue;
         }
-        refusals.push(Refusal {
-            entry: user.file.to_string(),
-            problem: format!("{} is written through memory by {user}", user.file),
-            hint: "stop the node for the time of the backup, or leave the file out with an exclude glob"
-                .to_owned(),
-            kind: Kind::Conflict,
-        });
+        refusals.push(
+            Error::conflict(format!("{} is written through memory by {user}", user.file))
+                .with_entry(user.file.to_string())
+                .with_remedy("stop the node for the time of the backup")
+                .with_remedy(Remedy::Exclude),
+        );
     }
     Ok(())
 }
@@ -198,7 +198,7 @@ pub(super) fn mapped(tree: &Tree, plain: &[RelPath], refusals: &mut Vec<Refusal>
 pub(super) fn unknown_logs(
     tree: &Tree,
     plain: &[RelPath],
-    refusals: &mut Vec<Refusal>,
+    refusals: &mut Vec<Error>,
 ) -> Result<()> {
     for log in plain.iter().filter(|path| ends(path.name(), "-wal")) {
         let name = log.name().as_bytes();
@@ -213,18 +213,16 @@ pub(super) fn unknown_logs(
             continue;
         }
         let by = if users.is_empty() { "this process".to_owned() } else { process::names(&users) };
-        refusals.push(Refusal {
-            entry: main.to_string(),
-            problem: format!(
-                "{main} is in use by {by}, has a log beside it and is no database that is known \
-                 here (encrypted?)"
-            ),
-            hint:
-                "freeze the node (--freeze PID), stop it for the time of the backup, or leave both \
-                   out"
-                .to_owned(),
-            kind: Kind::Conflict,
-        });
+        let problem = format!(
+            "{main} is in use by {by}, has a log beside it and is no database that is known here \
+             (encrypted?)"
+        );
+        refusals.push(
+            Error::conflict(problem)
+                .with_entry(main.to_string())
+                .with_remedies(lock::ways_out())
+                .with_remedy(Remedy::Exclude),
+        );
     }
     Ok(())
 }

@@ -130,7 +130,7 @@ fn globs_leave_out_plain_files_and_whole_databases() {
 
     for wrong in ["[", "nothing", "store/000004.log", "cache.sqlite-wal"] {
         let error = without(node, &[wrong]).unwrap_err();
-        assert_eq!((error.kind(), error.entry_name()), (Kind::Input, Some(wrong)));
+        assert_eq!((error.kind(), error.entry()), (Kind::Input, Some(wrong)));
     }
 }
 
@@ -158,8 +158,8 @@ fn links_inside_are_kept_and_links_that_lead_out_are_refused() {
         symlink(target, &link).unwrap();
         let refusals = look(&node).refusals;
         assert_eq!(refusals.len(), 1, "{name}");
-        assert_eq!((refusals[0].kind, refusals[0].entry.as_str()), (Kind::Input, name));
-        assert_eq!(refusals[0].problem.contains("a database"), name == "store");
+        assert_eq!((refusals[0].kind(), refusals[0].entry().unwrap()), (Kind::Input, name));
+        assert_eq!(refusals[0].message().contains("a database"), name == "store");
         let include = |target: &Path| DiscoverOptions {
             include: vec![(name.to_owned(), target.to_path_buf())],
             ..DiscoverOptions::default()
@@ -184,8 +184,8 @@ fn an_unknown_file_with_a_log_is_refused_while_in_use() {
     assert!(look(dir.path()).refusals.is_empty());
     let holder = Holder::open(&dir.path().join("cipher"));
     let refusals = look(dir.path()).refusals;
-    assert_eq!((refusals[0].kind, refusals[0].entry.as_str()), (Kind::Conflict, "cipher"));
-    assert!(refusals[0].problem.contains(&holder.pid().to_string()));
+    assert_eq!((refusals[0].kind(), refusals[0].entry().unwrap()), (Kind::Conflict, "cipher"));
+    assert!(refusals[0].message().contains(&holder.pid().to_string()));
 }
 
 /// Closing a descriptor of a file drops the process's record locks on it: a database that this
@@ -209,6 +209,6 @@ fn a_damaged_rocksdb_is_a_refusal_that_names_it() {
     let dir = tempfile::tempdir().unwrap();
     rocksdb(dir.path(), "store");
     let refusals = look(dir.path()).refusals;
-    assert_eq!((refusals.len(), refusals[0].entry.as_str()), (1, "store"));
-    assert_eq!(refusals[0].kind, Kind::Corrupt);
+    assert_eq!((refusals.len(), refusals[0].entry().unwrap()), (1, "store"));
+    assert_eq!(refusals[0].kind(), Kind::Corrupt);
 }

@@ -90,8 +90,8 @@ fn a_large_file_that_is_overwritten_is_refused() {
             Ok(())
         });
         let error = error.unwrap_err();
-        assert_eq!((error.kind(), error.entry_name()), (crate::Kind::Conflict, Some("large")));
-        assert!(error.hint_text().is_some());
+        assert_eq!((error.kind(), error.entry()), (crate::Kind::Conflict, Some("large")));
+        assert!(error.hint().is_some());
     }
 }
 
@@ -154,7 +154,7 @@ fn a_file_that_shrank_was_replaced_or_vanished_is_refused() {
         let mut captured = take(dir.path());
         change();
         let error = content(&mut captured, "state").unwrap_err();
-        assert_eq!((error.kind(), error.entry_name()), (crate::Kind::Conflict, Some("state")));
+        assert_eq!((error.kind(), error.entry()), (crate::Kind::Conflict, Some("state")));
     }
 }
 
@@ -271,7 +271,7 @@ fn a_file_that_this_process_holds_locked_is_not_read() {
     rustix::fs::fcntl_lock(&ours, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
     let mut captured = take(dir.path());
     let error = content(&mut captured, "node.lock").unwrap_err();
-    assert_eq!((error.kind(), error.entry_name()), (crate::Kind::Conflict, Some("node.lock")));
+    assert_eq!((error.kind(), error.entry()), (crate::Kind::Conflict, Some("node.lock")));
     drop(captured);
     assert!(process::holds_record_lock(
         metadata::stamp(&RootedPath::of(&path).unwrap()).unwrap().id.1

@@ -56,7 +56,7 @@ impl Estimate {
             self.pause.as_millis().max(1),
             pause_max.as_millis()
         ))
-        .hint(super::WAYS_OUT))
+        .with_remedies(super::ways_out()))
     }
 
     /// What to say of a pause that was far longer.

@@ -20,7 +20,7 @@ use super::IMAGE_PREFIX;
 use crate::control::Cancel;
 use crate::durable;
 use crate::env::{Env, FaultPoint};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::RelPath;
 use crate::rooted::RootedPath;
 
@@ -188,8 +188,9 @@ impl Ground {
             "{}: a freeze copies {bytes} bytes beside it, and {free} are free there",
             part.name
         ))
-        .entry(part.name.clone())
-        .hint("free some space, or leave files out with --exclude"))
+        .with_entry(part.name.clone())
+        .with_remedy("free some space")
+        .with_remedy(Remedy::Exclude))
     }
 
     /// Copies a file that has not changed for a while; `false` where it has, or does meanwhile.
@@ -213,7 +214,7 @@ impl Ground {
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => {
                 return Ok(false);
             }
-            Err(error) => return Err(error.entry(path.to_string())),
+            Err(error) => return Err(error.with_entry(path.to_string())),
         }
         if metadata::stamp(&source).ok() != Some(before) {
             let _ = target.unlink();
@@ -275,7 +276,8 @@ impl Ground {
                 let entry = listed.path.to_string();
                 let target = home.path().join(number.to_string());
                 entries.push(
-                    take_entry(listed, ready, target, pace).map_err(|error| error.entry(entry))?,
+                    take_entry(listed, ready, target, pace)
+                        .map_err(|error| error.with_entry(entry))?,
                 );
             }
             let part = part.clone();

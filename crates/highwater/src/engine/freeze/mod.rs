@@ -19,11 +19,11 @@ use std::time::Duration;
 
 pub use supervisor::supervise;
 
-use super::{Barrier, Captured, FoundPart, Layout, barrier, discover, scratch};
+use super::{Barrier, Captured, FoundPart, Layout, discover, scratch};
 use crate::control::Cancel;
 use crate::durable;
 use crate::env::{Env, FaultPoint};
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 use crate::ids::RelPath;
 use crate::rooted::RootedPath;
 use estimate::Estimate;
@@ -42,8 +42,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 const ROUNDS_MAX: u32 = 64;
 
 /// The ways out of a pause that would be too long.
-const WAYS_OUT: &str = "allow more (--max-pause), keep the node directory on a file system with \
-                        reflinks (XFS, Btrfs), or use a checkpoint hook";
+fn ways_out() -> [Remedy; 3] {
+    let reflinks = "keep the node directory on a file system with reflinks (XFS, Btrfs)";
+    [Remedy::LongerPause, reflinks.into(), Remedy::CheckpointHook]
+}
 
 /// Which node is stopped, and for how long at most.
 ///
@@ -142,7 +144,7 @@ fn stand_still(layout: &Layout, writers: Vec<Writer>, holder: &mut Holder<'_>) -
     let names: Vec<String> = running.iter().map(Writer::named).collect();
     let names = names.join(", ");
     Err(Error::conflict(format!("processes that write keep being started: {names}"))
-        .hint("try again, or stop the node"))
+        .with_remedy("try again, or stop the node"))
 }
 
 /// Looks at the node, and at who can write its files and is not stopped yet; refused where the node
@@ -150,7 +152,7 @@ fn stand_still(layout: &Layout, writers: Vec<Writer>, holder: &mut Holder<'_>) -
 fn look(layout: &Layout, stopped: &BTreeSet<u32>) -> Result<(Seen, Vec<Writer>)> {
     let layout = discover::discover_still(&layout.dir, &layout.options)?;
     if let Some(refusal) = layout.refusals.first() {
-        return Err(barrier::refused(refusal));
+        return Err(refusal.clone());
     }
     let files = Files::of(&layout)?;
     let found = processes::look(&files)?;
@@ -159,7 +161,7 @@ fn look(layout: &Layout, stopped: &BTreeSet<u32>) -> Result<(Seen, Vec<Writer>)>
             "the node is used by processes that this user may not stop: {}",
             found.hidden.join(", ")
         ))
-        .hint("run as root"));
+        .with_remedy("run as root"));
     }
     let writers = found.writers.values();
     let mapped = writers.flat_map(|writer| writer.mapped.iter().cloned()).collect();
@@ -180,9 +182,9 @@ fn named_is_among(pid: u32, writers: &[Writer]) -> Result<()> {
         Error::conflict(format!("process {pid} ({name}) has no file of the node open for writing"));
     let names: Vec<String> = writers.iter().map(Writer::named).collect();
     Err(if names.is_empty() {
-        error.hint("nobody has: back up without --freeze; or run as root to see all processes")
+        error.with_remedy(Remedy::NoFreeze).with_remedy("run as root to see all processes")
     } else {
-        error.hint(format!("these have: {}", names.join(", ")))
+        error.with_remedy(format!("these have: {}", names.join(", ")))
     })
 }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use super::super::{EntryType, Layout, metadata, process};
 use crate::durable;
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 use crate::ids::RelPath;
 
 /// The longest line of parents above a process that is followed.
@@ -34,7 +34,7 @@ impl Files {
                 Ok(Some(seen)) if durable::is_file(&seen) => seen,
                 Ok(_) => continue,
                 Err(errno) => {
-                    return Err(Error::io("can't look at it", errno).entry(path.to_string()));
+                    return Err(Error::io("can't look at it", errno).with_entry(path.to_string()));
                 }
             };
             let stamp = metadata::Stamp::of(&seen);
@@ -55,8 +55,8 @@ impl Files {
                 return Err(Error::conflict(format!(
                     "{path} changed although all that are seen to write there were stopped"
                 ))
-                .entry(path.to_string())
-                .hint("find out who writes it; as root, all processes are seen"));
+                .with_entry(path.to_string())
+                .with_remedy("find out who writes it; as root, all processes are seen"));
             }
         }
         Ok(())
@@ -93,8 +93,9 @@ pub(super) struct Look {
 pub(super) fn look(files: &Files) -> Result<Look> {
     if let Some(path) = process::own_files()?.iter().find_map(|own| files.by_id.get(own)) {
         return Err(Error::conflict(format!("{path} is open in this very process"))
-            .entry(path.to_string())
-            .hint("close it, let output go elsewhere, or leave the file out with --exclude"));
+            .with_entry(path.to_string())
+            .with_remedy("close it, let output go elsewhere")
+            .with_remedy(Remedy::Exclude));
     }
     let listed =
         fs::read_dir("/proc").map_err(|source| Error::io("can't list processes", source))?;
@@ -262,15 +263,12 @@ fn status(pid: u32, name: &str) -> Option<u32> {
 /// The process that the caller named: refused where there is none, or it is a thread.
 pub(super) fn exists(pid: u32) -> Result<()> {
     if Stat::of(pid, None).is_none_or(Stat::ended) {
-        return Err(Error::not_found(format!("there is no process {pid}")).hint(
-            "a process id is that of this machine, or of this container: run highwater where `ps` \
-             shows the node",
-        ));
+        return Err(Error::not_found(format!("there is no process {pid}")).with_remedy("a process id is that of this machine, or of this container: take the backup where `ps` shows the node"));
     }
     match status(pid, "Tgid") {
         Some(process) if process != pid => {
             Err(Error::input(format!("{pid} is a thread of process {process}"))
-                .hint(format!("freeze the process: --freeze {process}")))
+                .with_remedy(Remedy::Freeze(Some(process))))
         }
         _ => Ok(()),
     }
@@ -286,7 +284,7 @@ pub(super) fn refuse(writers: &[Writer], layout: &Layout) -> Result<()> {
                 writer.named(),
                 writer.file
             ))
-            .hint("run highwater from elsewhere, or leave the file out with --exclude"));
+            .with_remedy("take the backup from elsewhere").with_remedy(Remedy::Exclude));
         }
         if let Some(tracer) = status(writer.pid, "TracerPid").filter(|&tracer| tracer != 0) {
             return Err(Error::conflict(format!(
@@ -294,13 +292,15 @@ pub(super) fn refuse(writers: &[Writer], layout: &Layout) -> Result<()> {
                 writer.named(),
                 process::command(tracer)
             ))
-            .hint("let it detach"));
+            .with_remedy("let it detach"));
         }
         let states = threads(writer.pid);
         let mut states = states.iter().filter_map(|&thread| Stat::of(writer.pid, Some(thread)));
         if states.any(|stat| stat.state == b'T') {
             return Err(Error::conflict(format!("{} is stopped already", writer.named()))
-                .hint("continue it, or end it and back up without --freeze"));
+                .with_remedy("continue it")
+                .with_remedy("end it")
+                .with_remedy(Remedy::NoFreeze));
         }
         refuse_memory(writer, layout)?;
     }
@@ -338,8 +338,10 @@ fn refuse_queues(writer: &Writer) -> Result<()> {
         "{} uses {what}: the kernel may write for it while it is stopped",
         writer.named()
     ))
-    .entry(writer.file.to_string())
-    .hint("switch it off in the node's settings, use a checkpoint hook, or stop the node"))
+    .with_entry(writer.file.to_string())
+    .with_remedy("switch it off in the node's settings")
+    .with_remedy(Remedy::CheckpointHook)
+    .with_remedy("stop the node"))
 }
 
 /// A store into memory is no write that an engine orders: only engines that are known to recover
@@ -353,10 +355,10 @@ fn refuse_mappings(writer: &Writer, layout: &Layout) -> Result<()> {
          crash",
         writer.named()
     ))
-    .entry(path.to_string())
-    .hint(
-        "leave it out with --exclude, let the node not map it (LMDB: no MDB_WRITEMAP), or stop it",
-    ))
+    .with_entry(path.to_string())
+    .with_remedy(Remedy::Exclude)
+    .with_remedy("let the node not map it (LMDB: no MDB_WRITEMAP)")
+    .with_remedy("stop the node"))
 }
 
 /// Whether the engine of a file that is written through memory makes good what a crash leaves of it.

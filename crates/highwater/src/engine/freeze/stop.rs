@@ -19,7 +19,7 @@ use super::processes::{Stat, Writer, threads};
 use super::supervisor::Supervisor;
 use crate::control::Cancel;
 use crate::env::Env;
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 
 /// Between two looks at a thread that has not stopped yet.
 const LOOK_EVERY: Duration = Duration::from_micros(100);
@@ -130,7 +130,7 @@ pub(super) fn too_long(pause_max: Duration) -> Error {
         "the node was continued, since the image of its files was not taken within {} ms",
         pause_max.as_millis()
     ))
-    .hint(super::WAYS_OUT)
+    .with_remedies(super::ways_out())
 }
 
 /// What is stopped; dropped, those that were signalled go on, and at the end of the thread those
@@ -198,14 +198,15 @@ impl<'a> Set<'a> {
                 self.wait(writer, thread, b't')?;
             }
         }
-        Err(Error::conflict(format!("{} keeps starting threads", writer.named())).hint("try again"))
+        Err(Error::conflict(format!("{} keeps starting threads", writer.named()))
+            .with_remedy("try again"))
     }
 
     /// Stops it by SIGSTOP, under the eyes of the supervisor.
     fn signal(&mut self, writer: &Writer) -> Result<()> {
         let Some(command) = self.how.supervisor else {
             return Err(Error::denied(format!("{} may not be traced", writer.named()))
-                .hint("run as root, or with CAP_SYS_PTRACE"));
+                .with_remedy("run as root, or with CAP_SYS_PTRACE"));
         };
         let pid = i32::try_from(writer.pid).ok().and_then(Pid::from_raw);
         let process = pid
@@ -242,7 +243,7 @@ impl<'a> Set<'a> {
                     writer.named(),
                     self.how.pause_max.as_millis()
                 ))
-                .hint("try again; the node was continued"));
+                .with_remedy("try again; the node was continued"));
             }
             self.how.env.pause(LOOK_EVERY);
         }
@@ -291,8 +292,7 @@ fn gone_or(writer: &Writer, errno: rustix::io::Errno) -> Error {
 }
 
 fn ended(writer: &Writer) -> Error {
-    Error::conflict(format!("{} has ended", writer.named()))
-        .hint("a node that does not run is backed up without --freeze")
+    Error::conflict(format!("{} has ended", writer.named())).with_remedy(Remedy::NoFreeze)
 }
 
 fn unstoppable(writer: &Writer, source: std::io::Error) -> Error {
@@ -301,14 +301,14 @@ fn unstoppable(writer: &Writer, source: std::io::Error) -> Error {
         writer.named(),
         writer.file
     ))
-    .entry(writer.file.to_string())
-    .hint("run as root, or as the user of all that writes there")
-    .source(source)
+    .with_entry(writer.file.to_string())
+    .with_remedy("run as root, or as the user of all that writes there")
+    .with_source(source)
 }
 
 fn disturbed(pid: u32) -> Error {
     Error::conflict(format!(
         "process {pid} was ended or continued by somebody while it was stopped"
     ))
-    .hint("try again")
+    .with_remedy("try again")
 }

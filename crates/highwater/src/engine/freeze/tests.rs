@@ -219,7 +219,7 @@ fn a_node_goes_on_at_its_bound_while_the_work_hangs() {
     let error = node.capture(freeze, &env).err().unwrap();
     assert_eq!(error.kind(), Kind::Conflict);
     assert!(error.message().contains("within 500 ms"), "{error}");
-    assert!(error.hint_text().unwrap().contains("--max-pause"));
+    assert!(error.hint().unwrap().contains("--max-pause"));
     assert!(node.is_clear());
     writer.more();
 }
@@ -273,7 +273,7 @@ fn a_file_that_this_process_has_open_is_refused() {
     let writer = Writer::start("append", &node.path(""));
     let own = fs::File::open(node.path("own")).unwrap();
     let error = node.capture(of(&writer), &Env::system()).err().unwrap();
-    assert_eq!((error.kind(), error.entry_name()), (Kind::Conflict, Some("own")));
+    assert_eq!((error.kind(), error.entry()), (Kind::Conflict, Some("own")));
     drop(own);
     finish(node.capture(of(&writer), &Env::system()).unwrap());
 }
@@ -292,7 +292,7 @@ fn a_file_that_changes_in_the_pause_is_a_conflict() {
         Ok(())
     }));
     let error = node.capture(of(&writer), &env).err().unwrap();
-    assert_eq!((error.kind(), error.entry_name()), (Kind::Conflict, Some("other")));
+    assert_eq!((error.kind(), error.entry()), (Kind::Conflict, Some("other")));
     assert!(node.is_clear());
     writer.more();
 }

@@ -10,11 +10,11 @@ use crate::rooted::RootedPath;
 /// Checks the database at `db`; `name` is what messages call it.
 pub(in crate::engine) fn check(db: &RootedPath, name: &str, depth: Depth) -> Result<Checked> {
     let version = version::read(db).map_err(|error| {
-        Error::new(error.kind(), format!("{name}: {error}")).entry(name).source(error)
+        Error::new(error.kind(), format!("{name}: {error}")).with_entry(name).with_source(error)
     })?;
     if let Some(file) = missing(db, &version)? {
         return Err(Error::corrupt(format!("{name} lacks {file}, which its MANIFEST names"))
-            .entry(format!("{name}/{file}")));
+            .with_entry(format!("{name}/{file}")));
     }
     sizes(db, name, &version)?;
     opened(db, name, &version, depth)
@@ -29,7 +29,7 @@ fn sizes(db: &RootedPath, name: &str, version: &Version) -> Result<()> {
                 "{name}/{file} has {size} bytes, the MANIFEST says {}",
                 table.size
             ))
-            .entry(format!("{name}/{file}")));
+            .with_entry(format!("{name}/{file}")));
         }
     }
     Ok(())

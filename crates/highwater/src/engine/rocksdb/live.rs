@@ -27,9 +27,9 @@ use super::{FileName, identity, newest_options, number_option, option, refusals,
 use crate::durable;
 use crate::engine::files::{FileSet, HeldFile, Listed};
 use crate::engine::metadata::{self, Found, Stamp};
-use crate::engine::{EntryType, FoundPart, Units, barrier};
+use crate::engine::{EntryType, FoundPart, Units};
 use crate::env::{Env, FaultPoint};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::RelPath;
 use crate::rooted::RootedPath;
 
@@ -39,9 +39,6 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 /// Logs whose files are used again are copied, up to so many bytes together.
 const COPIED_BYTES_MAX: u64 = 256 << 20;
-
-const WAYS_OUT: &str = "try again when it writes less; or freeze it for the instant that a backup takes \
-                        (--freeze PID), or stop it";
 
 /// Releases from this one on are known to tell, with each flush, which logs are of no more use.
 const TELLS_LOGS: (u64, u64) = (7, 8);
@@ -81,7 +78,7 @@ fn moved<T>(why: impl Into<String>) -> Attempt<T> {
 pub(super) fn capture(dir: &RootedPath, part: &FoundPart, env: &Env) -> Result<Image> {
     let place = dir.at(&part.root);
     if let Some(refusal) = refusals(&place, &part.name)?.into_iter().next() {
-        return Err(barrier::refused(&refusal));
+        return Err(refusal);
     }
     let db = place.enter().map_err(|errno| durable::met(&place, "open", errno))?;
     let options = newest_options(&db)?;
@@ -92,8 +89,8 @@ pub(super) fn capture(dir: &RootedPath, part: &FoundPart, env: &Env) -> Result<I
              be lost",
             part.name
         ))
-        .entry(&*part.name)
-        .hint("take the backup from inside it with a checkpoint hook, or stop it"));
+        .with_entry(&*part.name)
+        .with_remedy(Remedy::CheckpointHook).with_remedy("stop it"));
     }
     let (major, minor) = release(known);
     let mut taking = Taking {
@@ -183,8 +180,10 @@ impl Taking<'_> {
                     self.part.name,
                     PATIENCE.as_secs()
                 ))
-                .entry(&*self.part.name)
-                .hint(WAYS_OUT));
+                .with_entry(&*self.part.name)
+                .with_remedy("try again when it writes less")
+                .with_remedy(Remedy::Freeze(None))
+                .with_remedy("stop it"));
             }
             self.env.pause(PAUSE);
         }
@@ -265,12 +264,13 @@ impl Taking<'_> {
                     self.part.name,
                     self.tables.len() + self.logs.len()
                 ))
-                .entry(&*self.part.name)
-                .hint("raise the limit of open files (ulimit -n), or freeze it (--freeze PID)"))
+                .with_entry(&*self.part.name)
+                .with_remedy("raise the limit of open files (ulimit -n)")
+                .with_remedy(Remedy::Freeze(None)))
             }
             Err(error) => {
                 let entry = format!("{}/{}", self.part.name, place.name().display());
-                Err(durable::met(&place, "open", error).entry(entry))
+                Err(durable::met(&place, "open", error).with_entry(entry))
             }
         }
     }
@@ -389,8 +389,8 @@ impl Taking<'_> {
             if let End::Damaged(why) = extent.end {
                 let file = format!("{}/{:06}.log", self.part.name, log.number);
                 return Err(Error::corrupt(format!("{file} is damaged: {why}"))
-                    .entry(file)
-                    .hint(
+                    .with_entry(file)
+                    .with_remedy(
                         "look whether the node still starts from a copy; restore it from a snapshot \
                          where it does not",
                     )
@@ -487,7 +487,7 @@ impl Taking<'_> {
     }
 
     fn failed(&self, error: std::io::Error) -> Error {
-        Error::io(format!("can't read {}", self.part.name), error).entry(&*self.part.name)
+        Error::io(format!("can't read {}", self.part.name), error).with_entry(&*self.part.name)
     }
 
     fn logs_too_long(&self) -> Error {
@@ -496,8 +496,9 @@ impl Taking<'_> {
             self.part.name,
             COPIED_BYTES_MAX >> 20
         ))
-        .entry(&*self.part.name)
-        .hint("freeze it for the instant that a backup takes (--freeze PID), or stop it")
+        .with_entry(&*self.part.name)
+        .with_remedy(Remedy::Freeze(None))
+        .with_remedy("stop it")
     }
 }
 

@@ -125,5 +125,5 @@ fn damaged(name: &str, source: rust_rocksdb::Error) -> Error {
         }
         _ => Error::corrupt(format!("{name} is damaged: {source}")),
     };
-    error.entry(name).source(source)
+    error.with_entry(name).with_source(source)
 }

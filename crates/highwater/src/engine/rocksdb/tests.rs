@@ -113,9 +113,9 @@ fn a_lock_held_elsewhere_names_its_holder_and_the_ways_out() {
     let holder = Holder::record(&dir.path().join("store/LOCK"));
     let offline = CaptureOptions { offline: true, ..CaptureOptions::default() };
     let error = take(dir.path(), &offline).err().unwrap();
-    assert_eq!((error.kind(), error.entry_name()), (Kind::Conflict, Some("store")));
+    assert_eq!((error.kind(), error.entry()), (Kind::Conflict, Some("store")));
     assert!(error.message().contains(&format!("(pid {})", holder.pid())), "{error}");
-    assert!(error.hint_text().unwrap().contains("checkpoint hook"));
+    assert!(error.hint().unwrap().contains("checkpoint hook"));
     let live = take(dir.path(), &CaptureOptions::default()).unwrap();
     assert_eq!(live.barrier, crate::engine::Barrier::Live);
     drop((live, holder));
@@ -157,8 +157,8 @@ fn a_table_that_is_missing_is_named() {
         .unwrap();
     fs::remove_file(path.path()).unwrap();
     let refusals = look(dir.path()).refusals;
-    assert_eq!(refusals[0].entry, format!("store/{}", name.to_str().unwrap()));
-    assert_eq!(refusals[0].kind, Kind::Input);
+    assert_eq!(refusals[0].entry().unwrap(), format!("store/{}", name.to_str().unwrap()));
+    assert_eq!(refusals[0].kind(), Kind::Input);
     let root = RelPath::from_bytes(b"store").unwrap();
     let error = crate::engine::check(
         dir.path(),
@@ -169,7 +169,7 @@ fn a_table_that_is_missing_is_named() {
     )
     .unwrap_err();
     assert_eq!(error.kind(), Kind::Corrupt);
-    assert_eq!(error.entry_name(), Some(refusals[0].entry.as_str()));
+    assert_eq!(error.entry(), Some(refusals[0].entry().unwrap()));
 }
 
 #[test]
@@ -189,8 +189,8 @@ fn a_log_directory_elsewhere_is_refused_and_an_old_path_is_not() {
     assert!(set(".").is_empty());
     assert!(set("/where/it/was/before/it/moved").is_empty());
     let elsewhere = set(dir.path().to_str().unwrap());
-    assert_eq!((elsewhere.len(), elsewhere[0].kind), (1, Kind::Input));
-    assert!(elsewhere[0].problem.contains("wal_dir"));
+    assert_eq!((elsewhere.len(), elsewhere[0].kind()), (1, Kind::Input));
+    assert!(elsewhere[0].message().contains("wal_dir"));
     assert_eq!(set("..").len(), 1);
 }
 
@@ -207,7 +207,7 @@ fn a_hook_that_fails_or_does_nothing_leaves_nothing() {
     assert_eq!(failing.kind(), Kind::Unavailable);
     assert!(failing.message().contains("no space"));
     let idle = take(dir.path(), &hook(Arc::new(|_| Ok(())))).err().unwrap();
-    assert_eq!((idle.kind(), idle.entry_name()), (Kind::Input, Some("store")));
+    assert_eq!((idle.kind(), idle.entry()), (Kind::Input, Some("store")));
     let names: Vec<_> = fs::read_dir(dir.path()).unwrap().flatten().collect();
     assert_eq!(names.len(), 1, "{names:?}");
 }
@@ -397,8 +397,8 @@ mod real {
         let db = DB::open(&options(), dir.path().join("store")).unwrap();
         db.put("key", "value").unwrap();
         let error = take(dir.path(), &CaptureOptions::default()).err().unwrap();
-        assert_eq!((error.kind(), error.entry_name()), (Kind::Conflict, Some("store")));
-        assert!(error.hint_text().unwrap().contains("hook"));
+        assert_eq!((error.kind(), error.entry()), (Kind::Conflict, Some("store")));
+        assert!(error.hint().unwrap().contains("hook"));
         let path = format!("--db={}", dir.path().join("store").display());
         let other = Command::new("ldb").args([&path, "put", "a", "b"]).output().unwrap();
         assert!(!other.status.success(), "the node's own lock was given up");
@@ -417,8 +417,8 @@ mod real {
         db.flush().unwrap();
         drop(db);
         let refusals = look(&node).refusals;
-        assert_eq!((refusals.len(), refusals[0].kind), (1, Kind::Input));
-        assert!(refusals[0].entry.ends_with(".sst"), "{}", refusals[0].entry);
+        assert_eq!((refusals.len(), refusals[0].kind()), (1, Kind::Input));
+        assert!(refusals[0].entry().unwrap().ends_with(".sst"), "{}", refusals[0].entry().unwrap());
     }
 
     #[test]

@@ -149,7 +149,7 @@ pub(in crate::engine) fn manifest_name(current: &[u8]) -> Result<String> {
         Some(name) if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
             Ok(name.to_owned())
         }
-        _ => Err(Error::corrupt("CURRENT names no MANIFEST").entry("CURRENT")),
+        _ => Err(Error::corrupt("CURRENT names no MANIFEST").with_entry("CURRENT")),
     }
 }
 
@@ -200,7 +200,7 @@ impl Version {
 
     fn damaged(&self, problem: &str) -> Error {
         let manifest = &*self.manifest;
-        Error::corrupt(format!("{manifest} is damaged: {problem}")).entry(manifest)
+        Error::corrupt(format!("{manifest} is damaged: {problem}")).with_entry(manifest)
     }
 
     /// Applies the edits behind the first `start` bytes of the MANIFEST, and counts them.

@@ -73,7 +73,7 @@ pub(in crate::engine) fn check_here(path: &RootedPath, depth: Depth) -> Result<C
             "{entry} has {} bytes where its page count says {pages}",
             meta.stx_size
         ))
-        .entry(entry));
+        .with_entry(entry));
     }
     if depth == Depth::Full {
         check_content(&connection, &entry, &mut checked)?;
@@ -90,7 +90,8 @@ fn page_bytes(connection: &Connection, entry: &str) -> Result<u64> {
     };
     pragma("schema_version")?;
     let pages = pragma("page_count")?.saturating_mul(pragma("page_size")?);
-    u64::try_from(pages).map_err(|_| Error::corrupt(format!("{entry} has no size")).entry(entry))
+    u64::try_from(pages)
+        .map_err(|_| Error::corrupt(format!("{entry} has no size")).with_entry(entry))
 }
 
 /// Opens a copy as the node would, which applies the log, and checks that.
@@ -214,7 +215,8 @@ fn report(entry: &str, faults: &[String]) -> Result<()> {
     if faults.is_empty() {
         return Ok(());
     }
-    Err(Error::corrupt(format!("{entry} fails SQLite's check: {}", faults.join("; "))).entry(entry))
+    Err(Error::corrupt(format!("{entry} fails SQLite's check: {}", faults.join("; ")))
+        .with_entry(entry))
 }
 
 /// Whether an error comes from what a database may need beyond SQLite itself.
@@ -229,7 +231,7 @@ fn is_foreign(cause: &rusqlite::Error) -> bool {
 fn corrupt(what: &str, entry: &str, cause: rusqlite::Error) -> Error {
     let error = failed(what, entry, cause);
     if matches!(error.kind(), crate::Kind::Unavailable | crate::Kind::Corrupt) {
-        return Error::corrupt(error.message()).entry(entry).source(error);
+        return Error::corrupt(error.message()).with_entry(entry).with_source(error);
     }
     error
 }

@@ -40,20 +40,22 @@ impl Failure {
         match self {
             Failure::Busy(cause) => {
                 Error::conflict(format!("{entry} is kept locked by its node: {cause}"))
-                    .hint(
+                    .with_remedy(
                         "stop the node, or let it open the database with \
                          `PRAGMA locking_mode = NORMAL`",
                     )
-                    .entry(entry)
-                    .source(cause)
+                    .with_entry(entry)
+                    .with_source(cause)
             }
             Failure::HotJournal(cause) => Error::conflict(format!(
                 "{entry} has a hot journal: its writer died in the middle of a transaction, and \
                  only the node may roll that back"
             ))
-            .hint("start the node once and stop it, so that SQLite recovers; then back up again")
-            .entry(entry)
-            .source(cause),
+            .with_remedy(
+                "start the node once and stop it, so that SQLite recovers; then back up again",
+            )
+            .with_entry(entry)
+            .with_source(cause),
             Failure::Other(cause) => failed("read", &entry, cause),
         }
     }
@@ -73,16 +75,16 @@ pub(super) fn failed(what: &str, entry: &str, cause: rusqlite::Error) -> Error {
         ) => Kind::Denied,
         _ => Kind::Unavailable,
     };
-    let error = Error::new(kind, format!("can't {what} {entry}: {cause}")).entry(entry);
+    let error = Error::new(kind, format!("can't {what} {entry}: {cause}")).with_entry(entry);
     let error = match kind {
-        Kind::Denied => error.hint(
+        Kind::Denied => error.with_remedy(
             "run as the node's user, with the directory writable: to read a database in WAL mode, \
              SQLite must find or make the `-shm` beside it",
         ),
-        Kind::Corrupt => error.hint(
+        Kind::Corrupt => error.with_remedy(
             "SQLite itself can't read this database: look at it with `PRAGMA integrity_check`",
         ),
         _ => error,
     };
-    error.source(cause)
+    error.with_source(cause)
 }

@@ -18,7 +18,7 @@ use crate::engine::{
     ReplicaPoint, SourceEntry, Units,
 };
 use crate::env::Env;
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 use crate::rooted::RootedPath;
 
 /// How long a writer in rollback-journal mode may be kept waiting, where nothing else is asked for.
@@ -65,8 +65,8 @@ impl Image {
         let same = |stamps: &Stamps| (stamps.device, stamps.main.inode);
         if same(&after) != same(source.before()) {
             return Err(Error::conflict(format!("{entry} was replaced by another file"))
-                .hint("try again")
-                .entry(entry));
+                .with_remedy("try again")
+                .with_entry(entry));
         }
         let pragma = |name: &str| {
             source
@@ -127,11 +127,10 @@ impl Image {
             self.entry(),
             self.block_max.as_secs_f64()
         ))
-        .hint(
-            "raise --limit-rate or leave it out, allow more with --max-block, or let the node use \
-             `PRAGMA journal_mode = WAL`, in which no commit waits",
-        )
-        .entry(self.entry()))
+        .with_remedy(Remedy::HigherRate)
+        .with_remedy(Remedy::LongerBlock)
+        .with_remedy("let the node use `PRAGMA journal_mode = WAL`, in which no commit waits")
+        .with_entry(self.entry()))
     }
 
     fn stream_pages(&self, sink: &mut dyn FnMut(Piece<'_>) -> Result<()>) -> Result<u64> {
@@ -146,7 +145,7 @@ impl Image {
             count += 1;
             let number: i64 = row.get(0).map_err(unread)?;
             let page = row.get_ref(1).map_err(unread)?.as_blob().map_err(|cause| {
-                Error::bug(format!("a page of {entry} is no blob: {cause}")).entry(&*entry)
+                Error::bug(format!("a page of {entry} is no blob: {cause}")).with_entry(&*entry)
             })?;
             if number != i64::from(count) || page.len() != page_bytes {
                 return Err(Error::bug(format!("page {count} of {entry} came out wrong")));
@@ -203,8 +202,8 @@ impl Image {
                     StepResult::More => self.check_blocked()?,
                     _ => {
                         return Err(Error::conflict(format!("{entry} is locked"))
-                            .hint("try again")
-                            .entry(entry));
+                            .with_remedy("try again")
+                            .with_entry(entry));
                     }
                 }
             }
@@ -258,7 +257,7 @@ impl PartCapture for Image {
                 self.entry(),
                 described.size
             ))
-            .entry(self.entry()));
+            .with_entry(self.entry()));
         }
         Ok(())
     }
@@ -312,7 +311,7 @@ fn read_header(source: &Source) -> Result<Option<[u8; HEADER_BYTES]>> {
     let header = page.as_deref().and_then(|page| page.first_chunk().copied());
     match header {
         Some(header) if super::is_header(&header) => Ok(Some(header)),
-        _ => Err(Error::corrupt(format!("{entry} has no header of SQLite")).entry(entry)),
+        _ => Err(Error::corrupt(format!("{entry} has no header of SQLite")).with_entry(entry)),
     }
 }
 

@@ -157,6 +157,6 @@ fn put(from: &RootedPath, to: &RootedPath) -> Result<()> {
 /// The conflict of a database that was written while nobody was known to use it.
 pub(super) fn changed(path: &RootedPath) -> Error {
     Error::conflict(format!("{path} was written while it was read: the node has started meanwhile"))
-        .hint("try again")
-        .entry(path.path().display().to_string())
+        .with_remedy("try again")
+        .with_entry(path.path().display().to_string())
 }

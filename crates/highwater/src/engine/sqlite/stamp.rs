@@ -100,7 +100,7 @@ pub(super) fn regular(path: &RootedPath) -> Result<Statx> {
     let seen = metadata::seen(path).map_err(|error| durable::met(path, "look at", error))?;
     if !durable::is_file(&seen) {
         return Err(Error::conflict(format!("{path} is no regular file any more"))
-            .entry(path.path().display().to_string()));
+            .with_entry(path.path().display().to_string()));
     }
     Ok(seen)
 }

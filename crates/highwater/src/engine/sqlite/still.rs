@@ -33,7 +33,8 @@ fn settle_pages(part: &FoundPart, entries: &mut [(Listed, Found)]) -> Result<()>
         if found.stamp.size < header.len() as u64 {
             continue;
         }
-        let failed = |source| Error::io("can't read its copy", source).entry(part.name.clone());
+        let failed =
+            |source| Error::io("can't read its copy", source).with_entry(part.name.clone());
         let file = listed.source.open_with(OFlags::RDWR, Mode::empty());
         let file = File::from(file.map_err(|errno| failed(errno.into()))?);
         file.read_exact_at(&mut header, 0).map_err(failed)?;

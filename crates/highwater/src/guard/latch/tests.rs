@@ -83,8 +83,8 @@ fn one_that_can_not_be_read_is_no_missing_one() {
     for broken in ["", "{", "{\"version\": 1}", "{\"version\": 1, \"more\": 2}"] {
         write(broken);
         let error = Latch::read(dir.path()).unwrap_err();
-        assert_eq!((error.kind(), error.entry_name()), (Kind::Corrupt, Some(LATCH)));
-        assert!(error.hint_text().is_some());
+        assert_eq!((error.kind(), error.entry()), (Kind::Corrupt, Some(LATCH)));
+        assert!(error.hint().is_some());
         let kept = Latch::update(dir.path(), &Env::system(), |_| panic!("changed unread"));
         assert_eq!(kept.unwrap_err().kind(), Kind::Corrupt);
     }

@@ -119,8 +119,8 @@ fn possible(record: &WitnessRecord, step: &Move) -> Result<()> {
             "the move was stored under epoch {}, the witness is owned under {}",
             ours.epoch, record.epoch
         ))
-        .entry(channel.clone())
-        .hint("store what is not yet in the witness again, under the epoch of this start"));
+        .with_entry(channel.clone())
+        .with_remedy("store what is not yet in the witness again, under the epoch of this start"));
     }
     Ok(())
 }
@@ -130,5 +130,5 @@ fn signed(ours: &highwater_guard::Ours) -> u64 {
 }
 
 fn below(entry: &str, what: &str, mine: u64, its: u64) -> Error {
-    Error::bug(format!("{what}: {mine} is below {its}, which the witness has")).entry(entry)
+    Error::bug(format!("{what}: {mine} is below {its}, which the witness has")).with_entry(entry)
 }

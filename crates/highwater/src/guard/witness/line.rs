@@ -96,7 +96,7 @@ impl Witness {
         let lead = Lead { witness: self, tickets: tickets.clone() };
         let answers = match self.settle().and_then(|()| self.commit(batch)) {
             Ok(answers) => answers,
-            Err(error) => tickets.iter().map(|&ticket| (ticket, Err(same(&error)))).collect(),
+            Err(error) => tickets.iter().map(|&ticket| (ticket, Err(error.clone()))).collect(),
         };
         self.line().answers.extend(answers);
         drop(lead);
@@ -185,8 +185,8 @@ impl Witness {
                 return Err(Error::corrupt(
                     "the witness has forgotten that this start took it over",
                 )
-                .entry(self.node.to_string())
-                .hint("put back what its store has lost"));
+                .with_entry(self.node.to_string())
+                .with_remedy("put back what its store has lost"));
             }
         }
         let deposed = line.deposed.clone().expect("it was found, or known");
@@ -217,8 +217,10 @@ impl Witness {
                 "the witness has forgotten record {}, which it had confirmed",
                 line.recorded.number
             ))
-            .entry(self.node.to_string())
-            .hint("put back what its store has lost; it clears no channel of this node any more")),
+            .with_entry(self.node.to_string())
+            .with_remedy(
+                "put back what its store has lost; it clears no channel of this node any more",
+            )),
         }
     }
 
@@ -226,19 +228,9 @@ impl Witness {
         Error::fenced(format!(
             "another start has taken the witness of this node over: {holder}, since {since}"
         ))
-        .entry(self.node.to_string())
-        .hint("stop the other copy of this node; then start this one again, to be judged anew")
+        .with_entry(self.node.to_string())
+        .with_remedy(
+            "stop the other copy of this node; then start this one again, to be judged anew",
+        )
     }
-}
-
-/// One failure is told to every caller whose numbers it concerns.
-fn same(error: &Error) -> Error {
-    let mut copy = Error::new(error.kind(), error.message());
-    if let Some(hint) = error.hint_text() {
-        copy = copy.hint(hint);
-    }
-    if let Some(entry) = error.entry_name() {
-        copy = copy.entry(entry);
-    }
-    copy
 }

@@ -46,7 +46,7 @@ impl LdkNodeKeys {
     /// Input where the words are none.
     pub fn from_mnemonic(words: &str, passphrase: &str) -> Result<LdkNodeKeys> {
         let words = bip39::Mnemonic::parse_normalized(words.trim()).map_err(|error| {
-            Error::input(format!("the mnemonic is none: {error}")).hint(
+            Error::input(format!("the mnemonic is none: {error}")).with_remedy(
                 "it has 12 to 24 words of the English list, the last of which checks the others",
             )
         })?;

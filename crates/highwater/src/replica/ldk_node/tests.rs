@@ -184,7 +184,7 @@ fn a_damaged_value_is_named() {
             change(&mut values.get_mut(&monitor).unwrap().1);
             remote.set_values(values);
             let told = open(&remote).unwrap().copy_to(&MemoryStore::default()).unwrap_err();
-            (told.kind(), told.entry_name().map(str::to_owned))
+            (told.kind(), told.entry().map(str::to_owned))
         };
         let damaged = (Kind::Corrupt, Some("monitors//00ff_1".to_owned()));
         assert_eq!(with(&|value| value[100] ^= 1), damaged);

@@ -67,8 +67,8 @@ impl RocksStore {
         for name in [&data, &book] {
             if db.cf_handle(name).is_none() {
                 return Err(Error::input(format!("the database has no column family {name}"))
-                    .entry(db.path().display().to_string())
-                    .hint("make it before, and open the database with it"));
+                    .with_entry(db.path().display().to_string())
+                    .with_remedy("make it before, and open the database with it"));
             }
         }
         Ok(RocksStore { db, data, book })
@@ -81,8 +81,8 @@ impl RocksStore {
         };
         self.db.cf_handle(name).ok_or_else(|| {
             Error::input(format!("the column family {name} was dropped"))
-                .entry(self.db.path().display().to_string())
-                .hint("the replica needs it; nobody may drop it while it runs")
+                .with_entry(self.db.path().display().to_string())
+                .with_remedy("the replica needs it; nobody may drop it while it runs")
         })
     }
 
@@ -97,12 +97,12 @@ fn failed(path: &Path, error: rust_rocksdb::Error) -> Error {
         ErrorKind::Corruption => Error::corrupt(text),
         ErrorKind::InvalidArgument | ErrorKind::NotSupported => Error::input(text),
         ErrorKind::IOError if error.as_ref().contains("lock") => {
-            Error::conflict(text).hint("does another process have it open?")
+            Error::conflict(text).with_remedy("does another process have it open?")
         }
         ErrorKind::IOError if error.as_ref().contains("Permission denied") => Error::denied(text),
         _ => Error::unavailable(text),
     };
-    found.entry(path.display().to_string()).source(error)
+    found.with_entry(path.display().to_string()).with_source(error)
 }
 
 impl LocalStore for RocksStore {

@@ -59,7 +59,7 @@ impl SqliteStore {
         use std::os::unix::fs::OpenOptionsExt as _;
         let made = File::options().write(true).create_new(true).mode(0o600).open(path);
         made.map(drop).map_err(|error| {
-            Error::io("making the database", error).entry(path.display().to_string())
+            Error::io("making the database", error).with_entry(path.display().to_string())
         })
     }
 
@@ -73,13 +73,12 @@ impl SqliteStore {
             connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
         })?;
         if busy != 0 {
-            return Err(
-                Error::conflict("somebody has the database open").entry(from.display().to_string())
-            );
+            return Err(Error::conflict("somebody has the database open")
+                .with_entry(from.display().to_string()));
         }
         drop(store);
         let failed = |error: std::io::Error| {
-            Error::io("moving the database", error).entry(to.display().to_string())
+            Error::io("moving the database", error).with_entry(to.display().to_string())
         };
         renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)
             .map_err(|error| failed(error.into()))?;
@@ -97,9 +96,8 @@ impl SqliteStore {
             name.push(end);
             match std::fs::remove_file(&name) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(
-                        Error::io("deleting the database", error).entry(path.display().to_string())
-                    );
+                    return Err(Error::io("deleting the database", error)
+                        .with_entry(path.display().to_string()));
                 }
                 _ => {}
             }
@@ -133,7 +131,7 @@ fn failed(path: &Path, error: rusqlite::Error) -> Error {
         }
         _ => Error::unavailable(text),
     };
-    found.entry(path.display().to_string()).source(error)
+    found.with_entry(path.display().to_string()).with_source(error)
 }
 
 impl LocalStore for SqliteStore {

@@ -33,13 +33,13 @@ impl Remote for Endless {
 fn a_list_without_an_end_is_left() {
     let empty = Endless { names: 0, length: 0, asked: AtomicU64::new(0) };
     let error = list_all(&empty, "values/").unwrap_err();
-    assert_eq!((error.kind(), error.entry_name()), (Kind::Unavailable, Some("values/")));
-    assert!(error.hint_text().is_some());
+    assert_eq!((error.kind(), error.entry()), (Kind::Unavailable, Some("values/")));
+    assert!(error.hint().is_some());
     assert_eq!(empty.asked.into_inner(), PAGES_MAX);
 
     let full = Endless { names: 100, length: 1000, asked: AtomicU64::new(0) };
     let error = list_at_most(&full, "values/", 1 << 20).unwrap_err();
-    assert_eq!((error.kind(), error.entry_name()), (Kind::Unavailable, Some("values/")));
+    assert_eq!((error.kind(), error.entry()), (Kind::Unavailable, Some("values/")));
     assert!(full.asked.into_inner() < 20, "a page has 100 kB");
 }
 

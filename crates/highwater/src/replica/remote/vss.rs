@@ -20,7 +20,7 @@ use vss_prost::Message;
 
 use super::{Listed, Put, Remote, RemotePut, VALUES_BYTES_MAX, Versioned};
 use crate::env::Env;
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 
 mod answer;
 mod auth;
@@ -145,15 +145,16 @@ impl VssBuilder {
         if let Some(path) = &self.ca_file {
             if is_plain {
                 return Err(Error::input("certificates were given, and http:// looks at none")
-                    .hint("write the URL as https://HOST/vss"));
+                    .with_remedy("write the URL as https://HOST/vss"));
             }
             client = client.tls_certs_only(certificates(path)?);
         }
         choose_tls();
         let client = client.build().map_err(|error| {
             Error::unavailable("the client of the server can't be made")
-                .hint("are the system's certificates there? --ca-file names others")
-                .source(error)
+                .with_remedy("look whether the system's certificates are there")
+                .with_remedy(Remedy::Certificates)
+                .with_source(error)
         })?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(DRIVERS)
@@ -267,8 +268,8 @@ impl Remote for VssRemote {
             let next = next_page_token.filter(|token| !token.is_empty());
             if next.is_some() && next == request.page_token {
                 return Err(Error::unavailable("the server's list does not go on")
-                    .entry(&line.url)
-                    .hint("it gives the same page again and again: look at the server"));
+                    .with_entry(&line.url)
+                    .with_remedy("it gives the same page again and again: look at the server"));
             }
             let keys = key_versions.into_iter().map(|item| (item.key, item.version));
             // A prefix is a pattern to some servers.
@@ -319,8 +320,8 @@ impl Line {
 
     fn too_large(&self, most: usize) -> Error {
         Error::unavailable(format!("the server's answer has more than {most} bytes"))
-            .entry(&self.url)
-            .hint("look whether it is a VSS server, and at the URL")
+            .with_entry(&self.url)
+            .with_remedy("look whether it is a VSS server, and at the URL")
     }
 
     /// The same; `None` where the answer has more.
@@ -360,27 +361,28 @@ fn key_value(key: &str, version: i64, value: &[u8]) -> KeyValue {
 
 /// The URL, and whether it is one of plain HTTP.
 fn address(url: &str, allow_http: bool) -> Result<(Url, bool)> {
-    let parsed =
-        Url::parse(url).map_err(|_| Error::input("the server's URL is none").hint(URL_HINT))?;
+    let parsed = Url::parse(url)
+        .map_err(|_| Error::input("the server's URL is none").with_remedy(URL_HINT))?;
     if !parsed.username().is_empty() || parsed.password().is_some() {
         return Err(Error::input("the server's URL has a name or a password in it")
-            .hint("a server knows its users by tokens or signatures"));
+            .with_remedy("a server knows its users by tokens or signatures"));
     }
     if parsed.host_str().is_none() || parsed.query().is_some() || parsed.fragment().is_some() {
         return Err(Error::input(
             "the server's URL has more, or less, than scheme, host, port and path",
         )
-        .hint(URL_HINT));
+        .with_remedy(URL_HINT));
     }
     match parsed.scheme() {
         "https" => Ok((parsed, false)),
         "http" if allow_http || is_loopback(&parsed) => Ok((parsed, true)),
         "http" => {
             Err(Error::input("the server's URL sends requests over plain HTTP to another machine")
-                .entry(parsed.as_str())
-                .hint("use https; --allow-http allows it, where something else protects the line"))
+                .with_entry(parsed.as_str())
+                .with_remedy("use https")
+                .with_remedy(Remedy::AllowHttp))
         }
-        _ => Err(Error::input("the server's URL is neither https nor http").hint(URL_HINT)),
+        _ => Err(Error::input("the server's URL is neither https nor http").with_remedy(URL_HINT)),
     }
 }
 
@@ -394,13 +396,13 @@ fn is_loopback(url: &Url) -> bool {
 fn certificates(path: &Path) -> Result<Vec<Certificate>> {
     let entry = path.display().to_string();
     let pem = fs::read(path)
-        .map_err(|error| Error::io("reading the certificates", error).entry(&entry))?;
+        .map_err(|error| Error::io("reading the certificates", error).with_entry(&entry))?;
     let none = || {
         Error::input("the file holds no certificates")
-            .entry(&entry)
-            .hint("it must hold certificates as PEM")
+            .with_entry(&entry)
+            .with_remedy("it must hold certificates as PEM")
     };
-    let found = Certificate::from_pem_bundle(&pem).map_err(|error| none().source(error))?;
+    let found = Certificate::from_pem_bundle(&pem).map_err(|error| none().with_source(error))?;
     if found.is_empty() { Err(none()) } else { Ok(found) }
 }
 

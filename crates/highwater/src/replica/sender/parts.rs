@@ -108,11 +108,12 @@ impl Sender {
     /// Makes the first part that is left the values that it is of.
     fn apply_part(&mut self, parts: Parts) -> Result<()> {
         let name = parts.name(parts.from);
-        let lost = || Error::corrupt("the server has lost a part of a transaction").entry(&name);
+        let lost =
+            || Error::corrupt("the server has lost a part of a transaction").with_entry(&name);
         let (_, sealed) = self.remote.get(&name)?.ok_or_else(lost)?;
         let part = self.keys.open_document(&name, &sealed).map_err(|error| match error.kind() {
             Kind::Denied => {
-                Error::corrupt("a part of a transaction is not what was sealed").entry(&name)
+                Error::corrupt("a part of a transaction is not what was sealed").with_entry(&name)
             }
             _ => error,
         })?;

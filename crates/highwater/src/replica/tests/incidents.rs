@@ -218,7 +218,7 @@ fn a_server_that_is_wiped_under_a_running_node_is_told_filled_and_told_until_it_
     let status = store.status().unwrap();
     assert!(!status.fenced);
     let told = status.last_error.unwrap();
-    assert!(told.contains("lost everything"), "{told}");
+    assert!(told.summary().contains("lost everything"), "{told}");
     store.stop().unwrap_err();
     assert!(remote.values().is_empty());
     // Until all of it is there, the status says so, and nobody restores from it.

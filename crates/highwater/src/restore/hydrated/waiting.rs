@@ -43,7 +43,7 @@ impl Waiting {
         durable::sync_dir(&place.work)?;
         let name = dir.join("lock");
         let wrong = |error: std::io::Error| {
-            Error::io("locking a hydrated store", error).entry(name.to_string())
+            Error::io("locking a hydrated store", error).with_entry(name.to_string())
         };
         let (lock, _) = name.open_lock().map_err(wrong)?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -52,7 +52,7 @@ impl Waiting {
                 "another process hydrates a store for {}",
                 place.target
             ))
-            .hint("wait until it has ended")),
+            .with_remedy("wait until it has ended")),
             Err(error) => Err(wrong(error.into())),
         }
     }
@@ -70,7 +70,7 @@ impl Waiting {
     /// Keeps, durably, what is about to be brought together.
     pub(crate) fn set_state(&self, state: &State) -> Result<()> {
         let bytes = serde_json::to_vec_pretty(state)
-            .map_err(|error| Error::bug("a pair can't be written down").source(error))?;
+            .map_err(|error| Error::bug("a pair can't be written down").with_source(error))?;
         let fresh = self.dir.join("pair.json.new");
         durable::write_file(&fresh, &bytes)?;
         durable::replace(&fresh, &self.dir.join(STATE))

@@ -188,7 +188,7 @@ fn what_another_hand_put_in_the_place_of_a_note_is_not_lost() {
     durable::remove_tree(&wallet).unwrap();
     fs::write(&wallet, b"another one").unwrap();
     let error = release().unwrap_err();
-    assert_eq!((error.kind(), error.entry_name()), (Kind::Conflict, Some("wallet.sqlite")));
+    assert_eq!((error.kind(), error.entry()), (Kind::Conflict, Some("wallet.sqlite")));
     assert_eq!(fs::read(&wallet).unwrap(), b"another one");
     fs::remove_file(&wallet).unwrap();
     release().unwrap();

@@ -26,8 +26,8 @@ impl Secret {
         let mut key = Zeroizing::new([0; 32]);
         if digits.len() != KEY_DIGITS || hex::decode_to_slice(digits, &mut *key).is_err() {
             return Err(Error::input("the key file is not 64 hexadecimal digits and a newline")
-                .entry(path.display().to_string())
-                .hint("give the file that `init` made, unchanged"));
+                .with_entry(path.display().to_string())
+                .with_remedy("give the file that `init` made, unchanged"));
         }
         Ok(Secret::Key(key))
     }
@@ -43,7 +43,7 @@ impl Secret {
         let temporary = parent.join(format!(".{name}.{}", hex::encode(*random_bytes::<8>()?)));
         let failed = |error: io::Error| {
             Error::io(format!("the key file {} can't be made", path.display()), error)
-                .entry(path.display().to_string())
+                .with_entry(path.display().to_string())
         };
 
         let made = write_key(&temporary, &key).and_then(|()| {
@@ -67,8 +67,8 @@ impl Secret {
         let passphrase = text.strip_suffix('\n').unwrap_or(&text);
         if passphrase.is_empty() {
             return Err(Error::input("the passphrase file is empty")
-                .entry(path.display().to_string())
-                .hint("write the passphrase into it"));
+                .with_entry(path.display().to_string())
+                .with_remedy("write the passphrase into it"));
         }
         Ok(Secret::Passphrase(Zeroizing::new(passphrase.to_owned())))
     }
@@ -79,7 +79,7 @@ impl Secret {
     /// mnemonic; the error tells a wrong word's place and never the word.
     pub fn from_mnemonic_file(path: &Path) -> Result<Secret> {
         let words = Secret::from_mnemonic(&read_text(path)?);
-        words.map_err(|error| error.entry(path.display().to_string()))
+        words.map_err(|error| error.with_entry(path.display().to_string()))
     }
 
     /// From the words of an English BIP-39 mnemonic, in upper or lower case.
@@ -150,11 +150,11 @@ fn parse_mnemonic(words: &str) -> Result<Mnemonic> {
         }
         bip39::Error::UnknownWord(index) => {
             Error::input(format!("word {} of the mnemonic is not in the list", index + 1))
-                .hint("compare it with the recovery sheet")
+                .with_remedy("compare it with the recovery sheet")
         }
         bip39::Error::InvalidChecksum => {
             Error::input("the mnemonic's checksum does not fit: a word is wrong or out of order")
-                .hint("compare it with the recovery sheet")
+                .with_remedy("compare it with the recovery sheet")
         }
         _ => Error::input("this is no mnemonic"),
     })
@@ -170,23 +170,24 @@ fn write_key(path: &Path, key: &[u8; 32]) -> io::Result<()> {
 
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     let name = path.display().to_string();
-    let failed =
-        |error: io::Error| Error::io(format!("{name} can't be read"), error).entry(name.as_str());
+    let failed = |error: io::Error| {
+        Error::io(format!("{name} can't be read"), error).with_entry(name.as_str())
+    };
     let file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     if metadata.is_dir() {
-        return Err(Error::input(format!("{name} is a directory")).entry(name));
+        return Err(Error::input(format!("{name} is a directory")).with_entry(name));
     }
     if metadata.permissions().mode() & 0o077 != 0 {
         return Err(Error::denied(format!("{name} may be read by others than its owner"))
-            .hint(format!("chmod 600 {name}"))
-            .entry(name));
+            .with_remedy(format!("chmod 600 {name}"))
+            .with_entry(name));
     }
     // Room for all of it: a buffer that grows leaves copies of the secret behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_LEN_MAX as usize + 1));
     file.take(SECRET_LEN_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > SECRET_LEN_MAX {
-        return Err(Error::input(format!("{name} is too long for a secret")).entry(name));
+        return Err(Error::input(format!("{name} is too long for a secret")).with_entry(name));
     }
     Ok(bytes)
 }
@@ -195,7 +196,7 @@ fn read_text(path: &Path) -> Result<Zeroizing<String>> {
     let bytes = read(path)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| {
         Error::input(format!("{} is not UTF-8 text", path.display()))
-            .entry(path.display().to_string())
+            .with_entry(path.display().to_string())
     })?;
     Ok(Zeroizing::new(text.to_owned()))
 }

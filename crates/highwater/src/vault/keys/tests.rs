@@ -121,7 +121,7 @@ fn a_forged_slot_passes_the_checksum_but_not_the_key() {
         assert_eq!(doc.verify(&master()).unwrap_err().kind(), Kind::Corrupt);
     }
     let error = sound.verify(&MasterKey::from_bytes([8; 32])).unwrap_err();
-    assert_eq!((error.kind(), error.entry_name()), (Kind::Corrupt, Some(name().as_str())));
+    assert_eq!((error.kind(), error.entry()), (Kind::Corrupt, Some(name().as_str())));
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn a_newer_or_displaced_slot_is_told() {
     assert_eq!(parsed(&newer).unwrap_err().kind(), Kind::Input);
     let elsewhere = format!("keys/{}", SlotId::from_bytes([4; 16]));
     let error = SlotDoc::parse(&elsewhere, FIXTURES[0]).unwrap_err();
-    assert_eq!((error.kind(), error.entry_name()), (Kind::Corrupt, Some(elsewhere.as_str())));
+    assert_eq!((error.kind(), error.entry()), (Kind::Corrupt, Some(elsewhere.as_str())));
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn key_files_are_read_strictly() {
     ] {
         let error = Secret::from_key_file(&files.with(bad, 0o600)).unwrap_err();
         assert_eq!(error.kind(), Kind::Input);
-        assert!(error.entry_name().is_some());
+        assert!(error.entry().is_some());
     }
 }
 
@@ -246,7 +246,7 @@ fn loose_modes_and_missing_files_are_told_apart() {
         for mode in [0o640, 0o604, 0o620, 0o644] {
             let error = read(&files.with(b"x", mode)).unwrap_err();
             assert_eq!(error.kind(), Kind::Denied);
-            assert!(error.hint_text().unwrap().starts_with("chmod 600 "));
+            assert!(error.hint().unwrap().starts_with("chmod 600 "));
         }
         let error = read(&files.0.path().join("missing")).unwrap_err();
         assert_eq!(error.kind(), Kind::NotFound);

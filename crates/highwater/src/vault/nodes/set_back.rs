@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::{NodeName, Seq};
 use crate::vault::{Actor, Folder, Location, Manifest, Ownership, SnapshotName, Vault};
 
@@ -112,9 +112,7 @@ pub(crate) fn unrecorded<'a>(
 
 fn set_back(node: &NodeName, what: String) -> Error {
     Error::corrupt(format!("{what}: somebody has deleted records of it, and maybe newer snapshots"))
-        .entry(Folder::Nodes.object(node))
-        .hint(format!(
-            "look for the rest of the vault, or another copy of it; `highwater owner take-over \
-             --node {node} --reason …` begins the record anew from the snapshots that are left"
-        ))
+        .with_entry(Folder::Nodes.object(node))
+        .with_remedy("look for the rest of the vault, or another copy of it")
+        .with_remedy(Remedy::TakeOver(Some(node.to_string())))
 }

@@ -48,7 +48,7 @@ impl<'a> Reader<'a> {
         unit: u32,
     ) -> Result<(FrameKind, UnitId, Vec<u8>)> {
         let open = self.vault.open_pack(pack)?;
-        let wrong = || Error::corrupt("a frame of the pack was changed").entry(&open.name);
+        let wrong = || Error::corrupt("a frame of the pack was changed").with_entry(&open.name);
         let (number, place) = open.index.locate(unit).ok_or_else(wrong)?;
         let frame = match self.frames.get(&(pack.id, number)) {
             Some(frame) => Arc::clone(frame),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::{PackId, SnapshotId, Time};
 use crate::vault::SnapshotName;
 use crate::vault::intent::{INTENT_TIME_MAX, intent_name};
@@ -145,8 +145,8 @@ fn held(survey: &Survey, now: Time) -> Result<BTreeSet<SnapshotId>> {
         let opened = intent.intent.as_ref().map_err(|error| {
             let dead = after(intent.modified, INTENT_TIME_MAX);
             let damage = Error::new(error.kind(), error.message().to_owned());
-            let damage = damage.entry(intent_name(intent.snapshot));
-            refuse(&damage, format!("from {dead} on it stands for no backup"))
+            let damage = damage.with_entry(intent_name(intent.snapshot));
+            refuse(&damage, vec![format!("wait: from {dead} on it stands for no backup").into()])
         })?;
         held.insert(intent.snapshot);
         held.extend(opened.parent);
@@ -156,14 +156,14 @@ fn held(survey: &Survey, now: Time) -> Result<BTreeSet<SnapshotId>> {
 
 fn unreadable(name: &SnapshotName, until: Option<Time>, error: &Error) -> Error {
     let id = name.snapshot;
-    let hint = match (error.kind(), until) {
-        (Kind::Input, _) => "use a newer highwater".to_owned(),
-        (_, Some(until)) => format!("it goes by itself: `highwater prune` goes on from {until}"),
-        _ => format!(
-            "`highwater forget {id}` gives it up; once its time is over, `highwater prune` goes on"
-        ),
+    let remedies = match (error.kind(), until) {
+        (Kind::Input, _) => vec!["use a newer version".into()],
+        (_, Some(until)) => {
+            vec![Remedy::from(format!("wait: it goes by itself, and a prune goes on from {until}"))]
+        }
+        _ => vec![Remedy::Forget(id.to_string()), "prune again once its time is over".into()],
     };
-    refuse(error, hint)
+    refuse(error, remedies)
 }
 
 impl Decision {

@@ -288,9 +288,9 @@ fn plan_rewriting(
     match rewrite::plan(vault, &names, options, control) {
         Ok((plan, _)) => Ok(Some(plan)),
         Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound) => {
-            let object = error.entry_name().unwrap_or("a pack");
+            let object = error.entry().unwrap_or("a pack");
             warnings.push(format!(
-                "nothing is rewritten: {object} can't be read ({}); `highwater check` tells what \
+                "nothing is rewritten: {object} can't be read ({}); a check of the vault tells what \
                  needs it",
                 error.message()
             ));
@@ -421,14 +421,15 @@ impl Own<'_> {
         let age = self.control.env.monotonic().saturating_sub(self.start);
         if age > BACKUP_TIME_MAX {
             return Err(Error::conflict("the prune took so long that it was given up")
-                .hint("prune again: what is left is deleted then"));
+                .with_remedy("prune again: what is left is deleted then"));
         }
         Ok(self.vault.store().size(&self.claim.name)?.is_some())
     }
 }
 
 fn busy() -> Error {
-    Error::conflict("another prune of this vault is at work").hint("prune again once it has ended")
+    Error::conflict("another prune of this vault is at work")
+        .with_remedy("prune again once it has ended")
 }
 
 fn delete(own: &Own<'_>, survey: &Survey, decision: &Decision) -> Result<Pruned> {

@@ -319,5 +319,6 @@ fn number_of(packs: &mut Vec<PackId>, pack: PackId) -> u32 {
 }
 
 fn given_up() -> Error {
-    Error::conflict("the rewriting took so long that its packs were given up").hint("prune again")
+    Error::conflict("the rewriting took so long that its packs were given up")
+        .with_remedy("prune again")
 }

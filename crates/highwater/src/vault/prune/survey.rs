@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::control::Control;
 use crate::env::FaultPoint;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::{NodeName, PackId, SnapshotId, Time, WriterId};
 use crate::vault::folder::Folder;
 use crate::vault::intent::{INTENT_TIME_MAX, Intent};
@@ -257,8 +257,11 @@ fn packs_of(manifest: &Manifest) -> BTreeSet<PackId> {
 }
 
 /// That a prune can't go on because of an object that it can't read.
-pub(super) fn refuse(error: &Error, hint: String) -> Error {
-    let object = error.entry_name().unwrap_or("an object");
-    let what = format!("{object} can't be opened, so that what it needs is not known: {error}");
-    Error::new(error.kind(), what).entry(object).hint(hint)
+pub(super) fn refuse(error: &Error, remedies: Vec<Remedy>) -> Error {
+    let object = error.entry().unwrap_or("an object");
+    let what = format!(
+        "{object} can't be opened, so that what it needs is not known: {}",
+        error.summary()
+    );
+    Error::new(error.kind(), what).with_entry(object).with_remedies(remedies)
 }

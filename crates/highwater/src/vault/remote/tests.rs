@@ -34,7 +34,7 @@ fn plain_http_goes_to_this_machine_alone_unless_it_is_allowed() {
     {
         let error = with(&[("aws_endpoint_url", endpoint)]).map(drop).unwrap_err();
         assert_eq!(error.kind(), Kind::Input, "{endpoint}");
-        assert!(error.hint_text().unwrap().contains("AWS_ALLOW_HTTP"));
+        assert!(error.hint().unwrap().contains("AWS_ALLOW_HTTP"));
         with(&[("aws_endpoint_url", endpoint), ("aws_allow_http", "true")]).unwrap();
         let no = [("aws_endpoint_url", endpoint), ("aws_allow_http", "false")];
         assert_eq!(with(&no).map(drop).unwrap_err().kind(), Kind::Input);
@@ -58,7 +58,7 @@ fn wrong_settings_are_told_without_their_values() {
     ] {
         let error = open(&wrong).map(drop).unwrap_err();
         assert_eq!(error.kind(), Kind::Input, "{error}");
-        assert!(!format!("{error} {:?}", error.hint_text()).contains("hunter2"), "{error}");
+        assert!(!format!("{error} {:?}", error.hint()).contains("hunter2"), "{error}");
     }
 }
 
@@ -301,7 +301,7 @@ fn what_a_server_answers_asks_something_of_the_operator() {
         });
         assert_eq!(error.kind(), kind, "{error}");
         assert!(error.message().contains(word), "{error}");
-        assert!(error.hint_text().is_some() && !error.to_string().contains("hunter2"), "{error}");
+        assert!(error.hint().is_some() && !error.to_string().contains("hunter2"), "{error}");
     }
 }
 
@@ -314,7 +314,7 @@ fn a_server_that_is_not_there_is_unavailable() {
     let secret = Secret::Key(zeroize::Zeroizing::new([1; 32]));
     let opened = Vault::open(&location, &secret, &Env::system()).map(drop).unwrap_err();
     assert_eq!(opened.kind(), Kind::Unavailable);
-    assert!(opened.message().contains("refused") && opened.hint_text().is_some(), "{opened}");
+    assert!(opened.message().contains("refused") && opened.hint().is_some(), "{opened}");
     let options = CreateOptions::default();
     let made = Vault::create_with(&location, &secret, &options, &Env::system());
     assert_eq!(made.map(drop).unwrap_err().kind(), Kind::Unavailable);

@@ -174,7 +174,7 @@ fn a_store_that_ignores_conditions_is_found_out() {
         assert!(found.unfit.is_empty(), "{found:?}");
         let error = found.judge("s3://b", false).unwrap_err();
         assert_eq!(error.kind(), Kind::Conflict);
-        assert!(error.hint_text().unwrap().contains("--unfenced"));
+        assert!(error.hint().unwrap().contains("--unfenced"));
         assert!(store.is_empty().unwrap());
     }
 }

@@ -105,7 +105,7 @@ fn a_witness_record_refuses_what_it_does_not_know() {
         assert_eq!(with(from, to).kind(), Kind::Corrupt, "{to}");
     }
     let newer = with("\"version\": 1", "\"version\": 2, \"later\": 1");
-    assert_eq!((newer.kind(), newer.entry_name()), (Kind::Input, Some("fixture")));
+    assert_eq!((newer.kind(), newer.entry()), (Kind::Input, Some("fixture")));
 }
 
 #[test]
@@ -218,5 +218,5 @@ fn a_damaged_newest_record_is_no_older_one() {
     place.vault.store().delete(&name).unwrap();
     assert!(place.vault.store().put_new(&name, &b"HWSEALED"[..]).unwrap());
     let error = place.vault.newest_witness(&node()).unwrap_err();
-    assert_eq!((error.kind(), error.entry_name()), (Kind::Corrupt, Some(name.as_str())));
+    assert_eq!((error.kind(), error.entry()), (Kind::Corrupt, Some(name.as_str())));
 }

@@ -336,7 +336,7 @@ fn a_database_that_opens_without_its_logs_is_refused() {
     fs::write(&path, text.replace("best_efforts_recovery=false", "best_efforts_recovery=true"))
         .unwrap();
     let error = capture(&held, &part, &Env::system()).err().unwrap();
-    assert_eq!((error.kind(), error.entry_name()), (Kind::Conflict, Some("store")));
+    assert_eq!((error.kind(), error.entry()), (Kind::Conflict, Some("store")));
 }
 
 /// Whoever owns the directory can put there what is called as a log.
@@ -375,5 +375,5 @@ fn a_damaged_log_is_named() {
     fs::write(&path, bytes).unwrap();
     let error = capture(&held, &part, &Env::system()).err().unwrap();
     assert_eq!(error.kind(), Kind::Corrupt);
-    assert!(error.entry_name().unwrap().ends_with(".log"), "{error}");
+    assert!(error.entry().unwrap().ends_with(".log"), "{error}");
 }

@@ -194,13 +194,13 @@ impl Watch {
 fn error_of(fault: Fault, path: &str) -> Error {
     match fault {
         Fault::Damaged(what) => {
-            Error::corrupt(format!("{path} is damaged: {what}")).entry(path).hint(
+            Error::corrupt(format!("{path} is damaged: {what}")).with_entry(path).with_remedy(
                 "restore the database from a snapshot, or let the node's own program repair it; \
                  the snapshots that stand are untouched",
             )
         }
-        Fault::Unknown(what) => Error::bug(format!("{path}: {what}")).entry(path),
-        Fault::Io(source) => Error::io("can't read it", source).entry(path),
+        Fault::Unknown(what) => Error::bug(format!("{path}: {what}")).with_entry(path),
+        Fault::Io(source) => Error::io("can't read it", source).with_entry(path),
     }
 }
 

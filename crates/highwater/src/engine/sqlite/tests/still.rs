@@ -231,7 +231,7 @@ fn a_hot_journal_is_refused_and_left() {
     let error = node.begin_all(&["db"], &test_env().0).err().unwrap();
     assert_eq!(error.kind(), Kind::Conflict);
     assert!(error.message().contains("hot journal"), "{error}");
-    assert!(error.hint_text().unwrap().contains("start the node once"));
+    assert!(error.hint().unwrap().contains("start the node once"));
     assert!(before.0 == fs::read(node.path("db")).unwrap());
     assert!(before.1 == fs::read(node.path("db-journal")).unwrap());
     // The node recovers it, and all is well again.
@@ -249,8 +249,8 @@ fn an_exclusive_lock_is_refused() {
         peer.next();
         let error = node.begin_all(&["db"], &test_env().0).err().unwrap();
         assert_eq!(error.kind(), Kind::Conflict, "{error}");
-        assert_eq!(error.entry_name(), Some("db"));
-        assert!(error.hint_text().unwrap().contains("locking_mode"));
+        assert_eq!(error.entry(), Some("db"));
+        assert!(error.hint().unwrap().contains("locking_mode"));
         peer.end();
         let (_dir, image) = node.image("db");
         assert_sound(&image);
@@ -272,7 +272,7 @@ fn a_transaction_in_rollback_mode_ends_in_time() {
     let error = save_at(capture, &dir.path().join("late"), advance).err().unwrap();
     assert_eq!(error.kind(), Kind::Conflict);
     for way_out in ["--limit-rate", "--max-block", "WAL"] {
-        assert!(error.hint_text().unwrap().contains(way_out));
+        assert!(error.hint().unwrap().contains(way_out));
     }
     writer.execute("DELETE FROM rows WHERE id = 1", []).unwrap();
 

@@ -27,7 +27,7 @@ fn a_lost_put_is_tried_again_so_often_and_no_oftener() {
     store.fail([PutFault::Lost; 4]);
     let error = raise(&witness, "a", 2).unwrap_err();
     assert_eq!((error.kind(), store.puts() - puts), (Kind::Unavailable, 4));
-    assert!(error.hint_text().unwrap().contains("nothing is signed"));
+    assert!(error.hint().unwrap().contains("nothing is signed"));
     assert_eq!(witness.of("a").unwrap().signed, 1, "nothing of it counts");
     assert_eq!(raise(&witness, "a", 2).unwrap(), Raised::Durable);
 }

@@ -36,7 +36,7 @@ impl SqliteStore {
     /// Not found where the database, or the replica's tables in it, are not there; unavailable where it
     /// has to be recovered first, which the node does at its start; what `read` says.
     pub fn read_only<T>(path: &Path, read: impl Fn(Arc<dyn LocalStore>) -> Result<T>) -> Result<T> {
-        let named = |error: Error| error.entry(path.display().to_string());
+        let named = |error: Error| error.with_entry(path.display().to_string());
         let whole = path.canonicalize().map_err(|error| missing(path, error))?;
         crate::rooted::refuse_for_root(&whole)?;
         for _ in 0..TRIES {
@@ -84,7 +84,7 @@ fn at_rest(path: &Path) -> Result<Option<Rest>> {
         (true, _) => Ok(None),
         (false, false) => Ok(Some((main.ino(), main.len(), (main.mtime(), main.mtime_nsec())))),
         (false, true) => Err(Error::unavailable("the database has to be recovered first")
-            .hint("the node does so at its start")),
+            .with_remedy("the node does so at its start")),
     }
 }
 
@@ -120,7 +120,7 @@ fn uri(path: &Path) -> String {
 fn missing(path: &Path, error: std::io::Error) -> Error {
     let name = path.display().to_string();
     match error.kind() {
-        ErrorKind::NotFound => Error::not_found("there is no such database").entry(name),
-        _ => Error::io("looking at the node's store", error).entry(name),
+        ErrorKind::NotFound => Error::not_found("there is no such database").with_entry(name),
+        _ => Error::io("looking at the node's store", error).with_entry(name),
     }
 }

@@ -7,7 +7,7 @@ use vss_prost::Message;
 
 use super::Line;
 use super::auth::VssAuth;
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 
 /// Servers that are newer say which protocol they speak.
 const VERSION_HEADER: &str = "vss-protocol-version";
@@ -41,13 +41,13 @@ impl Line {
     ) -> Result<Answer<M>> {
         if headers.get(VERSION_HEADER).is_some_and(|version| version != VERSION) {
             return Err(Error::input("the server speaks another protocol than version 0 of VSS")
-                .entry(&self.url)
-                .hint("look for a newer version of highwater"));
+                .with_entry(&self.url)
+                .with_remedy("look for a newer version of highwater"));
         }
         if status == StatusCode::OK {
             return M::decode(body.as_slice())
                 .map(Answer::Message)
-                .map_err(|error| self.no_answer().source(error));
+                .map_err(|error| self.no_answer().with_source(error));
         }
         let response = ErrorResponse::decode(body.as_slice()).ok();
         let said = response.as_ref().map(ErrorResponse::error_code);
@@ -62,20 +62,22 @@ impl Line {
                     "the server refuses the request ({}){why}",
                     status.as_u16()
                 ))
-                .entry(&self.url)
-                .hint("look at the store's id and its policy, and at how much the server takes"))
+                .with_entry(&self.url)
+                .with_remedy(
+                    "look at the store's id and its policy, and at how much the server takes",
+                ))
             }
             (_, Some(ErrorCode::InternalServerException)) => {
                 Err(Error::unavailable("the server has failed")
-                    .entry(&self.url)
-                    .hint("its operator can see why; it is tried again"))
+                    .with_entry(&self.url)
+                    .with_remedy("its operator can see why; it is tried again"))
             }
             _ => Err(self.no_answer_of(status)),
         }
     }
 
     fn denied(&self) -> Error {
-        Error::denied("the server does not know who asks").entry(&self.url).hint(
+        Error::denied("the server does not know who asks").with_entry(&self.url).with_remedy(
             match self.signer.auth() {
                 VssAuth::None => "it takes signatures or tokens: give one",
                 VssAuth::Bearer(_) => "is the token one of this server's, and of this time?",
@@ -91,15 +93,15 @@ impl Line {
             "what answered is no VSS server, or one that can't answer now ({})",
             status.as_u16()
         ))
-        .entry(&self.url)
-        .hint("look at the URL (it ends in /vss), and at the server")
+        .with_entry(&self.url)
+        .with_remedy("look at the URL (it ends in /vss), and at the server")
     }
 
     /// An answer that is good and says nothing that was asked.
     pub(super) fn no_answer(&self) -> Error {
         Error::unavailable("what answered is no VSS server")
-            .entry(&self.url)
-            .hint("look at the URL (it ends in /vss), and at the server")
+            .with_entry(&self.url)
+            .with_remedy("look at the URL (it ends in /vss), and at the server")
     }
 
     /// A request without an answer, or with half of one. The client's own words are not repeated: they
@@ -110,17 +112,20 @@ impl Line {
                 "the server did not answer within {} seconds",
                 self.timeout.as_secs_f64()
             ))
-            .hint("look at the server and at the network; a slow line needs a longer time-out")
+            .with_remedy(
+                "look at the server and at the network; a slow line needs a longer time-out",
+            )
         } else if error.is_connect() {
             let why = reason(&error).unwrap_or_else(|| "no connection in time".to_owned());
             Error::unavailable(format!("the server can't be reached: {why}"))
-                .hint("look at the server, the URL, and whose certificates are trusted (--ca-file)")
+                .with_remedy("look at the server and its URL")
+                .with_remedy(Remedy::Certificates)
         } else {
             let why = reason(&error).unwrap_or_else(|| "it ended".to_owned());
             Error::unavailable(format!("the connection to the server broke off: {why}"))
-                .hint("look at the server and at the network; it is tried again")
+                .with_remedy("look at the server and at the network; it is tried again")
         };
-        told.entry(&self.url).source(error.without_url())
+        told.with_entry(&self.url).with_source(error.without_url())
     }
 }
 

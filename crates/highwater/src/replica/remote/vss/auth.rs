@@ -60,7 +60,7 @@ impl Signer {
             VssAuth::Signature(key) => {
                 let key = SigningKey::from_slice(&**key).map_err(|_| {
                     Error::input("the key that signs is none of secp256k1")
-                        .hint("take the one of the replica's keys")
+                        .with_remedy("take the one of the replica's keys")
                 })?;
                 Way::Signed(Box::new(key), Mutex::default())
             }
@@ -107,8 +107,9 @@ fn sign(key: &SigningKey, time: &str) -> Result<String> {
 }
 
 fn secret(text: &str) -> Result<HeaderValue> {
-    let mut value = HeaderValue::from_str(text)
-        .map_err(|_| Error::input("the token can't be sent as it is").hint("is it one line?"))?;
+    let mut value = HeaderValue::from_str(text).map_err(|_| {
+        Error::input("the token can't be sent as it is").with_remedy("is it one line?")
+    })?;
     value.set_sensitive(true);
     Ok(value)
 }

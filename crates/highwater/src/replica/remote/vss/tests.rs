@@ -101,7 +101,7 @@ fn an_answer_means_what_the_protocol_says_and_a_strangers_nothing() {
         let told = get(&answer).unwrap_err();
         let answer = String::from_utf8_lossy(&answer);
         assert_eq!(told.kind(), kind, "{answer}: {told}");
-        assert!(told.hint_text().is_some(), "{answer}: {told}");
+        assert!(told.hint().is_some(), "{answer}: {told}");
     }
 }
 
@@ -179,7 +179,7 @@ fn plain_http_stays_on_this_machine_unless_it_is_allowed() {
     ] {
         let told = remote(url).err().unwrap();
         assert_eq!(told.kind(), Kind::Input, "{url}");
-        assert!(told.hint_text().unwrap().contains("https"), "{url}");
+        assert!(told.hint().unwrap().contains("https"), "{url}");
         assert!(VssRemote::builder(url, "s").allow_http(true).build().is_ok(), "{url}");
     }
     for url in ["", "vss.example", "ftp://127.0.0.1/vss", "https://h/vss?x=1", "https://h/vss#x"] {
