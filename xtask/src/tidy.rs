@@ -3,6 +3,7 @@
 //! Each check is a pure function from a [`Tree`] to problems, and has a test in which it fails.
 
 mod arrows;
+mod circles;
 mod claims;
 mod links;
 mod names;
@@ -47,6 +48,7 @@ impl fmt::Display for Problem {
 pub(crate) fn run(tree: &Tree) -> (Vec<Problem>, String) {
     let mut problems = Vec::new();
     problems.extend(arrows::check(tree));
+    problems.extend(circles::check(tree));
     problems.extend(sizes::check(tree, sizes::ALLOWED));
     problems.extend(names::check(tree));
     problems.extend(reach::check(tree));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result};
-use crate::ids::Time;
+use crate::time::Time;
 
 /// A source of time.
 pub trait Clock: Send + Sync {

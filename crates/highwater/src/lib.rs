@@ -32,6 +32,7 @@ pub mod restore;
 #[cfg(all(feature = "replica", feature = "sqlite"))]
 pub mod reunite;
 mod rooted;
+mod time;
 pub mod vault;
 
 pub use control::Control;

@@ -3,16 +3,17 @@
 use super::rust::{Rust, is_word};
 use super::{Problem, Tree};
 
-const SOURCE: &str = "crates/highwater/src/";
+pub(super) const SOURCE: &str = "crates/highwater/src/";
 
 /// What each module of the library may use besides itself.
 const MODULES: &[(&str, &[&str])] = &[
     // No program calls it.
     ("fuzzing", &["archive", "engine", "guard", "kit", "restore", "vault"]),
     ("error", &[]),
-    ("ids", &["error", "env"]),
+    ("time", &["error"]),
+    ("env", &["error", "time"]),
+    ("ids", &["error", "env", "time"]),
     ("records", &["error", "ids"]),
-    ("env", &["error", "ids"]),
     ("control", &["error", "env"]),
     ("rooted", &["error", "ids"]),
     ("direct", &["rooted"]),
@@ -89,7 +90,7 @@ pub(super) fn check(tree: &Tree) -> Vec<Problem> {
 }
 
 /// `vault/local.rs` is `[vault, local]`; `vault/mod.rs` is `[vault]`.
-fn module_of(inside: &str) -> Vec<&str> {
+pub(super) fn module_of(inside: &str) -> Vec<&str> {
     let stem = inside.trim_end_matches(".rs");
     stem.strip_suffix("/mod").unwrap_or(stem).split('/').collect()
 }
@@ -101,7 +102,7 @@ fn permitted(module: &str, allowed: &[&str], path: &[String]) -> bool {
 }
 
 /// Every path that leaves the file by `crate::` or `super::`, from the root of the crate.
-fn paths(rust: &Rust, module: &[&str]) -> Vec<(usize, Vec<String>)> {
+pub(super) fn paths(rust: &Rust, module: &[&str]) -> Vec<(usize, Vec<String>)> {
     let mut found = Vec::new();
     for at in rust.places("crate::") {
         expand(&rust.code[at + "crate::".len()..], &[], at, &mut found);

@@ -42,6 +42,27 @@ fn an_arrow_is_found_however_it_is_spelled() {
 }
 
 #[test]
+fn files_that_use_one_another_in_a_circle_are_found() {
+    let src = |name: &str| format!("crates/highwater/src/vault/{name}.rs");
+    let (mod_rs, a, b, c, inner) = (src("mod"), src("a"), src("b"), src("c"), src("a/inner"));
+    let tree = |to_b: &str, to_c: &str, to_a: &str| {
+        Tree::of(&[
+            (&mod_rs, "use a::A;\nuse super::vault::b::B;\n"),
+            (&a, to_b),
+            (&b, to_c),
+            (&c, to_a),
+            (&inner, "use super::X;\nuse crate::vault::Y;\n"),
+        ])
+    };
+    let found = |tree: &Tree| circles::check(tree).len();
+    let (to_b, to_c) = ("use super::b::B;\nuse inner::I;\n", "use crate::vault::{c::C, D};\n");
+    assert_eq!(found(&tree(to_b, to_c, "fn f() {}\n")), 0);
+    assert_eq!(found(&tree(to_b, to_c, "fn f() { super::a::g() }\n")), 1);
+    let in_test = "#[cfg(test)]\nmod tests {\n    use super::super::a::A;\n}\n";
+    assert_eq!(found(&tree(to_b, to_c, in_test)), 0);
+}
+
+#[test]
 fn super_is_followed_to_where_it_leads() {
     assert_eq!(arrows(VAULT, "use super::super::engine::discover;\n"), [1]);
     assert_eq!(arrows(VAULT, "mod inner {\n    use super::super::Vault;\n}\n"), [0; 0]);

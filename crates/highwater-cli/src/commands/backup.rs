@@ -41,7 +41,10 @@ pub(crate) fn run(context: &Context, args: &BackupArgs) -> Result<Answer> {
     let actor = context.actor()?;
     let vault = context.vault_for_node(&args.vault, &args.node_dir)?;
     let report = backup::run(&vault, &args.node_dir, &actor, &options, &context.control)?;
-    Ok(Answer::new(document(&report), human(&report)).warnings(report.warnings))
+    let shrunk = (!report.shrunk.is_empty()).then_some(report.snapshot);
+    let mut warnings = report.warnings.clone();
+    warnings.extend(shrunk.map(record::acknowledge));
+    Ok(Answer::new(document(&report, &warnings), human(&report)).warnings(warnings))
 }
 
 fn freeze(pid: u32, args: &BackupArgs) -> Result<Freeze> {
@@ -59,7 +62,7 @@ fn unique<V: Clone>(flag: &str, pairs: &[(String, V)]) -> Result<BTreeMap<String
     Ok(map)
 }
 
-fn document(report: &BackupReport) -> Value {
+fn document(report: &BackupReport, warnings: &[String]) -> Value {
     json!({
         "snapshot": report.snapshot,
         "node": report.node,
@@ -74,7 +77,7 @@ fn document(report: &BackupReport) -> Value {
         "seconds": format::seconds(report.duration),
         "marks": record::marks(&report.marks),
         "claimed_marks": record::claimed(&report.marks),
-        "warnings": report.warnings,
+        "warnings": warnings,
     })
 }
 

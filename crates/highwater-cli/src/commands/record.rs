@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use highwater::engine::{EngineKind, ReplicaPoint};
+use highwater::ids::SnapshotId;
 use highwater::vault::manifest::{Mark, PartRecord};
 use highwater::vault::{Manifest, SlotInfo};
 use serde_json::{Value, json};
@@ -90,4 +91,9 @@ pub(super) fn word(value: &impl serde::Serialize) -> String {
 /// The beginning of an id: enough for people to tell snapshots apart.
 pub(super) fn short(id: &impl std::fmt::Display) -> String {
     id.to_string().chars().take(12).collect()
+}
+
+/// How it is said that what a snapshot lacks is missing on purpose.
+pub(super) fn acknowledge(snapshot: SnapshotId) -> String {
+    format!("if that is right, `highwater snapshots acknowledge {snapshot} --reason TEXT` says so")
 }

@@ -13,7 +13,7 @@ use super::{guard, record};
 use crate::answer::Answer;
 use crate::cli::RestoreArgs;
 use crate::context::Context;
-use crate::{format, places};
+use crate::{format, places, remedy};
 
 pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<Answer> {
     let Source { vault, node_dir, mut selector } = source(context, args)?;
@@ -31,8 +31,14 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<Answer> {
     };
     if args.plan {
         let plan = restore::preview(&vault, &node_dir, &options)?;
-        let answer = Answer::new(plan_document(&plan), plan_human(&plan));
-        return Ok(answer.warnings(plan.warnings));
+        let refused = |error: &Error| {
+            let hint = remedy::hint(error).map(|hint| format!(" ({hint})")).unwrap_or_default();
+            format!("the restore would be refused: {}{hint}", error.summary())
+        };
+        let warnings: Vec<String> =
+            plan.refusals.iter().map(refused).chain(plan.warnings.iter().cloned()).collect();
+        let answer = Answer::new(plan_document(&plan, &warnings), plan_human(&plan));
+        return Ok(answer.warnings(warnings));
     }
     let plan = restore::plan(&vault, &node_dir, &options)?;
     let report = restore::run(&vault, &plan, &context.control)?;
@@ -114,7 +120,7 @@ fn human(report: &RestoreReport, hold: Option<GuardKind>) -> String {
     lines.join("\n")
 }
 
-fn plan_document(plan: &RestorePlan) -> Value {
+fn plan_document(plan: &RestorePlan, warnings: &[String]) -> Value {
     json!({
         "plan": true,
         "snapshot": plan.snapshot,
@@ -132,7 +138,7 @@ fn plan_document(plan: &RestorePlan) -> Value {
         "force": plan.force,
         "hold": plan.hold,
         "reasons": plan.reasons,
-        "warnings": plan.warnings,
+        "warnings": warnings,
     })
 }
 

@@ -106,7 +106,9 @@ fn warnings(newest: &BTreeMap<NodeName, SnapshotInfo>, slots: usize, now: Time) 
                 info.manifest.time
             ));
         }
-        warnings.extend(info.shrunk_warning());
+        if let Some(lacks) = info.shrunk_warning() {
+            warnings.extend([lacks, record::acknowledge(info.manifest.snapshot)]);
+        }
     }
     if slots == 1 {
         warnings.push(

@@ -33,7 +33,9 @@
 mod active;
 mod history;
 mod operation;
+mod panic;
 mod replica;
+mod snapshot;
 mod status;
 mod tasks;
 #[cfg(test)]
@@ -66,7 +68,8 @@ pub use operation::{Operation, OperationId, State, Task, Trigger};
 pub use replica::{ReplicaSource, ReplicaStanding, ReplicaState};
 #[cfg(feature = "replica")]
 pub use replica::{ReplicaWatch, Watched};
-pub use status::{Snapshot, Status};
+pub use snapshot::Snapshot;
+pub use status::Status;
 pub use vaults::VaultSource;
 pub use when::{Cadence, Clockwork, Rules};
 

@@ -12,6 +12,7 @@ use crate::vault::{self, CheckOptions, Level, Selector, Vault};
 use crate::{durable, restore};
 
 use super::operation::{Done, Task};
+use super::panic::panicked;
 use super::when::Chore;
 use super::worker::Worker;
 
@@ -143,13 +144,6 @@ impl Worker {
             self.shared().trouble.scratch = Some(error.summary());
         }
     }
-}
-
-/// A panic as an error: of a hook of the node, or a fault of our own.
-pub(super) fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    Error::bug(format!("a panic: {}", text.unwrap_or("without words")))
 }
 
 fn count_backup(read: u64, stored: u64, duration: std::time::Duration) {

@@ -53,7 +53,7 @@ impl VaultSource {
         }
         let open = AssertUnwindSafe(|| (self.open)());
         let vault = std::panic::catch_unwind(open)
-            .unwrap_or_else(|panic| Err(super::tasks::panicked(panic.as_ref())))?;
+            .unwrap_or_else(|panic| Err(super::panic::panicked(panic.as_ref())))?;
         let vault = Arc::new(vault);
         *opened = Some(Arc::clone(&vault));
         Ok(vault)

@@ -27,7 +27,7 @@ use super::active::Active;
 use super::history::History;
 use super::operation::{Done, Operation, OperationId, State, Task, Trigger};
 use super::replica::ReplicaSource;
-use super::status::Snapshot;
+use super::snapshot::Snapshot;
 use super::vaults::VaultSource;
 use super::when::{Chore, Now, Rules, When};
 
@@ -386,7 +386,7 @@ impl Worker {
         // Operations catch their own. What gets here was panicked with by a clock or a recorder of
         // metrics, which are the caller's: nobody must wait for ever for what will not end.
         if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(life)) {
-            let told = super::tasks::panicked(panic.as_ref()).to_string();
+            let told = super::panic::panicked(panic.as_ref()).to_string();
             // The agent's own clock may be what has panicked.
             let now = Env::system().now();
             let mut shared = self.shared();

@@ -5,10 +5,10 @@ use std::io::{ErrorKind, Read};
 
 use crate::control::Control;
 use crate::error::{Error, Kind, Result};
-use crate::vault::store::{MANIFEST_BYTES_MAX, PLAIN_BYTES_MAX};
 use crate::vault::{
     Folder, HEADER_NAME, Header as VaultHeader, MasterKey, SLOTS_MAX, Secret, SlotDoc,
 };
+use crate::vault::{MANIFEST_BYTES_MAX, PLAIN_BYTES_MAX};
 
 use super::Received;
 use super::format::{self, Head, Header};

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::ids::{Epoch, GuardKind, NodeName, RelPath, Seq, SnapshotId};
 use crate::node::NodeFile;
 use crate::vault::manifest::{EntryRecord, Mark, PartRecord};
+use crate::vault::shrink::Loss;
 use crate::vault::{
     Actor, BACKUP_TIME_MAX, Intent, Known, Location, Manifest, SnapshotName, Vault, copied,
 };
@@ -89,6 +90,8 @@ pub struct BackupReport {
     pub duration: Duration,
     /// Marks at the barrier.
     pub marks: BTreeMap<String, Mark>,
+    /// What it lacks that the snapshot before has.
+    pub shrunk: Vec<Loss>,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }
@@ -380,6 +383,7 @@ impl Made {
             parent: manifest.parent,
             seq: manifest.seq,
             barrier: manifest.barrier,
+            shrunk: manifest.shrunk,
             pause,
             duration,
             node: manifest.node,

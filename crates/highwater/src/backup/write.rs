@@ -10,10 +10,10 @@ use crate::control::Control;
 use crate::env::FaultPoint;
 use crate::error::{Error, Result};
 use crate::ids::PackId;
+use crate::vault::UPLOADS_IN_FLIGHT_MAX;
 use crate::vault::Vault;
 use crate::vault::pack::{FrameRecord, UnitId, pack_name, seal_index};
 use crate::vault::seal::ObjectKey;
-use crate::vault::store::UPLOADS_IN_FLIGHT_MAX;
 use crate::vault::upload::{Ending, Upload};
 
 use super::buffers::Buffers;

@@ -1,8 +1,10 @@
 //! The seam between what is done with every database of a node and what one engine knows of its own: the
 //! trait [`Engine`], what it is handed, and the table of all engines.
 
+pub(super) mod offline;
+pub(super) mod still;
+
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,16 +12,17 @@ use std::time::Duration;
 use super::files::Listed;
 use super::found::{FoundDir, FoundFile};
 use super::lock::{self, Lock};
-use super::still::{self, Still};
 use super::{
     Barrier, CaptureOptions, Checked, Depth, EngineKind, EntryType, FoundPart, Layout, Opens,
-    PartCapture, SourceEntry, Units, metadata, offline, standard,
+    PartCapture, SourceEntry, Units, metadata,
 };
 use crate::durable;
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::ids::RelPath;
 use crate::rooted::RootedPath;
+
+use still::Still;
 
 /// What one engine knows of its databases: how they are found, captured, held back and checked.
 ///
@@ -326,7 +329,11 @@ impl<'a> Database<'a> {
 }
 
 /// The directory of a database and its files, as they are now, sorted.
-fn database_files(dir: &RootedPath, root: &RelPath, engine: &dyn Engine) -> Result<Vec<RelPath>> {
+pub(super) fn database_files(
+    dir: &RootedPath,
+    root: &RelPath,
+    engine: &dyn Engine,
+) -> Result<Vec<RelPath>> {
     let tree = engine.extent() == Extent::Tree;
     let mut entries = Vec::new();
     let mut pending = vec![root.clone()];
@@ -356,94 +363,6 @@ pub(super) fn unchecked(name: &str, depth: Depth) -> Checked {
     }
     let warning = format!("{name}: its own check is not known here; its bytes were compared");
     Checked { warnings: vec![warning], unchecked: vec![name.to_owned()] }
-}
-
-/// All engines by which a node directory is looked at: those that are built in, and those that an embedder
-/// adds. The added ones are asked first.
-#[derive(Clone, Default)]
-pub struct Engines {
-    added: Vec<Arc<dyn Engine>>,
-}
-
-impl Engines {
-    /// Adds an engine.
-    ///
-    /// # Errors
-    /// Input where an engine of this name is there already, or it is the name of plain files.
-    pub fn with(mut self, engine: Arc<dyn Engine>) -> Result<Engines> {
-        let kind = engine.kind();
-        if kind == EngineKind::FILES || self.get(kind).is_some() {
-            return Err(Error::input(format!("there is an engine called {kind} already"))
-                .with_entry(kind.to_string()));
-        }
-        self.added.push(engine);
-        Ok(self)
-    }
-
-    /// The engine of this name.
-    pub fn get(&self, kind: EngineKind) -> Option<&Arc<dyn Engine>> {
-        self.all().find(|engine| engine.kind() == kind)
-    }
-
-    /// Every engine, in the order in which they are asked.
-    pub fn all(&self) -> impl Iterator<Item = &Arc<dyn Engine>> {
-        self.added.iter().chain(standard::built_in())
-    }
-
-    /// The entry points of a part: those without which nobody opens its database; `None` where nothing is
-    /// known of its engine.
-    pub fn entry_points<'a>(
-        &self,
-        kind: EngineKind,
-        root: &'a RelPath,
-        entries: impl Iterator<Item = &'a RelPath>,
-    ) -> Option<Vec<RelPath>> {
-        let opens = match kind {
-            EngineKind::FILES => Opens::Nothing,
-            kind => self.get(kind)?.opens(),
-        };
-        Some(opens.entry_points(root, entries))
-    }
-
-    /// The engine of a part that these engines found.
-    pub(super) fn of(&self, part: &FoundPart) -> Result<&Arc<dyn Engine>> {
-        self.get(part.engine).ok_or_else(|| {
-            Error::input(format!("{}: no engine called {} is known here", part.name, part.engine))
-                .with_entry(part.name.clone())
-                .with_remedy("hand in the engines by which the node directory was looked at")
-        })
-    }
-
-    /// What there is to check of the database at `root`, as it lies there.
-    pub(super) fn restored(&self, dir: &RootedPath, kind: EngineKind, root: &RelPath) -> FoundPart {
-        let name = root.to_string();
-        let name = if name.is_empty() { ".".to_owned() } else { name };
-        let entries = Vec::new();
-        let mut part =
-            FoundPart { name, engine: kind, root: root.clone(), entries, files: 0, bytes: 0 };
-        let Some(engine) = self.get(kind) else { return part };
-        let is_there =
-            |path: &RelPath| durable::stat(&dir.at(path)).is_ok_and(|found| found.is_some());
-        part.entries = match engine.extent() {
-            Extent::Files => {
-                let above = root.parent().unwrap_or_else(RelPath::root);
-                let beside = engine.beside(root.name()).into_iter().map(|name| above.join(&name));
-                let mut entries: Vec<RelPath> = beside.filter(is_there).collect();
-                entries.push(root.clone());
-                entries.sort();
-                entries
-            }
-            // What can't be listed is found missing by the check.
-            _ => database_files(dir, root, engine.as_ref()).unwrap_or_default(),
-        };
-        part
-    }
-}
-
-impl fmt::Debug for Engines {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.all().map(|engine| engine.kind())).finish()
-    }
 }
 
 /// A file of a database that is captured as it stands.

@@ -17,7 +17,6 @@ pub mod freeze;
 pub(crate) mod fuzzing;
 mod lock;
 mod metadata;
-mod offline;
 mod pages;
 mod points;
 mod process;
@@ -25,15 +24,16 @@ mod rocksdb;
 mod scratch;
 mod sqlite;
 mod standard;
-mod still;
+mod table;
 
 pub(crate) use discover::{in_files, part_name};
-pub use engines::{Begun, Database, Engine, Engines, Extent, InUse, NodeUse};
+pub use engines::still::Still;
+pub use engines::{Begun, Database, Engine, Extent, InUse, NodeUse};
 pub use found::{FoundDir, FoundFile, HEAD_BYTES, Head};
 pub use lock::Lock;
 pub(crate) use metadata::look_at;
 pub use points::PointHook;
-pub use still::Still;
+pub use table::Engines;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -6,15 +6,15 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::engines::{Begun, Database, Engine, InUse, NodeUse};
+use super::engines::still::{Still, Verify as _};
+use super::engines::{Begun, Database, Engine, InUse, NodeUse, offline};
 use super::files::{FileSet, Listed, Stability};
 use super::found::FoundDir;
 use super::lock::{self, Lock};
 use super::scratch::{self, Scratch};
-use super::still::{Still, Verify as _};
 use super::{
     Barrier, CaptureOptions, Checked, CheckpointHook, Consistency, Depth, EngineKind, Finished,
-    FoundPart, Opens, PartCapture, Piece, SourceEntry, Units, metadata, offline, standard,
+    FoundPart, Opens, PartCapture, Piece, SourceEntry, Units, metadata,
 };
 use crate::durable;
 use crate::env::Env;
@@ -108,6 +108,21 @@ impl FileName {
             _ => None,
         }
     }
+}
+
+/// Whether a file of this role is in a directory.
+pub(super) fn has_role(dir: &FoundDir<'_>, role: FileName) -> bool {
+    dir.files().any(|name| FileName::of(name) == Some(role))
+}
+
+/// Whether CURRENT and a MANIFEST are in a directory, as in every LevelDB and what came of it.
+pub(super) fn has_version(dir: &FoundDir<'_>) -> bool {
+    has_role(dir, FileName::Current) && has_role(dir, FileName::Manifest)
+}
+
+/// Whoever tries to open the database renames one to the other before it asks for the lock.
+pub(super) fn is_info_log(name: &OsStr) -> bool {
+    name == "LOG" || name.as_encoded_bytes().starts_with(b"LOG.old")
 }
 
 /// What forbids the capture of the database at `db`, found by reading its OPTIONS and MANIFEST.
@@ -303,9 +318,8 @@ impl Engine for RocksDb {
     }
 
     fn is_directory(&self, found: &FoundDir<'_>) -> Result<bool> {
-        let tells = standard::has_role(found, FileName::Options)
-            || standard::has_role(found, FileName::Identity);
-        Ok(tells && standard::has_version(found))
+        let tells = has_role(found, FileName::Options) || has_role(found, FileName::Identity);
+        Ok(tells && has_version(found))
     }
 
     fn owns(&self, name: &OsStr) -> bool {

@@ -28,10 +28,10 @@ mod tests;
 
 use std::ffi::{OsStr, OsString};
 
+use super::engines::still::Still;
 use super::engines::{Database, Engine, InUse, NodeUse};
 use super::found::{FoundFile, Head, SQLITE_SIBLINGS, beside, ends};
 use super::lock::{self, Lock};
-use super::still::Still;
 use super::{
     Barrier, CaptureOptions, Checked, Depth, EngineKind, Opens, PartCapture, Units, process,
 };

@@ -6,13 +6,13 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::sync::{Arc, LazyLock};
 
+use super::engines::still::{self, Still};
 use super::engines::{Database, Engine, Extent, unchecked};
 use super::found::{FoundDir, FoundFile, Head, SQLITE_SIBLINGS, ends};
 use super::lock::Lock;
 use super::pages;
-use super::rocksdb::{FileName, RocksDb};
+use super::rocksdb::{FileName, RocksDb, has_role, has_version, is_info_log};
 use super::sqlite::Sqlite;
-use super::still::{self, Still};
 use super::{Checked, Depth, EngineKind, Opens, Units};
 use crate::env::Env;
 use crate::error::Result;
@@ -250,20 +250,6 @@ const ENCRYPTED_SQLITE: AsFiles = AsFiles {
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
     let word = bytes.get(at..at + 4)?;
     word.try_into().ok().map(u32::from_le_bytes)
-}
-
-pub(super) fn has_role(dir: &FoundDir<'_>, role: FileName) -> bool {
-    dir.files().any(|name| FileName::of(name) == Some(role))
-}
-
-/// Whether CURRENT and a MANIFEST are in a directory, as in every LevelDB and what came of it.
-pub(super) fn has_version(dir: &FoundDir<'_>) -> bool {
-    has_role(dir, FileName::Current) && has_role(dir, FileName::Manifest)
-}
-
-/// Whoever tries to open the database renames one to the other before it asks for the lock.
-pub(super) fn is_info_log(name: &OsStr) -> bool {
-    name == "LOG" || name.as_encoded_bytes().starts_with(b"LOG.old")
 }
 
 /// Whether a name is that of one of Pebble's markers.

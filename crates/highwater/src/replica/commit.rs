@@ -9,7 +9,7 @@ use futures::channel::oneshot;
 use super::book::{Book, Queued, Way, seq_op};
 use super::class::{Class, Classes};
 use super::local::{Op, Space};
-use super::store::Write;
+use super::write::Write;
 use crate::env::Env;
 use crate::error::{Error, Result};
 

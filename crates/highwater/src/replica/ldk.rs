@@ -28,7 +28,8 @@ use lightning::util::persist::{
 };
 
 use super::class::{Carried, Class, Classes};
-use super::store::{ReplicatedStore, Write};
+use super::store::ReplicatedStore;
+use super::write::Write;
 use crate::error::{Error, Kind, Result};
 
 /// An update waits for its manager for so long; LDK writes that within milliseconds.

@@ -33,6 +33,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod witness;
+mod write;
 
 pub use between::ahead_of_manager;
 pub use class::{Carried, Class, Classes};
@@ -47,5 +48,6 @@ pub use local::LocalStore;
 pub use owner::{Permissions, Started};
 pub use relation::{LocalView, Relation, compare, local_view};
 pub use remote::Remote;
-pub use store::{Bound, ReplicaBuilder, ReplicaStatus, ReplicatedStore, Write};
+pub use store::{ReplicaBuilder, ReplicaStatus, ReplicatedStore};
 pub(crate) use witness::WitnessObject;
+pub use write::{Bound, Write};

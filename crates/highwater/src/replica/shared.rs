@@ -9,7 +9,7 @@ use super::commit::{Committed, Committer};
 use super::head::HeadState;
 use super::local::LocalStore;
 use super::sender::{Sender, Step};
-use super::store::Bound;
+use super::write::Bound;
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 

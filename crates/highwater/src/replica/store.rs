@@ -14,6 +14,7 @@ use super::local::{LocalStore, Rows, Space};
 use super::owner::{Permissions, Start, Started};
 use super::remote::Remote;
 use super::shared::{End, Goal, Shared, State};
+use super::write::{Bound, Write};
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 use crate::ids::Time;
@@ -21,30 +22,6 @@ use crate::ids::Time;
 /// Writes of one transaction, and their keys and values: it is one transaction of the local store, too.
 const TRANSACTION_WRITES_MAX: usize = 100_000;
 const TRANSACTION_BYTES_MAX: usize = 1 << 30;
-
-/// One write of a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Write {
-    /// The key, any bytes.
-    pub key: Vec<u8>,
-    /// The value; none deletes the key, whether it is there or not.
-    pub value: Option<Vec<u8>>,
-}
-
-/// What may wait for the server, before writes wait for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bound {
-    /// Writes.
-    pub writes: u64,
-    /// Bytes of their keys and values.
-    pub bytes: u64,
-}
-
-impl Default for Bound {
-    fn default() -> Bound {
-        Bound { writes: 100_000, bytes: 1 << 30 }
-    }
-}
 
 /// How a replica stands.
 #[derive(Clone, Debug)]

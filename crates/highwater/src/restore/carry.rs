@@ -16,9 +16,11 @@ use crate::vault::manifest::PartRecord;
 use crate::vault::{Manifest, Selector, Vault};
 
 use super::hold;
+use super::place::locate;
 use super::plan::chosen;
 use super::stage::{Stage, copy_others};
-use super::work::{Work, locate};
+use super::users::refuse_users;
+use super::work::Work;
 use super::{RestorePlan, RestoreReport};
 use crate::durable::{self, remove_tree};
 
@@ -248,23 +250,6 @@ fn check_parts(
 /// The files without which nobody can open the databases of the parts.
 fn entry_points(parts: &[&PartRecord]) -> Vec<RelPath> {
     parts.iter().flat_map(|part| part.entry_points()).collect()
-}
-
-pub(super) fn refuse_users(target: &Path, engines: &Engines) -> Result<()> {
-    users(target, engines)?.into_iter().next().map_or(Ok(()), Err)
-}
-
-/// The processes that have a file of the target open, each as what it is refused with.
-pub(super) fn users(target: &Path, engines: &Engines) -> Result<Vec<Error>> {
-    if durable::stat(target)?.is_none() {
-        return Ok(Vec::new());
-    }
-    let refused = |user: engine::User| {
-        Error::conflict(format!("{user} has {} open", user.file))
-            .with_entry(user.file.to_string())
-            .with_remedy("stop the node first")
-    };
-    Ok(engine::users(target, engines)?.into_iter().map(refused).collect())
 }
 
 /// Restores a snapshot below `scratch`, lets the engines check all data, and records the level.

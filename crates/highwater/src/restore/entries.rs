@@ -10,32 +10,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::journal::{Entry, Journal, Phase, Side, Withheld};
-use super::work::{INSIDE, OWN, WorkDir};
+use super::place::{OWN, exchanged_names};
+use super::workdir::WorkDir;
 use crate::durable::{self, Inode};
 use crate::env::{Env, FaultPoint};
 use crate::error::{Error, Result};
-use crate::guard::points::{self, Known, LOST_AND_FOUND, make_placeholder};
+use crate::guard::points::{self, Known, make_placeholder};
 use crate::ids::RelPath;
 use crate::rooted::RootedPath;
 
 /// What a placeholder says.
 const TOLD: &str = "a restore or rollback of the node was interrupted; it has to be recovered";
-
-/// What is exchanged of a directory: all names in it, and those in its `.highwater` but for the
-/// work directory.
-pub(super) fn of(root: &RootedPath) -> Result<Vec<RelPath>> {
-    let mut found = Vec::new();
-    for name in durable::names(root)? {
-        let path = RelPath::root().join(&name);
-        if name == OWN {
-            let own = durable::names(&root.join(OWN))?;
-            found.extend(own.iter().filter(|name| *name != INSIDE).map(|name| path.join(name)));
-        } else if name != LOST_AND_FOUND {
-            found.push(path);
-        }
-    }
-    Ok(found)
-}
 
 /// Makes the placeholders and writes into the journal what is withheld and what comes in. From then
 /// on recovery goes forward.
@@ -70,7 +55,7 @@ pub(super) fn announce(dir: &WorkDir, journal: &mut Journal, known: Known<'_>) -
     durable::sync_dir(&dir.path)?;
 
     journal.entries.clear();
-    for path in of(&incoming)? {
+    for path in exchanged_names(&incoming)? {
         let placeholder = journal
             .withheld
             .iter()
@@ -228,7 +213,7 @@ fn bring_in(dir: &WorkDir, journal: &Journal, env: &Env) -> Result<()> {
 fn move_out(dir: &WorkDir, journal: &Journal, env: &Env) -> Result<()> {
     let incoming = dir.incoming(journal);
     let stays: BTreeSet<&RelPath> = journal.entries.iter().map(|entry| &entry.path).collect();
-    let mut leaving = of(&dir.target)?;
+    let mut leaving = exchanged_names(&dir.target)?;
     leaving.retain(|path| !stays.contains(path));
     let holding = holding(journal, Side::Outgoing);
     leaving.sort_by_key(|path| holding(path));

@@ -5,8 +5,8 @@
 //! directory has it. There is nothing between, so that the inodes alone say what recovery does.
 
 use super::journal::{Journal, Operation, Phase, Way};
-use super::plan::refuse_mounts as refuse_mounts_in;
-use super::work::{OWN, WorkDir, standing};
+use super::place::{OWN, refuse_mounts as refuse_mounts_in};
+use super::workdir::{WorkDir, standing};
 use super::{entries, hydrated, kept};
 use crate::durable;
 use crate::env::{Env, FaultPoint};
@@ -160,7 +160,7 @@ fn close(dir: &WorkDir) -> Result<()> {
         durable::remove_file(&dir.journal())?;
         durable::sync_dir(&dir.path)?;
     }
-    dir.tidy()
+    kept::tidy(dir)
 }
 
 /// Undoes a restore whose exchange has not happened: the target is untouched.
@@ -170,5 +170,5 @@ pub(super) fn undo(dir: &WorkDir) -> Result<()> {
     durable::sync_dir(&dir.path)?;
     durable::remove_file(&dir.journal())?;
     durable::sync_dir(&dir.path)?;
-    dir.tidy()
+    kept::tidy(dir)
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::journal::{Journal, Operation};
-use super::work::WorkDir;
+use super::workdir::WorkDir;
 use crate::durable;
 use crate::engine::{Consistency, EngineKind};
 use crate::error::{Error, Remedy, Result};

@@ -6,7 +6,8 @@
 use std::path::{Path, PathBuf};
 
 use super::journal::{Journal, Node};
-use super::work::{Place, WorkDir, locate};
+use super::place::{OWN, Place, locate};
+use super::workdir::WorkDir;
 use crate::control::Control;
 use crate::durable;
 use crate::error::{Error, Kind, Remedy, Result};
@@ -194,6 +195,29 @@ fn bytes(place: &RootedPath) -> Result<u64> {
     Ok(bytes)
 }
 
+/// Removes what an operation writes besides `kept`, when no journal needs it; also the work
+/// directory itself where nothing is kept.
+pub(super) fn tidy(dir: &WorkDir) -> Result<()> {
+    durable::remove_tree(&dir.staging())?;
+    durable::remove_tree(&dir.withheld())?;
+    durable::remove_file(&dir.path.join("journal.json.new"))?;
+    prune(dir)?;
+    if !generations(dir)?.is_empty() {
+        return durable::sync_dir(&dir.path);
+    }
+    durable::remove_file(&dir.record())?;
+    durable::remove_file(&dir.path.join("lock"))?;
+    if durable::inode(&dir.place)? == durable::inode(&dir.path)? {
+        durable::remove_empty(&dir.place)?;
+    }
+    let above = dir.place.above();
+    if above.name() == OWN {
+        durable::remove_empty(&above)?;
+        return durable::sync_dir(&dir.target);
+    }
+    durable::sync_dir(&above)
+}
+
 /// [`super::kept`].
 pub(super) fn list(target: &Path) -> Result<Vec<Kept>> {
     list_at(&locate(target)?)
@@ -231,7 +255,7 @@ pub(super) fn drop_one(target: &Path, number: usize, control: &Control) -> Resul
     let chosen = chosen(&found, number, &place)?;
     let kept = told(number, chosen)?;
     chosen.remove()?;
-    dir.tidy()?;
+    tidy(&dir)?;
     Ok(kept)
 }
 

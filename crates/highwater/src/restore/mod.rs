@@ -11,12 +11,15 @@ pub(crate) mod hydrated;
 mod journal;
 mod kept;
 mod mark;
+mod place;
 mod plan;
 mod rollback;
 mod stage;
 #[cfg(test)]
 mod tests;
+mod users;
 mod work;
+mod workdir;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +27,7 @@ use std::time::Duration;
 
 use crate::control::Control;
 use crate::engine::{Checked, EngineKind, Engines};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::guard::{Adapter, Released};
 use crate::ids::{GuardKind, NodeName, SnapshotId, Time};
 use crate::vault::{Level, Selector, Vault};
@@ -95,6 +98,8 @@ pub struct RestorePlan {
     pub bytes: u64,
     /// What the operator should know first.
     pub warnings: Vec<String>,
+    /// What the restore would be refused for as things stand; none but of [`preview`].
+    pub refusals: Vec<Error>,
     /// Owner and group of all that is restored, instead of the recorded ones.
     pub owner: Option<(u32, u32)>,
     /// Set-user-id and set-group-id bits of files, and capabilities, come back as well.
@@ -251,7 +256,7 @@ pub fn recover(target: &Path, control: &Control) -> Result<Outcome> {
 /// # Errors
 /// Those of [`recover`].
 pub fn recover_by(target: &Path, engines: &Engines, control: &Control) -> Result<Outcome> {
-    work::refuse_missing(target)?;
+    place::refuse_missing(target)?;
     rollback::recover(target, engines, control, crate::engine::users)
 }
 

@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use crate::durable;
 use crate::engine::Engines;
 use crate::error::{Error, Kind, Remedy, Result};
-use crate::guard::{Latch, points};
+use crate::guard::Latch;
 use crate::ids::encode;
 use crate::rooted::RootedPath;
 use crate::vault::manifest::PartRecord;
 use crate::vault::{Level, Manifest, SnapshotInfo, Vault};
 
-use super::carry::users;
+use super::place::{Place, locate, refuse_mounts};
 use super::rollback::refuse_interrupted;
-use super::work::{Place, locate};
+use super::users::users;
 use super::{RestoreOptions, RestorePlan};
 use super::{hold, stage};
 
@@ -27,12 +27,12 @@ pub(super) enum Obstacles {
 }
 
 impl Obstacles {
-    /// Tells a refusal among the warnings, where that is asked for. A wrong call stays one.
-    fn meet(self, refused: Result<()>, warnings: &mut Vec<String>) -> Result<()> {
+    /// Tells a refusal, where that is asked for. A wrong call stays one.
+    fn meet(self, refused: Result<()>, told: &mut Vec<Error>) -> Result<()> {
         let obstacle = |error: &Error| matches!(error.kind(), Kind::Conflict | Kind::Quarantined);
         match refused {
             Err(error) if self == Obstacles::Tell && obstacle(&error) => {
-                warnings.push(format!("the restore would be refused: {}", error.summary()));
+                told.push(error);
                 Ok(())
             }
             refused => refused,
@@ -40,12 +40,12 @@ impl Obstacles {
     }
 
     /// Tells what only the restore itself looks for.
-    fn look(self, target: &Path, engines: &Engines, warnings: &mut Vec<String>) -> Result<()> {
+    fn look(self, target: &Path, engines: &Engines, told: &mut Vec<Error>) -> Result<()> {
         if self == Obstacles::Refuse {
             return Ok(());
         }
-        self.meet(refuse_interrupted(target), warnings)?;
-        users(target, engines)?.into_iter().try_for_each(|user| self.meet(Err(user), warnings))
+        self.meet(refuse_interrupted(target), told)?;
+        users(target, engines)?.into_iter().try_for_each(|user| self.meet(Err(user), told))
     }
 }
 
@@ -70,11 +70,12 @@ pub(super) fn plan(
     let place = locate(target)?;
     let shown = place.target.path();
     refuse_overlap(vault, &shown)?;
+    let mut refusals = Vec::new();
     let mut warnings = schema_warnings(&manifest, options.schema)?;
     if place.keep.is_some() && !options.force {
-        obstacles.meet(Err(not_empty(&shown)), &mut warnings)?;
+        obstacles.meet(Err(not_empty(&shown)), &mut refusals)?;
     }
-    obstacles.look(&shown, &options.engines, &mut warnings)?;
+    obstacles.look(&shown, &options.engines, &mut refusals)?;
     if level == Level::Failed {
         warnings
             .push("the snapshot failed a restore test: restore another one if you can".to_owned());
@@ -84,7 +85,7 @@ pub(super) fn plan(
     }
     warnings.extend(shrunk);
     if options.part.is_some() && place.keep.is_some() {
-        obstacles.meet(refuse_withheld(&place.target), &mut warnings)?;
+        obstacles.meet(refuse_withheld(&place.target), &mut refusals)?;
     }
     let weighed = hold::weigh(vault, &manifest, &place.target, options.adapter.is_some())?;
     warnings.extend(weighed.marks_below.iter().cloned());
@@ -103,6 +104,7 @@ pub(super) fn plan(
         parts: parts.iter().map(part).collect(),
         bytes: parts.iter().map(|part| part.bytes()).sum(),
         warnings,
+        refusals,
         owner: options.owner,
         setid: options.setid,
         part: options.part.clone(),
@@ -126,18 +128,6 @@ fn keeps_more(place: &Place) -> Result<Option<String>> {
          needs can be removed",
         encode(place.work.path().as_os_str().as_encoded_bytes())
     )))
-}
-
-/// A mount point inside the node directory would move with it. Said before anything is written.
-pub(super) fn refuse_mounts(side: &RootedPath) -> Result<()> {
-    points::walk(side, &mut |path, found, parent| {
-        if !durable::is_mount(found, parent) {
-            return Ok(());
-        }
-        Err(Error::conflict(format!("{} is a mount point", side.at(path)))
-            .with_entry(path.to_string())
-            .with_remedy("unmount what is mounted inside the node directory first"))
-    })
 }
 
 /// That the vault has newer snapshots of the node, if it has.

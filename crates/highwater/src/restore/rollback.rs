@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use super::journal::{Journal, Node, Phase, Way};
-use super::work::{Place, Users, WorkDir, candidates, interrupted, locate, standing, ways};
+use super::place::{Place, candidates, locate, ways};
+use super::users::Users;
+use super::workdir::{WorkDir, interrupted, standing};
 use super::{Exchange, Outcome, RollbackOptions, Undo, entries, exchange, hold, kept};
 use crate::control::Control;
 use crate::durable;
@@ -61,7 +63,7 @@ pub(super) fn rollback_at(
 fn record_of(dir: &WorkDir, undo: Undo, place: &Place) -> Result<Journal> {
     let found = kept::generations(dir)?;
     if found.is_empty() {
-        dir.tidy()?;
+        kept::tidy(&dir)?;
         return Err(kept::none(place));
     }
     let target = durable::inode(&dir.target)?;
@@ -134,7 +136,7 @@ pub(super) fn recover(
         let Some(dir) = WorkDir::open(&target, &path)? else { continue };
         match Journal::read(&dir.journal())? {
             Some(journal) => outcome = settle(&dir, journal, control, asked)?,
-            None => dir.tidy()?,
+            None => kept::tidy(&dir)?,
         }
     }
     Ok(outcome)

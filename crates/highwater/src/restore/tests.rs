@@ -13,13 +13,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use super::journal::{Entry, Journal, Node, Phase, Side, Way, Withheld};
-use super::work::{Place, Work, locate};
+use super::place::{Place, locate};
+use super::work::Work;
 use super::{Exchange, Outcome, RollbackOptions, Undo, kept, rollback};
 use crate::control::Control;
 use crate::durable;
 use crate::engine::{Engines, User};
 use crate::env::{Env, FaultPoint, Faults};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 use crate::guard::points::Known;
 use crate::ids::{RelPath, RestoreId, SnapshotId, Time};
 use crate::node::NodeFile;
@@ -478,7 +479,7 @@ fn a_rollback_is_not_undone_by_another_one_unless_that_is_asked_for() {
     bench.rollback(&control()).unwrap();
     let error = bench.rollback(&control()).unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict);
-    assert!(error.hint().unwrap().contains("--redo"), "{error}");
+    assert!(error.remedies().contains(&Remedy::Redo), "{error}");
     bench.assert_holds("old", "refused");
     assert_eq!(bench.redo(&control()).unwrap(), Outcome::New);
     bench.assert_holds("new", "redone");
@@ -560,7 +561,7 @@ fn entries_are_not_exchanged_further_while_the_node_runs() {
     let error =
         rollback::recover(&bench.target(), &Engines::default(), &control(), somebody).unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict);
-    assert!(error.hint().unwrap().contains("highwater recover"));
+    assert!(error.hint().unwrap().contains("`restore::recover`"));
     assert_eq!(bench.recover(&control()).unwrap(), Outcome::New);
     bench.assert_holds("new", "finished");
 }
@@ -582,7 +583,7 @@ fn one_operation_at_a_time_and_an_interrupted_one_first() {
             bench.rollback(&control()).unwrap_err(),
         ] {
             assert_eq!(error.kind(), Kind::Conflict);
-            assert!(error.hint().unwrap().contains("highwater recover"), "{error}");
+            assert!(error.hint().unwrap().contains("`restore::recover`"), "{error}");
         }
         assert_eq!(bench.recover(&control()).unwrap(), Outcome::Old);
         bench.assert_holds("old", "undone");

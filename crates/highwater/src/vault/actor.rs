@@ -12,7 +12,14 @@ use crate::env::Env;
 use crate::error::{Error, Remedy, Result};
 use crate::ids::{NodeName, SnapshotId, VaultId, WriterId};
 
-use super::Actor;
+/// Who acts on a vault: where this user keeps its writer id and locks, and how it names itself.
+#[derive(Clone, Debug)]
+pub struct Actor {
+    /// The user's state directory for Highwater (`~/.local/state/highwater`); made if missing.
+    pub state_dir: PathBuf,
+    /// `user@machine`, recorded with ownership.
+    pub name: String,
+}
 
 /// How far the snapshots got that an installation remembers.
 #[derive(Clone, Copy, PartialEq, Eq)]

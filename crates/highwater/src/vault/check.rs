@@ -12,12 +12,12 @@ use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::{NodeName, PackId};
 
 use super::checked::{Checked, Coverage, Share};
-use super::folder::Folder;
+use super::folder::{Folder, HEADER};
 use super::keys::SlotDoc;
 use super::manifest::{EntryRecord, Manifest, PackRef};
 use super::pack::{open_frame, pack_name, unit_range};
 use super::read::leaf_packs;
-use super::snapshots::foreign;
+use super::sealed::foreign;
 use super::store::Listed;
 use super::{Actor, Selector, SnapshotName, Vault, header};
 
@@ -155,7 +155,7 @@ fn check_documents(
     for Listed { name, .. } in objects {
         let folder = Folder::of(name);
         let looked = match folder {
-            None if name == header::NAME => check_header(vault),
+            None if name == HEADER => check_header(vault),
             Some(Folder::Keys) => check_slot(vault, name),
             Some(Folder::Intents) => vault.open_intent(name).map(drop),
             Some(Folder::Nodes) => vault.open_node_record(name).and_then(|record| {
@@ -202,8 +202,8 @@ fn check_documents(
             report.judge(looked)?;
         }
     }
-    if !objects.iter().any(|listed| listed.name == header::NAME) {
-        report.fault(&Error::corrupt("it is missing").with_entry(header::NAME));
+    if !objects.iter().any(|listed| listed.name == HEADER) {
+        report.fault(&Error::corrupt("it is missing").with_entry(HEADER));
     }
     let names = objects.iter().filter_map(|listed| SnapshotName::parse(&listed.name));
     let nodes: BTreeSet<NodeName> = names.map(|name| name.node).collect();
@@ -214,10 +214,10 @@ fn check_documents(
 }
 
 fn check_header(vault: &Vault) -> Result<()> {
-    let header = header::Header::parse(&vault.store().get(header::NAME)?)?;
+    let header = header::Header::parse(&vault.store().get(HEADER)?)?;
     header.verify(vault.master())?;
     if header.vault != vault.id() {
-        return Err(Error::corrupt("it is of another vault").with_entry(header::NAME));
+        return Err(Error::corrupt("it is of another vault").with_entry(HEADER));
     }
     Ok(())
 }

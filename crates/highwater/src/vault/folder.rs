@@ -2,6 +2,9 @@
 
 use std::fmt::Display;
 
+/// The one object that is in none: what the vault is.
+pub(crate) const HEADER: &str = "vault.json";
+
 /// A folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Folder {

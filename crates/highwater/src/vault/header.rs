@@ -4,12 +4,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::document;
+use super::folder::HEADER;
 use super::keys::MasterKey;
 use crate::error::{Error, Result};
 use crate::ids::{Time, VaultId};
-
-/// The header's object name.
-pub(crate) const NAME: &str = "vault.json";
 
 const FORMAT: &str = "highwater";
 
@@ -65,14 +63,14 @@ impl Header {
     /// Reads a header. Input where a newer program made the vault: nothing may be written then.
     /// Corrupt where a byte is wrong. Whether the vault's key made it, [`Header::verify`] says.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Header> {
-        let wire: Wire = document::open(NAME, bytes)?;
+        let wire: Wire = document::open(HEADER, bytes)?;
         if wire.format != FORMAT {
-            return Err(document::damaged(NAME, "it does not describe a vault"));
+            return Err(document::damaged(HEADER, "it does not describe a vault"));
         }
         let Wire { vault, created, store, .. } = wire;
-        let header = Header { vault, created, store, mac: document::bytes_of(NAME, &wire.mac)? };
+        let header = Header { vault, created, store, mac: document::bytes_of(HEADER, &wire.mac)? };
         if header.to_bytes()? != bytes {
-            return Err(document::damaged(NAME, "it is not in the form that highwater writes"));
+            return Err(document::damaged(HEADER, "it is not in the form that highwater writes"));
         }
         Ok(header)
     }
@@ -85,7 +83,8 @@ impl Header {
     /// Corrupt where this header was not made under the vault's key.
     pub(crate) fn verify(&self, master: &MasterKey) -> Result<()> {
         ring::hmac::verify(&self.mac_key(master), &self.authenticated()?, &self.mac).map_err(|_| {
-            Error::corrupt(format!("{NAME} was not written with this vault's key")).with_entry(NAME)
+            Error::corrupt(format!("{HEADER} was not written with this vault's key"))
+                .with_entry(HEADER)
         })
     }
 
@@ -140,7 +139,7 @@ mod tests {
     #[test]
     fn another_key_did_not_write_it() {
         let error = header().verify(&MasterKey::from_bytes([8; 32])).unwrap_err();
-        assert_eq!((error.kind(), error.entry()), (Kind::Corrupt, Some(NAME)));
+        assert_eq!((error.kind(), error.entry()), (Kind::Corrupt, Some(HEADER)));
     }
 
     #[test]
@@ -152,7 +151,7 @@ mod tests {
     fn a_newer_vault_is_not_damage() {
         let newer = forged(FIXTURE, "\"version\": 1,", "\"version\": 2,\n  \"more\": [],");
         let error = Header::parse(&newer).unwrap_err();
-        assert_eq!((error.kind(), error.entry()), (Kind::Input, Some(NAME)));
+        assert_eq!((error.kind(), error.entry()), (Kind::Input, Some(HEADER)));
         assert!(error.to_string().contains("made by a newer highwater"));
     }
 

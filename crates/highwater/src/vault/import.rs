@@ -83,7 +83,7 @@ impl Vault {
         let mut needed = HashSet::new();
         for listed in self.store().list(Some(Folder::Snapshots.name()))? {
             let name = SnapshotName::parse(&listed.name)
-                .ok_or_else(|| super::snapshots::foreign(&listed.name))?;
+                .ok_or_else(|| super::sealed::foreign(&listed.name))?;
             match self.manifest(&name) {
                 Ok(manifest) => needed.extend(manifest.packs.iter().map(|pack| pack.id)),
                 // It was deleted since the list was made.
@@ -237,7 +237,7 @@ pub(super) fn begun_copy(
             return Ok(None);
         }
     }
-    let store = location.open_store(env)?;
+    let store = Store::open(location, env)?;
     let (probes, others): (Vec<_>, Vec<_>) =
         store.list(None)?.into_iter().partition(|listed| super::probe::is_probe(&listed.name));
     for listed in others {

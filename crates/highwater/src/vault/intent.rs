@@ -8,11 +8,11 @@ use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::{NodeName, NodeUid, PackId, SnapshotId, Time, WriterId};
 
 use super::folder::Folder;
+use super::limits::UPLOADS_IN_FLIGHT_MAX;
 use super::pack::pack_name;
 use super::seal::ObjectKind;
 use super::sealed;
-use super::snapshots::foreign;
-use super::store::UPLOADS_IN_FLIGHT_MAX;
+use super::sealed::foreign;
 use super::trash::{Purpose, TrashDoc, after};
 use super::{Manifest, SnapshotName, Vault};
 

@@ -12,13 +12,13 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::document::{self, damaged};
 use super::folder::Folder;
 use super::store::Store;
-use super::{Secret, SlotInfo, SlotKind};
 use crate::env::Env;
 use crate::error::{Error, Remedy, Result};
 use crate::ids::{SlotId, Time, VaultId};
 
 mod secret;
 
+pub use secret::Secret;
 pub(crate) use secret::recovery_words;
 
 const SALT_LEN: usize = 32;
@@ -29,6 +29,31 @@ const PASSPHRASE_LEN_MIN: usize = 8;
 const ARGON2_MEMORY_KIB_MAX: u32 = 1 << 20;
 const ARGON2_PASSES_MAX: u32 = 16;
 const ARGON2_LANES_MAX: u32 = 16;
+
+/// The kind of a key slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SlotKind {
+    /// A key file.
+    Key,
+    /// A passphrase, through Argon2id.
+    Passphrase,
+    /// A BIP-39 mnemonic.
+    Mnemonic,
+}
+
+/// A key slot, as `key list` shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct SlotInfo {
+    /// Its id.
+    pub slot: SlotId,
+    /// Its kind.
+    pub kind: SlotKind,
+    /// What it was made for: `first`, `recovery`, or the caller's word.
+    pub label: String,
+    /// When it was made.
+    pub created: Time,
+}
 
 /// No vault has more slots; neither has an archive or a kit of it.
 pub(crate) const SLOTS_MAX: usize = 1024;

@@ -31,7 +31,10 @@ use self::temporary::{Temporary, remove_if_dead};
 use crate::direct::AlignedBuffer;
 use crate::env::Env;
 
+mod medium;
 mod temporary;
+
+pub(super) use medium::LocalMedium;
 
 pub(crate) const TEMPORARY: &str = ".tmp";
 const LOST_AND_FOUND: &str = "lost+found";

@@ -7,12 +7,9 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::env::Env;
 use crate::error::{Error, Remedy, Result};
 
-use super::local::LocalStore;
-use super::remote::{self, Provider};
-use super::store::Store;
+use super::provider::Provider;
 
 /// Where a vault is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,32 +63,6 @@ impl Location {
             Location::Remote(remote) => Location::Remote(RemoteLocation { settings, ..remote }),
             local => local,
         })
-    }
-
-    /// The store of a new vault. Conflict where something is there already.
-    pub(super) fn create_store(&self, env: &Env) -> Result<Store> {
-        match self {
-            Location::Local(path) => Store::local(LocalStore::create(path, env)?),
-            Location::Archive(_) => Err(self.read_only()),
-            Location::Remote(remote) => {
-                let store = remote::store(remote)?;
-                if store.is_empty()? {
-                    return Ok(store);
-                }
-                Err(Error::conflict(format!("{remote} is not empty"))
-                    .with_entry(remote.to_string())
-                    .with_remedy("choose a prefix that nothing lies below"))
-            }
-        }
-    }
-
-    /// The store of a vault that is there.
-    pub(super) fn open_store(&self, env: &Env) -> Result<Store> {
-        match self {
-            Location::Local(path) => Store::local(LocalStore::open(path, env)?),
-            Location::Archive(_) => Err(self.read_only()),
-            Location::Remote(remote) => remote::store(remote),
-        }
     }
 
     /// That archives can't be written, nor opened as a vault of their own.

@@ -11,8 +11,8 @@ use crate::records::{
     Barrier, Consistency, EngineKind, EntryType, Identity, Metadata, ReplicaPoint, Units,
 };
 
+use super::loss::Loss;
 use super::runs::LEAF_BYTES;
-use super::shrink::Loss;
 
 /// Pages are of a power of two within these bounds, so that a leaf holds a whole number of them.
 const PAGE_BYTES: std::ops::RangeInclusive<u32> = 4096..=65536;

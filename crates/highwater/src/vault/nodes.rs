@@ -14,12 +14,11 @@ use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::{Epoch, GuardKind, NodeName, NodeUid, Seq, SnapshotId, Time, WriterId};
 
 use super::folder::Folder;
+use super::loss::Acknowledged;
 use super::manifest::Manifest;
 use super::seal::ObjectKind;
 use super::sealed;
-use super::shrink::Acknowledged;
-use super::snapshots::foreign;
-use super::{Actor, Ownership, Vault};
+use super::{Actor, Vault};
 
 mod set_back;
 
@@ -31,6 +30,25 @@ const RECORDS_KEPT: u64 = 8;
 const TRIES_MAX: usize = 16;
 /// So many snapshots that passed a restore test are remembered, and so many that failed one.
 const TESTED_MAX: usize = 256;
+
+/// Who may write snapshots of a node.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ownership {
+    /// The node.
+    pub node: NodeName,
+    /// Rises with each takeover.
+    pub epoch: Epoch,
+    /// The writer; `None` after a release.
+    pub writer: Option<WriterId>,
+    /// Whether that is this installation.
+    pub ours: bool,
+    /// The user and machine of the writer, as it named itself.
+    pub claimed_by: String,
+    /// Why it was taken over, where it was.
+    pub reason: Option<String>,
+    /// When.
+    pub since: Time,
+}
 
 /// What the vault knows of a node beside its snapshots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,7 +162,7 @@ impl Vault {
         }
         let record = self.open_node_record(&last.name)?;
         if record.node != *node {
-            return Err(foreign(&last.name));
+            return Err(sealed::foreign(&last.name));
         }
         Ok(Some(record))
     }
@@ -173,7 +191,7 @@ impl Vault {
             None => false,
         };
         if record.version != 1 || !named {
-            return Err(foreign(name));
+            return Err(sealed::foreign(name));
         }
         Ok(record)
     }
@@ -185,7 +203,7 @@ impl Vault {
         let mut others: Vec<NodeName> = Vec::new();
         for listed in self.store().list(Some(Folder::Nodes.name()))? {
             let name = listed.name.split('/').nth(1).and_then(|name| name.parse().ok());
-            let name: NodeName = name.ok_or_else(|| foreign(&listed.name))?;
+            let name: NodeName = name.ok_or_else(|| sealed::foreign(&listed.name))?;
             if name != *node && others.last() != Some(&name) {
                 others.push(name);
             }

@@ -20,8 +20,6 @@ use super::seal::{HEADER_BYTES, ObjectKey, Purpose, TAG_BYTES};
 #[cfg(any(fuzzing, test))]
 pub(super) mod fuzzing;
 
-/// A pack is closed once it holds so many plain bytes.
-pub(crate) const PACK_PLAIN_BYTES_MAX: u64 = 128 << 20;
 /// It is closed, too, once it holds so many units: its index is kept in memory as a whole.
 pub(crate) const PACK_UNITS_MAX: u32 = 1 << 18;
 /// Pages are sealed together up to so many bytes.

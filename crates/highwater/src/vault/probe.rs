@@ -78,9 +78,9 @@ impl Store {
     /// Tries puts under a condition, alone and in a race, under names of its own, and removes them
     /// again.
     pub(super) fn probe(&self, env: &Env) -> Result<Findings> {
-        let (rounds, bytes) = match self.remote_location() {
-            Some(_) => (ROUNDS, RACE_BYTES),
-            None => (LOCAL_ROUNDS, LOCAL_RACE_BYTES),
+        let (rounds, bytes) = match self.is_remote() {
+            true => (ROUNDS, RACE_BYTES),
+            false => (LOCAL_ROUNDS, LOCAL_RACE_BYTES),
         };
         let base = format!("{PREFIX}{}", SnapshotId::random(env)?);
         let probe = Probe { store: self, base, rounds, bytes };
@@ -118,7 +118,7 @@ impl Probe<'_> {
         let alone = format!("{}-alone", self.base);
         let (first, second, third) = (self.content(0), self.content(1), self.content(2));
         let create = || PutMode::Create;
-        self.put(&*self.store.objects, &alone, &first, create())?;
+        self.put(&**self.store.objects(), &alone, &first, create())?;
         if self.store.get(&alone)? != first {
             unfit.push("it returns other bytes than were put");
         }
@@ -127,7 +127,7 @@ impl Probe<'_> {
         if size != Some(first.len() as u64) {
             unfit.push("it does not list what was just put");
         }
-        let again = self.put(&*self.store.objects, &alone, &second, create())?;
+        let again = self.put(&**self.store.objects(), &alone, &second, create())?;
         if again != Put::Refused || self.store.get(&alone)? != first {
             unfenced.push("it overwrites what must only be created");
         }
@@ -150,7 +150,7 @@ impl Probe<'_> {
     fn compares_and_sets(&self, name: &str, bytes: &Bytes) -> Result<bool> {
         let old = self.version(name)?;
         let update = |version: &UpdateVersion| PutMode::Update(version.clone());
-        let objects = &*self.store.objects;
+        let objects = &**self.store.objects();
         if self.put(objects, name, bytes, update(&old))? != Put::Done {
             return Ok(false);
         }
@@ -171,7 +171,7 @@ impl Probe<'_> {
             let mode = match old {
                 None => PutMode::Create,
                 Some(old) => {
-                    self.put(&*self.store.objects, &name, old, PutMode::Create)?;
+                    self.put(&**self.store.objects(), &name, old, PutMode::Create)?;
                     PutMode::Update(self.version(&name)?)
                 }
             };
@@ -245,7 +245,7 @@ impl Probe<'_> {
     }
 
     fn version(&self, name: &str) -> Result<UpdateVersion> {
-        let head = self.store.runtime.block_on(self.store.objects.head(&Name::from(name)));
+        let head = self.store.runtime.block_on(self.store.objects().head(&Name::from(name)));
         let meta = head.map_err(|error| self.store.error(name, error))?;
         Ok(UpdateVersion { e_tag: meta.e_tag, version: meta.version })
     }

@@ -4,17 +4,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
-use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
+use object_store::azure::MicrosoftAzureBuilder;
 use object_store::client::{HttpError, HttpErrorKind};
-use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::prefix::PrefixStore;
-use object_store::{BackoffConfig, ClientConfigKey, ClientOptions, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
 use crate::error::{Error, Kind, Result};
 
 use super::location::RemoteLocation;
-use super::store::Store;
+use super::provider::{Provider, Role};
+
+mod medium;
+
+pub(super) use medium::RemoteMedium;
 
 /// A request is sent again so often.
 const RETRIES_MAX: usize = 6;
@@ -26,102 +30,6 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 /// A request is given up after so long: several parts of 8 MiB share a slow line.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(300);
-
-/// A kind of object store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Provider {
-    S3,
-    Gcs,
-    Azure,
-}
-
-/// What a setting is about, where that matters here.
-#[derive(PartialEq, Eq)]
-enum Role {
-    /// Where the requests go.
-    Endpoint,
-    /// Whether plain HTTP is let out to other machines.
-    AllowHttp,
-    Other,
-}
-
-impl Provider {
-    pub(super) fn of_scheme(scheme: &str) -> Option<Provider> {
-        let all = [Provider::S3, Provider::Gcs, Provider::Azure];
-        all.into_iter().find(|provider| provider.scheme().eq_ignore_ascii_case(scheme))
-    }
-
-    pub(super) fn scheme(self) -> &'static str {
-        match self {
-            Provider::S3 => "s3",
-            Provider::Gcs => "gs",
-            Provider::Azure => "az",
-        }
-    }
-
-    /// What stands behind the scheme.
-    pub(super) fn bucket_word(self) -> &'static str {
-        match self {
-            Provider::S3 | Provider::Gcs => "BUCKET",
-            Provider::Azure => "CONTAINER",
-        }
-    }
-
-    pub(super) fn takes_setting(self, name: &str) -> bool {
-        self.role(name).is_some()
-    }
-
-    /// `None` where there is no such setting, or it is not the operator's to choose.
-    fn role(self, name: &str) -> Option<Role> {
-        let role = match self {
-            Provider::S3 => match name.parse().ok()? {
-                AmazonS3ConfigKey::Bucket
-                | AmazonS3ConfigKey::ConditionalPut
-                | AmazonS3ConfigKey::CopyIfNotExists => return None,
-                AmazonS3ConfigKey::Endpoint | AmazonS3ConfigKey::S3Endpoint => Role::Endpoint,
-                AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp) => Role::AllowHttp,
-                _ => Role::Other,
-            },
-            Provider::Gcs => match name.parse().ok()? {
-                GoogleConfigKey::Bucket => return None,
-                GoogleConfigKey::BaseUrl => Role::Endpoint,
-                GoogleConfigKey::Client(ClientConfigKey::AllowHttp) => Role::AllowHttp,
-                _ => Role::Other,
-            },
-            Provider::Azure => match name.parse().ok()? {
-                AzureConfigKey::ContainerName | AzureConfigKey::UseEmulator => return None,
-                AzureConfigKey::Endpoint => Role::Endpoint,
-                AzureConfigKey::Client(ClientConfigKey::AllowHttp) => Role::AllowHttp,
-                _ => Role::Other,
-            },
-        };
-        Some(role)
-    }
-
-    /// Where the credentials of such a store come from.
-    fn credentials_hint(self) -> &'static str {
-        match self {
-            Provider::S3 => {
-                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; they must be \
-                 allowed to list, get, put and delete below the prefix"
-            }
-            Provider::Gcs => {
-                "set GOOGLE_APPLICATION_CREDENTIALS to the file of an account that may list, get, \
-                 create and delete objects below the prefix"
-            }
-            Provider::Azure => {
-                "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY (or \
-                 AZURE_STORAGE_SAS_TOKEN) of an account that may read, write and delete blobs"
-            }
-        }
-    }
-}
-
-/// The store of a remote vault. Nothing is sent yet.
-pub(super) fn store(location: &RemoteLocation) -> Result<Store> {
-    let client = client(location)?;
-    Store::remote(client, location.clone())
-}
 
 /// A client with connections of its own.
 pub(super) fn client(location: &RemoteLocation) -> Result<Arc<dyn ObjectStore>> {

@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 
 use super::Vault;
 use super::codec::{Codec, Effort};
+use super::limits::object_bytes_max;
 use super::seal::{HEADER_BYTES, ObjectKey, ObjectKind, Purpose};
-use super::store::object_bytes_max;
 
 /// The version of every document that this program writes, and the newest that it reads.
 pub(crate) const DOCUMENT_VERSION: u32 = 1;
@@ -120,4 +120,9 @@ pub(super) fn text_of(name: &str, plain: &[u8]) -> Result<Vec<u8>> {
     let mut text = Vec::new();
     codec.expand(body, length as usize, &mut text).ok_or_else(wrong)?;
     Ok(text)
+}
+
+/// That an object lies there which no vault has.
+pub(crate) fn foreign(object: &str) -> Error {
+    Error::corrupt("an object that no highwater puts there").with_entry(object)
 }

@@ -90,7 +90,9 @@ impl Vault {
             node.map_or(Folder::Snapshots.name().to_owned(), |node| Folder::Snapshots.object(node));
         let mut names = Vec::new();
         for listed in self.store().list(Some(&prefix))? {
-            names.push(SnapshotName::parse(&listed.name).ok_or_else(|| foreign(&listed.name))?);
+            names.push(
+                SnapshotName::parse(&listed.name).ok_or_else(|| sealed::foreign(&listed.name))?,
+            );
         }
         names.sort();
         let mut visible: Vec<SnapshotName> = Vec::with_capacity(names.len());
@@ -385,8 +387,4 @@ fn lost_warning(node: &NodeName, lost: SnapshotId) -> String {
 fn too_low() -> Error {
     Error::not_found("no snapshot that fits has passed a restore test")
         .with_remedy(Remedy::RestoreTest)
-}
-
-pub(crate) fn foreign(object: &str) -> Error {
-    Error::corrupt("an object that no highwater puts there").with_entry(object)
 }

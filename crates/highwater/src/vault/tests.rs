@@ -16,10 +16,12 @@ use super::seal::{HEADER_BYTES, ObjectKey, ObjectKind, Purpose};
 use super::shrink::Shrunk;
 use super::*;
 use crate::Kind;
+use crate::ids::{Epoch, NodeName, Time, WriterId};
 use crate::ids::{NodeUid, PackId, RelPath, RestoreId, Seq, SnapshotId, StoreId};
 use crate::records::{
     Barrier, Consistency, EngineKind, EntryType, Identity, Metadata, ReplicaPoint, Units,
 };
+use crate::vault::shrink::{Acknowledged, Loss};
 
 const MANIFEST: &str = include_str!("../../tests/fixtures/manifest.json");
 const MANIFEST_REPLICA: &str = include_str!("../../tests/fixtures/manifest-replica.json");

@@ -15,7 +15,6 @@ use crate::ids::{NodeName, PackId, SnapshotId, Time, TrashId};
 
 use super::seal::ObjectKind;
 use super::sealed;
-use super::snapshots::foreign;
 use super::{Folder, Vault};
 
 /// For so long a forgotten snapshot can be brought back, and a restore that had begun goes on.
@@ -205,7 +204,7 @@ impl Vault {
         }
         let doc: TrashDoc = sealed::open(self, ObjectKind::Trash, name, &self.store().get(name)?)?;
         if doc.version != 1 || trash_name(doc.id) != name {
-            return Err(foreign(name));
+            return Err(sealed::foreign(name));
         }
         let doc = Arc::new(doc);
         cache().insert(name.to_owned(), Arc::clone(&doc));

@@ -13,7 +13,7 @@ use crate::ids::{NodeName, PutId, Time};
 
 use super::seal::ObjectKind;
 use super::sealed;
-use super::snapshots::foreign;
+use super::sealed::foreign;
 use super::{Folder, Vault};
 
 /// Records are deleted behind the newest so many.
@@ -172,7 +172,7 @@ impl Vault {
     /// Unavailable where the vault is gone since it was opened (its disk was unmounted, say): what
     /// is not found there is not missing.
     fn refuse_absent_vault(&self) -> Result<()> {
-        match self.store().size(super::header::NAME)? {
+        match self.store().size(super::folder::HEADER)? {
             Some(_) => Ok(()),
             None => Err(Error::unavailable("the vault is not where it was")
                 .with_entry(self.location().to_string())),

@@ -525,11 +525,11 @@ fn a_manifest_that_cant_be_opened_stops_a_prune_until_it_is_given_up() {
     let error = prune_now(&bench, HOUR * 48).unwrap_err();
     assert_eq!(error.kind(), Kind::Corrupt);
     assert!(error.entry().unwrap().contains(&newest.to_string()), "{error}");
-    assert!(error.hint().unwrap().contains("highwater forget"), "{error}");
+    assert!(error.hint().unwrap().contains("`forget::run`"), "{error}");
     assert_eq!(bench.objects("packs"), packs);
     assert_eq!(bench.objects("trash").len(), 3, "the claim was taken back");
     let backup = bench.backup_as("alice", &BackupOptions::default(), &control()).unwrap_err();
-    assert!(backup.hint().unwrap().contains("highwater forget"), "{backup}");
+    assert!(backup.hint().unwrap().contains("`forget::run`"), "{backup}");
 
     forget_named(&bench, &[newest], &control()).unwrap();
     history.take(&bench, 7);

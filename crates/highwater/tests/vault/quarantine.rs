@@ -312,7 +312,7 @@ fn a_node_that_embeds_the_library_is_held_until_it_has_listed_its_channels() {
     let held = guard::list(&target).unwrap();
     assert_eq!((held.len(), held[0].id.as_str(), held[0].state), (1, "node", HeldState::Waiting));
     let lost = guard::release(&target, &Which::Channel("two".to_owned()), "why", "me", &control());
-    assert!(lost.unwrap_err().hint().unwrap().contains("--all"));
+    assert!(lost.unwrap_err().remedies().contains(&highwater::Remedy::GuardReleaseAll));
     let held = guard::release(&target, &Which::All, "the original is dead", "me", &control());
     assert_eq!(held.unwrap()[0].state, HeldState::Released);
     let latch = Latch::read(&target).unwrap().unwrap();
@@ -977,7 +977,7 @@ fn waiting_ends_with_the_release_or_the_time() {
     let control = waiting(None);
     let error = guard::wait(&target, minute, &control).unwrap_err();
     assert_eq!((error.kind(), error.entry()), (Kind::Quarantined, Some(DATABASE)));
-    assert!(error.hint().unwrap().contains("highwater guard release"));
+    assert!(error.remedies().contains(&highwater::Remedy::GuardRelease));
     assert_eq!(control.env.monotonic(), Duration::from_secs(60));
     control.cancel.cancel();
     assert_eq!(kind(guard::wait(&target, None, &control)), Kind::Interrupted);

@@ -488,7 +488,7 @@ fn a_snapshot_without_its_nodes_record_is_restored_by_its_id_and_held_back() {
     assert_eq!((error.kind(), error.entry()), (Kind::Corrupt, Some("nodes/node")));
     assert!(error.to_string().contains("record of node is missing"), "{error}");
     let hint = error.hint().unwrap();
-    assert!(hint.contains(&first.to_string()) && hint.contains("owner take-over"), "{hint}");
+    assert!(hint.contains(&first.to_string()) && hint.contains("`Vault::take_over`"), "{hint}");
     assert!(bench.vault.node_warnings(&bench.name()).unwrap()[0].contains("is missing"));
     assert_eq!(kind(bench.vault.owner(&bench.name(), &bench.actor("alice"))), Kind::Corrupt);
 

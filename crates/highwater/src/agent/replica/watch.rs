@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::{ReplicaSource, ReplicaStanding, ReplicaState, lag};
-use crate::agent::tasks::panicked;
+use crate::agent::panic::panicked;
 use crate::env::Env;
 use crate::error::{Error, Remedy, Result};
 use crate::ids::Time;

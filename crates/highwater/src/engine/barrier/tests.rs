@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::Kind;
 use crate::engine::{DiscoverOptions, discover};
+use crate::{Kind, Remedy};
 
 #[test]
 fn databases_share_an_instant_where_none_moves_between_the_first_and_the_last() {
@@ -39,7 +39,7 @@ fn several_databases_without_an_instant_need_the_callers_word() {
     let mut options = CaptureOptions::default();
     let error = allowed(Barrier::None, 2, &options).unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict);
-    assert!(error.hint().is_some_and(|hint| hint.contains("--no-barrier")));
+    assert!(error.remedies().contains(&Remedy::NoBarrier));
     options.allow_no_barrier = true;
     assert!(allowed(Barrier::None, 2, &options).is_ok());
     assert_eq!(warnings(Barrier::None, 2).len(), 1);

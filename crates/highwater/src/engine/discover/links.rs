@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::sniff;
 use crate::engine::DiscoverOptions;
-use crate::engine::engines::Engines;
+use crate::engine::Engines;
 use crate::engine::found::{NodeKind, Tree};
 use crate::error::{Error, Remedy, Result};
 use crate::ids::RelPath;

@@ -7,9 +7,9 @@ use std::path::Path;
 
 use super::part_name;
 use crate::durable;
-use crate::engine::engines::{Engine, Engines, Extent};
+use crate::engine::engines::{Engine, Extent};
 use crate::engine::found::{FoundDir, FoundFile, Head, NodeKind, Tree, ends};
-use crate::engine::{EngineKind, FoundPart, lock, process};
+use crate::engine::{EngineKind, Engines, FoundPart, lock, process};
 use crate::error::{Error, Remedy, Result};
 use crate::ids::RelPath;
 use crate::rooted::RootedPath;

@@ -7,11 +7,11 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::super::engines::still::{Settle, Still, Verify};
 use super::super::engines::{Database, listed};
 use super::super::files::{FileSet, Listed};
 use super::super::metadata::{self, Found, Stamp};
 use super::super::scratch::{self, Scratch};
-use super::super::still::{Settle, Still, Verify};
 use super::super::{
     Consistency, EngineKind, EntryType, Finished, FoundPart, Layout, PartCapture, Piece,
     SourceEntry, Units,

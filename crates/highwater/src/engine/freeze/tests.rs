@@ -219,7 +219,7 @@ fn a_node_goes_on_at_its_bound_while_the_work_hangs() {
     let error = node.capture(freeze, &env).err().unwrap();
     assert_eq!(error.kind(), Kind::Conflict);
     assert!(error.message().contains("within 500 ms"), "{error}");
-    assert!(error.hint().unwrap().contains("--max-pause"));
+    assert!(error.remedies().contains(&crate::Remedy::LongerPause));
     assert!(node.is_clear());
     writer.more();
 }

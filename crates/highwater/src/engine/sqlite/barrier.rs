@@ -50,7 +50,7 @@ pub(super) fn begin(sources: &mut [Source], env: &Env) -> Result<Barrier> {
                     Failure::Other(_) => Duration::ZERO,
                 };
                 if env.monotonic().saturating_sub(start) >= patience {
-                    return Err(failure.into_error(&sources[source]));
+                    return Err(failure.into_error(sources[source].rel().to_string()));
                 }
             }
         }

@@ -3,7 +3,6 @@
 use rusqlite::ErrorCode;
 use rusqlite::ffi;
 
-use super::source::Source;
 use crate::error::{Error, Kind};
 
 /// Why a read transaction could not begin.
@@ -35,8 +34,7 @@ impl From<rusqlite::Error> for Failure {
 
 impl Failure {
     /// As the error of a capture.
-    pub(super) fn into_error(self, source: &Source) -> Error {
-        let entry = source.rel().to_string();
+    pub(super) fn into_error(self, entry: String) -> Error {
         match self {
             Failure::Busy(cause) => {
                 Error::conflict(format!("{entry} is kept locked by its node: {cause}"))

@@ -8,10 +8,10 @@ use rustix::fs::{Mode, OFlags};
 
 use super::UNIT_BYTES;
 use crate::engine::engines::Database;
+use crate::engine::engines::still::{self, Still};
 use crate::engine::files::Listed;
 use crate::engine::found::ends;
 use crate::engine::metadata::Found;
-use crate::engine::still::{self, Still};
 use crate::engine::{EntryType, FoundPart, Units};
 use crate::error::{Error, Result};
 

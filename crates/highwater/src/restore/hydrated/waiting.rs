@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use super::super::work::{WorkDir, candidates, locate};
+use super::super::kept::tidy;
+use super::super::place::{candidates, locate};
+use super::super::workdir::WorkDir;
 use super::{FORMAT, Pair, STATE, State};
 use crate::durable;
 use crate::engine::Engines;
@@ -82,7 +84,7 @@ impl Waiting {
         drop(self.lock);
         let place = locate(&self.target)?;
         match WorkDir::open(&place.target, &place.work)? {
-            Some(work) => work.tidy(),
+            Some(work) => tidy(&work),
             None => Ok(()),
         }
     }
@@ -106,5 +108,5 @@ pub(crate) fn is_made(target: &Path, state: &State) -> Result<bool> {
 
 /// Nobody may have the node directory open: asked before the store on the server is taken.
 pub(crate) fn refuse_users(target: &Path) -> Result<()> {
-    super::super::carry::refuse_users(target, &Engines::default())
+    super::super::users::refuse_users(target, &Engines::default())
 }

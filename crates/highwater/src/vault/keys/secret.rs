@@ -10,11 +10,22 @@ use bip39::{Language, Mnemonic};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use zeroize::{Zeroize as _, Zeroizing};
 
+use super::SlotKind;
 use crate::error::{Error, Result};
-use crate::vault::{Secret, SlotKind};
 
 const KEY_DIGITS: usize = 64;
 const SECRET_LEN_MAX: u64 = 64 << 10;
+
+/// What opens a key slot.
+#[derive(Clone)]
+pub enum Secret {
+    /// The 32 bytes of a key file.
+    Key(Zeroizing<[u8; 32]>),
+    /// A passphrase.
+    Passphrase(Zeroizing<String>),
+    /// The words of a BIP-39 mnemonic, normalised.
+    Mnemonic(Zeroizing<String>),
+}
 
 impl Secret {
     /// From a key file: 64 hexadecimal digits and at most one newline, readable by its owner only.

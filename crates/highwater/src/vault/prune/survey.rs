@@ -13,7 +13,7 @@ use crate::vault::intent::{INTENT_TIME_MAX, Intent};
 use crate::vault::manifest::Manifest;
 use crate::vault::nodes::NodeRecord;
 use crate::vault::pack::pack_name;
-use crate::vault::snapshots::foreign;
+use crate::vault::sealed::foreign;
 use crate::vault::trash::Trash;
 use crate::vault::{SnapshotName, Vault};
 

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::env::Env;
 use crate::vault::location::Location;
+use crate::vault::store::Store;
 use crate::vault::{CreateOptions, Secret, Vault};
 
 fn location(url: &str, settings: &[(&str, &str)]) -> Location {
@@ -17,7 +18,7 @@ fn location(url: &str, settings: &[(&str, &str)]) -> Location {
 }
 
 fn open(location: &Location) -> Result<Store> {
-    location.open_store(&Env::system())
+    Store::open(location, &Env::system())
 }
 
 const PAIR: [(&str, &str); 2] = [("aws_access_key_id", "id"), ("aws_secret_access_key", "hunter2")];

@@ -1,4 +1,5 @@
 use super::*;
+use crate::ids::Time;
 use crate::ids::{Epoch, NodeUid, Seq};
 use crate::records::{Barrier, Consistency, Metadata};
 use crate::vault::manifest::EntryRecord;

@@ -4,6 +4,7 @@
 use std::sync::Barrier;
 
 use super::*;
+use crate::Kind;
 use crate::env::Env;
 use crate::ids::{NodeName, SnapshotId};
 use crate::vault::location::Location;
@@ -127,29 +128,29 @@ fn races(open: &dyn Fn() -> Store) {
 fn a_local_directory_keeps_its_promises() {
     let dir = tempfile::tempdir().unwrap();
     let location = Location::Local(dir.path().join("vault"));
-    location.create_store(&Env::system()).unwrap();
-    keeps_its_promises(&|| location.open_store(&Env::system()).unwrap());
+    Store::create(&location, &Env::system()).unwrap();
+    keeps_its_promises(&|| Store::open(&location, &Env::system()).unwrap());
 }
 
 #[test]
 fn s3_keeps_its_promises() {
     let Some(server) = Server::start(Product::Moto) else { return };
     let location = remote(&server, "a/prefix");
-    keeps_its_promises(&|| location.open_store(&Env::system()).unwrap());
+    keeps_its_promises(&|| Store::open(&location, &Env::system()).unwrap());
 }
 
 #[test]
 fn azure_keeps_its_promises() {
     let Some(server) = Server::start(Product::Azurite) else { return };
     let location = remote(&server, "a/prefix");
-    keeps_its_promises(&|| location.open_store(&Env::system()).unwrap());
+    keeps_its_promises(&|| Store::open(&location, &Env::system()).unwrap());
 }
 
 /// What of two vaults in one bucket the one sees of the other.
 #[test]
 fn a_prefix_hides_what_lies_beside_it() {
     let Some(server) = Server::start(Product::Moto) else { return };
-    let open = |prefix| remote(&server, prefix).open_store(&Env::system()).unwrap();
+    let open = |prefix| Store::open(&remote(&server, prefix), &Env::system()).unwrap();
     let (one, longer, whole) = (open("a"), open("ab"), open(""));
     assert!(one.put_new("x", &b"1"[..]).unwrap());
     assert!(longer.is_empty().unwrap());
@@ -159,7 +160,7 @@ fn a_prefix_hides_what_lies_beside_it() {
     let names: Vec<String> =
         whole.list(None).unwrap().into_iter().map(|listed| listed.name).collect();
     assert_eq!(names, ["a/x", "ab/x"]);
-    let error = remote(&server, "a").create_store(&Env::system()).map(drop).unwrap_err();
+    let error = Store::create(&remote(&server, "a"), &Env::system()).map(drop).unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict);
 }
 
@@ -168,13 +169,13 @@ fn a_store_that_ignores_conditions_is_found_out() {
     let Some(server) = Server::start(Product::S3rver) else { return };
     let location = remote(&server, "vault");
     for _ in 0..3 {
-        let store = location.open_store(&Env::system()).unwrap();
+        let store = Store::open(&location, &Env::system()).unwrap();
         let found = store.probe(&Env::system()).unwrap();
         assert!(!found.traits.create_only && !found.traits.compare_and_set, "{found:?}");
         assert!(found.unfit.is_empty(), "{found:?}");
         let error = found.judge("s3://b", false).unwrap_err();
         assert_eq!(error.kind(), Kind::Conflict);
-        assert!(error.hint().unwrap().contains("--unfenced"));
+        assert!(error.remedies().contains(&crate::Remedy::Unfenced));
         assert!(store.is_empty().unwrap());
     }
 }
@@ -185,7 +186,7 @@ fn a_store_that_looks_first_and_writes_then_is_found_out() {
     let location = remote(&server, "vault");
     let mut caught = 0;
     for _ in 0..20 {
-        let store = location.open_store(&Env::system()).unwrap();
+        let store = Store::open(&location, &Env::system()).unwrap();
         let found = store.probe(&Env::system()).unwrap();
         caught += usize::from(!found.traits.create_only);
     }

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 
 use super::super::Piece;
+use super::super::engines::still::Verify;
 use super::super::files::FileSet;
-use super::super::still::Verify;
 use super::FileName;
 use super::version::Version;
 use crate::error::{Error, Result};

@@ -271,9 +271,10 @@ fn a_transaction_in_rollback_mode_ends_in_time() {
     };
     let error = save_at(capture, &dir.path().join("late"), advance).err().unwrap();
     assert_eq!(error.kind(), Kind::Conflict);
-    for way_out in ["--limit-rate", "--max-block", "WAL"] {
-        assert!(error.hint().unwrap().contains(way_out));
+    for way_out in [crate::Remedy::HigherRate, crate::Remedy::LongerBlock] {
+        assert!(error.remedies().contains(&way_out));
     }
+    assert!(error.hint().unwrap().contains("WAL"));
     writer.execute("DELETE FROM rows WHERE id = 1", []).unwrap();
 
     let options =

@@ -4,13 +4,15 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::engines::{Database, Engine};
-use super::files::{FileSet, Stability};
-use super::lock::{self, Lock};
-use super::metadata::Stamp;
 use super::still::{Still, Verify};
-use super::{Consistency, EngineKind, Finished, FoundPart, PartCapture, Piece, SourceEntry};
+use super::{Database, Engine};
 use crate::durable;
+use crate::engine::files::{FileSet, Stability};
+use crate::engine::lock::{self, Lock};
+use crate::engine::metadata::Stamp;
+use crate::engine::{
+    Consistency, EngineKind, Finished, FoundPart, PartCapture, Piece, SourceEntry,
+};
 use crate::env::Env;
 use crate::error::{Error, Remedy, Result};
 use crate::ids::RelPath;
@@ -31,7 +33,7 @@ struct Offline {
 type Stamps = Vec<(RelPath, Stamp)>;
 
 /// Begins the capture of a database whose lock is `lock`, or, without one, that nobody has open.
-pub(super) fn begin(
+pub(in crate::engine) fn begin(
     database: &Database<'_>,
     lock: Option<OwnedFd>,
     env: &Env,

@@ -1,20 +1,20 @@
 //! What is captured of a database that stands still: which files, how each is cut, and what is verified
 //! while they are read.
 
-use super::engines::{Database, listed};
-use super::files::{FileSet, Listed};
-use super::metadata::Found;
-use super::{FoundPart, Piece};
+use super::{Database, listed};
+use crate::engine::files::{FileSet, Listed};
+use crate::engine::metadata::Found;
+use crate::engine::{FoundPart, Piece};
 use crate::error::Result;
 use crate::ids::RelPath;
 
 /// The files of a database that stands still, as they are captured.
 #[derive(Default)]
 pub struct Still {
-    pub(super) listed: Vec<Listed>,
-    pub(super) engine_version: Option<String>,
-    pub(super) verifier: Option<Box<dyn Verify>>,
-    pub(super) settle: Option<Settle>,
+    pub(in crate::engine) listed: Vec<Listed>,
+    pub(in crate::engine) engine_version: Option<String>,
+    pub(in crate::engine) verifier: Option<Box<dyn Verify>>,
+    pub(in crate::engine) settle: Option<Settle>,
 }
 
 impl Still {
@@ -27,7 +27,7 @@ impl Still {
 }
 
 /// What looks at the content of files while they are read for the first time.
-pub(super) trait Verify: Send {
+pub(in crate::engine) trait Verify: Send {
     /// Hands the content of one file to `sink`.
     fn stream(
         &mut self,
@@ -41,10 +41,10 @@ pub(super) trait Verify: Send {
 }
 
 /// Settles how an image of files that were taken in the middle of something is read.
-pub(super) type Settle = fn(&FoundPart, &mut [(Listed, Found)]) -> Result<()>;
+pub(in crate::engine) type Settle = fn(&FoundPart, &mut [(Listed, Found)]) -> Result<()>;
 
 /// All files of a database, each as its engine says.
-pub(super) fn of_all(database: &Database<'_>) -> Result<Still> {
+pub(in crate::engine) fn of_all(database: &Database<'_>) -> Result<Still> {
     let engine = database.engine;
     let file = |path: &RelPath| {
         let immutable = engine.is_immutable(path).then(|| engine.identity(database));

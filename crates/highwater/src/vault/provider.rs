@@ -1,0 +1,96 @@
+//! The kinds of object stores: how their URLs are written, and which settings they take.
+
+use object_store::ClientConfigKey;
+use object_store::aws::AmazonS3ConfigKey;
+use object_store::azure::AzureConfigKey;
+use object_store::gcp::GoogleConfigKey;
+
+/// A kind of object store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Provider {
+    S3,
+    Gcs,
+    Azure,
+}
+
+/// What a setting is about, where that matters here.
+#[derive(PartialEq, Eq)]
+pub(super) enum Role {
+    /// Where the requests go.
+    Endpoint,
+    /// Whether plain HTTP is let out to other machines.
+    AllowHttp,
+    Other,
+}
+
+impl Provider {
+    pub(super) fn of_scheme(scheme: &str) -> Option<Provider> {
+        let all = [Provider::S3, Provider::Gcs, Provider::Azure];
+        all.into_iter().find(|provider| provider.scheme().eq_ignore_ascii_case(scheme))
+    }
+
+    pub(super) fn scheme(self) -> &'static str {
+        match self {
+            Provider::S3 => "s3",
+            Provider::Gcs => "gs",
+            Provider::Azure => "az",
+        }
+    }
+
+    /// What stands behind the scheme.
+    pub(super) fn bucket_word(self) -> &'static str {
+        match self {
+            Provider::S3 | Provider::Gcs => "BUCKET",
+            Provider::Azure => "CONTAINER",
+        }
+    }
+
+    pub(super) fn takes_setting(self, name: &str) -> bool {
+        self.role(name).is_some()
+    }
+
+    /// `None` where there is no such setting, or it is not the operator's to choose.
+    pub(super) fn role(self, name: &str) -> Option<Role> {
+        let role = match self {
+            Provider::S3 => match name.parse().ok()? {
+                AmazonS3ConfigKey::Bucket
+                | AmazonS3ConfigKey::ConditionalPut
+                | AmazonS3ConfigKey::CopyIfNotExists => return None,
+                AmazonS3ConfigKey::Endpoint | AmazonS3ConfigKey::S3Endpoint => Role::Endpoint,
+                AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp) => Role::AllowHttp,
+                _ => Role::Other,
+            },
+            Provider::Gcs => match name.parse().ok()? {
+                GoogleConfigKey::Bucket => return None,
+                GoogleConfigKey::BaseUrl => Role::Endpoint,
+                GoogleConfigKey::Client(ClientConfigKey::AllowHttp) => Role::AllowHttp,
+                _ => Role::Other,
+            },
+            Provider::Azure => match name.parse().ok()? {
+                AzureConfigKey::ContainerName | AzureConfigKey::UseEmulator => return None,
+                AzureConfigKey::Endpoint => Role::Endpoint,
+                AzureConfigKey::Client(ClientConfigKey::AllowHttp) => Role::AllowHttp,
+                _ => Role::Other,
+            },
+        };
+        Some(role)
+    }
+
+    /// Where the credentials of such a store come from.
+    pub(super) fn credentials_hint(self) -> &'static str {
+        match self {
+            Provider::S3 => {
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; they must be \
+                 allowed to list, get, put and delete below the prefix"
+            }
+            Provider::Gcs => {
+                "set GOOGLE_APPLICATION_CREDENTIALS to the file of an account that may list, get, \
+                 create and delete objects below the prefix"
+            }
+            Provider::Azure => {
+                "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY (or \
+                 AZURE_STORAGE_SAS_TOKEN) of an account that may read, write and delete blobs"
+            }
+        }
+    }
+}
