@@ -63,7 +63,7 @@ pub(super) fn rollback_at(
 fn record_of(dir: &WorkDir, undo: Undo, place: &Place) -> Result<Journal> {
     let found = kept::generations(dir)?;
     if found.is_empty() {
-        kept::tidy(&dir)?;
+        kept::tidy(dir)?;
         return Err(kept::none(place));
     }
     let target = durable::inode(&dir.target)?;
