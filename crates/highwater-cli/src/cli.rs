@@ -252,6 +252,10 @@ pub(crate) struct BackupArgs {
     /// changed, and whose old state is dangerous. Later backups keep to it without the flag
     #[arg(long)]
     pub(crate) guarded: bool,
+    /// Channel nodes, validators and sequencers that are recognised are held back once they are restored,
+    /// without any flag; with this they are not, for the reason that is recorded
+    #[arg(long, value_name = "REASON", conflicts_with = "guarded")]
+    pub(crate) unguarded: Option<String>,
 }
 
 #[derive(Args, Debug, Default)]

@@ -228,7 +228,7 @@ fn links_that_lead_nowhere_are_found() {
 }
 
 const MANIFEST: &str = "[workspace]\nresolver = \"3\"\nmembers = [\"crates/highwater\", \
-    \"crates/highwater-cli\", \"crates/highwater-guard\", \"crates/highwater-server\", \
+    \"crates/highwater-cli\", \"crates/highwater-guard\", \"crates/highwater-nodes\", \"crates/highwater-server\", \
     \"crates/highwater-sim\", \"xtask\"]\n\n[workspace.lints.rust]\nunsafe_code = \"forbid\"\n";
 const MEMBER: &str = "[package]\nname = \"x\"\n\n[lints]\nworkspace = true\n";
 

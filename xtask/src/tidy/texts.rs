@@ -4,7 +4,8 @@
 use super::{Problem, Tree};
 
 /// Whose texts are read by more than this project's program.
-const LIBRARIES: &[&str] = &["crates/highwater/src/", "crates/highwater-guard/src/"];
+const LIBRARIES: &[&str] =
+    &["crates/highwater/src/", "crates/highwater-guard/src/", "crates/highwater-nodes/src/"];
 
 /// Where remedies name functions of the library.
 const REMEDIES: &str = "crates/highwater/src/error/remedy.rs";

@@ -9,6 +9,7 @@ const CRATES: &[&str] = &[
     "crates/highwater",
     "crates/highwater-cli",
     "crates/highwater-guard",
+    "crates/highwater-nodes",
     "crates/highwater-server",
     "crates/highwater-sim",
     "xtask",

@@ -1,12 +1,14 @@
 //! `backup`: one snapshot of a node directory.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use highwater::backup::{self, BackupOptions, BackupReport};
 use highwater::engine::freeze::Freeze;
 use highwater::engine::{CaptureOptions, DiscoverOptions};
 use highwater::guard::GuardKind;
 use highwater::{Error, Result};
+use highwater_nodes::Known;
 use serde_json::{Value, json};
 
 use super::record;
@@ -16,9 +18,17 @@ use crate::context::Context;
 use crate::{format, supervisor};
 
 pub(crate) fn run(context: &Context, args: &BackupArgs) -> Result<Answer> {
+    let mut tags = unique("--tag", &args.tag)?;
+    if let Some(reason) = &args.unguarded {
+        if reason.trim().is_empty() {
+            return Err(Error::input("--unguarded needs a reason")
+                .with_remedy("say why an old copy of this node does no harm"));
+        }
+        tags.insert("unguarded".to_owned(), reason.clone());
+    }
     let options = BackupOptions {
         node: context.settings.node(args.node.as_ref()),
-        tags: unique("--tag", &args.tag)?,
+        tags,
         marks: unique("--mark", &args.mark)?,
         schema: args.schema,
         discover: DiscoverOptions {
@@ -36,6 +46,7 @@ pub(crate) fn run(context: &Context, args: &BackupArgs) -> Result<Answer> {
         full: args.full,
         rate_max: args.limit_rate,
         guard: args.guarded.then_some(GuardKind::Databases),
+        recogniser: Some(Arc::new(Known { unguarded: args.unguarded.is_some() })),
         adopt: args.adopt,
     };
     let actor = context.actor()?;
@@ -72,6 +83,8 @@ fn document(report: &BackupReport, warnings: &[String]) -> Value {
         "bytes_stored": report.bytes_stored,
         "parent": report.parent,
         "seq": report.seq,
+        "kinds": report.kinds,
+        "guard": report.guard,
         "barrier": report.barrier,
         "pause_ms": u64::try_from(report.pause.as_millis()).unwrap_or(u64::MAX),
         "seconds": format::seconds(report.duration),
@@ -106,6 +119,12 @@ fn human(report: &BackupReport) -> String {
         ),
         ("barrier", record::word(&report.barrier)),
     ];
+    if !report.kinds.is_empty() {
+        fields.push(("kind", report.kinds.join(", ")));
+    }
+    if let Some(guard) = report.guard {
+        fields.push(("guarded", record::guarded(guard, &report.kinds)));
+    }
     if !report.pause.is_zero() {
         fields.push(("pause", format::duration(report.pause)));
     }

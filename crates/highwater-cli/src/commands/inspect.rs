@@ -4,6 +4,7 @@ use highwater::engine::{self, DiscoverOptions, EngineKind, FoundPart, Layout, Us
 use highwater::guard::{self, GuardKind, Standing};
 use highwater::ids::RelPath;
 use highwater::{Error, Result};
+use highwater_nodes::Node;
 use serde_json::{Value, json};
 
 use super::record::{self, Part};
@@ -31,13 +32,15 @@ pub(crate) fn run(context: &Context, args: &InspectArgs) -> Result<Answer> {
         .filter(|refusal| !layout.parts.iter().any(|part| concerns(refusal, part)))
         .collect();
     let standing = guard::standing(&layout.dir)?;
+    let nodes = highwater_nodes::recognise(&layout);
     let document = json!({
         "dir": places::text(&layout.dir),
         "quarantine": standing,
+        "kinds": nodes.iter().map(node_document).collect::<Value>(),
         "parts": parts.iter().map(Seen::document).collect::<Value>(),
         "refusals": homeless.iter().map(|refusal| refusal_document(refusal)).collect::<Value>(),
     });
-    Ok(Answer::new(document, human(&layout, &parts, &homeless, standing.as_ref())))
+    Ok(Answer::new(document, human(&layout, &parts, &homeless, standing.as_ref(), &nodes)))
 }
 
 /// A part, with what stands between it and a backup.
@@ -86,6 +89,16 @@ fn told(refusal: &Error) -> String {
     format!("{}{hint}", refusal.message())
 }
 
+fn node_document(node: &Node) -> Value {
+    let profile = node.profile();
+    json!({
+        "kind": profile.name(),
+        "at": node.at(),
+        "danger": profile.danger(),
+        "lean": profile.lean(),
+    })
+}
+
 fn user_document(user: &User) -> Value {
     json!({"pid": user.pid, "command": user.command, "file": user.file})
 }
@@ -110,6 +123,7 @@ fn human(
     parts: &[Seen<'_>],
     homeless: &[&Error],
     standing: Option<&Standing>,
+    nodes: &[Node],
 ) -> String {
     let rows: Vec<Part> = parts
         .iter()
@@ -123,6 +137,10 @@ fn human(
         vec![format!("{}, {}", places::text(&layout.dir), format::bytes(total)), String::new()];
     lines.push(record::part_table(&rows));
     let mut notes = Vec::new();
+    for node in nodes {
+        let (name, danger) = (node.profile().name(), node.profile().danger());
+        notes.push(format!("kind     {name}: held back once it is restored, for {danger}"));
+    }
     for seen in parts {
         if !seen.users.is_empty() {
             notes.push(format!("in use   {}: {}", seen.part.name, user_list(&seen.users)));

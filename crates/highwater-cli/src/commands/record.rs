@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use highwater::engine::{EngineKind, ReplicaPoint};
+use highwater::guard::GuardKind;
 use highwater::ids::SnapshotId;
 use highwater::vault::manifest::{Mark, PartRecord};
 use highwater::vault::{Manifest, SlotInfo};
@@ -96,4 +97,16 @@ pub(super) fn short(id: &impl std::fmt::Display) -> String {
 /// How it is said that what a snapshot lacks is missing on purpose.
 pub(super) fn acknowledge(snapshot: SnapshotId) -> String {
     format!("if that is right, `highwater snapshots acknowledge {snapshot} --reason TEXT` says so")
+}
+
+/// How a node is held back once it is restored, and why.
+pub(super) fn guarded(guard: GuardKind, kinds: &[String]) -> String {
+    let what = match guard {
+        GuardKind::Channels => "a restore quarantines the channels",
+        GuardKind::Databases => "a restore withholds the databases",
+    };
+    match kinds.iter().find_map(|kind| highwater_nodes::profile(kind)) {
+        Some(profile) => format!("{what}: {}", profile.danger()),
+        None => what.to_owned(),
+    }
 }

@@ -42,13 +42,15 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<Answer> {
     }
     let plan = restore::plan(&vault, &node_dir, &options)?;
     let report = restore::run(&vault, &plan, &context.control)?;
+    let kinds = plan.kinds;
     let mut warnings = plan.warnings;
     warnings.extend(
         report.warnings.iter().filter(|text| !warnings.contains(text)).cloned().collect::<Vec<_>>(),
     );
     let document = document(&report, &warnings);
     let hold = highwater::guard::standing(&report.target)?.map(|standing| standing.kind);
-    Ok(Answer::new(document, human(&report, hold)).warnings(warnings))
+    let because = hold.and_then(|_| known(&kinds));
+    Ok(Answer::new(document, human(&report, hold, because)).warnings(warnings))
 }
 
 /// What is restored from, and to where.
@@ -102,7 +104,7 @@ fn document(report: &RestoreReport, warnings: &[String]) -> Value {
     })
 }
 
-fn human(report: &RestoreReport, hold: Option<GuardKind>) -> String {
+fn human(report: &RestoreReport, hold: Option<GuardKind>, because: Option<String>) -> String {
     let mut lines = vec![format!(
         "Restored {} to {}: {} in {}",
         report.snapshot,
@@ -117,6 +119,7 @@ fn human(report: &RestoreReport, hold: Option<GuardKind>) -> String {
         ));
     }
     lines.extend(guard::line(&report.target, report.quarantined, hold));
+    lines.extend(because);
     lines.join("\n")
 }
 
@@ -138,6 +141,7 @@ fn plan_document(plan: &RestorePlan, warnings: &[String]) -> Value {
         "force": plan.force,
         "hold": plan.hold,
         "reasons": plan.reasons,
+        "kinds": plan.kinds,
         "warnings": warnings,
     })
 }
@@ -178,10 +182,18 @@ fn plan_human(plan: &RestorePlan) -> String {
             GuardKind::Databases => "the databases are withheld until `guard release`",
         };
         fields.push(("holds", format!("{what}: {}", plan.reasons.join("; "))));
+        fields.extend(known(&plan.kinds).map(|text| ("because", text)));
     }
     format!(
         "{}\n\n{}\n\nNothing was changed.",
         format::fields(&fields),
         record::part_table(&plan.parts)
     )
+}
+
+/// Why a node of a known kind is held back, and where its way out is described.
+fn known(kinds: &[String]) -> Option<String> {
+    let profile = kinds.iter().find_map(|kind| highwater_nodes::profile(kind))?;
+    let (name, danger) = (profile.name(), profile.danger());
+    Some(format!("This is a {name} node: {danger}. What to do next: docs/nodes.md, `{name}`."))
 }

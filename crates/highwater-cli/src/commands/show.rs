@@ -1,7 +1,6 @@
 //! `show`: one snapshot.
 
 use highwater::Result;
-use highwater::guard::GuardKind;
 use highwater::vault::SnapshotInfo;
 use highwater::vault::manifest::PartRecord;
 use serde_json::{Value, json};
@@ -33,6 +32,7 @@ fn document(info: &SnapshotInfo) -> Value {
         "parent": manifest.parent,
         "time": manifest.time,
         "barrier": manifest.barrier,
+        "kinds": manifest.kinds,
         "guarded": manifest.guarded,
         "guard": manifest.guard_kind(),
         "program": manifest.program,
@@ -80,12 +80,11 @@ fn human(info: &SnapshotInfo) -> String {
     if let Some(schema) = &manifest.schema {
         fields.push(("schema", schema.to_string()));
     }
+    if !manifest.kinds.is_empty() {
+        fields.push(("kind", manifest.kinds.join(", ")));
+    }
     if let Some(kind) = manifest.guard_kind() {
-        let what = match kind {
-            GuardKind::Channels => "a restore quarantines the channels",
-            GuardKind::Databases => "a restore withholds the databases",
-        };
-        fields.push(("guarded", what.to_owned()));
+        fields.push(("guarded", record::guarded(kind, &manifest.kinds)));
     }
     for part in &manifest.parts {
         if let Some(point) = &part.replica {

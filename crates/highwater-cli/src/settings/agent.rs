@@ -63,6 +63,7 @@ pub(super) struct NodeTable {
     max_pause: Option<Duration>,
     #[serde(default)]
     guarded: bool,
+    unguarded: Option<String>,
     #[serde(default)]
     no_barrier: bool,
     #[serde(default)]
@@ -164,6 +165,7 @@ pub(crate) struct NodeSettings {
     pub(crate) max_age: Duration,
     pub(crate) max_pause: Option<Duration>,
     pub(crate) guarded: bool,
+    pub(crate) unguarded: Option<String>,
     pub(crate) no_barrier: bool,
     pub(crate) priority: Priority,
     pub(crate) exclude: Vec<String>,
@@ -272,6 +274,7 @@ impl NodeTable {
             max_age: self.max_age.unwrap_or(stale),
             max_pause: self.max_pause,
             guarded: self.guarded,
+            unguarded: self.unguarded,
             no_barrier: self.no_barrier,
             priority: match self.priority {
                 PriorityName::Low => Priority::Low,

@@ -53,6 +53,7 @@ mod live;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod node;
+mod nodes;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod page_files;

@@ -153,6 +153,7 @@ impl<'a> Draft<'a> {
             program: env!("CARGO_PKG_VERSION").to_owned(),
             restore: task.identity.restore,
             schema: options.schema,
+            kinds: task.recognised.kinds.clone(),
             marks: self.marks,
             tags: options.tags.clone(),
             packs,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::control::{Control, Event, Priority};
@@ -25,11 +26,14 @@ mod buffers;
 mod commit;
 mod compare;
 mod effort;
+mod marks;
 mod messages;
 mod pipeline;
 mod plan;
 mod room;
 mod write;
+
+pub use marks::{MarkReader, Recognised, Recogniser, Wanted};
 
 use commit::Draft;
 use compare::Before;
@@ -44,6 +48,8 @@ pub struct BackupOptions {
     pub tags: BTreeMap<String, String>,
     /// Marks that the caller claims.
     pub marks: BTreeMap<String, u64>,
+    /// Knows the kind of the node, how it is held back, and how its marks are read.
+    pub recogniser: Option<Arc<dyn Recogniser>>,
     /// The node's schema version.
     pub schema: Option<u64>,
     /// What is left out, and links that may lead out.
@@ -90,6 +96,10 @@ pub struct BackupReport {
     pub duration: Duration,
     /// Marks at the barrier.
     pub marks: BTreeMap<String, Mark>,
+    /// The kinds of the node, where they are known.
+    pub kinds: Vec<String>,
+    /// How it is held back once it is restored.
+    pub guard: Option<GuardKind>,
     /// What it lacks that the snapshot before has.
     pub shrunk: Vec<Loss>,
     /// What the operator should know.
@@ -125,7 +135,11 @@ pub fn run(
     let recorded = vault.sound_record(&node)?;
     let known = plan::Known::of(parent.as_ref(), recorded.as_ref());
     let mut identity = plan::identify(vault, layout.held(), &node, known, options.adopt, control)?;
-    identity.guard = options.guard.or(identity.guard);
+    let mut recognised = options
+        .recogniser
+        .as_ref()
+        .map_or_else(Recognised::default, |recogniser| recogniser.recognise(&layout));
+    identity.guard = options.guard.or(recognised.guard).or(identity.guard);
     let record = vault.claim(&node, writer, actor, identity.uid)?;
     let epoch = record.epoch;
     plan::refuse_copy(vault, actor, newest.as_ref(), &record)?;
@@ -136,28 +150,21 @@ pub fn run(
     }
     let mut warnings = vault.warnings();
     warnings.extend(vault.node_warnings(&node)?);
+    warnings.append(&mut recognised.warnings);
     let before = Before::of(parent.as_ref(), &record);
     let parent = parent.filter(|_| !options.full);
     let snapshot = SnapshotId::random(&control.env)?;
     control.env.fault(FaultPoint::BackupIntent)?;
-    let intent = Intent {
-        version: 1,
-        snapshot,
-        node,
-        uid: identity.uid,
-        parent: parent.as_ref().map(|parent| parent.snapshot),
-        writer,
-        start: control.env.now(),
-        boot: crate::vault::boot(),
-        rewrite: false,
-        import: None,
-    };
+    let known = parent.as_ref().map(|parent| parent.snapshot);
+    let begun = control.env.now();
+    let intent = Intent::of_backup(snapshot, node, identity.uid, known, writer, begun);
     vault.put_intent(&intent)?;
     let base = plan::base(vault, parent, &mut warnings)?;
     Task {
         vault,
         actor,
         layout: &layout,
+        recognised,
         intent,
         identity,
         seq: plan::next_seq(newest.as_ref(), &record),
@@ -178,6 +185,7 @@ struct Task<'a> {
     vault: &'a Vault,
     actor: &'a Actor,
     layout: &'a Layout,
+    recognised: Recognised,
     intent: Intent,
     identity: NodeFile,
     /// The node's newest snapshot, whether its units are used or not, forgotten or not.
@@ -236,7 +244,12 @@ impl Task<'_> {
         if let Some(freeze) = &mut options.freeze {
             freeze.cancel = self.control.cancel.clone();
         }
-        let captured = engine::capture(self.layout, &options, &self.control.env)?;
+        let mut captured = engine::capture(self.layout, &options, &self.control.env)?;
+        if let Some(reader) = &self.recognised.marks {
+            let read = marks::read(reader.as_ref(), &mut captured.parts)?;
+            captured.marks.extend(read.marks);
+            captured.warnings.extend(read.warnings);
+        }
         let known = self.known_files();
         let mut draft = Draft::of(self, &captured)?;
         let mut bytes_total = 0;
@@ -383,6 +396,8 @@ impl Made {
             parent: manifest.parent,
             seq: manifest.seq,
             barrier: manifest.barrier,
+            guard: manifest.guard_kind(),
+            kinds: manifest.kinds,
             shrunk: manifest.shrunk,
             pause,
             duration,

@@ -112,6 +112,8 @@ pub struct RestorePlan {
     pub hold: Option<GuardKind>,
     /// Why it is held back.
     pub reasons: Vec<String>,
+    /// The kinds of the node, where they were known.
+    pub kinds: Vec<String>,
     /// Opens the node's database.
     pub adapter: Option<Arc<dyn Adapter>>,
     /// The statement that no other copy of the node runs or ever will: without it, and without a

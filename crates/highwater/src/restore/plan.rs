@@ -111,6 +111,7 @@ pub(super) fn plan(
         force: options.force,
         hold: weighed.kind,
         reasons: weighed.reasons,
+        kinds: manifest.kinds.clone(),
         adapter: options.adapter.clone(),
         original_gone: options.original_gone.clone(),
         hydrated: options.hydrated.clone(),

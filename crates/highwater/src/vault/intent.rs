@@ -14,7 +14,7 @@ use super::seal::ObjectKind;
 use super::sealed;
 use super::sealed::foreign;
 use super::trash::{Purpose, TrashDoc, after};
-use super::{Manifest, SnapshotName, Vault};
+use super::{Manifest, SnapshotName, Vault, boot};
 
 /// An intent older than this stands for no backup: its packs may be collected.
 const INTENT_SECONDS_MAX: u64 = 24 * 60 * 60;
@@ -53,6 +53,21 @@ pub(crate) struct Intent {
     /// they are there already or will be put.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) import: Option<Vec<PackId>>,
+}
+
+impl Intent {
+    /// That of a backup that begins now, under this run of the kernel.
+    pub(crate) fn of_backup(
+        snapshot: SnapshotId,
+        node: NodeName,
+        uid: NodeUid,
+        parent: Option<SnapshotId>,
+        writer: WriterId,
+        start: Time,
+    ) -> Intent {
+        let (version, boot, rewrite, import) = (1, boot(), false, None);
+        Intent { version, snapshot, node, uid, parent, writer, start, boot, rewrite, import }
+    }
 }
 
 pub(crate) fn intent_name(snapshot: SnapshotId) -> String {

@@ -52,6 +52,9 @@ pub struct Manifest {
     pub restore: Option<RestoreId>,
     /// The node's own schema version, where it told one.
     pub schema: Option<u64>,
+    /// The kinds of the node, where they were known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kinds: Vec<String>,
     /// The node's marks at the barrier.
     pub marks: BTreeMap<String, Mark>,
     /// The caller's tags.

@@ -58,10 +58,10 @@ fn entry(path: &[u8], kind: EntryType) -> EntryRecord {
     }
 }
 
-/// One of everything that a manifest can say.
-fn manifest() -> Manifest {
+/// A page file of two leaves.
+fn database() -> EntryRecord {
     let leaf = |runs| Leaf { content: "ab".repeat(32), packs: vec![1, 0], runs };
-    let database = EntryRecord {
+    EntryRecord {
         size: (1 << 30) + 5,
         holes: vec![(4096, 8192)],
         units: Units::Pages { bytes: 4096 },
@@ -71,7 +71,12 @@ fn manifest() -> Manifest {
             leaf(Runs::Stored { pack: 1, unit: 3 }),
         ],
         ..entry(b"db", EntryType::File)
-    };
+    }
+}
+
+/// One of everything that a manifest can say.
+fn manifest() -> Manifest {
+    let database = database();
     let link = EntryType::Symlink { target: "to/%FF".to_owned() };
     let others = vec![
         entry(b"device", EntryType::Device),
@@ -118,6 +123,7 @@ fn manifest() -> Manifest {
         program: "0.1.0".to_owned(),
         restore: Some(RestoreId::from_bytes([6; 16])),
         schema: Some(7),
+        kinds: Vec::new(),
         marks: [("height".to_owned(), Mark { value: u64::MAX, claimed: true })].into(),
         tags: [("why".to_owned(), "ü".to_owned())].into(),
         packs: [8, 9].map(|id| PackRef { id: PackId::from_bytes([id; 16]), size: 1000 }).into(),

@@ -1,6 +1,7 @@
 //! From a `[[node]]` of the settings to an agent of a node that can't be changed.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use highwater::agent::{Agent, VaultSource};
 use highwater::backup::BackupOptions;
@@ -9,6 +10,7 @@ use highwater::engine::{self, CaptureOptions, DiscoverOptions, EngineKind, InUse
 use highwater::guard::GuardKind;
 use highwater::vault::Actor;
 use highwater::{Env, Error, Kind, Result};
+use highwater_nodes::Known;
 
 use super::replica;
 use crate::settings::{CaptureMode, NodeSettings};
@@ -77,6 +79,12 @@ impl Capture {
                 ..CaptureOptions::default()
             },
             guard: settings.guarded.then_some(GuardKind::Databases),
+            recogniser: Some(Arc::new(Known { unguarded: settings.unguarded.is_some() })),
+            tags: settings
+                .unguarded
+                .iter()
+                .map(|reason| ("unguarded".to_owned(), reason.clone()))
+                .collect(),
             ..BackupOptions::default()
         })
     }

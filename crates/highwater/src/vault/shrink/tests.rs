@@ -66,6 +66,7 @@ fn snapshot(byte: u8, parts: Vec<PartRecord>) -> Manifest {
         program: String::new(),
         restore: None,
         schema: None,
+        kinds: Vec::new(),
         marks: Default::default(),
         tags: Default::default(),
         packs: Vec::new(),

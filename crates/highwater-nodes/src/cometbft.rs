@@ -1,0 +1,54 @@
+//! CometBFT and every Cosmos chain, and tmkms: the file in which a signer keeps what it signed last
+//! (`privval/file.go` of CometBFT).
+
+use std::collections::BTreeMap;
+
+use highwater::backup::Wanted;
+use highwater::ids::RelPath;
+use highwater::{Error, Result};
+use serde::Deserialize;
+
+use crate::profile::{Content, Files, Profile, below};
+
+const STATE: &str = "data/priv_validator_state.json";
+
+pub(crate) struct CometBft;
+
+/// What was signed last. The height is a text.
+#[derive(Deserialize)]
+struct State {
+    height: String,
+}
+
+impl Profile for CometBft {
+    fn name(&self) -> &'static str {
+        "cometbft"
+    }
+
+    fn found_in(&self, files: &Files<'_>) -> Vec<RelPath> {
+        files.with(STATE)
+    }
+
+    fn danger(&self) -> &'static str {
+        "a validator that has forgotten what it signed signs the same height again, and is slashed for it"
+    }
+
+    fn must(&self) -> &'static [&'static [&'static str]] {
+        &[&["config/priv_validator_key.json"]]
+    }
+
+    fn wants(&self, at: &RelPath, path: &RelPath) -> Option<Wanted> {
+        (*path == below(at, STATE)).then_some(Wanted::Whole)
+    }
+
+    fn marks(&self, content: &Content<'_>) -> Result<BTreeMap<String, u64>> {
+        let damaged = |why: String| {
+            Error::corrupt(format!("the signer's state can't be read: {why}")).with_entry(STATE)
+        };
+        let state: State = serde_json::from_slice(content.file(STATE)?)
+            .map_err(|error| damaged(error.to_string()))?;
+        let height =
+            state.height.parse().map_err(|_| damaged(format!("height {}", state.height)))?;
+        Ok(BTreeMap::from([("height".to_owned(), height)]))
+    }
+}

@@ -1,0 +1,163 @@
+//! The nodes that people run: how each is recognised by what lies in its directory, why an old copy of it
+//! is dangerous, and which counters of it only rise.
+//!
+//! [`recognise`] looks at a node directory as it was found; what it returns reads marks from what a backup
+//! has captured, never from the live node, so that they are those of the barrier. A node is one file here:
+//! see [`Profile`]. `docs/nodes.md` has a page for each.
+
+mod cometbft;
+mod core_lightning;
+mod eclair;
+mod ev_node;
+mod fiber;
+mod ldk;
+mod lighthouse;
+mod lnd;
+mod profile;
+mod sqlite;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use highwater::Result;
+use highwater::backup::{MarkReader, Recognised, Recogniser, Wanted};
+use highwater::engine::Layout;
+use highwater::ids::{GuardKind, RelPath};
+
+pub use profile::{Content, Files, Profile};
+
+/// Every kind of node that is known.
+pub fn profiles() -> Vec<Arc<dyn Profile>> {
+    vec![
+        Arc::new(cometbft::CometBft),
+        Arc::new(core_lightning::CoreLightning),
+        Arc::new(eclair::Eclair),
+        Arc::new(ev_node::EvNode),
+        Arc::new(fiber::Fiber),
+        Arc::new(ldk::LdkNode),
+        Arc::new(ldk::LdkFiles),
+        Arc::new(lighthouse::Lighthouse),
+        Arc::new(lnd::Lnd),
+    ]
+}
+
+/// A node that was recognised.
+#[derive(Clone)]
+pub struct Node {
+    profile: Arc<dyn Profile>,
+    /// Where it lies in the node directory: the root, or the directory of a network.
+    at: RelPath,
+}
+
+impl Node {
+    /// What is known of its kind.
+    pub fn profile(&self) -> &dyn Profile {
+        self.profile.as_ref()
+    }
+
+    /// Where it lies in the node directory; empty for the directory itself.
+    pub fn at(&self) -> &RelPath {
+        &self.at
+    }
+}
+
+/// All nodes in a node directory: a directory of several networks has several.
+pub fn recognise(layout: &Layout) -> Vec<Node> {
+    let paths: BTreeSet<RelPath> =
+        layout.parts.iter().flat_map(|part| part.entries.iter().cloned()).collect();
+    let files = Files::new(&paths);
+    let mut nodes = Vec::new();
+    for profile in profiles() {
+        for at in profile.found_in(&files) {
+            nodes.push(Node { profile: Arc::clone(&profile), at });
+        }
+    }
+    nodes
+}
+
+/// What a node must have and what was found lacks, as sentences.
+pub fn missing(nodes: &[Node], layout: &Layout) -> Vec<String> {
+    let paths: BTreeSet<RelPath> =
+        layout.parts.iter().flat_map(|part| part.entries.iter().cloned()).collect();
+    let files = Files::new(&paths);
+    let lacks = |node: &Node| {
+        let must = node
+            .profile
+            .must()
+            .iter()
+            .filter(|names| !names.iter().any(|name| files.has(&node.at, name)));
+        let told = |names: &&[&str]| {
+            format!(
+                "this looks like a {} node, and has no {}, without which it can't come back whole",
+                node.profile.name(),
+                names.join(" or ")
+            )
+        };
+        must.map(told).collect::<Vec<_>>()
+    };
+    nodes.iter().flat_map(lacks).collect()
+}
+
+/// Recognises nodes for a backup: those that are known are held back once they are restored, unless somebody
+/// has said why not.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Known nodes are not held back because of what they are: the operator has said why.
+    pub unguarded: bool,
+}
+
+impl Recogniser for Known {
+    fn recognise(&self, layout: &Layout) -> Recognised {
+        let nodes = recognise(layout);
+        if nodes.is_empty() {
+            return Recognised::default();
+        }
+        let mut kinds: Vec<String> =
+            nodes.iter().map(|node| node.profile.name().to_owned()).collect();
+        kinds.dedup();
+        Recognised {
+            kinds,
+            guard: (!self.unguarded).then_some(GuardKind::Databases),
+            warnings: missing(&nodes, layout),
+            marks: Some(Box::new(Marks::of(nodes))),
+        }
+    }
+}
+
+/// What is known of the kind of this name.
+pub fn profile(name: &str) -> Option<Arc<dyn Profile>> {
+    profiles().into_iter().find(|profile| profile.name() == name)
+}
+
+/// Reads the marks of all nodes of a directory from what was captured of them.
+pub struct Marks {
+    nodes: Vec<Node>,
+}
+
+impl Marks {
+    /// Of these nodes.
+    pub fn of(nodes: Vec<Node>) -> Marks {
+        Marks { nodes }
+    }
+}
+
+impl MarkReader for Marks {
+    fn wants(&self, path: &RelPath) -> Option<Wanted> {
+        self.nodes.iter().find_map(|node| node.profile.wants(&node.at, path))
+    }
+
+    fn read(&self, content: &BTreeMap<RelPath, Vec<u8>>) -> Result<BTreeMap<String, u64>> {
+        let mut marks = BTreeMap::new();
+        let several = self.nodes.len() > 1;
+        for node in &self.nodes {
+            for (name, value) in node.profile.marks(&Content::new(&node.at, content))? {
+                // The same counter of two networks is two.
+                let prefix = if several { format!("{}/", node.at) } else { String::new() };
+                marks.insert(format!("{prefix}{name}"), value);
+            }
+        }
+        Ok(marks)
+    }
+}

@@ -1,0 +1,227 @@
+//! Directories in the form of each node: recognised, and their marks read from a snapshot of them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use highwater::backup::{self, BackupOptions, BackupReport};
+use highwater::engine::{self, DiscoverOptions};
+use highwater::guard::GuardKind;
+use highwater::vault::{Actor, Secret, Vault};
+use highwater::{Control, Env};
+use rusqlite::Connection;
+
+use super::*;
+
+const CHANNEL: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff_0";
+
+fn write(dir: &Path, name: &str, content: impl AsRef<[u8]>) {
+    let path = dir.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, content).unwrap();
+}
+
+fn database(dir: &Path, name: &str, sql: &str) -> Connection {
+    let path = dir.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let database = Connection::open(path).unwrap();
+    database.execute_batch(sql).unwrap();
+    database
+}
+
+/// A monitor as LDK writes it, as far as it is read here.
+fn monitor(number: u64, with_prefix: bool) -> Vec<u8> {
+    let prefix: &[u8] = if with_prefix { &[0xFF, 0xFF] } else { &[] };
+    [prefix, &[1, 1], &number.to_be_bytes(), &[7; 4000]].concat()
+}
+
+/// A directory of each kind, in its own form: `commands/…` is where somebody else's files lie.
+fn node(kind: &str, dir: &Path) {
+    match kind {
+        "core-lightning" => {
+            write(dir, "bitcoin/hsm_secret", [1; 32]);
+            // `wallet/db.c`: `intval` beside `name`; one transaction that writes raises the version.
+            database(
+                dir,
+                "bitcoin/lightningd.sqlite3",
+                "CREATE TABLE vars (name VARCHAR(32), val VARCHAR(255), intval INTEGER, blobval BLOB, \
+                 PRIMARY KEY (name)); INSERT INTO vars (name, intval) VALUES ('data_version', 41); \
+                 UPDATE vars SET intval = intval + 1 WHERE name = 'data_version';",
+            );
+        }
+        "cometbft" => {
+            write(dir, "config/priv_validator_key.json", "{}");
+            let state = r#"{"height": "1234567", "round": 0, "step": 3, "signature": "c2ln"}"#;
+            write(dir, "data/priv_validator_state.json", state);
+        }
+        "eclair" => {
+            drop(database(dir, "mainnet/eclair.sqlite", "CREATE TABLE local_channels (a);"))
+        }
+        "ev-node" => {
+            write(dir, "config/signer.json", "{}");
+            write(dir, "data/note", "");
+        }
+        "fiber" => {
+            write(dir, "fiber/sk", "secret");
+            write(dir, "ckb/key", "secret");
+            database(
+                dir,
+                "fiber/store/data.sqlite",
+                "PRAGMA journal_mode = WAL; CREATE TABLE kv_store (key BLOB PRIMARY KEY, value BLOB) \
+                 WITHOUT ROWID;",
+            );
+        }
+        "ldk-node" => {
+            let database = database(
+                dir,
+                "ldk_node_data.sqlite",
+                "CREATE TABLE ldk_node_data (primary_namespace TEXT NOT NULL, secondary_namespace TEXT \
+                 DEFAULT '' NOT NULL, key TEXT NOT NULL CHECK (key <> ''), value BLOB, PRIMARY KEY \
+                 (primary_namespace, secondary_namespace, key));",
+            );
+            let insert = "INSERT INTO ldk_node_data VALUES (?1, ?2, ?3, ?4)";
+            database.execute(insert, ("monitors", "", CHANNEL, monitor(6, true))).unwrap();
+            database.execute(insert, ("monitor_updates", CHANNEL, "9", vec![0_u8; 9])).unwrap();
+        }
+        "ldk-files" => {
+            write(dir, ".ldk/manager", "manager");
+            write(dir, &format!(".ldk/monitors/{CHANNEL}"), monitor(5, false));
+            write(dir, &format!(".ldk/monitor_updates/{CHANNEL}/8"), "update");
+        }
+        "lighthouse" => {
+            let sql = "CREATE TABLE signed_blocks (slot);";
+            drop(database(dir, "validators/slashing_protection.sqlite", sql));
+        }
+        "lnd" => {
+            let sql = "PRAGMA journal_mode = WAL; CREATE TABLE channeldb_kv (key, value);";
+            drop(database(dir, "data/graph/mainnet/channel.sqlite", sql));
+        }
+        kind => panic!("{kind} has no directory here"),
+    }
+}
+
+/// The marks that each directory above has.
+fn marks(kind: &str) -> BTreeMap<String, u64> {
+    let (name, value) = match kind {
+        "core-lightning" => ("data_version".to_owned(), 42),
+        "cometbft" => ("height".to_owned(), 1_234_567),
+        "ldk-node" => (format!("update/{CHANNEL}"), 9),
+        "ldk-files" => (format!("update/{CHANNEL}"), 8),
+        _ => return BTreeMap::new(),
+    };
+    BTreeMap::from([(name, value)])
+}
+
+fn back_up(scratch: &Path, unguarded: bool) -> BackupReport {
+    let env = Env::system();
+    let location = scratch.join("vault").display().to_string().parse().unwrap();
+    let secret = Secret::create_key_file(&scratch.join("key")).unwrap();
+    let vault = Vault::create(&location, &secret, false, &env).unwrap().vault;
+    let actor = Actor { state_dir: scratch.join("state"), name: "node@host".into() };
+    let options = BackupOptions {
+        recogniser: Some(Arc::new(Known { unguarded })),
+        ..BackupOptions::default()
+    };
+    backup::run(&vault, &scratch.join("node"), &actor, &options, &Control::new(env)).unwrap()
+}
+
+/// What is told besides the time that writers of a rollback journal may have waited.
+fn told(report: &BackupReport) -> Vec<&str> {
+    let warnings = report.warnings.iter().map(String::as_str);
+    warnings.filter(|warning| !warning.contains("rollback-journal mode")).collect()
+}
+
+fn kinds(dir: &Path) -> Vec<&'static str> {
+    let layout = engine::discover(dir, &DiscoverOptions::default()).unwrap();
+    let mut kinds: Vec<&str> = recognise(&layout).iter().map(|node| node.profile.name()).collect();
+    kinds.sort_unstable();
+    kinds
+}
+
+#[test]
+fn each_kind_is_recognised_held_back_and_its_marks_are_those_of_the_snapshot() {
+    for profile in profiles() {
+        let kind = profile.name();
+        let scratch = tempfile::tempdir().unwrap();
+        node(kind, &scratch.path().join("node"));
+        assert_eq!(kinds(&scratch.path().join("node")), [kind]);
+        let report = back_up(scratch.path(), false);
+        assert_eq!(
+            (report.kinds, report.guard),
+            (vec![kind.to_owned()], Some(GuardKind::Databases))
+        );
+        let found: BTreeMap<String, u64> =
+            report.marks.iter().map(|(name, mark)| (name.clone(), mark.value)).collect();
+        assert_eq!(found, marks(kind), "{kind}");
+        assert!(report.marks.values().all(|mark| !mark.claimed), "{kind}");
+    }
+}
+
+#[test]
+fn who_says_why_not_gets_a_snapshot_that_is_not_held_back() {
+    let scratch = tempfile::tempdir().unwrap();
+    node("lnd", &scratch.path().join("node"));
+    let report = back_up(scratch.path(), true);
+    assert_eq!((report.kinds, report.guard), (vec!["lnd".to_owned()], None));
+}
+
+#[test]
+fn what_must_be_there_and_is_not_is_a_warning() {
+    let scratch = tempfile::tempdir().unwrap();
+    node("core-lightning", &scratch.path().join("node"));
+    fs::remove_file(scratch.path().join("node/bitcoin/hsm_secret")).unwrap();
+    let report = back_up(scratch.path(), false);
+    let [warning] = told(&report)[..] else { panic!("{:?}", report.warnings) };
+    assert!(warning.contains("core-lightning") && warning.contains("hsm_secret"), "{warning}");
+}
+
+#[test]
+fn marks_that_cant_be_read_are_told_and_the_backup_goes_on() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("node");
+    node("cometbft", &dir);
+    write(&dir, "data/priv_validator_state.json", "{\"height\": \"many\"}");
+    let report = back_up(scratch.path(), false);
+    assert!(report.marks.is_empty());
+    let [warning] = told(&report)[..] else { panic!("{:?}", report.warnings) };
+    assert!(warning.contains("could not be read"), "{warning}");
+    assert_eq!(report.guard, Some(GuardKind::Databases));
+}
+
+#[test]
+fn two_networks_in_one_directory_are_two_nodes() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("node");
+    node("core-lightning", &dir);
+    node("core-lightning", &dir.join("more"));
+    let report = back_up(scratch.path(), false);
+    let names: Vec<&str> = report.marks.keys().map(String::as_str).collect();
+    assert_eq!(names, ["bitcoin/data_version", "more/bitcoin/data_version"]);
+    assert_eq!(report.kinds, ["core-lightning"]);
+}
+
+#[test]
+fn nothing_is_recognised_in_directories_of_others() {
+    let scratch = tempfile::tempdir().unwrap();
+    let others: [&[&str]; 12] = [
+        &[],
+        &["config.toml", "data/blocks/blk00000.dat", "wallet.dat"],
+        &["manager", "notes/monitors"],
+        &["monitors/readme", "manager"],
+        &["data/priv_validator_state.json.bak"],
+        &["hsm_secret"],
+        &["channel.db"],
+        &["graph/channel.sql"],
+        &["fiber/config.yml"],
+        &["config/signer.yaml"],
+        &["eclair.sqlite.old"],
+        &["validators/slashing_protection.json"],
+    ];
+    for (number, names) in others.iter().enumerate() {
+        let dir = scratch.path().join(number.to_string());
+        fs::create_dir(&dir).unwrap();
+        names.iter().for_each(|name| write(&dir, name, "somebody else's"));
+        assert_eq!(kinds(&dir), [""; 0], "{names:?}");
+    }
+}

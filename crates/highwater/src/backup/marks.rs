@@ -1,0 +1,129 @@
+//! What is known of a node that embeds nothing of this: its kind, and marks that are read from what was
+//! captured of it. So they are those of the barrier, whatever the node does meanwhile.
+
+use std::collections::BTreeMap;
+
+use crate::engine::{EntryType, Layout, PartCapture, Piece};
+use crate::error::{Error, Kind, Result};
+use crate::ids::{GuardKind, RelPath};
+
+/// No more of a node is taken into memory for its marks.
+const CONTENT_BYTES_MAX: u64 = 256 << 20;
+
+/// Knows kinds of nodes, by what lies in their directories.
+pub trait Recogniser: Send + Sync {
+    /// What is known of the node whose directory was found so.
+    fn recognise(&self, layout: &Layout) -> Recognised;
+}
+
+/// What is known of a node.
+#[derive(Default)]
+pub struct Recognised {
+    /// The names of its kinds; recorded in the snapshot.
+    pub kinds: Vec<String>,
+    /// How a restored copy of it is held back, where an old copy is dangerous by nature.
+    pub guard: Option<GuardKind>,
+    /// Reads its marks.
+    pub marks: Option<Box<dyn MarkReader>>,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// Reads marks from the captured content of a node's files.
+pub trait MarkReader: Send + Sync {
+    /// Whether the content of a file is needed, and how much of it. Asked of every captured file.
+    fn wants(&self, path: &RelPath) -> Option<Wanted>;
+
+    /// The marks: named counters that only rise. `content` has what was asked for, as far as it was captured
+    /// and fits into memory.
+    ///
+    /// # Errors
+    /// Whatever keeps them from being read; the backup goes on, and says so.
+    fn read(&self, content: &BTreeMap<RelPath, Vec<u8>>) -> Result<BTreeMap<String, u64>>;
+}
+
+/// How much of a file is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// All of it.
+    Whole,
+    /// So many bytes at its beginning; of a shorter one all.
+    Head(u64),
+}
+
+/// What a reader found, and what the operator should know of it.
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    pub(super) marks: BTreeMap<String, u64>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Reads the marks of captured parts.
+///
+/// # Errors
+/// What the capture says when it is read.
+pub(super) fn read(reader: &dyn MarkReader, parts: &mut [Box<dyn PartCapture>]) -> Result<Read> {
+    let (mut content, mut room, mut found) = (BTreeMap::new(), CONTENT_BYTES_MAX, Read::default());
+    for part in parts {
+        let wanted: Vec<(usize, RelPath, u64)> = part
+            .entries()
+            .iter()
+            .enumerate()
+            .filter(|(_, entry)| entry.kind == EntryType::File)
+            .filter_map(|(index, entry)| {
+                let bytes = match reader.wants(&entry.path)? {
+                    Wanted::Whole => entry.size,
+                    Wanted::Head(bytes) => bytes.min(entry.size),
+                };
+                Some((index, entry.path.clone(), bytes))
+            })
+            .collect();
+        for (index, path, bytes) in wanted {
+            let Some(left) = room.checked_sub(bytes) else {
+                found.warnings.push(format!(
+                    "the node's marks are not read from {path}, which has {bytes} bytes: at most {} are taken \
+                     into memory",
+                    CONTENT_BYTES_MAX
+                ));
+                continue;
+            };
+            room = left;
+            content.insert(path, beginning(part.as_mut(), index, bytes)?);
+        }
+    }
+    match reader.read(&content) {
+        Ok(marks) => found.marks = marks,
+        Err(error) => found.warnings.push(format!(
+            "the node's marks could not be read, and are not recorded: {}",
+            error.summary()
+        )),
+    }
+    Ok(found)
+}
+
+/// The first bytes of an entry.
+fn beginning(part: &mut dyn PartCapture, index: usize, bytes: u64) -> Result<Vec<u8>> {
+    let mut content = Vec::new();
+    if bytes == 0 {
+        return Ok(content);
+    }
+    // To stop in the middle may cost the capture its other process: only where there is a rest.
+    let whole = part.entries().get(index).is_some_and(|entry| entry.size == bytes);
+    let read = part.stream(index, &mut |piece| {
+        let left = usize::try_from(bytes).unwrap_or(usize::MAX) - content.len();
+        match piece {
+            Piece::Data(data) => content.extend_from_slice(&data[..data.len().min(left)]),
+            Piece::Hole(length) => {
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                content.resize(content.len() + length.min(left), 0);
+            }
+        }
+        if !whole && content.len() as u64 == bytes { Err(Error::interrupted()) } else { Ok(()) }
+    });
+    match read {
+        Err(error) if error.kind() != Kind::Interrupted || (content.len() as u64) < bytes => {
+            Err(error)
+        }
+        _ => Ok(content),
+    }
+}
