@@ -53,6 +53,8 @@ mod live;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod node;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
 mod nodes;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
