@@ -11,6 +11,7 @@ use serde::Deserialize;
 use crate::profile::{Content, Files, Profile, below};
 
 const STATE: &str = "data/priv_validator_state.json";
+const KEY: &str = "config/priv_validator_key.json";
 
 pub(crate) struct CometBft;
 
@@ -26,7 +27,8 @@ impl Profile for CometBft {
     }
 
     fn found_in(&self, files: &Files<'_>) -> Vec<RelPath> {
-        files.with(STATE)
+        // Where another process signs, its key is not here, and the state is of nobody.
+        files.with(STATE).into_iter().filter(|at| files.has(at, KEY)).collect()
     }
 
     fn danger(&self) -> &'static str {
@@ -34,7 +36,7 @@ impl Profile for CometBft {
     }
 
     fn must(&self) -> &'static [&'static [&'static str]] {
-        &[&["config/priv_validator_key.json"]]
+        &[]
     }
 
     fn wants(&self, at: &RelPath, path: &RelPath) -> Option<Wanted> {

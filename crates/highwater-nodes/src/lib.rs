@@ -21,10 +21,10 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use highwater::Result;
 use highwater::backup::{MarkReader, Recognised, Recogniser, Wanted};
 use highwater::engine::Layout;
 use highwater::ids::{GuardKind, RelPath};
+use highwater::{Error, Kind};
 
 pub use profile::{Content, Files, Profile};
 
@@ -100,13 +100,9 @@ pub fn missing(nodes: &[Node], layout: &Layout) -> Vec<String> {
     nodes.iter().flat_map(lacks).collect()
 }
 
-/// Recognises nodes for a backup: those that are known are held back once they are restored, unless somebody
-/// has said why not.
-#[derive(Clone, Debug, Default)]
-pub struct Known {
-    /// Known nodes are not held back because of what they are: the operator has said why.
-    pub unguarded: bool,
-}
+/// Recognises nodes for a backup: those that are known are held back once they are restored.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known;
 
 impl Recogniser for Known {
     fn recognise(&self, layout: &Layout) -> Recognised {
@@ -119,7 +115,7 @@ impl Recogniser for Known {
         kinds.dedup();
         Recognised {
             kinds,
-            guard: (!self.unguarded).then_some(GuardKind::Databases),
+            guard: Some(GuardKind::Databases),
             warnings: missing(&nodes, layout),
             marks: Some(Box::new(Marks::of(nodes))),
         }
@@ -148,16 +144,21 @@ impl MarkReader for Marks {
         self.nodes.iter().find_map(|node| node.profile.wants(&node.at, path))
     }
 
-    fn read(&self, content: &BTreeMap<RelPath, Vec<u8>>) -> Result<BTreeMap<String, u64>> {
-        let mut marks = BTreeMap::new();
+    fn read(&self, content: BTreeMap<RelPath, Vec<u8>>) -> (BTreeMap<String, u64>, Vec<Error>) {
+        let (mut marks, mut errors) = (BTreeMap::new(), Vec::new());
         let several = self.nodes.len() > 1;
         for node in &self.nodes {
-            for (name, value) in node.profile.marks(&Content::new(&node.at, content))? {
-                // The same counter of two networks is two.
-                let prefix = if several { format!("{}/", node.at) } else { String::new() };
-                marks.insert(format!("{prefix}{name}"), value);
+            match node.profile.marks(&Content::new(&node.at, &content)) {
+                Ok(found) => marks.extend(found.into_iter().map(|(name, value)| {
+                    // The same counter of two networks is two.
+                    let prefix = if several { format!("{}/", node.at) } else { String::new() };
+                    (format!("{prefix}{name}"), value)
+                })),
+                // Of one that was not captured as a whole another warning tells.
+                Err(error) if error.kind() == Kind::NotFound => {}
+                Err(error) => errors.push(error),
             }
         }
-        Ok(marks)
+        (marks, errors)
     }
 }

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use highwater::backup::{self, BackupOptions, BackupReport};
+use highwater::engine::freeze::Freeze;
 use highwater::engine::{self, DiscoverOptions};
 use highwater::guard::GuardKind;
 use highwater::vault::{Actor, Secret, Vault};
@@ -114,15 +117,23 @@ fn marks(kind: &str) -> BTreeMap<String, u64> {
 }
 
 fn back_up(scratch: &Path, unguarded: bool) -> BackupReport {
-    let env = Env::system();
     let location = scratch.join("vault").display().to_string().parse().unwrap();
     let secret = Secret::create_key_file(&scratch.join("key")).unwrap();
-    let vault = Vault::create(&location, &secret, false, &env).unwrap().vault;
+    Vault::create(&location, &secret, false, &Env::system()).unwrap();
+    back_up_again(scratch, unguarded)
+}
+
+fn back_up_again(scratch: &Path, unguarded: bool) -> BackupReport {
+    back_up_with(scratch, BackupOptions { unguarded, ..BackupOptions::default() })
+}
+
+fn back_up_with(scratch: &Path, options: BackupOptions) -> BackupReport {
+    let env = Env::system();
+    let location = scratch.join("vault").display().to_string().parse().unwrap();
+    let secret = Secret::from_key_file(&scratch.join("key")).unwrap();
+    let vault = Vault::open(&location, &secret, &env).unwrap();
     let actor = Actor { state_dir: scratch.join("state"), name: "node@host".into() };
-    let options = BackupOptions {
-        recogniser: Some(Arc::new(Known { unguarded })),
-        ..BackupOptions::default()
-    };
+    let options = BackupOptions { recogniser: Some(Arc::new(Known)), ..options };
     backup::run(&vault, &scratch.join("node"), &actor, &options, &Control::new(env)).unwrap()
 }
 
@@ -162,7 +173,9 @@ fn each_kind_is_recognised_held_back_and_its_marks_are_those_of_the_snapshot() {
 fn who_says_why_not_gets_a_snapshot_that_is_not_held_back() {
     let scratch = tempfile::tempdir().unwrap();
     node("lnd", &scratch.path().join("node"));
-    let report = back_up(scratch.path(), true);
+    let guarded = back_up(scratch.path(), false);
+    assert_eq!(guarded.guard, Some(GuardKind::Databases));
+    let report = back_up_again(scratch.path(), true);
     assert_eq!((report.kinds, report.guard), (vec!["lnd".to_owned()], None));
 }
 
@@ -187,6 +200,71 @@ fn marks_that_cant_be_read_are_told_and_the_backup_goes_on() {
     let [warning] = told(&report)[..] else { panic!("{:?}", report.warnings) };
     assert!(warning.contains("could not be read"), "{warning}");
     assert_eq!(report.guard, Some(GuardKind::Databases));
+}
+
+#[test]
+fn what_the_operator_says_goes_before_what_is_read() {
+    let scratch = tempfile::tempdir().unwrap();
+    node("cometbft", &scratch.path().join("node"));
+    back_up(scratch.path(), true);
+    let options = BackupOptions {
+        marks: BTreeMap::from([("height".to_owned(), 5)]),
+        guard: Some(GuardKind::Channels),
+        ..BackupOptions::default()
+    };
+    let report = back_up_with(scratch.path(), options);
+    assert_eq!((report.marks["height"].value, report.marks["height"].claimed), (5, true));
+    // What was asked for once stays, although the kind asks for something else.
+    assert_eq!(back_up_again(scratch.path(), false).guard, Some(GuardKind::Channels));
+}
+
+#[test]
+fn a_node_whose_marks_cant_be_read_leaves_those_of_another_one() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("node");
+    node("core-lightning", &dir);
+    node("cometbft", &dir.join("chain"));
+    write(&dir, "chain/data/priv_validator_state.json", "{}");
+    let report = back_up(scratch.path(), false);
+    let names: Vec<&str> = report.marks.keys().map(String::as_str).collect();
+    assert_eq!(names, ["bitcoin/data_version"]);
+    assert_eq!(told(&report).len(), 1, "{:?}", report.warnings);
+}
+
+/// A frozen database has its last transactions in a log beside it, so that its main file tells less than is
+/// captured: that would look as if it had gone back.
+#[test]
+fn marks_are_not_read_from_a_main_file_whose_log_has_more() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("node");
+    node("core-lightning", &dir);
+    let script = "import sqlite3,sys\ndb=sqlite3.connect(sys.argv[1],isolation_level=None)\n\
+                  db.execute('PRAGMA journal_mode=WAL')\n\
+                  db.execute(\"UPDATE vars SET intval=intval+1 WHERE name='data_version'\")\n\
+                  print('ready',flush=True)\nsys.stdin.read()";
+    let mut child = Command::new("python3")
+        .args(["-c", script])
+        .arg(dir.join("bitcoin/lightningd.sqlite3"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    let location = scratch.path().join("vault").display().to_string().parse().unwrap();
+    let secret = Secret::create_key_file(&scratch.path().join("key")).unwrap();
+    Vault::create(&location, &secret, false, &Env::system()).unwrap();
+    let mut options = BackupOptions::default();
+    options.capture.freeze = Some(Freeze { pid: child.id(), ..Freeze::default() });
+    let frozen = back_up_with(scratch.path(), options);
+    // Read by its own transaction it is whole.
+    let live = back_up_again(scratch.path(), false);
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    assert!(frozen.marks.is_empty(), "{:?}", frozen.marks);
+    assert!(told(&frozen).iter().any(|warning| warning.contains("a log beside it")));
+    assert_eq!(live.marks["data_version"].value, 43);
 }
 
 #[test]

@@ -46,15 +46,14 @@ pub(crate) fn run(context: &Context, args: &BackupArgs) -> Result<Answer> {
         full: args.full,
         rate_max: args.limit_rate,
         guard: args.guarded.then_some(GuardKind::Databases),
-        recogniser: Some(Arc::new(Known { unguarded: args.unguarded.is_some() })),
+        recogniser: Some(Arc::new(Known)),
+        unguarded: args.unguarded.is_some(),
         adopt: args.adopt,
     };
     let actor = context.actor()?;
     let vault = context.vault_for_node(&args.vault, &args.node_dir)?;
     let report = backup::run(&vault, &args.node_dir, &actor, &options, &context.control)?;
-    let shrunk = (!report.shrunk.is_empty()).then_some(report.snapshot);
-    let mut warnings = report.warnings.clone();
-    warnings.extend(shrunk.map(record::acknowledge));
+    let warnings = record::with_ways_out(report.warnings.clone());
     Ok(Answer::new(document(&report, &warnings), human(&report)).warnings(warnings))
 }
 

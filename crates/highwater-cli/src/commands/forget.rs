@@ -43,7 +43,7 @@ pub(crate) fn run(context: &Context, args: &ForgetArgs) -> Result<Answer> {
         "warnings": plan.warnings,
     });
     let mut human = human(&plan, forgot.as_ref());
-    let mut warnings = plan.warnings;
+    let mut warnings = record::with_ways_out(plan.warnings);
     if args.prune {
         let pruned = prune::carry_out(context, &vault, &actor, &args.how, args.dry_run)?;
         human = format!("{human}\n\n{}", pruned.human);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use highwater::engine::{EngineKind, ReplicaPoint};
 use highwater::guard::GuardKind;
-use highwater::ids::SnapshotId;
 use highwater::vault::manifest::{Mark, PartRecord};
+use highwater::vault::shrink::UNACKNOWLEDGED;
 use highwater::vault::{Manifest, SlotInfo};
 use serde_json::{Value, json};
 
@@ -94,9 +94,15 @@ pub(super) fn short(id: &impl std::fmt::Display) -> String {
     id.to_string().chars().take(12).collect()
 }
 
-/// How it is said that what a snapshot lacks is missing on purpose.
-pub(super) fn acknowledge(snapshot: SnapshotId) -> String {
-    format!("if that is right, `highwater snapshots acknowledge {snapshot} --reason TEXT` says so")
+/// The library's warnings, each of what a snapshot lacks followed by the command that says that it is right.
+pub(super) fn with_ways_out(warnings: Vec<String>) -> Vec<String> {
+    let lacks = warnings.iter().any(|warning| warning.contains(UNACKNOWLEDGED));
+    let way_out = lacks.then(|| {
+        "`highwater snapshots acknowledge SNAPSHOT --reason TEXT` says that what a snapshot lacks is \
+         missing on purpose"
+            .to_owned()
+    });
+    warnings.into_iter().chain(way_out).collect()
 }
 
 /// How a node is held back once it is restored, and why.

@@ -35,15 +35,15 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<Answer> {
             let hint = remedy::hint(error).map(|hint| format!(" ({hint})")).unwrap_or_default();
             format!("the restore would be refused: {}{hint}", error.summary())
         };
-        let warnings: Vec<String> =
-            plan.refusals.iter().map(refused).chain(plan.warnings.iter().cloned()).collect();
+        let warnings = record::with_ways_out(plan.warnings.clone());
+        let warnings: Vec<String> = plan.refusals.iter().map(refused).chain(warnings).collect();
         let answer = Answer::new(plan_document(&plan, &warnings), plan_human(&plan));
         return Ok(answer.warnings(warnings));
     }
     let plan = restore::plan(&vault, &node_dir, &options)?;
     let report = restore::run(&vault, &plan, &context.control)?;
     let kinds = plan.kinds;
-    let mut warnings = plan.warnings;
+    let mut warnings = record::with_ways_out(plan.warnings);
     warnings.extend(
         report.warnings.iter().filter(|text| !warnings.contains(text)).cloned().collect::<Vec<_>>(),
     );

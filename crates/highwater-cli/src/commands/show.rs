@@ -14,9 +14,7 @@ use crate::format;
 pub(crate) fn run(context: &Context, args: &ShowArgs) -> Result<Answer> {
     let selector = context.selector(&args.snapshot, args.node.as_ref())?;
     let info = context.vault(&args.vault)?.resolve(&selector)?;
-    let lacks = info.shrunk_warning();
-    let hint = lacks.as_ref().map(|_| record::acknowledge(info.manifest.snapshot));
-    let warnings = lacks.into_iter().chain(hint).collect();
+    let warnings = record::with_ways_out(info.shrunk_warning().into_iter().collect());
     Ok(Answer::new(document(&info), human(&info)).warnings(warnings))
 }
 

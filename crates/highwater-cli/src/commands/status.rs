@@ -106,16 +106,14 @@ fn warnings(newest: &BTreeMap<NodeName, SnapshotInfo>, slots: usize, now: Time) 
                 info.manifest.time
             ));
         }
-        if let Some(lacks) = info.shrunk_warning() {
-            warnings.extend([lacks, record::acknowledge(info.manifest.snapshot)]);
-        }
+        warnings.extend(info.shrunk_warning());
     }
     if slots == 1 {
         warnings.push(
             "the vault has a single key slot: add another one with `highwater key add`".to_owned(),
         );
     }
-    warnings
+    record::with_ways_out(warnings)
 }
 
 fn document(info: &SnapshotInfo, now: Time, reasons: &[&str]) -> Value {

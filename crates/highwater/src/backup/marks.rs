@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::engine::{EntryType, Layout, PartCapture, Piece};
+use crate::engine::{EngineKind, EntryType, Layout, PartCapture, Piece};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{GuardKind, RelPath};
 
 /// No more of a node is taken into memory for its marks.
-const CONTENT_BYTES_MAX: u64 = 256 << 20;
+const CONTENT_BYTES_MAX: u64 = 64 << 20;
 
 /// Knows kinds of nodes, by what lies in their directories.
 pub trait Recogniser: Send + Sync {
@@ -34,12 +34,9 @@ pub trait MarkReader: Send + Sync {
     /// Whether the content of a file is needed, and how much of it. Asked of every captured file.
     fn wants(&self, path: &RelPath) -> Option<Wanted>;
 
-    /// The marks: named counters that only rise. `content` has what was asked for, as far as it was captured
-    /// and fits into memory.
-    ///
-    /// # Errors
-    /// Whatever keeps them from being read; the backup goes on, and says so.
-    fn read(&self, content: &BTreeMap<RelPath, Vec<u8>>) -> Result<BTreeMap<String, u64>>;
+    /// The marks: named counters that only rise; and what kept others from being read, which is told while the
+    /// backup goes on. `content` has what was asked for, as far as it was captured and fits into memory.
+    fn read(&self, content: BTreeMap<RelPath, Vec<u8>>) -> (BTreeMap<String, u64>, Vec<Error>);
 }
 
 /// How much of a file is needed.
@@ -65,6 +62,10 @@ pub(super) struct Read {
 pub(super) fn read(reader: &dyn MarkReader, parts: &mut [Box<dyn PartCapture>]) -> Result<Read> {
     let (mut content, mut room, mut found) = (BTreeMap::new(), CONTENT_BYTES_MAX, Read::default());
     for part in parts {
+        if let Some(warning) = unsettled(part.as_ref(), reader) {
+            found.warnings.push(warning);
+            continue;
+        }
         let wanted: Vec<(usize, RelPath, u64)> = part
             .entries()
             .iter()
@@ -91,19 +92,33 @@ pub(super) fn read(reader: &dyn MarkReader, parts: &mut [Box<dyn PartCapture>]) 
             content.insert(path, beginning(part.as_mut(), index, bytes)?);
         }
     }
-    match reader.read(&content) {
-        Ok(marks) => found.marks = marks,
-        Err(error) => found.warnings.push(format!(
-            "the node's marks could not be read, and are not recorded: {}",
-            error.summary()
-        )),
-    }
+    let (marks, errors) = reader.read(content);
+    found.marks = marks;
+    found.warnings.extend(errors.iter().map(|error| {
+        format!("marks of the node could not be read, and are not recorded: {}", error.summary())
+    }));
     Ok(found)
+}
+
+/// A SQLite that was captured as files has its last transactions in a log beside it: its main file alone says
+/// less than is captured.
+fn unsettled(part: &dyn PartCapture, reader: &dyn MarkReader) -> Option<String> {
+    let wanted = part.entries().iter().any(|entry| reader.wants(&entry.path).is_some());
+    let is_log = |name: &[u8]| name.ends_with(b"-wal") || name.ends_with(b"-journal");
+    let mut entries = part.entries().iter();
+    let logged = part.engine() == EngineKind::SQLITE
+        && entries.any(|entry| entry.size > 0 && is_log(entry.path.as_bytes()));
+    (wanted && logged).then(|| {
+        format!(
+            "the node's marks are not read from {}: what it wrote last is in a log beside it",
+            part.name()
+        )
+    })
 }
 
 /// The first bytes of an entry.
 fn beginning(part: &mut dyn PartCapture, index: usize, bytes: u64) -> Result<Vec<u8>> {
-    let mut content = Vec::new();
+    let mut content = Vec::with_capacity(usize::try_from(bytes).unwrap_or_default());
     if bytes == 0 {
         return Ok(content);
     }

@@ -65,6 +65,8 @@ pub struct BackupOptions {
     /// How the node is held back once it is restored or rolled back; `None`: as its backup before
     /// asked for, so that no call forgets it.
     pub guard: Option<GuardKind>,
+    /// The node is not held back, whatever an earlier backup or its kind asks for.
+    pub unguarded: bool,
     /// This directory goes on as the node of that name, although it carries another uid.
     pub adopt: bool,
 }
@@ -139,7 +141,8 @@ pub fn run(
         .recogniser
         .as_ref()
         .map_or_else(Recognised::default, |recogniser| recogniser.recognise(&layout));
-    identity.guard = options.guard.or(recognised.guard).or(identity.guard);
+    let asked = options.guard.or(identity.guard).or(recognised.guard);
+    identity.guard = asked.filter(|_| !options.unguarded);
     let record = vault.claim(&node, writer, actor, identity.uid)?;
     let epoch = record.epoch;
     plan::refuse_copy(vault, actor, newest.as_ref(), &record)?;
@@ -247,7 +250,12 @@ impl Task<'_> {
         let mut captured = engine::capture(self.layout, &options, &self.control.env)?;
         if let Some(reader) = &self.recognised.marks {
             let read = marks::read(reader.as_ref(), &mut captured.parts)?;
-            captured.marks.extend(read.marks);
+            for (name, value) in read.marks {
+                // What the node or its operator says of a mark goes before what was read.
+                if !self.options.marks.contains_key(&name) {
+                    captured.marks.entry(name).or_insert(value);
+                }
+            }
             captured.warnings.extend(read.warnings);
         }
         let known = self.known_files();

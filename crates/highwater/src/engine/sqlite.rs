@@ -106,11 +106,7 @@ impl Engine for Sqlite {
         if node == NodeUse::Still {
             return Ok(Vec::new());
         }
-        let unable = (!cfg!(feature = "sqlite")).then(|| {
-            Error::input(format!("{}: this build captures no SQLite databases", database.name()))
-                .with_entry(database.name())
-                .with_remedy("use a build with the feature `sqlite`")
-        });
+        let unable = (!cfg!(feature = "sqlite")).then(|| unable(database.name()));
         Ok(emptied(database)?.into_iter().chain(unable).collect())
     }
 
@@ -124,6 +120,16 @@ impl Engine for Sqlite {
         let Some(first) = databases.first() else { return Ok((Vec::new(), Barrier::Single)) };
         let parts: Vec<_> = databases.iter().map(|database| database.part).collect();
         capture::begin_all(first.dir, &parts, options, env)
+    }
+
+    #[cfg(not(feature = "sqlite"))]
+    fn begin_in_use(
+        &self,
+        databases: &[Database<'_>],
+        _: &CaptureOptions,
+        _: &Env,
+    ) -> Result<(Vec<Box<dyn PartCapture>>, Barrier)> {
+        Err(unable(databases.first().map_or("a database", |database| database.name())))
     }
 
     fn still(&self, database: &Database<'_>) -> Result<Still> {
@@ -143,6 +149,13 @@ impl Engine for Sqlite {
     fn check(&self, database: &Database<'_>, depth: Depth, env: &Env) -> Result<Checked> {
         capture::check(database.dir, database.root(), depth, env)
     }
+}
+
+/// That this build can't capture it.
+fn unable(name: &str) -> Error {
+    Error::input(format!("{name}: this build captures no SQLite databases"))
+        .with_entry(name)
+        .with_remedy("use a build with the feature `sqlite`")
 }
 
 /// Refuses a SQLite whose main file is empty while a log lies beside it: what is in the log is what is

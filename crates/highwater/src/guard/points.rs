@@ -62,8 +62,8 @@ pub(crate) fn walk(
 /// By what entry points are known.
 #[derive(Clone, Copy)]
 pub(crate) struct Known<'a> {
-    /// Paths that a snapshot tells, as far as they are there.
-    pub(crate) named: &'a [RelPath],
+    /// Paths that a snapshot tells, as far as they are there, and the names of the parts that they open.
+    pub(crate) named: &'a [(RelPath, String)],
     /// The engines that recognise a database by looking.
     pub(crate) engines: &'a Engines,
 }
@@ -113,8 +113,9 @@ pub(crate) fn find(root: &RootedPath, known: Known<'_>) -> Result<EntryPoints> {
         let points = engines.entry_points(part.engine, &part.root, part.entries.iter());
         points.iter().flatten().for_each(|point| add(point, &part.name));
     }
-    let named = named.iter().filter(|path| files.contains_key(*path));
-    named.chain(&recognised.denied).for_each(|point| add(point, &engine::part_name(point)));
+    let named = named.iter().filter(|(path, _)| files.contains_key(path));
+    named.for_each(|(point, part)| add(point, part));
+    recognised.possible.iter().for_each(|point| add(point, &engine::part_name(point)));
     Ok(EntryPoints { present, withheld })
 }
 

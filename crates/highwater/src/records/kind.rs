@@ -110,7 +110,8 @@ impl EngineKind {
         Some(match self {
             EngineKind::ROCKSDB | EngineKind::LEVELDB => Opens::Name("CURRENT"),
             EngineKind::BADGER => Opens::Name("MANIFEST"),
-            EngineKind::PEBBLE => Opens::Prefix("marker.manifest."),
+            // It looks for its marker by the name alone, whatever that is: what the marker names is withheld.
+            EngineKind::PEBBLE => Opens::Prefix("MANIFEST-"),
             EngineKind::PARITYDB => Opens::Name("metadata"),
             EngineKind::SLED => Opens::Name("db"),
             EngineKind::FJALL => Opens::Name("version"),

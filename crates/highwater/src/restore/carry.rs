@@ -248,8 +248,11 @@ fn check_parts(
 }
 
 /// The files without which nobody can open the databases of the parts.
-fn entry_points(parts: &[&PartRecord]) -> Vec<RelPath> {
-    parts.iter().flat_map(|part| part.entry_points()).collect()
+fn entry_points(parts: &[&PartRecord]) -> Vec<(RelPath, String)> {
+    let of = |part: &&PartRecord| {
+        part.entry_points().into_iter().map(|point| (point, part.name.clone())).collect::<Vec<_>>()
+    };
+    parts.iter().flat_map(of).collect()
 }
 
 /// Restores a snapshot below `scratch`, lets the engines check all data, and records the level.

@@ -37,7 +37,7 @@ fn scratch() -> tempfile::TempDir {
 /// The engines that are built in.
 static ENGINES: LazyLock<Engines> = LazyLock::new(Engines::default);
 
-fn known(named: &[RelPath]) -> Known<'_> {
+fn known(named: &[(RelPath, String)]) -> Known<'_> {
     Known { named, engines: &ENGINES }
 }
 
@@ -276,7 +276,8 @@ impl Bench {
 fn restore(place: &Place, who: &str, control: &Control) -> Result<Option<PathBuf>> {
     let work = begin(place, &control.env)?;
     make_node(&work.staging().path(), who);
-    let kept = work.commit(known(&[RelPath::from_bytes(b"store/CURRENT")?]), control)?;
+    let kept = work
+        .commit(known(&[(RelPath::from_bytes(b"store/CURRENT")?, "store".to_owned())]), control)?;
     Ok(kept.map(|kept| kept.path()))
 }
 

@@ -19,6 +19,8 @@ use super::{Actor, Selector, SnapshotInfo, Vault};
 
 /// So many acknowledgements of a node are remembered.
 const ACKNOWLEDGED_MAX: usize = 64;
+/// What a sentence about a loss says that nobody has acknowledged.
+pub const UNACKNOWLEDGED: &str = "until it is acknowledged that this is right";
 /// A sentence names so many losses; documents name all.
 const NAMED_MAX: usize = 12;
 /// The part of the plain files; no database is called that.
@@ -228,8 +230,8 @@ pub fn sentence(node: &NodeName, snapshot: SnapshotId, losses: &[Loss]) -> Optio
         texts.extend(last.part.is_none().then(|| last.text()));
     }
     Some(format!(
-        "snapshot {snapshot} of {node} lacks what {before} has: {}; until it is acknowledged that \
-         this is right, no policy forgets {before}",
+        "snapshot {snapshot} of {node} lacks what {before} has: {}; {UNACKNOWLEDGED}, no policy \
+         forgets {before}",
         texts.join(", ")
     ))
 }

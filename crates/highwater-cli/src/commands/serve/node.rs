@@ -79,7 +79,8 @@ impl Capture {
                 ..CaptureOptions::default()
             },
             guard: settings.guarded.then_some(GuardKind::Databases),
-            recogniser: Some(Arc::new(Known { unguarded: settings.unguarded.is_some() })),
+            recogniser: Some(Arc::new(Known)),
+            unguarded: settings.unguarded.is_some(),
             tags: settings
                 .unguarded
                 .iter()

@@ -19,8 +19,9 @@ use crate::rooted::RootedPath;
 pub(crate) struct Recognised {
     /// Each, by path.
     pub(crate) parts: Vec<FoundPart>,
-    /// Files that may be of one, and that this user may not read.
-    pub(crate) denied: Vec<RelPath>,
+    /// Further files by which one may open: those that this user may not read, and main files among those of
+    /// another database.
+    pub(crate) possible: Vec<RelPath>,
 }
 
 /// The databases among `files`, regular ones below `dir` and the directories that they lie in.
@@ -40,12 +41,32 @@ pub(crate) fn in_files(
         }
         tree.insert(path, NodeKind::File, size);
     }
-    databases(&tree, engines)
+    let mut found = databases(&tree, engines)?;
+    let roots: BTreeSet<&RelPath> = found.parts.iter().map(|part| &part.root).collect();
+    let of_files: Vec<_> =
+        engines.all().filter(|engine| engine.extent() == Extent::Files).collect();
+    let mut possible = Vec::new();
+    for (path, _) in tree
+        .nodes
+        .iter()
+        .filter(|(path, node)| node.kind == NodeKind::File && !roots.contains(path))
+    {
+        let file = FoundFile::new(&tree, path);
+        let mut point = *file.head()? == Head::Denied;
+        for engine in &of_files {
+            point = point || engine.is_main_file(&file)?;
+        }
+        if point {
+            possible.push(path.clone());
+        }
+    }
+    found.possible = possible;
+    Ok(found)
 }
 
 /// The databases of a tree, by path.
 pub(super) fn databases(tree: &Tree, engines: &Engines) -> Result<Recognised> {
-    let (mut parts, mut denied) = (Vec::new(), Vec::new());
+    let mut parts = Vec::new();
     let mut claimed = BTreeSet::new();
     let mut trees: Vec<RelPath> = Vec::new();
     for (path, names) in &tree.files {
@@ -80,38 +101,35 @@ pub(super) fn databases(tree: &Tree, engines: &Engines) -> Result<Recognised> {
             let entries = with_files_beside(tree, path, engine.as_ref());
             claimed.extend(entries.iter().cloned());
             parts.push(tree.part(part_name(path), engine.kind(), path.clone(), entries));
-        } else if file.is_candidate() && *file.head()? == Head::Denied {
-            denied.push(path.clone());
         }
     }
     parts.sort_by(|a, b| a.root.cmp(&b.root));
-    Ok(Recognised { parts, denied })
+    Ok(Recognised { parts, possible: Vec::new() })
 }
 
 /// The database that a path is, looked at from outside a node directory (a link's target).
 pub(super) fn database_at(path: &Path, engines: &Engines) -> Result<Option<EngineKind>> {
     let place = RootedPath::of(path)?;
     let Some(found) = durable::stat(&place)? else { return Ok(None) };
-    // To open a device may do anything.
-    let (dir, names) = if durable::is_file(&found) {
-        (place.above(), vec![place.name().to_owned()])
-    } else if durable::is_dir(&found) {
-        (place.clone(), durable::names(&place)?)
-    } else {
-        return Ok(None);
-    };
-    let mut tree = Tree::new(&dir);
-    for name in names {
-        let Some(seen) = durable::stat(&dir.join(&name))? else { continue };
-        let kind = if durable::is_dir(&seen) { NodeKind::Dir } else { NodeKind::File };
-        if kind == NodeKind::Dir || durable::is_file(&seen) {
-            tree.insert(RelPath::root().join(&name), kind, seen.stx_size);
-        }
+    if durable::is_file(&found) {
+        let mut tree = Tree::new(&place.above());
+        let main = RelPath::root().join(place.name());
+        tree.insert(main.clone(), NodeKind::File, found.stx_size);
+        let parts = databases(&tree, engines)?.parts;
+        return Ok(parts.iter().find(|part| part.root == main).map(|part| part.engine));
     }
-    let root = RelPath::root().join(place.name());
-    let root = if durable::is_dir(&found) { RelPath::root() } else { root };
-    let parts = databases(&tree, engines)?.parts;
-    Ok(parts.iter().find(|part| part.root == root).map(|part| part.engine))
+    // To open a device may do anything.
+    if !durable::is_dir(&found) {
+        return Ok(None);
+    }
+    let (mut tree, path) = (Tree::new(&place), RelPath::root());
+    for name in durable::names(&place)? {
+        // By its name: nothing in it is looked into that no engine asks for.
+        tree.insert(path.join(&name), NodeKind::File, 0);
+    }
+    let names = &tree.files[&path];
+    let dir = FoundDir { tree: &tree, path: &path, names };
+    Ok(directory_engine(&dir, engines)?.map(|engine| engine.kind()))
 }
 
 fn directory_engine<'a>(

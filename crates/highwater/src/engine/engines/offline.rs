@@ -72,8 +72,9 @@ fn stamps(database: &Database<'_>) -> Result<Stamps> {
 impl Offline {
     fn is_same(&self, now: &Stamps) -> bool {
         let same = |((path, before), (found, now)): (&(RelPath, Stamp), &(RelPath, Stamp))| {
-            // Links to what is immutable come and go.
-            let content = self.engine.is_immutable(path) && before.same_content(now);
+            // Links come and go, and nobody who keeps to the lock writes.
+            let kept = self.lock.is_some() || self.engine.is_immutable(path);
+            let content = kept && before.same_content(now);
             path == found && (content || before == now)
         };
         self.stamps.len() == now.len() && self.stamps.iter().zip(now).all(same)

@@ -16,8 +16,8 @@ fn held(path: &Path) -> RootedPath {
     RootedPath::open(path).unwrap()
 }
 
-fn named() -> [RelPath; 1] {
-    [RelPath::from_bytes(b"store/CURRENT").unwrap()]
+fn named() -> [(RelPath, String); 1] {
+    [(RelPath::from_bytes(b"store/CURRENT").unwrap(), "store".to_owned())]
 }
 
 /// Restores the new node with all its databases withheld.
