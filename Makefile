@@ -88,13 +88,13 @@ test-clients: setup ## A node with the agent inside; VSS clients of three genera
 .PHONY: doctests
 doctests: setup ## The examples in the documentation of the libraries
 	@scripts/stage doctests cargo test --doc --package highwater \
-	  --package highwater-guard --package highwater-server --all-features
+	  --package highwater-guard --package highwater-nodes --package highwater-server --all-features
 
 .PHONY: rustdoc
 rustdoc: setup ## The documentation builds, and its links lead somewhere
 	@RUSTDOCFLAGS='-D warnings' \
 	  scripts/stage rustdoc cargo doc --no-deps --package highwater \
-	  --package highwater-guard --package highwater-server --all-features
+	  --package highwater-guard --package highwater-nodes --package highwater-server --all-features
 
 .PHONY: nightly
 nightly: setup ## The same tests with longer searches (NIGHTLY_CASES, NIGHTLY_SEEDS), the model's larger ones too; fuzzing
