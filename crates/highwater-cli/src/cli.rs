@@ -252,6 +252,9 @@ pub(crate) struct BackupArgs {
     /// changed, and whose old state is dangerous. Later backups keep to it without the flag
     #[arg(long)]
     pub(crate) guarded: bool,
+    /// Leaves out what a known node fetches or builds again; `inspect` says what that is
+    #[arg(long)]
+    pub(crate) lean: bool,
     /// Channel nodes, validators and sequencers that are recognised are held back once they are restored,
     /// without any flag; with this they are not, for the reason that is recorded
     #[arg(long, value_name = "REASON", conflicts_with = "guarded")]

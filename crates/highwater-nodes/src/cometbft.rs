@@ -31,8 +31,10 @@ impl Profile for CometBft {
         files.with(STATE).into_iter().filter(|at| files.has(at, KEY)).collect()
     }
 
-    fn danger(&self) -> &'static str {
-        "a validator that has forgotten what it signed signs the same height again, and is slashed for it"
+    fn danger(&self) -> Option<&'static str> {
+        Some(
+            "a validator that has forgotten what it signed signs the same height again, and is slashed for it",
+        )
     }
 
     fn must(&self) -> &'static [&'static [&'static str]] {

@@ -15,8 +15,10 @@ impl Profile for EvNode {
         files.with("config/signer.json")
     }
 
-    fn danger(&self) -> &'static str {
-        "a sequencer that has forgotten what it signed signs other blocks for the same heights"
+    fn danger(&self) -> Option<&'static str> {
+        Some(
+            "a sequencer that has forgotten what it signed signs other blocks for the same heights",
+        )
     }
 
     fn must(&self) -> &'static [&'static [&'static str]] {

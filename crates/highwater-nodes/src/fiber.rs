@@ -15,9 +15,11 @@ impl Profile for Fiber {
         files.with("fiber/store")
     }
 
-    fn danger(&self) -> &'static str {
-        "a node that runs on an old store publishes commitments that it has revoked, and its peers take all \
-         that is in those channels"
+    fn danger(&self) -> Option<&'static str> {
+        Some(
+            "a node that runs on an old store publishes commitments that it has revoked, and its peers take all \
+         that is in those channels",
+        )
     }
 
     fn must(&self) -> &'static [&'static [&'static str]] {

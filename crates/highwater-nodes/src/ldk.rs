@@ -45,8 +45,8 @@ impl Profile for LdkNode {
         files.with(DATABASE)
     }
 
-    fn danger(&self) -> &'static str {
-        DANGER
+    fn danger(&self) -> Option<&'static str> {
+        Some(DANGER)
     }
 
     fn must(&self) -> &'static [&'static [&'static str]] {
@@ -96,8 +96,8 @@ impl Profile for LdkFiles {
         files.with("manager").into_iter().filter(both).collect()
     }
 
-    fn danger(&self) -> &'static str {
-        DANGER
+    fn danger(&self) -> Option<&'static str> {
+        Some(DANGER)
     }
 
     fn must(&self) -> &'static [&'static [&'static str]] {

@@ -5,6 +5,7 @@
 //! has captured, never from the live node, so that they are those of the barrier. A node is one file here:
 //! see [`Profile`]. `docs/nodes.md` has a page for each.
 
+mod chains;
 mod cometbft;
 mod core_lightning;
 mod eclair;
@@ -40,6 +41,10 @@ pub fn profiles() -> Vec<Arc<dyn Profile>> {
         Arc::new(ldk::LdkFiles),
         Arc::new(lighthouse::Lighthouse),
         Arc::new(lnd::Lnd),
+        Arc::new(chains::BITCOIND),
+        Arc::new(chains::CKB),
+        Arc::new(chains::RETH),
+        Arc::new(chains::GETH),
     ]
 }
 
@@ -55,6 +60,11 @@ impl Node {
     /// What is known of its kind.
     pub fn profile(&self) -> &dyn Profile {
         self.profile.as_ref()
+    }
+
+    /// What it fetches or builds again, by its path in the node directory.
+    pub fn lean(&self) -> Vec<RelPath> {
+        self.profile.lean().iter().map(|name| profile::below(&self.at, name)).collect()
     }
 
     /// Where it lies in the node directory; empty for the directory itself.
@@ -115,7 +125,10 @@ impl Recogniser for Known {
         kinds.dedup();
         Recognised {
             kinds,
-            guard: Some(GuardKind::Databases),
+            guard: nodes
+                .iter()
+                .any(|node| node.profile.danger().is_some())
+                .then_some(GuardKind::Databases),
             warnings: missing(&nodes, layout),
             marks: Some(Box::new(Marks::of(nodes))),
         }

@@ -15,9 +15,11 @@ impl Profile for Lighthouse {
         files.with("validators/slashing_protection.sqlite")
     }
 
-    fn danger(&self) -> &'static str {
-        "a validator that has forgotten what it signed signs the same slots and epochs again, and is slashed \
-         for it"
+    fn danger(&self) -> Option<&'static str> {
+        Some(
+            "a validator that has forgotten what it signed signs the same slots and epochs again, and is slashed \
+         for it",
+        )
     }
 
     fn must(&self) -> &'static [&'static [&'static str]] {

@@ -22,9 +22,11 @@ impl Profile for Lnd {
         GRAPHS.iter().flat_map(|name| files.with(name)).filter_map(|dir| graph(&dir)).collect()
     }
 
-    fn danger(&self) -> &'static str {
-        "a node that runs on an old channel database publishes commitments that it has revoked, and its peers \
-         take all that is in those channels"
+    fn danger(&self) -> Option<&'static str> {
+        Some(
+            "a node that runs on an old channel database publishes commitments that it has revoked, and its peers \
+         take all that is in those channels",
+        )
     }
 
     fn must(&self) -> &'static [&'static [&'static str]] {

@@ -15,13 +15,14 @@ pub trait Profile: Send + Sync {
     /// Where in a node directory such nodes lie: the root, or the directory of a network.
     fn found_in(&self, files: &Files<'_>) -> Vec<RelPath>;
 
-    /// What makes an old copy of it dangerous, in one sentence without a full stop.
-    fn danger(&self) -> &'static str;
+    /// What makes an old copy of it dangerous, in one sentence without a full stop; `None` where nothing does:
+    /// then it is known for what it can leave out.
+    fn danger(&self) -> Option<&'static str>;
 
     /// What must be there, by paths below where it was found: of each list one.
     fn must(&self) -> &'static [&'static [&'static str]];
 
-    /// Globs of what it fetches or builds again, below the node directory.
+    /// What it fetches or builds again, by paths below where it was found.
     fn lean(&self) -> &'static [&'static str] {
         &[]
     }

@@ -5,17 +5,18 @@ use std::sync::Arc;
 
 use highwater::backup::{self, BackupOptions, BackupReport};
 use highwater::engine::freeze::Freeze;
-use highwater::engine::{CaptureOptions, DiscoverOptions};
+use highwater::engine::{self, CaptureOptions, DiscoverOptions};
 use highwater::guard::GuardKind;
-use highwater::{Error, Result};
-use highwater_nodes::Known;
+use highwater::ids::RelPath;
+use highwater::{Error, Remedy, Result};
+use highwater_nodes::{Known, Node};
 use serde_json::{Value, json};
 
 use super::record;
 use crate::answer::Answer;
 use crate::cli::BackupArgs;
 use crate::context::Context;
-use crate::{format, supervisor};
+use crate::{format, places, supervisor};
 
 pub(crate) fn run(context: &Context, args: &BackupArgs) -> Result<Answer> {
     let mut tags = unique("--tag", &args.tag)?;
@@ -31,11 +32,7 @@ pub(crate) fn run(context: &Context, args: &BackupArgs) -> Result<Answer> {
         tags,
         marks: unique("--mark", &args.mark)?,
         schema: args.schema,
-        discover: DiscoverOptions {
-            exclude: args.files.exclude.clone(),
-            include: args.files.include.clone(),
-            ..DiscoverOptions::default()
-        },
+        discover: discover(args)?,
         capture: CaptureOptions {
             allow_no_barrier: args.no_barrier,
             block_max: args.max_block,
@@ -55,6 +52,37 @@ pub(crate) fn run(context: &Context, args: &BackupArgs) -> Result<Answer> {
     let report = backup::run(&vault, &args.node_dir, &actor, &options, &context.control)?;
     let warnings = record::with_ways_out(report.warnings.clone());
     Ok(Answer::new(document(&report, &warnings), human(&report)).warnings(warnings))
+}
+
+/// What belongs to the node: with `--lean` without what it fetches or builds again.
+fn discover(args: &BackupArgs) -> Result<DiscoverOptions> {
+    let mut options = DiscoverOptions {
+        exclude: args.files.exclude.clone(),
+        include: args.files.include.clone(),
+        ..DiscoverOptions::default()
+    };
+    if args.lean {
+        let layout = engine::discover(&args.node_dir, &options)?;
+        let nodes = highwater_nodes::recognise(&layout);
+        if nodes.is_empty() {
+            return Err(Error::input("nothing is known of this node that it could leave out")
+                .with_entry(places::text(&args.node_dir))
+                .with_remedy(Remedy::Exclude));
+        }
+        let there = |path: &RelPath| layout.dir.join(path.as_path()).exists();
+        let lean = nodes.iter().flat_map(Node::lean).filter(there);
+        options.exclude.extend(lean.map(|path| format!("/{}", glob_of(&path))));
+    }
+    Ok(options)
+}
+
+/// A glob that fits this path alone.
+fn glob_of(path: &RelPath) -> String {
+    let literal = |c: char| match c {
+        '*' | '?' | '[' | ']' | '{' | '}' => format!("[{c}]"),
+        c => c.to_string(),
+    };
+    path.as_path().to_string_lossy().chars().map(literal).collect()
 }
 
 fn freeze(pid: u32, args: &BackupArgs) -> Result<Freeze> {

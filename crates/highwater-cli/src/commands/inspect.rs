@@ -95,7 +95,7 @@ fn node_document(node: &Node) -> Value {
         "kind": profile.name(),
         "at": node.at(),
         "danger": profile.danger(),
-        "lean": profile.lean(),
+        "lean": node.lean(),
     })
 }
 
@@ -138,8 +138,15 @@ fn human(
     lines.push(record::part_table(&rows));
     let mut notes = Vec::new();
     for node in nodes {
-        let (name, danger) = (node.profile().name(), node.profile().danger());
-        notes.push(format!("kind     {name}: held back once it is restored, for {danger}"));
+        let name = node.profile().name();
+        notes.push(match node.profile().danger() {
+            Some(danger) => format!("kind     {name}: held back once it is restored, for {danger}"),
+            None => format!("kind     {name}"),
+        });
+        let lean: Vec<String> = node.lean().iter().map(ToString::to_string).collect();
+        if !lean.is_empty() {
+            notes.push(format!("lean     --lean leaves out {}", lean.join(", ")));
+        }
     }
     for seen in parts {
         if !seen.users.is_empty() {

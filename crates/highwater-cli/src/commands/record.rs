@@ -111,8 +111,8 @@ pub(super) fn guarded(guard: GuardKind, kinds: &[String]) -> String {
         GuardKind::Channels => "a restore quarantines the channels",
         GuardKind::Databases => "a restore withholds the databases",
     };
-    match kinds.iter().find_map(|kind| highwater_nodes::profile(kind)) {
-        Some(profile) => format!("{what}: {}", profile.danger()),
+    match kinds.iter().find_map(|kind| highwater_nodes::profile(kind)?.danger()) {
+        Some(danger) => format!("{what}: {danger}"),
         None => what.to_owned(),
     }
 }

@@ -193,7 +193,9 @@ fn plan_human(plan: &RestorePlan) -> String {
 
 /// Why a node of a known kind is held back, and where its way out is described.
 fn known(kinds: &[String]) -> Option<String> {
-    let profile = kinds.iter().find_map(|kind| highwater_nodes::profile(kind))?;
-    let (name, danger) = (profile.name(), profile.danger());
+    let (name, danger) = kinds.iter().find_map(|kind| {
+        let profile = highwater_nodes::profile(kind)?;
+        Some((profile.name(), profile.danger()?))
+    })?;
     Some(format!("This is a {name} node: {danger}. What to do next: docs/nodes.md, `{name}`."))
 }

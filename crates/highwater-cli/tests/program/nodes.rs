@@ -33,7 +33,7 @@ fn who_knows_no_flag_is_kept_from_starting_an_old_channel_node_and_told_why() {
     let seen = world.run(&["inspect", "node", "--json"]).code(0).json();
     let [kind] = &seen["kinds"].as_array().unwrap()[..] else { panic!("{seen}") };
     assert_eq!((&kind["kind"], &kind["at"]), (&json!("core-lightning"), &json!("bitcoin")));
-    assert_eq!(kind["lean"], json!(["gossip_store"]));
+    assert_eq!(kind["lean"], json!(["bitcoin/gossip_store"]));
 
     let first = world.on_vault(&["backup", "node"]).code(0).json();
     assert_eq!(first["kinds"], json!(["core-lightning"]), "{first}");
@@ -81,4 +81,17 @@ fn the_way_out_needs_a_reason_which_is_recorded() {
     assert_eq!(shown["kinds"], json!(["core-lightning"]));
     world.on_vault(&["restore", "latest", "elsewhere"]).code(0);
     assert!(world.path("elsewhere/bitcoin/lightningd.sqlite3").is_file());
+}
+
+#[test]
+fn what_a_known_node_fetches_again_is_left_out_on_request() {
+    let world = world();
+    world.on_vault(&["backup", "node", "--lean"]).code(0);
+    world.on_vault(&["restore", "latest", "elsewhere"]).code(0);
+    assert!(!world.path("elsewhere/bitcoin/gossip_store").exists());
+    assert!(world.path("elsewhere/bitcoin/hsm_secret").is_file());
+    // What is known of nobody has nothing to leave out.
+    fs::create_dir(world.path("other")).unwrap();
+    fs::write(world.path("other/file"), "content").unwrap();
+    world.on_vault(&["backup", "other", "--lean"]).code(2);
 }
