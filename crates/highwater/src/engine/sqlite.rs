@@ -32,9 +32,9 @@ use super::engines::still::Still;
 use super::engines::{Database, Engine, InUse, NodeUse};
 use super::found::{FoundFile, Head, SQLITE_SIBLINGS, beside, ends};
 use super::lock::{self, Lock};
-use super::{
-    Barrier, CaptureOptions, Checked, Depth, EngineKind, Opens, PartCapture, Units, process,
-};
+use super::{Barrier, CaptureOptions, EngineKind, Opens, PartCapture, Units, process};
+#[cfg(feature = "sqlite")]
+use super::{Checked, Depth};
 use crate::durable;
 use crate::env::Env;
 use crate::error::{Error, Remedy, Result};
