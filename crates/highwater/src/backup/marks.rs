@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use crate::engine::{EngineKind, EntryType, Layout, PartCapture, Piece};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{GuardKind, RelPath};
+use crate::rooted::{is_only_ours, is_root};
 
+/// How every SQLite database begins.
+const SQLITE_MAGIC: &[u8] = b"SQLite format 3\0";
 /// No more of a node is taken into memory for its marks.
 const CONTENT_BYTES_MAX: u64 = 64 << 20;
 
@@ -59,7 +62,11 @@ pub(super) struct Read {
 ///
 /// # Errors
 /// What the capture says when it is read.
-pub(super) fn read(reader: &dyn MarkReader, parts: &mut [Box<dyn PartCapture>]) -> Result<Read> {
+pub(super) fn read(
+    reader: &dyn MarkReader,
+    layout: &Layout,
+    parts: &mut [Box<dyn PartCapture>],
+) -> Result<Read> {
     let (mut content, mut room, mut found) = (BTreeMap::new(), CONTENT_BYTES_MAX, Read::default());
     for part in parts {
         if let Some(warning) = unsettled(part.as_ref(), reader) {
@@ -89,7 +96,15 @@ pub(super) fn read(reader: &dyn MarkReader, parts: &mut [Box<dyn PartCapture>]) 
                 continue;
             };
             room = left;
-            content.insert(path, beginning(part.as_mut(), index, bytes)?);
+            let read = beginning(part.as_mut(), index, bytes)?;
+            if read.starts_with(SQLITE_MAGIC) && is_anothers(layout, &path)? {
+                found.warnings.push(format!(
+                    "the node's marks are not read from {path}, which belongs to another user: root parses no \
+                     database of theirs; run the backup as that user"
+                ));
+                continue;
+            }
+            content.insert(path, read);
         }
     }
     let (marks, errors) = reader.read(content);
@@ -98,6 +113,18 @@ pub(super) fn read(reader: &dyn MarkReader, parts: &mut [Box<dyn PartCapture>]) 
         format!("marks of the node could not be read, and are not recorded: {}", error.summary())
     }));
     Ok(found)
+}
+
+/// Whether this is root, and somebody else may have made what lies at `path`. A database is parsed by code
+/// that is not safe from what it reads: it would be with rights that others could want to borrow.
+fn is_anothers(layout: &Layout, path: &RelPath) -> Result<bool> {
+    if !is_root() {
+        return Ok(false);
+    }
+    let dir = layout.held();
+    let owner =
+        dir.root_owner().map_err(|error| Error::io(format!("can't look at {dir}"), error))?;
+    Ok(owner.is_foreign() || !is_only_ours(&dir.at(path).path())?)
 }
 
 /// A SQLite that was captured as files has its last transactions in a log beside it: its main file alone says

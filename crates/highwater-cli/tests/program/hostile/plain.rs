@@ -62,3 +62,20 @@ fn a_quarantined_node_is_released_by_root_and_its_owner_starts_it() {
     );
     ground.assert_untouched("a release");
 }
+
+#[test]
+fn root_parses_no_database_of_another_user_for_its_marks() {
+    let Some(ground) = Ground::without_backup(Above::Roots) else { return };
+    let main = ground.node().join("lightningd.sqlite3");
+    let database = rusqlite::Connection::open(&main).unwrap();
+    let sql = "CREATE TABLE vars (name TEXT PRIMARY KEY, intval INTEGER); \
+               INSERT INTO vars VALUES ('data_version', 1700);";
+    database.execute_batch(sql).unwrap();
+    drop(database);
+    std::fs::write(ground.node().join("hsm_secret"), [7; 32]).unwrap();
+    ground.give_node();
+    let told = ground.backup().ok();
+    assert_eq!(told["kinds"], serde_json::json!(["core-lightning"]), "{told}");
+    assert_eq!(told["marks"], serde_json::json!({}), "{told}");
+    assert!(told["warnings"].to_string().contains("belongs to another user"), "{told}");
+}
