@@ -9,7 +9,8 @@ use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 
-use super::{EngineKind, FoundPart, process};
+use super::process::{self, FileId};
+use super::{EngineKind, FoundPart, metadata};
 use crate::durable;
 use crate::error::Result;
 use crate::ids::RelPath;
@@ -50,13 +51,16 @@ pub(super) struct Tree {
     pub(super) dir: RootedPath,
     pub(super) nodes: BTreeMap<RelPath, Node>,
     pub(super) files: BTreeMap<RelPath, BTreeSet<OsString>>,
+    /// What this process had open before a look at every file; `None`: asked again at each file, for a directory
+    /// in which it works meanwhile.
+    pub(super) own: Option<BTreeSet<FileId>>,
 }
 
 impl Tree {
     /// Of a directory in which nothing was seen yet.
     pub(super) fn new(dir: &RootedPath) -> Tree {
         let files = BTreeMap::from([(RelPath::root(), BTreeSet::new())]);
-        Tree { dir: dir.clone(), nodes: BTreeMap::new(), files }
+        Tree { dir: dir.clone(), nodes: BTreeMap::new(), files, own: None }
     }
 
     /// Adds what was seen at `path`.
@@ -133,11 +137,16 @@ impl FoundDir<'_> {
     /// # Errors
     /// Those of the file system.
     pub fn begins(&self, name: &str, with: &[u8]) -> Result<bool> {
-        Ok(match head(&self.tree.dir.at(&self.path.join(OsStr::new(name))))? {
-            Head::Bytes(bytes) => bytes.starts_with(with),
-            Head::Ours => true,
-            Head::Denied => false,
-        })
+        Ok(
+            match head(
+                &self.tree.dir.at(&self.path.join(OsStr::new(name))),
+                self.tree.own.as_ref(),
+            )? {
+                Head::Bytes(bytes) => bytes.starts_with(with),
+                Head::Ours => true,
+                Head::Denied => false,
+            },
+        )
     }
 }
 
@@ -190,7 +199,7 @@ impl<'a> FoundFile<'a> {
         if let Some(head) = self.head.get() {
             return Ok(head);
         }
-        let head = head(&self.tree.dir.at(self.path))?;
+        let head = head(&self.tree.dir.at(self.path), self.tree.own.as_ref())?;
         Ok(self.head.get_or_init(|| head))
     }
 
@@ -246,8 +255,14 @@ pub(super) fn beside(path: &RelPath, suffix: &str) -> RelPath {
 }
 
 /// Looks at a file's first bytes, unless this process has it open. Of one that is gone there are none.
-fn head(path: &RootedPath) -> Result<Head> {
-    if process::is_own(path)? {
+fn head(path: &RootedPath, own: Option<&BTreeSet<FileId>>) -> Result<Head> {
+    let is_own = match own {
+        Some(own) => {
+            durable::stat(path)?.is_some_and(|found| own.contains(&metadata::id_of(&found)))
+        }
+        None => process::is_own(path)?,
+    };
+    if is_own {
         return Ok(Head::Ours);
     }
     let file = match path.open_file() {

@@ -31,6 +31,7 @@ pub(crate) fn in_files(
     engines: &Engines,
 ) -> Result<Recognised> {
     let mut tree = Tree::new(dir);
+    tree.own = Some(process::own_files()?);
     for (path, size) in files {
         let mut above = path.parent();
         while let Some(dir) = above.filter(|dir| !tree.nodes.contains_key(dir)) {
