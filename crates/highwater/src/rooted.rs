@@ -31,9 +31,9 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 use crate::ids::RelPath;
 
-pub(crate) use trust::{Owner, is_root};
 #[cfg(feature = "sqlite")]
-pub(crate) use trust::{is_only_ours, refuse_for_root};
+pub(crate) use trust::refuse_for_root;
+pub(crate) use trust::{Owner, is_only_ours, is_root};
 
 /// A directory that is held open.
 #[derive(Debug)]
