@@ -42,6 +42,10 @@ pub(crate) const GETH: Chain = Chain {
     lean: &["geth/chaindata"],
 };
 
+/// electrs, an index of Bitcoin's chain.
+pub(crate) const ELECTRS: Chain =
+    Chain { name: "electrs", marks: &["electrs.toml", "db"], must: &[], lean: &["db"] };
+
 impl Profile for Chain {
     fn name(&self) -> &'static str {
         self.name

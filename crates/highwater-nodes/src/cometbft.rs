@@ -1,14 +1,11 @@
 //! CometBFT and every Cosmos chain, and tmkms: the file in which a signer keeps what it signed last
 //! (`privval/file.go` of CometBFT).
 
-use std::collections::BTreeMap;
-
-use highwater::backup::Wanted;
 use highwater::ids::RelPath;
 use highwater::{Error, Result};
 use serde::Deserialize;
 
-use crate::profile::{Content, Files, Profile, below};
+use crate::profile::{Content, Files, Marks, Profile};
 
 const STATE: &str = "data/priv_validator_state.json";
 const KEY: &str = "config/priv_validator_key.json";
@@ -41,18 +38,19 @@ impl Profile for CometBft {
         &[]
     }
 
-    fn wants(&self, at: &RelPath, path: &RelPath) -> Option<Wanted> {
-        (*path == below(at, STATE)).then_some(Wanted::Whole)
+    fn entry_points(&self) -> &'static [&'static str] {
+        &[STATE]
     }
 
-    fn marks(&self, content: &Content<'_>) -> Result<BTreeMap<String, u64>> {
+    fn marks(&self, content: &mut Content<'_, '_>, marks: &mut Marks) -> Result<()> {
         let damaged = |why: String| {
             Error::corrupt(format!("the signer's state can't be read: {why}")).with_entry(STATE)
         };
-        let state: State = serde_json::from_slice(content.file(STATE)?)
+        let state: State = serde_json::from_slice(&content.file(STATE)?)
             .map_err(|error| damaged(error.to_string()))?;
         let height =
             state.height.parse().map_err(|_| damaged(format!("height {}", state.height)))?;
-        Ok(BTreeMap::from([("height".to_owned(), height)]))
+        marks.insert("height".to_owned(), height);
+        Ok(())
     }
 }

@@ -1,14 +1,12 @@
 //! Core Lightning: `lightningd.sqlite3` and `hsm_secret` in the directory of a network
-//! (`wallet/db.c`, `wallet/wallet.c` of Core Lightning).
+//! (`wallet/migrations.c`, `db/exec.c`, `wallet/wallet.c` of Core Lightning).
 
-use std::collections::BTreeMap;
-
-use highwater::backup::Wanted;
+use highwater::engine::Cell;
 use highwater::ids::RelPath;
+use highwater::vault::channel_mark;
 use highwater::{Error, Result};
 
-use crate::profile::{Content, Files, Profile, below};
-use crate::sqlite::{damaged, open};
+use crate::profile::{Content, Files, Marks, Profile, number};
 
 const DATABASE: &str = "lightningd.sqlite3";
 
@@ -38,17 +36,30 @@ impl Profile for CoreLightning {
         &["gossip_store"]
     }
 
-    fn wants(&self, at: &RelPath, path: &RelPath) -> Option<Wanted> {
-        (*path == below(at, DATABASE)).then_some(Wanted::Whole)
-    }
-
-    /// `data_version` rises with every transaction that writes.
-    fn marks(&self, content: &Content<'_>) -> Result<BTreeMap<String, u64>> {
-        let database = open(content.file(DATABASE)?)?;
+    /// `data_version` rises with every transaction that writes; the indexes of a channel with each commitment,
+    /// ours (`local`) and the peer's (`remote`).
+    fn marks(&self, content: &mut Content<'_, '_>, marks: &mut Marks) -> Result<()> {
         let version = "SELECT intval FROM vars WHERE name = 'data_version'";
-        let version: i64 = database.query_row(version, [], |row| row.get(0)).map_err(damaged)?;
-        let version =
-            u64::try_from(version).map_err(|_| Error::corrupt("data_version is negative"))?;
-        Ok(BTreeMap::from([("data_version".to_owned(), version)]))
+        let rows = content.query(DATABASE, version)?;
+        let row = rows.first().ok_or_else(|| Error::corrupt("it has no data_version"))?;
+        marks.insert("data_version".to_owned(), number(row, 0, "data_version")?);
+        // Before 0.10 a channel had no id of its own in the table.
+        let known = "SELECT 1 FROM pragma_table_info('channels') WHERE name = 'full_channel_id'";
+        let named = match content.query(DATABASE, known)?.is_empty() {
+            true => "SELECT id, NULL, next_index_local, next_index_remote FROM channels",
+            false => {
+                "SELECT id, lower(hex(full_channel_id)), next_index_local, next_index_remote FROM channels"
+            }
+        };
+        for row in content.query(DATABASE, named)? {
+            let number_of = number(&row, 0, "the id of a channel")?;
+            let id = row.get(1).and_then(Cell::text).filter(|id| !id.is_empty());
+            let id = id.map_or_else(|| format!("number-{number_of}"), str::to_owned);
+            let local = number(&row, 2, "next_index_local")?;
+            let remote = number(&row, 3, "next_index_remote")?;
+            marks.insert(channel_mark(&id, "local"), local);
+            marks.insert(channel_mark(&id, "remote"), remote);
+        }
+        Ok(())
     }
 }

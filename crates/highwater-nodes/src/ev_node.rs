@@ -24,4 +24,8 @@ impl Profile for EvNode {
     fn must(&self) -> &'static [&'static [&'static str]] {
         &[&["data"]]
     }
+
+    fn entry_points(&self) -> &'static [&'static str] {
+        &["config/signer.json"]
+    }
 }

@@ -7,14 +7,18 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 
-use highwater::backup::Wanted;
+use highwater::engine::Cell;
 use highwater::ids::RelPath;
+use highwater::vault::channel_mark;
 use highwater::{Error, Result};
 
-use crate::profile::{Content, Files, Profile, below};
-use crate::sqlite::{damaged, open};
+use crate::profile::{Content, Files, Marks, Profile};
+use crate::rgb_lightning_node;
 
 const DATABASE: &str = "ldk_node_data.sqlite";
+const MONITOR_ROWS: &str =
+    "SELECT key, substr(value, 1, 12) FROM ldk_node_data WHERE primary_namespace = 'monitors'";
+const UPDATE_ROWS: &str = "SELECT secondary_namespace, key FROM ldk_node_data WHERE primary_namespace = 'monitor_updates'";
 const MONITORS: &str = "monitors";
 const UPDATES: &str = "monitor_updates";
 /// What is enough of a monitor: the bytes before the number, and it.
@@ -22,7 +26,7 @@ const HEAD_BYTES: u64 = 12;
 /// Stands where the channel is closed.
 const CLOSED: u64 = u64::MAX;
 /// So many channels have a mark each; of more the highest number alone is one.
-const CHANNELS_MAX: usize = 1000;
+const CHANNELS_MAX: usize = 10_000;
 
 const DANGER: &str = "a node that runs on old monitors publishes commitments that it has revoked, and its \
                       peers take all that is in those channels";
@@ -31,10 +35,7 @@ const DANGER: &str = "a node that runs on old monitors publishes commitments tha
 pub(crate) struct LdkNode;
 
 /// Any node that keeps LDK's store as files.
-pub(crate) struct LdkFiles;
-
-/// Channels and the numbers of their last updates.
-type Updates = BTreeMap<String, u64>;
+pub(crate) struct LdkFilesystem;
 
 impl Profile for LdkNode {
     fn name(&self) -> &'static str {
@@ -54,46 +55,37 @@ impl Profile for LdkNode {
         &[]
     }
 
-    fn wants(&self, at: &RelPath, path: &RelPath) -> Option<Wanted> {
-        (*path == below(at, DATABASE)).then_some(Wanted::Whole)
-    }
-
-    fn marks(&self, content: &Content<'_>) -> Result<BTreeMap<String, u64>> {
-        let database = open(content.file(DATABASE)?)?;
-        let mut updates = Updates::new();
-        let mut monitors = database
-            .prepare("SELECT key, value FROM ldk_node_data WHERE primary_namespace = 'monitors'")
-            .map_err(damaged)?;
-        let mut rows = monitors.query([]).map_err(damaged)?;
-        while let Some(row) = rows.next().map_err(damaged)? {
-            let (key, value): (String, Vec<u8>) =
-                (row.get(0).map_err(damaged)?, row.get(1).map_err(damaged)?);
-            raise(&mut updates, key.clone(), number_of(&key, &value)?);
+    fn marks(&self, content: &mut Content<'_, '_>, marks: &mut Marks) -> Result<()> {
+        let mut updates = Updates::default();
+        for row in content.query(DATABASE, MONITOR_ROWS)? {
+            let (Some(channel), Some(head)) =
+                (row.first().and_then(Cell::text), row.get(1).and_then(Cell::bytes))
+            else {
+                return Err(Error::corrupt("a monitor has no name or no content"));
+            };
+            updates.monitor(channel, head)?;
         }
-        let mut later = database
-            .prepare(
-                "SELECT secondary_namespace, key FROM ldk_node_data \
-                 WHERE primary_namespace = 'monitor_updates'",
-            )
-            .map_err(damaged)?;
-        let mut rows = later.query([]).map_err(damaged)?;
-        while let Some(row) = rows.next().map_err(damaged)? {
-            let (channel, update): (String, String) =
-                (row.get(0).map_err(damaged)?, row.get(1).map_err(damaged)?);
-            raise(&mut updates, channel, update.parse().ok());
+        for row in content.query(DATABASE, UPDATE_ROWS)? {
+            let text = |column| row.get(column).and_then(Cell::text);
+            if let (Some(channel), Some(number)) = (text(0), text(1).and_then(|id| id.parse().ok()))
+            {
+                updates.raise(channel, number);
+            }
         }
-        Ok(marks_of(updates))
+        updates.tell(marks);
+        Ok(())
     }
 }
 
-impl Profile for LdkFiles {
+impl Profile for LdkFilesystem {
     fn name(&self) -> &'static str {
-        "ldk-files"
+        "ldk-filesystem"
     }
 
     fn found_in(&self, files: &Files<'_>) -> Vec<RelPath> {
         let both = |at: &RelPath| files.inside(at, MONITORS).any(|path| is_channel(path.name()));
-        files.with("manager").into_iter().filter(both).collect()
+        let stores = files.with("manager").into_iter().filter(both);
+        stores.filter(|at| !rgb_lightning_node::has(files, at)).collect()
     }
 
     fn danger(&self) -> Option<&'static str> {
@@ -108,30 +100,37 @@ impl Profile for LdkFiles {
         &["network_graph", "scorer"]
     }
 
-    fn wants(&self, at: &RelPath, path: &RelPath) -> Option<Wanted> {
-        let monitor = path.parent() == Some(below(at, MONITORS)) && is_channel(path.name());
-        let update = || path.parent().and_then(|above| above.parent()) == Some(below(at, UPDATES));
-        match monitor {
-            true => Some(Wanted::Head(HEAD_BYTES)),
-            false => update().then_some(Wanted::Head(0)),
-        }
+    fn entry_points(&self) -> &'static [&'static str] {
+        &["manager"]
     }
 
-    fn marks(&self, content: &Content<'_>) -> Result<BTreeMap<String, u64>> {
-        let mut updates = Updates::new();
-        for (name, value) in content.inside(MONITORS) {
-            let channel = name.to_string_lossy().into_owned();
-            raise(&mut updates, channel.clone(), number_of(&channel, value)?);
-        }
-        let channels: Vec<String> = updates.keys().cloned().collect();
-        for channel in channels {
-            for (update, _) in content.inside(&format!("{UPDATES}/{channel}")) {
-                let number = update.to_str().and_then(|update| update.parse().ok());
-                raise(&mut updates, channel.clone(), number);
-            }
-        }
-        Ok(marks_of(updates))
+    fn marks(&self, content: &mut Content<'_, '_>, marks: &mut Marks) -> Result<()> {
+        read_files(content, "", marks)
     }
+}
+
+/// Adds the marks of a store of files in the directory `store`, which ends with a slash where it has a name.
+pub(crate) fn read_files(
+    content: &mut Content<'_, '_>,
+    store: &str,
+    marks: &mut Marks,
+) -> Result<()> {
+    let mut updates = Updates::default();
+    for path in content.inside(&format!("{store}{MONITORS}")) {
+        if is_channel(path.name()) {
+            let head = content.head(&path, HEAD_BYTES)?;
+            updates.monitor(&path.name().to_string_lossy(), &head)?;
+        }
+    }
+    for path in content.inside(&format!("{store}{UPDATES}")) {
+        let channel = path.parent().map(|above| above.name().to_string_lossy().into_owned());
+        let number = path.name().to_str().and_then(|name| name.parse().ok());
+        if let (Some(channel), Some(number)) = (channel, number) {
+            updates.raise(&channel, number);
+        }
+    }
+    updates.tell(marks);
+    Ok(())
 }
 
 /// Whether a file is a monitor's, by its name: the funding transaction and the number of its output.
@@ -146,29 +145,35 @@ fn is_channel(name: &OsStr) -> bool {
         && digits(output)
 }
 
-/// The number of a monitor's last update; `None` where its channel is closed.
-fn number_of(channel: &str, monitor: &[u8]) -> Result<Option<u64>> {
-    let rest = monitor.strip_prefix(&[0xFF, 0xFF]).unwrap_or(monitor);
-    let number = rest.get(2..10).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes);
-    let number =
-        number.ok_or_else(|| Error::corrupt("a monitor is cut").with_entry(channel.to_owned()))?;
-    Ok(Some(number).filter(|number| *number != CLOSED))
-}
+/// Channels and the numbers of their last updates.
+#[derive(Default)]
+struct Updates(BTreeMap<String, u64>);
 
-fn raise(updates: &mut Updates, channel: String, number: Option<u64>) {
-    if let Some(number) = number {
-        let highest = updates.entry(channel).or_default();
+impl Updates {
+    /// Takes the number of a monitor's last update; one of a closed channel has none.
+    fn monitor(&mut self, channel: &str, head: &[u8]) -> Result<()> {
+        let rest = head.strip_prefix(&[0xFF, 0xFF]).unwrap_or(head);
+        let number =
+            rest.get(2..10).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes);
+        let number = number
+            .ok_or_else(|| Error::corrupt("a monitor is cut").with_entry(channel.to_owned()))?;
+        if number != CLOSED {
+            self.raise(channel, number);
+        }
+        Ok(())
+    }
+
+    fn raise(&mut self, channel: &str, number: u64) {
+        let highest = self.0.entry(channel.to_owned()).or_default();
         *highest = number.max(*highest);
     }
-}
 
-fn marks_of(updates: Updates) -> BTreeMap<String, u64> {
-    if updates.len() <= CHANNELS_MAX {
-        return updates
-            .into_iter()
-            .map(|(channel, number)| (format!("update/{channel}"), number))
-            .collect();
+    fn tell(self, marks: &mut Marks) {
+        if self.0.len() <= CHANNELS_MAX {
+            let named = self.0.into_iter();
+            marks.extend(named.map(|(channel, number)| (channel_mark(&channel, "update"), number)));
+        } else if let Some(highest) = self.0.into_values().max() {
+            marks.insert("update".to_owned(), highest);
+        }
     }
-    let highest = updates.into_values().max().unwrap_or_default();
-    BTreeMap::from([("update".to_owned(), highest)])
 }

@@ -15,19 +15,20 @@ mod ldk;
 mod lighthouse;
 mod lnd;
 mod profile;
-mod sqlite;
+mod rgb_lightning_node;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use highwater::backup::{MarkReader, Recognised, Recogniser, Wanted};
-use highwater::engine::Layout;
+use highwater::backup::{CapturedFiles, MarkReader, Recognised, Recogniser};
+use highwater::engine::{EngineKind, FoundPart, Layout};
 use highwater::ids::{GuardKind, RelPath};
+use highwater::vault::{channel_mark, channel_of};
 use highwater::{Error, Kind};
 
-pub use profile::{Content, Files, Profile};
+pub use profile::{Content, Files, Marks, Profile};
 
 /// Every kind of node that is known.
 pub fn profiles() -> Vec<Arc<dyn Profile>> {
@@ -38,13 +39,15 @@ pub fn profiles() -> Vec<Arc<dyn Profile>> {
         Arc::new(ev_node::EvNode),
         Arc::new(fiber::Fiber),
         Arc::new(ldk::LdkNode),
-        Arc::new(ldk::LdkFiles),
+        Arc::new(ldk::LdkFilesystem),
         Arc::new(lighthouse::Lighthouse),
         Arc::new(lnd::Lnd),
+        Arc::new(rgb_lightning_node::RgbLightningNode),
         Arc::new(chains::BITCOIND),
         Arc::new(chains::CKB),
         Arc::new(chains::RETH),
         Arc::new(chains::GETH),
+        Arc::new(chains::ELECTRS),
     ]
 }
 
@@ -65,6 +68,11 @@ impl Node {
     /// What it fetches or builds again, by its path in the node directory.
     pub fn lean(&self) -> Vec<RelPath> {
         self.profile.lean().iter().map(|name| profile::below(&self.at, name)).collect()
+    }
+
+    /// The plain files without which it can't act, by their paths in the node directory.
+    pub fn entry_points(&self) -> Vec<RelPath> {
+        self.profile.entry_points().iter().map(|name| profile::below(&self.at, name)).collect()
     }
 
     /// Where it lies in the node directory; empty for the directory itself.
@@ -123,16 +131,28 @@ impl Recogniser for Known {
         let mut kinds: Vec<String> =
             nodes.iter().map(|node| node.profile.name().to_owned()).collect();
         kinds.dedup();
+        let dangerous: Vec<&Node> =
+            nodes.iter().filter(|node| node.profile.danger().is_some()).collect();
         Recognised {
             kinds,
-            guard: nodes
-                .iter()
-                .any(|node| node.profile.danger().is_some())
-                .then_some(GuardKind::Databases),
+            guard: (!dangerous.is_empty()).then_some(GuardKind::Databases),
+            entry_points: dangerous.iter().flat_map(|node| node.entry_points()).collect(),
+            together: dangerous.iter().map(|node| together(node, layout)).collect(),
             warnings: missing(&nodes, layout),
-            marks: Some(Box::new(Marks::of(nodes))),
+            marks: Some(Box::new(MarksOf { nodes })),
         }
     }
+}
+
+/// The parts in which the state of a node lies: its databases, and its plain files where it has entry points among
+/// them. Of two instants they contradict each other.
+fn together(node: &Node, layout: &Layout) -> Vec<String> {
+    let points = node.entry_points();
+    let is_state = |part: &&FoundPart| match part.engine {
+        EngineKind::FILES => points.iter().any(|point| part.entries.contains(point)),
+        _ => part.root.is_within(&node.at),
+    };
+    layout.parts.iter().filter(is_state).map(|part| part.name.clone()).collect()
 }
 
 /// What is known of the kind of this name.
@@ -141,37 +161,38 @@ pub fn profile(name: &str) -> Option<Arc<dyn Profile>> {
 }
 
 /// Reads the marks of all nodes of a directory from what was captured of them.
-pub struct Marks {
+struct MarksOf {
     nodes: Vec<Node>,
 }
 
-impl Marks {
-    /// Of these nodes.
-    pub fn of(nodes: Vec<Node>) -> Marks {
-        Marks { nodes }
-    }
-}
-
-impl MarkReader for Marks {
-    fn wants(&self, path: &RelPath) -> Option<Wanted> {
-        self.nodes.iter().find_map(|node| node.profile.wants(&node.at, path))
-    }
-
-    fn read(&self, content: BTreeMap<RelPath, Vec<u8>>) -> (BTreeMap<String, u64>, Vec<Error>) {
-        let (mut marks, mut errors) = (BTreeMap::new(), Vec::new());
+impl MarkReader for MarksOf {
+    fn read(&self, captured: &mut CapturedFiles<'_>) -> (Marks, Vec<Error>) {
+        let (mut marks, mut errors) = (Marks::new(), Vec::new());
         let several = self.nodes.len() > 1;
         for node in &self.nodes {
-            match node.profile.marks(&Content::new(&node.at, &content)) {
-                Ok(found) => marks.extend(found.into_iter().map(|(name, value)| {
-                    // The same counter of two networks is two.
-                    let prefix = if several { format!("{}/", node.at) } else { String::new() };
-                    (format!("{prefix}{name}"), value)
-                })),
+            let mut found = Marks::new();
+            match node.profile.marks(&mut Content::new(&node.at, captured), &mut found) {
+                Ok(()) => {}
                 // Of one that was not captured as a whole another warning tells.
                 Err(error) if error.kind() == Kind::NotFound => {}
                 Err(error) => errors.push(error),
             }
+            marks.extend(found.into_iter().map(|(name, value)| {
+                match several && node.at != RelPath::root() {
+                    true => (of_one(node, &name), value),
+                    false => (name, value),
+                }
+            }));
         }
         (marks, errors)
+    }
+}
+
+/// The name of a mark where there are several nodes: the same counter of two networks is two.
+fn of_one(node: &Node, mark: &str) -> String {
+    let at = &node.at;
+    match channel_of(mark) {
+        Some((channel, what)) => channel_mark(&format!("{at}/{channel}"), what),
+        None => format!("{at}/{mark}"),
     }
 }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 
-use highwater::backup::Wanted;
+use highwater::backup::CapturedFiles;
+use highwater::engine::bolt::Bolt;
+use highwater::engine::{Cell, Row};
 use highwater::ids::RelPath;
 use highwater::{Error, Result};
 
@@ -27,21 +29,26 @@ pub trait Profile: Send + Sync {
         &[]
     }
 
-    /// Whether its marks need the content of a captured file, and how much of it.
-    fn wants(&self, at: &RelPath, path: &RelPath) -> Option<Wanted> {
-        let _ = (at, path);
-        None
+    /// The plain files without which it can't act, by paths below where it was found: a restored copy is held back
+    /// by them as by its databases.
+    fn entry_points(&self) -> &'static [&'static str] {
+        &[]
     }
 
-    /// Its marks: named counters that only rise, from the captured content of what it wants.
+    /// Adds its marks: named counters that only rise, from what was captured of it. Those of a channel or a key
+    /// have the names of [`channel_mark`](highwater::vault::channel_mark).
     ///
     /// # Errors
-    /// Corrupt where the content is none that such a node writes.
-    fn marks(&self, content: &Content<'_>) -> Result<BTreeMap<String, u64>> {
-        let _ = content;
-        Ok(BTreeMap::new())
+    /// Corrupt where the content is none that such a node writes; those of [`Content`]. What was added before
+    /// stays.
+    fn marks(&self, content: &mut Content<'_, '_>, marks: &mut Marks) -> Result<()> {
+        let _ = (content, marks);
+        Ok(())
     }
 }
+
+/// Marks by their names.
+pub type Marks = BTreeMap<String, u64>;
 
 /// The files and directories of a node directory, by their paths.
 pub struct Files<'a> {
@@ -84,36 +91,84 @@ pub(crate) fn below(at: &RelPath, name: &str) -> RelPath {
     name.split('/').fold(at.clone(), |path, name| path.join(OsStr::new(name)))
 }
 
-/// The captured content of what a node's marks are read from.
-pub struct Content<'a> {
+/// What was captured of a node, by paths below where it was found.
+pub struct Content<'a, 'b> {
     at: &'a RelPath,
-    files: &'a BTreeMap<RelPath, Vec<u8>>,
+    captured: &'a mut CapturedFiles<'b>,
 }
 
-impl<'a> Content<'a> {
-    pub(crate) fn new(at: &'a RelPath, files: &'a BTreeMap<RelPath, Vec<u8>>) -> Content<'a> {
-        Content { at, files }
+impl<'a, 'b> Content<'a, 'b> {
+    pub(crate) fn new(at: &'a RelPath, captured: &'a mut CapturedFiles<'b>) -> Content<'a, 'b> {
+        Content { at, captured }
     }
 
-    /// The content of the file `name` below where the node was found.
+    /// The path of `name` in the node directory.
+    pub fn path(&self, name: &str) -> RelPath {
+        below(self.at, name)
+    }
+
+    /// Whether the file `name` was captured.
+    pub fn has(&self, name: &str) -> bool {
+        self.captured.has(&self.path(name))
+    }
+
+    /// All of the file `name`.
     ///
     /// # Errors
-    /// Not found where it was not captured, or was too large to be read for its marks.
-    pub fn file(&self, name: &str) -> Result<&'a [u8]> {
-        let path = below(self.at, name);
-        match self.files.get(&path) {
-            Some(content) => Ok(content),
-            None => {
-                Err(Error::not_found("it was not captured, or is too large to be read for marks")
-                    .with_entry(path.to_string()))
-            }
-        }
+    /// Those of [`CapturedFiles::whole`].
+    pub fn file(&mut self, name: &str) -> Result<Vec<u8>> {
+        self.captured.whole(&below(self.at, name))
     }
 
-    /// Every file right in the directory `name` below where the node was found, by its name.
-    pub fn inside(&self, name: &str) -> impl Iterator<Item = (&'a OsStr, &'a [u8])> {
-        let dir = below(self.at, name);
-        let files = self.files.iter().filter(move |(path, _)| path.parent().as_ref() == Some(&dir));
-        files.map(|(path, content)| (path.name(), content.as_slice()))
+    /// The first bytes of a file of [`Content::inside`].
+    ///
+    /// # Errors
+    /// Those of [`CapturedFiles::head`].
+    pub fn head(&mut self, path: &RelPath, bytes: u64) -> Result<Vec<u8>> {
+        self.captured.head(path, bytes)
     }
+
+    /// Every file in the directory `name`, and in directories in it, by its path in the node directory.
+    pub fn inside(&self, name: &str) -> Vec<RelPath> {
+        let dir = self.path(name);
+        self.captured.below(&dir).cloned().collect()
+    }
+
+    /// The names of files called `name` in directories right below where the node was found.
+    pub fn databases(&self, name: &str) -> Vec<String> {
+        let found = self.captured.below(self.at).filter(|path| path.name() == name);
+        let one = found.filter_map(|path| {
+            let dir = path.parent()?;
+            let within = dir.parent().as_ref() == Some(self.at);
+            within.then(|| Some(format!("{}/{name}", dir.name().to_str()?))).flatten()
+        });
+        one.collect()
+    }
+
+    /// The rows that a query finds in the SQLite database `name`.
+    ///
+    /// # Errors
+    /// Those of [`CapturedFiles::query`].
+    pub fn query(&mut self, name: &str, sql: &str) -> Result<Vec<Row>> {
+        self.captured.query(&below(self.at, name), sql)
+    }
+
+    /// The bbolt database `name`.
+    ///
+    /// # Errors
+    /// Those of [`CapturedFiles::bolt`].
+    pub fn bolt(&mut self, name: &str) -> Result<Bolt> {
+        self.captured.bolt(&below(self.at, name))
+    }
+}
+
+/// A whole number that can't be negative, in a row that a query found.
+///
+/// # Errors
+/// Corrupt where the cell is none.
+pub(crate) fn number(row: &Row, column: usize, what: &str) -> Result<u64> {
+    let number = row.get(column).and_then(Cell::integer);
+    number
+        .and_then(|number| u64::try_from(number).ok())
+        .ok_or_else(|| Error::corrupt(format!("{what} is no number of a counter")))
 }

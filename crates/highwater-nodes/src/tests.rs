@@ -54,6 +54,10 @@ fn node(kind: &str, dir: &Path) {
                 "bitcoin/lightningd.sqlite3",
                 "CREATE TABLE vars (name VARCHAR(32), val VARCHAR(255), intval INTEGER, blobval BLOB, \
                  PRIMARY KEY (name)); INSERT INTO vars (name, intval) VALUES ('data_version', 41); \
+                 CREATE TABLE channels (id BIGSERIAL, peer_id BIGINT, short_channel_id TEXT, state INTEGER, \
+                 next_index_local BIGINT, next_index_remote BIGINT, full_channel_id BLOB DEFAULT NULL, \
+                 PRIMARY KEY (id)); INSERT INTO channels (id, next_index_local, next_index_remote, \
+                 full_channel_id) VALUES (1, 7, 8, x'ABCD'), (2, 1, 1, NULL); \
                  UPDATE vars SET intval = intval + 1 WHERE name = 'data_version';",
             );
         }
@@ -89,7 +93,7 @@ fn node(kind: &str, dir: &Path) {
             database.execute(insert, ("monitors", "", CHANNEL, monitor(6, true))).unwrap();
             database.execute(insert, ("monitor_updates", CHANNEL, "9", vec![0_u8; 9])).unwrap();
         }
-        "ldk-files" => {
+        "ldk-filesystem" => {
             write(dir, ".ldk/manager", "manager");
             write(dir, &format!(".ldk/monitors/{CHANNEL}"), monitor(5, false));
             write(dir, &format!(".ldk/monitor_updates/{CHANNEL}/8"), "update");
@@ -98,28 +102,59 @@ fn node(kind: &str, dir: &Path) {
             let sql = "CREATE TABLE signed_blocks (slot);";
             drop(database(dir, "validators/slashing_protection.sqlite", sql));
         }
-        "lnd" => {
-            let sql = "PRAGMA journal_mode = WAL; CREATE TABLE channeldb_kv (key, value);";
-            drop(database(dir, "data/graph/mainnet/channel.sqlite", sql));
+        "lnd" => write(dir, "data/graph/mainnet/channel.db", LND),
+        "rgb-lightning-node" => {
+            write(dir, "mnemonic", "words");
+            write(dir, ".ldk/manager", "manager");
+            write(dir, &format!(".ldk/monitors/{CHANNEL}"), monitor(4, true));
+            let sql = "CREATE TABLE backup_info (idx INTEGER PRIMARY KEY, last_backup_timestamp TEXT NOT NULL, \
+                       last_operation_timestamp TEXT NOT NULL); \
+                       INSERT INTO backup_info VALUES (1, '0', '1790000000');";
+            drop(database(dir, "1a2b3c4d/rgb_lib_db", sql));
         }
         "bitcoind" => all(dir, &["blocks/blk00000.dat", "chainstate/CURRENT", "wallets/a"]),
         "ckb" => all(dir, &["ckb.toml", "data/db/notes"]),
         "reth" => all(dir, &["db/mdbx.lck", "static_files/headers", "discovery-secret"]),
+        "electrs" => all(dir, &["electrs.toml", "db/notes"]),
         "geth" => all(dir, &["geth/chaindata/notes", "geth/nodekey"]),
         kind => panic!("{kind} has no directory here"),
     }
 }
 
+/// An lnd's channels, by the engine that it uses.
+const LND: &[u8] = include_bytes!("../tests/fixtures/lnd-channel.db");
+
+/// The marks of [`LND`], as `make-lnd.go` writes them.
+fn marks_of_lnd() -> Marks {
+    let mut marks = Marks::new();
+    for number in (0..40_u64).filter(|number| number % 10 != 9) {
+        let output = format!("{}:{}", format!("{number:02x}").repeat(32), number % 3);
+        marks.insert(format!("channel.{output}.local"), 2 * number);
+        let signed = u64::from(number % 3 == 0);
+        marks.insert(format!("channel.{output}.remote"), 2 * number + 1 + signed);
+    }
+    marks
+}
+
 /// The marks that each directory above has.
-fn marks(kind: &str) -> BTreeMap<String, u64> {
-    let (name, value) = match kind {
-        "core-lightning" => ("data_version".to_owned(), 42),
-        "cometbft" => ("height".to_owned(), 1_234_567),
-        "ldk-node" => (format!("update/{CHANNEL}"), 9),
-        "ldk-files" => (format!("update/{CHANNEL}"), 8),
-        _ => return BTreeMap::new(),
+fn marks(kind: &str) -> Marks {
+    let update = format!("channel.{CHANNEL}.update");
+    let marks: &[(&str, u64)] = match kind {
+        "core-lightning" => &[
+            ("data_version", 42),
+            ("channel.abcd.local", 7),
+            ("channel.abcd.remote", 8),
+            ("channel.number-2.local", 1),
+            ("channel.number-2.remote", 1),
+        ],
+        "cometbft" => &[("height", 1_234_567)],
+        "ldk-node" => &[(&update, 9)],
+        "ldk-filesystem" => &[(&update, 8)],
+        "rgb-lightning-node" => &[(&update, 4), ("rgb_operation", 1_790_000_000)],
+        "lnd" => return marks_of_lnd(),
+        _ => &[],
     };
-    BTreeMap::from([(name, value)])
+    marks.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
 }
 
 fn back_up(scratch: &Path, unguarded: bool) -> BackupReport {
@@ -166,7 +201,7 @@ fn each_kind_is_recognised_held_back_and_its_marks_are_those_of_the_snapshot() {
         let report = back_up(scratch.path(), false);
         let guard = profile.danger().map(|_| GuardKind::Databases);
         assert_eq!((report.kinds, report.guard), (vec![kind.to_owned()], guard));
-        let found: BTreeMap<String, u64> =
+        let found: Marks =
             report.marks.iter().map(|(name, mark)| (name.clone(), mark.value)).collect();
         assert_eq!(found, marks(kind), "{kind}");
         assert!(report.marks.values().all(|mark| !mark.claimed), "{kind}");
@@ -231,7 +266,8 @@ fn a_node_whose_marks_cant_be_read_leaves_those_of_another_one() {
     write(&dir, "chain/data/priv_validator_state.json", "{}");
     let report = back_up(scratch.path(), false);
     let names: Vec<&str> = report.marks.keys().map(String::as_str).collect();
-    assert_eq!(names, ["bitcoin/data_version"]);
+    assert_eq!(names.first(), Some(&"bitcoin/data_version"));
+    assert!(names.iter().all(|name| name.contains("bitcoin/")), "{names:?}");
     assert_eq!(told(&report).len(), 1, "{:?}", report.warnings);
 }
 
@@ -279,7 +315,11 @@ fn two_networks_in_one_directory_are_two_nodes() {
     node("core-lightning", &dir.join("more"));
     let report = back_up(scratch.path(), false);
     let names: Vec<&str> = report.marks.keys().map(String::as_str).collect();
-    assert_eq!(names, ["bitcoin/data_version", "more/bitcoin/data_version"]);
+    for name in
+        ["bitcoin/data_version", "channel.more/bitcoin/abcd.local", "more/bitcoin/data_version"]
+    {
+        assert!(names.contains(&name), "{names:?}");
+    }
     assert_eq!(report.kinds, ["core-lightning"]);
 }
 

@@ -9,7 +9,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD_NO_PAD as BASE64;
 
-use crate::engine::{Barrier, Captured, Engines, EntryType, Metadata, PartCapture, SourceEntry};
+use crate::engine::{
+    Barrier, Captured, EngineKind, Engines, EntryType, Metadata, PartCapture, SourceEntry,
+};
 use crate::error::{Error, Result};
 use crate::ids::{GuardKind, PackId, RelPath, Time, decode, encode};
 use crate::vault::MANIFEST_VERSION;
@@ -96,7 +98,12 @@ impl<'a> Draft<'a> {
             PartRecord {
                 name: part.name().to_owned(),
                 engine,
-                entry_points: own_entry_points(captured.layout.engines(), part, &root),
+                entry_points: own_entry_points(
+                    captured.layout.engines(),
+                    &task.recognised.entry_points,
+                    part,
+                    &root,
+                ),
                 root,
                 engine_version: part.engine_version(),
                 consistency: part.consistency(),
@@ -154,6 +161,7 @@ impl<'a> Draft<'a> {
             restore: task.identity.restore,
             schema: options.schema,
             kinds: task.recognised.kinds.clone(),
+            together: together(&task.recognised.together, &self.parts),
             marks: self.marks,
             tags: options.tags.clone(),
             packs,
@@ -237,13 +245,29 @@ fn root_metadata(task: &Task<'_>) -> Result<Metadata> {
     Ok(Metadata { xattrs: Vec::new(), ..found.meta })
 }
 
-/// The entry points of a part whose engine is not built in: a restore by a program without it withholds them
-/// all the same.
-fn own_entry_points(engines: &Engines, part: &dyn PartCapture, root: &RelPath) -> Vec<RelPath> {
+/// The entry points of a part that its engine's name does not tell: of one whose engine is not built in, so that
+/// a restore by a program without it withholds them all the same; and those of the node's kind among plain files.
+fn own_entry_points(
+    engines: &Engines,
+    known: &[RelPath],
+    part: &dyn PartCapture,
+    root: &RelPath,
+) -> Vec<RelPath> {
     let kind = part.engine();
+    let files = part.entries().iter().filter(|entry| entry.kind == EntryType::File);
+    let mut paths = files.map(|entry| &entry.path);
+    if kind == EngineKind::FILES {
+        return paths.filter(|path| known.contains(path)).cloned().collect();
+    }
     if Engines::default().get(kind).is_some() {
         return Vec::new();
     }
-    let paths = part.entries().iter().map(|entry| &entry.path);
-    engines.entry_points(kind, root, paths).unwrap_or_default()
+    engines.entry_points(kind, root, &mut paths).unwrap_or_default()
+}
+
+/// Sets of parts that can't be restored apart, as far as they were captured.
+fn together(known: &[Vec<String>], parts: &[PartRecord]) -> Vec<Vec<String>> {
+    let captured = |name: &&String| parts.iter().any(|part| part.name == **name);
+    let sets = known.iter().map(|set| set.iter().filter(captured).cloned().collect::<Vec<_>>());
+    sets.filter(|set| set.len() > 1).collect()
 }

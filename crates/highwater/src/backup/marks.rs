@@ -2,15 +2,15 @@
 //! captured of it. So they are those of the barrier, whatever the node does meanwhile.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
-use crate::engine::{EngineKind, EntryType, Layout, PartCapture, Piece};
+use crate::engine::bolt::Bolt;
+use crate::engine::{EngineKind, EntryType, Layout, PartCapture, Piece, Row};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{GuardKind, RelPath};
 use crate::rooted::{is_only_ours, is_root};
 
-/// How every SQLite database begins.
-const SQLITE_MAGIC: &[u8] = b"SQLite format 3\0";
-/// No more of a node is taken into memory for its marks.
+/// No more of a file is taken into memory for its marks.
 const CONTENT_BYTES_MAX: u64 = 64 << 20;
 
 /// Knows kinds of nodes, by what lies in their directories.
@@ -26,29 +26,138 @@ pub struct Recognised {
     pub kinds: Vec<String>,
     /// How a restored copy of it is held back, where an old copy is dangerous by nature.
     pub guard: Option<GuardKind>,
+    /// The plain files without which it can't act: a restored copy is held back by them as by its databases.
+    pub entry_points: Vec<RelPath>,
+    /// Names of parts that tell of one instant, and can't be restored apart from each other, set by set.
+    pub together: Vec<Vec<String>>,
     /// Reads its marks.
     pub marks: Option<Box<dyn MarkReader>>,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }
 
-/// Reads marks from the captured content of a node's files.
+/// Reads marks from what was captured of a node.
 pub trait MarkReader: Send + Sync {
-    /// Whether the content of a file is needed, and how much of it. Asked of every captured file.
-    fn wants(&self, path: &RelPath) -> Option<Wanted>;
-
     /// The marks: named counters that only rise; and what kept others from being read, which is told while the
-    /// backup goes on. `content` has what was asked for, as far as it was captured and fits into memory.
-    fn read(&self, content: BTreeMap<RelPath, Vec<u8>>) -> (BTreeMap<String, u64>, Vec<Error>);
+    /// backup goes on. Those of a channel have the names of [`channel_mark`](crate::vault::channel_mark).
+    fn read(&self, captured: &mut CapturedFiles<'_>) -> (BTreeMap<String, u64>, Vec<Error>);
 }
 
-/// How much of a file is needed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// All of it.
-    Whole,
-    /// So many bytes at its beginning; of a shorter one all.
-    Head(u64),
+/// The files of a node as they were captured.
+pub struct CapturedFiles<'a> {
+    layout: &'a Layout,
+    parts: &'a mut [Box<dyn PartCapture>],
+    /// Part and entry of each file.
+    files: BTreeMap<RelPath, (usize, usize)>,
+    /// The database that was taken into memory last: most often it is asked again.
+    held: Option<(RelPath, Vec<u8>)>,
+}
+
+impl<'a> CapturedFiles<'a> {
+    /// Of these parts.
+    pub(super) fn of(
+        layout: &'a Layout,
+        parts: &'a mut [Box<dyn PartCapture>],
+    ) -> CapturedFiles<'a> {
+        let mut files = BTreeMap::new();
+        for (number, part) in parts.iter().enumerate() {
+            let entries = part.entries().iter().enumerate();
+            let regular = entries.filter(|(_, entry)| entry.kind == EntryType::File);
+            files.extend(regular.map(|(index, entry)| (entry.path.clone(), (number, index))));
+        }
+        CapturedFiles { layout, parts, files, held: None }
+    }
+
+    /// Whether `path` is a file that was captured.
+    pub fn has(&self, path: &RelPath) -> bool {
+        self.files.contains_key(path)
+    }
+
+    /// Every file below the directory `dir`, in order.
+    pub fn below<'b>(&'b self, dir: &'b RelPath) -> impl Iterator<Item = &'b RelPath> {
+        let after = (Bound::Excluded(dir.clone()), Bound::Unbounded);
+        let files = self.files.range(after).map(|(path, _)| path);
+        // Names that begin like that of the directory may stand between: `a-b` is before `a/b`.
+        let like = move |path: &&RelPath| path.as_bytes().starts_with(dir.as_bytes());
+        files.take_while(like).filter(move |path| path.is_within(dir))
+    }
+
+    /// The first `bytes` of a file; of a shorter one all.
+    ///
+    /// # Errors
+    /// Not found where it was not captured; input where that is more than is taken into memory; what the capture
+    /// says.
+    pub fn head(&mut self, path: &RelPath, bytes: u64) -> Result<Vec<u8>> {
+        let (part, entry) = self.place(path)?;
+        let part = self.parts[part].as_mut();
+        let bytes = bytes.min(part.entries()[entry].size);
+        if bytes > CONTENT_BYTES_MAX {
+            return Err(Error::input(format!(
+                "it has {bytes} bytes, of which at most {CONTENT_BYTES_MAX} are taken into memory for marks"
+            ))
+            .with_entry(path.to_string()));
+        }
+        beginning(part, entry, bytes)
+    }
+
+    /// All of a file.
+    ///
+    /// # Errors
+    /// Those of [`CapturedFiles::head`].
+    pub fn whole(&mut self, path: &RelPath) -> Result<Vec<u8>> {
+        self.head(path, u64::MAX)
+    }
+
+    /// A bbolt database, of which single buckets are read.
+    ///
+    /// # Errors
+    /// Not found where it was not captured; input where it was not captured as a file that stands still; corrupt
+    /// where it is none.
+    pub fn bolt(&mut self, path: &RelPath) -> Result<Bolt> {
+        let (part, entry) = self.place(path)?;
+        let named = |error: Error| error.with_entry(path.to_string());
+        let file = self.parts[part].file(entry)?;
+        let file = file.ok_or_else(|| named(Error::input("it can only be read as a whole")))?;
+        Bolt::open(file).map_err(named)
+    }
+
+    /// The rows that a query finds in the captured SQLite database `path`. What is asked stands in the code: it
+    /// only reads.
+    ///
+    /// # Errors
+    /// Not found where it was not captured. Input where it was captured as files and is too large for memory, or
+    /// its last transactions are in a log beside it. Denied where this is root, the database belongs to another
+    /// user, and was captured as files. What SQLite says.
+    pub fn query(&mut self, path: &RelPath, sql: &str) -> Result<Vec<Row>> {
+        let (part, _) = self.place(path)?;
+        if let Some(rows) = self.parts[part].query(sql)? {
+            return Ok(rows);
+        }
+        if self.held.as_ref().is_none_or(|(held, _)| held != path) {
+            refuse_unsettled(self.parts[part].as_ref(), path)?;
+            refuse_anothers(self.layout, path)?;
+            self.held = Some((path.clone(), self.whole(path)?));
+        }
+        match &self.held {
+            Some((_, content)) => ask(content, sql, path),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn place(&self, path: &RelPath) -> Result<(usize, usize)> {
+        let place = self.files.get(path).copied();
+        place.ok_or_else(|| Error::not_found("it was not captured").with_entry(path.to_string()))
+    }
+}
+
+#[cfg(feature = "sqlite")]
+fn ask(content: &[u8], sql: &str, path: &RelPath) -> Result<Vec<Row>> {
+    crate::engine::query_of(content, sql, &path.to_string())
+}
+
+#[cfg(not(feature = "sqlite"))]
+fn ask(_content: &[u8], _sql: &str, path: &RelPath) -> Result<Vec<Row>> {
+    Err(Error::input("this build has no SQLite").with_entry(path.to_string()))
 }
 
 /// What a reader found, and what the operator should know of it.
@@ -59,88 +168,49 @@ pub(super) struct Read {
 }
 
 /// Reads the marks of captured parts.
-///
-/// # Errors
-/// What the capture says when it is read.
 pub(super) fn read(
     reader: &dyn MarkReader,
     layout: &Layout,
     parts: &mut [Box<dyn PartCapture>],
-) -> Result<Read> {
-    let (mut content, mut room, mut found) = (BTreeMap::new(), CONTENT_BYTES_MAX, Read::default());
-    for part in parts {
-        if let Some(warning) = unsettled(part.as_ref(), reader) {
-            found.warnings.push(warning);
-            continue;
-        }
-        let wanted: Vec<(usize, RelPath, u64)> = part
-            .entries()
-            .iter()
-            .enumerate()
-            .filter(|(_, entry)| entry.kind == EntryType::File)
-            .filter_map(|(index, entry)| {
-                let bytes = match reader.wants(&entry.path)? {
-                    Wanted::Whole => entry.size,
-                    Wanted::Head(bytes) => bytes.min(entry.size),
-                };
-                Some((index, entry.path.clone(), bytes))
-            })
-            .collect();
-        for (index, path, bytes) in wanted {
-            let Some(left) = room.checked_sub(bytes) else {
-                found.warnings.push(format!(
-                    "the node's marks are not read from {path}, which has {bytes} bytes: at most {} are taken \
-                     into memory",
-                    CONTENT_BYTES_MAX
-                ));
-                continue;
-            };
-            room = left;
-            let read = beginning(part.as_mut(), index, bytes)?;
-            if read.starts_with(SQLITE_MAGIC) && is_anothers(layout, &path)? {
-                found.warnings.push(format!(
-                    "the node's marks are not read from {path}, which belongs to another user: root parses no \
-                     database of theirs; run the backup as that user"
-                ));
-                continue;
-            }
-            content.insert(path, read);
-        }
-    }
-    let (marks, errors) = reader.read(content);
-    found.marks = marks;
-    found.warnings.extend(errors.iter().map(|error| {
+) -> Read {
+    let (marks, errors) = reader.read(&mut CapturedFiles::of(layout, parts));
+    let told = |error: &Error| {
         format!("marks of the node could not be read, and are not recorded: {}", error.summary())
-    }));
-    Ok(found)
+    };
+    Read { marks, warnings: errors.iter().map(told).collect() }
 }
 
-/// Whether this is root, and somebody else may have made what lies at `path`. A database is parsed by code
-/// that is not safe from what it reads: it would be with rights that others could want to borrow.
-fn is_anothers(layout: &Layout, path: &RelPath) -> Result<bool> {
+/// A database is parsed by code that is not safe from what it reads: root would do so with rights that others
+/// could want to borrow.
+fn refuse_anothers(layout: &Layout, path: &RelPath) -> Result<()> {
     if !is_root() {
-        return Ok(false);
+        return Ok(());
     }
     let dir = layout.held();
     let owner =
         dir.root_owner().map_err(|error| Error::io(format!("can't look at {dir}"), error))?;
-    Ok(owner.is_foreign() || !is_only_ours(&dir.at(path).path())?)
+    if !owner.is_foreign() && is_only_ours(&dir.at(path).path())? {
+        return Ok(());
+    }
+    Err(Error::denied(
+        "it was captured as files and belongs to another user: root parses no database of theirs",
+    )
+    .with_entry(path.to_string())
+    .with_remedy("back up as that user"))
 }
 
 /// A SQLite that was captured as files has its last transactions in a log beside it: its main file alone says
 /// less than is captured.
-fn unsettled(part: &dyn PartCapture, reader: &dyn MarkReader) -> Option<String> {
-    let wanted = part.entries().iter().any(|entry| reader.wants(&entry.path).is_some());
+fn refuse_unsettled(part: &dyn PartCapture, path: &RelPath) -> Result<()> {
     let is_log = |name: &[u8]| name.ends_with(b"-wal") || name.ends_with(b"-journal");
     let mut entries = part.entries().iter();
     let logged = part.engine() == EngineKind::SQLITE
         && entries.any(|entry| entry.size > 0 && is_log(entry.path.as_bytes()));
-    (wanted && logged).then(|| {
-        format!(
-            "the node's marks are not read from {}: what it wrote last is in a log beside it",
-            part.name()
-        )
-    })
+    if !logged {
+        return Ok(());
+    }
+    Err(Error::input("it was captured as files, and what was written last is in a log beside it")
+        .with_entry(path.to_string()))
 }
 
 /// The first bytes of an entry.

@@ -33,7 +33,7 @@ mod plan;
 mod room;
 mod write;
 
-pub use marks::{MarkReader, Recognised, Recogniser, Wanted};
+pub use marks::{CapturedFiles, MarkReader, Recognised, Recogniser};
 
 use commit::Draft;
 use compare::Before;
@@ -249,7 +249,7 @@ impl Task<'_> {
         }
         let mut captured = engine::capture(self.layout, &options, &self.control.env)?;
         if let Some(reader) = &self.recognised.marks {
-            let read = marks::read(reader.as_ref(), self.layout, &mut captured.parts)?;
+            let read = marks::read(reader.as_ref(), self.layout, &mut captured.parts);
             for (name, value) in read.marks {
                 // What the node or its operator says of a mark goes before what was read.
                 if !self.options.marks.contains_key(&name) {

@@ -4,6 +4,7 @@
 //! [`check`] opens a restored copy. Nothing here knows of vaults.
 
 mod barrier;
+mod cells;
 #[cfg(feature = "sqlite")]
 pub mod confined;
 #[cfg(any(test, feature = "conformance"))]
@@ -26,14 +27,19 @@ mod sqlite;
 mod standard;
 mod table;
 
+pub use cells::{Cell, Row};
 pub(crate) use discover::{in_files, part_name};
 pub use engines::still::Still;
 pub use engines::{Begun, Database, Engine, Extent, InUse, NodeUse};
 pub use found::{FoundDir, FoundFile, HEAD_BYTES, Head};
 pub use lock::Lock;
 pub(crate) use metadata::look_at;
+pub use pages::bolt;
 pub use points::PointHook;
 pub use table::Engines;
+
+#[cfg(feature = "sqlite")]
+pub(crate) use sqlite::rows_of as query_of;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -227,6 +233,19 @@ pub trait PartCapture: Send {
     /// exactly `size` bytes of it. A file that changed under the reader is a conflict.
     fn stream(&mut self, entry: usize, sink: &mut dyn FnMut(Piece<'_>) -> Result<()>)
     -> Result<()>;
+
+    /// The rows that a query in SQL finds, at the barrier; `None` where the part can't be asked.
+    fn query(&mut self, sql: &str) -> Result<Option<Vec<Row>>> {
+        let _ = sql;
+        Ok(None)
+    }
+
+    /// A captured file itself, where it stands still until the end, for who reads little of it; `None` where
+    /// all of it has to be streamed.
+    fn file(&self, entry: usize) -> Result<Option<std::fs::File>> {
+        let _ = entry;
+        Ok(None)
+    }
 
     /// Ends the capture and gives up its locks: called after the last `stream`. An error means that
     /// what was streamed is not consistent.

@@ -79,6 +79,11 @@ fn unknown<T>(what: impl Into<String>) -> Result<T> {
     Err(Fault::Unknown(what.into()))
 }
 
+/// Single buckets and values of a captured bbolt database.
+pub mod bolt {
+    pub use super::bbolt::{Bolt, Bucket, Item, Value};
+}
+
 pub(super) use bbolt::check as bbolt;
 pub(super) use lmdb::check as lmdb;
 pub(super) use mdbx::check as mdbx;

@@ -552,6 +552,10 @@ impl PartCapture for Rocks {
         self.verifier.stream(&self.set, entry, sink)
     }
 
+    fn file(&self, entry: usize) -> Result<Option<std::fs::File>> {
+        self.set.open(entry).map(Some)
+    }
+
     fn finish(self: Box<Self>) -> Result<Finished> {
         let mut finished = Finished { warnings: self.verifier.warnings(), ..Finished::default() };
         match self.hold {

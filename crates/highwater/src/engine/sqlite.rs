@@ -16,6 +16,8 @@ mod image;
 #[cfg(feature = "sqlite")]
 mod point;
 #[cfg(feature = "sqlite")]
+mod query;
+#[cfg(feature = "sqlite")]
 mod rest;
 #[cfg(feature = "sqlite")]
 mod source;
@@ -44,6 +46,8 @@ use crate::ids::RelPath;
 pub(super) use capture::begin_here;
 #[cfg(feature = "sqlite")]
 pub(super) use check::check_here;
+#[cfg(feature = "sqlite")]
+pub(crate) use query::rows_of;
 #[cfg(feature = "sqlite")]
 pub(super) use rest::Company;
 

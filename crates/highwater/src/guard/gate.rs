@@ -13,6 +13,7 @@ use crate::env::Env;
 use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::{GuardKind, NodeName};
 use crate::node::NodeFile;
+use crate::vault::channel_mark;
 
 /// Decides for a node, from its start on, which channels may speak.
 ///
@@ -454,7 +455,7 @@ fn backup_marks(marks: &BTreeMap<String, u64>, id: &str) -> Option<Ours> {
 
 /// The marks of a channel, as a node tells them at the barrier.
 pub fn channel_marks(id: &str, ours: &Ours) -> BTreeMap<String, u64> {
-    let name = |what: &str| format!("channel.{id}.{what}");
+    let name = |what: &str| channel_mark(id, what);
     let mut marks = BTreeMap::from([
         (name("revoked"), ours.revoked),
         (name("received"), ours.received),

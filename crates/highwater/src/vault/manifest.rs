@@ -55,6 +55,9 @@ pub struct Manifest {
     /// The kinds of the node, where they were known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kinds: Vec<String>,
+    /// Names of parts that can't be restored apart from each other, set by set.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub together: Vec<Vec<String>>,
     /// The node's marks at the barrier.
     pub marks: BTreeMap<String, Mark>,
     /// The caller's tags.
@@ -115,7 +118,7 @@ pub struct PartRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replica: Option<ReplicaPoint>,
     /// The files without which nobody opens its database, where its engine is not built in: those of one
-    /// that is are known by its name.
+    /// that is are known by its name. Of plain files those without which a node of a known kind can't act.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub entry_points: Vec<RelPath>,
     /// Its entries, sorted by path.
@@ -203,10 +206,34 @@ pub enum Runs {
     },
 }
 
+/// Before the name of a channel's mark.
+const CHANNEL: &str = "channel.";
+
+/// The name of a mark that belongs to one channel, or to one key of a signer: `what` has no dot.
+pub fn channel_mark(channel: &str, what: &str) -> String {
+    format!("{CHANNEL}{channel}.{what}")
+}
+
+/// The channel, or the key, and its counter that a mark of this name is of; `None` of one of the whole node.
+pub fn channel_of(mark: &str) -> Option<(&str, &str)> {
+    mark.strip_prefix(CHANNEL)?.rsplit_once('.')
+}
+
 impl Manifest {
     /// Bytes of all files.
     pub fn bytes_total(&self) -> u64 {
         self.parts.iter().fold(0, |bytes, part| bytes.saturating_add(part.bytes()))
+    }
+
+    /// The marks of each channel, or of each key, by their counters.
+    pub fn channels(&self) -> BTreeMap<&str, BTreeMap<&str, u64>> {
+        let mut channels: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
+        for (name, mark) in &self.marks {
+            if let Some((channel, what)) = channel_of(name) {
+                channels.entry(channel).or_default().insert(what, mark.value);
+            }
+        }
+        channels
     }
 
     /// How a node is held back that is restored from this snapshot, where its backups ask for it.

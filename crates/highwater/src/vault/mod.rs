@@ -70,7 +70,7 @@ pub use keys::{Secret, SlotInfo, SlotKind};
 pub(crate) use limits::{MANIFEST_BYTES_MAX, PLAIN_BYTES_MAX, UPLOADS_IN_FLIGHT_MAX};
 pub(crate) use local::TEMPORARY;
 pub use location::{Location, RemoteLocation};
-pub use manifest::Manifest;
+pub use manifest::{Manifest, channel_mark, channel_of};
 pub use nodes::Ownership;
 pub(crate) use nodes::{NodeRecord, copied, unrecorded};
 pub(crate) use snapshots::{ContentId, MANIFEST_VERSION, SnapshotName};

@@ -98,18 +98,17 @@ impl Earlier {
 }
 
 impl PartRecord {
-    /// The files without one of which nobody can open the part's database; none of plain files.
+    /// The files without one of which nobody can open the part's database; of plain files those without which
+    /// a node of a known kind can't act.
     pub(crate) fn entry_points(&self) -> Vec<RelPath> {
-        match self.engine.opens() {
-            Some(opens) => {
-                opens.entry_points(&self.root, self.entries.iter().map(|entry| &entry.path))
-            }
-            None => self.entry_points.clone(),
-        }
+        let entries = self.entries.iter().map(|entry| &entry.path);
+        let known = self.engine.opens().map(|opens| opens.entry_points(&self.root, entries));
+        known.into_iter().flatten().chain(self.entry_points.iter().cloned()).collect()
     }
 
     fn entry_point(&self) -> Option<RelPath> {
-        self.entry_points().into_iter().next()
+        let plain = self.engine == EngineKind::FILES;
+        self.entry_points().into_iter().next().filter(|_| !plain)
     }
 
     /// A database whose entry point has no bytes, or plain files of which there are none.

@@ -124,6 +124,7 @@ fn manifest() -> Manifest {
         restore: Some(RestoreId::from_bytes([6; 16])),
         schema: Some(7),
         kinds: Vec::new(),
+        together: Vec::new(),
         marks: [("height".to_owned(), Mark { value: u64::MAX, claimed: true })].into(),
         tags: [("why".to_owned(), "ü".to_owned())].into(),
         packs: [8, 9].map(|id| PackRef { id: PackId::from_bytes([id; 16]), size: 1000 }).into(),

@@ -6,14 +6,19 @@ use std::os::unix::net::UnixStream;
 use rustix::fs::{Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use super::wire::{self, Answer, Failure, Image, Job, Message, Order, Part, Request};
+use super::wire::{self, Answer, Failure, Image, Job, Message, Order, Part, Request, Value};
 use crate::engine::sqlite;
 use crate::engine::{
-    CaptureOptions, Checked, EngineKind, FoundPart, PartCapture, Piece, SourceEntry,
+    CaptureOptions, Cell, Checked, EngineKind, FoundPart, PartCapture, Piece, SourceEntry,
 };
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::rooted::RootedPath;
+
+/// After so many rows, or bytes in them, a message is sent; and what a row may have.
+const ROWS: usize = 10_000;
+const ROWS_BYTES: usize = 1 << 20;
+const ROW_BYTES_MAX: usize = 8 << 20;
 
 /// Serves one backup or check of another process: `directory` is the node directory, `socket` leads to
 /// that process. To be run by a program that was started for it and does nothing else, as
@@ -101,6 +106,11 @@ fn capture(
                 let capture = capture.ok_or_else(wire::nonsense)?;
                 stream(capture.as_mut(), socket).map(|()| Answer::End)
             }
+            Order::Query { part, sql } => {
+                let capture = captures.get_mut(part).and_then(Option::as_mut);
+                let capture = capture.ok_or_else(wire::nonsense)?;
+                query(capture.as_mut(), &sql, socket).map(|()| Answer::End)
+            }
             Order::Finish { part } => {
                 let capture = captures.get_mut(part).and_then(Option::take);
                 capture.ok_or_else(wire::nonsense)?.finish().map(Answer::Finished)
@@ -116,6 +126,26 @@ fn stream(capture: &mut dyn PartCapture, socket: &mut UnixStream) -> Result<()> 
         Piece::Data(bytes) => wire::send_content(socket, bytes),
         Piece::Hole(length) => wire::send_hole(socket, length),
     })
+}
+
+/// Sends the rows that a query finds, some at a time: a message has room for 16 MiB, and a database for one row
+/// of more is none that is asked.
+fn query(capture: &mut dyn PartCapture, sql: &str, socket: &mut UnixStream) -> Result<()> {
+    let rows = capture.query(sql)?.ok_or_else(wire::nonsense)?;
+    let (mut some, mut bytes) = (Vec::new(), 0);
+    for row in rows {
+        let held: usize = row.iter().filter_map(Cell::bytes).map(<[u8]>::len).sum();
+        if held > ROW_BYTES_MAX {
+            return Err(Error::corrupt("a row of the database is too long to be handed on"));
+        }
+        bytes += held;
+        some.push(row.iter().map(Value::of).collect());
+        if bytes > ROWS_BYTES || some.len() >= ROWS {
+            wire::send(socket, &Answer::Rows(std::mem::take(&mut some)))?;
+            bytes = 0;
+        }
+    }
+    wire::send(socket, &Answer::Rows(some))
 }
 
 fn found(part: &Part) -> FoundPart {

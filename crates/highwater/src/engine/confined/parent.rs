@@ -7,17 +7,20 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::wire::{self, Answer, Image, Job, Message, Order, Part, Request};
+use super::wire::{self, Answer, Image, Job, Message, Order, Part, Request, Value};
 use crate::durable;
 use crate::engine::{
-    Barrier, CaptureOptions, Checked, Consistency, Depth, EngineKind, EntryType, Finished,
-    FoundPart, PartCapture, Piece, ReplicaPoint, SourceEntry, Units, look_at,
+    Barrier, CaptureOptions, Cell, Checked, Consistency, Depth, EngineKind, EntryType, Finished,
+    FoundPart, PartCapture, Piece, ReplicaPoint, Row, SourceEntry, Units, look_at,
 };
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::ids::RelPath;
 use crate::rooted::{Owner, RootedPath, is_only_ours, is_root};
 
+/// All rows that a query finds have no more bytes, and each takes so many besides.
+const ROWS_BYTES_MAX: usize = 128 << 20;
+const ROW_BYTES: usize = 64;
 /// How long an answer may take. The owner of a node may stop the process that has their rights.
 const ANSWER_MAX: Duration = Duration::from_secs(300);
 /// Room between the two processes, as far as the system allows.
@@ -188,6 +191,27 @@ impl Reader {
     }
 }
 
+impl Reader {
+    /// All rows that a query finds.
+    fn query(&mut self, part: usize, sql: &str) -> Result<Vec<Row>> {
+        self.order(&Order::Query { part, sql: sql.to_owned() })?;
+        let (mut rows, mut room) = (Vec::new(), ROWS_BYTES_MAX);
+        loop {
+            let some = match self.answer()? {
+                Answer::Rows(some) => some,
+                Answer::End => return Ok(rows),
+                _ => return Err(wire::nonsense()),
+            };
+            for row in some {
+                let row: Row = row.into_iter().map(Value::cell).collect::<Result<_>>()?;
+                let bytes: usize = row.iter().filter_map(Cell::bytes).map(<[u8]>::len).sum();
+                room = room.checked_sub(bytes + ROW_BYTES).ok_or_else(wire::nonsense)?;
+                rows.push(row);
+            }
+        }
+    }
+}
+
 impl Drop for Reader {
     fn drop(&mut self) {
         end(&mut self.child);
@@ -295,6 +319,11 @@ impl PartCapture for Confined {
         let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         reader.stream(self.number, &mut bounded)?;
         if left == 0 { Ok(()) } else { Err(wire::nonsense()) }
+    }
+
+    fn query(&mut self, sql: &str) -> Result<Option<Vec<Row>>> {
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        reader.query(self.number, sql).map(Some)
     }
 
     fn finish(self: Box<Self>) -> Result<Finished> {

@@ -4,10 +4,12 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD_NO_PAD as BASE64;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Barrier, Depth, Finished, Identity, ReplicaPoint, Units};
+use crate::engine::{Barrier, Cell, Depth, Finished, Identity, ReplicaPoint, Units};
 use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::RelPath;
 
@@ -46,6 +48,7 @@ pub(super) struct Part {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Order {
     Stream { part: usize },
+    Query { part: usize, sql: String },
     Finish { part: usize },
 }
 
@@ -55,14 +58,42 @@ pub(super) enum Answer {
         barrier: Barrier,
         images: Vec<Image>,
     },
-    /// All content of an entry has been sent.
+    /// All content of an entry, or all rows, have been sent.
     End,
+    /// Some of the rows that a query has found.
+    Rows(Vec<Vec<Value>>),
     Finished(Finished),
     Checked {
         warnings: Vec<String>,
         unchecked: Vec<String>,
     },
     Failed(Failure),
+}
+
+/// A [`Cell`]; bytes as base64.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Value {
+    Null,
+    Integer(i64),
+    Bytes(String),
+}
+
+impl Value {
+    pub(super) fn of(cell: &Cell) -> Value {
+        match cell {
+            Cell::Null => Value::Null,
+            Cell::Integer(number) => Value::Integer(*number),
+            Cell::Bytes(bytes) => Value::Bytes(BASE64.encode(bytes)),
+        }
+    }
+
+    pub(super) fn cell(self) -> Result<Cell> {
+        Ok(match self {
+            Value::Null => Cell::Null,
+            Value::Integer(number) => Cell::Integer(number),
+            Value::Bytes(bytes) => Cell::Bytes(BASE64.decode(bytes).map_err(|_| nonsense())?),
+        })
+    }
 }
 
 /// What is known of one database.

@@ -113,6 +113,10 @@ impl PartCapture for Offline {
         }
     }
 
+    fn file(&self, entry: usize) -> Result<Option<std::fs::File>> {
+        self.set.open(entry).map(Some)
+    }
+
     fn finish(self: Box<Self>) -> Result<Finished> {
         let database = Database { dir: &self.dir, part: &self.part, engine: &self.engine };
         if self.lock.is_none() {

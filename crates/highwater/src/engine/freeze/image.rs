@@ -452,6 +452,10 @@ impl PartCapture for Frozen {
         }
     }
 
+    fn file(&self, entry: usize) -> Result<Option<std::fs::File>> {
+        self.set.open(entry).map(Some)
+    }
+
     fn finish(self: Box<Self>) -> Result<Finished> {
         self.home.remove()?;
         let warnings = self.verifier.map_or_else(Vec::new, |verifier| verifier.warnings());

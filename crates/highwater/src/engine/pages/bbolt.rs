@@ -8,9 +8,12 @@ use crate::engine::pages::bytes::{part, u32_at, u64_at};
 use crate::engine::pages::source::Source;
 use crate::engine::pages::{Depth, Result, Seen, damaged, unknown};
 
+mod look;
 #[cfg(test)]
 mod tests;
 mod walk;
+
+pub use look::{Bolt, Bucket, Item, Value};
 
 const MAGIC: u32 = 0xed0c_daed;
 const VERSION: u32 = 2;

@@ -9,13 +9,14 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::failure::failed;
 use super::point;
+use super::query;
 use super::rest::COPY_PREFIX;
 use super::source::Source;
 use super::stamp::{self, Stamps};
 use crate::engine::scratch::Scratch;
 use crate::engine::{
     CaptureOptions, Consistency, EngineKind, EntryType, Finished, Identity, PartCapture, Piece,
-    ReplicaPoint, SourceEntry, Units,
+    ReplicaPoint, Row, SourceEntry, Units,
 };
 use crate::env::Env;
 use crate::error::{Error, Remedy, Result};
@@ -260,6 +261,12 @@ impl PartCapture for Image {
             .with_entry(self.entry()));
         }
         Ok(())
+    }
+
+    fn query(&mut self, sql: &str) -> Result<Option<Vec<Row>>> {
+        self.check_blocked()?;
+        let entry = self.entry();
+        query::rows(self.source.connection_mut(), sql, &entry).map(Some)
     }
 
     fn finish(mut self: Box<Self>) -> Result<Finished> {

@@ -116,6 +116,11 @@ impl Source {
         &self.connection
     }
 
+    /// The same, for who watches over what is asked of it.
+    pub(super) fn connection_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
     /// The state on disk before the transaction began.
     pub(super) fn before(&self) -> &Stamps {
         &self.before

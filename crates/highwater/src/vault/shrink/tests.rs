@@ -67,6 +67,7 @@ fn snapshot(byte: u8, parts: Vec<PartRecord>) -> Manifest {
         restore: None,
         schema: None,
         kinds: Vec::new(),
+        together: Vec::new(),
         marks: Default::default(),
         tags: Default::default(),
         packs: Vec::new(),

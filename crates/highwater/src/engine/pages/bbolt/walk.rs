@@ -9,11 +9,11 @@ use crate::engine::pages::source::{Source, Window};
 use crate::engine::pages::{Result, Seen, damaged, unknown};
 
 /// Flags of a page; it has one of them.
-const BRANCH: u16 = 0x01;
-const LEAF: u16 = 0x02;
+pub(super) const BRANCH: u16 = 0x01;
+pub(super) const LEAF: u16 = 0x02;
 const FREE_LIST: u16 = 0x10;
 /// The flag of an element that is a bucket.
-const BUCKET: u32 = 0x01;
+pub(super) const BUCKET: u32 = 0x01;
 /// Bytes of an element, before the key: of a branch offset (4), length (4), page (8); of a leaf flags
 /// (4), offset (4), length of the key (4) and of the value (4).
 const ELEMENT_BYTES: u64 = 16;
@@ -26,7 +26,7 @@ const PIECE_BYTES: u64 = 1 << 16;
 /// So much of a key is compared.
 const KEY_BYTES_MAX: u64 = 1 << 16;
 /// No path through pages and buckets is longer.
-const DEPTH_MAX: u32 = 200;
+pub(super) const DEPTH_MAX: u32 = 200;
 
 /// Checks all pages.
 pub(super) fn all(source: &Source<'_>, meta: Meta, seen: &mut Seen) -> Result<()> {
@@ -64,23 +64,23 @@ struct Walk<'a> {
 
 /// A page with those that it runs over into, or the page of a bucket within a value.
 #[derive(Clone, Copy, Debug)]
-struct Run {
+pub(super) struct Run {
     /// The page that it is on.
-    page: u64,
+    pub(super) page: u64,
     /// Where it is in the file.
-    offset: u64,
+    pub(super) offset: u64,
     length: u64,
-    flags: u16,
+    pub(super) flags: u16,
     count: u16,
 }
 
 /// An element within its run; places are from the start of the run.
 #[derive(Clone, Copy, Debug)]
-struct Element {
+pub(super) struct Element {
     key: (u64, u64),
-    value: (u64, u64),
-    flags: u32,
-    child: u64,
+    pub(super) value: (u64, u64),
+    pub(super) flags: u32,
+    pub(super) child: u64,
 }
 
 /// The last key of a tree that has passed.
@@ -105,6 +105,71 @@ impl Order {
         self.leads = leads;
         follows
     }
+}
+
+/// Reads the header of a page; tells the first page behind it and those that it runs over into.
+pub(super) fn run_of(source: &Source<'_>, meta: Meta, page: u64) -> Result<(Run, u64)> {
+    let limit = meta.limit;
+    if page < 2 || page >= limit {
+        return damaged(format!(
+            "Page {page} is pointed at, and is not among the {limit} pages in use."
+        ));
+    }
+    let offset = page.saturating_mul(meta.page_bytes);
+    let mut header = [0; HEADER_BYTES];
+    source.fill(offset, &mut header)?;
+    let id = u64_at(&header, 0).unwrap_or_default();
+    if id != page {
+        return damaged(format!("Page {page} says that its number is {id}."));
+    }
+    let count = u64::from(u32_at(&header, 12).unwrap_or_default()).saturating_add(1);
+    let end = page.saturating_add(count);
+    if end > limit {
+        return damaged(format!("Page {page} runs over beyond the {limit} pages in use."));
+    }
+    let run = Run {
+        page,
+        offset,
+        length: count.saturating_mul(meta.page_bytes),
+        flags: u16_at(&header, 8).unwrap_or_default(),
+        count: u16_at(&header, 10).unwrap_or_default(),
+    };
+    Ok((run, end))
+}
+
+/// Where the elements of a bucket are.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Root {
+    /// From a page on.
+    Page(u64),
+    /// On a page within the element itself.
+    Within(Run),
+}
+
+/// The root of a bucket that is an element of a leaf.
+pub(super) fn root_of(source: &Source<'_>, run: Run, element: Element) -> Result<Root> {
+    let (at, length) = element.value;
+    let wrong = || damaged(format!("Page {} has a bucket that is cut.", run.page));
+    if length < BUCKET_BYTES {
+        return wrong();
+    }
+    let offset = run.offset.saturating_add(at);
+    let mut bytes = [0; 8];
+    source.fill(offset, &mut bytes)?;
+    let root = u64::from_le_bytes(bytes);
+    if root != 0 {
+        return Ok(Root::Page(root));
+    }
+    let length = length.saturating_sub(BUCKET_BYTES);
+    if length < HEADER_BYTES as u64 {
+        return wrong();
+    }
+    let offset = offset.saturating_add(BUCKET_BYTES);
+    let mut header = [0; HEADER_BYTES];
+    source.fill(offset, &mut header)?;
+    let flags = u16_at(&header, 8).unwrap_or_default();
+    let count = u16_at(&header, 10).unwrap_or_default();
+    Ok(Root::Within(Run { page: run.page, offset, length, flags, count }))
 }
 
 impl Walk<'_> {
@@ -152,24 +217,7 @@ impl Walk<'_> {
 
     /// Reads the header of a page, and marks it and those that it runs over into as reached.
     fn run(&mut self, page: u64) -> Result<Run> {
-        let limit = self.meta.limit;
-        if page < 2 || page >= limit {
-            return damaged(format!(
-                "Page {page} is pointed at, and is not among the {limit} pages in use."
-            ));
-        }
-        let offset = page.saturating_mul(self.meta.page_bytes);
-        let mut header = [0; HEADER_BYTES];
-        self.source.fill(offset, &mut header)?;
-        let id = u64_at(&header, 0).unwrap_or_default();
-        if id != page {
-            return damaged(format!("Page {page} says that its number is {id}."));
-        }
-        let count = u64::from(u32_at(&header, 12).unwrap_or_default()).saturating_add(1);
-        let end = page.saturating_add(count);
-        if end > limit {
-            return damaged(format!("Page {page} runs over beyond the {limit} pages in use."));
-        }
+        let (run, end) = run_of(self.source, self.meta, page)?;
         for number in page..end {
             if self.free.contains(number) {
                 return damaged(format!("Page {number} is in use, and listed as free."));
@@ -178,13 +226,7 @@ impl Walk<'_> {
                 return damaged(format!("Page {number} is pointed at twice."));
             }
         }
-        Ok(Run {
-            page,
-            offset,
-            length: count.saturating_mul(self.meta.page_bytes),
-            flags: u16_at(&header, 8).unwrap_or_default(),
-            count: u16_at(&header, 10).unwrap_or_default(),
-        })
+        Ok(run)
     }
 
     /// A page of a tree, and all that it leads to.
@@ -235,28 +277,13 @@ impl Walk<'_> {
     }
 
     fn bucket(&mut self, run: Run, element: Element, depth: u32) -> Result<()> {
-        let (at, length) = element.value;
-        let wrong = || damaged(format!("Page {} has a bucket that is cut.", run.page));
-        if length < BUCKET_BYTES {
-            return wrong();
-        }
-        let offset = run.offset.saturating_add(at);
-        let mut bytes = [0; 8];
-        self.source.fill(offset, &mut bytes)?;
-        let root = u64::from_le_bytes(bytes);
-        if root != 0 {
-            return self.page(&mut Order::default(), root, depth.saturating_add(1));
-        }
-        let length = length.saturating_sub(BUCKET_BYTES);
-        if length < HEADER_BYTES as u64 {
-            return wrong();
-        }
-        let offset = offset.saturating_add(BUCKET_BYTES);
-        let mut header = [0; HEADER_BYTES];
-        self.source.fill(offset, &mut header)?;
-        let flags = u16_at(&header, 8).unwrap_or_default();
-        let count = u16_at(&header, 10).unwrap_or_default();
-        let within = Run { page: run.page, offset, length, flags, count };
+        let within = match root_of(self.source, run, element)? {
+            Root::Page(root) => {
+                return self.page(&mut Order::default(), root, depth.saturating_add(1));
+            }
+            Root::Within(within) => within,
+        };
+        let Run { flags, count, .. } = within;
         // A bucket that has others is never within a value (`bucket.go`, `inlineable`).
         let mut order = Order::default();
         let mut elements = Elements::new(self.source, within);
@@ -276,7 +303,7 @@ impl Walk<'_> {
 }
 
 /// The elements of a run, one after the other.
-struct Elements<'a> {
+pub(super) struct Elements<'a> {
     source: &'a Source<'a>,
     run: Run,
     /// How many have passed.
@@ -289,14 +316,14 @@ struct Elements<'a> {
 }
 
 impl<'a> Elements<'a> {
-    fn new(source: &'a Source<'a>, run: Run) -> Elements<'a> {
+    pub(super) fn new(source: &'a Source<'a>, run: Run) -> Elements<'a> {
         let heads = ELEMENT_BYTES.saturating_mul(u64::from(run.count));
         let end = heads.saturating_add(HEADER_BYTES as u64);
         let window = || Window::new(run.offset, run.length);
         Elements { source, run, index: 0, end, heads: window(), keys: window() }
     }
 
-    fn next(&mut self) -> Result<Option<Element>> {
+    pub(super) fn next(&mut self) -> Result<Option<Element>> {
         if self.index >= u64::from(self.run.count) {
             return Ok(None);
         }
@@ -323,7 +350,7 @@ impl<'a> Elements<'a> {
         Ok(Some(Element { key: (start, key), value: (middle, value), flags, child }))
     }
 
-    fn key(&mut self, element: Element) -> Result<&[u8]> {
+    pub(super) fn key(&mut self, element: Element) -> Result<&[u8]> {
         let (at, length) = element.key;
         self.keys.get(self.source, at, length.min(KEY_BYTES_MAX))
     }
