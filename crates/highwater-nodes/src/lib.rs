@@ -22,8 +22,9 @@ mod tests;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use highwater::backup::{CapturedFiles, MarkReader, Recognised, Recogniser};
-use highwater::engine::{EngineKind, FoundPart, Layout};
+use highwater::engine::{
+    CapturedFiles, EngineKind, FoundPart, Layout, MarkReader, Recognised, Recogniser,
+};
 use highwater::ids::{GuardKind, RelPath};
 use highwater::vault::{channel_mark, channel_of};
 use highwater::{Error, Kind};

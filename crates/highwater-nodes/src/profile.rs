@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 
-use highwater::backup::CapturedFiles;
 use highwater::engine::bolt::Bolt;
-use highwater::engine::{Cell, Row};
+use highwater::engine::{CapturedFiles, Cell, Row};
 use highwater::ids::RelPath;
 use highwater::{Error, Result};
 

@@ -33,7 +33,7 @@ const REQUEST_SECONDS: [f64; 11] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
 /// The metrics that are reckoned when they are asked for; the names are stable.
-const FAMILIES: [Family; 15] = [
+const FAMILIES: [Family; 17] = [
     Family {
         name: "highwater_node_info",
         help: "A node that this agent serves, and the version of the agent; always 1.",
@@ -45,6 +45,14 @@ const FAMILIES: [Family; 15] = [
     Family {
         name: "highwater_snapshot_shrunk",
         help: "Whether the newest snapshot of a node lacks what an earlier one has, unacknowledged.",
+    },
+    Family {
+        name: "highwater_snapshot_mark",
+        help: "A mark of the newest snapshot of a node: a counter that only rises; over all channels their sum.",
+    },
+    Family {
+        name: "highwater_snapshot_channels",
+        help: "Channels, or keys, of the newest snapshot of a node that have marks of their own.",
     },
     Family {
         name: "highwater_backup_failures_consecutive",
@@ -252,6 +260,16 @@ fn samples_of(name: &str, status: &Status, samples: &mut String) {
         "highwater_snapshot_shrunk" => {
             if status.newest(Level::Sealed).is_some() {
                 sample("", u64::from(status.shrunk().is_some()));
+            }
+        }
+        "highwater_snapshot_mark" => {
+            for (mark, value) in status.newest(Level::Sealed).iter().flat_map(|it| &it.marks) {
+                sample(&format!(",mark=\"{}\"", escaped(mark)), *value);
+            }
+        }
+        "highwater_snapshot_channels" => {
+            if let Some(newest) = status.newest(Level::Sealed).filter(|it| it.channels > 0) {
+                sample("", newest.channels);
             }
         }
         "highwater_backup_failures_consecutive" => sample("", u64::from(status.failures)),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use highwater::Result;
 use highwater::ids::RelPath;
 use highwater::vault::Manifest;
-use highwater::vault::manifest::EntryRecord;
+use highwater::vault::manifest::{EntryRecord, channels, totals};
 use serde_json::{Value, json};
 
 use crate::answer::Answer;
@@ -32,8 +32,16 @@ struct Difference<'a> {
     removed: Vec<&'a EntryRecord>,
     /// The newer record, and whether its content is another one (not only its metadata).
     changed: Vec<(&'a EntryRecord, bool)>,
-    marks: BTreeMap<&'a str, (Option<u64>, Option<u64>)>,
+    /// Marks of the whole node, and over all channels the sum of each counter.
+    marks: BTreeMap<&'a str, Moved>,
+    /// The marks of each channel, or key, of which one moved.
+    channels: BTreeMap<&'a str, BTreeMap<&'a str, Moved>>,
 }
+
+/// A mark in the one snapshot and in the other, where they differ.
+type Moved = (Option<u64>, Option<u64>);
+/// So many channels are named for people; documents name all.
+const CHANNELS_NAMED_MAX: usize = 20;
 
 impl<'a> Difference<'a> {
     fn between(from: &'a Manifest, to: &'a Manifest) -> Difference<'a> {
@@ -58,7 +66,8 @@ impl<'a> Difference<'a> {
             added: missing_in(&new, &old),
             removed: missing_in(&old, &new),
             changed: changed.collect(),
-            marks: marks(from, to),
+            marks: moved(&totals(&from.marks), &totals(&to.marks)),
+            channels: moved_channels(from, to),
         }
     }
 
@@ -66,10 +75,12 @@ impl<'a> Difference<'a> {
         let paths = |entries: &[&EntryRecord]| -> Value {
             entries.iter().map(|entry| json!(entry.path)).collect()
         };
-        let marks: Value = self
-            .marks
-            .iter()
-            .map(|(name, (from, to))| ((*name).to_owned(), json!({"from": from, "to": to})))
+        let moved = |(name, (from, to)): (&&str, &Moved)| {
+            ((*name).to_owned(), json!({"from": from, "to": to}))
+        };
+        let channels = self.channels.iter();
+        let channels: Value = channels
+            .map(|(id, marks)| json!({"id": id, "marks": marks.iter().map(moved).collect::<Value>()}))
             .collect();
         json!({
             "from": from.snapshot,
@@ -83,7 +94,8 @@ impl<'a> Difference<'a> {
                 }).collect::<Value>(),
             },
             "bytes": {"from": from.bytes_total(), "to": to.bytes_total()},
-            "marks": marks,
+            "marks": self.marks.iter().map(moved).collect::<Value>(),
+            "channels": channels,
         })
     }
 
@@ -115,12 +127,17 @@ impl<'a> Difference<'a> {
             let what = if *content { format::bytes(entry.size) } else { "metadata".to_owned() };
             format!("~ {} ({what})", entry.path)
         }));
-        let value = |mark: Option<u64>| mark.map_or_else(|| "none".to_owned(), |n| n.to_string());
-        lines.extend(
-            self.marks.iter().map(|(name, (from, to))| {
-                format!("mark {name}: {} to {}", value(*from), value(*to))
-            }),
-        );
+        lines
+            .extend(self.marks.iter().map(|(name, moved)| format!("mark {name}: {}", told(moved))));
+        lines.extend(self.channels.iter().take(CHANNELS_NAMED_MAX).map(|(id, marks)| {
+            let marks: Vec<String> =
+                marks.iter().map(|(what, moved)| format!("{what} {}", told(moved))).collect();
+            format!("channel {id}: {}", marks.join(", "))
+        }));
+        let more = self.channels.len().saturating_sub(CHANNELS_NAMED_MAX);
+        if more > 0 {
+            lines.push(format!("{more} more channels moved."));
+        }
         if lines.len() == before {
             lines.push("No difference.".to_owned());
         }
@@ -143,15 +160,33 @@ fn content_differs(old: &EntryRecord, new: &EntryRecord) -> bool {
         || content(old) != content(new)
 }
 
+fn told((from, to): &Moved) -> String {
+    let value = |mark: &Option<u64>| mark.map_or_else(|| "none".to_owned(), |n| n.to_string());
+    format!("{} to {}", value(from), value(to))
+}
+
 /// The marks that differ.
-fn marks<'a>(
+fn moved<'a>(
+    from: &BTreeMap<&'a str, u64>,
+    to: &BTreeMap<&'a str, u64>,
+) -> BTreeMap<&'a str, Moved> {
+    let names = from.keys().chain(to.keys());
+    let pair = |name: &&'a str| (*name, (from.get(name).copied(), to.get(name).copied()));
+    names.map(pair).filter(|(_, (from, to))| from != to).collect()
+}
+
+/// The channels, or keys, of which a mark differs.
+fn moved_channels<'a>(
     from: &'a Manifest,
     to: &'a Manifest,
-) -> BTreeMap<&'a str, (Option<u64>, Option<u64>)> {
-    let names = from.marks.keys().chain(to.marks.keys());
-    let pair = |name: &'a String| {
-        let value = |manifest: &Manifest| manifest.marks.get(name).map(|mark| mark.value);
-        (name.as_str(), (value(from), value(to)))
+) -> BTreeMap<&'a str, BTreeMap<&'a str, Moved>> {
+    let (old, new) = (channels(&from.marks), channels(&to.marks));
+    let none = BTreeMap::new();
+    let both = |id: &&'a str| {
+        let marks = |side: &BTreeMap<&'a str, BTreeMap<&'a str, u64>>| {
+            side.get(id).unwrap_or(&none).clone()
+        };
+        (*id, moved(&marks(&old), &marks(&new)))
     };
-    names.map(pair).filter(|(_, (from, to))| from != to).collect()
+    old.keys().chain(new.keys()).map(both).filter(|(_, moved)| !moved.is_empty()).collect()
 }

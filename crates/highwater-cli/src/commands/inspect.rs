@@ -33,14 +33,23 @@ pub(crate) fn run(context: &Context, args: &InspectArgs) -> Result<Answer> {
         .collect();
     let standing = guard::standing(&layout.dir)?;
     let nodes = highwater_nodes::recognise(&layout);
+    let nodes = dangerous_first(nodes);
     let document = json!({
         "dir": places::text(&layout.dir),
         "quarantine": standing,
+        "kind": nodes.first().map(|node| node.profile().name()),
+        "dangerous": nodes.iter().any(|node| node.profile().danger().is_some()),
         "kinds": nodes.iter().map(node_document).collect::<Value>(),
         "parts": parts.iter().map(Seen::document).collect::<Value>(),
         "refusals": homeless.iter().map(|refusal| refusal_document(refusal)).collect::<Value>(),
     });
     Ok(Answer::new(document, human(&layout, &parts, &homeless, standing.as_ref(), &nodes)))
+}
+
+/// The nodes, those first whose old copies are dangerous.
+fn dangerous_first(mut nodes: Vec<Node>) -> Vec<Node> {
+    nodes.sort_by_key(|node| node.profile().danger().is_none());
+    nodes
 }
 
 /// A part, with what stands between it and a backup.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use highwater::engine::{EngineKind, ReplicaPoint};
 use highwater::guard::GuardKind;
-use highwater::vault::manifest::{Mark, PartRecord};
+pub(super) use highwater::vault::manifest::channels;
+use highwater::vault::manifest::{Mark, PartRecord, totals};
 use highwater::vault::shrink::UNACKNOWLEDGED;
 use highwater::vault::{Manifest, SlotInfo};
 use serde_json::{Value, json};
@@ -37,9 +38,15 @@ pub(super) fn slot_table(slots: &[SlotInfo]) -> String {
     format::table(&["SLOT", "KIND", "LABEL", "CREATED"], &[], slots.iter().map(row).collect())
 }
 
-/// The marks as an object of numbers.
+/// The marks as an object of numbers: those of the whole node, and over all channels the sum of each counter.
 pub(super) fn marks(marks: &BTreeMap<String, Mark>) -> Value {
-    marks.iter().map(|(name, mark)| (name.clone(), json!(mark.value))).collect()
+    totals(marks).into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect()
+}
+
+/// The marks of each channel, or of each key, as an array of objects.
+pub(super) fn channel_list(marks: &BTreeMap<String, Mark>) -> Value {
+    let channel = |(id, marks): (&str, BTreeMap<&str, u64>)| json!({"id": id, "marks": marks});
+    channels(marks).into_iter().map(channel).collect()
 }
 
 /// The names of the marks that the caller claimed, that no barrier captured.
@@ -65,12 +72,15 @@ pub(super) fn point_line(part: &str, point: &ReplicaPoint) -> String {
     format!("{part}: write {seq} of epoch {epoch}, {acknowledged} on the server")
 }
 
-/// The marks on one line.
+/// The marks on one line: those of the whole node, and what those of its channels come to.
 pub(super) fn mark_line(marks: &BTreeMap<String, Mark>) -> String {
-    let mark = |(name, mark): (&String, &Mark)| {
-        format!("{name}={}{}", mark.value, if mark.claimed { " (claimed)" } else { "" })
+    let claimed = |name: &str| marks.get(name).is_some_and(|mark| mark.claimed);
+    let mark = |(name, value): (&str, u64)| {
+        format!("{name}={value}{}", if claimed(name) { " (claimed)" } else { "" })
     };
-    let marks: Vec<String> = marks.iter().map(mark).collect();
+    let count = channels(marks).len();
+    let channels = (count > 0).then(|| format!("channels={count}"));
+    let marks: Vec<String> = totals(marks).into_iter().map(mark).chain(channels).collect();
     marks.join(" ")
 }
 

@@ -42,12 +42,12 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<Answer> {
     }
     let plan = restore::plan(&vault, &node_dir, &options)?;
     let report = restore::run(&vault, &plan, &context.control)?;
-    let kinds = plan.kinds;
+    let (kinds, below) = (plan.kinds, plan.marks_below);
     let mut warnings = record::with_ways_out(plan.warnings);
     warnings.extend(
         report.warnings.iter().filter(|text| !warnings.contains(text)).cloned().collect::<Vec<_>>(),
     );
-    let document = document(&report, &warnings);
+    let document = document(&report, &below, &warnings);
     let hold = highwater::guard::standing(&report.target)?.map(|standing| standing.kind);
     let because = hold.and_then(|_| known(&kinds));
     Ok(Answer::new(document, human(&report, hold, because)).warnings(warnings))
@@ -92,7 +92,7 @@ pub(super) fn original_gone(context: &Context, reason: Option<&str>) -> Result<O
     Ok(Some(Released { reason, by, time: context.env().now() }))
 }
 
-fn document(report: &RestoreReport, warnings: &[String]) -> Value {
+fn document(report: &RestoreReport, below: &[String], warnings: &[String]) -> Value {
     json!({
         "snapshot": report.snapshot,
         "target": places::text(&report.target),
@@ -100,6 +100,7 @@ fn document(report: &RestoreReport, warnings: &[String]) -> Value {
         "seconds": format::seconds(report.duration),
         "kept": report.kept.as_deref().map(places::text),
         "quarantined": report.quarantined,
+        "marks_below": below,
         "warnings": warnings,
     })
 }
@@ -141,6 +142,7 @@ fn plan_document(plan: &RestorePlan, warnings: &[String]) -> Value {
         "force": plan.force,
         "hold": plan.hold,
         "reasons": plan.reasons,
+        "marks_below": plan.marks_below,
         "kinds": plan.kinds,
         "warnings": warnings,
     })

@@ -1,7 +1,11 @@
 //! `rollback`: a directory that was put aside takes its place again, is shown, or is removed.
 
+use std::sync::Arc;
+
+use highwater::engine::Recogniser;
 use highwater::restore::{self, Kept, Outcome, RollbackOptions, Undo};
 use highwater::{Error, Result};
+use highwater_nodes::Known;
 use serde_json::{Value, json};
 
 use super::{record, recover};
@@ -22,7 +26,8 @@ pub(crate) fn run(context: &Context, args: &RollbackArgs) -> Result<Answer> {
         (None, true) => Undo::Rollback,
         (None, false) => Undo::Restore,
     };
-    let options = RollbackOptions { undo, ..RollbackOptions::default() };
+    let recogniser = Some(Arc::new(Known) as Arc<dyn Recogniser>);
+    let options = RollbackOptions { undo, recogniser, ..RollbackOptions::default() };
     let outcome = restore::rollback_by(&args.node_dir, &options, &context.control)?;
     let target = places::text(&args.node_dir);
     let human = match outcome {

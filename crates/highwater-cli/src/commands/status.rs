@@ -128,6 +128,8 @@ fn document(info: &SnapshotInfo, now: Time, reasons: &[&str]) -> Value {
         "stale": !reasons.is_empty(),
         "reasons": reasons,
         "shrunk": info.shrunk,
+        "marks": record::marks(&manifest.marks),
+        "channels": record::channels(&manifest.marks).len(),
     })
 }
 

@@ -415,7 +415,11 @@ impl SnapshotRow {
             level_class,
             size: format::bytes(snapshot.bytes_total),
             stored: format::bytes(snapshot.bytes_stored),
-            marks: snapshot.marks.iter().map(|(k, v)| (k.clone(), v.to_string())).collect(),
+            marks: {
+                let marks = snapshot.marks.iter().map(|(k, v)| (k.clone(), v.to_string()));
+                let channels = ("channels".to_owned(), snapshot.channels.to_string());
+                marks.chain((snapshot.channels > 0).then_some(channels)).collect()
+            },
             tags: snapshot.tags.clone().into_iter().collect(),
         }
     }

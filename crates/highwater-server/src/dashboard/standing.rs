@@ -198,6 +198,7 @@ mod tests {
             bytes_read: 1,
             bytes_stored: 1,
             marks: Default::default(),
+            channels: 0,
             tags: Default::default(),
             shrunk: Vec::new(),
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::ids::{NodeName, Seq, SnapshotId, Time};
+use crate::vault::manifest::{channels, totals};
 use crate::vault::shrink::Loss;
 use crate::vault::{Level, SnapshotInfo};
 
@@ -29,8 +30,10 @@ pub struct Snapshot {
     pub bytes_read: u64,
     /// Bytes that were stored for it.
     pub bytes_stored: u64,
-    /// The node's marks at the barrier.
+    /// The node's marks at the barrier: those of the whole node, and over all channels the sum of each counter.
     pub marks: BTreeMap<String, u64>,
+    /// How many channels, or keys, have marks of their own.
+    pub channels: u64,
     /// The caller's tags.
     pub tags: BTreeMap<String, String>,
     /// What it lacks that an earlier one has, and nobody has acknowledged.
@@ -50,7 +53,11 @@ impl From<&SnapshotInfo> for Snapshot {
             bytes_total: manifest.parts.iter().map(|part| part.bytes()).sum(),
             bytes_read: manifest.bytes_read,
             bytes_stored: info.bytes_stored(),
-            marks: manifest.marks.iter().map(|(name, mark)| (name.clone(), mark.value)).collect(),
+            marks: totals(&manifest.marks)
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
+            channels: channels(&manifest.marks).len() as u64,
             tags: manifest.tags.clone(),
             shrunk: info.shrunk.clone(),
         }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::control::{Control, Event, Priority};
 use crate::engine::{
-    self, Barrier, CaptureOptions, Consistency, DiscoverOptions, EngineKind, EntryType, Layout,
-    SourceEntry,
+    self, Barrier, CaptureOptions, Captured, CapturedFiles, Consistency, DiscoverOptions,
+    EngineKind, EntryType, Layout, Recognised, Recogniser, SourceEntry,
 };
 use crate::env::FaultPoint;
 use crate::error::{Error, Result};
@@ -26,14 +26,11 @@ mod buffers;
 mod commit;
 mod compare;
 mod effort;
-mod marks;
 mod messages;
 mod pipeline;
 mod plan;
 mod room;
 mod write;
-
-pub use marks::{CapturedFiles, MarkReader, Recognised, Recogniser};
 
 use commit::Draft;
 use compare::Before;
@@ -248,16 +245,7 @@ impl Task<'_> {
             freeze.cancel = self.control.cancel.clone();
         }
         let mut captured = engine::capture(self.layout, &options, &self.control.env)?;
-        if let Some(reader) = &self.recognised.marks {
-            let read = marks::read(reader.as_ref(), self.layout, &mut captured.parts);
-            for (name, value) in read.marks {
-                // What the node or its operator says of a mark goes before what was read.
-                if !self.options.marks.contains_key(&name) {
-                    captured.marks.entry(name).or_insert(value);
-                }
-            }
-            captured.warnings.extend(read.warnings);
-        }
+        self.read_marks(&mut captured);
         let known = self.known_files();
         let mut draft = Draft::of(self, &captured)?;
         let mut bytes_total = 0;
@@ -304,6 +292,22 @@ impl Task<'_> {
             )
         })?;
         Ok(self.before.settle(self, draft.complete(self, stored)?))
+    }
+
+    /// Reads the marks of a node of a known kind; what can't be read is told.
+    fn read_marks(&self, captured: &mut Captured) {
+        let Some(reader) = &self.recognised.marks else { return };
+        let (marks, errors) = reader.read(&mut CapturedFiles::of(self.layout, &mut captured.parts));
+        for (name, value) in marks {
+            // What the node or its operator says of a mark goes before what was read.
+            if !self.options.marks.contains_key(&name) {
+                captured.marks.entry(name).or_insert(value);
+            }
+        }
+        captured.warnings.extend(errors.iter().map(|error| {
+            let why = error.summary();
+            format!("marks of the node could not be read, and are not recorded: {why}")
+        }));
     }
 
     /// The parent's files, where this directory is still the one that the parent saw: a restore

@@ -16,6 +16,7 @@ mod found;
 pub mod freeze;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
+mod kinds;
 mod lock;
 mod metadata;
 mod pages;
@@ -32,6 +33,7 @@ pub(crate) use discover::{in_files, part_name};
 pub use engines::still::Still;
 pub use engines::{Begun, Database, Engine, Extent, InUse, NodeUse};
 pub use found::{FoundDir, FoundFile, HEAD_BYTES, Head};
+pub use kinds::{CapturedFiles, MarkReader, Recognised, Recogniser};
 pub use lock::Lock;
 pub(crate) use metadata::look_at;
 pub use pages::bolt;
@@ -39,7 +41,7 @@ pub use points::PointHook;
 pub use table::Engines;
 
 #[cfg(feature = "sqlite")]
-pub(crate) use sqlite::rows_of as query_of;
+use sqlite::rows_of as query_of;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

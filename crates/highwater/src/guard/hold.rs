@@ -19,7 +19,7 @@ use crate::node::OWN_DIR;
 use crate::rooted::RootedPath;
 
 /// The part that the plain files are.
-const FILES: &str = "files";
+pub(crate) const FILES: &str = "files";
 
 /// What a placeholder says.
 const TOLD: &str = "the node was restored, or rolled back, and is not known to be current; \

@@ -83,6 +83,19 @@ pub struct Latch {
     pub original_gone: Option<Released>,
 }
 
+/// So many marks are named in a sentence; documents name all.
+const MARKS_NAMED_MAX: usize = 8;
+
+/// The first of many marks that lie below the highest, and how many there are besides.
+pub(crate) fn few(below: &[String]) -> Vec<String> {
+    let mut named: Vec<String> = below.iter().take(MARKS_NAMED_MAX).cloned().collect();
+    let more = below.len() - named.len();
+    if more > 0 {
+        named.push(format!("{more} more marks are below the highest seen"));
+    }
+    named
+}
+
 /// By what a restored state is known to be old.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -110,7 +123,7 @@ impl Old {
             };
             format!("snapshot {newer} of the same node is newer{age}")
         });
-        let told: Vec<String> = newer.into_iter().chain(self.marks_below.iter().cloned()).collect();
+        let told: Vec<String> = newer.into_iter().chain(few(&self.marks_below)).collect();
         format!("this state is old: {}", told.join("; "))
     }
 }

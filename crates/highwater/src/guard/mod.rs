@@ -14,8 +14,8 @@ mod witness;
 
 pub use crate::ids::GuardKind;
 pub use gate::{Admitted, Arrival, Guard, Sorted, channel_marks};
-pub(crate) use latch::LATCH;
 pub use latch::{Cause, Latch, Old, Recorded, Released, Withheld};
+pub(crate) use latch::{LATCH, few};
 pub(crate) use list::standing_at;
 pub use list::{Held, HeldState, Standing, list, standing, wait, wait_to_start, words};
 pub use release::{Which, release, release_although_old};

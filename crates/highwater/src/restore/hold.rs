@@ -5,23 +5,21 @@ use std::collections::BTreeMap;
 
 use highwater_guard::Verdict;
 
-use super::mark;
+use super::{RollbackOptions, mark};
 use crate::durable;
-use crate::engine::Engines;
+use crate::engine::{self, DiscoverOptions, Engines, Recogniser};
 use crate::env::{Env, FaultPoint};
 use crate::error::{Error, Kind, Remedy, Result};
 use crate::guard::points::Known;
-use crate::guard::{Adapter, Cause, LATCH, Latch, Old, Recorded, Released, hold};
-use crate::ids::{GuardKind, NodeName, NodeUid, RestoreId, Seq, SnapshotId, Time};
+use crate::guard::{Adapter, Cause, LATCH, Latch, Old, Recorded, Released, few, hold};
+use crate::ids::{GuardKind, NodeName, NodeUid, RelPath, RestoreId, Seq, SnapshotId, Time};
 use crate::node::NodeFile;
 use crate::rooted::RootedPath;
-use crate::vault::{Manifest, NodeRecord, Vault};
+use crate::vault::{Manifest, NodeRecord, Vault, channel_of};
 
 /// Why a node whose backups have marks is held back after a restore from archives.
 const ARCHIVE_IS_PAST: &str = "an archive does not tell what the node has done since: its marks may be below \
                                the highest; the vault that it comes from knows";
-/// So many marks are named one by one.
-const MARKS_NAMED_MAX: usize = 8;
 
 /// What was found about a snapshot that is to be restored.
 #[derive(Clone, Debug, Default)]
@@ -76,7 +74,7 @@ pub(super) fn weigh(
             old = old_by(vault, manifest, newer, &below);
             if !below.is_empty() {
                 forced = true;
-                reasons.extend(below.iter().cloned());
+                reasons.extend(few(&below));
                 marks_below = below;
             }
             for (name, value) in record.marks {
@@ -177,25 +175,21 @@ fn below(
     highest: &BTreeMap<String, u64>,
     newest: bool,
 ) -> Vec<String> {
-    let mut found: Vec<String> = highest
-        .iter()
-        .filter_map(|(name, &highest)| match marks.get(name) {
-            Some(&value) if value < highest => Some(format!(
-                "mark `{name}` is {} below the highest seen, {highest}",
-                highest - value
-            )),
-            None if !newest => Some(format!(
-                "mark `{name}` is not in this snapshot; the highest seen is {highest}"
-            )),
-            _ => None,
-        })
-        .collect();
-    if found.len() > MARKS_NAMED_MAX {
-        let more = found.len() - MARKS_NAMED_MAX;
-        found.truncate(MARKS_NAMED_MAX);
-        found.push(format!("{more} more marks are below the highest seen"));
-    }
-    found
+    let named = |name: &str| match channel_of(name) {
+        Some((channel, what)) => format!("channel {channel}: `{what}`"),
+        None => format!("mark `{name}`"),
+    };
+    let lies = |(name, &highest): (&String, &u64)| match marks.get(name) {
+        Some(&value) if value < highest => {
+            let lost = highest - value;
+            Some(format!("{} is {lost} below the highest seen, {highest}", named(name)))
+        }
+        None if !newest => {
+            Some(format!("{} is not in this snapshot; the highest seen is {highest}", named(name)))
+        }
+        _ => None,
+    };
+    highest.iter().filter_map(lies).collect()
 }
 
 /// What is said where there is nothing that could be withheld.
@@ -347,10 +341,11 @@ pub(super) fn put_on_kept(
     kept: &RootedPath,
     target: &RootedPath,
     undone: (RestoreId, SnapshotId),
-    adapter: Option<&dyn Adapter>,
-    engines: &Engines,
+    options: &RollbackOptions,
     env: &Env,
 ) -> Result<Option<Held>> {
+    let RollbackOptions { adapter, engines, recogniser, .. } = options;
+    let adapter = adapter.as_deref();
     let (ours, theirs) = (Side::of(kept)?, Side::of(target)?);
     let guarded = match adapter {
         Some(_) => Some(GuardKind::Channels),
@@ -393,7 +388,23 @@ pub(super) fn put_on_kept(
     // What was condemned on the other side says nothing of this one, which may be newer.
     let theirs = theirs.map(|latch| Latch { channels: BTreeMap::new(), ..latch });
     let latch = succeed(succeed(latch, theirs), ours_before);
-    hold_back(latch, adapter, kept, Known::by(engines), env).map(Some)
+    let named = match recogniser {
+        Some(recogniser) => points_of_kind(recogniser.as_ref(), kept, engines)?,
+        None => Vec::new(),
+    };
+    hold_back(latch, adapter, kept, Known { named: &named, engines }, env).map(Some)
+}
+
+/// The plain files without which a node of a known kind can't act, and the name of the part that they are in.
+fn points_of_kind(
+    recogniser: &dyn Recogniser,
+    dir: &RootedPath,
+    engines: &Engines,
+) -> Result<Vec<(RelPath, String)>> {
+    let options = DiscoverOptions { engines: engines.clone(), ..DiscoverOptions::default() };
+    let layout = engine::discover(&dir.path(), &options)?;
+    let points = recogniser.recognise(&layout).entry_points.into_iter();
+    Ok(points.map(|point| (point, hold::FILES.to_owned())).collect())
 }
 
 /// What one side of a rollback says of its guard.

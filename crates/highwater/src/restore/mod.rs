@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::control::Control;
-use crate::engine::{Checked, EngineKind, Engines};
+use crate::engine::{Checked, EngineKind, Engines, Recogniser};
 use crate::error::{Error, Result};
 use crate::guard::{Adapter, Released};
 use crate::ids::{GuardKind, NodeName, SnapshotId, Time};
@@ -112,6 +112,8 @@ pub struct RestorePlan {
     pub hold: Option<GuardKind>,
     /// Why it is held back.
     pub reasons: Vec<String>,
+    /// Which of its marks lie below the highest that the vault has seen, and by how much.
+    pub marks_below: Vec<String>,
     /// The kinds of the node, where they were known.
     pub kinds: Vec<String>,
     /// Opens the node's database.
@@ -187,12 +189,14 @@ pub fn test(
 }
 
 /// How a rollback goes about it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct RollbackOptions {
     /// What it undoes.
     pub undo: Undo,
     /// Opens the node's database, so that its channels are marked stale before the node gets it.
     pub adapter: Option<Arc<dyn Adapter>>,
+    /// Knows the kind of the node, and by which plain files it is held back.
+    pub recogniser: Option<Arc<dyn Recogniser>>,
     /// The engines of the node's databases.
     pub engines: Engines,
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::durable;
 use crate::engine::Engines;
 use crate::error::{Error, Kind, Remedy, Result};
-use crate::guard::Latch;
+use crate::guard::{Latch, few};
 use crate::ids::encode;
 use crate::rooted::RootedPath;
 use crate::vault::manifest::PartRecord;
@@ -86,9 +86,10 @@ pub(super) fn plan(
     warnings.extend(shrunk);
     if options.part.is_some() && place.keep.is_some() {
         obstacles.meet(refuse_withheld(&place.target), &mut refusals)?;
+        obstacles.meet(refuse_apart(&manifest, options.part.as_deref()), &mut refusals)?;
     }
     let weighed = hold::weigh(vault, &manifest, &place.target, options.adapter.is_some())?;
-    warnings.extend(weighed.marks_below.iter().cloned());
+    warnings.extend(few(&weighed.marks_below));
     warnings.extend(keeps_more(&place)?);
     warnings.extend(newer_ones(vault, &manifest)?);
     let part = |part: &&PartRecord| (part.name.clone(), part.engine, part.files(), part.bytes());
@@ -111,6 +112,7 @@ pub(super) fn plan(
         force: options.force,
         hold: weighed.kind,
         reasons: weighed.reasons,
+        marks_below: weighed.marks_below,
         kinds: manifest.kinds.clone(),
         adapter: options.adapter.clone(),
         original_gone: options.original_gone.clone(),
@@ -173,6 +175,23 @@ fn refuse_withheld(target: &RootedPath) -> Result<()> {
         .with_entry(encode(target.path().as_os_str().as_encoded_bytes()))
         .with_remedy("restore the whole node")
         .with_remedy(Remedy::GuardRelease))
+}
+
+/// A part whose state has to be of the same instant as that of others does not come back without them.
+fn refuse_apart(manifest: &Manifest, part: Option<&str>) -> Result<()> {
+    let Some(part) = part else { return Ok(()) };
+    let Some(set) = manifest.together.iter().find(|set| set.iter().any(|name| name == part)) else {
+        return Ok(());
+    };
+    let others: Vec<&str> = set.iter().map(String::as_str).filter(|name| *name != part).collect();
+    Err(Error::conflict(format!(
+        "{part} and {} of this node tell of one instant: from two they would contradict each other, and cost \
+         the money in its channels",
+        others.join(", ")
+    ))
+    .with_entry(part)
+    .with_remedy("restore the whole node")
+    .with_remedy("or this part into an empty directory, to look at it"))
 }
 
 /// All parts of a snapshot, or the one that is named.

@@ -33,7 +33,7 @@ pub(super) fn rollback_at(
     control: &Control,
     users: Users,
 ) -> Result<Outcome> {
-    let RollbackOptions { undo, adapter, engines } = options;
+    let RollbackOptions { undo, adapter, engines, .. } = options;
     let adapter = adapter.as_deref();
     control.cancel.check()?;
     for (path, _) in ways(&place.target) {
@@ -48,7 +48,7 @@ pub(super) fn rollback_at(
     exchange::refuse_mounts(&dir, &journal)?;
     dir.refuse_users(users, engines)?;
     let undone = (record.restore, record.snapshot);
-    let held = hold::put_on_kept(&dir.kept(), &dir.target, undone, adapter, engines, &control.env)?;
+    let held = hold::put_on_kept(&dir.kept(), &dir.target, undone, options, &control.env)?;
     match place.exchange {
         Exchange::Create | Exchange::Whole => exchange::announce(&dir, &mut journal),
         Exchange::Entries => entries::announce(&dir, &mut journal, Known::by(engines)),

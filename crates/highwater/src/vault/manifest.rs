@@ -219,21 +219,38 @@ pub fn channel_of(mark: &str) -> Option<(&str, &str)> {
     mark.strip_prefix(CHANNEL)?.rsplit_once('.')
 }
 
+/// The marks of each channel, or of each key, by their counters.
+pub fn channels(marks: &BTreeMap<String, Mark>) -> BTreeMap<&str, BTreeMap<&str, u64>> {
+    let mut channels: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
+    for (name, mark) in marks {
+        if let Some((channel, what)) = channel_of(name) {
+            channels.entry(channel).or_default().insert(what, mark.value);
+        }
+    }
+    channels
+}
+
+/// The marks of the whole node, and over all channels the sum of each counter: to be shown, not to be compared,
+/// since it falls when a channel is gone.
+pub fn totals(marks: &BTreeMap<String, Mark>) -> BTreeMap<&str, u64> {
+    let whole = marks.iter().filter(|(name, _)| channel_of(name).is_none());
+    let mut totals: BTreeMap<&str, u64> =
+        whole.map(|(name, mark)| (name.as_str(), mark.value)).collect();
+    let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
+    for (what, value) in channels(marks).into_values().flatten() {
+        let sum = sums.entry(what).or_default();
+        *sum = sum.saturating_add(value);
+    }
+    for (what, sum) in sums {
+        totals.entry(what).or_insert(sum);
+    }
+    totals
+}
+
 impl Manifest {
     /// Bytes of all files.
     pub fn bytes_total(&self) -> u64 {
         self.parts.iter().fold(0, |bytes, part| bytes.saturating_add(part.bytes()))
-    }
-
-    /// The marks of each channel, or of each key, by their counters.
-    pub fn channels(&self) -> BTreeMap<&str, BTreeMap<&str, u64>> {
-        let mut channels: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
-        for (name, mark) in &self.marks {
-            if let Some((channel, what)) = channel_of(name) {
-                channels.entry(channel).or_default().insert(what, mark.value);
-            }
-        }
-        channels
     }
 
     /// How a node is held back that is restored from this snapshot, where its backups ask for it.

@@ -63,19 +63,44 @@ fn a_quarantined_node_is_released_by_root_and_its_owner_starts_it() {
     ground.assert_untouched("a release");
 }
 
+/// By a process that has that user's rights and none of root's, as its content is.
 #[test]
-fn root_parses_no_database_of_another_user_for_its_marks() {
+fn root_reads_the_marks_of_a_database_of_another_user() {
     let Some(ground) = Ground::without_backup(Above::Roots) else { return };
     let main = ground.node().join("lightningd.sqlite3");
     let database = rusqlite::Connection::open(&main).unwrap();
     let sql = "CREATE TABLE vars (name TEXT PRIMARY KEY, intval INTEGER); \
-               INSERT INTO vars VALUES ('data_version', 1700);";
+               INSERT INTO vars VALUES ('data_version', 1700); \
+               CREATE TABLE channels (id INTEGER PRIMARY KEY, next_index_local, next_index_remote, \
+               full_channel_id BLOB); \
+               WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 25000) \
+               INSERT INTO channels SELECT i, i, 1, randomblob(32) FROM n;";
     database.execute_batch(sql).unwrap();
     drop(database);
     std::fs::write(ground.node().join("hsm_secret"), [7; 32]).unwrap();
     ground.give_node();
     let told = ground.backup().ok();
     assert_eq!(told["kinds"], serde_json::json!(["core-lightning"]), "{told}");
+    // More rows than one message has room for.
+    assert_eq!(told["channels"], serde_json::json!(25_000), "{}", told["warnings"]);
+    let sum = 25_000_u64 * 25_001 / 2;
+    let marks = serde_json::json!({"data_version": 1700, "local": sum, "remote": 25_000});
+    assert_eq!(told["marks"], marks);
+}
+
+/// What takes the place of a table in a database that was made to hurt.
+#[test]
+fn a_question_that_never_ends_costs_the_marks_and_not_the_backup() {
+    let Some(ground) = Ground::without_backup(Above::Roots) else { return };
+    let main = ground.node().join("lightningd.sqlite3");
+    let database = rusqlite::Connection::open(&main).unwrap();
+    let sql = "CREATE VIEW vars AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
+               SELECT 'data_version' AS name, i AS intval FROM n WHERE i < 0;";
+    database.execute_batch(sql).unwrap();
+    drop(database);
+    std::fs::write(ground.node().join("hsm_secret"), [7; 32]).unwrap();
+    ground.give_node();
+    let told = ground.backup().ok();
     assert_eq!(told["marks"], serde_json::json!({}), "{told}");
-    assert!(told["warnings"].to_string().contains("belongs to another user"), "{told}");
+    assert!(told["warnings"].to_string().contains("interrupted"), "{}", told["warnings"]);
 }

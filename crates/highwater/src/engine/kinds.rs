@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use crate::engine::bolt::Bolt;
-use crate::engine::{EngineKind, EntryType, Layout, PartCapture, Piece, Row};
+use super::bolt::Bolt;
+use super::{EngineKind, EntryType, Layout, PartCapture, Piece, Row};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{GuardKind, RelPath};
 use crate::rooted::{is_only_ours, is_root};
@@ -39,7 +39,7 @@ pub struct Recognised {
 /// Reads marks from what was captured of a node.
 pub trait MarkReader: Send + Sync {
     /// The marks: named counters that only rise; and what kept others from being read, which is told while the
-    /// backup goes on. Those of a channel have the names of [`channel_mark`](crate::vault::channel_mark).
+    /// backup goes on. Those of a channel have the names of `vault::channel_mark`.
     fn read(&self, captured: &mut CapturedFiles<'_>) -> (BTreeMap<String, u64>, Vec<Error>);
 }
 
@@ -55,7 +55,7 @@ pub struct CapturedFiles<'a> {
 
 impl<'a> CapturedFiles<'a> {
     /// Of these parts.
-    pub(super) fn of(
+    pub(crate) fn of(
         layout: &'a Layout,
         parts: &'a mut [Box<dyn PartCapture>],
     ) -> CapturedFiles<'a> {
@@ -152,32 +152,12 @@ impl<'a> CapturedFiles<'a> {
 
 #[cfg(feature = "sqlite")]
 fn ask(content: &[u8], sql: &str, path: &RelPath) -> Result<Vec<Row>> {
-    crate::engine::query_of(content, sql, &path.to_string())
+    super::query_of(content, sql, &path.to_string())
 }
 
 #[cfg(not(feature = "sqlite"))]
 fn ask(_content: &[u8], _sql: &str, path: &RelPath) -> Result<Vec<Row>> {
     Err(Error::input("this build has no SQLite").with_entry(path.to_string()))
-}
-
-/// What a reader found, and what the operator should know of it.
-#[derive(Debug, Default)]
-pub(super) struct Read {
-    pub(super) marks: BTreeMap<String, u64>,
-    pub(super) warnings: Vec<String>,
-}
-
-/// Reads the marks of captured parts.
-pub(super) fn read(
-    reader: &dyn MarkReader,
-    layout: &Layout,
-    parts: &mut [Box<dyn PartCapture>],
-) -> Read {
-    let (marks, errors) = reader.read(&mut CapturedFiles::of(layout, parts));
-    let told = |error: &Error| {
-        format!("marks of the node could not be read, and are not recorded: {}", error.summary())
-    };
-    Read { marks, warnings: errors.iter().map(told).collect() }
 }
 
 /// A database is parsed by code that is not safe from what it reads: root would do so with rights that others
