@@ -98,7 +98,7 @@ rustdoc: setup ## The documentation builds, and its links lead somewhere
 
 .PHONY: nightly
 nightly: setup ## The same tests with longer searches (NIGHTLY_CASES, NIGHTLY_SEEDS), the model's larger ones too; fuzzing
-	@PROPTEST_CASES=$(NIGHTLY_CASES) HIGHWATER_MODEL=large HIGHWATER_SIM_SEEDS=$(NIGHTLY_SEEDS) HIGHWATER_JUNK=$(NIGHTLY_JUNK) HIGHWATER_KILLS=100 HIGHWATER_REPLICA_SEEDS=100000 VSS_SEQUENCES=3000 \
+	@PROPTEST_CASES=$(NIGHTLY_CASES) HIGHWATER_MODEL=large HIGHWATER_SIM_SEEDS=$(NIGHTLY_SEEDS) HIGHWATER_JUNK=$(NIGHTLY_JUNK) HIGHWATER_KILLS=100 HIGHWATER_ROLLBACKS=500 HIGHWATER_REPLICA_SEEDS=100000 VSS_SEQUENCES=3000 \
 	  scripts/stage nightly cargo nextest run --workspace --all-features
 	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=$(NIGHTLY_FUZZ_SECONDS)
 

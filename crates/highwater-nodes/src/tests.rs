@@ -112,6 +112,13 @@ fn node(kind: &str, dir: &Path) {
                        INSERT INTO backup_info VALUES (1, '0', '1790000000');";
             drop(database(dir, "1a2b3c4d/rgb_lib_db", sql));
         }
+        kind => chain(kind, dir),
+    }
+}
+
+/// A node of a chain.
+fn chain(kind: &str, dir: &Path) {
+    match kind {
         "bitcoind" => all(dir, &["blocks/blk00000.dat", "chainstate/CURRENT", "wallets/a"]),
         "ckb" => all(dir, &["ckb.toml", "data/db/notes"]),
         "reth" => all(dir, &["db/mdbx.lck", "static_files/headers", "discovery-secret"]),
@@ -326,19 +333,51 @@ fn two_networks_in_one_directory_are_two_nodes() {
 #[test]
 fn nothing_is_recognised_in_directories_of_others() {
     let scratch = tempfile::tempdir().unwrap();
-    let others: [&[&str]; 12] = [
+    let others: [&[&str]; 36] = [
         &[],
         &["config.toml", "data/blocks/blk00000.dat", "wallet.dat"],
         &["manager", "notes/monitors"],
         &["monitors/readme", "manager"],
+        &["monitors/00112233_0", "manager"],
+        &["monitors/manager"],
         &["data/priv_validator_state.json.bak"],
+        // The signer of another process: its state here is of nobody.
+        &["data/priv_validator_state.json", "config/config.toml"],
+        &["config/priv_validator_key.json"],
+        &["priv_validator_state.json", "priv_validator_key.json"],
         &["hsm_secret"],
+        &["lightningd.sqlite", "bitcoin/gossip_store"],
+        &["backup/lightningd.sqlite3.old"],
         &["channel.db"],
         &["graph/channel.sql"],
+        &["graph.d/mainnet/channel.db"],
+        &["wallet.db", "macaroons.db", "tls.cert"],
         &["fiber/config.yml"],
+        &["fiber/store.tar", "ckb/key"],
+        &["store/CURRENT", "sk"],
         &["config/signer.yaml"],
+        &["signer.json", "data/MANIFEST"],
         &["eclair.sqlite.old"],
+        &["eclair.conf", "mainnet/network.sqlite"],
         &["validators/slashing_protection.json"],
+        &["slashing_protection.sqlite"],
+        &["validators/validator_definitions.yml", "beacon/chain_db/CURRENT"],
+        &["ldk_node_data.db"],
+        &["ldk_node_data.sqlite3", "keys_seed"],
+        &[".ldk/logs/logs.txt", "mnemonic"],
+        &["1a2b3c4d/rgb_lib_db", "mnemonic"],
+        &["db/CURRENT", "db/MANIFEST-000001", "db/000003.log"],
+        &["blocks/blk00000.dat"],
+        &["static_files/headers", "db/mdbx.dat"],
+        &["chaindata/CURRENT", "nodekey"],
+        // A web shop, with a database, a cache and a queue.
+        &[
+            "shop.sqlite",
+            "cache/data",
+            "queue/manager.lock",
+            "config/config.toml",
+            "graph/index.html",
+        ],
     ];
     for (number, names) in others.iter().enumerate() {
         let dir = scratch.path().join(number.to_string());

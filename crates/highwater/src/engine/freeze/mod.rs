@@ -79,11 +79,13 @@ struct Prepared {
     mapped: BTreeSet<RelPath>,
     ground: Ground,
     estimate: Estimate,
+    warnings: Vec<String>,
 }
 
 /// Captures the node while it stands still.
 pub(super) fn capture(layout: &Layout, freeze: &Freeze, env: &Env) -> Result<Captured> {
-    let Prepared { writers, mapped, mut ground, estimate } = prepare(layout, freeze, env)?;
+    let Prepared { writers, mapped, mut ground, estimate, warnings } =
+        prepare(layout, freeze, env)?;
     let how = Stopping {
         env,
         cancel: &freeze.cancel,
@@ -109,7 +111,7 @@ pub(super) fn capture(layout: &Layout, freeze: &Freeze, env: &Env) -> Result<Cap
         time,
         pause,
         marks: BTreeMap::new(),
-        warnings: estimate.exceeded_by(pause).into_iter().collect(),
+        warnings: warnings.into_iter().chain(estimate.exceeded_by(pause)).collect(),
     })
 }
 
@@ -117,8 +119,16 @@ pub(super) fn capture(layout: &Layout, freeze: &Freeze, env: &Env) -> Result<Cap
 fn prepare(layout: &Layout, freeze: &Freeze, env: &Env) -> Result<Prepared> {
     processes::exists(freeze.pid)?;
     let begin = env.monotonic();
-    let (seen, writers) = look(layout, &BTreeSet::new())?;
-    named_is_among(freeze.pid, &writers)?;
+    let (seen, mut writers) = look(layout, &BTreeSet::new())?;
+    let said = writers.is_empty().then(|| Writer::said(freeze.pid));
+    match &said {
+        // A node that opens each file for a moment has none open at most looks.
+        Some(said) => {
+            processes::refuse(std::slice::from_ref(said), layout)?;
+            writers.push(said.clone());
+        }
+        None => named_is_among(freeze.pid, &writers)?,
+    }
     let look_time = env.monotonic().saturating_sub(begin);
     let running = AtomicBool::new(false);
     let pace = Pace { expired: &running, cancel: &freeze.cancel, env };
@@ -126,7 +136,14 @@ fn prepare(layout: &Layout, freeze: &Freeze, env: &Env) -> Result<Prepared> {
     let threads = writers.iter().map(|writer| processes::threads(writer.pid).len()).sum();
     let estimate = Estimate::of(&ground.work, look_time, threads);
     estimate.allow(freeze.pause_max.unwrap_or(PAUSE_MAX))?;
-    Ok(Prepared { writers, mapped: seen.mapped, ground, estimate })
+    let warnings = said.iter().map(|said| {
+        format!(
+            "{} has no file of the node open for writing: that it is the node is taken for granted",
+            said.named()
+        )
+    });
+    let warnings = warnings.collect();
+    Ok(Prepared { writers, mapped: seen.mapped, ground, estimate, warnings })
 }
 
 /// Stops `writers`, and whoever else is found to write, until a look finds nobody who runs: what that
@@ -172,7 +189,7 @@ fn look(layout: &Layout, stopped: &BTreeSet<u32>) -> Result<(Seen, Vec<Writer>)>
     Ok((Seen { layout, files, mapped }, fresh))
 }
 
-/// A process that writes nothing here is the wrong one, however well the others could be stopped.
+/// A process that writes nothing here where others do is the wrong one, however well those could be stopped.
 fn named_is_among(pid: u32, writers: &[Writer]) -> Result<()> {
     if writers.iter().any(|writer| writer.pid == pid) {
         return Ok(());
@@ -181,11 +198,7 @@ fn named_is_among(pid: u32, writers: &[Writer]) -> Result<()> {
     let error =
         Error::conflict(format!("process {pid} ({name}) has no file of the node open for writing"));
     let names: Vec<String> = writers.iter().map(Writer::named).collect();
-    Err(if names.is_empty() {
-        error.with_remedy(Remedy::NoFreeze).with_remedy("run as root to see all processes")
-    } else {
-        error.with_remedy(format!("these have: {}", names.join(", ")))
-    })
+    Err(error.with_remedy(format!("these have: {}", names.join(", "))))
 }
 
 /// Removes the images that captures left which did not live to do so, whatever captures now.

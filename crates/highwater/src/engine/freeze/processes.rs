@@ -68,13 +68,27 @@ impl Files {
 pub(super) struct Writer {
     pub(super) pid: u32,
     pub(super) command: String,
-    /// One of the files.
+    /// One of the files that it has open; of one that only the caller names, the node directory.
     pub(super) file: RelPath,
     /// Those that it has mapped so that a store into its memory changes them.
     pub(super) mapped: BTreeSet<RelPath>,
 }
 
 impl Writer {
+    /// A process of which the caller says that it writes the node: it opens each file for a moment.
+    pub(super) fn said(pid: u32) -> Writer {
+        let command = process::command(pid);
+        Writer { pid, command, file: RelPath::root(), mapped: BTreeSet::new() }
+    }
+
+    /// What it can write.
+    pub(super) fn what(&self) -> String {
+        match self.file == RelPath::root() {
+            true => "the node".to_owned(),
+            false => self.file.to_string(),
+        }
+    }
+
     pub(super) fn named(&self) -> String {
         format!("{} (pid {})", self.command, self.pid)
     }
@@ -282,7 +296,7 @@ pub(super) fn refuse(writers: &[Writer], layout: &Layout) -> Result<()> {
             return Err(Error::conflict(format!(
                 "{}, which can write {}, waits for this process: stopped, it could not be continued",
                 writer.named(),
-                writer.file
+                writer.what()
             ))
             .with_remedy("take the backup from elsewhere").with_remedy(Remedy::Exclude));
         }
@@ -338,7 +352,7 @@ fn refuse_queues(writer: &Writer) -> Result<()> {
         "{} uses {what}: the kernel may write for it while it is stopped",
         writer.named()
     ))
-    .with_entry(writer.file.to_string())
+    .with_entry(writer.what())
     .with_remedy("switch it off in the node's settings")
     .with_remedy(Remedy::CheckpointHook)
     .with_remedy("stop the node"))

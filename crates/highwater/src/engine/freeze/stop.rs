@@ -299,9 +299,9 @@ fn unstoppable(writer: &Writer, source: std::io::Error) -> Error {
     Error::conflict(format!(
         "{}, which can write {}, may not be stopped: {source}",
         writer.named(),
-        writer.file
+        writer.what()
     ))
-    .with_entry(writer.file.to_string())
+    .with_entry(writer.what())
     .with_remedy("run as root, or as the user of all that writes there")
     .with_source(source)
 }

@@ -1,0 +1,274 @@
+//! Nodes that are captured while they write: the marks are those of one instant, and those of what is restored.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use highwater::backup::{self, BackupOptions, BackupReport};
+use highwater::engine::freeze::Freeze;
+use highwater::guard::{self, GuardKind, Which};
+use highwater::restore::{self, RestoreOptions};
+use highwater::vault::{Actor, Location, Secret, Selector, Vault};
+use highwater::{Control, Env};
+use highwater_nodes::Known;
+use rusqlite::Connection;
+
+const BACKUPS: usize = 6;
+
+/// Writes until its input ends. Each step of it raises one counter of a channel, and in the same instant what all of
+/// them come to.
+const WRITER: &str = r#"
+import os, random, select, sqlite3, sys
+kind, place = sys.argv[1], sys.argv[2]
+dice = random.Random(7)
+ids = ['%064x' % (number + 1) for number in range(9)]
+
+def begin():
+    if kind == 'ldk-filesystem':
+        for folder in ('monitors', 'monitor_updates'):
+            os.makedirs(os.path.join(place, folder))
+        for channel in ids:
+            put('monitors/%s_0' % channel, b'\x01\x01' + bytes(8) + bytes(90))
+            os.makedirs(os.path.join(place, 'monitor_updates', channel + '_0'))
+        put('manager', b'0')
+        return
+    os.makedirs(os.path.dirname(place), exist_ok=True)
+    db.execute('PRAGMA journal_mode = %s' % ('WAL' if kind == 'lnd' else 'DELETE'))
+    db.execute('BEGIN')
+    if kind == 'core-lightning':
+        db.execute('CREATE TABLE vars (name TEXT PRIMARY KEY, intval INTEGER)')
+        db.execute('CREATE TABLE channels (id INTEGER PRIMARY KEY, next_index_local INTEGER, '
+                   'next_index_remote INTEGER, full_channel_id BLOB)')
+        db.execute("INSERT INTO vars VALUES ('data_version', 0)")
+        db.executemany('INSERT INTO channels VALUES (?, 0, 0, ?)',
+                       [(number, bytes.fromhex(channel)) for number, channel in enumerate(ids)])
+    if kind == 'ldk-node':
+        db.execute('CREATE TABLE ldk_node_data (primary_namespace TEXT, secondary_namespace TEXT, key TEXT, '
+                   'value BLOB, PRIMARY KEY (primary_namespace, secondary_namespace, key))')
+        db.execute("INSERT INTO ldk_node_data VALUES ('', '', 'manager', '0')")
+        db.executemany("INSERT INTO ldk_node_data VALUES ('monitors', '', ?, ?)",
+                       [(channel, b'\x01\x01' + bytes(8) + bytes(900)) for channel in ids])
+    if kind == 'lnd':
+        db.execute('CREATE TABLE channeldb_kv (key BLOB, value BLOB, parent_id INTEGER, id INTEGER PRIMARY KEY, '
+                   'sequence INTEGER)')
+        db.execute('CREATE INDEX p ON channeldb_kv (parent_id)')
+        open_ = bucket(b'open-chan-bucket', None)
+        chain = bucket(b'\x06' * 32, bucket(b'\x02' * 33, open_))
+        for channel in ids:
+            it = bucket(bytes.fromhex(channel) + bytes(4), chain)
+            row(b'chan-commitment-key\x00', it)
+            row(b'chan-commitment-key\x01', it)
+        row(b'sum', None)
+    db.execute('COMMIT')
+
+def bucket(key, parent):
+    return db.execute('INSERT INTO channeldb_kv (key, parent_id) VALUES (?, ?)', (key, parent)).lastrowid
+
+def row(key, parent):
+    db.execute('INSERT INTO channeldb_kv (key, value, parent_id) VALUES (?, ?, ?)', (key, bytes(60), parent))
+
+def put(name, content):
+    path = os.path.join(place, name)
+    with open(path + '.tmp', 'wb') as file:
+        file.write(content)
+    os.rename(path + '.tmp', path)
+
+count = 0
+def step():
+    global count
+    count += 1
+    number = dice.randrange(len(ids))
+    if kind == 'ldk-filesystem':
+        updates = 'monitor_updates/%s_0' % ids[number]
+        held = os.listdir(os.path.join(place, updates))
+        put('%s/%d' % (updates, len(held) + 1), b'update')
+        put('manager', b'%d' % count)
+        return
+    db.execute('BEGIN IMMEDIATE')
+    if kind == 'core-lightning':
+        which = dice.choice(['next_index_local', 'next_index_remote'])
+        db.execute('UPDATE channels SET %s = %s + 1 WHERE id = ?' % (which, which), (number,))
+        db.execute("UPDATE vars SET intval = intval + 1 WHERE name = 'data_version'")
+    if kind == 'ldk-node':
+        (held,) = db.execute("SELECT count(*) FROM ldk_node_data WHERE primary_namespace = 'monitor_updates' AND "
+                             'secondary_namespace = ?', (ids[number],)).fetchone()
+        db.execute("INSERT INTO ldk_node_data VALUES ('monitor_updates', ?, ?, 'update')", (ids[number], str(held + 1)))
+        db.execute("UPDATE ldk_node_data SET value = ? WHERE key = 'manager'", (str(count),))
+    if kind == 'lnd':
+        key = dice.choice([b'chan-commitment-key\x00', b'chan-commitment-key\x01'])
+        channel = bytes.fromhex(ids[number]) + bytes(4)
+        (id_, value) = db.execute('SELECT it.id, it.value FROM channeldb_kv AS it JOIN channeldb_kv AS up ON '
+                                  'it.parent_id = up.id WHERE it.key = ? AND up.key = ?', (key, channel)).fetchone()
+        height = int.from_bytes(value[:8], 'big') + 1
+        db.execute('UPDATE channeldb_kv SET value = ? WHERE id = ?', (height.to_bytes(8, 'big') + value[8:], id_))
+        db.execute("UPDATE channeldb_kv SET value = ? WHERE key = CAST('sum' AS BLOB)", (count.to_bytes(8, 'big'),))
+    db.execute('COMMIT')
+
+if kind != 'ldk-filesystem':
+    os.makedirs(os.path.dirname(place), exist_ok=True)
+    db = sqlite3.connect(place, isolation_level=None, timeout=60)
+    db.execute('PRAGMA synchronous = OFF')
+begin()
+while count < 50:
+    step()
+print('ready', flush=True)
+while not select.select([sys.stdin], [], [], 0)[0]:
+    step()
+print(count, flush=True)
+"#;
+
+struct Node {
+    scratch: tempfile::TempDir,
+    kind: &'static str,
+    place: PathBuf,
+    writer: Child,
+    said: BufReader<std::process::ChildStdout>,
+}
+
+impl Node {
+    fn start(kind: &'static str, place: &str) -> Node {
+        let scratch = tempfile::tempdir().unwrap();
+        let secret = Secret::create_key_file(&scratch.path().join("key")).unwrap();
+        Vault::create(&location(scratch.path()), &secret, false, &Env::system()).unwrap();
+        let dir = scratch.path().join("node");
+        fs::create_dir(&dir).unwrap();
+        let place = PathBuf::from(place);
+        let mut writer = Command::new("python3")
+            .args(["-c", WRITER, kind])
+            .arg(dir.join(&place))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(writer.stdout.take().unwrap());
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        if kind == "core-lightning" {
+            fs::write(dir.join("bitcoin/hsm_secret"), [1; 32]).unwrap();
+        }
+        Node { scratch, kind, place, writer, said }
+    }
+
+    fn vault(&self) -> Vault {
+        let secret = Secret::from_key_file(&self.scratch.path().join("key")).unwrap();
+        Vault::open(&location(self.scratch.path()), &secret, &Env::system()).unwrap()
+    }
+
+    fn back_up(&self) -> BackupReport {
+        let actor =
+            Actor { state_dir: self.scratch.path().join("state"), name: "node@host".into() };
+        let mut options =
+            BackupOptions { recogniser: Some(Arc::new(Known)), ..BackupOptions::default() };
+        if self.kind == "ldk-filesystem" {
+            let pid = self.writer.id();
+            options.capture.freeze = Some(Freeze { pid, ..Freeze::default() });
+        }
+        let dir = self.scratch.path().join("node");
+        backup::run(&self.vault(), &dir, &actor, &options, &Control::new(Env::system())).unwrap()
+    }
+
+    /// What the node has written of all its channels, by itself: restored, held back, and let go.
+    fn restored(&self, report: &BackupReport) -> u64 {
+        let target = self.scratch.path().join(report.snapshot.to_string());
+        let control = Control::new(Env::system());
+        let selector = Selector { snapshot: report.snapshot.to_string(), ..Selector::default() };
+        let options = RestoreOptions { selector, ..RestoreOptions::default() };
+        let plan = restore::plan(&self.vault(), &target, &options).unwrap();
+        assert_eq!(plan.hold, Some(GuardKind::Databases));
+        restore::run(&self.vault(), &plan, &control).unwrap();
+        let state = target.join(&self.place);
+        let point =
+            if state.join("manager").exists() { state.join("manager") } else { state.clone() };
+        assert!(point.is_dir(), "{} can be opened", point.display());
+        guard::release_although_old(&target, &Which::All, "a test", "me", &control).unwrap();
+        sum_in(self.kind, &state)
+    }
+
+    /// Ends it; tells how often it has written.
+    fn stop(mut self) -> u64 {
+        drop(self.writer.stdin.take());
+        let mut line = String::new();
+        self.said.read_to_string(&mut line).unwrap();
+        assert!(self.writer.wait().unwrap().success());
+        line.trim().parse().unwrap()
+    }
+}
+
+fn location(scratch: &Path) -> Location {
+    scratch.join("vault").display().to_string().parse().unwrap()
+}
+
+/// How many steps the node itself counts.
+fn sum_in(kind: &str, state: &Path) -> u64 {
+    if kind == "ldk-filesystem" {
+        return fs::read_to_string(state.join("manager")).unwrap().parse().unwrap();
+    }
+    let database = Connection::open(state).unwrap();
+    let ask = |sql: &str| database.query_row(sql, [], |row| row.get::<_, Vec<u8>>(0)).unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().parse().unwrap();
+    match kind {
+        "core-lightning" => text(ask("SELECT CAST(CAST(intval AS TEXT) AS BLOB) FROM vars")),
+        "ldk-node" => {
+            text(ask("SELECT CAST(value AS BLOB) FROM ldk_node_data WHERE key = 'manager'"))
+        }
+        _ => {
+            let sum = ask("SELECT value FROM channeldb_kv WHERE key = CAST('sum' AS BLOB)");
+            u64::from_be_bytes(sum.try_into().unwrap())
+        }
+    }
+}
+
+/// Backs a node up again and again while it writes.
+fn captured_while_it_writes(kind: &'static str, place: &str) {
+    let node = Node::start(kind, place);
+    let mut before = 0;
+    for _ in 0..BACKUPS {
+        let report = node.back_up();
+        assert_eq!(report.kinds, [kind]);
+        let channels: BTreeMap<&String, u64> = report
+            .marks
+            .iter()
+            .filter(|(name, _)| name.starts_with("channel."))
+            .map(|(name, mark)| (name, mark.value))
+            .collect();
+        assert!(channels.len() >= 9, "{:?}", report.warnings);
+        let sum: u64 = channels.values().sum();
+        let counted = node.restored(&report);
+        match kind {
+            // It was stopped between a channel's file and the manager's, if not between two steps.
+            "ldk-filesystem" => assert!(sum == counted || sum == counted + 1, "{sum} {counted}"),
+            _ => assert_eq!(sum, counted),
+        }
+        if let Some(version) = report.marks.get("data_version") {
+            assert_eq!(version.value, sum);
+        }
+        assert!(sum >= before, "it went back");
+        before = sum;
+    }
+    let written = node.stop();
+    assert!(written > 50 && written >= before, "nothing was written meanwhile");
+}
+
+#[test]
+fn the_marks_of_a_core_lightning_that_writes_are_of_one_instant() {
+    captured_while_it_writes("core-lightning", "bitcoin/lightningd.sqlite3");
+}
+
+#[test]
+fn the_marks_of_an_ldk_node_that_writes_are_of_one_instant() {
+    captured_while_it_writes("ldk-node", "ldk_node_data.sqlite");
+}
+
+#[test]
+fn the_marks_of_an_ldk_store_of_files_that_is_frozen_are_of_one_instant() {
+    captured_while_it_writes("ldk-filesystem", "store");
+}
+
+#[test]
+fn the_marks_of_an_lnd_that_writes_are_of_one_instant() {
+    captured_while_it_writes("lnd", "data/graph/mainnet/channel.sqlite");
+}
