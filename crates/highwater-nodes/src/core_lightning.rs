@@ -36,6 +36,15 @@ impl Profile for CoreLightning {
         &["gossip_store"]
     }
 
+    fn way_out(&self) -> Option<&'static str> {
+        Some(
+            "The safe way back is `emergency.recover`, which is not withheld: a new node with it and this `hsm_secret` \
+             calls `lightning-cli emergencyrecover`, and its peers close the channels. That costs the channels, the fees \
+             of their closing, and days. To release the database keeps the channels; if it is not the newest state, that \
+             costs all that is in them.",
+        )
+    }
+
     /// `data_version` rises with every transaction that writes; the indexes of a channel with each commitment,
     /// ours (`local`) and the peer's (`remote`).
     fn marks(&self, content: &mut Content<'_, '_>, marks: &mut Marks) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use highwater::ids::RelPath;
 
+use crate::ldk::WAY_OUT;
 use crate::profile::{Files, Profile};
 
 pub(crate) struct Eclair;
@@ -28,5 +29,9 @@ impl Profile for Eclair {
 
     fn lean(&self) -> &'static [&'static str] {
         &["network.sqlite"]
+    }
+
+    fn way_out(&self) -> Option<&'static str> {
+        Some(WAY_OUT)
     }
 }

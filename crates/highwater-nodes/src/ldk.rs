@@ -31,6 +31,10 @@ const CHANNELS_MAX: usize = 10_000;
 const DANGER: &str = "a node that runs on old monitors publishes commitments that it has revoked, and its \
                       peers take all that is in those channels";
 
+pub(crate) const WAY_OUT: &str = "There is no static backup. Where nobody knows that this is the newest state, ask each peer to close its channel \
+     before anything is released: that costs the channel, the fee of its closing, and days. To release the store keeps the \
+     channels; if it is not the newest state, that costs all that is in them.";
+
 /// `ldk-node` and LDK Server.
 pub(crate) struct LdkNode;
 
@@ -53,6 +57,10 @@ impl Profile for LdkNode {
     fn must(&self) -> &'static [&'static [&'static str]] {
         // Who gives the words at each start keeps no seed here.
         &[]
+    }
+
+    fn way_out(&self) -> Option<&'static str> {
+        Some(WAY_OUT)
     }
 
     fn marks(&self, content: &mut Content<'_, '_>, marks: &mut Marks) -> Result<()> {
@@ -102,6 +110,10 @@ impl Profile for LdkFilesystem {
 
     fn entry_points(&self) -> &'static [&'static str] {
         &["manager"]
+    }
+
+    fn way_out(&self) -> Option<&'static str> {
+        Some(WAY_OUT)
     }
 
     fn marks(&self, content: &mut Content<'_, '_>, marks: &mut Marks) -> Result<()> {

@@ -76,6 +76,11 @@ impl Node {
         self.profile.entry_points().iter().map(|name| profile::below(&self.at, name)).collect()
     }
 
+    /// Files of which each change is worth a backup, by their paths in the node directory.
+    pub fn watched(&self) -> Vec<RelPath> {
+        self.profile.watched(&self.at)
+    }
+
     /// Where it lies in the node directory; empty for the directory itself.
     pub fn at(&self) -> &RelPath {
         &self.at

@@ -11,7 +11,7 @@ use highwater::ids::RelPath;
 use highwater::vault::channel_mark;
 use highwater::{Error, Result};
 
-use crate::profile::{Content, Files, Marks, Profile};
+use crate::profile::{Content, Files, Marks, Profile, below};
 
 /// Where lnd keeps the channels of each network.
 const GRAPHS: [&str; 2] = ["channel.db", "channel.sqlite"];
@@ -64,6 +64,24 @@ impl Profile for Lnd {
 
     fn must(&self) -> &'static [&'static [&'static str]] {
         &[]
+    }
+
+    fn way_out(&self) -> Option<&'static str> {
+        Some(
+            "The safe way back is the static backup, `channel.backup`, which is not withheld: a new node of the same \
+             seed takes it by `lncli restorechanbackup --multi_file`, and its peers close the channels. That costs the \
+             channels, the fees of their closing, and days. To release the database keeps the channels; if it is not \
+             the newest state, that costs all that is in them.",
+        )
+    }
+
+    /// Beside the wallet; lnd writes it anew whenever a channel is opened or closed.
+    fn watched(&self, at: &RelPath) -> Vec<RelPath> {
+        let network = at.name().to_string_lossy().into_owned();
+        let data = at.parent().and_then(|graph| graph.parent());
+        let chain =
+            |data: RelPath| below(&data, &format!("chain/bitcoin/{network}/channel.backup"));
+        data.map(chain).into_iter().collect()
     }
 
     /// Of each open channel the number of our commitment (`local`) and of the peer's (`remote`), which rises once we

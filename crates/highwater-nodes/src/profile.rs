@@ -34,6 +34,19 @@ pub trait Profile: Send + Sync {
         &[]
     }
 
+    /// The safe ways on from a restored copy of which nobody knows that it is the newest state, and what each costs;
+    /// sentences. `None` where there is no other than to find that out.
+    fn way_out(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Files of which each change is worth a backup, by their paths in the node directory, of a node that was found
+    /// at `at`.
+    fn watched(&self, at: &RelPath) -> Vec<RelPath> {
+        let _ = at;
+        Vec::new()
+    }
+
     /// Adds its marks: named counters that only rise, from what was captured of it. Those of a channel or a key
     /// have the names of [`channel_mark`](highwater::vault::channel_mark).
     ///

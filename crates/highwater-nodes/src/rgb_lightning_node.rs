@@ -4,7 +4,7 @@
 use highwater::ids::RelPath;
 use highwater::{Error, Result};
 
-use crate::ldk::read_files;
+use crate::ldk::{WAY_OUT, read_files};
 use crate::profile::{Content, Files, Marks, Profile};
 
 /// LDK's store, and the database of a wallet of rgb-lib.
@@ -50,6 +50,10 @@ impl Profile for RgbLightningNode {
 
     fn entry_points(&self) -> &'static [&'static str] {
         &[".ldk/manager"]
+    }
+
+    fn way_out(&self) -> Option<&'static str> {
+        Some(WAY_OUT)
     }
 
     fn marks(&self, content: &mut Content<'_, '_>, marks: &mut Marks) -> Result<()> {

@@ -144,6 +144,7 @@ fn plan_document(plan: &RestorePlan, warnings: &[String]) -> Value {
         "reasons": plan.reasons,
         "marks_below": plan.marks_below,
         "kinds": plan.kinds,
+        "because": known(&plan.kinds),
         "warnings": warnings,
     })
 }
@@ -195,9 +196,12 @@ fn plan_human(plan: &RestorePlan) -> String {
 
 /// Why a node of a known kind is held back, and where its way out is described.
 fn known(kinds: &[String]) -> Option<String> {
-    let (name, danger) = kinds.iter().find_map(|kind| {
+    let (name, danger, way_out) = kinds.iter().find_map(|kind| {
         let profile = highwater_nodes::profile(kind)?;
-        Some((profile.name(), profile.danger()?))
+        Some((profile.name(), profile.danger()?, profile.way_out()))
     })?;
-    Some(format!("This is a {name} node: {danger}. What to do next: docs/nodes.md, `{name}`."))
+    let way_out = way_out.map(|way_out| format!(" {way_out}")).unwrap_or_default();
+    Some(format!(
+        "This is a {name} node: {danger}.{way_out} What to do next: docs/nodes.md, `{name}`."
+    ))
 }

@@ -4,6 +4,7 @@ mod fleet;
 mod node;
 mod replica;
 mod story;
+mod watch;
 
 use std::path::Path;
 
@@ -87,10 +88,13 @@ async fn serve(context: &Context, args: &ServeArgs) -> Result<Answer> {
     );
     notify(&[NotifyState::Ready]);
     let mut settings = None;
+    let mut look = tokio::time::interval(watch::LOOK_EVERY);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = signals.end.recv() => break,
             _ = signals.interrupt.recv() => break,
+            _ = look.tick() => tokio::task::block_in_place(|| fleet.look()),
             _ = signals.reload.recv() => {
                 tokio::task::block_in_place(|| reload(context, args, &mut fleet, &mut settings));
             }

@@ -383,3 +383,36 @@ fn settings_that_are_wrong_start_nothing() {
     world.run(&["serve", "--config", "highwater.toml", "--json"]).code(2).error("input");
     assert!(!Path::new(&world.path("agent/gone")).exists());
 }
+
+/// lnd's static backup is the way back of whoever has lost the rest, and lnd writes it at each channel that is opened.
+#[test]
+fn a_new_static_backup_of_an_lnd_is_a_reason_for_a_backup() {
+    let world = World::with_vault();
+    let graph = world.path("node/data/graph/mainnet");
+    let chain = world.path("node/data/chain/bitcoin/mainnet");
+    std::fs::create_dir_all(&graph).unwrap();
+    std::fs::create_dir_all(&chain).unwrap();
+    let database = rusqlite::Connection::open(graph.join("channel.sqlite")).unwrap();
+    let table = "CREATE TABLE channeldb_kv (key BLOB, value BLOB, parent_id INTEGER, id INTEGER PRIMARY KEY);";
+    database.execute_batch(table).unwrap();
+    drop(database);
+    std::fs::write(chain.join("channel.backup"), "no channels").unwrap();
+    configure(&world, "");
+    let mut served = Served::start(&world);
+    // The first one is made at the start, whatever happens.
+    served.ended("backup");
+    let fresh = chain.join("channel.backup.new");
+    std::fs::write(&fresh, "one channel").unwrap();
+    std::fs::rename(&fresh, chain.join("channel.backup")).unwrap();
+    let backup = served.ended("backup");
+    assert_eq!(backup["state"], "completed", "{backup}");
+    served.signal(Signal::TERM);
+    served.event("stopped");
+    let restored =
+        world.run(&["restore", "latest", "new", "--vault", "vault", "--key-file", "key"]).code(0);
+    for word in ["restorechanbackup", "channel.backup", "fees"] {
+        assert!(restored.stdout.contains(word), "{word}: {}", restored.stdout);
+    }
+    let kept = world.path("new/data/chain/bitcoin/mainnet/channel.backup");
+    assert_eq!(std::fs::read_to_string(kept).unwrap(), "one channel");
+}

@@ -9,6 +9,7 @@ use highwater::{Env, Error, Kind, Result};
 use highwater_server::Agents;
 
 use super::story::Story;
+use super::watch::Watch;
 use super::{node, replica};
 use crate::cli::{KeyArgs, VaultArgs};
 use crate::context::Context;
@@ -19,6 +20,7 @@ pub(super) struct Fleet {
     pub(super) agents: Agents,
     nodes: BTreeMap<String, NodeSettings>,
     stories: BTreeMap<String, Story>,
+    watches: BTreeMap<String, Watch>,
     json: bool,
     env: Env,
     vault: VaultSource,
@@ -40,6 +42,7 @@ impl Fleet {
             agents: Agents::default(),
             nodes: BTreeMap::new(),
             stories: BTreeMap::new(),
+            watches: BTreeMap::new(),
             json: context.json,
             env: context.env().clone(),
             vault,
@@ -98,6 +101,7 @@ impl Fleet {
                     let agent = node::start(&node, vault, actor, &self.data_dir, &self.env)?;
                     self.stories.insert(name.clone(), Story::begin(agent.clone(), self.json)?);
                     self.agents.add(agent);
+                    self.watches.insert(name.clone(), Watch::of(&node));
                     started += 1;
                 }
             }
@@ -108,11 +112,23 @@ impl Fleet {
 
     fn end(&mut self, name: &str) {
         self.nodes.remove(name);
+        self.watches.remove(name);
         if let Some(agent) = self.agents.remove(name) {
             agent.stop();
         }
         if let Some(story) = self.stories.remove(name) {
             story.end();
+        }
+    }
+
+    /// Looks at files of which each change is worth a backup, and tells the agent of a node whose moved.
+    pub(super) fn look(&mut self) {
+        for (name, watch) in &mut self.watches {
+            if watch.moved()
+                && let Ok(agent) = self.agents.find(name)
+            {
+                agent.changed();
+            }
         }
     }
 
