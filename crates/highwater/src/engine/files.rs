@@ -177,12 +177,18 @@ impl FileSet {
         let (Some(entry), Some(source)) = (self.entries.get(index), self.sources.get(index)) else {
             return Err(Error::bug("a capture was asked for an entry that it doesn't have"));
         };
-        match &source.pinned {
-            Some(file) => file.try_clone().map_err(|source| {
-                Error::io("can't read it", source).with_entry(entry.path.to_string())
-            }),
-            None => open(&source.path, &entry.path),
+        self.refuse_locked(entry, source)?;
+        Ok(Reader::open(entry, source, self.young_ns)?.file)
+    }
+
+    /// Whoever closes a file gives up the locks that its process has on it.
+    fn refuse_locked(&self, entry: &SourceEntry, source: &Source) -> Result<()> {
+        if self.stability == Stability::Held || !process::holds_record_lock(source.stamp.id.1) {
+            return Ok(());
         }
+        Err(Error::conflict(format!("{} is locked by this very process", entry.path))
+            .with_entry(entry.path.to_string())
+            .with_remedy("to read it would give the lock up: leave it out with an exclude glob"))
     }
 
     /// Hands the content of one file to `sink`.
@@ -197,13 +203,7 @@ impl FileSet {
         if entry.kind != EntryType::File || entry.size == 0 {
             return Ok(());
         }
-        if self.stability != Stability::Held && process::holds_record_lock(source.stamp.id.1) {
-            return Err(Error::conflict(format!("{} is locked by this very process", entry.path))
-                .with_entry(entry.path.to_string())
-                .with_remedy(
-                    "to read it would give the lock up: leave it out with an exclude glob",
-                ));
-        }
+        self.refuse_locked(entry, source)?;
         let mut reader = Reader::open(entry, source, self.young_ns)?;
         match self.stability {
             Stability::Held if source.grows => reader.grown(sink),

@@ -116,7 +116,7 @@ impl<'a> CapturedFiles<'a> {
     pub fn bolt(&mut self, path: &RelPath) -> Result<Bolt> {
         let (part, entry) = self.place(path)?;
         let named = |error: Error| error.with_entry(path.to_string());
-        let file = self.parts[part].file(entry)?;
+        let file = self.parts[part].open(entry)?;
         let file = file.ok_or_else(|| named(Error::input("it can only be read as a whole")))?;
         Bolt::open(file).map_err(named)
     }

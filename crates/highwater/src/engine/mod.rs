@@ -22,7 +22,7 @@ mod metadata;
 mod pages;
 mod points;
 mod process;
-mod rocksdb;
+pub mod rocksdb;
 mod scratch;
 mod sqlite;
 mod standard;
@@ -242,9 +242,12 @@ pub trait PartCapture: Send {
         Ok(None)
     }
 
-    /// A captured file itself, where it stands still until the end, for who reads little of it; `None` where
-    /// all of it has to be streamed.
-    fn file(&self, entry: usize) -> Result<Option<std::fs::File>> {
+    /// Opens a regular file by its place in [`PartCapture::entries`], to look at parts of it: of what it holds,
+    /// `size` bytes are captured. `None` where it can only be streamed.
+    ///
+    /// # Errors
+    /// Conflict where the file is not the one that was captured.
+    fn open(&self, entry: usize) -> Result<Option<std::fs::File>> {
         let _ = entry;
         Ok(None)
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,16 +28,21 @@ const LOCK: Lock = Lock::RecordIn("LOCK");
 /// How the name of the private directory of a checkpoint begins.
 const CHECKPOINT_PREFIX: &str = ".highwater-checkpoint-";
 
+mod append;
 mod check;
 mod live;
 #[cfg(feature = "rocksdb")]
 mod open;
 mod records;
+pub(super) mod rows;
 pub(super) mod verify;
 pub(super) mod version;
 
+pub use append::append;
+pub use rows::{Rows, rows, rows_withheld};
+
 use verify::Verifier;
-use version::Version;
+use version::{CURRENT_BYTES_MAX, Version};
 
 /// An OPTIONS file has some KiB for each column family; an IDENTITY is one id.
 const OPTIONS_BYTES_MAX: u64 = 64 << 20;
@@ -552,7 +558,7 @@ impl PartCapture for Rocks {
         self.verifier.stream(&self.set, entry, sink)
     }
 
-    fn file(&self, entry: usize) -> Result<Option<std::fs::File>> {
+    fn open(&self, entry: usize) -> Result<Option<File>> {
         self.set.open(entry).map(Some)
     }
 

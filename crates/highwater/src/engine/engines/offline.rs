@@ -1,6 +1,7 @@
 //! Databases that are captured as files while nobody writes: under their lock, or while nobody has them
 //! open.
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -113,7 +114,7 @@ impl PartCapture for Offline {
         }
     }
 
-    fn file(&self, entry: usize) -> Result<Option<std::fs::File>> {
+    fn open(&self, entry: usize) -> Result<Option<File>> {
         self.set.open(entry).map(Some)
     }
 

@@ -452,7 +452,7 @@ impl PartCapture for Frozen {
         }
     }
 
-    fn file(&self, entry: usize) -> Result<Option<std::fs::File>> {
+    fn open(&self, entry: usize) -> Result<Option<File>> {
         self.set.open(entry).map(Some)
     }
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt as _;
 
 /// No fragment crosses a border of such a block.
 pub(super) const BLOCK_BYTES: usize = 32 << 10;
-const HEADER_BYTES: usize = 7;
+pub(super) const HEADER_BYTES: usize = 7;
 /// With the number of the log, which tells what is left of the one whose file it had before.
 const NUMBERED_HEADER_BYTES: usize = 11;
 /// What RocksDB adds to a CRC.
@@ -118,12 +118,24 @@ pub(super) struct Extent {
 
 /// Reads the first `length` bytes of the log with this number.
 pub(super) fn extent(file: &File, number: u64, length: u64) -> io::Result<Extent> {
+    read(file, number, length, &mut |_, _, _| Ok(()))
+}
+
+/// Reads the first `length` bytes of the log with this number, and hands on each fragment: its place, its
+/// type and its payload. The last record may be without its end.
+pub(super) fn read<E: From<io::Error>>(
+    file: &File,
+    number: u64,
+    length: u64,
+    each: &mut dyn FnMut(Place, u8, &[u8]) -> Result<(), E>,
+) -> Result<Extent, E> {
     let mut reader = Reader {
         number: number as u32,
         begun: false,
         extent: Extent { bytes: 0, writes: false, recycled: false, end: End::Whole },
     };
-    let mut buffer = vec![0; READ_BLOCKS * BLOCK_BYTES];
+    let most = usize::try_from(length).unwrap_or(usize::MAX).min(READ_BLOCKS * BLOCK_BYTES);
+    let mut buffer = vec![0; most];
     let mut position = 0;
     while position < length {
         let most = usize::try_from(length - position).unwrap_or(usize::MAX).min(buffer.len());
@@ -131,7 +143,7 @@ pub(super) fn extent(file: &File, number: u64, length: u64) -> io::Result<Extent
         for block in buffer[..most].chunks(BLOCK_BYTES) {
             let start = position;
             position += block.len() as u64;
-            if let Some(end) = reader.block(start, block, position == length) {
+            if let Some(end) = reader.block(start, block, position == length, each)? {
                 return Ok(reader.ended(end));
             }
         }
@@ -148,23 +160,31 @@ struct Reader {
 
 impl Reader {
     /// Reads one block; how the log ends, where it ends in this one.
-    fn block(&mut self, start: u64, block: &[u8], is_last: bool) -> Option<End> {
+    fn block<E>(
+        &mut self,
+        start: u64,
+        block: &[u8],
+        is_last: bool,
+        each: &mut dyn FnMut(Place, u8, &[u8]) -> Result<(), E>,
+    ) -> Result<Option<End>, E> {
         let mut at = 0;
         loop {
-            let (place, bytes, number) = match next(&block[at..], BLOCK_BYTES - at) {
-                Next::Fragment { place, bytes, number, .. } => (place, bytes, number),
-                Next::Border => return None,
-                Next::Unwritten => return Some(End::Whole),
-                Next::Torn => return Some(End::Torn),
-                Next::Damaged { last: true, .. } if is_last => return Some(End::Torn),
+            let (place, kind, payload, bytes, number) = match next(&block[at..], BLOCK_BYTES - at) {
+                Next::Fragment { place, kind, payload, bytes, number } => {
+                    (place, kind, payload, bytes, number)
+                }
+                Next::Border => return Ok(None),
+                Next::Unwritten => return Ok(Some(End::Whole)),
+                Next::Torn => return Ok(Some(End::Torn)),
+                Next::Damaged { last: true, .. } if is_last => return Ok(Some(End::Torn)),
                 // Behind the last record of such a log is what is left of the one before.
-                Next::Damaged { .. } if self.extent.recycled => return Some(End::Whole),
-                Next::Damaged { why, .. } => return Some(End::Damaged(why)),
+                Next::Damaged { .. } if self.extent.recycled => return Ok(Some(End::Whole)),
+                Next::Damaged { why, .. } => return Ok(Some(End::Damaged(why))),
             };
             if let Some(number) = number {
                 self.extent.recycled = true;
                 if number != self.number {
-                    return Some(End::Whole);
+                    return Ok(Some(End::Whole));
                 }
             }
             at += bytes;
@@ -177,10 +197,11 @@ impl Reader {
                 }
                 (Place::First, false) => self.begun = true,
                 (Place::Middle, true) => {}
-                _ => return Some(End::Damaged("fragments out of order")),
+                _ => return Ok(Some(End::Damaged("fragments out of order"))),
             }
+            each(place, kind, payload)?;
             if at == BLOCK_BYTES {
-                return None;
+                return Ok(None);
             }
         }
     }

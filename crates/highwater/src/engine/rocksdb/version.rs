@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
 
 use super::records::{self, BLOCK_BYTES, Next, Place};
 use crate::engine::metadata;
@@ -13,7 +14,7 @@ use crate::rooted::RootedPath;
 /// A larger MANIFEST is refused rather than read into memory.
 const MANIFEST_BYTES_MAX: u64 = 1 << 30;
 /// CURRENT holds one name.
-const CURRENT_BYTES_MAX: u64 = 4096;
+pub(in crate::engine) const CURRENT_BYTES_MAX: u64 = 4096;
 
 /// An atomic group has an edit for each column family that is flushed or ingested at once. All of them
 /// are held until the last one has come, so that more of them than any database has are refused.
@@ -35,6 +36,10 @@ pub(in crate::engine) struct Version {
     pub(in crate::engine) sequence: u64,
     /// Bytes of the MANIFEST up to the end of the last edit that counts.
     pub(in crate::engine) bytes: u64,
+    /// No file has this number or a higher one yet, as far as the MANIFEST tells.
+    pub(in crate::engine) next_file: u64,
+    /// It says of each log that it is there, and how long it is.
+    pub(in crate::engine) tells_logs: bool,
 }
 
 /// A column family.
@@ -52,15 +57,26 @@ pub(in crate::engine) struct Family {
 }
 
 /// A live table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::engine) struct Table {
     /// Its size in bytes.
     pub(in crate::engine) size: u64,
+    /// The highest sequence number in it.
+    pub(in crate::engine) sequence: u64,
+    /// Between which keys all that is in it lies.
+    pub(in crate::engine) bounds: Arc<Bounds>,
     /// Which of the database's paths it is in; 0 is the first, ordinarily the directory itself.
     pub(in crate::engine) path_id: u32,
     level: u32,
     /// The oldest blob file that it refers to; 0: none.
     blob: u64,
+}
+
+/// The first and the last key of a table, with sequence number and type, both within it.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::engine) struct Bounds {
+    pub(in crate::engine) smallest: Vec<u8>,
+    pub(in crate::engine) largest: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,7 +105,8 @@ impl Version {
     pub(in crate::engine) fn tables(&self) -> BTreeMap<u64, Table> {
         self.families
             .values()
-            .flat_map(|family| family.tables.iter().map(|(&number, &table)| (number, table)))
+            .flat_map(|family| &family.tables)
+            .map(|(&number, table)| (number, table.clone()))
             .collect()
     }
 
@@ -130,7 +147,8 @@ fn block_of(position: u64) -> u64 {
     position - position % BLOCK_BYTES as u64
 }
 
-fn readable(manifest: &str, size: u64) -> Result<()> {
+/// Refuses a MANIFEST that is larger than any.
+pub(in crate::engine) fn readable(manifest: &str, size: u64) -> Result<()> {
     if size > MANIFEST_BYTES_MAX {
         return Err(Error::unavailable(format!("{manifest} has {size} bytes, too many to read")));
     }
@@ -233,6 +251,8 @@ impl Version {
     fn apply(&mut self, edit: Edit) -> Result<(), &'static str> {
         self.sequence = self.sequence.max(edit.sequence);
         self.log_min = self.log_min.max(edit.log_min);
+        self.next_file = self.next_file.max(edit.next_file);
+        self.tells_logs |= edit.tells_logs;
         if let Some(name) = edit.add {
             self.families.insert(edit.family, Family { name, ..Family::default() });
         }
@@ -327,6 +347,8 @@ struct Edit {
     log: u64,
     log_min: u64,
     sequence: u64,
+    next_file: u64,
+    tells_logs: bool,
     group_remaining: Option<u32>,
     deleted: Vec<(u32, u64)>,
     tables: Vec<(u64, Table)>,
@@ -365,7 +387,8 @@ impl Edit {
         match input.u32()? {
             1 => self.comparator = Some(input.text()?),
             2 => self.log = input.u64()?,
-            3 | 9 => {
+            3 => self.next_file = input.u64()?,
+            9 => {
                 input.u64()?;
             }
             4 => self.sequence = input.u64()?,
@@ -399,6 +422,7 @@ impl Edit {
             }
             // Additions and deletions of logs in their first form carry no length.
             8196 => {
+                self.tells_logs = true;
                 input.u64()?;
                 while input.u32()? != 1 {
                     input.u64()?;
@@ -406,6 +430,10 @@ impl Edit {
             }
             8197 => {
                 input.u64()?;
+            }
+            8199 => {
+                self.tells_logs = true;
+                input.slice()?;
             }
             tag if tag & TAG_IGNORABLE != 0 => {
                 input.slice()?;
@@ -419,12 +447,12 @@ impl Edit {
         let (level, number) = (input.u32()?, input.u64()?);
         let mut path_id = if tag == 102 { input.u32()? } else { 0 };
         let size = input.u64()?;
-        input.slice()?;
-        input.slice()?;
-        let mut blob = 0;
+        let (smallest, largest) = (input.slice()?.to_vec(), input.slice()?.to_vec());
+        let bounds = Arc::new(Bounds { smallest, largest });
+        let (mut blob, mut sequence) = (0, 0);
         if tag != 7 {
             input.u64()?;
-            input.u64()?;
+            sequence = input.u64()?;
         }
         if tag == 103 {
             let log_min = &mut self.log_min;
@@ -438,7 +466,7 @@ impl Edit {
                 Some(())
             })?;
         }
-        self.tables.push((number, Table { size, path_id, level, blob }));
+        self.tables.push((number, Table { size, sequence, bounds, path_id, level, blob }));
         Some(())
     }
 }

@@ -18,41 +18,51 @@ const PLAIN_BYTES_MAX: u64 = 256 << 20;
 /// No name in a metaindex, or of a property, is longer.
 const NAME_BYTES_MAX: usize = 4096;
 /// A block that would take more memory than what it is good for. It is no damage: its checksum may fit.
-const TOO_LARGE: Fault = Fault::Unknown("because its index expands to more than such a file needs");
+const TOO_LARGE: Fault =
+    Fault::Unknown("because one of its blocks expands to more than such a file needs");
 const LONG_NAME: Fault =
-    Fault::Unknown("because it holds a name that is longer than any known one");
+    Fault::Unknown("because it holds a name or a key that is longer than any known one");
 /// The bits of a block's last word that count its restart points; the others are flags.
 const RESTARTS_MASK: u32 = 0x0fff_ffff;
 /// Keys and values lie apart, or something of a later format.
 const LAYOUT_FLAGS: u32 = 1 << 30 | 1 << 28;
+/// A table of hashes lies between the restart points and the last word: a byte for each of so many as the two
+/// bytes before that word say.
+const HASHES_FLAG: u32 = 1 << 31;
+
+const INDEX_CHANGED: &str = "its index was changed";
 
 /// How the values of an index are written.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct IndexStyle {
+pub(in super::super) struct IndexStyle {
     /// Sizes are told as differences where keys share a prefix.
-    pub(super) delta: bool,
+    pub(in super::super) delta: bool,
     /// A difference of zero stands for a whole handle.
-    pub(super) escape: bool,
+    pub(in super::super) escape: bool,
     /// The first key of the block follows its handle.
-    pub(super) first_key: bool,
+    pub(in super::super) first_key: bool,
 }
 
-/// So many bytes a block of a file of `size` bytes may be expanded to.
-fn plain_bytes_max(size: u64) -> u64 {
+/// So many bytes a block of a file of `size` bytes that leads to others may be expanded to.
+pub(super) fn plain_bytes_max(size: u64) -> u64 {
     size.saturating_mul(PLAIN_BYTES_PER_STORED).saturating_add(PLAIN_BYTES_MIN).min(PLAIN_BYTES_MAX)
 }
 
-/// The content of a block as it is stored, codec in the byte behind it, in a file of `size` bytes.
-pub(super) fn expand(stored: &[u8], version: u32, size: u64) -> Result<Cow<'_, [u8]>, Fault> {
+/// The content of a block as it is stored, codec in the byte behind it; at most so many bytes.
+pub(in super::super) fn expand(
+    stored: &[u8],
+    version: u32,
+    bytes_max: u64,
+) -> Result<Cow<'_, [u8]>, Fault> {
     let trailer = TRAILER_BYTES as usize;
     let Some(at) = stored.len().checked_sub(trailer) else { return damaged("a block is cut") };
     let (body, codec) = (&stored[..at], stored[at]);
     if codec == 0 {
         return Ok(Cow::Borrowed(body));
     }
-    let wrong = || Fault::Damaged("its index can't be expanded".to_owned());
+    let wrong = || Fault::Damaged("one of its blocks can't be expanded".to_owned());
     // The length is looked at before anything is expanded: a few bytes can claim any.
-    let fitting = |length: u64| match length <= plain_bytes_max(size) {
+    let fitting = |length: u64| match length <= bytes_max {
         true => usize::try_from(length).map_err(|_| TOO_LARGE),
         false => Err(TOO_LARGE),
     };
@@ -64,7 +74,7 @@ pub(super) fn expand(stored: &[u8], version: u32, size: u64) -> Result<Cow<'_, [
     }
     if version < 2 {
         // Older layouts of what is compressed differ for each codec.
-        return Err(Fault::Unknown("because its index is compressed in an old way"));
+        return Err(Fault::Unknown("because one of its blocks is compressed in an old way"));
     }
     let mut rest = body;
     let length = fitting(varint(&mut rest).ok_or_else(wrong)?)?;
@@ -72,7 +82,11 @@ pub(super) fn expand(stored: &[u8], version: u32, size: u64) -> Result<Cow<'_, [
         2 => miniz_oxide::inflate::decompress_to_vec_with_limit(rest, length).ok(),
         4 | 5 => lz4_flex::block::decompress(rest, length).ok(),
         7 | 0x40 => zstd::bulk::decompress(rest, length).ok(),
-        _ => return Err(Fault::Unknown("because its index is compressed in an unknown way")),
+        _ => {
+            return Err(Fault::Unknown(
+                "because one of its blocks is compressed in an unknown way",
+            ));
+        }
     }
     .filter(|plain| plain.len() == length)
     .map(Cow::Owned)
@@ -84,10 +98,19 @@ fn entries(block: &[u8]) -> Result<Range<usize>, Fault> {
     let Some(last) = block.len().checked_sub(4) else { return damaged("a block is cut") };
     let word = u32_at(block, last);
     if word & LAYOUT_FLAGS != 0 {
-        return Err(Fault::Unknown("because its index has a layout that is not known here"));
+        return Err(Fault::Unknown(
+            "because one of its blocks has a layout that is not known here",
+        ));
+    }
+    let mut behind = last;
+    if word & HASHES_FLAG != 0 {
+        let hashes = |at: usize| usize::from(u16::from_le_bytes([block[at], block[at + 1]]));
+        let found = last.checked_sub(2).and_then(|at| at.checked_sub(hashes(at)));
+        let Some(found) = found else { return damaged("a block has more hashes than bytes") };
+        behind = found;
     }
     let restarts = (word & RESTARTS_MASK) as usize;
-    let Some(end) = last.checked_sub(restarts * 4) else {
+    let Some(end) = behind.checked_sub(restarts * 4) else {
         return damaged("a block has more restart points than bytes");
     };
     // What lies before the first restart point is a prefix of all keys.
@@ -97,8 +120,17 @@ fn entries(block: &[u8]) -> Result<Range<usize>, Fault> {
 
 /// Hands on each entry of a block of names: its name, and where in the block its value is. Only one
 /// name is held at a time: entries of three bytes can share one that is as long as the block.
-pub(super) fn each_pair(
+pub(in super::super) fn each_pair(
     block: &[u8],
+    take: impl FnMut(&[u8], Range<usize>) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    each_entry(block, NAME_BYTES_MAX, take)
+}
+
+/// The same of any block of keys and values, whose keys have at most so many bytes.
+pub(in super::super) fn each_entry(
+    block: &[u8],
+    key_bytes_max: usize,
     mut take: impl FnMut(&[u8], Range<usize>) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let range = entries(block)?;
@@ -119,15 +151,30 @@ pub(super) fn each_pair(
         let Some((shared, fresh, value)) = found else {
             return damaged("a block of names was changed");
         };
-        let shared_bytes = if shared == 0 { &block[..prefix] } else { &[] };
-        if shared + shared_bytes.len() + fresh.len() > NAME_BYTES_MAX {
-            return Err(LONG_NAME);
-        }
-        key.truncate(shared);
-        key.extend_from_slice(shared_bytes);
-        key.extend_from_slice(fresh);
+        next_key(&mut key, &block[..prefix], shared, fresh, key_bytes_max)?;
         take(&key, value)?;
     }
+    Ok(())
+}
+
+/// The key after another one, of which it has the first bytes; without any, those that all keys have.
+fn next_key(
+    key: &mut Vec<u8>,
+    prefix: &[u8],
+    shared: usize,
+    fresh: &[u8],
+    bytes_max: usize,
+) -> Result<(), Fault> {
+    let prefix = if shared == 0 { prefix } else { &[] };
+    if shared > key.len() {
+        return damaged("a block of names was changed");
+    }
+    if shared + prefix.len() + fresh.len() > bytes_max {
+        return Err(LONG_NAME);
+    }
+    key.truncate(shared);
+    key.extend_from_slice(prefix);
+    key.extend_from_slice(fresh);
     Ok(())
 }
 
@@ -141,8 +188,8 @@ pub(super) fn handles(
     let mut found = Vec::new();
     let mut before = None;
     while !rest.is_empty() {
-        let Some(handle) = next_handle(&mut rest, before, style) else {
-            return damaged("its index was changed");
+        let Some((.., handle)) = next_handle(&mut rest, before, style) else {
+            return damaged(INDEX_CHANGED);
         };
         before = Some(handle);
         if found.len() as u64 >= count_max {
@@ -153,17 +200,45 @@ pub(super) fn handles(
     Ok(found)
 }
 
-fn next_handle(rest: &mut &[u8], before: Option<Handle>, style: IndexStyle) -> Option<Handle> {
-    let shared = varint(rest)?;
+/// Hands on each entry of an index: a key that none in the block is beyond, and the handle of the block.
+pub(in super::super) fn each_handle(
+    block: &[u8],
+    style: IndexStyle,
+    key_bytes_max: usize,
+    mut take: impl FnMut(&[u8], Handle) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let range = entries(block)?;
+    let prefix = &block[..range.start];
+    let mut rest = &block[range];
+    let (mut key, mut before) = (Vec::new(), None);
+    while !rest.is_empty() {
+        let Some((shared, fresh, handle)) = next_handle(&mut rest, before, style) else {
+            return damaged(INDEX_CHANGED);
+        };
+        before = Some(handle);
+        next_key(&mut key, prefix, shared, fresh, key_bytes_max)?;
+        take(&key, handle)?;
+    }
+    Ok(())
+}
+
+/// How much its key shares with the one before, the rest of the key, and the handle.
+fn next_handle<'a>(
+    rest: &mut &'a [u8],
+    before: Option<Handle>,
+    style: IndexStyle,
+) -> Option<(usize, &'a [u8], Handle)> {
+    let shared = varint(rest)? as usize;
     let unshared = varint(rest)? as usize;
     if !style.delta {
         let length = varint(rest)? as usize;
-        let (_, behind) = rest.split_at_checked(unshared)?;
+        let (fresh, behind) = rest.split_at_checked(unshared)?;
         let (mut value, behind) = behind.split_at_checked(length)?;
         *rest = behind;
-        return handle(&mut value);
+        return Some((shared, fresh, handle(&mut value)?));
     }
-    *rest = rest.split_at_checked(unshared)?.1;
+    let (fresh, behind) = rest.split_at_checked(unshared)?;
+    *rest = behind;
     let found = match before.filter(|_| shared > 0) {
         None if shared > 0 => return None,
         None => handle(rest)?,
@@ -177,7 +252,7 @@ fn next_handle(rest: &mut &[u8], before: Option<Handle>, style: IndexStyle) -> O
         let length = varint(rest)? as usize;
         *rest = rest.split_at_checked(length)?.1;
     }
-    Some(found)
+    Some((shared, fresh, found))
 }
 
 /// The block right behind another one, whose size differs by a zigzag number.

@@ -29,9 +29,9 @@ const EXTENDED_MAGIC: [u8; 4] = [0x3e, 0x00, 0x7a, 0x00];
 
 /// A part of a table: where it begins, and how long it is without its trailer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Handle {
-    pub(super) offset: u64,
-    pub(super) size: u64,
+pub(in super::super) struct Handle {
+    pub(in super::super) offset: u64,
+    pub(in super::super) size: u64,
 }
 
 impl Handle {
@@ -43,15 +43,15 @@ impl Handle {
 
 /// What the last bytes of a table tell.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Footer {
-    pub(super) version: u32,
+pub(in super::super) struct Footer {
+    pub(in super::super) version: u32,
     pub(super) checksum: Checksum,
     pub(super) context: u32,
-    pub(super) metaindex: Handle,
+    pub(in super::super) metaindex: Handle,
     /// `None` where the metaindex names it.
-    pub(super) index: Option<Handle>,
+    pub(in super::super) index: Option<Handle>,
     /// Where the footer begins: no block reaches beyond.
-    pub(super) offset: u64,
+    pub(in super::super) offset: u64,
 }
 
 impl Footer {
@@ -145,12 +145,12 @@ fn handles(bytes: &[u8]) -> Result<(Handle, Handle), Fault> {
 }
 
 /// Reads a handle, and moves on behind it.
-pub(super) fn handle(bytes: &mut &[u8]) -> Option<Handle> {
+pub(in super::super) fn handle(bytes: &mut &[u8]) -> Option<Handle> {
     Some(Handle { offset: varint(bytes)?, size: varint(bytes)? })
 }
 
 /// Reads a variable-length number, and moves on behind it.
-pub(super) fn varint(bytes: &mut &[u8]) -> Option<u64> {
+pub(in super::super) fn varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
         let (byte, rest) = bytes.split_first()?;

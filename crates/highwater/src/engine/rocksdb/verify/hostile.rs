@@ -99,7 +99,7 @@ fn a_block_is_not_expanded_to_more_than_its_file_can_need() {
             true => forge.open(&large, &small),
             false => forge.open(&small, &large),
         };
-        let why = "because its index expands to more than such a file needs";
+        let why = "because one of its blocks expands to more than such a file needs";
         assert!(matches!(opened, Err(Fault::Unknown(found)) if found == why), "{properties}");
     }
 }
@@ -119,7 +119,7 @@ fn a_name_that_many_entries_share_is_held_once() {
     let mut forge = Forge::default();
     let properties = forge.block(&entry(0, &[b'n'; 5000], b""), ZSTD);
     let index = forge.block(b"", STORED);
-    let why = "because it holds a name that is longer than any known one";
+    let why = "because it holds a name or a key that is longer than any known one";
     let opened = forge.open(&properties, &index);
     assert!(matches!(opened, Err(Fault::Unknown(found)) if found == why));
 }

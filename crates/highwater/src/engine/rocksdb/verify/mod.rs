@@ -15,14 +15,14 @@ use super::version::Version;
 use crate::error::{Error, Result};
 
 mod blob;
-mod block;
+pub(super) mod block;
 mod checksum;
-mod footer;
+pub(super) mod footer;
 #[cfg(any(fuzzing, test))]
 pub(in crate::engine) mod fuzzing;
 #[cfg(test)]
 mod hostile;
-mod table;
+pub(super) mod table;
 #[cfg(test)]
 mod tests;
 
@@ -36,7 +36,7 @@ static ZEROS: [u8; 4096] = [0; 4096];
 
 /// Why a file could not be verified, or was not.
 #[derive(Debug)]
-enum Fault {
+pub(super) enum Fault {
     /// A byte of it is not what was written.
     Damaged(String),
     /// It is of a kind that is not known here.
@@ -51,7 +51,7 @@ impl From<std::io::Error> for Fault {
     }
 }
 
-fn damaged<T>(what: impl Into<String>) -> std::result::Result<T, Fault> {
+pub(super) fn damaged<T>(what: impl Into<String>) -> std::result::Result<T, Fault> {
     Err(Fault::Damaged(what.into()))
 }
 

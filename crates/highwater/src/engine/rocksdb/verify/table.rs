@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fs::File;
 
-use super::block::{self, IndexStyle};
+use super::block::{self, IndexStyle, plain_bytes_max};
 use super::checksum::{Checksum, context};
 use super::footer::{FOOTER_BYTES, Footer, Handle, TRAILER_BYTES, handle, u32_at, varint};
 use super::{Fault, damaged, read_at};
@@ -14,15 +14,19 @@ use super::{Fault, damaged, read_at};
 /// No block is longer.
 const BLOCK_BYTES_MAX: u64 = 1 << 30;
 
-const INDEX: &[u8] = b"rocksdb.index";
-const PROPERTIES: &[u8] = b"rocksdb.properties";
+pub(in super::super) const INDEX: &[u8] = b"rocksdb.index";
+pub(in super::super) const PROPERTIES: &[u8] = b"rocksdb.properties";
 const PARTITIONED_FILTER: &[u8] = b"partitionedfilter.";
 const INDEX_TYPE: &[u8] = b"rocksdb.block.based.table.index.type";
 const INDEX_DELTA: &[u8] = b"rocksdb.index.value.is.delta.encoded";
+const INDEX_USER_KEY: &[u8] = b"rocksdb.index.key.is.user.key";
 const EMBEDDED_BLOBS: &[u8] = b"rocksdb.embedded.blob.stats";
 /// The number that an ingestion of older releases wrote into a finished table.
 const GLOBAL_SEQNO: &[u8] = b"rocksdb.external_sst_file.global_seqno";
 const GLOBAL_SEQNO_BYTES: usize = 8;
+/// What an ingestion writes beside it: from its second version on there is a number for all keys.
+const EXTERNAL_VERSION: &[u8] = b"rocksdb.external_sst_file.version";
+const EXTERNAL_VERSION_GLOBAL: u32 = 2;
 
 const PROPERTIES_DAMAGED: &str = "the checksum of its properties does not fit";
 
@@ -50,9 +54,9 @@ pub(super) struct Table {
 impl Table {
     /// Finds all blocks of the table in `file`. What is read for that is verified as well.
     pub(super) fn open(file: &File, size: u64) -> Result<Table, Fault> {
-        let tail = size.min(FOOTER_BYTES as u64);
-        let footer = Footer::parse(&read_at(file, size - tail, tail as usize)?, size)?;
-        let mut finder = Finder { file, size, footer, patched: None, blocks: Vec::new() };
+        let from = Blocks::open(file, size)?;
+        let footer = from.footer;
+        let mut finder = Finder { from, patched: None, blocks: Vec::new() };
         let gap = finder.find()?;
         let Finder { mut blocks, patched, .. } = finder;
         blocks.retain(|block| block.size > 0);
@@ -155,24 +159,32 @@ fn fits(
     checksum.of(&before) == expected
 }
 
-/// Looks for the blocks of a table.
-struct Finder<'a> {
+/// The blocks of a table, read one by one.
+pub(in super::super) struct Blocks<'a> {
     file: &'a File,
     /// Of the file.
     size: u64,
-    footer: Footer,
+    pub(in super::super) footer: Footer,
+}
+
+/// Looks for the blocks of a table.
+struct Finder<'a> {
+    from: Blocks<'a>,
     patched: Option<(Handle, usize)>,
     blocks: Vec<Handle>,
 }
 
 /// What the properties of a table tell of its blocks.
 #[derive(Default)]
-struct Properties {
+pub(in super::super) struct Properties {
     index_type: u32,
     delta: bool,
+    /// The keys of its index are without sequence number and type.
+    pub(in super::super) user_keys: bool,
     embedded_blobs: bool,
-    /// Where in the block the number is that may have been written later.
-    global_seqno: Option<usize>,
+    external_version: u32,
+    /// Where in the block the number is that may have been written later, and what it is.
+    global_seqno: Option<(usize, u64)>,
 }
 
 impl Properties {
@@ -180,15 +192,17 @@ impl Properties {
         let mut found = Properties::default();
         block::each_pair(plain, |name, place| {
             let mut value = &plain[place.clone()];
+            let word = value.first_chunk::<4>().map_or(0, |bytes| u32::from_le_bytes(*bytes));
             match name {
-                INDEX_TYPE => {
-                    let number = value.first_chunk::<4>();
-                    found.index_type = number.map_or(0, |bytes| u32::from_le_bytes(*bytes));
-                }
+                INDEX_TYPE => found.index_type = word,
                 INDEX_DELTA => found.delta = varint(&mut value).is_some_and(|delta| delta != 0),
+                INDEX_USER_KEY => found.user_keys = varint(&mut value).is_some_and(|is| is != 0),
                 EMBEDDED_BLOBS => found.embedded_blobs = true,
-                GLOBAL_SEQNO if value.len() == GLOBAL_SEQNO_BYTES => {
-                    found.global_seqno = found.global_seqno.or(Some(place.start));
+                EXTERNAL_VERSION => found.external_version = word,
+                GLOBAL_SEQNO => {
+                    let number = <[u8; GLOBAL_SEQNO_BYTES]>::try_from(value).ok();
+                    let found_at = number.map(|bytes| (place.start, u64::from_le_bytes(bytes)));
+                    found.global_seqno = found.global_seqno.or(found_at);
                 }
                 _ => {}
             }
@@ -196,15 +210,44 @@ impl Properties {
         })?;
         Ok(found)
     }
+
+    /// How the values of its index are written, in a table of this version.
+    pub(in super::super) fn style(&self, version: u32) -> IndexStyle {
+        IndexStyle {
+            delta: self.delta,
+            escape: version >= VERSION_ESCAPE,
+            first_key: self.index_type == WITH_FIRST_KEY,
+        }
+    }
+
+    /// Whether its index leads to indexes.
+    pub(in super::super) fn two_levels(&self) -> bool {
+        self.index_type == TWO_LEVELS
+    }
+
+    /// The number that all keys of an ingested table have in the place of their own: what stands in the table,
+    /// or, where nothing was written there, the highest one of which the MANIFEST tells.
+    pub(in super::super) fn sequence(&self, highest: u64) -> Result<Option<u64>, Fault> {
+        if self.external_version < EXTERNAL_VERSION_GLOBAL {
+            return Ok(None);
+        }
+        match self.global_seqno {
+            Some((_, number)) if number != 0 && number != highest => {
+                damaged("its sequence number is not the one that the MANIFEST tells")
+            }
+            _ => Ok(Some(highest)),
+        }
+    }
 }
 
 impl Finder<'_> {
     /// Finds all blocks, from the metaindex on. Returns what no checksum covers.
     fn find(&mut self) -> Result<Option<&'static str>, Fault> {
-        let metaindex = self.load(self.footer.metaindex)?;
-        self.blocks.push(self.footer.metaindex);
-        let metaindex = self.expand(&metaindex)?;
-        let (mut properties, mut index, mut filters) = (None, self.footer.index, Vec::new());
+        let footer = self.from.footer;
+        let metaindex = self.from.load(footer.metaindex)?;
+        self.blocks.push(footer.metaindex);
+        let metaindex = self.from.expand(&metaindex)?;
+        let (mut properties, mut index, mut filters) = (None, footer.index, Vec::new());
         let named_before = index.is_some();
         let blocks = &mut self.blocks;
         block::each_pair(&metaindex, |name, value| {
@@ -221,16 +264,16 @@ impl Finder<'_> {
             Ok(())
         })?;
         let properties = match properties {
-            Some(handle) => self.properties(handle)?,
+            Some(handle) => {
+                let (found, patched) = self.from.properties(handle)?;
+                self.patched = patched.map(|at| (handle, at));
+                found
+            }
             None => Properties::default(),
         };
-        let style = IndexStyle {
-            delta: properties.delta,
-            escape: self.footer.version >= VERSION_ESCAPE,
-            first_key: properties.index_type == WITH_FIRST_KEY,
-        };
+        let style = properties.style(footer.version);
         let Some(index) = index else { return damaged("it has no index") };
-        self.index(index, style, properties.index_type == TWO_LEVELS)?;
+        self.index(index, style, properties.two_levels())?;
         filters.sort_unstable();
         refuse_overlap(&filters)?;
         for filter in filters {
@@ -241,10 +284,10 @@ impl Finder<'_> {
 
     /// Adds an index and what it leads to; with two levels that are indexes again.
     fn index(&mut self, index: Handle, style: IndexStyle, levels: bool) -> Result<(), Fault> {
-        let stored = self.load(index)?;
+        let stored = self.from.load(index)?;
         // Each block has a trailer in the file.
-        let room = (self.size / TRAILER_BYTES).saturating_sub(self.blocks.len() as u64);
-        let mut found = block::handles(&self.expand(&stored)?, style, room)?;
+        let room = (self.from.size / TRAILER_BYTES).saturating_sub(self.blocks.len() as u64);
+        let mut found = block::handles(&self.from.expand(&stored)?, style, room)?;
         drop(stored);
         self.blocks.push(index);
         if !levels {
@@ -256,9 +299,21 @@ impl Finder<'_> {
         refuse_overlap(&found)?;
         found.into_iter().try_for_each(|part| self.index(part, style, false))
     }
+}
 
-    /// The properties of the table.
-    fn properties(&mut self, handle: Handle) -> Result<Properties, Fault> {
+impl<'a> Blocks<'a> {
+    /// Reads the footer of the table in `file`.
+    pub(in super::super) fn open(file: &'a File, size: u64) -> Result<Blocks<'a>, Fault> {
+        let tail = size.min(FOOTER_BYTES as u64);
+        let footer = Footer::parse(&read_at(file, size - tail, tail as usize)?, size)?;
+        Ok(Blocks { file, size, footer })
+    }
+
+    /// The properties of the table, and where in their block a number was changed after it was checksummed.
+    pub(in super::super) fn properties(
+        &self,
+        handle: Handle,
+    ) -> Result<(Properties, Option<usize>), Fault> {
         let stored = self.read(handle)?;
         let sound = self.fits(handle, &stored, None);
         let parsed = self.expand(&stored).and_then(|plain| {
@@ -269,20 +324,21 @@ impl Finder<'_> {
             Err(_) if !sound => return damaged(PROPERTIES_DAMAGED),
             parsed => parsed?,
         };
+        if sound {
+            return Ok((found, None));
+        }
         // Where the checksum does not fit, the block may be anything: only the one number that may
         // have been changed is looked for.
-        if !sound {
-            let place = found.global_seqno.filter(|_| in_place);
-            let Some(at) = place.filter(|at| self.fits(handle, &stored, Some(*at))) else {
-                return damaged(PROPERTIES_DAMAGED);
-            };
-            self.patched = Some((handle, at));
+        let place = found.global_seqno.map(|(at, _)| at).filter(|_| in_place);
+        match place.filter(|at| self.fits(handle, &stored, Some(*at))) {
+            Some(at) => Ok((found, Some(at))),
+            None => damaged(PROPERTIES_DAMAGED),
         }
-        Ok(found)
     }
 
-    fn expand<'b>(&self, stored: &'b [u8]) -> Result<Cow<'b, [u8]>, Fault> {
-        block::expand(stored, self.footer.version, self.size)
+    /// What a block that leads to others holds.
+    pub(in super::super) fn expand<'b>(&self, stored: &'b [u8]) -> Result<Cow<'b, [u8]>, Fault> {
+        block::expand(stored, self.footer.version, plain_bytes_max(self.size))
     }
 
     fn fits(&self, handle: Handle, stored: &[u8], patched: Option<usize>) -> bool {
@@ -290,7 +346,7 @@ impl Finder<'_> {
     }
 
     /// Reads and verifies a block, its trailer included.
-    fn load(&self, handle: Handle) -> Result<Vec<u8>, Fault> {
+    pub(in super::super) fn load(&self, handle: Handle) -> Result<Vec<u8>, Fault> {
         let stored = self.read(handle)?;
         if self.fits(handle, &stored, None) {
             return Ok(stored);
