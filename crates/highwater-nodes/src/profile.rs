@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 
 use highwater::engine::bolt::Bolt;
+use highwater::engine::rocksdb::Rows;
 use highwater::engine::{CapturedFiles, Cell, Row};
 use highwater::ids::RelPath;
 use highwater::{Error, Result};
@@ -163,6 +164,14 @@ impl<'a, 'b> Content<'a, 'b> {
     /// Those of [`CapturedFiles::query`].
     pub fn query(&mut self, name: &str, sql: &str) -> Result<Vec<Row>> {
         self.captured.query(&below(self.at, name), sql)
+    }
+
+    /// The rows of the RocksDB in the directory `name` whose keys begin with one of `prefixes`.
+    ///
+    /// # Errors
+    /// Those of [`CapturedFiles::rows`].
+    pub fn rows(&mut self, name: &str, prefixes: &[&[u8]]) -> Result<Rows> {
+        self.captured.rows(&below(self.at, name), prefixes)
     }
 
     /// The bbolt database `name`.

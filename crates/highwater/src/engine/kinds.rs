@@ -2,9 +2,11 @@
 //! captured of it. So they are those of the barrier, whatever the node does meanwhile.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::ops::Bound;
 
 use super::bolt::Bolt;
+use super::rocksdb::{Rows, captured};
 use super::{EngineKind, EntryType, Layout, PartCapture, Piece, Row};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{GuardKind, RelPath};
@@ -12,6 +14,9 @@ use crate::rooted::{is_only_ours, is_root};
 
 /// No more of a file is taken into memory for its marks.
 const CONTENT_BYTES_MAX: u64 = 64 << 20;
+
+/// Rows of all RocksDBs of a node take so much memory together.
+const ROWS_BYTES_MAX: u64 = 256 << 20;
 
 /// Knows kinds of nodes, by what lies in their directories.
 pub trait Recogniser: Send + Sync {
@@ -51,6 +56,8 @@ pub struct CapturedFiles<'a> {
     files: BTreeMap<RelPath, (usize, usize)>,
     /// The database that was taken into memory last: most often it is asked again.
     held: Option<(RelPath, Vec<u8>)>,
+    /// What rows may still take of memory.
+    room: u64,
 }
 
 impl<'a> CapturedFiles<'a> {
@@ -65,7 +72,7 @@ impl<'a> CapturedFiles<'a> {
             let regular = entries.filter(|(_, entry)| entry.kind == EntryType::File);
             files.extend(regular.map(|(index, entry)| (entry.path.clone(), (number, index))));
         }
-        CapturedFiles { layout, parts, files, held: None }
+        CapturedFiles { layout, parts, files, held: None, room: ROWS_BYTES_MAX }
     }
 
     /// Whether `path` is a file that was captured.
@@ -106,6 +113,18 @@ impl<'a> CapturedFiles<'a> {
     /// Those of [`CapturedFiles::head`].
     pub fn whole(&mut self, path: &RelPath) -> Result<Vec<u8>> {
         self.head(path, u64::MAX)
+    }
+
+    /// The rows of the RocksDB in the directory `root` whose keys begin with one of `prefixes`, of its default
+    /// column family. All that are read of a node take 256 MiB at most.
+    ///
+    /// # Errors
+    /// Not found where it was not captured, or a file of it is missing; corrupt where one is damaged; input where its
+    /// rows are written in a way that is not read here, or take too much memory; what the capture says.
+    pub fn rows(&mut self, root: &RelPath, prefixes: &[&[u8]]) -> Result<Rows> {
+        let current = root.join(OsStr::new("CURRENT"));
+        let (part, _) = self.place(&current)?;
+        captured(self.parts[part].as_mut(), root, prefixes, &mut self.room)
     }
 
     /// A bbolt database, of which single buckets are read.
@@ -219,3 +238,6 @@ fn beginning(part: &mut dyn PartCapture, index: usize, bytes: u64) -> Result<Vec
         _ => Ok(content),
     }
 }
+
+#[cfg(all(test, feature = "rocksdb"))]
+mod tests;

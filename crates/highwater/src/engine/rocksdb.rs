@@ -39,6 +39,7 @@ pub(super) mod verify;
 pub(super) mod version;
 
 pub use append::append;
+pub(crate) use rows::captured;
 pub use rows::{Rows, rows, rows_withheld};
 
 use verify::Verifier;

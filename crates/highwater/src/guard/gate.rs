@@ -434,6 +434,7 @@ fn recorded<C: Channel>(held: &Quarantined<C>) -> Recorded {
         verdict: Some(held.verdict()),
         release: None,
         out: false,
+        unmarked: false,
         past: Vec::new(),
     }
 }

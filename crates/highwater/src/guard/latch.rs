@@ -157,6 +157,9 @@ pub struct Recorded {
     /// The release was carried out. It counts once: what is found after it is judged anew.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub out: bool,
+    /// The node has no mark for the state that the channel is in: it is held by what is withheld alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unmarked: bool,
     /// Releases that count no longer, for whoever asks later.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub past: Vec<Released>,
@@ -369,6 +372,15 @@ impl Latch {
     pub(crate) fn lets_go(&self, channel: &str) -> bool {
         let Some(recorded) = self.channels.get(channel) else { return self.listed };
         recorded.out || matches!(recorded.verdict, Some(Verdict::Closed | Verdict::Clear(_)))
+    }
+
+    /// The channels that keep withheld databases from coming back: listed, and neither released nor settled.
+    pub(crate) fn keeping(&self) -> impl Iterator<Item = &str> {
+        let keeps = self.listed && self.kind == GuardKind::Databases;
+        let channels = self.channels.iter().filter(move |_| keeps);
+        channels
+            .filter(|(id, recorded)| recorded.release.is_none() && !self.lets_go(id))
+            .map(|(id, _)| id.as_str())
     }
 
     /// Whether a peer's word clears nobody before somebody has stated that the original is gone.

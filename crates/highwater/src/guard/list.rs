@@ -183,7 +183,11 @@ pub(super) fn rows(latch: &Latch) -> Vec<Held> {
             continue;
         }
         let reason = match &withheld.release {
-            None => since(latch),
+            None => match latch.keeping().count() {
+                0 => since(latch),
+                1 => format!("{}; it comes back with its channel", since(latch)),
+                count => format!("{}; it comes back with its {count} channels", since(latch)),
+            },
             Some(release) => format!("its release by {} is not finished: repeat it", release.by),
         };
         rows.push(Held { id: withheld.part.clone(), state: HeldState::Withheld, reason });
@@ -206,7 +210,14 @@ fn channel(latch: &Latch, id: &str, recorded: &Recorded) -> Held {
             (HeldState::Closed, "its funding output is spent, confirmed".to_owned())
         }
         (Some(release), _) => (HeldState::Released, release.reason.clone()),
-        (None, None) => (HeldState::Waiting, since(latch)),
+        (None, None) => {
+            let mark = match (latch.kind, recorded.unmarked) {
+                (GuardKind::Channels, _) => "",
+                (GuardKind::Databases, false) => "; marked stale in the node's own database as well",
+                (GuardKind::Databases, true) => "; the node has no mark for the state that it is in",
+            };
+            (HeldState::Waiting, format!("{}{mark}", since(latch)))
+        }
         (None, Some(Verdict::Clear(Basis::Witness))) => {
             (HeldState::Clear, "the witness remembers no more than the node".to_owned())
         }

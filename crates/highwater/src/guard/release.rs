@@ -80,7 +80,15 @@ fn decide(
     if latch.withheld.is_empty() && latch.kind == GuardKind::Channels {
         return Ok(before);
     }
-    hold::reveal(dir, &control.env)
+    let mut stands = hold::reveal(dir, &control.env)?;
+    // Of the channels nothing is told any more once the latch is gone.
+    let told = |held: &Held| stands.iter().any(|stands| stands.id == held.id);
+    let channels: Vec<Held> = before
+        .into_iter()
+        .filter(|held| latch.channels.contains_key(&held.id) && !told(held))
+        .collect();
+    stands.extend(channels);
+    Ok(stands)
 }
 
 fn refused(old: &Old) -> Error {
@@ -104,6 +112,7 @@ fn record(latch: &mut Latch, which: &Which, released: &Released) -> Result<()> {
     let decide = |decision: &mut Option<Released>| {
         decision.get_or_insert_with(|| released.clone());
     };
+    refuse_kept(latch, which)?;
     match which {
         Which::All => {
             latch.channels.values_mut().for_each(|channel| decide(&mut channel.release));
@@ -129,7 +138,35 @@ fn record(latch: &mut Latch, which: &Which, released: &Released) -> Result<()> {
             }
         }
     }
+    // With the last channel the databases go.
+    let listed = latch.kind == GuardKind::Databases && latch.listed && !latch.channels.is_empty();
+    let is_last = listed && latch.keeping().next().is_none();
+    if is_last {
+        latch.withheld.iter_mut().for_each(|withheld| decide(&mut withheld.release));
+    }
     Ok(())
+}
+
+/// A database does not come back before its channels: one that is withheld for them can't be released alone.
+fn refuse_kept(latch: &Latch, which: &Which) -> Result<()> {
+    let Which::Channel(name) = which else { return Ok(()) };
+    let is_part = latch.withheld.iter().any(|withheld| withheld.part == *name);
+    let kept: Vec<&str> = latch.keeping().collect();
+    let (true, Some(first)) = (is_part && !latch.channels.contains_key(name), kept.first()) else {
+        return Ok(());
+    };
+    let channels = match kept.len() {
+        1 => format!("the channel {first} is still held"),
+        count => format!("{count} channels are still held, {first} among them"),
+    };
+    Err(Error::new(
+        Kind::Quarantined,
+        format!("{name} is not released before its channels are: {channels}"),
+    )
+    .with_entry(name.clone())
+    .with_remedy("release each channel that is known to be current: the database comes back with the last one")
+    .with_remedy(Remedy::GuardList)
+    .with_remedy(Remedy::GuardReleaseAll))
 }
 
 fn unknown(latch: &Latch, name: &str) -> Error {

@@ -33,6 +33,15 @@ pub struct ChannelRecord {
 pub trait GuardedStore {
     /// All its channels.
     fn channels(&mut self) -> Result<Vec<ChannelRecord>>;
+    /// Whether the node has a mark for a channel in the state that it is in, and the mark changes nothing but
+    /// that. Asked where the databases are withheld as well: a channel without one is held by that alone.
+    ///
+    /// # Errors
+    /// Input where the database is of a version whose marks are not known.
+    fn has_mark(&mut self, id: &str) -> Result<bool> {
+        let _ = id;
+        Ok(true)
+    }
     /// Marks a channel stale, durable when it returns. One that is marked already stays so.
     fn mark_stale(&mut self, id: &str) -> Result<()>;
     /// The channels that are marked stale, as stored.
@@ -41,7 +50,10 @@ pub trait GuardedStore {
 
 /// Opens a node's database in a node directory that is not the node's yet, or no longer.
 pub trait Adapter: Send + Sync {
-    /// Opens the database below `dir`.
+    /// Opens the database below `dir`. Where its entry point is withheld, the latch in `dir` says where it waits.
+    ///
+    /// # Errors
+    /// Input where the database is of a version that is not known: nothing of it is changed.
     fn open(&self, dir: &Path) -> Result<Box<dyn GuardedStore>>;
 }
 

@@ -39,9 +39,9 @@ pub(super) fn run(vault: &Vault, plan: &RestorePlan, control: &Control) -> Resul
             .with_remedy("plan again"));
     }
     refuse_users(&place.target.path(), &plan.engines)?;
-    let adapter = plan.adapter.as_deref();
+    let markers = plan.markers();
     // Asked again: a newer backup may have raised a mark since the plan was made.
-    let mut weighed = hold::weigh(vault, &manifest, &place.target, adapter.is_some())?;
+    let mut weighed = hold::weigh(vault, &manifest, &place.target, plan.adapter.is_some())?;
     weighed.kind = weighed.kind.or(plan.hold);
     let parts = chosen(&manifest, plan.part.as_deref())?;
     let named = entry_points(&parts);
@@ -66,7 +66,7 @@ pub(super) fn run(vault: &Vault, plan: &RestorePlan, control: &Control) -> Resul
         let held = node.hold(weighed, known)?;
         let quarantined = match &held {
             Some(held) => {
-                warnings.extend(held.warning.map(str::to_owned));
+                warnings.extend(held.warnings.iter().cloned());
                 held.quarantined
             }
             None => node.captured_quarantine(&mut warnings)?,
@@ -82,7 +82,7 @@ pub(super) fn run(vault: &Vault, plan: &RestorePlan, control: &Control) -> Resul
     };
     control.report(Event::Stage { name: "exchange", bytes_total: 0 });
     let kept = work.commit(known, control)?;
-    hold::read_back(held.as_ref(), adapter, &place.target, known, &control.env)?;
+    hold::read_back(held.as_ref(), markers, &place.target, known, &control.env)?;
     Ok(RestoreReport {
         snapshot: manifest.snapshot,
         target: place.target.path(),
@@ -90,8 +90,16 @@ pub(super) fn run(vault: &Vault, plan: &RestorePlan, control: &Control) -> Resul
         duration: control.env.monotonic() - start,
         kept: kept.map(|kept| kept.path()),
         quarantined,
+        marked: held.map_or(0, |held| held.marked),
         warnings,
     })
+}
+
+impl RestorePlan {
+    fn markers(&self) -> hold::Markers<'_> {
+        let (adapter, second) = (self.adapter.as_deref(), self.second_belt.as_deref());
+        hold::Markers { adapter, second }
+    }
 }
 
 /// The new node directory in the making.
@@ -163,8 +171,7 @@ impl Staged<'_> {
             restore: self.restore,
             original_gone: plan.original_gone.as_ref(),
         };
-        let adapter = plan.adapter.as_deref();
-        let held = hold::put_on(weighed, &about, adapter, dir, known, &control.env)?;
+        let held = hold::put_on(weighed, &about, plan.markers(), dir, known, &control.env)?;
         // Nobody else has been here: all that is Highwater's goes to the owner of the rest.
         let (own, owner) = (dir.join(node::OWN_DIR), dir.owner()?);
         for made in durable::names(&own)?.iter().map(|name| own.join(name)).chain([own.clone()]) {

@@ -203,9 +203,43 @@ pub(super) struct Held {
     /// Channels or databases that are held back; 1 where none of them is known.
     pub(super) quarantined: u64,
     /// What the operator should know of it.
-    pub(super) warning: Option<&'static str>,
-    /// The channels are marked in the node's own database.
-    marked: bool,
+    pub(super) warnings: Vec<String>,
+    /// Channels that are marked in the node's own database, although its databases are withheld.
+    pub(super) marked: u64,
+    /// By whom the channels are marked in the node's own database.
+    belt: Option<Belt>,
+}
+
+/// How the channels of a node are marked in its own database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Belt {
+    /// By the node's adapter, whose guard judges them once it runs.
+    Only,
+    /// Before the databases are withheld.
+    Second,
+}
+
+/// Who marks the channels of a node in its own database.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Markers<'a> {
+    /// What the node supplies: its channels are marked, and nothing is withheld.
+    pub(super) adapter: Option<&'a dyn Adapter>,
+    /// What marks them where the databases are withheld as well.
+    pub(super) second: Option<&'a dyn Adapter>,
+}
+
+impl<'a> Markers<'a> {
+    pub(super) fn of_rollback(options: &'a RollbackOptions) -> Markers<'a> {
+        let (adapter, second) = (options.adapter.as_deref(), options.second_belt.as_deref());
+        Markers { adapter, second }
+    }
+
+    fn of(self, belt: Belt) -> Option<&'a dyn Adapter> {
+        match belt {
+            Belt::Only => self.adapter,
+            Belt::Second => self.second,
+        }
+    }
 }
 
 /// What a restore says of itself in the latch.
@@ -220,7 +254,7 @@ pub(super) struct About<'a> {
 pub(super) fn put_on(
     weighed: Weighed,
     about: &About<'_>,
-    adapter: Option<&dyn Adapter>,
+    markers: Markers<'_>,
     dir: &RootedPath,
     known: Known<'_>,
     env: &Env,
@@ -245,7 +279,7 @@ pub(super) fn put_on(
     // A latch that was captured with the node tells of an older quarantine, and of nothing that is
     // withheld here.
     durable::remove_file(&dir.join(LATCH))?;
-    hold_back(latch, adapter, dir, known, env).map(Some)
+    hold_back(latch, markers, dir, known, env).map(Some)
 }
 
 /// The latch in `dir`, where it can be read.
@@ -275,49 +309,99 @@ fn succeed(mut latch: Latch, before: Option<Latch>) -> Latch {
     latch
 }
 
+/// The channels that an earlier latch of the same withheld databases lists: what is marked in them stays so, and
+/// what was let out before was let out of another directory.
+fn relist(latch: &mut Latch, before: &Latch) {
+    if before.kind != GuardKind::Databases || !before.listed || before.uid != latch.uid {
+        return;
+    }
+    latch.listed = true;
+    // Of a database nothing is recorded but its release.
+    for (id, recorded) in before.channels.iter().filter(|(_, recorded)| recorded.ours.is_some()) {
+        latch.channels.entry(id.clone()).or_insert_with(|| Recorded {
+            ours: recorded.ours,
+            unmarked: recorded.unmarked,
+            past: recorded.past.iter().chain(&recorded.release).cloned().collect(),
+            ..Recorded::default()
+        });
+    }
+}
+
 fn hold_back(
     mut latch: Latch,
-    adapter: Option<&dyn Adapter>,
+    markers: Markers<'_>,
     dir: &RootedPath,
     known: Known<'_>,
     env: &Env,
 ) -> Result<Held> {
-    if Latch::read_at(dir)?.is_some_and(|before| !before.withheld.is_empty()) {
+    let (marked, belt) = (0, None);
+    if let Some(before) = Latch::read_at(dir)?.filter(|before| !before.withheld.is_empty()) {
         // Nothing opens its databases now; what waits keeps waiting.
+        if latch.kind == GuardKind::Databases {
+            relist(&mut latch, &before);
+        }
         let quarantined = hold::withhold(dir, latch.clone(), known, env)?;
-        return Ok(Held { latch, quarantined, warning: None, marked: false });
+        return Ok(Held { latch, quarantined, warnings: Vec::new(), marked, belt });
     }
-    let marked = latch.kind == GuardKind::Channels && adapter.is_some();
-    let quarantined = match (latch.kind, adapter) {
+    match (latch.kind, markers.adapter) {
         (GuardKind::Channels, Some(adapter)) => {
             mark::mark(adapter, dir, &mut latch, env)?;
             latch.write_at(dir, env)?;
-            latch.channels.len() as u64
+            let quarantined = latch.channels.len() as u64;
+            let belt = Some(Belt::Only);
+            Ok(Held { latch, quarantined, warnings: Vec::new(), marked, belt })
         }
         (GuardKind::Channels, None) => {
             latch.write_at(dir, env)?;
-            1
+            Ok(Held { latch, quarantined: 1, warnings: Vec::new(), marked, belt })
         }
-        (GuardKind::Databases, _) => hold::withhold(dir, latch.clone(), known, env)?,
-    };
-    let warning =
-        (quarantined == 0 && latch.kind == GuardKind::Databases).then_some(NOTHING_WITHHELD);
-    let quarantined = quarantined + u64::from(warning.is_some());
-    Ok(Held { latch, quarantined, warning, marked })
+        (GuardKind::Databases, _) => withhold(latch, markers.second, dir, known, env),
+    }
+}
+
+/// Withholds the databases of a node, its channels marked in them before, where somebody can.
+fn withhold(
+    mut latch: Latch,
+    second: Option<&dyn Adapter>,
+    dir: &RootedPath,
+    known: Known<'_>,
+    env: &Env,
+) -> Result<Held> {
+    let mut warnings = Vec::new();
+    let mut belt = None;
+    if let Some(second) = second {
+        match mark::mark_as_well(second, dir, &mut latch, env)? {
+            None => belt = Some(Belt::Second),
+            Some(why) => {
+                let told = format!(
+                    "its channels are not marked in its own database, which is withheld alone: {}",
+                    why.summary()
+                );
+                latch.reasons.push(told.clone());
+                warnings.push(told);
+            }
+        }
+    }
+    let listed = latch.channels.values().filter(|recorded| !recorded.unmarked);
+    let marked = belt.map_or(0, |_| listed.count() as u64);
+    let withheld = hold::withhold(dir, latch.clone(), known, env)?;
+    if withheld == 0 {
+        warnings.push(NOTHING_WITHHELD.to_owned());
+    }
+    Ok(Held { latch, quarantined: withheld.max(1), warnings, marked, belt })
 }
 
 /// Reads the marks back where the node finds them now, and withholds its databases there and then
 /// where one is missing.
 pub(super) fn read_back(
     held: Option<&Held>,
-    adapter: Option<&dyn Adapter>,
+    markers: Markers<'_>,
     target: &RootedPath,
     known: Known<'_>,
     env: &Env,
 ) -> Result<()> {
-    let (Some(held), Some(adapter)) = (held.filter(|held| held.marked), adapter) else {
-        return Ok(());
-    };
+    let by = held.and_then(|held| Some((held, markers.of(held.belt?)?)));
+    let Some((held, adapter)) = by else { return Ok(()) };
     let read = env
         .fault(FaultPoint::GuardReadBack)
         .and_then(|()| mark::read_back(adapter, target, &held.latch));
@@ -344,10 +428,10 @@ pub(super) fn put_on_kept(
     options: &RollbackOptions,
     env: &Env,
 ) -> Result<Option<Held>> {
-    let RollbackOptions { adapter, engines, recogniser, .. } = options;
-    let adapter = adapter.as_deref();
+    let RollbackOptions { engines, recogniser, .. } = options;
+    let markers = Markers::of_rollback(options);
     let (ours, theirs) = (Side::of(kept)?, Side::of(target)?);
-    let guarded = match adapter {
+    let guarded = match markers.adapter {
         Some(_) => Some(GuardKind::Channels),
         None => ours.guard.or(theirs.guard),
     };
@@ -392,7 +476,7 @@ pub(super) fn put_on_kept(
         Some(recogniser) => points_of_kind(recogniser.as_ref(), kept, engines)?,
         None => Vec::new(),
     };
-    hold_back(latch, adapter, kept, Known { named: &named, engines }, env).map(Some)
+    hold_back(latch, markers, kept, Known { named: &named, engines }, env).map(Some)
 }
 
 /// The plain files without which a node of a known kind can't act, and the name of the part that they are in.

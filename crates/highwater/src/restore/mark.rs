@@ -4,9 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::durable;
 use crate::env::{Env, FaultPoint};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::guard::{Adapter, Latch, Phase, Recorded, points};
 use crate::rooted::RootedPath;
+
+/// Which channels are listed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Listed {
+    /// Those that are marked: the node's own guard judges them.
+    Marked,
+    /// All that could ever go on, with a mark or without.
+    Living,
+}
 
 /// Marks every channel of the node in `dir` that could be punished, reads the marks back from a
 /// database that is opened afresh, and lists the channels in `latch`.
@@ -16,18 +25,49 @@ pub(super) fn mark(
     latch: &mut Latch,
     env: &Env,
 ) -> Result<()> {
+    mark_those(adapter, dir, (latch, Listed::Marked), &mut false, env)
+}
+
+/// [`mark`] of a node whose databases are withheld as well: what has no mark is listed without one. Why nothing
+/// is marked or listed, where what marks says that it does not know the database.
+pub(super) fn mark_as_well(
+    adapter: &dyn Adapter,
+    dir: &RootedPath,
+    latch: &mut Latch,
+    env: &Env,
+) -> Result<Option<Error>> {
+    let mut begun = false;
+    match mark_those(adapter, dir, (latch, Listed::Living), &mut begun, env) {
+        Err(error) if error.kind() == Kind::Input && !begun => Ok(Some(error)),
+        done => done.map(|()| None),
+    }
+}
+
+fn mark_those(
+    adapter: &dyn Adapter,
+    dir: &RootedPath,
+    (latch, listed): (&mut Latch, Listed),
+    begun: &mut bool,
+    env: &Env,
+) -> Result<()> {
     watching(dir, || {
         let mut store = adapter.open(&dir.path())?;
         let mut channels = BTreeMap::new();
         for channel in store.channels()? {
             // Where nothing is signed yet, and where the chain has decided, nothing can be punished.
-            if channel.phase != Phase::Open {
+            let marked = channel.phase == Phase::Open
+                && (listed == Listed::Marked || store.has_mark(&channel.id)?);
+            if channel.phase == Phase::Closed || (listed == Listed::Marked && !marked) {
                 continue;
             }
-            env.fault(FaultPoint::GuardMark)?;
-            store.mark_stale(&channel.id)?;
+            if marked {
+                env.fault(FaultPoint::GuardMark)?;
+                store.mark_stale(&channel.id)?;
+                *begun = true;
+            }
             let known = latch.channels.remove(&channel.id).unwrap_or_default();
-            channels.insert(channel.id, Recorded { ours: Some(channel.ours), ..known });
+            let recorded = Recorded { ours: Some(channel.ours), unmarked: !marked, ..known };
+            channels.insert(channel.id, recorded);
         }
         env.fault(FaultPoint::GuardMark)?;
         latch.channels = channels;
@@ -37,14 +77,15 @@ pub(super) fn mark(
     read_back(adapter, dir, latch)
 }
 
-/// Fails where a channel that the latch lists is not marked in the database in `dir`, which is
+/// Fails where a channel that the latch lists as marked is not so in the database in `dir`, which is
 /// opened afresh.
 pub(super) fn read_back(adapter: &dyn Adapter, dir: &RootedPath, latch: &Latch) -> Result<()> {
     watching(dir, || {
         let stale: BTreeSet<String> = adapter.open(&dir.path())?.stale()?.into_iter().collect();
-        match latch.channels.keys().find(|id| !stale.contains(*id)) {
+        let mut marked = latch.channels.iter().filter(|(_, recorded)| !recorded.unmarked);
+        match marked.find(|(id, _)| !stale.contains(*id)) {
             None => Ok(()),
-            Some(id) => Err(Error::corrupt(format!(
+            Some((id, _)) => Err(Error::corrupt(format!(
                 "the channel {id} was marked stale, and the database does not say so"
             ))
             .with_entry(id.clone())

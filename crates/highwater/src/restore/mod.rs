@@ -53,6 +53,9 @@ pub struct RestoreOptions {
     pub schema: Option<u64>,
     /// Opens the node's database, so that its channels are marked stale before the node gets it.
     pub adapter: Option<Arc<dyn Adapter>>,
+    /// Marks the channels stale as well where the databases are withheld, so that two things have to fail before
+    /// the node acts on old state. One that does not know the database leaves it to what is withheld.
+    pub second_belt: Option<Arc<dyn Adapter>>,
     /// A statement that no other copy of the node runs or ever will: without it, and without a
     /// witness, a peer's word clears no channel.
     pub original_gone: Option<Released>,
@@ -118,6 +121,8 @@ pub struct RestorePlan {
     pub kinds: Vec<String>,
     /// Opens the node's database.
     pub adapter: Option<Arc<dyn Adapter>>,
+    /// Marks the channels as well where the databases are withheld.
+    pub second_belt: Option<Arc<dyn Adapter>>,
     /// The statement that no other copy of the node runs or ever will: without it, and without a
     /// witness, a peer's word clears no channel.
     pub original_gone: Option<Released>,
@@ -143,6 +148,8 @@ pub struct RestoreReport {
     /// Channels that are marked stale, or databases whose entry points are withheld; 1 for a node
     /// whose channels are not known yet.
     pub quarantined: u64,
+    /// Channels that are marked stale in the node's own database, although that is withheld.
+    pub marked: u64,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }
@@ -197,6 +204,8 @@ pub struct RollbackOptions {
     pub adapter: Option<Arc<dyn Adapter>>,
     /// Knows the kind of the node, and by which plain files it is held back.
     pub recogniser: Option<Arc<dyn Recogniser>>,
+    /// Marks the channels as well where the databases are withheld.
+    pub second_belt: Option<Arc<dyn Adapter>>,
     /// The engines of the node's databases.
     pub engines: Engines,
 }

@@ -115,6 +115,7 @@ pub(super) fn plan(
         marks_below: weighed.marks_below,
         kinds: manifest.kinds.clone(),
         adapter: options.adapter.clone(),
+        second_belt: options.second_belt.clone(),
         original_gone: options.original_gone.clone(),
         hydrated: options.hydrated.clone(),
         engines: options.engines.clone(),

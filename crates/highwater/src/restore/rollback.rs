@@ -33,8 +33,8 @@ pub(super) fn rollback_at(
     control: &Control,
     users: Users,
 ) -> Result<Outcome> {
-    let RollbackOptions { undo, adapter, engines, .. } = options;
-    let adapter = adapter.as_deref();
+    let RollbackOptions { undo, engines, .. } = options;
+    let markers = hold::Markers::of_rollback(options);
     control.cancel.check()?;
     for (path, _) in ways(&place.target) {
         if Journal::is_there(&path)? {
@@ -55,7 +55,7 @@ pub(super) fn rollback_at(
     }
     .map_err(|error| standing(error, &dir.target, "is untouched"))?;
     exchange::carry_out(&dir, &mut journal, &control.env)?;
-    hold::read_back(held.as_ref(), adapter, &dir.target, Known::by(engines), &control.env)?;
+    hold::read_back(held.as_ref(), markers, &dir.target, Known::by(engines), &control.env)?;
     Ok(journal.incoming.outcome())
 }
 

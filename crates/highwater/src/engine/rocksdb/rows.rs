@@ -34,6 +34,9 @@ use log::Write;
 /// Keys and their values.
 pub type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
+/// Rows that are asked for take so much memory.
+const ROWS_BYTES_MAX: u64 = 256 << 20;
+
 /// The order in which the keys of a database have to be.
 pub(super) const BYTEWISE: &str = "leveldb.BytewiseComparator";
 /// The column family that every database has.
@@ -48,7 +51,7 @@ pub(super) const DEFAULT_FAMILY: u32 = 0;
 pub fn rows(dir: &Path, prefixes: &[&[u8]]) -> Result<Rows> {
     let mut dir = Dir::open(&RootedPath::open(dir)?)?;
     let current = dir.current()?;
-    read(&mut dir, &current, prefixes)
+    read(&mut dir, &current, prefixes, &mut { ROWS_BYTES_MAX })
 }
 
 /// [`rows`] of a database whose `CURRENT` is withheld, and waits at `current`.
@@ -58,24 +61,30 @@ pub fn rows(dir: &Path, prefixes: &[&[u8]]) -> Result<Rows> {
 pub fn rows_withheld(dir: &Path, current: &Path, prefixes: &[&[u8]]) -> Result<Rows> {
     let mut dir = Dir::open(&RootedPath::open(dir)?)?;
     let current = files::small(&RootedPath::of(current)?)?;
-    read(&mut dir, &current, prefixes)
+    read(&mut dir, &current, prefixes, &mut { ROWS_BYTES_MAX })
 }
 
 /// [`rows`] of a captured part, as they were at its barrier. `root` is the directory of the database in the
-/// node directory.
+/// node directory. They may take `room` bytes of memory, which becomes what is left of it.
 pub(crate) fn captured(
     part: &mut dyn PartCapture,
     root: &RelPath,
     prefixes: &[&[u8]],
+    room: &mut u64,
 ) -> Result<Rows> {
     let mut files = Captured::of(part, root);
     let current = files.current()?;
-    read(&mut files, &current, prefixes)
+    read(&mut files, &current, prefixes, room)
 }
 
-fn read(files: &mut dyn Files, current: &[u8], prefixes: &[&[u8]]) -> Result<Rows> {
+fn read(
+    files: &mut dyn Files,
+    current: &[u8],
+    prefixes: &[&[u8]],
+    room: &mut u64,
+) -> Result<Rows> {
     let prefixes = Prefixes::of(prefixes);
-    let mut gather = Gather::new(&prefixes);
+    let mut gather = Gather::new(&prefixes, room);
     let version = version_of(files, current)?;
     let family = default_family(&version)?;
     for (&number, table) in &family.tables {

@@ -7,8 +7,6 @@ use super::super::verify::{Fault, damaged};
 use super::super::version::Bounds;
 use super::Rows;
 
-/// Rows, keys and ranges together may take so much memory.
-const BYTES_MAX: u64 = 256 << 20;
 /// What an entry takes besides its key and its value.
 const ENTRY_BYTES: u64 = 128;
 /// The blocks that may hold wanted rows can be expanded to so many bytes, together: rows that fit into memory do
@@ -17,7 +15,7 @@ const LOOKED_AT_BYTES_MAX: u64 = 16 << 30;
 /// The highest sequence number.
 pub(in super::super) const SEQUENCE_MAX: u64 = (1 << 56) - 1;
 
-const TOO_MANY: Fault = Fault::Unknown("because its rows take more than 256 MiB of memory");
+const TOO_MANY: Fault = Fault::Unknown("because its rows take more memory than they are given");
 const TOO_MUCH: Fault = Fault::Unknown("because more than 16 GiB would have to be looked at");
 
 /// How the keys of wanted rows begin.
@@ -124,14 +122,15 @@ pub(super) struct Gather<'a> {
     prefixes: &'a Prefixes,
     rows: BTreeMap<Vec<u8>, (u64, Newest)>,
     deletions: Vec<Deletion>,
-    bytes: u64,
+    /// Bytes of memory that are left for rows and deletions.
+    room: &'a mut u64,
     looked_at: u64,
 }
 
 impl<'a> Gather<'a> {
-    pub(super) fn new(prefixes: &'a Prefixes) -> Gather<'a> {
+    pub(super) fn new(prefixes: &'a Prefixes, room: &'a mut u64) -> Gather<'a> {
         let (rows, deletions) = (BTreeMap::new(), Vec::new());
-        Gather { prefixes, rows, deletions, bytes: 0, looked_at: 0 }
+        Gather { prefixes, rows, deletions, room, looked_at: 0 }
     }
 
     pub(super) fn prefixes(&self) -> &'a Prefixes {
@@ -172,7 +171,7 @@ impl<'a> Gather<'a> {
             }
             Some(before) => std::mem::replace(before, (sequence, newest)),
         };
-        self.bytes -= replaced.1.bytes();
+        *self.room = self.room.saturating_add(replaced.1.bytes());
         self.take(value)
     }
 
@@ -207,8 +206,9 @@ impl<'a> Gather<'a> {
     }
 
     fn take(&mut self, bytes: u64) -> Result<(), Fault> {
-        self.bytes = self.bytes.saturating_add(bytes);
-        if self.bytes > BYTES_MAX { Err(TOO_MANY) } else { Ok(()) }
+        let left = self.room.checked_sub(bytes).ok_or(TOO_MANY)?;
+        *self.room = left;
+        Ok(())
     }
 
     /// The rows that are there.

@@ -51,14 +51,16 @@ fn the_entry_with_the_highest_number_counts_wherever_it_is_found() {
     let entries =
         [(3, Entry::Put(&b"three"[..])), (5, Entry::Put(b"five")), (4, Entry::Gone), (1, MERGED)];
     for order in 0..entries.len() {
-        let mut gather = Gather::new(&prefixes);
+        let mut room = 1 << 30;
+        let mut gather = Gather::new(&prefixes, &mut room);
         for at in 0..entries.len() {
             let (sequence, entry) = entries[(at + order) % entries.len()];
             gather.point(b"key", sequence, entry).unwrap();
         }
         assert_eq!(gather.finish().unwrap(), Rows::from([(b"key".to_vec(), b"five".to_vec())]));
     }
-    let mut gather = Gather::new(&prefixes);
+    let mut room = 256 << 20;
+    let mut gather = Gather::new(&prefixes, &mut room);
     gather.point(b"key", 3, Entry::Put(b"three")).unwrap();
     gather.point(b"key", 3, Entry::Put(b"three")).unwrap();
     let two = gather.point(b"key", 3, Entry::Put(b"other"));
@@ -70,15 +72,18 @@ const MERGED: Entry<'_> = Entry::Other(log::MERGE);
 #[test]
 fn what_only_the_node_can_read_is_refused_where_it_is_the_newest() {
     let prefixes = Prefixes::of(&[b""]);
-    let mut gather = Gather::new(&prefixes);
+    let mut room = 256 << 20;
+    let mut gather = Gather::new(&prefixes, &mut room);
     gather.point(b"key", 3, MERGED).unwrap();
     gather.point(b"key", 4, Entry::Gone).unwrap();
     assert!(gather.finish().unwrap().is_empty());
-    let mut gather = Gather::new(&prefixes);
+    let mut room = 256 << 20;
+    let mut gather = Gather::new(&prefixes, &mut room);
     gather.point(b"key", 4, MERGED).unwrap();
     gather.range(b"a", b"z", 5, None).unwrap();
     assert!(gather.finish().unwrap().is_empty());
-    let mut gather = Gather::new(&prefixes);
+    let mut room = 256 << 20;
+    let mut gather = Gather::new(&prefixes, &mut room);
     gather.point(b"key", 4, MERGED).unwrap();
     assert!(matches!(gather.finish(), Err(Fault::Unknown(log::MERGE))));
 }
@@ -86,7 +91,8 @@ fn what_only_the_node_can_read_is_refused_where_it_is_the_newest() {
 /// Which of the rows `a` to `e`, with the sequence numbers 1 to 5, are left by deletions.
 fn left(deletions: &[(&[u8], &[u8], u64, Option<Bounds>)]) -> String {
     let prefixes = Prefixes::of(&[b""]);
-    let mut gather = Gather::new(&prefixes);
+    let mut room = 256 << 20;
+    let mut gather = Gather::new(&prefixes, &mut room);
     for (start, end, sequence, bounds) in deletions {
         gather.range(start, end, *sequence, bounds.as_ref()).unwrap();
     }
@@ -124,14 +130,15 @@ fn a_deletion_ends_with_its_table() {
 #[test]
 fn rows_that_take_too_much_memory_are_refused() {
     let prefixes = Prefixes::of(&[b"k"]);
-    let mut gather = Gather::new(&prefixes);
+    let mut room = 256 << 20;
+    let mut gather = Gather::new(&prefixes, &mut room);
     let large = vec![0; 100 << 20];
     for name in [b"k1", b"x1", b"k2", b"x2", b"k1", b"k2"] {
         gather.point(name, 1, Entry::Put(&large)).unwrap();
     }
     gather.point(b"k2", 2, Entry::Put(&large)).unwrap();
     let third = gather.point(b"k3", 1, Entry::Put(&large));
-    assert!(matches!(third, Err(Fault::Unknown(why)) if why.contains("256 MiB")));
+    assert!(matches!(third, Err(Fault::Unknown(why)) if why.contains("memory")));
 }
 
 /// One batch, as a log has it.

@@ -52,7 +52,7 @@ fn fill(db: &DB, seed: u64) {
                 let other = chance.key();
                 batch.put(&other, b"batched");
                 let (start, end) = if key < other { (key, other) } else { (other, key) };
-                if chance.below(4) == 0 {
+                if chance.below(20) == 0 {
                     batch.delete_range(&start, &end);
                 }
                 batch.put(&start, b"behind");
@@ -424,10 +424,11 @@ fn a_capture_has_the_rows_of_its_barrier() {
             let again = [before.clone(), before[..20].to_vec()].concat();
             fs::write(&log, again).unwrap();
         }
-        let found = captured(captured_now.parts[0].as_mut(), &root, &[b""]).unwrap();
+        let found = captured(captured_now.parts[0].as_mut(), &root, &[b""], &mut (1 << 20)).unwrap();
         assert_eq!(found, expected, "live: {live}");
         let mut streams = Streams(captured_now.parts.remove(0));
-        assert_eq!(captured(&mut streams, &root, &[b""]).unwrap(), expected, "live: {live}");
+        let found = captured(&mut streams, &root, &[b""], &mut (1 << 20)).unwrap();
+        assert_eq!(found, expected, "live: {live}");
         Box::new(streams).finish().unwrap();
         fs::write(&log, before).unwrap();
         drop(holder);
