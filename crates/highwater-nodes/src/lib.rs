@@ -20,11 +20,14 @@ mod rgb_lightning_node;
 mod tests;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use highwater::engine::{
-    CapturedFiles, EngineKind, FoundPart, Layout, MarkReader, Recognised, Recogniser,
+    CapturedFiles, DiscoverOptions, EngineKind, FoundPart, Layout, MarkReader, Recognised,
+    Recogniser, discover,
 };
+use highwater::guard::Adapter;
 use highwater::ids::{GuardKind, RelPath};
 use highwater::vault::{channel_mark, channel_of};
 use highwater::{Error, Kind};
@@ -164,6 +167,18 @@ fn together(node: &Node, layout: &Layout) -> Vec<String> {
 /// What is known of the kind of this name.
 pub fn profile(name: &str) -> Option<Arc<dyn Profile>> {
     profiles().into_iter().find(|profile| profile.name() == name)
+}
+
+/// What marks the channels of a node of one of these kinds in its own database as well, where a restore
+/// withholds that; `None` where none of them has such a mark.
+pub fn second_belt(kinds: &[String]) -> Option<Arc<dyn Adapter>> {
+    kinds.iter().find_map(|kind| profile(kind)?.second_belt())
+}
+
+/// The kinds of the nodes in a directory, as far as it can be looked at.
+pub fn kinds_in(dir: &Path) -> Vec<String> {
+    let Ok(layout) = discover(dir, &DiscoverOptions::default()) else { return Vec::new() };
+    Known.recognise(&layout).kinds
 }
 
 /// Reads the marks of all nodes of a directory from what was captured of them.

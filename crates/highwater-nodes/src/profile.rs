@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
+use std::sync::Arc;
 
 use highwater::engine::bolt::Bolt;
 use highwater::engine::rocksdb::Rows;
 use highwater::engine::{CapturedFiles, Cell, Row};
+use highwater::guard::Adapter;
 use highwater::ids::RelPath;
 use highwater::{Error, Result};
 
@@ -46,6 +48,11 @@ pub trait Profile: Send + Sync {
     fn watched(&self, at: &RelPath) -> Vec<RelPath> {
         let _ = at;
         Vec::new()
+    }
+
+    /// What marks its channels stale in its own database, before a restore withholds that.
+    fn second_belt(&self) -> Option<Arc<dyn Adapter>> {
+        None
     }
 
     /// Adds its marks: named counters that only rise, from what was captured of it. Those of a channel or a key

@@ -21,6 +21,11 @@ pub fn rocksdb_blob(bytes: &[u8]) {
     crate::engine::fuzzing::blob(bytes);
 }
 
+/// The rows of a RocksDB: its logs and its tables.
+pub fn rocksdb_rows(bytes: &[u8]) {
+    crate::engine::fuzzing::rows(bytes);
+}
+
 /// The first bytes of any file; a SQLite with a log beside it.
 pub fn sqlite(bytes: &[u8]) {
     crate::engine::fuzzing::sqlite(bytes);

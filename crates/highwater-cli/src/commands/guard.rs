@@ -262,8 +262,10 @@ fn cause(cause: guard::Cause) -> &'static str {
 }
 
 fn table(standing: &Standing) -> String {
+    let listed = |held: &Held| held.state != HeldState::Withheld;
     let what = match standing.kind {
         GuardKind::Channels => "CHANNEL",
+        GuardKind::Databases if standing.held.iter().any(listed) => "DATABASE, CHANNEL",
         GuardKind::Databases => "DATABASE",
     };
     let row = |held: &Held| vec![held.id.clone(), record::word(&held.state), held.reason.clone()];

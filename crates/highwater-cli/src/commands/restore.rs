@@ -40,7 +40,8 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<Answer> {
         let answer = Answer::new(plan_document(&plan, &warnings), plan_human(&plan));
         return Ok(answer.warnings(warnings));
     }
-    let plan = restore::plan(&vault, &node_dir, &options)?;
+    let mut plan = restore::plan(&vault, &node_dir, &options)?;
+    plan.second_belt = highwater_nodes::second_belt(&plan.kinds);
     let report = restore::run(&vault, &plan, &context.control)?;
     let (kinds, below) = (plan.kinds, plan.marks_below);
     let mut warnings = record::with_ways_out(plan.warnings);
@@ -101,6 +102,7 @@ fn document(report: &RestoreReport, below: &[String], warnings: &[String]) -> Va
         "kept": report.kept.as_deref().map(places::text),
         "quarantined": report.quarantined,
         "marks_below": below,
+        "marked": report.marked,
         "warnings": warnings,
     })
 }
@@ -120,6 +122,12 @@ fn human(report: &RestoreReport, hold: Option<GuardKind>, because: Option<String
         ));
     }
     lines.extend(guard::line(&report.target, report.quarantined, hold));
+    if report.marked > 0 {
+        lines.push(format!(
+            "{} marked stale in the node's own database as well; it comes back with the last of them              that is released.",
+            format::count(report.marked, "channel is", "channels are")
+        ));
+    }
     lines.extend(because);
     lines.join("\n")
 }

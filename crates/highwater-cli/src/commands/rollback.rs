@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use highwater::engine::Recogniser;
+use highwater::guard::Adapter;
 use highwater::restore::{self, Kept, Outcome, RollbackOptions, Undo};
 use highwater::{Error, Result};
 use highwater_nodes::Known;
@@ -27,7 +28,9 @@ pub(crate) fn run(context: &Context, args: &RollbackArgs) -> Result<Answer> {
         (None, false) => Undo::Restore,
     };
     let recogniser = Some(Arc::new(Known) as Arc<dyn Recogniser>);
-    let options = RollbackOptions { undo, recogniser, ..RollbackOptions::default() };
+    let second_belt = second_belt(args);
+    let options =
+        RollbackOptions { undo, second_belt, recogniser, ..RollbackOptions::default() };
     let outcome = restore::rollback_by(&args.node_dir, &options, &context.control)?;
     let target = places::text(&args.node_dir);
     let human = match outcome {
@@ -40,6 +43,15 @@ pub(crate) fn run(context: &Context, args: &RollbackArgs) -> Result<Answer> {
         Outcome::New => format!("{target} is the restored directory again."),
     };
     recover::answer(&args.node_dir, outcome, human)
+}
+
+/// What marks the channels of the node that comes back; of which kind it is, one of the directories that were put
+/// aside tells, or the one that stands.
+fn second_belt(args: &RollbackArgs) -> Option<Arc<dyn Adapter>> {
+    let kept = restore::kept(&args.node_dir).unwrap_or_default();
+    let dirs = kept.iter().map(|kept| kept.path.as_path()).chain([args.node_dir.as_path()]);
+    let kinds: Vec<String> = dirs.flat_map(highwater_nodes::kinds_in).collect();
+    highwater_nodes::second_belt(&kinds)
 }
 
 fn list(args: &RollbackArgs) -> Result<Answer> {

@@ -12,6 +12,7 @@ use super::sqlite::fuzzing::{restored, told};
 use super::standard::recognise;
 
 pub(crate) use super::pages::fuzzing::pages;
+pub(crate) use super::rocksdb::rows::fuzzing::rows;
 pub(crate) use super::rocksdb::verify::fuzzing::{blob, block, table};
 
 /// A log of RocksDB is cut into blocks of so many bytes, and each fragment has so long a header.
@@ -77,7 +78,7 @@ fn records(mut bytes: &[u8]) -> Vec<&[u8]> {
 }
 
 /// A log of these records, as RocksDB writes it: no fragment crosses the border of a block.
-fn log_of(records: &[&[u8]]) -> Vec<u8> {
+pub(super) fn log_of(records: &[&[u8]]) -> Vec<u8> {
     let mut log = Vec::new();
     for record in records {
         let mut rest = *record;

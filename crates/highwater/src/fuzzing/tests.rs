@@ -4,7 +4,7 @@ use super::*;
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 14] = [
+const TARGETS: [Target; 15] = [
     ("archive", archive),
     ("guard_latch", guard_latch),
     ("key_slot", key_slot),
@@ -15,6 +15,7 @@ const TARGETS: [Target; 14] = [
     ("rocksdb_blob", rocksdb_blob),
     ("rocksdb_block", rocksdb_block),
     ("rocksdb_manifest", rocksdb_manifest),
+    ("rocksdb_rows", rocksdb_rows),
     ("rocksdb_table", rocksdb_table),
     ("runs", runs),
     ("sealed", sealed),

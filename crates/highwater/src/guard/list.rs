@@ -213,8 +213,12 @@ fn channel(latch: &Latch, id: &str, recorded: &Recorded) -> Held {
         (None, None) => {
             let mark = match (latch.kind, recorded.unmarked) {
                 (GuardKind::Channels, _) => "",
-                (GuardKind::Databases, false) => "; marked stale in the node's own database as well",
-                (GuardKind::Databases, true) => "; the node has no mark for the state that it is in",
+                (GuardKind::Databases, false) => {
+                    "; marked stale in the node's own database as well"
+                }
+                (GuardKind::Databases, true) => {
+                    "; the node has no mark for the state that it is in"
+                }
             };
             (HeldState::Waiting, format!("{}{mark}", since(latch)))
         }

@@ -1,6 +1,8 @@
 //! A node that comes back is held back: its channels are marked in its own database, or its databases
 //! are withheld; through the public API, with real databases.
 
+mod belts;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};

@@ -77,12 +77,7 @@ pub(crate) fn captured(
     read(&mut files, &current, prefixes, room)
 }
 
-fn read(
-    files: &mut dyn Files,
-    current: &[u8],
-    prefixes: &[&[u8]],
-    room: &mut u64,
-) -> Result<Rows> {
+fn read(files: &mut dyn Files, current: &[u8], prefixes: &[&[u8]], room: &mut u64) -> Result<Rows> {
     let prefixes = Prefixes::of(prefixes);
     let mut gather = Gather::new(&prefixes, room);
     let version = version_of(files, current)?;

@@ -21,6 +21,7 @@ fn latch() -> Latch {
         verdict: Some(Verdict::Blocked(Reason::WitnessAhead)),
         release: Some(released.clone()),
         out: false,
+        unmarked: false,
         past: Vec::new(),
     };
     let path = |path: &[u8]| RelPath::from_bytes(path).unwrap();

@@ -14,8 +14,11 @@ use super::user_key;
 
 /// No key is longer.
 const KEY_BYTES_MAX: usize = 8 << 20;
-/// No block of rows is expanded to more.
+/// No block of rows is expanded to more than this; and no further beyond the least, which any may have, than to so
+/// many times what is stored.
 const BLOCK_BYTES_MAX: u64 = 256 << 20;
+const BLOCK_BYTES_MIN: u64 = 16 << 20;
+const BLOCK_BYTES_PER_STORED: u64 = 4096;
 
 const DELETIONS: &[u8] = b"rocksdb.range_del";
 const DICTIONARY: &[u8] = b"rocksdb.compression_dict";
@@ -162,7 +165,9 @@ impl Reader<'_, '_> {
         if self.dictionary && codec != 0 {
             return Err(Fault::Unknown("because its blocks are compressed with a dictionary"));
         }
-        block::expand(stored, self.blocks.footer.version, BLOCK_BYTES_MAX)
+        let fitting = (stored.len() as u64).saturating_mul(BLOCK_BYTES_PER_STORED);
+        let most = fitting.saturating_add(BLOCK_BYTES_MIN).min(BLOCK_BYTES_MAX);
+        block::expand(stored, self.blocks.footer.version, most)
     }
 
     /// The key of a row, its sequence number and its type.

@@ -63,15 +63,20 @@ pub(crate) fn block(bytes: &[u8]) {
 }
 
 /// A table without checksums.
-struct Forge {
+pub(in super::super) struct Forge {
     bytes: Vec<u8>,
     /// What its blocks are bound to; 0 for nothing.
     base: u32,
 }
 
 impl Forge {
+    /// With blocks that are bound to nothing.
+    pub(in super::super) fn unbound() -> Forge {
+        Forge { bytes: Vec::new(), base: 0 }
+    }
+
     /// Adds a block, and tells its handle.
-    fn block(&mut self, body: &[u8], codec: u8) -> Vec<u8> {
+    pub(in super::super) fn block(&mut self, body: &[u8], codec: u8) -> Vec<u8> {
         let offset = self.bytes.len() as u64;
         self.bytes.extend_from_slice(body);
         self.bytes.push(codec);
@@ -79,7 +84,7 @@ impl Forge {
         [varint(offset), varint(body.len() as u64)].concat()
     }
 
-    fn end(self, version: u32, metaindex: &[u8], index: &[u8]) -> Vec<u8> {
+    pub(in super::super) fn end(self, version: u32, metaindex: &[u8], index: &[u8]) -> Vec<u8> {
         let mut bytes = self.bytes;
         let offset = bytes.len() as u64;
         let mut footer = [0; 53];
@@ -102,16 +107,16 @@ impl Forge {
 }
 
 /// A block of names: entries and one restart point.
-fn sound(entries: &[u8]) -> Vec<u8> {
+pub(in super::super) fn sound(entries: &[u8]) -> Vec<u8> {
     [entries, &0_u32.to_le_bytes(), &1_u32.to_le_bytes()].concat()
 }
 
-fn entry(name: &[u8], value: &[u8]) -> Vec<u8> {
+pub(in super::super) fn entry(name: &[u8], value: &[u8]) -> Vec<u8> {
     let lengths = [varint(0), varint(name.len() as u64), varint(value.len() as u64)].concat();
     [&lengths, name, value].concat()
 }
 
-fn varint(mut value: u64) -> Vec<u8> {
+pub(in super::super) fn varint(mut value: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     while value >= 0x80 {
         bytes.push(value as u8 | 0x80);

@@ -424,7 +424,8 @@ fn a_capture_has_the_rows_of_its_barrier() {
             let again = [before.clone(), before[..20].to_vec()].concat();
             fs::write(&log, again).unwrap();
         }
-        let found = captured(captured_now.parts[0].as_mut(), &root, &[b""], &mut (1 << 20)).unwrap();
+        let found =
+            captured(captured_now.parts[0].as_mut(), &root, &[b""], &mut (1 << 20)).unwrap();
         assert_eq!(found, expected, "live: {live}");
         let mut streams = Streams(captured_now.parts.remove(0));
         let found = captured(&mut streams, &root, &[b""], &mut (1 << 20)).unwrap();
