@@ -139,9 +139,12 @@ fn record(latch: &mut Latch, which: &Which, released: &Released) -> Result<()> {
         }
     }
     // With the last channel the databases go.
-    let listed = latch.kind == GuardKind::Databases && latch.listed && !latch.channels.is_empty();
-    let is_last = listed && latch.keeping().next().is_none();
-    if is_last {
+    let is_channel = match which {
+        Which::All => false,
+        Which::Channel(name) => latch.channels.get(name).is_some_and(|one| one.ours.is_some()),
+    };
+    let listed = latch.kind == GuardKind::Databases && latch.listed;
+    if listed && is_channel && latch.keeping().next().is_none() {
         latch.withheld.iter_mut().for_each(|withheld| decide(&mut withheld.release));
     }
     Ok(())
@@ -151,10 +154,8 @@ fn record(latch: &mut Latch, which: &Which, released: &Released) -> Result<()> {
 fn refuse_kept(latch: &Latch, which: &Which) -> Result<()> {
     let Which::Channel(name) = which else { return Ok(()) };
     let is_part = latch.withheld.iter().any(|withheld| withheld.part == *name);
-    let kept: Vec<&str> = latch.keeping().collect();
-    let (true, Some(first)) = (is_part && !latch.channels.contains_key(name), kept.first()) else {
-        return Ok(());
-    };
+    let kept: Vec<&str> = latch.keeping().filter(|id| id != name).collect();
+    let (true, Some(first)) = (is_part, kept.first()) else { return Ok(()) };
     let channels = match kept.len() {
         1 => format!("the channel {first} is still held"),
         count => format!("{count} channels are still held, {first} among them"),

@@ -77,8 +77,8 @@ pub fn append(dir: &Path, puts: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
 fn refuse(home: &RootedPath, version: &Version) -> Result<()> {
     default_family(version)?;
     let options = newest_options(home)?;
-    let watched = |name: &&str| option(options.as_deref(), name) == Some("true");
-    if version.tells_logs || WATCHED_LOGS.iter().any(|name| watched(&name)) {
+    let is_set = |name: &&str| option(options.as_deref(), name) == Some("true");
+    if version.tells_logs || WATCHED_LOGS.iter().any(is_set) {
         return Err(Error::input(
             "the database notes which logs it has: one that was added would not be its own",
         )

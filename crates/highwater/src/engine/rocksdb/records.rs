@@ -121,13 +121,16 @@ pub(super) fn extent(file: &File, number: u64, length: u64) -> io::Result<Extent
     read(file, number, length, &mut |_, _, _| Ok(()))
 }
 
+/// What each fragment is handed to.
+type Each<'a, E> = &'a mut dyn FnMut(Place, u8, &[u8]) -> Result<(), E>;
+
 /// Reads the first `length` bytes of the log with this number, and hands on each fragment: its place, its
 /// type and its payload. The last record may be without its end.
 pub(super) fn read<E: From<io::Error>>(
     file: &File,
     number: u64,
     length: u64,
-    each: &mut dyn FnMut(Place, u8, &[u8]) -> Result<(), E>,
+    each: Each<'_, E>,
 ) -> Result<Extent, E> {
     let mut reader = Reader {
         number: number as u32,
@@ -165,7 +168,7 @@ impl Reader {
         start: u64,
         block: &[u8],
         is_last: bool,
-        each: &mut dyn FnMut(Place, u8, &[u8]) -> Result<(), E>,
+        each: Each<'_, E>,
     ) -> Result<Option<End>, E> {
         let mut at = 0;
         loop {

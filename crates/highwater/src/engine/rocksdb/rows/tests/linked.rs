@@ -63,8 +63,8 @@ fn fill(db: &DB, seed: u64) {
                 end[2] = end[2].saturating_add(9);
                 delete_range(db, &key, &end);
             }
-            38 if round % 3 == 0 => db.flush().unwrap(),
-            39 if round % 5 == 0 => {
+            38 if round.is_multiple_of(3) => db.flush().unwrap(),
+            39 if round.is_multiple_of(5) => {
                 db.compact_range(None::<&[u8]>, None::<&[u8]>);
             }
             _ => {}
@@ -114,7 +114,7 @@ fn rows_of_this_release_are_read_in_all_its_formats() {
     ];
     for version in 2..=8 {
         for (number, compression) in compressions.into_iter().enumerate() {
-            let partitioned = (number + version as usize) % 2 == 0;
+            let partitioned = (number + version as usize).is_multiple_of(2);
             let what = format!("version {version}, {compression:?}, partitioned: {partitioned}");
             let path = dir.path().join(format!("{version}-{number}"));
             let mut table = BlockBasedOptions::default();
