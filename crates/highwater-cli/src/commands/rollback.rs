@@ -29,8 +29,7 @@ pub(crate) fn run(context: &Context, args: &RollbackArgs) -> Result<Answer> {
     };
     let recogniser = Some(Arc::new(Known) as Arc<dyn Recogniser>);
     let second_belt = second_belt(args);
-    let options =
-        RollbackOptions { undo, second_belt, recogniser, ..RollbackOptions::default() };
+    let options = RollbackOptions { undo, second_belt, recogniser, ..RollbackOptions::default() };
     let outcome = restore::rollback_by(&args.node_dir, &options, &context.control)?;
     let target = places::text(&args.node_dir);
     let human = match outcome {
