@@ -124,7 +124,8 @@ fn human(report: &RestoreReport, hold: Option<GuardKind>, because: Option<String
     lines.extend(guard::line(&report.target, report.quarantined, hold));
     if report.marked > 0 {
         lines.push(format!(
-            "{} marked stale in the node's own database as well; it comes back with the last of them              that is released.",
+            "{} marked stale in the node's own database as well; it comes back with the last \
+             of them that is released.",
             format::count(report.marked, "channel is", "channels are")
         ));
     }
