@@ -68,7 +68,7 @@ nextest: setup ## The tests
 	@scripts/stage nextest cargo nextest run --workspace --all-features
 
 .PHONY: test-clients
-test-clients: setup ## A node with the agent inside; VSS clients of three generations, an LDK node, upstream's server
+test-clients: setup ## A node with the agent inside; VSS clients of three generations, nodes of LDK and Fiber, upstream's server
 	@# Its binding takes the same prebuilt C++, by the headers of that, so nothing is built twice.
 	@scripts/stage test-clients cargo clippy --locked --all-targets \
 	  --manifest-path examples/rocksdb-binding/Cargo.toml -- -D warnings
@@ -81,6 +81,11 @@ test-clients: setup ## A node with the agent inside; VSS clients of three genera
 	  --manifest-path examples/vss-clients/Cargo.toml -- -D warnings
 	@CARGO_TARGET_DIR=$(CLIENTS_TARGET_DIR) VSS_PROGRAM=$(CARGO_TARGET_DIR)/debug/highwater \
 	  scripts/stage test-clients cargo test --locked --manifest-path examples/vss-clients/Cargo.toml
+	@# A Fiber node's store: its own RocksDB, older than ours, is built once, in minutes, without any that is prebuilt.
+	@CARGO_TARGET_DIR=$(CLIENTS_TARGET_DIR) scripts/stage test-clients cargo clippy --locked --all-targets \
+	  --manifest-path examples/fiber-node/Cargo.toml -- -D warnings
+	@CARGO_TARGET_DIR=$(CLIENTS_TARGET_DIR) HIGHWATER_PROGRAM=$(CARGO_TARGET_DIR)/debug/highwater \
+	  scripts/stage test-clients cargo test --locked --manifest-path examples/fiber-node/Cargo.toml
 	@# The replica, over the server that the clients' makers publish, beside ours.
 	@VSS_UPSTREAM=$$(scripts/vss-upstream) \
 	  scripts/stage test-clients cargo nextest run --workspace --all-features --test replica

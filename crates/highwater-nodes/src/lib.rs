@@ -10,7 +10,7 @@ mod cometbft;
 mod core_lightning;
 mod eclair;
 mod ev_node;
-mod fiber;
+pub mod fiber;
 mod ldk;
 mod lighthouse;
 mod lnd;

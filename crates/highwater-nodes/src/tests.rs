@@ -72,15 +72,7 @@ fn node(kind: &str, dir: &Path) {
         "ev-node" => {
             all(dir, &["config/signer.json", "data/note"]);
         }
-        "fiber" => {
-            all(dir, &["fiber/sk", "ckb/key"]);
-            database(
-                dir,
-                "fiber/store/data.sqlite",
-                "PRAGMA journal_mode = WAL; CREATE TABLE kv_store (key BLOB PRIMARY KEY, value BLOB) \
-                 WITHOUT ROWID;",
-            );
-        }
+        "fiber" => fiber::tests::write_node(dir),
         "ldk-node" => {
             let database = database(
                 dir,
@@ -143,6 +135,18 @@ fn marks_of_lnd() -> Marks {
     marks
 }
 
+/// The marks of channels of each state, without the one for which nothing is signed yet: the one that negotiates
+/// waits for funds from outside.
+fn marks_of_fiber() -> Marks {
+    let channels = fiber::tests::of_each_state().into_iter();
+    let signed = channels.filter(|channel| channel.state != 1);
+    let both = |channel: fiber::tests::Fixture| {
+        let name = |what| format!("channel.{}.{what}", channel.id);
+        [(name("local"), channel.local), (name("remote"), channel.remote)]
+    };
+    signed.flat_map(both).collect()
+}
+
 /// The marks that each directory above has.
 fn marks(kind: &str) -> Marks {
     let update = format!("channel.{CHANNEL}.update");
@@ -159,6 +163,7 @@ fn marks(kind: &str) -> Marks {
         "ldk-filesystem" => &[(&update, 8)],
         "rgb-lightning-node" => &[(&update, 4), ("rgb_operation", 1_790_000_000)],
         "lnd" => return marks_of_lnd(),
+        "fiber" => return marks_of_fiber(),
         _ => &[],
     };
     marks.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
