@@ -21,11 +21,12 @@ mod values;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use highwater::engine::Cell;
-use highwater::guard::{ChannelRecord, Phase};
+pub use highwater::engine::rocksdb::Rows;
+use highwater::guard::{Adapter, ChannelRecord, Phase};
 use highwater::ids::RelPath;
 use highwater::vault::channel_mark;
 use highwater::{Error, Result};
@@ -34,11 +35,8 @@ use highwater_guard::Ours;
 use crate::profile::{Content, Files, Marks, Profile};
 use reader::Fault;
 pub use store::FiberAdapter;
-pub use values::State;
-use values::{Actor, KEY_BYTES, Layout};
-
-/// Rows of a store, by their keys.
-pub type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+use values::{Actor, Layout};
+pub use values::{KEY_BYTES, State};
 
 /// What the keys begin with of which all is known here: the functions below need no other row.
 pub const PREFIXES: &[&[u8]] = &[&[ACTOR], &[INDEX], VERSION, &[HOSTED]];
@@ -68,6 +66,8 @@ const VERSIONS: [(&[u8], Layout); 4] = [
 pub struct Channel {
     /// The node's name of it.
     pub id: ChannelId,
+    /// The key of the peer.
+    pub peer: [u8; KEY_BYTES],
     /// How far it is.
     pub state: State,
     /// The flags of the state; 0 where it has none.
@@ -123,12 +123,6 @@ impl Channel {
     pub fn record(&self) -> ChannelRecord {
         ChannelRecord { id: self.id.to_string(), phase: self.phase(), ours: self.ours() }
     }
-
-    /// Whether the node's own state for what may be old fits it. A channel that is not ready yet would become
-    /// so by it, unfunded; one that is closing would be open again.
-    fn takes_stale(&self) -> bool {
-        matches!(self.state, State::ChannelReady | State::Stale)
-    }
 }
 
 /// The channels of a store, by their ids.
@@ -138,7 +132,7 @@ impl Channel {
 /// The name of the row is the error's entry.
 pub fn channels(rows: &Rows) -> Result<Vec<Channel>> {
     let Some(layout) = layout(rows)? else { return Ok(Vec::new()) };
-    actors(rows, layout).map(|actor| actor.map(|(_, actor)| told(&actor))).collect()
+    actors(rows, layout).map(|actor| actor.map(|(_, _, actor)| told(&actor))).collect()
 }
 
 /// The marks of a store: the commitment numbers of each channel for which something may be signed, as the node
@@ -174,7 +168,7 @@ fn marks_below(prefix: &str, rows: &Rows) -> Result<Marks> {
 /// also where a channel and its row in the index say different things.
 pub fn stale(rows: &Rows) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let Some(layout) = layout(rows)? else { return Ok(Vec::new()) };
-    if layout < Layout::V09 {
+    if !knows_stale(layout) {
         return Err(Error::input(
             "the node that wrote this store does not know the state that marks a channel as stale",
         )
@@ -183,32 +177,61 @@ pub fn stale(rows: &Rows) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
     }
     let mut puts = Vec::new();
     for actor in actors(rows, layout) {
-        let (key, actor) = actor?;
-        if !told(&actor).takes_stale() {
+        let (key, value, actor) = actor?;
+        if !takes_stale(actor.state) {
             continue;
         }
-        let index = index_key(&actor);
-        let Some(listed) = rows.get(&index) else {
-            return Err(
-                Error::corrupt("the index of channels lacks this row").with_entry(row(&index))
-            );
-        };
-        let (state, _) = values::state(listed, layout).map_err(|fault| unread(&index, fault))?;
-        if !matches!(state, State::ChannelReady | State::Stale) {
+        let index = index_key(&actor.peer, &actor.id);
+        let (state, listed) = indexed(rows, &index, layout)?;
+        if !takes_stale(state) {
             return Err(Error::corrupt("the index of channels gives this channel another state")
                 .with_entry(row(&index)));
         }
-        for (key, value) in [(key, rows.get(key)), (&index, Some(listed))] {
-            let Some((state, rest)) = value.and_then(|value| value.split_first_chunk::<4>()) else {
-                return Err(Error::bug("a row that was read is gone").with_entry(row(key)));
-            };
-            if *state != State::Stale.to_bytes() {
-                let value = [&State::Stale.to_bytes(), rest].concat();
-                puts.push((key.clone(), value));
+        for (state, key, value) in [(actor.state, key, value), (state, &index, listed)] {
+            if state != State::Stale {
+                let rest = value.get(State::BYTES..).unwrap_or_default();
+                puts.push((key.clone(), [&State::Stale.to_bytes(), rest].concat()));
             }
         }
     }
     Ok(puts)
+}
+
+/// Whether a channel has the node's own state for what may be old, its row in the index as well.
+fn is_marked(rows: &Rows, channel: &Channel) -> Result<bool> {
+    let Some(layout) = layout(rows)?.filter(|_| channel.state == State::Stale) else {
+        return Ok(false);
+    };
+    let (state, _) = indexed(rows, &index_key(&channel.peer, &channel.id.0), layout)?;
+    Ok(state == State::Stale)
+}
+
+/// Whether that state fits the channel, and the node of this store knows it. A channel that is not ready yet would
+/// become so by it, unfunded; one that is closing would be open again.
+fn marks_fit(rows: &Rows, channel: &Channel) -> Result<bool> {
+    Ok(takes_stale(channel.state) && knows_marks(rows)?)
+}
+
+/// Whether the node of this store knows that state.
+fn knows_marks(rows: &Rows) -> Result<bool> {
+    Ok(layout(rows)?.is_some_and(knows_stale))
+}
+
+fn knows_stale(layout: Layout) -> bool {
+    layout >= Layout::V09
+}
+
+fn takes_stale(state: State) -> bool {
+    matches!(state, State::ChannelReady | State::Stale)
+}
+
+/// The state that the index has of a channel, and the row.
+fn indexed<'a>(rows: &'a Rows, key: &[u8], layout: Layout) -> Result<(State, &'a Vec<u8>)> {
+    let Some(listed) = rows.get(key) else {
+        return Err(Error::corrupt("the index of channels lacks this row").with_entry(row(key)));
+    };
+    let (state, _) = values::state(listed, layout).map_err(|fault| unread(key, fault))?;
+    Ok((state, listed))
 }
 
 /// The layout of a store's values, by its version; `None` where it has neither channels nor a version.
@@ -246,29 +269,28 @@ const VERSION_SHOWN_MAX: usize = 32;
 const UNKNOWN: &str = "nothing in it was read or changed: a newer version of highwater may know it; until then it \
                        is held back by withholding it";
 
-/// The channels of a store, each with its key.
-fn actors(rows: &Rows, layout: Layout) -> impl Iterator<Item = Result<(&Vec<u8>, Actor)>> {
+/// The channels of a store, each with its row.
+fn actors(
+    rows: &Rows,
+    layout: Layout,
+) -> impl Iterator<Item = Result<(&Vec<u8>, &Vec<u8>, Actor)>> {
     rows.range(vec![ACTOR]..vec![ACTOR + 1]).map(move |(key, value)| {
         let actor = values::actor(value, layout).map_err(|fault| unread(key, fault))?;
         if key.get(1..) != Some(&actor.id) {
             return Err(Error::corrupt("the row is of another channel than its key says")
                 .with_entry(row(key)));
         }
-        Ok((key, actor))
+        Ok((key, value, actor))
     })
 }
 
 fn told(actor: &Actor) -> Channel {
-    let Actor { id, state, flags, local, remote, waiting_ack, .. } = *actor;
-    Channel { id: ChannelId(id), state, flags, local, remote, waiting_ack }
+    let Actor { id, peer, state, flags, local, remote, waiting_ack } = *actor;
+    Channel { id: ChannelId(id), peer, state, flags, local, remote, waiting_ack }
 }
 
-fn index_key(actor: &Actor) -> Vec<u8> {
-    let mut key = Vec::with_capacity(1 + KEY_BYTES + actor.id.len());
-    key.push(INDEX);
-    key.extend(actor.peer);
-    key.extend(actor.id);
-    key
+fn index_key(peer: &[u8; KEY_BYTES], id: &[u8; 32]) -> Vec<u8> {
+    [&[INDEX], &peer[..], id].concat()
 }
 
 /// The name of a row: what its key begins with, and the rest in hexadecimal digits.
@@ -292,6 +314,8 @@ fn unread(key: &[u8], Fault { at, expected }: Fault) -> Error {
 const STORES: [&str; 2] = ["fiber/store", "lsp/store"];
 /// Where each hosted node has a directory.
 const TENANTS: &str = "lsp/tenants";
+/// The file without which a store in RocksDB can't be opened.
+const ROCKSDB: &str = "CURRENT";
 /// The database of a store in SQLite.
 const SQLITE: &str = "data.sqlite";
 
@@ -324,6 +348,19 @@ impl Profile for Fiber {
         &["fiber/backups"]
     }
 
+    fn way_out(&self) -> Option<&'static str> {
+        Some(
+            "Before a release compare each channel with its peer: where the peer is backed up, its commitment numbers \
+             are marks of that backup. A channel whose peer is ahead is for the peer to close: that costs the channel, \
+             the fees and the delay. To release it keeps the channel; if the store is not the newest state, that costs \
+             all that is in it.",
+        )
+    }
+
+    fn second_belt(&self) -> Option<Arc<dyn Adapter>> {
+        Some(Arc::new(FiberAdapter))
+    }
+
     /// Each store that can't be read is an error; the marks of those before it stay.
     fn marks(&self, content: &mut Content<'_, '_>, marks: &mut Marks) -> Result<()> {
         let mut stores: Vec<String> = STORES.iter().map(|store| (*store).to_owned()).collect();
@@ -351,6 +388,9 @@ fn captured(content: &mut Content<'_, '_>, store: &str) -> Result<Option<Rows>> 
     let sqlite = format!("{store}/{SQLITE}");
     if content.has(&sqlite) {
         return of_cells(content.query(&sqlite, ROWS)?).map(Some);
+    }
+    if content.has(&format!("{store}/{ROCKSDB}")) {
+        return content.rows(store, PREFIXES).map(Some);
     }
     Ok(None)
 }

@@ -293,3 +293,8 @@ pub fn all(seed: u64, each: u64) -> Vec<Sample> {
     ]
     .concat()
 }
+
+/// The name of a channel, by a number.
+pub fn id(number: u32) -> fiber_types::Hash256 {
+    fiber_types::sample::deterministic_hash256(1 << 40, number)
+}

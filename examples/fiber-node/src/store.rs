@@ -165,3 +165,20 @@ pub fn make_node(dir: &Path, backend: Backend, rows: &Rows) -> Outcome<Store> {
     store.put(rows)?;
     Ok(store)
 }
+
+/// Copies a directory with all that is in it.
+///
+/// # Errors
+/// What the file system says.
+pub fn copy(from: &Path, to: &Path) -> Outcome<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        match entry.file_type()?.is_dir() {
+            true => copy(&entry.path(), &to)?,
+            false => drop(fs::copy(entry.path(), to)?),
+        }
+    }
+    Ok(())
+}

@@ -6,16 +6,18 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use highwater::guard::{Adapter, ChannelRecord, GuardedStore, Latch, Phase, Withheld};
+use highwater::engine::rocksdb;
+use highwater::guard::{Adapter, ChannelRecord, GuardedStore, Latch, Withheld};
 use highwater::ids::RelPath;
 use highwater::{Error, Kind, Result};
 
 use super::sqlite::Sqlite;
-use super::{ChannelId, Rows, SQLITE, STORES, TENANTS, channels, stale};
+use super::{
+    Channel, ChannelId, PREFIXES, ROCKSDB, Rows, SQLITE, STORES, TENANTS, channels, is_marked,
+    knows_marks, marks_fit, stale,
+};
 use crate::profile::below;
 
-/// The file without which a RocksDB can't be opened.
-const ROCKSDB: &str = "CURRENT";
 /// What Highwater keeps in a node directory: no node lies in it.
 const OWN_DIR: &str = ".highwater";
 /// No node lies deeper in its directory.
@@ -25,18 +27,18 @@ const DEPTH_MAX: usize = 16;
 /// longer: nobody else has its stores open.
 ///
 /// A channel is named by its id; one of a store other than `fiber/store` by the path of that store, and its
-/// id. Every channel that is in use is marked by the node's own state for what may be old, all of a store in
-/// one step. Others that could be punished, since they are signed for or closing, can't be marked so: they are
-/// listed as marked, and what holds them is that the entry point of their store is withheld.
+/// id. Every channel that is in use is marked by the node's own state for what may be old: the first one that is
+/// asked for marks all, each store in one step. Others that could be punished, since they are signed for or
+/// closing, have no mark, and none has where the node is too old to know that state: what holds them is that the
+/// entry point of their store is withheld.
 ///
-/// A store of a version that is not known, or whose node does not know that state, is an error of the kind
-/// input, before anything is written: then withholding it is all that can be done.
+/// A store of a version that is not known is an error of the kind input, before anything is written.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FiberAdapter;
 
 impl Adapter for FiberAdapter {
     fn open(&self, dir: &Path) -> Result<Box<dyn GuardedStore>> {
-        Ok(Box::new(Stores { stores: find(dir)?, marked: None }))
+        Ok(Box::new(Stores { stores: find(dir)?, markable: None, marked: None }))
     }
 }
 
@@ -51,6 +53,8 @@ pub(super) trait Medium {
 /// The stores of a node directory.
 struct Stores {
     stores: Vec<Store>,
+    /// What can be marked, once that was asked.
+    markable: Option<BTreeSet<String>>,
     /// What is marked, once all is that can be.
     marked: Option<BTreeSet<String>>,
 }
@@ -72,49 +76,55 @@ impl GuardedStore for Stores {
         Ok(records)
     }
 
+    fn has_mark(&mut self, id: &str) -> Result<bool> {
+        if self.markable.is_none() {
+            self.markable = Some(self.names(marks_fit)?);
+        }
+        Ok(self.markable.as_ref().is_some_and(|markable| markable.contains(id)))
+    }
+
     fn mark_stale(&mut self, id: &str) -> Result<()> {
-        let marked = match self.marked.take() {
-            Some(marked) => marked,
-            None => {
-                self.mark()?;
-                self.stale()?.into_iter().collect()
-            }
-        };
-        let found = marked.contains(id);
-        self.marked = Some(marked);
-        match found {
+        if self.marked.is_none() {
+            self.mark()?;
+            self.marked = Some(self.names(is_marked)?);
+        }
+        match self.marked.as_ref().is_some_and(|marked| marked.contains(id)) {
             true => Ok(()),
             false => {
-                let why = "there is no channel of this name that could be punished";
+                let why = "there is no channel of this name that could be marked";
                 Err(Error::not_found(why).with_entry(id))
             }
         }
     }
 
     fn stale(&mut self) -> Result<Vec<String>> {
-        let mut names = Vec::new();
+        self.names(is_marked).map(Vec::from_iter)
+    }
+}
+
+impl Stores {
+    /// The names of the channels of which `is` holds.
+    fn names(&self, is: fn(&Rows, &Channel) -> Result<bool>) -> Result<BTreeSet<String>> {
+        let mut names = BTreeSet::new();
         for store in &self.stores {
             let rows = store.rows()?;
-            // Where only one of a channel's two rows says so, it is not marked.
-            let unmarked: BTreeSet<Vec<u8>> =
-                store.told(stale(&rows))?.into_iter().map(|(key, _)| key).collect();
-            let left = |id: ChannelId| unmarked.iter().any(|key| key.ends_with(&id.0));
             for channel in store.told(channels(&rows))? {
-                if channel.phase() == Phase::Open && (unmarked.is_empty() || !left(channel.id)) {
-                    names.push(store.name(channel.id));
+                if store.told(is(&rows, &channel))? {
+                    names.insert(store.name(channel.id));
                 }
             }
         }
         Ok(names)
     }
-}
 
-impl Stores {
-    /// Nothing is written before all stores were read, and can be marked.
+    /// Nothing is written before all stores were read.
     fn mark(&self) -> Result<()> {
         let mut all = Vec::new();
         for store in &self.stores {
-            all.push((store, store.told(stale(&store.rows()?))?));
+            let rows = store.rows()?;
+            if store.told(knows_marks(&rows))? {
+                all.push((store, store.told(stale(&rows))?));
+            }
         }
         for (store, puts) in all.iter().filter(|(_, puts)| !puts.is_empty()) {
             store.told(store.medium.put(puts))?;
@@ -191,7 +201,8 @@ fn medium(dir: &Path, path: &RelPath, withheld: &[Withheld]) -> Result<Option<Bo
         Ok(is_file(&place)?.then_some(place))
     };
     let main = below(path, SQLITE);
-    match (stands(&main)?, stands(&below(path, ROCKSDB))?) {
+    let current = below(path, ROCKSDB);
+    match (stands(&main)?, stands(&current)?) {
         (None, None) => Ok(None),
         (Some(_), Some(_)) => Err(Error::input(
             "the store is there in SQLite and in RocksDB, and which one the node uses can't be told",
@@ -203,30 +214,37 @@ fn medium(dir: &Path, path: &RelPath, withheld: &[Withheld]) -> Result<Option<Bo
             let withheld = waits(&main).is_some();
             Ok(Some(Box::new(Sqlite { file, withheld, log_withheld: waits(&log).is_some() })))
         }
-        (None, Some(current)) => Ok(Some(Box::new(RocksDb { dir: path.under(dir), current }))),
+        (None, Some(place)) => {
+            let waits = waits(&current).map(|_| place);
+            Ok(Some(Box::new(RocksDb { dir: path.under(dir), waits })))
+        }
     }
 }
 
 /// A store in RocksDB.
 struct RocksDb {
     dir: PathBuf,
-    /// Its `CURRENT`, there or where it waits.
-    current: PathBuf,
+    /// Where its `CURRENT` waits, where that is withheld.
+    waits: Option<PathBuf>,
 }
 
 impl Medium for RocksDb {
     fn rows(&self) -> Result<Rows> {
-        Err(unread(&self.dir, &self.current))
+        match &self.waits {
+            Some(current) => rocksdb::rows_withheld(&self.dir, current, PREFIXES),
+            None => rocksdb::rows(&self.dir, PREFIXES),
+        }
     }
 
-    fn put(&self, _puts: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
-        Err(unread(&self.dir, &self.current))
+    /// By one more log, as a crash would have left it: the node's own, older RocksDB reads nothing else of it.
+    fn put(&self, puts: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
+        if self.waits.is_some() {
+            return Err(Error::conflict(
+                "the store is withheld, and nothing is written to it there",
+            ));
+        }
+        rocksdb::append(&self.dir, puts)
     }
-}
-
-fn unread(_dir: &Path, _current: &Path) -> Error {
-    Error::input("a store in RocksDB is not read yet")
-        .with_remedy("it is held back by withholding it")
 }
 
 /// The names of the directories in `dir`; a link is none.

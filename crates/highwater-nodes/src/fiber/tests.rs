@@ -154,7 +154,7 @@ fn only_channels_in_use_are_marked_and_only_their_state_changes() {
 fn what_could_be_punished_is_open_and_has_marks() {
     let channel = |state, flags, waiting_ack| {
         let id = ChannelId([0; 32]);
-        Channel { id, state, flags, local: 5, remote: 4, waiting_ack }.phase()
+        Channel { id, peer: [2; KEY_BYTES], state, flags, local: 5, remote: 4, waiting_ack }.phase()
     };
     for state in State::ALL {
         let phase = match state {
@@ -185,7 +185,8 @@ fn what_could_be_punished_is_open_and_has_marks() {
 fn a_signature_that_was_not_answered_counts_as_given() {
     let id = ChannelId([0; 32]);
     let state = State::ChannelReady;
-    let channel = Channel { id, state, flags: 0, local: 5, remote: 4, waiting_ack: true };
+    let peer = [2; KEY_BYTES];
+    let channel = Channel { id, peer, state, flags: 0, local: 5, remote: 4, waiting_ack: true };
     let ours = Ours { signed: Some(6), revoked: 4, received: 5, closing: false, epoch: 0 };
     assert_eq!(channel.ours(), ours);
     assert_eq!(Channel { waiting_ack: false, ..channel }.ours().signed, Some(5));
@@ -347,25 +348,24 @@ fn a_store_in_sqlite_is_marked_and_nothing_else_in_it_changes() {
     let mut opened = open(scratch.path());
     let records = opened.channels().unwrap();
     assert_eq!(records.len(), State::ALL.len());
-    let could_be_punished: Vec<&ChannelRecord> =
-        records.iter().filter(|record| record.phase == Phase::Open).collect();
-    let in_use = of_each_state().remove(State::ChannelReady as usize);
-    let mut others: Vec<&str> = could_be_punished
-        .iter()
-        .map(|record| record.id.as_str())
-        .filter(|id| *id != in_use.id)
-        .collect();
-    let mut listed = opened.stale().unwrap();
-    listed.sort_unstable();
-    others.sort_unstable();
-    assert_eq!(listed, others);
-    for record in &could_be_punished {
-        opened.mark_stale(&record.id).unwrap();
+    let of_state = |state: State| of_each_state().remove(state as usize);
+    let (in_use, old) = (of_state(State::ChannelReady), of_state(State::Stale));
+    assert_eq!(opened.stale().unwrap(), [old.id.as_str()]);
+    for ChannelRecord { id, .. } in &records {
+        let marks = *id == in_use.id || *id == old.id;
+        assert_eq!(opened.has_mark(id).unwrap(), marks, "{id}");
     }
-    assert_eq!(opened.mark_stale("another").unwrap_err().kind(), Kind::NotFound);
+    for id in [&in_use.id, &old.id] {
+        opened.mark_stale(id).unwrap();
+    }
+    for id in [&of_state(State::ShuttingDown).id, "another"] {
+        assert_eq!(opened.mark_stale(id).unwrap_err().kind(), Kind::NotFound);
+    }
     let log = fs::metadata(store.join("data.sqlite-wal")).map(|found| found.len());
     assert!(log.is_err(), "{log:?}");
-    assert_eq!(open(scratch.path()).stale().unwrap().len(), could_be_punished.len());
+    let mut marked = [in_use.id.as_str(), &old.id];
+    marked.sort_unstable();
+    assert_eq!(open(scratch.path()).stale().unwrap(), marked);
 
     let before = [rows_of(&of_each_state()), self::others()];
     for (key, value) in read_rows(&store) {
@@ -398,6 +398,35 @@ fn nothing_is_written_where_a_store_of_the_node_is_not_known() {
     let error = open(scratch.path()).mark_stale(&in_use).unwrap_err();
     assert_eq!((error.kind(), error.entry()), (Kind::Input, Some("lsp/tenants/u1: db-version")));
     assert_eq!(read_rows(&own), before);
+}
+
+#[test]
+fn channels_of_a_node_without_such_a_state_are_listed_and_have_no_mark() {
+    for fixture in fixtures().iter().filter(|fixture| fixture.version < "20260618120000") {
+        let scratch = tempfile::tempdir().unwrap();
+        let store = scratch.path().join("fiber/store");
+        drop(write_store(&store, std::slice::from_ref(fixture)));
+        let before = read_rows(&store);
+        let mut opened = open(scratch.path());
+        let [record] = &opened.channels().unwrap()[..] else { panic!("{fixture:?}") };
+        assert_eq!((&record.id, record.phase), (&fixture.id, Phase::Open));
+        assert!(!opened.has_mark(&fixture.id).unwrap());
+        assert_eq!(opened.mark_stale(&fixture.id).unwrap_err().kind(), Kind::NotFound);
+        assert_eq!(opened.stale().unwrap(), [""; 0]);
+        assert_eq!(read_rows(&store), before);
+    }
+}
+
+#[test]
+fn half_of_a_mark_is_none() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = scratch.path().join("fiber/store");
+    let mut half = of_each_state().remove(State::Stale as usize);
+    half.index = vec![5, 0, 0, 0];
+    drop(write_store(&store, std::slice::from_ref(&half)));
+    assert_eq!(open(scratch.path()).stale().unwrap(), [""; 0]);
+    open(scratch.path()).mark_stale(&half.id).unwrap();
+    assert_eq!(open(scratch.path()).stale().unwrap(), [half.id]);
 }
 
 #[test]

@@ -42,7 +42,7 @@
 use super::reader::{Read, Reader};
 
 /// A key of secp256k1, compressed.
-pub(super) const KEY_BYTES: usize = 33;
+pub const KEY_BYTES: usize = 33;
 const KEY_PAIR_BYTES: usize = 2 * KEY_BYTES;
 const NONCE_BYTES: usize = 66;
 const SCHNORR_BYTES: usize = 64;
@@ -119,8 +119,11 @@ impl State {
         !matches!(self, State::ChannelReady | State::Stale)
     }
 
-    /// As its bytes begin, and, without flags, end.
-    pub(super) fn to_bytes(self) -> [u8; 4] {
+    /// Bytes of a state without its flags.
+    pub(super) const BYTES: usize = 4;
+
+    /// As it is stored, without its flags.
+    pub(super) fn to_bytes(self) -> [u8; State::BYTES] {
         (self as u32).to_le_bytes()
     }
 }

@@ -1,0 +1,249 @@
+//! A node that is backed up by the program while it writes, restored, held back and let go, and opened by its own
+//! crates. `HIGHWATER_PROGRAM` names the program.
+#![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use fiber_node::sample::{self, Sample, VERSION_08, VERSION_09};
+use fiber_node::store::{Backend, Rows, Store, channel_rows, make_node, other_rows};
+use fiber_types::{ChannelActorData, ChannelState};
+use highwater::guard::{Adapter as _, Latch};
+use highwater_nodes::fiber::FiberAdapter;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Channels of each state.
+const EACH: u64 = 3;
+
+/// A directory with a home, a key and a vault.
+struct World {
+    root: TempDir,
+}
+
+impl World {
+    fn new() -> World {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("home")).unwrap();
+        let world = World { root };
+        world.run(0, &["init", "vault", "--key-file", "key", "--json"]);
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// What the program answers, which has to end like that.
+    fn run(&self, code: i32, arguments: &[&str]) -> Value {
+        let program = std::env::var_os("HIGHWATER_PROGRAM");
+        let program =
+            program.expect("HIGHWATER_PROGRAM must name the program; `make test-clients` does it");
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(self.root.path()).env("HOME", self.path("home"));
+        for name in ["HIGHWATER_PROGRAM", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"] {
+            command.env_remove(name);
+        }
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}{errors}");
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}{errors}"))
+    }
+
+    fn on_vault(&self, code: i32, arguments: &[&str]) -> Value {
+        let vault = ["--vault", "vault", "--key-file", "key", "--json"];
+        self.run(code, &[arguments, &vault].concat())
+    }
+}
+
+/// What a node does: each channel in use moves, one after the other, until it is told to stop.
+fn write(
+    store: &mut Store,
+    mut channels: Vec<ChannelActorData>,
+    stop: &AtomicBool,
+    moves: &AtomicU64,
+) {
+    let mut gossip = 0_u64;
+    while !stop.load(Ordering::Relaxed) {
+        for data in &mut channels {
+            data.commitment_numbers.local += 1;
+            data.commitment_numbers.remote += 1;
+            let sample = sample::v10::stored(VERSION_09, data);
+            let mut rows = channel_rows(VERSION_09, &[sample]);
+            gossip += 1;
+            rows.insert(
+                [&[96][..], &(gossip % 500).to_be_bytes()].concat(),
+                vec![gossip as u8; 300],
+            );
+            store.put(&rows).unwrap();
+        }
+        moves.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn marks_of(answer: &Value) -> BTreeMap<String, u64> {
+    serde_json::from_value(answer["marks"].clone()).unwrap()
+}
+
+/// The marks of channels that a store of the node has, by its own crate.
+fn marks_in(rows: &Rows) -> BTreeMap<String, u64> {
+    let mut marks = BTreeMap::new();
+    for (key, value) in rows.iter().filter(|(key, _)| key[0] == 0) {
+        let data: ChannelActorData = fiber_types::deserialize(value).unwrap();
+        let id = hex::encode(&key[1..]);
+        marks.insert(format!("channel.{id}.local"), data.commitment_numbers.local);
+        marks.insert(format!("channel.{id}.remote"), data.commitment_numbers.remote);
+    }
+    marks
+}
+
+fn open(node: &Path, backend: Backend) -> fiber_node::Outcome<Store> {
+    Store::open(&node.join("fiber/store"), backend)
+}
+
+/// That no part of the node's store can be opened, and that its channels are marked where it waits.
+fn is_held(node: &Path, backend: Backend, in_use: usize) {
+    let main = match backend {
+        Backend::RocksDb => node.join("fiber/store/CURRENT"),
+        Backend::Sqlite => node.join("fiber/store/data.sqlite"),
+    };
+    assert!(main.is_dir());
+    assert!(open(node, backend).is_err());
+    let latch = Latch::read(node).unwrap().unwrap();
+    assert!(latch.withheld.iter().any(|withheld| withheld.path.under(node) == main), "{latch:?}");
+    let mut opened = FiberAdapter.open(node).unwrap();
+    assert_eq!(opened.stale().unwrap().len(), in_use);
+}
+
+fn circle(backend: Backend) {
+    let world = World::new();
+    let node = world.path("node");
+    let mut channels = sample::v10::channels(VERSION_09, 77, EACH);
+    channels.iter_mut().for_each(clear_marks);
+    let mut rows = channel_rows(VERSION_09, &channels);
+    rows.extend(other_rows(4));
+    let mut store = make_node(&node, backend, &rows).unwrap();
+    let decode =
+        |sample: &Sample| fiber_types::deserialize::<ChannelActorData>(&sample.value).unwrap();
+    let in_use: Vec<ChannelActorData> = channels
+        .iter()
+        .map(decode)
+        .filter(|data| data.state == ChannelState::ChannelReady)
+        .collect();
+    assert_eq!(in_use.len() as u64, EACH);
+
+    let (stop, moves) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (first, second) = std::thread::scope(|scope| {
+        scope.spawn(|| write(&mut store, in_use.clone(), &stop, &moves));
+        let moved = |at_least: u64| {
+            while moves.load(Ordering::Relaxed) < at_least {
+                std::thread::yield_now();
+            }
+            moves.load(Ordering::Relaxed)
+        };
+        let before = moved(3);
+        let first = world.on_vault(0, &["backup", "node", "--lean"]);
+        let after = moved(before + 3);
+        assert!(after > before);
+        let second = world.on_vault(0, &["backup", "node", "--lean"]);
+        stop.store(true, Ordering::Relaxed);
+        (first, second)
+    });
+    drop(store);
+    assert_eq!((&first["kinds"], &first["guard"]), (&json!(["fiber"]), &json!("databases")));
+    let (of_first, of_second) = (marks_of(&first), marks_of(&second));
+    let newest = marks_in(&open(&node, backend).unwrap().rows().unwrap());
+    for (name, mark) in &of_first {
+        assert!(*mark <= of_second[name] && of_second[name] <= newest[name], "{name}");
+    }
+    assert!(of_first.iter().any(|(name, mark)| *mark < of_second[name]));
+
+    // The older of the two, over the node.
+    let id = first["snapshot"].as_str().unwrap();
+    let restored = world.on_vault(0, &["restore", id, "node", "--force"]);
+    println!("{backend:?}: restored: {restored}");
+    is_held(&node, backend, in_use.len() + EACH as usize);
+    let listed = world.run(0, &["guard", "list", "node", "--json"]).to_string();
+    for data in &in_use {
+        assert!(listed.contains(&hex::encode(data.id.as_ref())), "{listed}");
+    }
+    assert_eq!(fs::read(node.join("fiber/sk")).unwrap(), b"the key of the node");
+    assert_eq!(fs::read(node.join("ckb/key")).unwrap(), b"an encrypted key");
+    assert!(!node.join("fiber/backups").exists());
+
+    let release = ["guard", "release", "node", "--all", "--reason", "a test", "--json"];
+    world.run(10, &release);
+    world.run(0, &[&release[..], &["--although-old"]].concat());
+    let rows = open(&node, backend).unwrap().rows().unwrap();
+    let found = marks_in(&rows);
+    for (name, mark) in &of_first {
+        assert_eq!(found[name], *mark, "{name}");
+    }
+    for (key, value) in &rows {
+        match key[0] {
+            0 => {
+                let data: ChannelActorData = fiber_types::deserialize(value).unwrap();
+                let expected = match in_use.iter().any(|before| before.id == data.id) {
+                    true => ChannelState::Stale,
+                    false => {
+                        decode(channels.iter().find(|sample| sample.key() == *key).unwrap()).state
+                    }
+                };
+                assert_eq!(data.state, expected);
+                let index = [&[64][..], &data.remote_pubkey.serialize(), data.id.as_ref()].concat();
+                let index: ChannelState = fiber_types::deserialize(&rows[&index]).unwrap();
+                assert_eq!(index, expected);
+            }
+            96 | 64 => {}
+            _ => assert_eq!(*value, other_rows(4).remove(key).unwrap_or_else(|| VERSION_09.into())),
+        }
+    }
+    println!("{backend:?}: {} rows, {} channels in use came back marked", rows.len(), in_use.len());
+}
+
+/// A channel that only has the numbers of a channel that lives.
+fn clear_marks(sample: &mut Sample) {
+    let mut data: ChannelActorData = fiber_types::deserialize(&sample.value).unwrap();
+    data.commitment_numbers = fiber_types::CommitmentNumbers { local: 2, remote: 2 };
+    *sample = sample::v10::stored(VERSION_09, &data);
+}
+
+#[test]
+fn a_node_on_rocksdb_comes_back_marked_and_held() {
+    circle(Backend::RocksDb);
+}
+
+#[test]
+fn a_node_on_sqlite_comes_back_marked_and_held() {
+    circle(Backend::Sqlite);
+}
+
+/// A node that does not know the state, and one of a version that nobody knows: both are held by what is withheld
+/// alone, and come back as they were.
+#[test]
+fn a_node_that_has_no_mark_is_held_and_comes_back_as_it_was() {
+    for backend in [Backend::RocksDb, Backend::Sqlite] {
+        let old = channel_rows(VERSION_08, &sample::v08::channels(VERSION_08, 9, 1));
+        let mut new = channel_rows(VERSION_09, &sample::v10::channels(VERSION_09, 9, 1));
+        new.insert(b"db-version".to_vec(), b"20991231000000".to_vec());
+        for (rows, known) in [(old, true), (new, false)] {
+            let world = World::new();
+            let node = world.path("node");
+            drop(make_node(&node, backend, &rows).unwrap());
+            let backup = world.on_vault(0, &["backup", "node"]);
+            assert_eq!(backup["guard"], json!("databases"));
+            assert_eq!(marks_of(&backup).is_empty(), !known, "{backup}");
+            let restored = world.on_vault(0, &["restore", "latest", "copy"]);
+            let copy = world.path("copy");
+            assert!(open(&copy, backend).is_err());
+            let told = restored.to_string().contains("not known");
+            assert_eq!(told, !known, "{restored}");
+            world.run(0, &["guard", "release", "copy", "--all", "--reason", "a test", "--json"]);
+            assert_eq!(open(&copy, backend).unwrap().rows().unwrap(), rows);
+        }
+    }
+}
