@@ -2,6 +2,7 @@
 //! is lost in between, and the same channels on another one.
 #![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
 
+#[allow(dead_code, reason = "what is known of nodes is tested on the same ones")]
 mod node;
 mod server;
 mod traits;

@@ -116,6 +116,23 @@ impl Tasks {
 #[derive(Default)]
 pub(crate) struct Plain(Mutex<BTreeMap<(String, String, String), Vec<u8>>>);
 
+impl Plain {
+    /// Namespaces, keys and values.
+    pub(crate) fn rows(&self) -> BTreeMap<(String, String, String), Vec<u8>> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+/// The number of the last update of each monitor in a store, as LDK reads it.
+pub(crate) fn update_ids(seed: u8, store: &Store) -> BTreeMap<String, u64> {
+    let read = parts(seed, store).read;
+    let monitors = read().unwrap().into_iter();
+    let told = |monitor: ChannelMonitor<InMemorySigner>| {
+        (monitor.persistence_key().to_string(), monitor.get_latest_update_id())
+    };
+    monitors.map(|(_, monitor)| told(monitor)).collect()
+}
+
 fn name(primary: &str, secondary: &str, key: &str) -> (String, String, String) {
     (primary.to_owned(), secondary.to_owned(), key.to_owned())
 }
