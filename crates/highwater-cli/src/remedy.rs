@@ -26,6 +26,10 @@ fn handle(remedy: &Remedy) -> Option<String> {
         Remedy::TakeOver(Some(node)) => {
             format!("highwater owner take-over --node {node} --reason TEXT")
         }
+        Remedy::StateFloor(names) => {
+            let flags: Vec<String> = names.iter().map(|name| format!("--floor {name}=N")).collect();
+            flags.join(" ")
+        }
         Remedy::Recover(target) => format!("highwater recover {}", quoted(target)),
         other => return fixed(other).map(str::to_owned),
     })
@@ -68,6 +72,9 @@ fn fixed(remedy: &Remedy) -> Option<&'static str> {
         Remedy::GuardRelease => "highwater guard release --reason TEXT",
         Remedy::GuardReleaseAll => "highwater guard release --all --reason TEXT",
         Remedy::GuardReleaseOld => "highwater guard release --although-old --reason TEXT",
+        Remedy::AcceptFloor => "--accept-floor TEXT",
+        Remedy::NewChain => "--new-chain TEXT",
+        Remedy::OriginalGone => "--original-gone TEXT",
         Remedy::ShowKit => "highwater kit show",
         Remedy::KitContent => "--from",
         Remedy::ReplicaFlush => "highwater replica flush",
@@ -86,6 +93,7 @@ fn fixed(remedy: &Remedy) -> Option<&'static str> {
         | Remedy::Freeze(_)
         | Remedy::KeepLink(..)
         | Remedy::NameNode(_)
+        | Remedy::StateFloor(_)
         | Remedy::Undelete(..)
         | Remedy::Forget(_)
         | Remedy::TakeOver(_)
@@ -151,6 +159,10 @@ mod tests {
             GuardRelease,
             GuardReleaseAll,
             GuardReleaseOld,
+            StateFloor(vec!["slot".to_owned(), "epoch".to_owned()]),
+            AcceptFloor,
+            NewChain,
+            OriginalGone,
             ShowKit,
             KitContent,
             ReplicaFlush,

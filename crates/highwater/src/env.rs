@@ -167,6 +167,8 @@ fault_points! {
     GuardWithhold = "guard.withhold",
     /// A node directory stands in its place; its marks were not read back there.
     GuardReadBack = "guard.read_back",
+    /// A floor is recorded in the latch; the file of its signer does not have it yet.
+    GuardFloor = "guard.floor",
     /// A release is recorded; some entry points are back, not all.
     GuardRelease = "guard.release",
 }

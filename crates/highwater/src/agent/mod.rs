@@ -439,7 +439,17 @@ impl Agent {
     }
 
     /// Releases channels or databases from quarantine, by a decision of `by`: [`guard::release`].
+    ///
+    /// # Errors
+    /// As that; quarantined where the node's kind asks for more than a reason.
     pub fn release(&self, which: &Which, reason: &str, by: &str) -> Result<Vec<Held>> {
+        if let Some(recogniser) = (self.0.worker.options)()?.recogniser {
+            let channel = match which {
+                Which::Channel(channel) => Some(channel.as_str()),
+                Which::All => None,
+            };
+            recogniser.refuse_release(self.dir(), channel)?;
+        }
         let control = crate::Control::new(self.0.worker.env.clone());
         guard::release(self.dir(), which, reason, by, &control)
     }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::ops::Bound;
+use std::path::Path;
 
 use super::bolt::Bolt;
 use super::rocksdb::{Rows, captured};
@@ -18,10 +19,23 @@ const CONTENT_BYTES_MAX: u64 = 64 << 20;
 /// Rows of all RocksDBs of a node take so much memory together.
 const ROWS_BYTES_MAX: u64 = 256 << 20;
 
+/// The first bytes of a rollback journal, by which one that still counts is known.
+const JOURNAL_HEADER: u64 = 28;
+
 /// Knows kinds of nodes, by what lies in their directories.
 pub trait Recogniser: Send + Sync {
     /// What is known of the node whose directory was found so.
     fn recognise(&self, layout: &Layout) -> Recognised;
+
+    /// Refuses to let a node in quarantine go whose kind asks for more than a reason: all of it, or one channel or
+    /// part.
+    ///
+    /// # Errors
+    /// Quarantined then, with what it asks for.
+    fn refuse_release(&self, dir: &Path, channel: Option<&str>) -> Result<()> {
+        let _ = (dir, channel);
+        Ok(())
+    }
 }
 
 /// What is known of a node.
@@ -153,7 +167,7 @@ impl<'a> CapturedFiles<'a> {
             return Ok(rows);
         }
         if self.held.as_ref().is_none_or(|(held, _)| held != path) {
-            refuse_unsettled(self.parts[part].as_ref(), path)?;
+            refuse_unsettled(self.parts[part].as_mut(), path)?;
             refuse_anothers(self.layout, path)?;
             self.held = Some((path.clone(), self.whole(path)?));
         }
@@ -199,12 +213,20 @@ fn refuse_anothers(layout: &Layout, path: &RelPath) -> Result<()> {
 }
 
 /// A SQLite that was captured as files has its last transactions in a log beside it: its main file alone says
-/// less than is captured.
-fn refuse_unsettled(part: &dyn PartCapture, path: &RelPath) -> Result<()> {
-    let is_log = |name: &[u8]| name.ends_with(b"-wal") || name.ends_with(b"-journal");
-    let mut entries = part.entries().iter();
-    let logged = part.engine() == EngineKind::SQLITE
-        && entries.any(|entry| entry.size > 0 && is_log(entry.path.as_bytes()));
+/// less than is captured. A rollback journal whose header is overwritten with zeros is over: who holds a
+/// database exclusively leaves it so.
+fn refuse_unsettled(part: &mut dyn PartCapture, path: &RelPath) -> Result<()> {
+    if part.engine() != EngineKind::SQLITE {
+        return Ok(());
+    }
+    let filled = part.entries().iter().enumerate().filter(|(_, entry)| entry.size > 0);
+    let ends = |entry: &RelPath, suffix: &[u8]| entry.as_bytes().ends_with(suffix);
+    let mut logged = filled.clone().any(|(_, entry)| ends(&entry.path, b"-wal"));
+    let journals: Vec<usize> =
+        filled.filter(|(_, entry)| ends(&entry.path, b"-journal")).map(|(at, _)| at).collect();
+    for journal in journals {
+        logged |= beginning(part, journal, JOURNAL_HEADER)?.iter().any(|byte| *byte != 0);
+    }
     if !logged {
         return Ok(());
     }

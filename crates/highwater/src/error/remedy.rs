@@ -95,6 +95,14 @@ pub enum Remedy {
     GuardReleaseAll,
     /// The same although it is known to be old.
     GuardReleaseOld,
+    /// State the floor of a signer, by these names.
+    StateFloor(Vec<String>),
+    /// Let a floor lie where somebody takes responsibility for it.
+    AcceptFloor,
+    /// Let a signer go on a chain that was begun anew.
+    NewChain,
+    /// State that no other copy of a node runs or ever will.
+    OriginalGone,
     /// See the keys that open a recovery kit.
     ShowKit,
     /// Give the content of a recovery kit.
@@ -135,6 +143,12 @@ impl Remedy {
                 return Cow::Owned(words);
             }
             Remedy::Freeze(Some(_)) => "freeze that process",
+            Remedy::StateFloor(names) => {
+                let names = names.join(" and ");
+                return Cow::Owned(format!(
+                    "stop the original for good, look up after that where its chain is, and state the {names}"
+                ));
+            }
             Remedy::KeepLink(..) => "agree to keep the link alone",
             Remedy::NameNode(Some(node)) => return Cow::Owned(format!("name the node {node}")),
             Remedy::NameNode(None) => "say which node it is",
@@ -187,6 +201,13 @@ impl Remedy {
             Remedy::GuardReleaseOld => {
                 "release it although it is old, where it is certain that this does no harm"
             }
+            Remedy::AcceptFloor => {
+                "say why a floor of this height and round is taken, where the signer would halt its chain"
+            }
+            Remedy::NewChain => "say so, if the chain was begun anew",
+            Remedy::OriginalGone => {
+                "make sure that no other copy of the node runs or ever will, and state it"
+            }
             Remedy::ShowKit => "look which keys open the kit",
             Remedy::KitContent => "give the content that is to be sealed",
             Remedy::ReplicaFlush => "send what waits",
@@ -204,6 +225,7 @@ impl Remedy {
             | Remedy::Freeze(_)
             | Remedy::KeepLink(..)
             | Remedy::NameNode(_)
+            | Remedy::StateFloor(_)
             | Remedy::Undelete(..)
             | Remedy::Forget(_)
             | Remedy::TakeOver(_)
@@ -253,6 +275,8 @@ impl Remedy {
             Remedy::GuardList => "guard::list",
             Remedy::GuardRelease | Remedy::GuardReleaseAll => "guard::release",
             Remedy::GuardReleaseOld => "guard::release_although_old",
+            Remedy::StateFloor(_) | Remedy::AcceptFloor | Remedy::NewChain => "guard::raise",
+            Remedy::OriginalGone => "RestoreOptions::original_gone",
             Remedy::ShowKit => "Vault::slots",
             Remedy::KitContent => "Kit::new",
             Remedy::ReplicaFlush => "ReplicatedStore::flush",

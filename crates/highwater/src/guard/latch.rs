@@ -11,6 +11,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::floor::Floor;
 use crate::durable;
 use crate::env::{Env, FaultPoint};
 use crate::error::{Error, Kind, Result};
@@ -81,6 +82,9 @@ pub struct Latch {
     /// nothing else keeps two copies apart, and a peer's word clears none of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub original_gone: Option<Released>,
+    /// The floors that were written into the node's signers for its release, the last one last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub floors: Vec<Floor>,
 }
 
 /// So many marks are named in a sentence; documents name all.
@@ -328,14 +332,26 @@ impl Latch {
         env: &Env,
         change: impl FnOnce(Option<Latch>) -> Result<Option<Latch>>,
     ) -> Result<Option<Latch>> {
+        Latch::update_then(dir, env, |latch| Ok((change(latch)?, ())), |()| Ok(()))
+    }
+
+    /// [`Latch::update_at`], and what has to be done once the new latch is durable, and before anybody else
+    /// may change it.
+    pub(super) fn update_then<T>(
+        dir: &RootedPath,
+        env: &Env,
+        change: impl FnOnce(Option<Latch>) -> Result<(Option<Latch>, T)>,
+        then: impl FnOnce(T) -> Result<()>,
+    ) -> Result<Option<Latch>> {
         let _lock = lock(dir, env)?;
         let before = Latch::read_at(dir)?;
-        let after = change(before.clone())?;
+        let (after, decided) = change(before.clone())?;
         match &after {
             Some(latch) if before.as_ref() != Some(latch) => put(latch, dir, env)?,
             Some(_) => {}
             None => take_away(dir)?,
         }
+        then(decided)?;
         Ok(after)
     }
 
@@ -358,6 +374,7 @@ impl Latch {
             withheld: Vec::new(),
             release: None,
             original_gone: None,
+            floors: Vec::new(),
         }
     }
 

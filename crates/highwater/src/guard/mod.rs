@@ -1,6 +1,7 @@
 //! What keeps a restored node from acting on state that may be old: the latch in its directory, the
 //! marks in its database, the witness outside it.
 
+mod floor;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod gate;
@@ -13,6 +14,7 @@ mod store;
 mod witness;
 
 pub use crate::ids::GuardKind;
+pub use floor::{Basis, Floor, Raise, Resting, raise, resting};
 pub use gate::{Admitted, Arrival, Guard, Sorted, channel_marks};
 pub use latch::{Cause, Latch, Old, Recorded, Released, Withheld};
 pub(crate) use latch::{LATCH, few};

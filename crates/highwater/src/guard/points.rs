@@ -148,6 +148,11 @@ pub(crate) fn make_placeholder(
     durable::inode(place)?.ok_or_else(|| Error::conflict("a placeholder vanished"))
 }
 
+/// Whether this is the path of the note inside a placeholder.
+pub(super) fn is_note(path: &RelPath) -> bool {
+    path.name() == NOTE && path.parent().is_some_and(|parent| parent != RelPath::root())
+}
+
 /// Whether a placeholder stands at `place`.
 pub(crate) fn is_placeholder(place: &RootedPath) -> Result<bool> {
     let dir = durable::stat(place)?.is_some_and(|found| durable::is_dir(&found));

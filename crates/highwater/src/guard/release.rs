@@ -21,7 +21,7 @@ pub enum Which {
 
 /// Lets quarantined channels or databases of the node in `dir` go on by an operator's decision, and
 /// returns what stands in the latch after it. The decision is durable before anything goes on;
-/// repeating it finishes what was interrupted.
+/// repeating it finishes what was interrupted. Of a signer its floor is written before: [`super::raise`].
 ///
 /// # Errors
 /// Input without a reason; not found where nothing in quarantine has the name; quarantined where the vault

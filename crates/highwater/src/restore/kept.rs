@@ -245,6 +245,26 @@ fn told(number: usize, generation: &Generation) -> Result<Kept> {
     })
 }
 
+/// [`super::took_its_place`].
+pub(super) fn holds_original(target: &Path) -> Result<bool> {
+    let place = locate(target)?;
+    let Some(uid) = NodeFile::read_at(&place.target)?.map(|file| file.uid) else {
+        return Ok(false);
+    };
+    let Some(dir) = WorkDir::open(&place.target, &place.work)? else { return Ok(false) };
+    for generation in generations(&dir)? {
+        let file = match NodeFile::read_at(&generation.place) {
+            Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Input) => None,
+            found => found?,
+        };
+        // One that a restore made is itself a copy.
+        if file.is_some_and(|file| file.uid == uid && file.restore.is_none()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// [`super::drop_kept`].
 pub(super) fn drop_one(target: &Path, number: usize, control: &Control) -> Result<Kept> {
     control.cancel.check()?;

@@ -230,6 +230,15 @@ pub fn kept(target: &Path) -> Result<Vec<Kept>> {
     kept::list(target)
 }
 
+/// Whether `target` is a restored directory that took the place of the node's own: that one was put aside and is
+/// still kept, so that no other machine has it.
+///
+/// # Errors
+/// Conflict where a restore, rollback or recover goes on.
+pub fn took_its_place(target: &Path) -> Result<bool> {
+    kept::holds_original(target)
+}
+
 /// Removes a directory that was put aside, by its number in [`kept`]; tells what it was.
 ///
 /// # Errors

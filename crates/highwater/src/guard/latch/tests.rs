@@ -50,6 +50,7 @@ fn latch() -> Latch {
         }],
         release: None,
         original_gone: None,
+        floors: Vec::new(),
     }
 }
 
