@@ -1,13 +1,17 @@
-//! CometBFT and every Cosmos chain, and tmkms: the file in which a signer keeps what it signed last
+//! CometBFT and every Cosmos chain: the file in which a signer keeps what it signed last
 //! (`privval/file.go` of CometBFT).
 
 use highwater::ids::RelPath;
 use highwater::{Error, Result};
 use serde::Deserialize;
 
+use crate::floor::{self, Signer};
 use crate::profile::{Content, Files, Marks, Profile};
 
-const STATE: &str = "data/priv_validator_state.json";
+/// Where it keeps what it has signed last.
+pub(crate) const STATE: &str = "data/priv_validator_state.json";
+/// The mark of its height. Round and step fall with each height: no mark can be one of them.
+pub(crate) const MARK: &str = "height";
 const KEY: &str = "config/priv_validator_key.json";
 
 pub(crate) struct CometBft;
@@ -16,6 +20,16 @@ pub(crate) struct CometBft;
 #[derive(Deserialize)]
 struct State {
     height: String,
+}
+
+/// The height in a state file of this form.
+pub(crate) fn height(content: &[u8], entry: &str) -> Result<u64> {
+    let damaged = |why: String| {
+        Error::corrupt(format!("the signer's state can't be read: {why}")).with_entry(entry)
+    };
+    let state: State =
+        serde_json::from_slice(content).map_err(|error| damaged(error.to_string()))?;
+    state.height.parse().map_err(|_| damaged(format!("height {}", state.height)))
 }
 
 impl Profile for CometBft {
@@ -42,15 +56,12 @@ impl Profile for CometBft {
         &[STATE]
     }
 
+    fn signer(&self) -> Option<&dyn Signer> {
+        Some(&floor::COMETBFT)
+    }
+
     fn marks(&self, content: &mut Content<'_, '_>, marks: &mut Marks) -> Result<()> {
-        let damaged = |why: String| {
-            Error::corrupt(format!("the signer's state can't be read: {why}")).with_entry(STATE)
-        };
-        let state: State = serde_json::from_slice(&content.file(STATE)?)
-            .map_err(|error| damaged(error.to_string()))?;
-        let height =
-            state.height.parse().map_err(|_| damaged(format!("height {}", state.height)))?;
-        marks.insert("height".to_owned(), height);
+        marks.insert(MARK.to_owned(), height(&content.file(STATE)?, STATE)?);
         Ok(())
     }
 }

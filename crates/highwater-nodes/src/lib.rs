@@ -11,14 +11,18 @@ mod core_lightning;
 mod eclair;
 mod ev_node;
 pub mod fiber;
+pub mod floor;
 mod ldk;
 mod lighthouse;
 mod lnd;
 mod profile;
+mod prysm;
 mod rgb_lightning_node;
 #[cfg(test)]
 mod tests;
+mod tmkms;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,7 +34,7 @@ use highwater::engine::{
 use highwater::guard::Adapter;
 use highwater::ids::{GuardKind, RelPath};
 use highwater::vault::{channel_mark, channel_of};
-use highwater::{Error, Kind};
+use highwater::{Error, Kind, Result};
 
 pub use profile::{Content, Files, Marks, Profile};
 
@@ -46,7 +50,9 @@ pub fn profiles() -> Vec<Arc<dyn Profile>> {
         Arc::new(ldk::LdkFilesystem),
         Arc::new(lighthouse::Lighthouse),
         Arc::new(lnd::Lnd),
+        Arc::new(prysm::Prysm),
         Arc::new(rgb_lightning_node::RgbLightningNode),
+        Arc::new(tmkms::Tmkms),
         Arc::new(chains::BITCOIND),
         Arc::new(chains::CKB),
         Arc::new(chains::RETH),
@@ -92,9 +98,12 @@ impl Node {
 
 /// All nodes in a node directory: a directory of several networks has several.
 pub fn recognise(layout: &Layout) -> Vec<Node> {
-    let paths: BTreeSet<RelPath> =
-        layout.parts.iter().flat_map(|part| part.entries.iter().cloned()).collect();
-    let files = Files::new(&paths);
+    recognise_paths(&layout.parts.iter().flat_map(|part| part.entries.iter().cloned()).collect())
+}
+
+/// The same, by all that lies in the directory.
+pub fn recognise_paths(paths: &BTreeSet<RelPath>) -> Vec<Node> {
+    let files = Files::new(paths);
     let mut nodes = Vec::new();
     for profile in profiles() {
         for at in profile.found_in(&files) {
@@ -150,6 +159,10 @@ impl Recogniser for Known {
             warnings: missing(&nodes, layout),
             marks: Some(Box::new(MarksOf { nodes })),
         }
+    }
+
+    fn refuse_release(&self, dir: &Path, channel: Option<&str>) -> Result<()> {
+        floor::refuse_without(dir, channel)
     }
 }
 
@@ -215,5 +228,17 @@ fn of_one(node: &Node, mark: &str) -> String {
     match channel_of(mark) {
         Some((channel, what)) => channel_mark(&format!("{at}/{channel}"), what),
         None => format!("{at}/{mark}"),
+    }
+}
+
+/// The name that a mark has where its node is the only one.
+fn own_name<'a>(node: &Node, mark: &'a str) -> Cow<'a, str> {
+    let prefix = format!("{}/", node.at);
+    match channel_of(mark) {
+        Some((channel, what)) => match channel.strip_prefix(&prefix) {
+            Some(channel) => Cow::Owned(channel_mark(channel, what)),
+            None => Cow::Borrowed(mark),
+        },
+        None => Cow::Borrowed(mark.strip_prefix(&prefix).unwrap_or(mark)),
     }
 }

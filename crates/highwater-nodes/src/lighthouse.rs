@@ -1,8 +1,12 @@
 //! Lighthouse, a validator client of Ethereum: `validators/slashing_protection.sqlite`.
 
+use highwater::engine::Cell;
 use highwater::ids::RelPath;
+use highwater::vault::channel_mark;
+use highwater::{Error, Result};
 
-use crate::profile::{Files, Profile};
+use crate::floor::{self, DATABASE, Signer, digits};
+use crate::profile::{Content, Files, Marks, Profile, number};
 
 pub(crate) struct Lighthouse;
 
@@ -12,7 +16,7 @@ impl Profile for Lighthouse {
     }
 
     fn found_in(&self, files: &Files<'_>) -> Vec<RelPath> {
-        files.with("validators/slashing_protection.sqlite")
+        files.with(DATABASE)
     }
 
     fn danger(&self) -> Option<&'static str> {
@@ -24,5 +28,30 @@ impl Profile for Lighthouse {
 
     fn must(&self) -> &'static [&'static [&'static str]] {
         &[]
+    }
+
+    fn signer(&self) -> Option<&dyn Signer> {
+        Some(&floor::Slots)
+    }
+
+    /// Of each validator the highest slot, source and target, by its public key.
+    fn marks(&self, content: &mut Content<'_, '_>, marks: &mut Marks) -> Result<()> {
+        let highest = [
+            ("slot", "signed_blocks", "slot"),
+            ("source", "signed_attestations", "source_epoch"),
+            ("target", "signed_attestations", "target_epoch"),
+        ];
+        for (what, table, column) in highest {
+            let sql = format!(
+                "SELECT public_key, MAX({column}) FROM {table} \
+                 JOIN validators ON validators.id = validator_id GROUP BY validator_id"
+            );
+            for row in content.query(DATABASE, &sql)? {
+                let key = row.first().and_then(Cell::text).and_then(digits);
+                let key = key.ok_or_else(|| Error::corrupt("a validator has no public key"))?;
+                marks.insert(channel_mark(&key, what), number(&row, 1, column)?);
+            }
+        }
+        Ok(())
     }
 }

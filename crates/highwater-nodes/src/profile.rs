@@ -11,6 +11,8 @@ use highwater::guard::Adapter;
 use highwater::ids::RelPath;
 use highwater::{Error, Result};
 
+use crate::floor::Signer;
+
 /// A kind of node. One file each; every part but the marks has to be written.
 pub trait Profile: Send + Sync {
     /// Its name, as `inspect` shows it: lower-case letters and hyphens.
@@ -35,6 +37,17 @@ pub trait Profile: Send + Sync {
     /// by them as by its databases.
     fn entry_points(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    /// How what it has signed is raised before a restored copy signs again, where it signs by numbers.
+    fn signer(&self) -> Option<&dyn Signer> {
+        None
+    }
+
+    /// What has to be done before a released copy is started, where that can't be done here: a sentence without
+    /// a full stop.
+    fn before_start(&self) -> Option<&'static str> {
+        None
     }
 
     /// The safe ways on from a restored copy of which nobody knows that it is the newest state, and what each costs;
@@ -99,6 +112,12 @@ impl<'a> Files<'a> {
         self.paths.iter().filter_map(above).collect()
     }
 
+    /// Everything right in the directory `at`.
+    pub fn right_in(&self, at: &RelPath) -> impl Iterator<Item = &'a RelPath> {
+        let dir = Some(at.clone());
+        self.paths.iter().filter(move |path| path.parent() == dir)
+    }
+
     /// Everything right in the directory `name` below `at`.
     pub fn inside(&self, at: &RelPath, name: &str) -> impl Iterator<Item = &'a RelPath> {
         let dir = below(at, name);
@@ -120,6 +139,16 @@ pub struct Content<'a, 'b> {
 impl<'a, 'b> Content<'a, 'b> {
     pub(crate) fn new(at: &'a RelPath, captured: &'a mut CapturedFiles<'b>) -> Content<'a, 'b> {
         Content { at, captured }
+    }
+
+    /// Where the node was found.
+    pub fn at(&self) -> &'a RelPath {
+        self.at
+    }
+
+    /// Every file of it, by its path in the node directory.
+    pub fn all(&self) -> Vec<RelPath> {
+        self.captured.below(self.at).cloned().collect()
     }
 
     /// The path of `name` in the node directory.
