@@ -704,6 +704,28 @@ pub(crate) struct GuardReleaseArgs {
     /// Release a state that is known to be old: what the node signs from it can be punished
     #[arg(long)]
     pub(crate) although_old: bool,
+    #[command(flatten)]
+    pub(crate) floor: FloorArgs,
+}
+
+/// What the release of a signer asks for.
+#[derive(Args, Debug)]
+pub(crate) struct FloorArgs {
+    /// Where the signer's chain is, looked up once the original has stopped: height=N, the latest
+    /// committed one; or slot=N and epoch=N above the current ones. The signer signs nothing up to
+    /// there. Repeatable
+    #[arg(long, value_name = "NAME=N", value_parser = values::pair::<u64>)]
+    pub(crate) floor: Vec<(String, u64)>,
+    /// The chain was begun anew, and why that is known: what was signed on the old one is forgotten
+    #[arg(long, value_name = "TEXT", conflicts_with = "accept_floor", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) new_chain: Option<String>,
+    /// Take the floor as it is, --floor height=N --floor round=N, and why: for a single validator
+    /// that would halt its chain
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) accept_floor: Option<String>,
+    /// State that the original of this copy never runs again, and how that is known
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) original_gone: Option<String>,
 }
 
 #[derive(Args, Debug)]

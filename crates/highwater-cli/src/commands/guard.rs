@@ -7,9 +7,10 @@ use highwater::guard::{
     self, GuardKind, Held, HeldState, Latch, Recorded, Released, Standing, Which,
 };
 use highwater::{Error, Kind, Result, restore};
+use highwater_nodes::floor::Prepared;
 use serde_json::{Value, json};
 
-use super::record;
+use super::{floors, record};
 use crate::answer::Answer;
 use crate::cli::{GuardCommand, GuardReleaseArgs, GuardShowArgs, GuardWaitArgs, TargetArgs};
 use crate::context::Context;
@@ -82,6 +83,7 @@ fn show(args: &GuardShowArgs) -> Result<Answer> {
         "listed": latch.listed,
         "release": latch.release,
         "original_gone": latch.original_gone,
+        "floors": latch.floors,
         "channels": held.iter().map(|held| held_document(&latch, held)).collect::<Value>(),
     });
     let mut paragraphs = vec![head(&standing, &latch)];
@@ -113,6 +115,7 @@ fn last(args: &GuardShowArgs) -> Result<Answer> {
             "snapshot": latch.snapshot,
             "since": latch.time,
             "old": latch.old,
+            "floors": latch.floors,
             "released": released.iter().map(rows).collect::<Value>(),
         },
     });
@@ -128,6 +131,7 @@ fn last(args: &GuardShowArgs) -> Result<Answer> {
         let time = format::time(release.time);
         format!("{id}: released by {}, {time}: {}", release.by, release.reason)
     }));
+    lines.extend(latch.floors.iter().map(floors::line));
     Ok(Answer::new(document, lines.join("\n")))
 }
 
@@ -138,7 +142,10 @@ fn release(context: &Context, args: &GuardReleaseArgs) -> Result<Answer> {
         None => Which::All,
     };
     let by = context.who();
-    let release = if args.although_old { guard::release_although_old } else { guard::release };
+    // Durable before anything is let go.
+    let prepared = floors::raise(context, args, &which)?;
+    let although_old = args.although_old || prepared.covers;
+    let release = if although_old { guard::release_although_old } else { guard::release };
     let stands = release(&args.node_dir, &which, &args.reason, &by, &context.control)?;
     let is_meant = |held: &&Held| args.channel.as_ref().is_none_or(|channel| held.id == *channel);
     let released: Vec<&Held> =
@@ -146,26 +153,35 @@ fn release(context: &Context, args: &GuardReleaseArgs) -> Result<Answer> {
     let left: Vec<&Held> = stands.iter().filter(|held| held.state.holds()).collect();
     let document = json!({
         "released": released, "held": left, "by": by, "reason": args.reason.trim(),
+        "floors": prepared.floors,
     });
-    Ok(Answer::new(document, release_lines(&released, &left)))
+    let human = release_lines(&released, &left, &prepared);
+    Ok(Answer::new(document, human).warnings(prepared.warnings))
 }
 
-fn release_lines(released: &[&Held], left: &[&Held]) -> String {
+fn release_lines(released: &[&Held], left: &[&Held], prepared: &Prepared) -> String {
     let names = |held: &[&Held]| {
         let names: Vec<&str> = held.iter().map(|held| held.id.as_str()).collect();
         names.join(", ")
     };
+    let mut lines: Vec<String> = prepared.floors.iter().map(floors::line).collect();
     if released.is_empty() && left.is_empty() {
-        return NOTHING.to_owned();
+        lines.push(NOTHING.to_owned());
+        return lines.join("\n");
     }
-    let mut lines = Vec::new();
     if !released.is_empty() {
         lines.push(format!("Released: {}.", names(released)));
-        lines.push(
-            "You take upon yourself that this state is current: if the node has gone further \
-             anywhere, what it signs from now on can cost the money in its channels."
-                .to_owned(),
-        );
+        let upon = match prepared.covers {
+            true => {
+                "You take upon yourself that the original has stopped for good, and that its chain was no \
+                 further than you stated: above the floor the signer signs whatever it is asked."
+            }
+            false => {
+                "You take upon yourself that this state is current: if the node has gone further anywhere, what \
+                 it signs from now on can cost the money in its channels."
+            }
+        };
+        lines.push(upon.to_owned());
     }
     if !left.is_empty() {
         lines.push(format!("Still held: {}.", names(left)));
@@ -310,6 +326,7 @@ fn head(standing: &Standing, latch: &Latch) -> String {
             latch.marks.iter().map(|(name, value)| format!("{name}={value}")).collect();
         lines.push(format!("The vault has seen {}.", marks.join(" ")));
     }
+    lines.extend(latch.floors.iter().map(floors::line));
     lines.join("\n")
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod diff;
 pub(crate) mod export;
+mod floors;
 pub(crate) mod forget;
 pub(crate) mod guard;
 pub(crate) mod import;

@@ -19,6 +19,9 @@ mod crash_prune;
 mod crash_restore;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
+mod floors;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
 mod forget;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
