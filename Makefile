@@ -68,7 +68,7 @@ nextest: setup ## The tests
 	@scripts/stage nextest cargo nextest run --workspace --all-features
 
 .PHONY: test-clients
-test-clients: setup ## A node with the agent inside; VSS clients of three generations, nodes of LDK and Fiber, upstream's server
+test-clients: setup ## A node with the agent inside; VSS clients of three generations, nodes of LDK and Fiber, upstream's server, tmkms
 	@# Its binding takes the same prebuilt C++, by the headers of that, so nothing is built twice.
 	@scripts/stage test-clients cargo clippy --locked --all-targets \
 	  --manifest-path examples/rocksdb-binding/Cargo.toml -- -D warnings
@@ -86,6 +86,11 @@ test-clients: setup ## A node with the agent inside; VSS clients of three genera
 	  --manifest-path examples/fiber-node/Cargo.toml -- -D warnings
 	@CARGO_TARGET_DIR=$(CLIENTS_TARGET_DIR) HIGHWATER_PROGRAM=$(CARGO_TARGET_DIR)/debug/highwater \
 	  scripts/stage test-clients cargo test --locked --manifest-path examples/fiber-node/Cargo.toml
+	@# tmkms reads what a release has written into its state.
+	@CARGO_TARGET_DIR=$(CLIENTS_TARGET_DIR) scripts/stage test-clients cargo clippy --locked --all-targets \
+	  --manifest-path examples/tmkms-state/Cargo.toml -- -D warnings
+	@CARGO_TARGET_DIR=$(CLIENTS_TARGET_DIR) scripts/stage test-clients cargo test --locked \
+	  --manifest-path examples/tmkms-state/Cargo.toml
 	@# The replica, over the server that the clients' makers publish, beside ours.
 	@VSS_UPSTREAM=$$(scripts/vss-upstream) \
 	  scripts/stage test-clients cargo nextest run --workspace --all-features --test replica

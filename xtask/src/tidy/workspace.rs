@@ -18,7 +18,13 @@ const CRATES: &[&str] = &[
 /// Crates with a workspace of their own: what they link can't be linked into a program of this one, or is
 /// much and of no use to it, or is built by another toolchain. They inherit no lints, so they state them.
 const APART: &[&str] =
-    &["examples/fiber-node", "examples/rocksdb-binding", "examples/vss-clients", "fuzz"];
+    &[
+    "examples/fiber-node",
+    "examples/rocksdb-binding",
+    "examples/tmkms-state",
+    "examples/vss-clients",
+    "fuzz",
+];
 
 pub(super) fn check(tree: &Tree) -> Vec<Problem> {
     const ROOT: &str = "Cargo.toml";
