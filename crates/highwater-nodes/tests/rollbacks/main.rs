@@ -289,6 +289,11 @@ fn cometbft() {
     rollbacks_of(&mut writers::CometBft::default(), 6);
 }
 
+#[test]
+fn lighthouse() {
+    rollbacks_of(&mut writers::Lighthouse::default(), 7);
+}
+
 /// Marks by their names, of the whole node and of channels.
 #[test]
 fn what_is_expected_is_reckoned_right() {

@@ -466,3 +466,94 @@ impl Writer for CometBft {
         assert!(state.contains(&format!("\"{}\"", self.height)), "{state}");
     }
 }
+
+/// Two keys: slots and epochs that they have signed.
+#[derive(Default, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Lighthouse {
+    slots: BTreeMap<u8, u64>,
+    epochs: BTreeMap<u8, (u64, u64)>,
+}
+
+impl Lighthouse {
+    fn key(id: u8) -> String {
+        format!("{id:02x}").repeat(48)
+    }
+
+    fn database(dir: &Path) -> Connection {
+        Connection::open(dir.join("validators/slashing_protection.sqlite")).unwrap()
+    }
+}
+
+impl Writer for Lighthouse {
+    fn kind(&self) -> &'static str {
+        "lighthouse"
+    }
+
+    fn entry_points(&self) -> &'static [&'static str] {
+        &["validators/slashing_protection.sqlite"]
+    }
+
+    fn begin(&mut self, dir: &Path) {
+        fs::create_dir_all(dir.join("validators")).unwrap();
+        let tables = "CREATE TABLE validators (id INTEGER PRIMARY KEY, public_key BLOB NOT NULL UNIQUE, \
+             enabled BOOL NOT NULL DEFAULT TRUE); \
+             CREATE TABLE signed_blocks (validator_id INTEGER NOT NULL, slot INTEGER NOT NULL, \
+             signing_root BLOB NOT NULL, FOREIGN KEY (validator_id) REFERENCES validators (id), \
+             UNIQUE (validator_id, slot)); \
+             CREATE TABLE signed_attestations (validator_id INTEGER, source_epoch INTEGER NOT NULL, \
+             target_epoch INTEGER NOT NULL, signing_root BLOB NOT NULL, \
+             FOREIGN KEY (validator_id) REFERENCES validators (id), UNIQUE (validator_id, target_epoch));";
+        let database = Lighthouse::database(dir);
+        database.execute_batch(tables).unwrap();
+        for id in [1, 2] {
+            let key = format!("0x{}", Lighthouse::key(id));
+            let row = "INSERT INTO validators (id, public_key) VALUES (?1, ?2)";
+            database.execute(row, params![id, key]).unwrap();
+        }
+    }
+
+    fn step(&mut self, dir: &Path, dice: &mut Dice) {
+        let id = 1 + dice.below(2) as u8;
+        let database = Lighthouse::database(dir);
+        if dice.below(2) == 0 {
+            let slot = self.slots.entry(id).or_insert(100);
+            *slot += 1 + dice.below(40);
+            let row = "INSERT INTO signed_blocks VALUES (?1, ?2, randomblob(32))";
+            database.execute(row, params![id, *slot as i64]).unwrap();
+        } else {
+            let (source, target) = self.epochs.entry(id).or_insert((2, 3));
+            *source += dice.below(2);
+            *target = (*target).max(*source) + 1;
+            let row = "INSERT INTO signed_attestations VALUES (?1, ?2, ?3, randomblob(32))";
+            database.execute(row, params![id, *source as i64, *target as i64]).unwrap();
+        }
+    }
+
+    fn marks(&self) -> Marks {
+        let mut marks = Marks::new();
+        let mut add = |id: u8, what: &str, value: u64| {
+            marks.insert(format!("channel.{}.{what}", Lighthouse::key(id)), value);
+        };
+        self.slots.iter().for_each(|(id, slot)| add(*id, "slot", *slot));
+        for (id, (source, target)) in &self.epochs {
+            add(*id, "source", *source);
+            add(*id, "target", *target);
+        }
+        marks
+    }
+
+    fn save(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap()
+    }
+
+    fn load(&mut self, saved: &[u8]) {
+        *self = serde_json::from_slice(saved).unwrap();
+    }
+
+    fn check(&self, dir: &Path) {
+        let highest = "SELECT coalesce(max(slot), 0) FROM signed_blocks";
+        let found: i64 =
+            Lighthouse::database(dir).query_row(highest, [], |row| row.get(0)).unwrap();
+        assert_eq!(found as u64, self.slots.values().max().copied().unwrap_or_default());
+    }
+}

@@ -6,7 +6,7 @@ use rusqlite::{Connection, MAIN_DB};
 
 use super::*;
 use crate::floor::Slots;
-use crate::tests::{KEY, LIGHTHOUSE};
+use crate::tests::signers::{KEY, LIGHTHOUSE};
 
 /// What a validator signs: a block of a slot, or a vote from a source to a target; and what for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
