@@ -202,12 +202,10 @@ impl Remedy {
                 "release it although it is old, where it is certain that this does no harm"
             }
             Remedy::AcceptFloor => {
-                "say why a floor of this height and round is taken, where the signer would halt its chain"
+                "let the floor be taken as it is, for a signer that halts its chain"
             }
             Remedy::NewChain => "say so, if the chain was begun anew",
-            Remedy::OriginalGone => {
-                "make sure that no other copy of the node runs or ever will, and state it"
-            }
+            Remedy::OriginalGone => "make sure that no other copy ever runs again, and state it",
             Remedy::ShowKit => "look which keys open the kit",
             Remedy::KitContent => "give the content that is to be sealed",
             Remedy::ReplicaFlush => "send what waits",

@@ -8,9 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
-use super::latch::{Latch, Released, Withheld};
+use super::latch::{Basis, Floor, Latch, Released, Withheld};
 use super::points;
 use crate::control::Control;
 use crate::durable;
@@ -24,38 +22,6 @@ use crate::rooted::{RootedPath, is_only_ours, is_root};
 const SQLITE_MAGIC: &[u8] = b"SQLite format 3\0";
 /// What the next content of a file is called until it has the file's name.
 const FRESH: &str = ".highwater-floor";
-
-/// A floor, as the latch records it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Floor {
-    /// The file in which the signer keeps what it has signed, by its path in the node directory.
-    pub file: RelPath,
-    /// What the file said before.
-    pub from: BTreeMap<String, u64>,
-    /// What it says since.
-    pub to: BTreeMap<String, u64>,
-    /// What the numbers are.
-    pub basis: Basis,
-    /// Why.
-    pub reason: String,
-    /// By whom.
-    pub by: String,
-    /// When.
-    pub time: Time,
-}
-
-/// What somebody who states the numbers of a floor says of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Basis {
-    /// They are the chain's own, looked up once the original had stopped.
-    Latest,
-    /// They are what the signer has signed, on the word of who states them.
-    Accepted,
-    /// The chain was begun anew, and what was signed before is of another one.
-    NewChain,
-}
 
 /// The next content of a signer's file.
 #[derive(Clone, Debug)]

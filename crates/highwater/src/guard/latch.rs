@@ -11,7 +11,6 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::floor::Floor;
 use crate::durable;
 use crate::env::{Env, FaultPoint};
 use crate::error::{Error, Kind, Result};
@@ -179,6 +178,38 @@ pub struct Released {
     pub by: String,
     /// When.
     pub time: Time,
+}
+
+/// A floor, as the latch records it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Floor {
+    /// The file in which the signer keeps what it has signed, by its path in the node directory.
+    pub file: RelPath,
+    /// What the file said before.
+    pub from: BTreeMap<String, u64>,
+    /// What it says since.
+    pub to: BTreeMap<String, u64>,
+    /// What the numbers are.
+    pub basis: Basis,
+    /// Why.
+    pub reason: String,
+    /// By whom.
+    pub by: String,
+    /// When.
+    pub time: Time,
+}
+
+/// What somebody who states the numbers of a floor says of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Basis {
+    /// They are the chain's own, looked up once the original had stopped.
+    Latest,
+    /// They are what the signer has signed, on the word of who states them.
+    Accepted,
+    /// The chain was begun anew, and what was signed before is of another one.
+    NewChain,
 }
 
 /// A database's entry point in whose place a note stands.

@@ -14,9 +14,9 @@ mod store;
 mod witness;
 
 pub use crate::ids::GuardKind;
-pub use floor::{Basis, Floor, Raise, Resting, raise, resting};
+pub use floor::{Raise, Resting, raise, resting};
 pub use gate::{Admitted, Arrival, Guard, Sorted, channel_marks};
-pub use latch::{Cause, Latch, Old, Recorded, Released, Withheld};
+pub use latch::{Basis, Cause, Floor, Latch, Old, Recorded, Released, Withheld};
 pub(crate) use latch::{LATCH, few};
 pub(crate) use list::standing_at;
 pub use list::{Held, HeldState, Standing, list, standing, wait, wait_to_start, words};
