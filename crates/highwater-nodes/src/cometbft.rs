@@ -12,6 +12,9 @@ use crate::profile::{Content, Files, Marks, Profile};
 pub(crate) const STATE: &str = "data/priv_validator_state.json";
 /// The mark of its height. Round and step fall with each height: no mark can be one of them.
 pub(crate) const MARK: &str = "height";
+/// How its copies go on, and what that costs.
+pub(crate) const WAY_OUT: &str = "Its release asks for a floor, the chain's latest height, looked up once the original \
+    has stopped for good. That costs the one or two heights that it then refuses to sign.";
 const KEY: &str = "config/priv_validator_key.json";
 
 pub(crate) struct CometBft;
@@ -54,6 +57,10 @@ impl Profile for CometBft {
 
     fn entry_points(&self) -> &'static [&'static str] {
         &[STATE]
+    }
+
+    fn way_out(&self) -> Option<&'static str> {
+        Some(WAY_OUT)
     }
 
     fn signer(&self) -> Option<&dyn Signer> {

@@ -8,6 +8,10 @@ use highwater::{Error, Result};
 use crate::floor::{self, DATABASE, Signer, digits};
 use crate::profile::{Content, Files, Marks, Profile, number};
 
+/// How its copies go on, and what that costs.
+const WAY_OUT: &str = "Its release asks for a floor, a slot and an epoch above the chain's current ones, looked up once \
+    the original has stopped for good. That costs the duties of the two or three epochs until it attests again.";
+
 pub(crate) struct Lighthouse;
 
 impl Profile for Lighthouse {
@@ -28,6 +32,10 @@ impl Profile for Lighthouse {
 
     fn must(&self) -> &'static [&'static [&'static str]] {
         &[]
+    }
+
+    fn way_out(&self) -> Option<&'static str> {
+        Some(WAY_OUT)
     }
 
     fn signer(&self) -> Option<&dyn Signer> {

@@ -57,6 +57,10 @@ impl Profile for Tmkms {
         &[]
     }
 
+    fn way_out(&self) -> Option<&'static str> {
+        Some(cometbft::WAY_OUT)
+    }
+
     fn signer(&self) -> Option<&dyn Signer> {
         Some(&floor::TMKMS)
     }
