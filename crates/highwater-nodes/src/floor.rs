@@ -96,7 +96,7 @@ pub struct Raised {
 }
 
 /// A release, as far as signers ask for it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Release<'a> {
     /// What is released.
     pub which: &'a Which,
@@ -108,8 +108,9 @@ pub struct Release<'a> {
     pub by: &'a str,
     /// A statement that the original is gone for good.
     pub original_gone: Option<Released>,
-    /// The directory took the place of the original's own, which was put aside here: no other machine has it.
-    pub in_place: bool,
+    /// Whether the directory took the place of the original's own, which was put aside here: no other machine has
+    /// it. Asked only where that matters.
+    pub in_place: &'a dyn Fn() -> Result<bool>,
 }
 
 /// What was done before a release.
@@ -286,8 +287,8 @@ fn refuse_unsettled(resting: &Resting<'_>, file: &RelPath, logs: &[&str]) -> Res
 /// A copy beside a living original signs the same heights from now on, whatever its floor is.
 fn refuse_other_copies(resting: &Resting<'_>, release: &Release<'_>) -> Result<()> {
     let latch = resting.latch();
-    let brought = latch.cause == guard::Cause::Restore && !release.in_place;
-    if !brought || latch.original_gone.is_some() || release.original_gone.is_some() {
+    let stated = latch.original_gone.is_some() || release.original_gone.is_some();
+    if stated || latch.cause != guard::Cause::Restore || (release.in_place)()? {
         return Ok(());
     }
     Err(Error::new(

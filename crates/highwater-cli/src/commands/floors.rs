@@ -21,7 +21,7 @@ pub(super) fn raise(context: &Context, args: &GuardReleaseArgs, which: &Which) -
         reason: why.unwrap_or(&args.reason).trim(),
         by: &by,
         original_gone: original_gone(context, args.floor.original_gone.as_deref())?,
-        in_place: restore::took_its_place(&args.node_dir)?,
+        in_place: &|| restore::took_its_place(&args.node_dir),
     };
     floor::raise(&args.node_dir, &release, &context.control)
 }
