@@ -121,9 +121,8 @@ fn marks(scratch: &Path, dir: &Path, kind: &str) -> BTreeMap<String, u64> {
     };
     let report = backup::run(&vault, dir, &actor, &options, &Control::new(env)).unwrap();
     assert_eq!(report.kinds, [kind]);
-    let channel = |name: &str| {
-        Some(name.strip_prefix("channel.")?.strip_suffix(".update")?.to_owned())
-    };
+    let channel =
+        |name: &str| Some(name.strip_prefix("channel.")?.strip_suffix(".update")?.to_owned());
     report.marks.iter().filter_map(|(name, mark)| Some((channel(name)?, mark.value))).collect()
 }
 
