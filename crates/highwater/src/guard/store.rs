@@ -44,6 +44,14 @@ pub trait GuardedStore {
     }
     /// Marks a channel stale, durable when it returns. One that is marked already stays so.
     fn mark_stale(&mut self, id: &str) -> Result<()>;
+    /// Marks several channels stale at once, durable when it returns: a store that can writes all of them in one
+    /// step.
+    ///
+    /// # Errors
+    /// Input where the database is of a version whose marks are not known: then none is written.
+    fn mark_all_stale(&mut self, ids: &[String]) -> Result<()> {
+        ids.iter().try_for_each(|id| self.mark_stale(id))
+    }
     /// The channels that are marked stale, as stored.
     fn stale(&mut self) -> Result<Vec<String>>;
 }

@@ -52,7 +52,7 @@ fn mark_those(
 ) -> Result<()> {
     watching(dir, || {
         let mut store = adapter.open(&dir.path())?;
-        let mut channels = BTreeMap::new();
+        let (mut channels, mut to_mark) = (BTreeMap::new(), Vec::new());
         for channel in store.channels()? {
             // Where nothing is signed yet, and where the chain has decided, nothing can be punished.
             let marked = channel.phase == Phase::Open
@@ -62,13 +62,14 @@ fn mark_those(
             }
             if marked {
                 env.fault(FaultPoint::GuardMark)?;
-                store.mark_stale(&channel.id)?;
-                *begun = true;
+                to_mark.push(channel.id.clone());
             }
-            let known = latch.channels.remove(&channel.id).unwrap_or_default();
+            let known = latch.channels.get(&channel.id).cloned().unwrap_or_default();
             let recorded = Recorded { ours: Some(channel.ours), unmarked: !marked, ..known };
             channels.insert(channel.id, recorded);
         }
+        store.mark_all_stale(&to_mark)?;
+        *begun = true;
         env.fault(FaultPoint::GuardMark)?;
         latch.channels = channels;
         latch.listed = true;

@@ -64,8 +64,14 @@ impl GuardedStore for Rocks {
     }
 
     fn mark_stale(&mut self, id: &str) -> Result<()> {
-        let marked = [&self.value(id)[..], b" stale"].concat();
-        rocksdb::append(&self.store, &[(format!("c/{id}").into_bytes(), marked)])
+        self.mark_all_stale(&[id.to_owned()])
+    }
+
+    fn mark_all_stale(&mut self, ids: &[String]) -> Result<()> {
+        let marked = |id: &String| [&self.value(id)[..], b" stale"].concat();
+        let puts: Vec<(Vec<u8>, Vec<u8>)> =
+            ids.iter().map(|id| (format!("c/{id}").into_bytes(), marked(id))).collect();
+        rocksdb::append(&self.store, &puts)
     }
 
     fn stale(&mut self) -> Result<Vec<String>> {

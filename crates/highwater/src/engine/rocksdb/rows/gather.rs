@@ -53,7 +53,16 @@ pub(in super::super) enum Entry<'a> {
     Other(&'static str),
 }
 
-#[derive(Debug, PartialEq, Eq)]
+impl Entry<'_> {
+    fn bytes(self) -> u64 {
+        match self {
+            Entry::Put(value) => value.len() as u64,
+            Entry::Gone | Entry::Other(_) => 0,
+        }
+    }
+}
+
+#[derive(Debug)]
 enum Newest {
     Put(Vec<u8>),
     Gone,
@@ -69,11 +78,20 @@ impl Newest {
         }
     }
 
-    fn bytes(&self) -> u64 {
+    fn entry(&self) -> Entry<'_> {
         match self {
-            Newest::Put(value) => value.len() as u64,
-            Newest::Gone | Newest::Other(_) => 0,
+            Newest::Put(value) => Entry::Put(value),
+            Newest::Gone => Entry::Gone,
+            Newest::Other(what) => Entry::Other(what),
         }
+    }
+
+    fn is(&self, entry: Entry<'_>) -> bool {
+        self.entry() == entry
+    }
+
+    fn bytes(&self) -> u64 {
+        self.entry().bytes()
     }
 }
 
@@ -153,26 +171,26 @@ impl<'a> Gather<'a> {
         if !self.prefixes.has(key) {
             return Ok(());
         }
-        let newest = Newest::of(entry);
-        let value = newest.bytes();
-        let replaced = match self.rows.get_mut(key) {
+        let value = entry.bytes();
+        match self.rows.get_mut(key) {
             None => {
                 self.take(key.len() as u64 + value + ENTRY_BYTES)?;
-                self.rows.insert(key.to_vec(), (sequence, newest));
-                return Ok(());
+                self.rows.insert(key.to_vec(), (sequence, Newest::of(entry)));
+                Ok(())
             }
-            Some((known, _)) if *known > sequence => return Ok(()),
+            Some((known, _)) if *known > sequence => Ok(()),
             // A log keeps what is in a table by now.
-            Some((known, before)) if *known == sequence => {
-                return match *before == newest {
-                    true => Ok(()),
-                    false => damaged(format!("two entries have the sequence number {sequence}")),
-                };
+            Some((known, before)) if *known == sequence => match before.is(entry) {
+                true => Ok(()),
+                false => damaged(format!("two entries have the sequence number {sequence}")),
+            },
+            Some((known, before)) => {
+                let left = self.room.saturating_add(before.bytes()).checked_sub(value);
+                *self.room = left.ok_or(TOO_MANY)?;
+                (*known, *before) = (sequence, Newest::of(entry));
+                Ok(())
             }
-            Some(before) => std::mem::replace(before, (sequence, newest)),
-        };
-        *self.room = self.room.saturating_add(replaced.1.bytes());
-        self.take(value)
+        }
     }
 
     /// A deletion of all keys from `start` up to `end`, as far as it lies within a table with these bounds.

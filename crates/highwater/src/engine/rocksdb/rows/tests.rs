@@ -179,6 +179,33 @@ fn a_batch_has_as_many_writes_as_it_says() {
     assert!(matches!(told(&batch(7, 0, b"\x40")), Err(Fault::Unknown(_))));
 }
 
+/// What a fuzzer would try, without one: bytes at random, and a database with some bytes changed.
+#[test]
+fn writes_at_random_come_to_what_they_must() {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    for _ in 0..1500 {
+        let length = next() as usize % 600;
+        let bytes: Vec<u8> = (0..length).map(|_| (next() >> 11) as u8).collect();
+        fuzzing::rows(&bytes);
+    }
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/rocksdb_rows");
+    let database = std::fs::read(seeds.join("database")).unwrap();
+    for _ in 0..1500 {
+        let mut bytes = database.clone();
+        for _ in 0..1 + next() % 4 {
+            let at = next() as usize % bytes.len();
+            bytes[at] ^= 1 << (next() % 8);
+        }
+        fuzzing::rows(&bytes);
+    }
+}
+
 fn ldb(db: &Path, arguments: &[&str]) -> String {
     let output =
         Command::new("ldb").arg(format!("--db={}", db.display())).args(arguments).output().unwrap();
