@@ -70,8 +70,7 @@ pub(super) fn plan(
     let place = locate(target)?;
     let shown = place.target.path();
     refuse_overlap(vault, &shown)?;
-    let mut refusals = Vec::new();
-    let mut warnings = schema_warnings(&manifest, options.schema)?;
+    let (mut refusals, mut warnings) = (Vec::new(), schema_warnings(&manifest, options.schema)?);
     if place.keep.is_some() && !options.force {
         obstacles.meet(Err(not_empty(&shown)), &mut refusals)?;
     }
