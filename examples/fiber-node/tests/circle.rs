@@ -167,9 +167,17 @@ fn circle(backend: Backend) {
     let restored = world.on_vault(0, &["restore", id, "node", "--force"]);
     println!("{backend:?}: restored: {restored}");
     is_held(&node, backend, in_use.len() + EACH as usize);
+    assert_eq!(restored["marked"], json!(in_use.len() + EACH as usize), "{restored}");
     let listed = world.run(0, &["guard", "list", "node", "--json"]).to_string();
-    for data in &in_use {
-        assert!(listed.contains(&hex::encode(data.id.as_ref())), "{listed}");
+    let latch = Latch::read(&node).unwrap().unwrap();
+    for sample in &channels {
+        let id = hex::encode(sample.id);
+        let state = decode(sample).state;
+        let marked = matches!(state, ChannelState::ChannelReady | ChannelState::Stale);
+        let held = latch.channels.get(&id);
+        assert_eq!(held.is_none(), matches!(state, ChannelState::Closed(_)), "{id} {state:?}");
+        assert_eq!(held.is_some_and(|held| !held.unmarked), marked, "{id} {state:?}");
+        assert!(held.is_none() || listed.contains(&id), "{listed}");
     }
     assert_eq!(fs::read(node.join("fiber/sk")).unwrap(), b"the key of the node");
     assert_eq!(fs::read(node.join("ckb/key")).unwrap(), b"an encrypted key");
