@@ -206,6 +206,7 @@ impl World {
             withheld: Vec::new(),
             release: None,
             original_gone: None,
+            floors: Vec::new(),
         };
         latch.write(agent.dir(), &self.env()).unwrap();
     }
