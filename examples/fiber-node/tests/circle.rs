@@ -119,58 +119,42 @@ fn is_held(node: &Path, backend: Backend, in_use: usize) {
     assert_eq!(opened.stale().unwrap().len(), in_use);
 }
 
-fn circle(backend: Backend) {
-    let world = World::new();
-    let node = world.path("node");
-    let mut channels = sample::v10::channels(VERSION_09, 77, EACH);
-    channels.iter_mut().for_each(clear_marks);
-    let mut rows = channel_rows(VERSION_09, &channels);
-    rows.extend(other_rows(4));
-    let mut store = make_node(&node, backend, &rows).unwrap();
-    let decode =
-        |sample: &Sample| fiber_types::deserialize::<ChannelActorData>(&sample.value).unwrap();
-    let in_use: Vec<ChannelActorData> = channels
-        .iter()
-        .map(decode)
-        .filter(|data| data.state == ChannelState::ChannelReady)
-        .collect();
-    assert_eq!(in_use.len() as u64, EACH);
+fn decode(sample: &Sample) -> ChannelActorData {
+    fiber_types::deserialize(&sample.value).unwrap()
+}
 
+/// Ends the writer, also where the test has failed meanwhile.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Two backups while the node writes, which has moved every channel in use between them.
+fn back_up_twice(world: &World, mut store: Store, in_use: &[ChannelActorData]) -> (Value, Value) {
     let (stop, moves) = (AtomicBool::new(false), AtomicU64::new(0));
-    let (first, second) = std::thread::scope(|scope| {
-        scope.spawn(|| write(&mut store, in_use.clone(), &stop, &moves));
+    std::thread::scope(|scope| {
+        scope.spawn(|| write(&mut store, in_use.to_vec(), &stop, &moves));
+        let _stop = Stop(&stop);
         let moved = |at_least: u64| {
             while moves.load(Ordering::Relaxed) < at_least {
                 std::thread::yield_now();
             }
-            moves.load(Ordering::Relaxed)
         };
-        let before = moved(3);
+        moved(3);
         let first = world.on_vault(0, &["backup", "node", "--lean"]);
-        let after = moved(before + 3);
-        assert!(after > before);
-        let second = world.on_vault(0, &["backup", "node", "--lean"]);
-        stop.store(true, Ordering::Relaxed);
-        (first, second)
-    });
-    drop(store);
-    assert_eq!((&first["kinds"], &first["guard"]), (&json!(["fiber"]), &json!("databases")));
-    let (of_first, of_second) = (marks_of(&first), marks_of(&second));
-    let newest = marks_in(&open(&node, backend).unwrap().rows().unwrap());
-    for (name, mark) in &of_first {
-        assert!(*mark <= of_second[name] && of_second[name] <= newest[name], "{name}");
-    }
-    assert!(of_first.iter().any(|(name, mark)| *mark < of_second[name]));
+        moved(moves.load(Ordering::Relaxed) + 3);
+        (first, world.on_vault(0, &["backup", "node", "--lean"]))
+    })
+}
 
-    // The older of the two, over the node.
-    let id = first["snapshot"].as_str().unwrap();
-    let restored = world.on_vault(0, &["restore", id, "node", "--force"]);
-    println!("{backend:?}: restored: {restored}");
-    is_held(&node, backend, in_use.len() + EACH as usize);
-    assert_eq!(restored["marked"], json!(in_use.len() + EACH as usize), "{restored}");
+/// That every channel that is not closed is named, with a mark where the node has one for its state.
+fn is_listed(world: &World, node: &Path, channels: &[Sample]) {
     let listed = world.run(0, &["guard", "list", "node", "--json"]).to_string();
-    let latch = Latch::read(&node).unwrap().unwrap();
-    for sample in &channels {
+    let latch = Latch::read(node).unwrap().unwrap();
+    for sample in channels {
         let id = hex::encode(sample.id);
         let state = decode(sample).state;
         let marked = matches!(state, ChannelState::ChannelReady | ChannelState::Stale);
@@ -179,27 +163,18 @@ fn circle(backend: Backend) {
         assert_eq!(held.is_some_and(|held| !held.unmarked), marked, "{id} {state:?}");
         assert!(held.is_none() || listed.contains(&id), "{listed}");
     }
-    assert_eq!(fs::read(node.join("fiber/sk")).unwrap(), b"the key of the node");
-    assert_eq!(fs::read(node.join("ckb/key")).unwrap(), b"an encrypted key");
-    assert!(!node.join("fiber/backups").exists());
+}
 
-    let release = ["guard", "release", "node", "--all", "--reason", "a test", "--json"];
-    world.run(10, &release);
-    world.run(0, &[&release[..], &["--although-old"]].concat());
-    let rows = open(&node, backend).unwrap().rows().unwrap();
-    let found = marks_in(&rows);
-    for (name, mark) in &of_first {
-        assert_eq!(found[name], *mark, "{name}");
-    }
-    for (key, value) in &rows {
+/// That a store which was let go has each channel as it was, those in use in the state stale, and all else.
+fn came_back(rows: &Rows, channels: &[Sample]) {
+    for (key, value) in rows {
         match key[0] {
             0 => {
                 let data: ChannelActorData = fiber_types::deserialize(value).unwrap();
-                let expected = match in_use.iter().any(|before| before.id == data.id) {
-                    true => ChannelState::Stale,
-                    false => {
-                        decode(channels.iter().find(|sample| sample.key() == *key).unwrap()).state
-                    }
+                let before = channels.iter().find(|sample| sample.key() == *key).unwrap();
+                let expected = match decode(before).state {
+                    ChannelState::ChannelReady => ChannelState::Stale,
+                    state => state,
                 };
                 assert_eq!(data.state, expected);
                 let index = [&[64][..], &data.remote_pubkey.serialize(), data.id.as_ref()].concat();
@@ -210,6 +185,49 @@ fn circle(backend: Backend) {
             _ => assert_eq!(*value, other_rows(4).remove(key).unwrap_or_else(|| VERSION_09.into())),
         }
     }
+}
+
+fn circle(backend: Backend) {
+    let world = World::new();
+    let node = world.path("node");
+    let mut channels = sample::v10::channels(VERSION_09, 77, EACH);
+    channels.iter_mut().for_each(clear_marks);
+    let mut rows = channel_rows(VERSION_09, &channels);
+    rows.extend(other_rows(4));
+    let store = make_node(&node, backend, &rows).unwrap();
+    let ready = |data: &ChannelActorData| data.state == ChannelState::ChannelReady;
+    let in_use: Vec<ChannelActorData> = channels.iter().map(decode).filter(ready).collect();
+    assert_eq!(in_use.len() as u64, EACH);
+
+    let (first, second) = back_up_twice(&world, store, &in_use);
+    assert_eq!((&first["kinds"], &first["guard"]), (&json!(["fiber"]), &json!("databases")));
+    let (of_first, of_second) = (marks_of(&first), marks_of(&second));
+    let newest = marks_in(&open(&node, backend).unwrap().rows().unwrap());
+    for (name, mark) in &of_first {
+        assert!(*mark <= of_second[name] && of_second[name] <= newest[name], "{name}");
+    }
+    let moved = of_first.iter().filter(|(name, mark)| **mark < of_second[*name]).count();
+    assert_eq!(moved, 2 * in_use.len(), "{first} {second}");
+
+    // The older of the two, over the node.
+    let id = first["snapshot"].as_str().unwrap();
+    let restored = world.on_vault(0, &["restore", id, "node", "--force"]);
+    // Those that were stale before, too.
+    let marked = in_use.len() + EACH as usize;
+    assert_eq!(restored["marked"], json!(marked), "{restored}");
+    is_held(&node, backend, marked);
+    is_listed(&world, &node, &channels);
+    assert_eq!(fs::read(node.join("fiber/sk")).unwrap(), b"the key of the node");
+    assert_eq!(fs::read(node.join("ckb/key")).unwrap(), b"an encrypted key");
+    assert!(!node.join("fiber/backups").exists());
+
+    let release = ["guard", "release", "node", "--all", "--reason", "a test", "--json"];
+    world.run(10, &release);
+    world.run(0, &[&release[..], &["--although-old"]].concat());
+    let rows = open(&node, backend).unwrap().rows().unwrap();
+    let found = marks_in(&rows);
+    assert!(of_first.iter().all(|(name, mark)| found[name] == *mark), "{of_first:?} {found:?}");
+    came_back(&rows, &channels);
     println!("{backend:?}: {} rows, {} channels in use came back marked", rows.len(), in_use.len());
 }
 
