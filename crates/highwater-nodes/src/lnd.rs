@@ -69,7 +69,7 @@ impl Profile for Lnd {
     fn way_out(&self) -> Option<&'static str> {
         Some(
             "The safe way back is the static backup, `channel.backup`, which is not withheld: a new node of the same \
-             seed takes it by `lncli restorechanbackup --multi_file`, and its peers close the channels. That costs the \
+             seed takes it by `lncli restorechanbackup`, and its peers close the channels. That costs the \
              channels, the fees of their closing, and days. To release the database keeps the channels; if it is not \
              the newest state, that costs all that is in them.",
         )

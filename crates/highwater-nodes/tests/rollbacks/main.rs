@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use highwater::backup::{self, BackupOptions};
 use highwater::env::Faults;
 use highwater::guard::{self, Which};
-use highwater::restore::{self, Outcome, RestoreOptions, RollbackOptions};
+use highwater::restore::{self, Outcome, RestoreOptions, RestorePlan, RollbackOptions};
 use highwater::vault::{Actor, Secret, Selector, Vault};
 use highwater::{Control, Env, Error, Result};
 use highwater_nodes::Known;
@@ -195,24 +195,12 @@ fn roll_back(
     assert_eq!(plan.marks_below, expected, "of {snapshot}, {back} back");
     counts.marks_named += expected.len();
     counts.lacking += expected.iter().filter(|said| said.contains("is not in")).count();
-    if dice.below(3) == 0 {
-        ground.cut.store(1 + dice.below(25), Ordering::Relaxed);
-    }
-    let restored = restore::run(&vault, &plan, &ground.control());
-    let cut = ground.cut.swap(0, Ordering::Relaxed) == 0 && restored.is_err();
-    if cut {
-        counts.power_cuts += 1;
-        let outcome = restore::recover(&target, &ground.control());
-        let there = !matches!(&outcome, Ok(Outcome::Old | Outcome::Nothing) | Err(_));
-        // It is the old one whole, or the new one, which is held back.
-        if !there {
-            if !clone {
-                writer.check(&ground.dir());
-            }
-            return;
+    if !restored(ground, dice, &plan, &target, counts) {
+        // It is the old one, whole.
+        if !clone {
+            writer.check(&ground.dir());
         }
-    } else {
-        restored.unwrap();
+        return;
     }
     assert_does_not_start(&target, writer.entry_points());
     let standing = guard::standing(&target).unwrap().unwrap();
@@ -244,6 +232,28 @@ fn roll_back(
     guard::release_although_old(&target, &Which::All, "a test", "me", &ground.control()).unwrap();
     writer.load(saved);
     writer.check(&target);
+}
+
+/// Carries a plan out, and cuts the power on the way now and then; whether the new directory stands in the end.
+fn restored(
+    ground: &Ground,
+    dice: &mut Dice,
+    plan: &RestorePlan,
+    target: &Path,
+    counts: &mut Counts,
+) -> bool {
+    if dice.below(3) == 0 {
+        ground.cut.store(1 + dice.below(25), Ordering::Relaxed);
+    }
+    let done = restore::run(&ground.vault(), plan, &ground.control());
+    let cut = ground.cut.swap(0, Ordering::Relaxed) == 0 && done.is_err();
+    if !cut {
+        done.unwrap();
+        return true;
+    }
+    counts.power_cuts += 1;
+    let outcome = restore::recover(target, &ground.control());
+    !matches!(outcome, Ok(Outcome::Old | Outcome::Nothing) | Err(_))
 }
 
 /// Removes a directory with placeholders in it, which nobody may read.

@@ -261,5 +261,5 @@ fn beginning(part: &mut dyn PartCapture, index: usize, bytes: u64) -> Result<Vec
     }
 }
 
-#[cfg(all(test, feature = "rocksdb"))]
+#[cfg(test)]
 mod tests;

@@ -29,7 +29,8 @@ pub(super) fn mark(
 }
 
 /// [`mark`] of a node whose databases are withheld as well: what has no mark is listed without one. Why nothing
-/// is marked or listed, where what marks says that it does not know the database.
+/// is marked or listed, where what marks says that it does not know the database, or
+/// can't read it: it is withheld, and whether it opens is its engine's to say.
 pub(super) fn mark_as_well(
     adapter: &dyn Adapter,
     dir: &RootedPath,
@@ -38,7 +39,9 @@ pub(super) fn mark_as_well(
 ) -> Result<Option<Error>> {
     let mut begun = false;
     match mark_those(adapter, dir, (latch, Listed::Living), &mut begun, env) {
-        Err(error) if error.kind() == Kind::Input && !begun => Ok(Some(error)),
+        Err(error) if matches!(error.kind(), Kind::Input | Kind::Corrupt) && !begun => {
+            Ok(Some(error))
+        }
         done => done.map(|()| None),
     }
 }

@@ -1,4 +1,5 @@
 //! Rows of captured RocksDBs.
+#![cfg(feature = "rocksdb")]
 
 use std::fs;
 use std::path::Path;
