@@ -1,6 +1,7 @@
 //! A store in SQLite: the table `kv_store` of `data.sqlite`.
 
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -55,6 +56,7 @@ impl Sqlite {
     /// What is in a log counts, and can be read only where SQLite may put it into its place. Without one
     /// nothing is written, wherever the file is.
     fn reader(&self) -> Result<Connection> {
+        refuse_anothers(&self.file)?;
         let immutable = self.withheld || !self.has_log()?;
         let flags = OpenFlags::SQLITE_OPEN_NOFOLLOW | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let database = if immutable {
@@ -93,6 +95,20 @@ impl Sqlite {
         let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
         sync(dir).map_err(|error| Error::io("making a store durable", error))
     }
+}
+
+/// A database is parsed by code that is not safe from what it reads: root would do so with rights that others
+/// could want to borrow.
+fn refuse_anothers(file: &Path) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let found = fs::symlink_metadata(file);
+    if found.map_err(|error| Error::io("looking at a store", error))?.uid() == 0 {
+        return Ok(());
+    }
+    Err(Error::input("root opens no database in SQLite of another user")
+        .with_remedy("restore as that user: its channels are marked as well then"))
 }
 
 /// Whoever made the file may have put statements of his own into it.
