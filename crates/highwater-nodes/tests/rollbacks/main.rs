@@ -190,7 +190,8 @@ fn roll_back(
     let vault = ground.vault();
     let selector = Selector { snapshot: snapshot.clone(), ..Selector::default() };
     let options = RestoreOptions { selector, force: true, ..RestoreOptions::default() };
-    let plan = restore::plan(&vault, &target, &options).unwrap();
+    let mut plan = restore::plan(&vault, &target, &options).unwrap();
+    plan.second_belt = highwater_nodes::second_belt(&plan.kinds);
     let expected = below(marks, highest, newest);
     assert_eq!(plan.marks_below, expected, "of {snapshot}, {back} back");
     counts.marks_named += expected.len();
@@ -203,6 +204,7 @@ fn roll_back(
         return;
     }
     assert_does_not_start(&target, writer.entry_points());
+    writer.check_marked(&target, saved);
     let standing = guard::standing(&target).unwrap().unwrap();
     assert!(standing.quarantined() > 0);
     let latch = guard::Latch::read(&target).unwrap().unwrap();
@@ -292,6 +294,11 @@ fn rgb_lightning_node() {
 #[test]
 fn lnd() {
     rollbacks_of(&mut writers::Lnd::default(), 5);
+}
+
+#[test]
+fn fiber() {
+    rollbacks_of(&mut writers::Fiber::default(), 8);
 }
 
 #[test]

@@ -39,6 +39,10 @@ pub(crate) trait Writer {
     fn load(&mut self, saved: &[u8]);
     /// What stands in the directory is what it knows.
     fn check(&self, dir: &Path);
+    /// What is withheld in the directory carries the node's own marks, where it has such.
+    fn check_marked(&self, dir: &Path, saved: &[u8]) {
+        let _ = (dir, saved);
+    }
 }
 
 /// A channel's numbers; those of one that is closed are not told any more by every node.
@@ -555,5 +559,151 @@ impl Writer for Lighthouse {
         let found: i64 =
             Lighthouse::database(dir).query_row(highest, [], |row| row.get(0)).unwrap();
         assert_eq!(found as u64, self.slots.values().max().copied().unwrap_or_default());
+    }
+}
+
+/// A Fiber node: channels in use, and channels that are shutting down.
+#[derive(Default, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Fiber {
+    channels: Channels,
+}
+
+/// A channel in use as Fiber's own crate has written it, of a node that knows the state `Stale`: its id, its peer, its
+/// two numbers and its value.
+struct Template {
+    id: Vec<u8>,
+    peer: Vec<u8>,
+    numbers: [u64; 2],
+    value: Vec<u8>,
+}
+
+const FIBER_VERSION: &str = "20260618120000";
+/// `ChannelReady`, `ShuttingDown` with flags, `Stale`.
+const READY: [u8; 4] = [5, 0, 0, 0];
+const SHUTTING: [u8; 8] = [6, 0, 0, 0, 6, 0, 0, 0];
+const STALE: [u8; 4] = [8, 0, 0, 0];
+
+fn template() -> Template {
+    let lines = include_str!("../../src/fiber/fixtures.txt").lines();
+    let line = lines.filter(|line| line.starts_with(FIBER_VERSION));
+    let words = line.map(|line| line.split(' ').collect::<Vec<_>>()).rfind(|words| words[3] == "5");
+    let words = words.unwrap();
+    let number = |at: usize| words[at].parse().unwrap();
+    Template {
+        id: hex::decode(words[1]).unwrap(),
+        peer: hex::decode(words[2]).unwrap(),
+        numbers: [number(5), number(6)],
+        value: hex::decode(words[8]).unwrap(),
+    }
+}
+
+/// Replaces what stands in a value, wherever that is; once at least.
+fn put_in(value: &mut [u8], old: &[u8], new: &[u8]) {
+    let places: Vec<usize> =
+        (0..=value.len() - old.len()).filter(|at| value[*at..*at + old.len()] == *old).collect();
+    assert!(!places.is_empty());
+    for at in places {
+        value[at..at + old.len()].copy_from_slice(new);
+    }
+}
+
+impl Fiber {
+    fn database(dir: &Path) -> Connection {
+        Connection::open(dir.join("fiber/store/data.sqlite")).unwrap()
+    }
+
+    /// The rows of a channel: itself, and in the index of states.
+    fn rows(id: &str, channel: Channel) -> [(Vec<u8>, Vec<u8>); 2] {
+        let Template { id: old, peer, numbers, mut value } = template();
+        let id = hex::decode(id).unwrap();
+        put_in(&mut value, &old, &id);
+        put_in(&mut value, &numbers[0].to_le_bytes(), &channel.local.to_le_bytes());
+        put_in(&mut value, &numbers[1].to_le_bytes(), &channel.remote.to_le_bytes());
+        assert_eq!(value[..4], READY);
+        let state: &[u8] = if channel.closed { &SHUTTING } else { &READY };
+        let value = [state, &value[4..]].concat();
+        [([&[0], &id[..]].concat(), value), ([&[64], &peer[..], &id].concat(), state.to_vec())]
+    }
+
+    /// How the value of each channel begins.
+    fn states(file: &Path) -> BTreeMap<String, Vec<u8>> {
+        let uri = format!("file:{}?immutable=1", file.display());
+        let flags =
+            rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY | rusqlite::OpenFlags::SQLITE_OPEN_URI;
+        let database = Connection::open_with_flags(uri, flags).unwrap();
+        let sql = "SELECT lower(hex(substr(key, 2))), substr(value, 1, 4) FROM kv_store \
+                   WHERE substr(key, 1, 1) = x'00'";
+        let mut select = database.prepare(sql).unwrap();
+        let rows = select.query_map((), |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        rows.map(Result::unwrap).collect()
+    }
+}
+
+impl Writer for Fiber {
+    fn kind(&self) -> &'static str {
+        "fiber"
+    }
+
+    fn entry_points(&self) -> &'static [&'static str] {
+        &["fiber/store/data.sqlite"]
+    }
+
+    fn begin(&mut self, dir: &Path) {
+        fs::create_dir_all(dir.join("fiber/store")).unwrap();
+        write(dir.join("fiber/sk"), b"a key");
+        write(dir.join("ckb/key"), b"a key");
+        let sql = "PRAGMA journal_mode = WAL; CREATE TABLE kv_store (key BLOB PRIMARY KEY NOT NULL, value BLOB NOT \
+                   NULL) WITHOUT ROWID;";
+        let database = Fiber::database(dir);
+        database.execute_batch(sql).unwrap();
+        let version = "INSERT INTO kv_store VALUES (CAST('db-version' AS BLOB), CAST(?1 AS BLOB))";
+        database.execute(version, [FIBER_VERSION]).unwrap();
+    }
+
+    fn step(&mut self, dir: &Path, dice: &mut Dice) {
+        let id = next(&mut self.channels, dice, |number| format!("{:064x}", number + 1));
+        let mut database = Fiber::database(dir);
+        let step = database.transaction().unwrap();
+        for (key, value) in Fiber::rows(&id, self.channels[&id]) {
+            step.execute("INSERT OR REPLACE INTO kv_store VALUES (?1, ?2)", (key, value)).unwrap();
+        }
+        step.commit().unwrap();
+    }
+
+    fn marks(&self) -> Marks {
+        let mut marks = Marks::new();
+        for (id, channel) in &self.channels {
+            marks.insert(format!("channel.{id}.local"), channel.local);
+            marks.insert(format!("channel.{id}.remote"), channel.remote);
+        }
+        marks
+    }
+
+    fn save(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap()
+    }
+
+    fn load(&mut self, saved: &[u8]) {
+        *self = serde_json::from_slice(saved).unwrap();
+    }
+
+    fn check(&self, dir: &Path) {
+        let count = "SELECT count(*) FROM kv_store";
+        let rows: i64 = Fiber::database(dir).query_row(count, [], |row| row.get(0)).unwrap();
+        assert_eq!(rows as usize, 1 + 2 * self.channels.len());
+    }
+
+    fn check_marked(&self, dir: &Path, saved: &[u8]) {
+        let latch = highwater::guard::Latch::read(dir).unwrap().unwrap();
+        let main = "fiber/store/data.sqlite".parse().unwrap();
+        let withheld = latch.withheld.iter().find(|withheld| withheld.path == main).unwrap();
+        let states = Fiber::states(&dir.join(withheld.place.as_path()));
+        let Fiber { channels } = serde_json::from_slice(saved).unwrap();
+        assert_eq!(states.len(), channels.len());
+        for (id, channel) in channels {
+            let expected = if channel.closed { &SHUTTING[..4] } else { &STALE };
+            assert_eq!(states[&id], expected, "{id}");
+            assert!(latch.channels.contains_key(&id), "{id} holds nothing back");
+        }
     }
 }
