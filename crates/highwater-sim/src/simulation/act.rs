@@ -505,5 +505,6 @@ fn latch(node: NodeName, cause: Cause, marks: BTreeMap<String, u64>) -> Latch {
         withheld: Vec::new(),
         release: None,
         original_gone: Some(Released { reason, by, time }),
+        floors: Vec::new(),
     }
 }
