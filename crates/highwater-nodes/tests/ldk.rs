@@ -1,5 +1,6 @@
 //! Marks of stores that LDK's own code has written: two nodes with channels between them that pay each other, and
 //! whose monitors LDK persists and reads back by itself.
+#![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
 
 #[allow(dead_code, reason = "a part of these nodes is for who loses a machine")]
 #[path = "../../highwater/tests/ldk/node.rs"]

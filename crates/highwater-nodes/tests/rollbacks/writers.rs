@@ -568,10 +568,9 @@ pub(crate) struct Fiber {
     channels: Channels,
 }
 
-/// A channel in use as Fiber's own crate has written it, of a node that knows the state `Stale`: its id, its peer, its
-/// two numbers and its value.
+/// A channel in use as Fiber's own crate has written it, of a node that knows the state `Stale`: its peer, its two
+/// numbers and its value, in which its id does not stand.
 struct Template {
-    id: Vec<u8>,
     peer: Vec<u8>,
     numbers: [u64; 2],
     value: Vec<u8>,
@@ -590,7 +589,6 @@ fn template() -> Template {
     let words = words.unwrap();
     let number = |at: usize| words[at].parse().unwrap();
     Template {
-        id: hex::decode(words[1]).unwrap(),
         peer: hex::decode(words[2]).unwrap(),
         numbers: [number(5), number(6)],
         value: hex::decode(words[8]).unwrap(),
@@ -614,9 +612,8 @@ impl Fiber {
 
     /// The rows of a channel: itself, and in the index of states.
     fn rows(id: &str, channel: Channel) -> [(Vec<u8>, Vec<u8>); 2] {
-        let Template { id: old, peer, numbers, mut value } = template();
+        let Template { peer, numbers, mut value } = template();
         let id = hex::decode(id).unwrap();
-        put_in(&mut value, &old, &id);
         put_in(&mut value, &numbers[0].to_le_bytes(), &channel.local.to_le_bytes());
         put_in(&mut value, &numbers[1].to_le_bytes(), &channel.remote.to_le_bytes());
         assert_eq!(value[..4], READY);
