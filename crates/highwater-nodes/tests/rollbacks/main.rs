@@ -91,8 +91,8 @@ impl Ground {
         Control::new(self.env.clone())
     }
 
-    /// Backs the node up; tells the snapshot and its marks.
-    fn back_up(&self) -> (String, Marks) {
+    /// Backs the node up; tells the snapshot, its marks, and what was warned of.
+    fn back_up(&self) -> (String, Marks, Vec<String>) {
         let actor =
             Actor { state_dir: self.scratch.path().join("state"), name: "node@host".into() };
         let options =
@@ -100,7 +100,7 @@ impl Ground {
         let report =
             backup::run(&self.vault(), &self.dir(), &actor, &options, &self.control()).unwrap();
         let marks = report.marks.iter().map(|(name, mark)| (name.clone(), mark.value)).collect();
-        (report.snapshot.to_string(), marks)
+        (report.snapshot.to_string(), marks, report.warnings)
     }
 }
 
@@ -156,8 +156,8 @@ fn rollbacks_of(writer: &mut dyn Writer, seed: u64) {
             for _ in 0..=dice.below(4) {
                 writer.step(&ground.dir(), &mut dice);
             }
-            let (snapshot, marks) = ground.back_up();
-            assert_eq!(marks, writer.marks(), "what was read is not what was written");
+            let (snapshot, marks, told) = ground.back_up();
+            assert_eq!(marks, writer.marks(), "{told:?}");
             for (name, value) in &marks {
                 let high = highest.entry(name.clone()).or_default();
                 *high = (*high).max(*value);

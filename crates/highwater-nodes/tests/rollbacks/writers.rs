@@ -568,9 +568,10 @@ pub(crate) struct Fiber {
     channels: Channels,
 }
 
-/// A channel in use as Fiber's own crate has written it, of a node that knows the state `Stale`: its peer, its two
-/// numbers and its value, in which its id does not stand.
+/// A channel in use as Fiber's own crate has written it, of a node that knows the state `Stale`: its id, which
+/// stands in the value as text, its peer, its two numbers, and the value.
 struct Template {
+    id: String,
     peer: Vec<u8>,
     numbers: [u64; 2],
     value: Vec<u8>,
@@ -589,6 +590,7 @@ fn template() -> Template {
     let words = words.unwrap();
     let number = |at: usize| words[at].parse().unwrap();
     Template {
+        id: words[1].to_owned(),
         peer: hex::decode(words[2]).unwrap(),
         numbers: [number(5), number(6)],
         value: hex::decode(words[8]).unwrap(),
@@ -612,7 +614,8 @@ impl Fiber {
 
     /// The rows of a channel: itself, and in the index of states.
     fn rows(id: &str, channel: Channel) -> [(Vec<u8>, Vec<u8>); 2] {
-        let Template { peer, numbers, mut value } = template();
+        let Template { id: old, peer, numbers, mut value } = template();
+        put_in(&mut value, old.as_bytes(), id.as_bytes());
         let id = hex::decode(id).unwrap();
         put_in(&mut value, &numbers[0].to_le_bytes(), &channel.local.to_le_bytes());
         put_in(&mut value, &numbers[1].to_le_bytes(), &channel.remote.to_le_bytes());
