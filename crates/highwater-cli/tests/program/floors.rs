@@ -236,6 +236,5 @@ fn a_release_killed_anywhere_lets_nothing_go_below_its_floor() {
             assert_eq!(state(&world, STATE)["height"], "1234651", "{point} {count}");
         }
     }
-    println!("killed {killed:?}");
     assert_eq!(killed.len(), 3, "{killed:?}");
 }

@@ -1,4 +1,5 @@
 //! The rule of CometBFT: a vote or a proposal is signed above the last height, round and step alone.
+#![allow(clippy::print_stdout, reason = "the counts of a search are for who reads its output")]
 
 use serde_json::{Value, json};
 
@@ -193,7 +194,7 @@ fn lower_floors_sign_twice() {
     // Signs what was signed after the newest backup.
     let by_marks = |_: &[u8], _: u64, seen: u64| set(seen, ROUND_LAST, 3);
     let none = |file: &[u8], _: u64, _: u64| file.to_vec();
-    let floors: [(&str, &dyn Fn(&[u8], u64, u64) -> Vec<u8>); 4] = [
+    let floors: [(&str, &Raise); 4] = [
         ("height and step alone", &without_round),
         ("the committed height", &without_next),
         ("the highest mark", &by_marks),
@@ -206,8 +207,11 @@ fn lower_floors_sign_twice() {
     }
 }
 
+/// A way to raise a state: from the state, the chain's latest height and the highest mark.
+type Raise = dyn Fn(&[u8], u64, u64) -> Vec<u8>;
+
 /// After how many of 220 rollbacks something is signed twice.
-fn found_by(floor: &dyn Fn(&[u8], u64, u64) -> Vec<u8>) -> usize {
+fn found_by(floor: &Raise) -> usize {
     let lives = (1..=220).filter(|seed| {
         let mut life = Life::new(*seed);
         life.runs(4);

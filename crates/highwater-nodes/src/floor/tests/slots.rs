@@ -1,4 +1,5 @@
 //! The rule of EIP-3076, on databases with the tables of Lighthouse.
+#![allow(clippy::print_stdout, reason = "the counts of a search are for who reads its output")]
 
 use std::collections::BTreeSet;
 
