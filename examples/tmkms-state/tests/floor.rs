@@ -97,7 +97,8 @@ fn a_floor_may_be_as_far_away_as_it_is() {
     let file = dir.path().join("hub-1-consensus.json");
     let (files, _) = life(&file);
     let mut state = State::load_state(&file).unwrap();
-    let output = |height: u64| Output { latest_block_height: block::Height::try_from(height).unwrap() };
+    let output =
+        |height: u64| Output { latest_block_height: block::Height::try_from(height).unwrap() };
     state.update_from_hook_output(output(111 + 9000)).unwrap();
     assert_eq!(state.consensus_state().height.value(), 111, "the hook's height is too far away");
     fs::write(&file, raised(&files[0], 1_000_000)).unwrap();
