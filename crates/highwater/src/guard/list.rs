@@ -249,7 +249,8 @@ fn since(latch: &Latch) -> String {
     let snapshot = snapshot.unwrap_or_default();
     let known = latch.old.as_ref().map_or_else(|| "not known to be current".to_owned(), Old::words);
     let mut reason = format!("{what}{snapshot}; {known}");
-    for more in &latch.reasons {
+    // What makes it old stands among the reasons too.
+    for more in latch.reasons.iter().filter(|more| !known.contains(more.as_str())) {
         reason.push_str("; ");
         reason.push_str(more);
     }
