@@ -112,6 +112,11 @@ impl Profile for LdkFilesystem {
         &["manager"]
     }
 
+    /// A manager that is older or newer than its monitors is refused by LDK, or closes its channels.
+    fn stores(&self) -> &'static [&'static str] {
+        &["manager", MONITORS, UPDATES, "archived_monitors"]
+    }
+
     fn way_out(&self) -> Option<&'static str> {
         Some(WAY_OUT)
     }

@@ -85,6 +85,11 @@ impl Node {
         self.profile.entry_points().iter().map(|name| profile::below(&self.at, name)).collect()
     }
 
+    /// What it keeps as one among its plain files, by paths in the node directory.
+    pub fn stores(&self) -> Vec<RelPath> {
+        self.profile.stores().iter().map(|name| profile::below(&self.at, name)).collect()
+    }
+
     /// Files of which each change is worth a backup, by their paths in the node directory.
     pub fn watched(&self) -> Vec<RelPath> {
         self.profile.watched(&self.at)
@@ -155,6 +160,7 @@ impl Recogniser for Known {
             kinds,
             guard: (!dangerous.is_empty()).then_some(GuardKind::Databases),
             entry_points: dangerous.iter().flat_map(|node| node.entry_points()).collect(),
+            stores: nodes.iter().flat_map(Node::stores).collect(),
             together: dangerous.iter().map(|node| together(node, layout)).collect(),
             warnings: missing(&nodes, layout),
             marks: Some(Box::new(MarksOf { nodes })),

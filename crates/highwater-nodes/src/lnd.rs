@@ -38,7 +38,9 @@ const HEIGHT_ROWS: &str = "SELECT channel.key, it.key, substr(it.value, 1, 8) FR
      JOIN channeldb_kv AS channel ON channel.parent_id = chain.id \
      JOIN channeldb_kv AS it ON it.parent_id = channel.id \
      WHERE top.parent_id IS NULL AND top.key = CAST('open-chan-bucket' AS BLOB) \
-     AND it.value IS NOT NULL";
+     AND it.value IS NOT NULL \
+     AND it.key IN (CAST('chan-commitment-key' || char(0) AS BLOB), \
+     CAST('chan-commitment-key' || char(1) AS BLOB), CAST('commit-diff-key' AS BLOB))";
 
 pub(crate) struct Lnd;
 

@@ -39,6 +39,12 @@ pub trait Profile: Send + Sync {
         &[]
     }
 
+    /// Plain files, and directories of them, that it keeps as one and replaces one by one, by paths below where it
+    /// was found: they are captured at one instant.
+    fn stores(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// How what it has signed is raised before a restored copy signs again, where it signs by numbers.
     fn signer(&self) -> Option<&dyn Signer> {
         None

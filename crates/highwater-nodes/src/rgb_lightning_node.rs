@@ -52,6 +52,10 @@ impl Profile for RgbLightningNode {
         &[".ldk/manager"]
     }
 
+    fn stores(&self) -> &'static [&'static str] {
+        &[".ldk/manager", ".ldk/monitors", ".ldk/monitor_updates", ".ldk/archived_monitors"]
+    }
+
     fn way_out(&self) -> Option<&'static str> {
         Some(WAY_OUT)
     }

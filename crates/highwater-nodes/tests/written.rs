@@ -23,7 +23,7 @@ const BACKUPS: usize = 6;
 /// them come to.
 const WRITER: &str = r#"
 import os, random, select, sqlite3, sys
-kind, place = sys.argv[1], sys.argv[2]
+kind, place, gap = sys.argv[1], sys.argv[2], float(sys.argv[3])
 dice = random.Random(7)
 ids = ['%064x' % (number + 1) for number in range(9)]
 
@@ -116,21 +116,33 @@ begin()
 while count < 50:
     step()
 print('ready', flush=True)
-while not select.select([sys.stdin], [], [], 0)[0]:
+while not select.select([sys.stdin], [], [], gap)[0]:
     step()
 print(count, flush=True)
 "#;
+
+/// How a node writes, and how it is captured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// Without a pause.
+    Steady,
+    /// The same, and it is stopped for the capture.
+    Frozen,
+    /// With gaps, as where each step waits for a disk and a peer.
+    Gaps,
+}
 
 struct Node {
     scratch: tempfile::TempDir,
     kind: &'static str,
     place: PathBuf,
+    pace: Pace,
     writer: Child,
     said: BufReader<std::process::ChildStdout>,
 }
 
 impl Node {
-    fn start(kind: &'static str, place: &str) -> Node {
+    fn start(kind: &'static str, place: &str, pace: Pace) -> Node {
         let scratch = tempfile::tempdir().unwrap();
         let secret = Secret::create_key_file(&scratch.path().join("key")).unwrap();
         Vault::create(&location(scratch.path()), &secret, false, &Env::system()).unwrap();
@@ -140,6 +152,7 @@ impl Node {
         let mut writer = Command::new("python3")
             .args(["-c", WRITER, kind])
             .arg(dir.join(&place))
+            .arg(if pace == Pace::Gaps { "0.02" } else { "0" })
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -151,7 +164,7 @@ impl Node {
         if kind == "core-lightning" {
             fs::write(dir.join("bitcoin/hsm_secret"), [1; 32]).unwrap();
         }
-        Node { scratch, kind, place, writer, said }
+        Node { scratch, kind, place, pace, writer, said }
     }
 
     fn vault(&self) -> Vault {
@@ -164,7 +177,7 @@ impl Node {
             Actor { state_dir: self.scratch.path().join("state"), name: "node@host".into() };
         let mut options =
             BackupOptions { recogniser: Some(Arc::new(Known)), ..BackupOptions::default() };
-        if self.kind == "ldk-filesystem" {
+        if self.pace == Pace::Frozen {
             let pid = self.writer.id();
             options.capture.freeze = Some(Freeze { pid, ..Freeze::default() });
         }
@@ -224,8 +237,8 @@ fn sum_in(kind: &str, state: &Path) -> u64 {
 }
 
 /// Backs a node up again and again while it writes.
-fn captured_while_it_writes(kind: &'static str, place: &str) {
-    let node = Node::start(kind, place);
+fn captured_while_it_writes(kind: &'static str, place: &str, pace: Pace) {
+    let node = Node::start(kind, place, pace);
     let mut before = 0;
     for _ in 0..BACKUPS {
         let report = node.back_up();
@@ -240,7 +253,7 @@ fn captured_while_it_writes(kind: &'static str, place: &str) {
         let sum: u64 = channels.values().sum();
         let counted = node.restored(&report);
         match kind {
-            // It was stopped between a channel's file and the manager's, if not between two steps.
+            // That instant lies between a channel's file and the manager's, if not between two steps.
             "ldk-filesystem" => assert!(sum == counted || sum == counted + 1, "{sum} {counted}"),
             _ => assert_eq!(sum, counted),
         }
@@ -256,20 +269,25 @@ fn captured_while_it_writes(kind: &'static str, place: &str) {
 
 #[test]
 fn the_marks_of_a_core_lightning_that_writes_are_of_one_instant() {
-    captured_while_it_writes("core-lightning", "bitcoin/lightningd.sqlite3");
+    captured_while_it_writes("core-lightning", "bitcoin/lightningd.sqlite3", Pace::Steady);
 }
 
 #[test]
 fn the_marks_of_an_ldk_node_that_writes_are_of_one_instant() {
-    captured_while_it_writes("ldk-node", "ldk_node_data.sqlite");
+    captured_while_it_writes("ldk-node", "ldk_node_data.sqlite", Pace::Steady);
 }
 
 #[test]
 fn the_marks_of_an_ldk_store_of_files_that_is_frozen_are_of_one_instant() {
-    captured_while_it_writes("ldk-filesystem", "store");
+    captured_while_it_writes("ldk-filesystem", "store", Pace::Frozen);
+}
+
+#[test]
+fn the_marks_of_an_ldk_store_of_files_that_writes_are_of_one_instant() {
+    captured_while_it_writes("ldk-filesystem", "store", Pace::Gaps);
 }
 
 #[test]
 fn the_marks_of_an_lnd_that_writes_are_of_one_instant() {
-    captured_while_it_writes("lnd", "data/graph/mainnet/channel.sqlite");
+    captured_while_it_writes("lnd", "data/graph/mainnet/channel.sqlite", Pace::Steady);
 }

@@ -42,6 +42,7 @@ pub(crate) fn run(context: &Context, args: &InspectArgs) -> Result<Answer> {
         "kinds": nodes.iter().map(node_document).collect::<Value>(),
         "parts": parts.iter().map(Seen::document).collect::<Value>(),
         "refusals": homeless.iter().map(|refusal| refusal_document(refusal)).collect::<Value>(),
+        "notes": layout.notes,
     });
     Ok(Answer::new(document, human(&layout, &parts, &homeless, standing.as_ref(), &nodes)))
 }
@@ -169,6 +170,7 @@ fn human(
         notes.push(format!("refused  {}: {}", refusal.entry().unwrap_or("."), told(refusal)));
     }
     notes.extend(standing.into_iter().flat_map(held_notes));
+    notes.extend(layout.notes.iter().map(|note| format!("note     {note}")));
     if !notes.iter().any(|note| note.starts_with("refused")) {
         notes.push("A backup would refuse nothing.".to_owned());
     }

@@ -1,6 +1,6 @@
 //! From what was captured and stored to the manifest of the snapshot.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD_NO_PAD as BASE64;
 
 use crate::engine::{
-    Barrier, Captured, EngineKind, Engines, EntryType, Metadata, PartCapture, SourceEntry,
+    Barrier, Captured, EngineKind, Engines, EntryType, Metadata, PartCapture, Revised, SourceEntry,
 };
 use crate::error::{Error, Result};
 use crate::ids::{GuardKind, PackId, RelPath, Time, decode, encode};
@@ -19,7 +19,7 @@ use crate::vault::Manifest;
 use crate::vault::manifest::{EntryRecord, Leaf, Mark, PackRef, PartRecord, Runs};
 
 use super::assemble::{FileMap, LeafRuns};
-use super::pipeline::{PartToRead, Stored};
+use super::pipeline::Stored;
 use super::{Made, Task};
 
 /// The packs of a snapshot, each numbered when it is first named.
@@ -76,8 +76,6 @@ pub(super) struct Draft<'a> {
     parts: Vec<PartRecord>,
     /// Files that the parent has, by part and entry.
     unchanged: Vec<(usize, usize, &'a EntryRecord)>,
-    /// Files that are read, by part and entry, in the order of their maps.
-    read: Vec<(usize, usize)>,
     barrier: Barrier,
     time: Time,
     pause: Duration,
@@ -115,7 +113,6 @@ impl<'a> Draft<'a> {
         Ok(Draft {
             parts: captured.parts.iter().map(|part| describe(part.as_ref())).collect(),
             unchanged: Vec::new(),
-            read: Vec::new(),
             barrier: captured.barrier,
             time: captured.time,
             pause: captured.pause,
@@ -129,16 +126,15 @@ impl<'a> Draft<'a> {
         self.unchanged.push((part, entry, old));
     }
 
-    /// The other files are read in this order.
-    pub(super) fn expect(&mut self, parts: &[(usize, PartToRead<'_>)]) {
-        for (part, read) in parts {
-            self.read.extend(read.files.iter().map(|(entry, _)| (*part, *entry)));
-        }
-    }
-
     /// The manifest, now that all is stored.
     pub(super) fn complete(mut self, task: &Task<'_>, stored: Stored) -> Result<Made> {
+        for (part, entry, revised) in &stored.revised {
+            if let Revised::Changed(source) = revised {
+                self.revise(*part, *entry, source)?;
+            }
+        }
         let packs = self.place(task.base.as_ref(), &stored)?;
+        self.leave_out(&stored.revised);
         for finished in stored.finished {
             self.pause = self.pause.max(finished.blocked);
             self.warnings.extend(finished.warnings);
@@ -175,6 +171,36 @@ impl<'a> Draft<'a> {
         Ok(Made { manifest, manifest_bytes: 0, pause: self.pause, warnings: self.warnings })
     }
 
+    /// Records an entry as it was captured in the end; one that came meanwhile is added.
+    fn revise(&mut self, part: usize, entry: usize, source: &SourceEntry) -> Result<()> {
+        let entries = &mut self.parts[part].entries;
+        let record = entry_record(source);
+        if entry == entries.len() {
+            entries.push(record);
+            return Ok(());
+        }
+        let known = entries.get_mut(entry);
+        *known.ok_or_else(|| Error::bug("an entry came before another one"))? = record;
+        Ok(())
+    }
+
+    /// Leaves out what was gone before it was captured, and puts what came in its order.
+    fn leave_out(&mut self, revised: &[(usize, usize, Revised)]) {
+        let gone: HashSet<(usize, usize)> = revised
+            .iter()
+            .filter(|(_, _, revised)| matches!(revised, Revised::Gone))
+            .map(|(part, entry, _)| (*part, *entry))
+            .collect();
+        for (number, part) in self.parts.iter_mut().enumerate() {
+            let mut index = 0;
+            part.entries.retain(|_| {
+                index += 1;
+                !gone.contains(&(number, index - 1))
+            });
+            part.entries.sort_by(|a, b| a.path.cmp(&b.path));
+        }
+    }
+
     /// Tells each file where its content is; returns the packs that it takes.
     fn place(&mut self, parent: Option<&Manifest>, stored: &Stored) -> Result<Vec<PackRef>> {
         let old_packs = parent.map_or(&[][..], |parent| &parent.packs);
@@ -182,10 +208,10 @@ impl<'a> Draft<'a> {
             old_packs.iter().map(|pack| (pack.id, pack.size)).collect();
         sizes.extend(&stored.packs);
         let mut table = PackTable { sizes, numbers: HashMap::new(), packs: Vec::new() };
-        if stored.maps.len() != self.read.len() {
+        if stored.maps.len() != stored.read.len() {
             return Err(Error::bug("not every file that was read has a map"));
         }
-        for (&(part, entry), map) in self.read.iter().zip(&stored.maps) {
+        for (&(part, entry), map) in stored.read.iter().zip(&stored.maps) {
             self.parts[part].entries[entry].leaves = table.leaves_of(map)?;
         }
         if let Some(parent) = parent {

@@ -151,6 +151,7 @@ pub fn run(
     let mut warnings = vault.warnings();
     warnings.extend(vault.node_warnings(&node)?);
     warnings.append(&mut recognised.warnings);
+    warnings.extend(layout.notes.iter().cloned());
     let before = Before::of(parent.as_ref(), &record);
     let parent = parent.filter(|_| !options.full);
     let snapshot = SnapshotId::random(&control.env)?;
@@ -241,6 +242,7 @@ impl Task<'_> {
     /// Captures the node and stores what the parent does not have.
     fn capture(&self) -> Result<Made> {
         let mut options = self.options.capture.clone();
+        options.stores.extend(self.recognised.stores.iter().cloned());
         if let Some(freeze) = &mut options.freeze {
             freeze.cancel = self.control.cancel.clone();
         }
@@ -253,7 +255,10 @@ impl Task<'_> {
         for (part, capture) in captured.parts.into_iter().enumerate() {
             let mut files = Vec::new();
             for (entry, source) in capture.entries().iter().enumerate() {
-                if source.kind != EntryType::File || source.size == 0 {
+                // A plain file that is empty may have been caught while it was written anew.
+                let moves =
+                    capture.consistency() == Consistency::Files && source.identity.is_none();
+                if source.kind != EntryType::File || (source.size == 0 && !moves) {
                     continue;
                 }
                 let old = known.get(&source.path).copied();
@@ -265,20 +270,19 @@ impl Task<'_> {
                     }
                 }
             }
-            parts.push((part, PartToRead { capture, files }));
+            parts.push(PartToRead { part, capture, files });
         }
         // A SQLite in rollback-journal mode keeps its writers waiting until it is read; plain files
         // can vanish until they are; the others are locked, or a checkpoint of their own.
-        parts.sort_by_key(|(_, part)| match part.capture.consistency() {
+        parts.sort_by_key(|part| match part.capture.consistency() {
             Consistency::Sqlite => 0,
             Consistency::Files => 1,
             _ => 2,
         });
-        draft.expect(&parts);
         self.control.report(Event::Stage { name: "capture", bytes_total });
         // Not before, nor where it still holds the node up: who waits for us is not helped by our waiting.
         let mut control = self.control.clone();
-        if parts.iter().any(|(_, part)| part.capture.holds_up()) {
+        if parts.iter().any(|part| part.capture.holds_up()) {
             control.priority = Priority::Normal;
         }
         let stored = control.work(|| {
@@ -286,7 +290,7 @@ impl Task<'_> {
                 self.vault,
                 self.intent.snapshot,
                 self.base.as_ref(),
-                parts.into_iter().map(|(_, part)| part).collect(),
+                parts,
                 self.options.rate_max,
                 &control,
             )

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::control::{Control, Event};
-use crate::engine::{Finished, PartCapture, Units};
+use crate::engine::{EntryType, Finished, PartCapture, Revised, Units};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{PackId, SnapshotId};
 use crate::vault::manifest::EntryRecord;
@@ -37,6 +37,8 @@ const ZERO_PIECE_BYTES: usize = 256;
 
 /// A part, and what of it is to be read.
 pub(super) struct PartToRead<'a> {
+    /// Its place among the parts.
+    pub(super) part: usize,
     pub(super) capture: Box<dyn PartCapture>,
     /// Places among its entries, with what the parent knows of each.
     pub(super) files: Vec<(usize, Option<&'a EntryRecord>)>,
@@ -44,8 +46,11 @@ pub(super) struct PartToRead<'a> {
 
 /// What the pipeline has stored.
 pub(super) struct Stored {
-    /// The map of each file that was read, in the order given.
+    /// The files that were read, by part and entry, and the map of each.
+    pub(super) read: Vec<(usize, usize)>,
     pub(super) maps: Vec<FileMap>,
+    /// What became of entries since the barrier, by part and entry.
+    pub(super) revised: Vec<(usize, usize, Revised)>,
     /// Size of each pack that was written.
     pub(super) packs: HashMap<PackId, u64>,
     /// What each part said at its end.
@@ -105,16 +110,18 @@ fn panicked(stage: &str) -> Halt {
 
 /// The error is that of the stage that failed, not of one that stopped because of it.
 fn conclude(
-    read: Result<(u64, Vec<Finished>), Halt>,
+    read: Result<Reading, Halt>,
     assembled: Result<Vec<FileMap>, Halt>,
     written: Result<Written, Halt>,
 ) -> Result<Stored> {
     match (read, assembled, written) {
-        (Ok((bytes_read, finished)), Ok(maps), Ok(written)) => Ok(Stored {
+        (Ok(reading), Ok(maps), Ok(written)) => Ok(Stored {
+            read: reading.read,
             maps,
+            revised: reading.revised,
             packs: written.packs,
-            finished,
-            bytes_read,
+            finished: reading.finished,
+            bytes_read: reading.bytes,
             bytes_stored: written.bytes,
         }),
         (Err(Halt::Failed(error)), _, _)
@@ -151,6 +158,15 @@ fn id_of(keys: &UnitKeys, kind: FrameKind, unit: &[u8]) -> Option<UnitId> {
     (!zero).then(|| keys.id(kind, unit))
 }
 
+/// What was read.
+#[derive(Default)]
+struct Reading {
+    bytes: u64,
+    read: Vec<(usize, usize)>,
+    revised: Vec<(usize, usize, Revised)>,
+    finished: Vec<Finished>,
+}
+
 struct Reader<'a> {
     jobs: Sender<Job>,
     out: Sender<Read>,
@@ -160,19 +176,44 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn run(&mut self, parts: Vec<PartToRead<'_>>) -> Result<(u64, Vec<Finished>), Halt> {
-        let mut bytes_read = 0;
-        let mut number = 0;
-        let mut finished = Vec::with_capacity(parts.len());
-        for PartToRead { mut capture, files } in parts {
+    fn run(&mut self, parts: Vec<PartToRead<'_>>) -> Result<Reading, Halt> {
+        let mut reading = Reading::default();
+        for PartToRead { part, mut capture, files } in parts {
             for (entry, old) in files {
-                bytes_read += self.read_file(capture.as_mut(), entry, old, number)?;
-                number += 1;
+                self.read_entry((part, entry), capture.as_mut(), old, &mut reading)?;
             }
-            finished.push(capture.finish()?);
+            loop {
+                let arrived = capture.arrived()?;
+                if arrived.is_empty() {
+                    break;
+                }
+                for entry in arrived {
+                    if capture.entries()[entry].kind == EntryType::File {
+                        self.read_entry((part, entry), capture.as_mut(), None, &mut reading)?;
+                    }
+                }
+            }
+            let revised = capture.revised().into_iter();
+            reading.revised.extend(revised.map(|(entry, revised)| (part, entry, revised)));
+            reading.finished.push(capture.finish()?);
         }
         self.send(Read::Finished)?;
-        Ok((bytes_read, finished))
+        Ok(reading)
+    }
+
+    /// Reads one file, if it is still there.
+    fn read_entry(
+        &mut self,
+        (part, entry): (usize, usize),
+        capture: &mut dyn PartCapture,
+        old: Option<&EntryRecord>,
+        reading: &mut Reading,
+    ) -> Result<(), Halt> {
+        if capture.ready(entry)? {
+            reading.bytes += self.read_file(capture, entry, old, reading.read.len())?;
+            reading.read.push((part, entry));
+        }
+        Ok(())
     }
 
     fn read_file(

@@ -81,7 +81,9 @@ fn take(
     for part in &layout.parts {
         parts.push(match captures.remove(part.name.as_str()) {
             Some(capture) => capture,
-            None if part.engine == EngineKind::FILES => files::begin(&layout.held, part, env)?,
+            None if part.engine == EngineKind::FILES => {
+                files::begin(layout, part, &options.stores, env)?
+            }
             None => return Err(Error::bug("a part was captured by no engine")),
         });
     }

@@ -6,11 +6,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use globset::{GlobBuilder, GlobMatcher};
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
 use super::engines::{Database, NodeUse};
 use super::found::{NodeKind, Tree};
+use super::metadata::Stamp;
 use super::{DiscoverOptions, EngineKind, Layout};
 use crate::error::{Error, Result};
 use crate::ids::RelPath;
@@ -73,7 +74,7 @@ fn find(dir: &Path, options: &DiscoverOptions, node: NodeUse) -> Result<Layout> 
         .filter(|path| !claimed.contains(*path) && !globs.excludes(path))
         .cloned()
         .collect();
-    globs.all_matched()?;
+    let mut notes = globs.unmatched();
     links::check(&tree, &plain, options, &mut refusals)?;
     sniff::overwritten(&tree, &plain, &mut refusals);
     if node == NodeUse::Running {
@@ -84,8 +85,52 @@ fn find(dir: &Path, options: &DiscoverOptions, node: NodeUse) -> Result<Layout> 
         let engine = options.engines.of(part)?;
         refusals.extend(engine.refusals(&Database { dir: &dir, part, engine }, node)?);
     }
+    notes.extend(sniff::backups(&tree, &plain));
     parts.push(tree.part(FILES.to_owned(), EngineKind::FILES, RelPath::root(), plain));
-    Ok(Layout { dir: dir.path(), held: dir, parts, refusals, options: options.clone() })
+    Ok(Layout { dir: dir.path(), held: dir, parts, refusals, notes, options: options.clone() })
+}
+
+/// All that stands at and below `roots` now and is not left out, with the stamp of each file.
+pub(super) fn inside(layout: &Layout, roots: &[RelPath]) -> Result<Vec<(RelPath, Option<Stamp>)>> {
+    let mut globs = Globs::new(&layout.options.exclude)?;
+    let mut found = Vec::new();
+    for root in roots {
+        let seen = layout.held.at(root).stat();
+        let seen =
+            seen.map_err(|errno| Error::io("can't look at it", errno).with_entry(shown(root)))?;
+        if let Some(seen) = seen.filter(|_| !globs.excludes(root)) {
+            look_inside(&layout.held, root, &seen, &mut globs, &mut found)?;
+        }
+    }
+    Ok(found)
+}
+
+fn look_inside(
+    dir: &RootedPath,
+    path: &RelPath,
+    seen: &Statx,
+    globs: &mut Globs,
+    found: &mut Vec<(RelPath, Option<Stamp>)>,
+) -> Result<()> {
+    let kind = FileType::from_raw_mode(seen.stx_mode.into());
+    found.push((path.clone(), (kind == FileType::RegularFile).then(|| Stamp::of(seen))));
+    if kind != FileType::Directory {
+        return Ok(());
+    }
+    let failed = |errno: Errno| Error::io("can't list it", errno).with_entry(shown(path));
+    let (held, names) = match dir.at(path).enter().and_then(|held| Ok((held.names()?, held))) {
+        Ok((names, held)) => (held, names),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+        Err(errno) => return Err(failed(errno)),
+    };
+    for name in names {
+        let Some(seen) = held.join(&name).stat().map_err(failed)? else { continue };
+        let inner = path.join(&name);
+        if !is_own(&inner, dir)? && !globs.excludes(&inner) {
+            look_inside(dir, &inner, &seen, globs, found)?;
+        }
+    }
+    Ok(())
 }
 
 fn walk(tree: &mut Tree, dir: &RelPath, depth: usize, globs: &mut Globs) -> Result<()> {
@@ -191,17 +236,16 @@ impl Globs {
         excluded
     }
 
-    fn all_matched(&self) -> Result<()> {
-        match self.globs.iter().find(|(_, _, used)| !used) {
-            None => Ok(()),
-            Some((pattern, _, _)) => {
-                Err(Error::input(format!("the glob `{pattern}` leaves nothing out"))
-                    .with_entry(pattern.clone())
-                    .with_remedy(
-                        "globs fit paths inside the node directory; a database is left out whole",
-                    ))
-            }
-        }
+    /// What is left out comes and goes: a glob that fits nothing today is no reason to have no backup.
+    fn unmatched(&self) -> Vec<String> {
+        let idle = self.globs.iter().filter(|(_, _, used)| !used);
+        let told = |pattern: &String| {
+            format!(
+                "the glob `{pattern}` leaves nothing out: globs fit paths inside the node directory, and a database is \
+                 left out whole"
+            )
+        };
+        idle.map(|(pattern, _, _)| told(pattern)).collect()
     }
 }
 

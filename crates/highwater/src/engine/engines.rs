@@ -9,7 +9,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::files::Listed;
+use super::files::{KnownBy, Listed};
 use super::found::{FoundDir, FoundFile};
 use super::lock::{self, Lock};
 use super::{
@@ -148,6 +148,12 @@ pub trait Engine: Send + Sync {
 
     /// Whether a file is never written again under its name: it is not read twice.
     fn is_immutable(&self, path: &RelPath) -> bool {
+        let _ = path;
+        false
+    }
+
+    /// Whether a file is a log of its own, to which it only appends.
+    fn is_log(&self, path: &RelPath) -> bool {
         let _ = path;
         false
     }
@@ -367,5 +373,6 @@ pub(super) fn unchecked(name: &str, depth: Depth) -> Checked {
 
 /// A file of a database that is captured as it stands.
 pub(super) fn listed(dir: &RootedPath, path: &RelPath, units: Units) -> Listed {
-    Listed { path: path.clone(), source: dir.at(path), units, pinned: false, immutable: None }
+    let (path, source) = (path.clone(), dir.at(path));
+    Listed { path, source, units, pinned: false, known_by: KnownBy::Content }
 }

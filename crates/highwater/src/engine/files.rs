@@ -1,6 +1,11 @@
 //! Plain files, and the files of a database that somebody holds still: listed at the barrier, read
 //! afterwards, never torn.
 
+mod instant;
+mod plain;
+
+pub(super) use plain::begin;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::File;
@@ -10,24 +15,15 @@ use std::os::unix::fs::FileExt as _;
 use rustix::fs::Advice;
 
 use super::metadata::{self, Found, Stamp};
-use super::process::FileId;
-use super::{
-    Consistency, EngineKind, EntryType, Finished, FoundPart, Identity, PartCapture, Piece,
-    SourceEntry, Units, process,
-};
+use super::process::{self, FileId, OwnLocks};
+use super::{EntryType, Identity, Piece, SourceEntry, Units};
 use crate::env::Env;
-use crate::error::{Error, Remedy, Result};
+use crate::error::{Error, Result};
 use crate::ids::{RelPath, Time};
 use crate::rooted::{self, RootedPath};
 
 /// How much is read at once.
 const READ_BYTES: usize = 1 << 20;
-
-/// A file up to this size is read into memory, and again where it changed meanwhile.
-const RETRY_BYTES_MAX: u64 = 4 << 20;
-
-/// How often a small file that changes is read before the capture gives up.
-const RETRIES_MAX: u32 = 5;
 
 /// A modification time younger than this proves nothing: the next write may carry the same one.
 const YOUNG_NS: i64 = 2_000_000_000;
@@ -57,12 +53,16 @@ pub(super) struct FileSet {
     stability: Stability,
     /// A time younger than this proves nothing of a file's content.
     young_ns: i64,
+    /// Whether the file systems of these devices tell times that prove something.
+    devices: HashMap<u64, bool>,
+    locks: OwnLocks,
     env: Env,
 }
 
 struct Source {
     path: RootedPath,
     stamp: Stamp,
+    stability: Stability,
     pinned: Option<File>,
     /// It may grow behind what was listed of it, in whatever set it is.
     grows: bool,
@@ -90,8 +90,21 @@ pub(super) struct Listed {
     pub(super) units: Units,
     /// Kept open from the listing on: somebody may rename it.
     pub(super) pinned: bool,
-    /// What the engine adds to its identity, where it is never written again under its name.
-    pub(super) immutable: Option<String>,
+    /// By what it is known to be unchanged.
+    pub(super) known_by: KnownBy,
+}
+
+/// By what an unchanged file is known without being read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum KnownBy {
+    /// By nothing: it is read each time.
+    Content,
+    /// By its stamp, once that is so old that a later write would leave another one.
+    Stamp,
+    /// The same of one that somebody may write through memory who can't be seen.
+    OldStamp,
+    /// By what its engine says: it is never written again under its name.
+    Engine(String),
 }
 
 impl FileSet {
@@ -148,7 +161,8 @@ impl FileSet {
     fn empty(stability: Stability, env: &Env) -> FileSet {
         let (entries, sources, names) = (Vec::new(), Vec::new(), HashMap::new());
         let young_ns = if process::sees_all() { YOUNG_NS } else { YOUNG_HIDDEN_NS };
-        FileSet { entries, sources, names, stability, young_ns, env: env.clone() }
+        let (devices, locks) = (HashMap::new(), OwnLocks::new(env));
+        FileSet { entries, sources, names, stability, young_ns, devices, locks, env: env.clone() }
     }
 
     /// Files that only this set has (a checkpoint's own) get mode and owner of `model`.
@@ -183,12 +197,10 @@ impl FileSet {
 
     /// Whoever closes a file gives up the locks that its process has on it.
     fn refuse_locked(&self, entry: &SourceEntry, source: &Source) -> Result<()> {
-        if self.stability == Stability::Held || !process::holds_record_lock(source.stamp.id.1) {
+        if source.stability == Stability::Held || !self.locks.held(source.stamp.id.1) {
             return Ok(());
         }
-        Err(Error::conflict(format!("{} is locked by this very process", entry.path))
-            .with_entry(entry.path.to_string())
-            .with_remedy("to read it would give the lock up: leave it out with an exclude glob"))
+        Err(locked(&entry.path))
     }
 
     /// Hands the content of one file to `sink`.
@@ -205,15 +217,45 @@ impl FileSet {
         }
         self.refuse_locked(entry, source)?;
         let mut reader = Reader::open(entry, source, self.young_ns)?;
-        match self.stability {
+        match source.stability {
             Stability::Held if source.grows => reader.grown(sink),
             Stability::Held => reader.held(sink),
             Stability::Watched => reader.watched(self.env.now(), sink),
-            Stability::Loose if entry.size <= RETRY_BYTES_MAX && entry.holes.is_empty() => {
-                reader.small(self.env.now(), sink)
-            }
             Stability::Loose => reader.large(self.env.now(), sink),
         }
+    }
+
+    /// By what a file that looks so is known later on, where its times are old enough to prove anything.
+    fn identity(&mut self, listed: &Listed, found: &Found) -> Option<Identity> {
+        let Stamp { id, size, mtime_ns, ctime_ns } = found.stamp;
+        let now = self.env.now().as_nanos();
+        let engine = match &listed.known_by {
+            KnownBy::Content => return None,
+            KnownBy::Engine(engine) => {
+                (mtime_ns <= now.saturating_sub(YOUNG_NS)).then(|| engine.clone())?
+            }
+            KnownBy::Stamp | KnownBy::OldStamp => {
+                let young_ns = match listed.known_by {
+                    KnownBy::OldStamp => YOUNG_HIDDEN_NS,
+                    _ => self.young_ns,
+                };
+                let old = mtime_ns.max(ctime_ns) <= now.saturating_sub(young_ns);
+                (old && self.tells_times(listed, id.0)).then(|| format!("changed {ctime_ns}"))?
+            }
+        };
+        Some(Identity { size, mtime_ns, inode: id.1, engine })
+    }
+
+    /// Whether the file system that a file is on tells the times of its own writes, at once: one that another
+    /// machine or program keeps may tell them late, by another clock.
+    fn tells_times(&mut self, listed: &Listed, device: u64) -> bool {
+        if let Some(&known) = self.devices.get(&device) {
+            return known;
+        }
+        let above = listed.source.above().enter();
+        let tells = above.is_ok_and(|above| metadata::is_local(&above, device));
+        self.devices.insert(device, tells);
+        tells
     }
 
     fn push(&mut self, listed: Listed, mut found: Found) -> Result<()> {
@@ -233,13 +275,7 @@ impl FileSet {
         let pinned =
             if listed.pinned && file { Some(open(&listed.source, &listed.path)?) } else { None };
         let holes = if file { holes_of(&listed, &found)? } else { Vec::new() };
-        let old = found.stamp.mtime_ns <= self.env.now().as_nanos().saturating_sub(YOUNG_NS);
-        let identity = listed.immutable.filter(|_| file && old).map(|engine| Identity {
-            size,
-            mtime_ns: found.stamp.mtime_ns,
-            inode: found.stamp.id.1,
-            engine,
-        });
+        let identity = if file { self.identity(&listed, &found) } else { None };
         self.entries.push(SourceEntry {
             path: listed.path,
             kind: found.kind,
@@ -249,7 +285,9 @@ impl FileSet {
             units: listed.units,
             identity,
         });
-        self.sources.push(Source { path: listed.source, stamp: found.stamp, pinned, grows: false });
+        let stability = self.stability;
+        let (path, stamp) = (listed.source, found.stamp);
+        self.sources.push(Source { path, stamp, stability, pinned, grows: false });
         Ok(())
     }
 }
@@ -321,6 +359,12 @@ fn open(path: &RootedPath, entry: &RelPath) -> Result<File> {
     })
 }
 
+fn locked(path: &RelPath) -> Error {
+    Error::conflict(format!("{path} is locked by this very process"))
+        .with_entry(path.to_string())
+        .with_remedy("to read it would give the lock up: leave it out with an exclude glob")
+}
+
 /// The conflict of an entry that was listed and is gone, or has become a link.
 fn vanished_or(entry: &RelPath, source: &std::io::Error) -> Option<Error> {
     let link = source.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
@@ -350,6 +394,16 @@ impl<'a> Reader<'a> {
             })?,
             None => open(&source.path, &entry.path)?,
         };
+        Reader::over(file, entry, source, young_ns)
+    }
+
+    /// Of a file that is open already.
+    fn over(
+        file: File,
+        entry: &'a SourceEntry,
+        source: &Source,
+        young_ns: i64,
+    ) -> Result<Reader<'a>> {
         let reader = Reader { file, entry, listed: source.stamp, young_ns };
         let now = reader.stamp()?;
         if now.id != reader.listed.id || now.size < entry.size {
@@ -372,25 +426,6 @@ impl<'a> Reader<'a> {
         if self.stamp()?.size >= self.entry.size { Ok(()) } else { Err(self.changed()) }
     }
 
-    /// Reads into memory until nothing changed since the listing, or two passes agree.
-    fn small(&mut self, now: Time, sink: &mut dyn FnMut(Piece<'_>) -> Result<()>) -> Result<()> {
-        let mut before = None;
-        for _ in 0..RETRIES_MAX {
-            let mut content = Vec::new();
-            self.pass(&[], &mut |piece| {
-                if let Piece::Data(bytes) = piece {
-                    content.extend_from_slice(bytes);
-                }
-                Ok(())
-            })?;
-            if self.rested(now)? || before.as_ref() == Some(&content) {
-                return content.chunks(READ_BYTES).try_for_each(|bytes| sink(Piece::Data(bytes)));
-            }
-            before = Some(content);
-        }
-        Err(self.changed())
-    }
-
     /// [`Reader::large`], except that growth is a change.
     fn watched(&mut self, now: Time, sink: &mut dyn FnMut(Piece<'_>) -> Result<()>) -> Result<()> {
         self.large(now, sink)?;
@@ -401,9 +436,9 @@ impl<'a> Reader<'a> {
     /// trace, what was streamed is compared with a second pass: growth leaves it as it was.
     fn large(&mut self, now: Time, sink: &mut dyn FnMut(Piece<'_>) -> Result<()>) -> Result<()> {
         let entry = self.entry;
-        let mut first = blake3::Hasher::new();
+        let mut first = Content::new();
         self.pass(&entry.holes, &mut |piece| {
-            hash(&mut first, &piece);
+            first.add(&piece);
             sink(piece)
         })?;
         if self.rested(now)? {
@@ -413,13 +448,16 @@ impl<'a> Reader<'a> {
         if stamp != self.listed && stamp.size <= entry.size {
             return Err(self.changed());
         }
-        let mut second = blake3::Hasher::new();
-        // Holes are read this time: what was written into one since the listing is a change.
-        self.pass(&[], &mut |piece| {
-            hash(&mut second, &piece);
+        let mut second = Content::new();
+        // Looked for again: what was written into a hole since the listing is a change.
+        let holes = metadata::holes(&self.file, entry.size);
+        let holes = holes
+            .map_err(|source| Error::io("can't find its holes", source).with_entry(self.name()))?;
+        self.pass(&holes, &mut |piece| {
+            second.add(&piece);
             Ok(())
         })?;
-        if first.finalize() == second.finalize() { Ok(()) } else { Err(self.changed()) }
+        if first.finish() == second.finish() { Ok(()) } else { Err(self.changed()) }
     }
 
     /// Whether the file is as it was listed, and its times are old enough to prove it.
@@ -479,85 +517,70 @@ impl<'a> Reader<'a> {
     }
 
     fn changed(&self) -> Error {
-        Error::conflict(format!(
-            "{} changed during the capture, other than by growing",
-            self.name()
-        ))
-        .with_entry(self.name())
-        .with_remedy("try again")
-        .with_remedy(Remedy::Freeze(None))
-        .with_remedy(Remedy::Exclude)
-        .with_remedy("stop the node")
+        plain::changed(self.entry)
     }
 }
 
-fn hash(hasher: &mut blake3::Hasher, piece: &Piece<'_>) {
-    match *piece {
-        Piece::Data(bytes) => {
-            hasher.update(bytes);
-        }
-        Piece::Hole(length) => {
-            let zeros = [0; 4096];
-            let mut left = length;
-            while left > 0 {
-                let most = usize::try_from(left).unwrap_or(usize::MAX).min(zeros.len());
-                hasher.update(&zeros[..most]);
-                left -= most as u64;
+/// Blocks that hold nothing but zeros count for nothing in what is compared: of a sparse file two passes may find
+/// other holes, and need not look at any.
+const BLOCK_BYTES: usize = 4096;
+
+/// What a file holds, to be compared with another pass: its blocks and where each stands.
+struct Content {
+    hasher: blake3::Hasher,
+    /// The block that is being filled, and how far it is.
+    block: Vec<u8>,
+    /// Where that block stands in the file.
+    start: u64,
+}
+
+impl Content {
+    fn new() -> Content {
+        Content { hasher: blake3::Hasher::new(), block: Vec::with_capacity(BLOCK_BYTES), start: 0 }
+    }
+
+    fn add(&mut self, piece: &Piece<'_>) {
+        match *piece {
+            Piece::Data(mut bytes) => {
+                while !bytes.is_empty() {
+                    let room = BLOCK_BYTES - self.block.len();
+                    let (now, later) = bytes.split_at(bytes.len().min(room));
+                    self.block.extend_from_slice(now);
+                    bytes = later;
+                    if self.block.len() == BLOCK_BYTES {
+                        self.end_block();
+                    }
+                }
+            }
+            Piece::Hole(length) => {
+                let within = (BLOCK_BYTES - self.block.len()) as u64;
+                if length < within {
+                    self.block.resize(self.block.len() + length as usize, 0);
+                    return;
+                }
+                self.end_block();
+                let rest = length - within;
+                self.start += rest / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+                self.block.resize((rest % BLOCK_BYTES as u64) as usize, 0);
             }
         }
     }
-}
 
-/// All plain files of a node.
-pub(super) struct PlainFiles {
-    name: String,
-    set: FileSet,
-}
-
-/// Lists the plain files: their barrier.
-pub(super) fn begin(dir: &RootedPath, part: &FoundPart, env: &Env) -> Result<Box<dyn PartCapture>> {
-    let listed = part.entries.iter().map(|path| Listed {
-        path: path.clone(),
-        source: dir.at(path),
-        units: Units::Slices,
-        pinned: false,
-        immutable: None,
-    });
-    let set = FileSet::list(listed, Stability::Loose, env)?;
-    Ok(Box::new(PlainFiles { name: part.name.clone(), set }))
-}
-
-impl PartCapture for PlainFiles {
-    fn name(&self) -> &str {
-        &self.name
+    fn end_block(&mut self) {
+        if self.block.iter().fold(0, |all, byte| all | byte) != 0 {
+            self.hasher.update(&self.start.to_le_bytes());
+            self.hasher.update(&self.block);
+            // What is missing at the end of a block is a hole.
+            let missing = BLOCK_BYTES - self.block.len();
+            self.hasher.update(&[0; BLOCK_BYTES][..missing]);
+        }
+        self.block.clear();
+        self.start += BLOCK_BYTES as u64;
     }
 
-    fn engine(&self) -> EngineKind {
-        EngineKind::FILES
-    }
-
-    fn engine_version(&self) -> Option<String> {
-        None
-    }
-
-    fn consistency(&self) -> Consistency {
-        Consistency::Files
-    }
-
-    fn entries(&self) -> &[SourceEntry] {
-        self.set.entries()
-    }
-
-    fn stream(
-        &mut self,
-        entry: usize,
-        sink: &mut dyn FnMut(Piece<'_>) -> Result<()>,
-    ) -> Result<()> {
-        self.set.stream(entry, sink)
-    }
-
-    fn finish(self: Box<Self>) -> Result<Finished> {
-        Ok(Finished::default())
+    fn finish(mut self) -> blake3::Hash {
+        self.end_block();
+        self.hasher.finalize()
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Recognised {
     pub guard: Option<GuardKind>,
     /// The plain files without which it can't act: a restored copy is held back by them as by its databases.
     pub entry_points: Vec<RelPath>,
+    /// Plain files, and directories of them, that it keeps as one: they are captured at one instant.
+    pub stores: Vec<RelPath>,
     /// Names of parts that tell of one instant, and can't be restored apart from each other, set by set.
     pub together: Vec<Vec<String>>,
     /// Reads its marks.
@@ -111,6 +113,15 @@ impl<'a> CapturedFiles<'a> {
     pub fn head(&mut self, path: &RelPath, bytes: u64) -> Result<Vec<u8>> {
         let (part, entry) = self.place(path)?;
         let part = self.parts[part].as_mut();
+        let named = |error: Error| match error.entry() {
+            Some(_) => error,
+            None => error.with_entry(path.to_string()),
+        };
+        if !part.ready(entry).map_err(named)? {
+            return Err(
+                Error::not_found("it was removed during the capture").with_entry(path.to_string())
+            );
+        }
         let bytes = bytes.min(part.entries()[entry].size);
         if bytes > CONTENT_BYTES_MAX {
             return Err(Error::input(format!(
@@ -236,10 +247,13 @@ fn refuse_unsettled(part: &mut dyn PartCapture, path: &RelPath) -> Result<()> {
 
 /// The first bytes of an entry.
 fn beginning(part: &mut dyn PartCapture, index: usize, bytes: u64) -> Result<Vec<u8>> {
-    let mut content = Vec::with_capacity(usize::try_from(bytes).unwrap_or_default());
     if bytes == 0 {
-        return Ok(content);
+        return Ok(Vec::new());
     }
+    if let Some(head) = part.head(index, bytes)? {
+        return Ok(head);
+    }
+    let mut content = Vec::with_capacity(usize::try_from(bytes).unwrap_or_default());
     // To stop in the middle may cost the capture its other process: only where there is a rest.
     let whole = part.entries().get(index).is_some_and(|entry| entry.size == bytes);
     let read = part.stream(index, &mut |piece| {

@@ -85,6 +85,30 @@ pub(crate) fn id_of(seen: &Statx) -> (u64, u64) {
     (rustix::fs::makedev(seen.stx_dev_major, seen.stx_dev_minor), seen.stx_ino)
 }
 
+/// File systems that another machine or program keeps, by what they call themselves (`statfs(2)`): NFS, SMB in three
+/// forms, 9P, Ceph, AFS, and all that run as programs of their own.
+const KEPT_ELSEWHERE: [u32; 8] =
+    [0x6969, 0x517B, 0xFE53_4D42, 0xFF53_4D42, 0x0102_1997, 0x00C3_6400, 0x5346_414F, 0x6573_5546];
+
+/// Whether the directory `place` is on this device, and its file system is kept by this kernel alone.
+pub(crate) fn is_local(place: &RootedPath, device: u64) -> bool {
+    let held = place.held();
+    let here = rustix::fs::fstat(held).is_ok_and(|seen| seen.st_dev == device);
+    // Its type has another width on other machines.
+    here && rustix::fs::fstatfs(held).is_ok_and(|system| {
+        let kind = u32::try_from(i128::from(system.f_type) & 0xFFFF_FFFF).unwrap_or_default();
+        !KEPT_ELSEWHERE.contains(&kind)
+    })
+}
+
+/// Whether nothing can be written in the directory `place`, since its file system is mounted so.
+pub(crate) fn is_read_only(place: &RootedPath) -> Result<bool> {
+    let system = rustix::fs::fstatvfs(place.held());
+    let system =
+        system.map_err(|errno| durable::met(place, "look at the file system of", errno))?;
+    Ok(system.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
 /// What the file system says of an entry that is there.
 pub(crate) fn seen(place: &RootedPath) -> io::Result<Statx> {
     place.stat()?.ok_or_else(|| Errno::NOENT.into())

@@ -85,6 +85,8 @@ pub struct Layout {
     pub parts: Vec<FoundPart>,
     /// Why it can't be captured as it stands; empty where it can.
     pub refusals: Vec<Error>,
+    /// What looks like a database and is none, and other things that the operator should know.
+    pub notes: Vec<String>,
     /// The same, held.
     held: RootedPath,
     /// By what it was found, so that it can be looked at again.
@@ -169,6 +171,9 @@ pub struct CaptureOptions {
     /// A RocksDB that another process has open is a conflict, instead of being captured while that one
     /// writes.
     pub offline: bool,
+    /// Plain files, and directories of them, that the node keeps as one and replaces one by one: those of all of
+    /// these are captured at one instant.
+    pub stores: Vec<RelPath>,
     /// How long a writer in rollback-journal mode may be kept waiting; `None`: 30 seconds.
     pub block_max: Option<std::time::Duration>,
     /// Stops the node for as long as an image of its files takes, instead of all that is above.
@@ -204,6 +209,15 @@ pub enum Piece<'a> {
     Hole(u64),
 }
 
+/// What has become of an entry since the barrier.
+#[derive(Clone, Debug)]
+pub enum Revised {
+    /// It was captured so.
+    Changed(SourceEntry),
+    /// It was not captured.
+    Gone,
+}
+
 /// One part, held consistent from the barrier until it is finished or dropped.
 pub trait PartCapture: Send {
     /// The part's name.
@@ -230,6 +244,41 @@ pub trait PartCapture: Send {
 
     /// Its entries at the barrier, sorted by path; a directory before what is in it.
     fn entries(&self) -> &[SourceEntry];
+
+    /// Looks at a regular file right before it is streamed: a node replaces and removes plain files at any time.
+    /// What it has become stands in [`PartCapture::entries`] then. `false` where it is gone: there is nothing to
+    /// stream.
+    ///
+    /// # Errors
+    /// Conflict where it changes all the time.
+    fn ready(&mut self, entry: usize) -> Result<bool> {
+        let _ = entry;
+        Ok(true)
+    }
+
+    /// Once all files are streamed: entries that have come while others went, added at the end of
+    /// [`PartCapture::entries`]. Asked again until there are none.
+    ///
+    /// # Errors
+    /// Those of a look at the node directory, and what forbids its capture by now.
+    fn arrived(&mut self) -> Result<Vec<usize>> {
+        Ok(Vec::new())
+    }
+
+    /// What has become of entries since the barrier, by their places.
+    fn revised(&mut self) -> Vec<(usize, Revised)> {
+        Vec::new()
+    }
+
+    /// The first `bytes` of a regular file, of which exactly this content is captured; `None` where it can only be
+    /// streamed.
+    ///
+    /// # Errors
+    /// Not found where it is gone; those of [`PartCapture::stream`].
+    fn head(&mut self, entry: usize, bytes: u64) -> Result<Option<Vec<u8>>> {
+        let _ = (entry, bytes);
+        Ok(None)
+    }
 
     /// Hands the content of a regular file (by its place in [`PartCapture::entries`]) to `sink`,
     /// exactly `size` bytes of it. A file that changed under the reader is a conflict.

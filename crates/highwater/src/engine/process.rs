@@ -1,13 +1,16 @@
 //! Who has which file open, read from `/proc` without opening any of the files.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::{User, metadata};
 use crate::durable;
+use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::ids::RelPath;
 use crate::rooted::RootedPath;
@@ -47,20 +50,48 @@ pub(super) fn is_own(place: &RootedPath) -> Result<bool> {
     }
 }
 
-/// Whether this process holds a POSIX record lock on a file with this inode.
-///
-/// The device is not compared: some file systems show another one here. A system that tells no
-/// locks is taken to have none.
-pub(super) fn holds_record_lock(inode: u64) -> bool {
+/// How long a look at the locks of this process is good for.
+const LOCKS_GOOD: Duration = Duration::from_secs(1);
+
+/// The files on which this process holds POSIX record locks, as of a moment ago: of a machine on which others hold
+/// many, a look at all locks for each of many files would take long.
+pub(super) struct OwnLocks {
+    seen: RefCell<Option<(Duration, BTreeSet<u64>)>>,
+    env: Env,
+}
+
+impl OwnLocks {
+    pub(super) fn new(env: &Env) -> OwnLocks {
+        OwnLocks { seen: RefCell::new(None), env: env.clone() }
+    }
+
+    /// Whether it holds one on a file with this inode.
+    ///
+    /// The device is not compared: some file systems show another one in the list of locks. A system that tells
+    /// no locks is taken to have none.
+    pub(super) fn held(&self, inode: u64) -> bool {
+        let now = self.env.monotonic();
+        let mut seen = self.seen.borrow_mut();
+        match &*seen {
+            Some((at, locked)) if now.saturating_sub(*at) < LOCKS_GOOD => locked.contains(&inode),
+            _ => seen.insert((now, own_locks())).1.contains(&inode),
+        }
+    }
+}
+
+/// The inodes of files on which this process holds record locks.
+fn own_locks() -> BTreeSet<u64> {
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
     let own = std::process::id().to_string();
-    locks.lines().any(|line| {
+    let mut locked = BTreeSet::new();
+    for line in locks.lines() {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        let file = fields.get(5).and_then(|file| file.rsplit(':').next());
-        fields.get(1) == Some(&"POSIX")
-            && fields.get(4) == Some(&own.as_str())
-            && file.and_then(|file| file.parse().ok()) == Some(inode)
-    })
+        if fields.get(1) == Some(&"POSIX") && fields.get(4) == Some(&own.as_str()) {
+            let inode = fields.get(5).and_then(|file| file.rsplit(':').next()?.parse::<u64>().ok());
+            locked.extend(inode);
+        }
+    }
+    locked
 }
 
 /// The files at or below `dir` that other processes have open, as far as this user may see them: by path,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::engines::still::{Still, Verify as _};
 use super::engines::{Begun, Database, Engine, InUse, NodeUse, offline};
-use super::files::{FileSet, Listed, Stability};
+use super::files::{FileSet, KnownBy, Listed, Stability};
 use super::found::FoundDir;
 use super::lock::{self, Lock};
 use super::scratch::{self, Scratch};
@@ -124,7 +124,21 @@ pub(super) fn has_role(dir: &FoundDir<'_>, role: FileName) -> bool {
 
 /// Whether CURRENT and a MANIFEST are in a directory, as in every LevelDB and what came of it.
 pub(super) fn has_version(dir: &FoundDir<'_>) -> bool {
-    has_role(dir, FileName::Current) && has_role(dir, FileName::Manifest)
+    has_role(dir, FileName::Current)
+        && has_role(dir, FileName::Manifest)
+        && !is_backup(dir.path(), |path| dir.tree.is_file(path))
+}
+
+/// Whether a directory is one backup of RocksDB's own backup engine (`BackupEngine`, `ldb backup`): `private/N`, beside
+/// it `meta/N`. It has a MANIFEST, and its tables lie elsewhere: nobody opens it as a database.
+pub(super) fn is_backup(path: &RelPath, is_file: impl Fn(&RelPath) -> bool) -> bool {
+    let number = path.name();
+    let Some(private) = path.parent().filter(|above| above.name() == "private") else {
+        return false;
+    };
+    let numbered = number.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+    let backups = private.parent().unwrap_or_else(RelPath::root);
+    numbered && is_file(&backups.join(OsStr::new("meta")).join(number))
 }
 
 /// Whoever tries to open the database renames one to the other before it asks for the lock.
@@ -398,6 +412,10 @@ impl Engine for RocksDb {
         })
     }
 
+    fn is_log(&self, path: &RelPath) -> bool {
+        matches!(FileName::of(path.name()), Some(FileName::Log(_)))
+    }
+
     fn is_immutable(&self, path: &RelPath) -> bool {
         matches!(FileName::of(path.name()), Some(FileName::Table(_) | FileName::Blob(_)))
     }
@@ -500,16 +518,16 @@ fn listed(
 ) -> Result<Vec<Listed>> {
     let (tables, blobs) = (version.tables(), version.blobs());
     let identity = identity(db, version);
-    let entry = |path: RelPath, source, immutable| Listed {
+    let entry = |path: RelPath, source, known_by| Listed {
         pinned: path.name() == "LOG",
         path,
         source,
         units: Units::Slices,
-        immutable,
+        known_by,
     };
     let mut listed = Vec::new();
     if *root != RelPath::root() {
-        listed.push(entry(root.clone(), db.clone(), None));
+        listed.push(entry(root.clone(), db.clone(), KnownBy::Content));
     }
     for (name, path) in regular_files(source)? {
         let role = FileName::of(&name);
@@ -523,8 +541,12 @@ fn listed(
             Some(_) => true,
         };
         if wanted {
-            let immutable = matches!(role, Some(FileName::Table(_) | FileName::Blob(_)));
-            listed.push(entry(root.join(&name), path, immutable.then(|| identity.clone())));
+            let known_by = match role {
+                Some(FileName::Table(_) | FileName::Blob(_)) => KnownBy::Engine(identity.clone()),
+                Some(FileName::Log(_)) => KnownBy::OldStamp,
+                _ => KnownBy::Content,
+            };
+            listed.push(entry(root.join(&name), path, known_by));
         }
     }
     Ok(listed)

@@ -119,9 +119,12 @@ const LEVELDB: AsFiles = AsFiles {
 
 const PEBBLE: AsFiles = AsFiles {
     kind: EngineKind::PEBBLE,
-    // The newer ones have no CURRENT.
+    // The newer ones have no CURRENT; those between name in it a MANIFEST that never is, so that nobody else opens
+    // them.
     known: Known::Directory(|dir| {
-        Ok(has_role(dir, FileName::Manifest) && dir.files().any(is_marker))
+        let is_so = dir.files().any(is_marker)
+            || (dir.has("CURRENT") && dir.begins("CURRENT", b"MANIFEST-000000\n")?);
+        Ok(is_so && has_role(dir, FileName::Manifest))
     }),
     owns: |name| FileName::of(name).is_some() || name.as_encoded_bytes().starts_with(b"marker."),
     ..LEVELDB

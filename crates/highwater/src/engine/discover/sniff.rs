@@ -9,7 +9,7 @@ use super::part_name;
 use crate::durable;
 use crate::engine::engines::{Engine, Extent};
 use crate::engine::found::{FoundDir, FoundFile, Head, NodeKind, Tree, ends};
-use crate::engine::{EngineKind, Engines, FoundPart, lock, process};
+use crate::engine::{EngineKind, Engines, FoundPart, lock, process, rocksdb};
 use crate::error::{Error, Remedy, Result};
 use crate::ids::RelPath;
 use crate::rooted::RootedPath;
@@ -193,6 +193,16 @@ pub(super) fn overwritten(tree: &Tree, plain: &[RelPath], refusals: &mut Vec<Err
                 .with_remedy(Remedy::Exclude),
         );
     }
+}
+
+/// What is told of RocksDB's own backups, which are plain files.
+pub(super) fn backups(tree: &Tree, plain: &[RelPath]) -> Vec<String> {
+    let is_current = |path: &&RelPath| path.name() == "CURRENT";
+    let above = plain.iter().filter(is_current).filter_map(RelPath::parent);
+    let backups = above.filter(|path| rocksdb::is_backup(path, |path| tree.is_file(path)));
+    backups
+        .map(|path| format!("{path} is a backup by RocksDB's own means: captured as plain files"))
+        .collect()
 }
 
 /// Refuses plain files that a process writes through memory: a copy would be of several instants, and no

@@ -2,7 +2,7 @@
 //! while they are read.
 
 use super::{Database, listed};
-use crate::engine::files::{FileSet, Listed};
+use crate::engine::files::{FileSet, KnownBy, Listed};
 use crate::engine::metadata::Found;
 use crate::engine::{FoundPart, Piece};
 use crate::error::Result;
@@ -47,10 +47,14 @@ pub(in crate::engine) type Settle = fn(&FoundPart, &mut [(Listed, Found)]) -> Re
 pub(in crate::engine) fn of_all(database: &Database<'_>) -> Result<Still> {
     let engine = database.engine;
     let file = |path: &RelPath| {
-        let immutable = engine.is_immutable(path).then(|| engine.identity(database));
+        let known_by = match engine.is_immutable(path) {
+            true => KnownBy::Engine(engine.identity(database)?),
+            false if engine.is_log(path) => KnownBy::OldStamp,
+            false => KnownBy::Content,
+        };
         Ok(Listed {
             pinned: engine.is_info_log(path.name()),
-            immutable: immutable.transpose()?,
+            known_by,
             ..listed(database.dir, path, engine.units(database, path))
         })
     };

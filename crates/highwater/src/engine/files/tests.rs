@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
 use super::*;
-use crate::engine::{CaptureOptions, Captured, DiscoverOptions, capture, discover};
+use crate::engine::{CaptureOptions, Captured, DiscoverOptions, Revised, capture, discover};
 
 fn take(dir: &Path) -> Captured {
     let layout = discover(dir, &DiscoverOptions::default()).unwrap();
@@ -40,7 +40,7 @@ fn append(path: &Path, bytes: &[u8]) {
     OpenOptions::new().append(true).open(path).unwrap().write_all(bytes).unwrap();
 }
 
-const LARGE: usize = RETRY_BYTES_MAX as usize + 12345;
+const LARGE: usize = plain::SMALL_BYTES_MAX as usize + 12345;
 
 #[test]
 fn a_growing_log_is_stored_to_the_length_that_it_had() {
@@ -110,7 +110,7 @@ fn what_no_lock_guards_is_compared_by_its_content() {
             source: place.clone(),
             units: Units::Slices,
             pinned: false,
-            immutable: None,
+            known_by: KnownBy::Content,
         };
         let set = FileSet::list([listed], Stability::Watched, &Env::system()).unwrap();
         let before = metadata::stamp(&place).unwrap();
@@ -134,28 +134,69 @@ fn what_no_lock_guards_is_compared_by_its_content() {
 }
 
 #[test]
-fn a_file_that_shrank_was_replaced_or_vanished_is_refused() {
+fn what_was_replaced_since_the_listing_is_captured_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state");
-    let changes: [&dyn Fn(); 4] = [
-        &|| fs::write(&path, b"short").unwrap(),
-        &|| fs::remove_file(&path).unwrap(),
-        &|| {
-            fs::write(dir.path().join("new"), b"0123456789").unwrap();
-            fs::rename(dir.path().join("new"), &path).unwrap();
-        },
-        &|| {
-            fs::rename(&path, dir.path().join("moved")).unwrap();
-            symlink("moved", &path).unwrap();
-        },
+    let changes: [(&dyn Fn(), &[u8]); 3] = [
+        (&|| fs::write(&path, b"short").unwrap(), b"short"),
+        (&|| fs::write(&path, b"").unwrap(), b""),
+        (
+            &|| {
+                fs::write(dir.path().join("new"), b"another, longer one").unwrap();
+                fs::rename(dir.path().join("new"), &path).unwrap();
+            },
+            b"another, longer one",
+        ),
     ];
-    for change in changes {
+    for (change, expected) in changes {
         fs::write(&path, b"0123456789").unwrap();
         let mut captured = take(dir.path());
         change();
-        let error = content(&mut captured, "state").unwrap_err();
-        assert_eq!((error.kind(), error.entry()), (crate::Kind::Conflict, Some("state")));
+        let place = place(&captured, "state");
+        assert!(captured.parts[0].ready(place).unwrap());
+        assert_eq!(entry(&captured, "state").size, expected.len() as u64);
+        assert_eq!(content(&mut captured, "state").unwrap(), expected);
+        let revised = captured.parts[0].revised();
+        assert!(
+            matches!(&revised[..], [(0, Revised::Changed(entry))] if entry.size == expected.len() as u64)
+        );
+        assert!(captured.parts[0].arrived().unwrap().is_empty());
     }
+}
+
+/// Where a file went, another name may have come: nothing that was there all the time is missing.
+#[test]
+fn what_was_moved_since_the_listing_is_captured_by_its_new_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("queue-new");
+    fs::write(&path, b"a message").unwrap();
+    let mut captured = take(dir.path());
+    fs::create_dir(dir.path().join("done")).unwrap();
+    fs::rename(&path, dir.path().join("done/message")).unwrap();
+    symlink("done/message", &path).unwrap();
+    assert!(!captured.parts[0].ready(0).unwrap());
+    let arrived = captured.parts[0].arrived().unwrap();
+    let names: Vec<String> =
+        arrived.iter().map(|&at| captured.parts[0].entries()[at].path.to_string()).collect();
+    assert_eq!(names, ["done", "done/message", "queue-new"]);
+    assert_eq!(content(&mut captured, "done/message").unwrap(), b"a message");
+    assert!(captured.parts[0].arrived().unwrap().is_empty());
+    let gone = captured.parts[0].revised();
+    assert!(gone.iter().any(|(at, revised)| *at == 0 && matches!(revised, Revised::Gone)));
+}
+
+/// What was looked into is what is captured, whatever becomes of the file.
+#[test]
+fn a_head_is_that_of_what_is_captured() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    fs::write(&path, b"height 7").unwrap();
+    let mut captured = take(dir.path());
+    assert_eq!(captured.parts[0].head(0, 6).unwrap().unwrap(), b"height");
+    fs::write(dir.path().join("new"), b"height 8, and more").unwrap();
+    fs::rename(dir.path().join("new"), &path).unwrap();
+    assert!(captured.parts[0].ready(0).unwrap());
+    assert_eq!(content(&mut captured, "state").unwrap(), b"height 7");
 }
 
 #[test]
@@ -273,9 +314,8 @@ fn a_file_that_this_process_holds_locked_is_not_read() {
     let error = content(&mut captured, "node.lock").unwrap_err();
     assert_eq!((error.kind(), error.entry()), (crate::Kind::Conflict, Some("node.lock")));
     drop(captured);
-    assert!(process::holds_record_lock(
-        metadata::stamp(&RootedPath::of(&path).unwrap()).unwrap().id.1
-    ));
+    let inode = metadata::stamp(&RootedPath::of(&path).unwrap()).unwrap().id.1;
+    assert!(process::OwnLocks::new(&Env::system()).held(inode));
     drop(ours);
     assert_eq!(content(&mut take(dir.path()), "node.lock").unwrap(), b"12345");
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::super::engines::still::{Settle, Still, Verify};
 use super::super::engines::{Database, listed};
-use super::super::files::{FileSet, Listed};
+use super::super::files::{FileSet, KnownBy, Listed};
 use super::super::metadata::{self, Found, Stamp};
 use super::super::scratch::{self, Scratch};
 use super::super::{
@@ -64,11 +64,11 @@ pub(super) struct Work {
 }
 
 /// What ends the taking of an image before its end.
-pub(super) struct Pace<'a> {
+pub(in crate::engine) struct Pace<'a> {
     /// Raised once the node goes on.
-    pub(super) expired: &'a AtomicBool,
-    pub(super) cancel: &'a Cancel,
-    pub(super) env: &'a Env,
+    pub(in crate::engine) expired: &'a AtomicBool,
+    pub(in crate::engine) cancel: &'a Cancel,
+    pub(in crate::engine) env: &'a Env,
 }
 
 impl Pace<'_> {
@@ -169,12 +169,7 @@ impl Ground {
         });
         let files: Vec<(RootedPath, u64)> = stamps.filter(|(_, bytes)| *bytes > 0).collect();
         let bytes: u64 = files.iter().map(|(_, bytes)| bytes).sum();
-        let room = rustix::fs::fstatvfs(home.held())
-            .map_err(|errno| Error::io("can't tell the room beside the node", errno))?;
-        let free = room.f_bavail.saturating_mul(room.f_frsize);
-        if free >= bytes.saturating_add(ROOM_BYTES_MIN) {
-            return Ok(());
-        }
+        let Some(full) = no_room(home, bytes)? else { return Ok(()) };
         let probe = home.join("clone");
         if let Some((first, _)) = files.first()
             && let Ok(copied) = copy(first, &probe, 0, pace)
@@ -184,13 +179,7 @@ impl Ground {
                 return Ok(());
             }
         }
-        Err(Error::unavailable(format!(
-            "{}: a freeze copies {bytes} bytes beside it, and {free} are free there",
-            part.name
-        ))
-        .with_entry(part.name.clone())
-        .with_remedy("free some space")
-        .with_remedy(Remedy::Exclude))
+        Err(full.with_entry(part.name.clone()))
     }
 
     /// Copies a file that has not changed for a while; `false` where it has, or does meanwhile.
@@ -302,14 +291,15 @@ fn take_entry(
         return Ok((listed, found));
     }
     // A link to the same file is as good as a new one, and has changed the file's ctime.
-    let is_ready = |before: &Stamp| match listed.immutable {
-        Some(_) => before.same_content(&found.stamp),
-        None => *before == found.stamp,
+    let immutable = matches!(listed.known_by, KnownBy::Engine(_));
+    let is_ready = |before: &Stamp| match immutable {
+        true => before.same_content(&found.stamp),
+        false => *before == found.stamp,
     };
     match ready {
         Some((before, there)) if is_ready(before) => listed.source = there.clone(),
         _ => {
-            if listed.immutable.is_none() || !link(&listed.source, &target) {
+            if !immutable || !link(&listed.source, &target) {
                 copy(&listed.source, &target, found.stamp.size, pace)?;
             }
             listed.source = target;
@@ -344,7 +334,8 @@ fn listing(layout: &Layout, part: &FoundPart) -> Result<Still> {
         let database = Database::of(layout, part)?;
         return database.engine.still(&database);
     }
-    let file = |path| listed(&layout.held, path, Units::Slices);
+    let file =
+        |path| Listed { known_by: KnownBy::OldStamp, ..listed(&layout.held, path, Units::Slices) };
     Ok(Still { listed: part.entries.iter().map(file).collect(), ..Still::default() })
 }
 
@@ -354,7 +345,7 @@ fn link(from: &RootedPath, to: &RootedPath) -> bool {
 }
 
 /// What a copy took.
-enum Copied {
+pub(in crate::engine) enum Copied {
     /// The file system shares the extents.
     Cloned,
     /// So many bytes.
@@ -365,9 +356,29 @@ fn open(path: &RootedPath) -> Result<File> {
     path.open_file().map_err(|source| Error::io("can't open it", source))
 }
 
+/// That the file system of the image has no room for so many bytes, where it has not.
+pub(in crate::engine) fn no_room(home: &RootedPath, bytes: u64) -> Result<Option<Error>> {
+    let room = rustix::fs::fstatvfs(home.held())
+        .map_err(|errno| Error::io("can't tell the room beside the node", errno))?;
+    let free = room.f_bavail.saturating_mul(room.f_frsize);
+    let full = free < bytes.saturating_add(ROOM_BYTES_MIN);
+    Ok(full.then(|| {
+        Error::unavailable(format!(
+            "an image of the node's files takes {bytes} bytes beside it, and {free} are free there"
+        ))
+        .with_remedy("free some space")
+        .with_remedy(Remedy::Exclude)
+    }))
+}
+
 /// Copies the first `size` bytes of a file: all its extents where the file system can share them,
 /// else bytes, holes left out.
-fn copy(from: &RootedPath, to: &RootedPath, size: u64, pace: &Pace<'_>) -> Result<Copied> {
+pub(in crate::engine) fn copy(
+    from: &RootedPath,
+    to: &RootedPath,
+    size: u64,
+    pace: &Pace<'_>,
+) -> Result<Copied> {
     let source = open(from)?;
     let target = to.create_new().map_err(|source| Error::io("can't make a copy of it", source))?;
     if rustix::fs::ioctl_ficlone(&target, &source).is_ok() {

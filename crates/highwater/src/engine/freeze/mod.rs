@@ -27,12 +27,13 @@ use crate::error::{Error, Remedy, Result};
 use crate::ids::RelPath;
 use crate::rooted::RootedPath;
 use estimate::Estimate;
-use image::{Ground, Pace};
+use image::Ground;
+pub(super) use image::{Pace, copy, no_room};
 use processes::{Files, Writer};
 use stop::{Holder, Stopping, while_held};
 
 /// How the name of the private directory of an image begins.
-const IMAGE_PREFIX: &str = ".highwater-freeze-";
+pub(super) const IMAGE_PREFIX: &str = ".highwater-freeze-";
 
 /// How long a node is stopped at most, where nothing else is asked for: what a peer or a client
 /// takes for a slow answer, not for a lost connection.

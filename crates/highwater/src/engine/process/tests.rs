@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::{holds_record_lock, is_own, own_files, users};
+use super::{is_own, own_files, own_locks, users};
 use crate::engine::conformance::tests::Holder;
 use crate::rooted::RootedPath;
 
@@ -68,9 +68,9 @@ fn our_own_record_locks_are_known() {
     let path = file(dir.path(), "locked");
     let open = fs::OpenOptions::new().write(true).open(&path).unwrap();
     let inode = open.metadata().unwrap().ino();
-    assert!(!holds_record_lock(inode));
+    assert!(!own_locks().contains(&inode));
     rustix::fs::fcntl_lock(&open, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
-    assert!(holds_record_lock(inode));
+    assert!(own_locks().contains(&inode));
     drop(open);
-    assert!(!holds_record_lock(inode));
+    assert!(!own_locks().contains(&inode));
 }

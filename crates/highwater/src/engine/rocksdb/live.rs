@@ -25,7 +25,7 @@ use super::records::{self, End, Extent};
 use super::version::{self, Version};
 use super::{FileName, identity, newest_options, number_option, option, refusals, regular_files};
 use crate::durable;
-use crate::engine::files::{FileSet, HeldFile, Listed};
+use crate::engine::files::{FileSet, HeldFile, KnownBy, Listed};
 use crate::engine::metadata::{self, Found, Stamp};
 use crate::engine::{EntryType, FoundPart, Units};
 use crate::env::{Env, FaultPoint};
@@ -416,25 +416,29 @@ impl Taking<'_> {
         let mut files = Vec::new();
         if *root != RelPath::root() {
             let found = metadata::look(&self.place).map_err(|error| self.failed(error))?;
-            files.push(self.entry(root.clone(), None, found, None));
+            files.push(self.entry(root.clone(), None, found, KnownBy::Content));
         }
         for log in logs {
             let path = root.join(format!("{:06}.log", log.number).as_ref());
             files.push(HeldFile {
                 grows: true,
-                ..self.entry(path, Some(log.file), log.found, None)
+                ..self.entry(path, Some(log.file), log.found, KnownBy::OldStamp)
             });
         }
         let identity = identity(&self.db, &base.version);
         for (name, file) in std::mem::take(&mut self.tables) {
             let found = metadata::look_file(&file).map_err(|error| self.failed(error))?;
-            files.push(self.entry(root.join(name.as_ref()), Some(file), found, Some(&identity)));
+            let known_by = KnownBy::Engine(identity.clone());
+            files.push(self.entry(root.join(name.as_ref()), Some(file), found, known_by));
         }
         let manifest = base.file.try_clone().map_err(|error| self.failed(error))?;
         let mut found = metadata::look_file(&manifest).map_err(|error| self.failed(error))?;
         found.stamp.size = base.version.bytes;
         let path = root.join(self.manifest.as_ref());
-        files.push(HeldFile { grows: true, ..self.entry(path, Some(manifest), found, None) });
+        files.push(HeldFile {
+            grows: true,
+            ..self.entry(path, Some(manifest), found, KnownBy::Content)
+        });
         self.small_files(&mut files)?;
         files.sort_by(|a, b| a.listed.path.cmp(&b.listed.path));
         Ok(files)
@@ -449,7 +453,7 @@ impl Taking<'_> {
                     let found = metadata::look(&place).map_err(|error| self.failed(error))?;
                     // One with content is left out: to open it is to give up a lock that is held.
                     if found.kind == EntryType::File && found.stamp.size == 0 {
-                        files.push(self.entry(path, None, found, None));
+                        files.push(self.entry(path, None, found, KnownBy::Content));
                     }
                 }
                 Some(
@@ -461,7 +465,8 @@ impl Taking<'_> {
                     let Some(file) = self.open(&name)? else { continue };
                     let found = metadata::look_file(&file).map_err(|error| self.failed(error))?;
                     let grows = role == FileName::Info;
-                    files.push(HeldFile { grows, ..self.entry(path, Some(file), found, None) });
+                    let entry = self.entry(path, Some(file), found, KnownBy::Content);
+                    files.push(HeldFile { grows, ..entry });
                 }
                 _ => {}
             }
@@ -477,12 +482,11 @@ impl Taking<'_> {
         path: RelPath,
         file: Option<File>,
         found: Found,
-        identity: Option<&String>,
+        known_by: KnownBy,
     ) -> HeldFile {
         let source =
             if path == self.part.root { self.place.clone() } else { self.place.join(path.name()) };
-        let immutable = identity.cloned();
-        let listed = Listed { path, source, units: Units::Slices, pinned: false, immutable };
+        let listed = Listed { path, source, units: Units::Slices, pinned: false, known_by };
         HeldFile { listed, found, file, grows: false }
     }
 
