@@ -637,7 +637,7 @@ pub(crate) enum OwnerCommand {
 pub(crate) struct OwnerArgs {
     #[command(flatten)]
     pub(crate) vault: VaultArgs,
-    /// The node [env: HIGHWATER_NODE]
+    /// The node, where the vault has several [env: HIGHWATER_NODE]
     #[arg(long, value_name = "NAME")]
     pub(crate) node: Option<NodeName>,
 }

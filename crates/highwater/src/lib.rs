@@ -13,6 +13,7 @@ pub mod agent;
 pub mod archive;
 pub mod backup;
 pub mod control;
+mod copying;
 mod direct;
 mod durable;
 pub mod engine;

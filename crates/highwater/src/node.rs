@@ -104,11 +104,12 @@ pub(crate) fn refuse_link(dir: &RootedPath) -> Result<()> {
     }
 }
 
-/// The name given, or that of the directory.
+/// The name given, or that of the directory, without the dots by which it is hidden.
 pub(crate) fn node_name(dir: &Path, given: Option<&NodeName>) -> Result<NodeName> {
     if let Some(name) = given {
         return Ok(name.clone());
     }
     let name = dir.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    let name = name.trim_start_matches('.');
     name.parse().map_err(|error: Error| error.with_remedy(Remedy::NameNode(None)))
 }

@@ -1,8 +1,8 @@
 //! `owner`: who may write snapshots of a node.
 
+use highwater::Result;
 use highwater::ids::NodeName;
-use highwater::vault::Ownership;
-use highwater::{Error, Result};
+use highwater::vault::{Ownership, Vault};
 use serde_json::json;
 
 use crate::answer::Answer;
@@ -19,27 +19,29 @@ pub(crate) fn run(context: &Context, command: &OwnerCommand) -> Result<Answer> {
 }
 
 fn show(context: &Context, args: &OwnerArgs) -> Result<Answer> {
-    let node = node(context, args)?;
-    let owner = context.vault(&args.vault)?.owner(&node, &context.actor()?)?;
+    let vault = context.vault(&args.vault)?;
+    let owner = vault.owner(&node(context, args, &vault)?, &context.actor()?)?;
     Ok(answer(&owner))
 }
 
 fn release(context: &Context, args: &OwnerChangeArgs) -> Result<Answer> {
-    let node = node(context, &args.owner)?;
     let vault = context.vault(&args.owner.vault)?;
+    let node = node(context, &args.owner, &vault)?;
     Ok(answer(&vault.release(&node, &context.actor()?, &args.reason)?))
 }
 
 fn take_over(context: &Context, args: &OwnerChangeArgs) -> Result<Answer> {
-    let node = node(context, &args.owner)?;
     let vault = context.vault(&args.owner.vault)?;
+    let node = node(context, &args.owner, &vault)?;
     Ok(answer(&vault.take_over(&node, &context.actor()?, &args.reason)?))
 }
 
-fn node(context: &Context, args: &OwnerArgs) -> Result<NodeName> {
-    context.settings.node(args.node.as_ref()).ok_or_else(|| {
-        Error::input("no node was given").with_remedy("give --node, or set HIGHWATER_NODE")
-    })
+/// The node that was named, or the only one of the vault.
+fn node(context: &Context, args: &OwnerArgs, vault: &Vault) -> Result<NodeName> {
+    match context.settings.node(args.node.as_ref()) {
+        Some(node) => Ok(node),
+        None => vault.only_node(),
+    }
 }
 
 fn answer(owner: &Ownership) -> Answer {

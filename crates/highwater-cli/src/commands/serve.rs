@@ -145,8 +145,14 @@ fn reload(context: &Context, args: &ServeArgs, fleet: &mut Fleet, current: &mut 
         Err(error) => {
             let mut document = exit::document(&error);
             document["event"] = "not_reloaded".into();
-            tell(context, &document, &exit::lines(&error));
-            let status = format!("the settings were not read again: {}", error.summary());
+            let lines = exit::lines(&error);
+            tell(
+                context,
+                &document,
+                &format!("{lines}\nNot reloaded: the settings from before stay"),
+            );
+            let summary = error.summary();
+            let status = format!("not reloaded, the settings from before stay: {summary}");
             notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
         }
     }

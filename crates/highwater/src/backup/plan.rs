@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::control::Control;
+use crate::engine::is_read_only;
 use crate::env::FaultPoint;
 use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::{GuardKind, NodeName, NodeUid, Seq, WriterId};
@@ -77,7 +78,8 @@ pub(super) fn identify(
     let expected = known_there.as_ref().map(|known| known.uid);
     match (known, expected) {
         (Some(known), Some(expected)) if known.uid != expected && !adopt => Err(another_node(node)),
-        (None, Some(_)) if !adopt => Err(another_node(node)),
+        // Nothing can be written into one that is mounted read-only: it goes by its name, and its owner is asked for.
+        (None, Some(_)) if !adopt && !is_read_only(dir)? => Err(another_node(node)),
         (Some(known), None) => {
             refuse_second_name(vault, node, &known)?;
             Ok(known)

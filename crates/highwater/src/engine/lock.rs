@@ -67,8 +67,9 @@ const WHOLE: (u64, u64) = (0, 0);
 /// may open the same file: a record lock belongs to the process, so both would get it.
 static TAKING: Mutex<()> = Mutex::new(());
 
-/// Takes the record lock (`fcntl`) of RocksDB and LevelDB on `path`; `None` where the lock file is
-/// missing, and nobody has the database open. It is not made: whoever makes it opens the database.
+/// Takes the record lock (`fcntl`) of RocksDB and LevelDB on `path`; `None` where nobody has the database open, and
+/// the lock file is missing, or can't be locked since it is mounted read-only. It is not made: whoever makes it opens
+/// the database.
 ///
 /// The file must not be opened again by this process while the lock is held: closing that
 /// descriptor would give the lock up.
@@ -83,6 +84,11 @@ pub(super) fn record(
     let file = match path.open_with(OFlags::RDWR | OFlags::NONBLOCK, Mode::empty()) {
         Ok(file) => file,
         Err(Errno::NOENT) => return unused(db, name).map(|()| None),
+        // Others may have it open by another mount.
+        Err(Errno::ROFS) if is_held(path, WHOLE)? => {
+            return Err(in_use(name, &user_names(db), ways_out));
+        }
+        Err(Errno::ROFS) => return unused(db, name).map(|()| None),
         Err(errno) => {
             return Err(Error::io(format!("can't open the lock of {name}"), errno)
                 .with_entry(name)

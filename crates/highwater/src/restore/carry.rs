@@ -118,8 +118,9 @@ impl Staged<'_> {
     /// Writes the whole of it, and checks it. Returns warnings.
     fn make(&self, guard: Option<GuardKind>) -> Result<Vec<String>> {
         let Staged { vault, manifest, plan, parts, target, dir, control, .. } = self;
+        let mut warnings = Vec::new();
         if let (Some(_), Some(_), [part]) = (&plan.part, &plan.keep, parts.as_slice()) {
-            keep_others(part, target, dir, &plan.engines, control)?;
+            warnings = keep_others(part, target, dir, &plan.engines, control)?;
         }
         let shown = target.path();
         let stage = Stage::new(dir, plan.owner, plan.setid).for_target(manifest, &shown)?;
@@ -129,7 +130,7 @@ impl Staged<'_> {
             control.env.fault(FaultPoint::PairFilled)?;
         }
         control.report(Event::Stage { name: "verify", bytes_total: 0 });
-        let mut warnings = check_parts(dir, parts, Depth::Open, &plan.engines, control)?.warnings;
+        warnings.extend(check_parts(dir, parts, Depth::Open, &plan.engines, control)?.warnings);
         NodeFile { uid: manifest.uid, restore: Some(self.restore), guard }
             .write(dir, &control.env)?;
         // A node directory of which one part alone was exchanged stays what it was.
@@ -184,14 +185,14 @@ impl Staged<'_> {
 }
 
 /// Copies what stays as it is. What belongs to the part now, also what the snapshot does not know
-/// (a newer log of the same database), does not stay.
+/// (a newer log of the same database), does not stay. Returns warnings.
 fn keep_others(
     part: &PartRecord,
     target: &RootedPath,
     staging: &RootedPath,
     engines: &Engines,
     control: &Control,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let options =
         engine::DiscoverOptions { engines: engines.clone(), ..engine::DiscoverOptions::default() };
     let layout = engine::discover(&target.path(), &options)?;

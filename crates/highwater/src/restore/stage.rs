@@ -9,6 +9,7 @@ use rustix::fs::{FallocateFlags, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT}
 use rustix::io::Errno;
 
 use crate::control::{Control, Event};
+use crate::copying;
 use crate::direct::PlacedWriter;
 use crate::durable;
 use crate::engine::{EntryType, Metadata};
@@ -198,10 +199,7 @@ impl<'a> Stage<'a> {
                 // It is the same file as the one under its first name.
                 EntryType::Hardlink { .. } => {}
                 EntryType::Socket | EntryType::Fifo | EntryType::Device => {
-                    told.warnings.push(format!(
-                        "{}: a socket, pipe or device is not restored; the node makes it again",
-                        entry.path
-                    ));
+                    told.warnings.push(not_restored(&entry.path));
                 }
             }
         }
@@ -324,14 +322,19 @@ fn sorted<'a>(parts: &[&'a PartRecord]) -> BTreeMap<&'a RelPath, &'a EntryRecord
     parts.iter().flat_map(|part| &part.entries).map(|entry| (&entry.path, entry)).collect()
 }
 
+fn not_restored(path: &RelPath) -> String {
+    format!("{path}: a socket, pipe or device is not restored; the node makes it again")
+}
+
 /// Copies what a restore of one part leaves as it is: everything in the target that does not
-/// belong to that part.
+/// belong to that part. Returns warnings.
 pub(super) fn copy_others(
     target: &RootedPath,
     staging: &RootedPath,
     replaced: &dyn Fn(&RelPath) -> bool,
     control: &Control,
-) -> Result<()> {
+) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
     let mut pending = vec![RelPath::root()];
     let mut dirs: Vec<(RootedPath, RootedPath)> = Vec::new();
     let mut names: HashMap<(u32, u32, u64), RootedPath> = HashMap::new();
@@ -357,22 +360,25 @@ pub(super) fn copy_others(
                 if found.stx_nlink > 1 {
                     names.insert(id(&found), to.clone());
                 }
-                let mut source = from.open_file().map_err(failed)?;
-                let mut copy = to.create_new().map_err(failed)?;
-                std::io::copy(&mut source, &mut copy).map_err(failed)?;
+                let source = from.open_file().map_err(failed)?;
+                let copy = to.create_new().map_err(failed)?;
+                copying::copy(&source, &copy, found.stx_size, &|| control.cancel.check())
+                    .map_err(|error| error.with_entry(path.to_string()))?;
                 copy_metadata(&from, &to, &path)?;
             } else if rustix::fs::FileType::from_raw_mode(found.stx_mode.into()).is_symlink() {
                 let text = from.read_link().map_err(|error| failed(error.into()))?;
                 to.make_link(std::ffi::OsStr::from_bytes(&text))
                     .map_err(|error| failed(error.into()))?;
                 copy_metadata(&from, &to, &path)?;
+            } else {
+                warnings.push(not_restored(&path));
             }
         }
     }
     for (from, to) in dirs.iter().rev() {
         copy_metadata(from, to, &RelPath::root())?;
     }
-    Ok(())
+    Ok(warnings)
 }
 
 fn id(found: &rustix::fs::Statx) -> (u32, u32, u64) {

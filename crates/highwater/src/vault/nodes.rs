@@ -314,7 +314,7 @@ impl Vault {
         match self.node_record(node)? {
             Some(record) if record.epoch == epoch && record.writer == Some(writer) => Ok(()),
             Some(record) => Err(fenced(&record)),
-            None => Err(no_such_node(node)),
+            None => Err(self.no_such_node(node)),
         }
     }
 
@@ -357,7 +357,7 @@ impl Vault {
 
     /// Who owns a node.
     pub fn owner(&self, node: &NodeName, actor: &Actor) -> Result<Ownership> {
-        let record = self.sound_record(node)?.ok_or_else(|| no_such_node(node))?;
+        let record = self.sound_record(node)?.ok_or_else(|| self.no_such_node(node))?;
         Ok(ownership(&record, actor.writer(self.env())?))
     }
 
@@ -387,7 +387,7 @@ impl Vault {
         reason: &str,
         take: bool,
     ) -> Result<Ownership> {
-        self.node_record(node)?.ok_or_else(|| no_such_node(node))?;
+        self.node_record(node)?.ok_or_else(|| self.no_such_node(node))?;
         let writer = actor.writer(self.env())?;
         let now = self.env().now();
         let record = self.update_node(node, |record| {
@@ -439,10 +439,6 @@ pub(crate) fn copied(node: &NodeName) -> Error {
     )
     .with_entry(node.to_string())
     .with_remedy("stop the copy, or look for the newer snapshots").with_remedy(Remedy::TakeOver(Some(node.to_string()))).with_remedy("in a vault whose store keeps no two writers apart, remove the node's file below `known` in the state directory of the machine that goes on")
-}
-
-fn no_such_node(node: &NodeName) -> Error {
-    Error::not_found(format!("the vault knows no node {node}")).with_entry(node.to_string())
 }
 
 fn ownership(record: &NodeRecord, writer: WriterId) -> Ownership {

@@ -165,6 +165,37 @@ impl Vault {
             .collect()
     }
 
+    /// The nodes of which the vault has snapshots, forgotten or not, by name.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn node_names(&self) -> Result<Vec<NodeName>> {
+        let mut names: Vec<NodeName> =
+            self.standing_names(None)?.into_iter().map(|name| name.node).collect();
+        names.dedup();
+        Ok(names)
+    }
+
+    /// The only node of the vault.
+    ///
+    /// # Errors
+    /// Not found where there is none; input where there are several, which are named.
+    pub fn only_node(&self) -> Result<NodeName> {
+        let names = self.node_names()?;
+        match &names[..] {
+            [name] => Ok(name.clone()),
+            [] => Err(Error::not_found("the vault knows no node yet")),
+            _ => Err(several(&names)),
+        }
+    }
+
+    /// That the vault knows no such node, and which ones it knows.
+    pub(super) fn no_such_node(&self, node: &NodeName) -> Error {
+        let known = self.node_names().unwrap_or_default();
+        let error = Error::not_found(format!("the vault knows no node {node}{}", these(&known)));
+        error.with_entry(node.to_string())
+    }
+
     /// The one snapshot that is meant.
     ///
     /// # Errors
@@ -192,11 +223,16 @@ impl Vault {
             Error::not_found("there is no snapshot: nothing to restore")
                 .with_remedy(Remedy::ListSnapshots)
         };
-        let newest = names.last().ok_or_else(nothing)?;
+        let Some(newest) = names.last() else {
+            return Err(match &selector.node {
+                Some(node) if !self.node_names()?.contains(node) => self.no_such_node(node),
+                _ => nothing(),
+            });
+        };
         if names.first().is_some_and(|first| first.node != newest.node) {
-            return Err(
-                Error::input("the vault holds several nodes").with_remedy(Remedy::NameNode(None))
-            );
+            let mut nodes: Vec<NodeName> = names.iter().map(|name| name.node.clone()).collect();
+            nodes.dedup();
+            return Err(several(&nodes));
         }
         self.refuse_lost(newest, names)?;
         for name in names.iter().rev() {
@@ -207,7 +243,16 @@ impl Vault {
                 return Ok(info);
             }
         }
-        Err(if selector.require.is_some() { too_low() } else { nothing() })
+        if selector.require.is_some() {
+            return Err(too_low());
+        }
+        let oldest = names.first().map(|name| self.snapshot_info(name)).transpose()?;
+        Err(oldest.map_or_else(nothing, |oldest| {
+            let Manifest { snapshot, time, .. } = oldest.manifest;
+            Error::not_found(format!("no snapshot is so old: the oldest, {snapshot}, is of {time}"))
+                .with_entry(snapshot.to_string())
+                .with_remedy(Remedy::ListSnapshots)
+        }))
     }
 
     /// That a snapshot is not there because it was forgotten, if that is so.
@@ -382,6 +427,24 @@ fn named<'a>(names: impl Iterator<Item = &'a SnapshotName>) -> Vec<String> {
 
 fn lost_warning(node: &NodeName, lost: SnapshotId) -> String {
     format!("the newest snapshot of {node}, {lost}, is missing from the vault")
+}
+
+/// That one of several nodes has to be named, and which there are.
+fn several(nodes: &[NodeName]) -> Error {
+    Error::input(format!("the vault holds several nodes{}", these(nodes)))
+        .with_remedy(Remedy::NameNode(None))
+}
+
+/// So many nodes are named where one is missing.
+const NAMED_MAX: usize = 20;
+
+fn these(nodes: &[NodeName]) -> String {
+    let named: Vec<&str> = nodes.iter().take(NAMED_MAX).map(NodeName::as_str).collect();
+    match nodes.len().checked_sub(NAMED_MAX) {
+        _ if nodes.is_empty() => String::new(),
+        None | Some(0) => format!(": {}", named.join(", ")),
+        Some(more) => format!(": {} and {more} more", named.join(", ")),
+    }
 }
 
 fn too_low() -> Error {

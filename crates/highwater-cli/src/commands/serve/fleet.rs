@@ -7,8 +7,9 @@ use highwater::agent::VaultSource;
 use highwater::vault::{Actor, Vault};
 use highwater::{Env, Error, Kind, Result};
 use highwater_server::Agents;
+use serde_json::json;
 
-use super::story::Story;
+use super::story::{self, Story};
 use super::watch::Watch;
 use super::{node, replica};
 use crate::cli::{KeyArgs, VaultArgs};
@@ -68,10 +69,6 @@ impl Fleet {
         refuse_other(old, new, key)?;
         let wanted = new.agent().nodes.clone();
         refuse_keys_inside(new, key, &wanted)?;
-        if let Some(missing) = wanted.iter().find(|node| !node.dir.is_dir()) {
-            return Err(Error::not_found("the node directory is not there")
-                .with_entry(missing.dir.display().to_string()));
-        }
         replica::check(&wanted, &self.env)?;
         self.apply(wanted)
     }
@@ -97,6 +94,9 @@ impl Fleet {
                     if found.is_some() {
                         self.end(&name);
                     }
+                    if !node.dir.is_dir() {
+                        self.tell_missing(&node);
+                    }
                     let (vault, actor) = (self.vault.clone(), self.actor.clone());
                     let agent = node::start(&node, vault, actor, &self.data_dir, &self.env)?;
                     self.stories.insert(name.clone(), Story::begin(agent.clone(), self.json)?);
@@ -108,6 +108,16 @@ impl Fleet {
             self.nodes.insert(name, node);
         }
         Ok(format!("{started} started, {changed} under other rules, {} ended", gone.len()))
+    }
+
+    /// One directory that is missing, a disk that is not mounted yet, keeps no other node from being backed up.
+    fn tell_missing(&self, node: &NodeSettings) {
+        let (name, dir) = (&node.name, node.dir.display());
+        story::tell(
+            self.json,
+            &json!({"event": "missing", "node": name, "dir": dir.to_string()}),
+            &format!("{name}: {dir} is not there: its backups fail until it is"),
+        );
     }
 
     fn end(&mut self, name: &str) {

@@ -16,7 +16,8 @@ use super::replica;
 use crate::settings::{CaptureMode, NodeSettings};
 use crate::supervisor;
 
-/// Starts the agent of a node; it remembers what it did below `data_dir`.
+/// Starts the agent of a node; it remembers what it did below `data_dir`. Where the node directory is not there its
+/// backups fail until it is.
 pub(super) fn start(
     settings: &NodeSettings,
     vault: VaultSource,
@@ -24,10 +25,6 @@ pub(super) fn start(
     data_dir: &Path,
     env: &Env,
 ) -> Result<Agent> {
-    if !settings.dir.is_dir() {
-        return Err(Error::not_found("the node directory is not there")
-            .with_entry(settings.dir.display().to_string()));
-    }
     let capture = Capture::of(settings);
     let watch =
         settings.replica.as_ref().map(|replica| replica::watch(replica, env)).transpose()?;

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -18,14 +17,12 @@ use super::super::{
 };
 use super::IMAGE_PREFIX;
 use crate::control::Cancel;
+use crate::copying::{self, Copied};
 use crate::durable;
 use crate::env::{Env, FaultPoint};
 use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::RelPath;
 use crate::rooted::RootedPath;
-
-/// How much is copied between two looks at the clock.
-const COPY_BYTES: usize = 1 << 20;
 
 /// A time younger than this proves nothing: the next write may leave the same one.
 const YOUNG_NS: i64 = 2_000_000_000;
@@ -344,14 +341,6 @@ fn link(from: &RootedPath, to: &RootedPath) -> bool {
     from.link_to(to).is_ok()
 }
 
-/// What a copy took.
-pub(in crate::engine) enum Copied {
-    /// The file system shares the extents.
-    Cloned,
-    /// So many bytes.
-    Bytes(u64),
-}
-
 fn open(path: &RootedPath) -> Result<File> {
     path.open_file().map_err(|source| Error::io("can't open it", source))
 }
@@ -371,8 +360,7 @@ pub(in crate::engine) fn no_room(home: &RootedPath, bytes: u64) -> Result<Option
     }))
 }
 
-/// Copies the first `size` bytes of a file: all its extents where the file system can share them,
-/// else bytes, holes left out.
+/// Copies the first `size` bytes of a file into a new one.
 pub(in crate::engine) fn copy(
     from: &RootedPath,
     to: &RootedPath,
@@ -381,32 +369,7 @@ pub(in crate::engine) fn copy(
 ) -> Result<Copied> {
     let source = open(from)?;
     let target = to.create_new().map_err(|source| Error::io("can't make a copy of it", source))?;
-    if rustix::fs::ioctl_ficlone(&target, &source).is_ok() {
-        return Ok(Copied::Cloned);
-    }
-    let failed = |source| Error::io("can't copy it", source);
-    let holes = metadata::holes(&source, size).map_err(failed)?;
-    target.set_len(size).map_err(failed)?;
-    let mut buffer = vec![0; COPY_BYTES.min(usize::try_from(size).unwrap_or(COPY_BYTES))];
-    let (mut position, mut bytes) = (0, 0);
-    for (hole, length) in holes.into_iter().chain([(size, 0)]) {
-        while position < hole {
-            pace.check()?;
-            let most = usize::try_from(hole - position).unwrap_or(usize::MAX).min(buffer.len());
-            match source.read_at(&mut buffer[..most], position) {
-                Ok(0) => return Err(Error::conflict("it became shorter while it was copied")),
-                Ok(read) => {
-                    target.write_all_at(&buffer[..read], position).map_err(failed)?;
-                    position += read as u64;
-                    bytes += read as u64;
-                }
-                Err(source) if source.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(failed(source)),
-            }
-        }
-        position = hole + length;
-    }
-    Ok(Copied::Bytes(bytes))
+    copying::copy(&source, &target, size, &|| pace.check())
 }
 
 /// The image of a part, which nobody but us knows.
