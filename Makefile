@@ -1,6 +1,6 @@
 # The commands of a contributor and of CI. `make help` lists them.
 #
-# Every stage runs through scripts/stage, which links RocksDB's C++ from the library that
+# Every stage but the demo runs through scripts/stage, which links RocksDB's C++ from the library that
 # scripts/rocksdb-lib builds once, so that no profile and no set of features builds it again.
 
 SHELL := /bin/bash
@@ -26,8 +26,10 @@ help: ## List the targets
 	  awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
 
 .PHONY: demo
-demo: setup ## Show the whole circle on a generated node, in a temporary directory
-	@scripts/stage demo cargo run --quiet --package highwater-cli -- demo
+demo: ## Show the whole circle on a generated node, in a temporary directory
+	@scripts/setup demo
+	@# Without RocksDB's own library, which takes longer to build than all the rest.
+	@cargo run --profile demo --locked --package highwater-cli --no-default-features -- demo
 
 .PHONY: test
 test: setup fmt clippy tidy features wasm nextest doctests rustdoc ## All that CI runs
@@ -124,7 +126,8 @@ lint-deps: setup ## Licences, bans and advisories of the dependencies; installs 
 	@scripts/stage advisories scripts/advisories
 
 .PHONY: build
-build: setup ## The program, optimised
+build: ## The program, optimised
+	@scripts/setup build
 	@scripts/stage build cargo build --release --package highwater-cli --locked
 	@echo "$(CARGO_TARGET_DIR)/release/highwater"
 
@@ -139,7 +142,8 @@ bench: build ## Figures beside cp, restic, borg, rustic, ldb and sqlite3, on the
 	@scripts/stage bench cargo xtask bench $(BENCH)
 
 .PHONY: install
-install: setup ## The program into cargo's directory of programs
+install: ## The program into cargo's directory of programs
+	@scripts/setup build
 	@scripts/stage install cargo install --locked --path crates/highwater-cli
 
 .PHONY: setup

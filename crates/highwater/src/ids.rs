@@ -5,6 +5,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -203,13 +204,15 @@ pub struct Seq(pub u64);
 ///
 /// In JSON and in messages a byte that is not part of valid UTF-8, a control character and `%`
 /// stand as `%XX`. The empty path is the node directory itself.
+///
+/// Clones share the bytes: a node may have a million files.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RelPath(Vec<u8>);
+pub struct RelPath(Arc<[u8]>);
 
 impl RelPath {
     /// The node directory itself.
     pub fn root() -> RelPath {
-        RelPath(Vec::new())
+        RelPath(Arc::default())
     }
 
     /// From the bytes of a relative path. An absolute one, an empty component, `.` and `..` are
@@ -225,7 +228,7 @@ impl RelPath {
                 Error::corrupt("a path would leave its directory").with_entry(encode(bytes))
             );
         }
-        Ok(RelPath(bytes.to_vec()))
+        Ok(RelPath(bytes.into()))
     }
 
     /// From a relative path of the file system.
@@ -250,12 +253,13 @@ impl RelPath {
 
     /// This path with one more name.
     pub fn join(&self, name: &OsStr) -> RelPath {
-        let mut bytes = self.0.clone();
+        let mut bytes = Vec::with_capacity(self.0.len() + 1 + name.len());
+        bytes.extend_from_slice(&self.0);
         if !bytes.is_empty() {
             bytes.push(b'/');
         }
         bytes.extend_from_slice(name.as_bytes());
-        RelPath(bytes)
+        RelPath(bytes.into())
     }
 
     /// The path without its last name; `None` for the root.
@@ -264,7 +268,7 @@ impl RelPath {
             return None;
         }
         let end = self.0.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
-        Some(RelPath(self.0[..end].to_vec()))
+        Some(RelPath(self.0[..end].into()))
     }
 
     /// The last name; empty for the root.

@@ -3,12 +3,12 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use highwater::engine;
 use highwater::{Error, Result};
 use rusqlite::{Connection, OpenFlags};
-use rust_rocksdb::{DB, IteratorMode, Options};
 
-use super::node;
 use super::writer::sqlite_error;
+use super::{node, rows};
 
 /// Rows that were compared and found equal.
 pub(super) struct Rows {
@@ -28,32 +28,19 @@ fn differs(entry: &str, what: impl Into<String>) -> Error {
         .with_remedy("the restored node is not what was backed up: report it")
 }
 
+/// Read from its files alone; where the program has RocksDB's own library, the restore has opened it by that as well.
 fn store(dir: &Path) -> Result<u64> {
-    let store = DB::open_cf_for_read_only(
-        &Options::default(),
-        dir.join(node::STORE),
-        node::FAMILIES,
-        false,
-    )
-    .map_err(node::store_error)?;
-    let mut rows = 0;
-    for name in node::FAMILIES {
-        let family = store.cf_handle(name).expect("the column family was opened by this name");
-        let mut next = 0;
-        for row in store.iterator_cf(family, IteratorMode::Start) {
-            let (key, value) = row.map_err(node::store_error)?;
-            if *key != node::key(next) || *value != *node::value(name, next) {
-                return Err(differs(node::STORE, format!("row {next} of `{name}` differs")));
-            }
-            next += 1;
+    let found = engine::rocksdb::rows(&dir.join(node::STORE), &[b""])?;
+    for (row, (key, value)) in (0..).zip(&found) {
+        if key[..] != rows::key(row) || *value != rows::value(node::STORE, row) {
+            return Err(differs(node::STORE, format!("row {row} differs")));
         }
-        if next != node::ROWS {
-            let wrong = format!("`{name}` has {next} rows instead of {}", node::ROWS);
-            return Err(differs(node::STORE, wrong));
-        }
-        rows += next;
     }
-    Ok(rows)
+    let count = found.len() as u64;
+    if count != rows::ROWS {
+        return Err(differs(node::STORE, format!("{count} rows instead of {}", rows::ROWS)));
+    }
+    Ok(count)
 }
 
 fn ledger(dir: &Path, acknowledged: u64) -> Result<u64> {
@@ -68,7 +55,7 @@ fn ledger(dir: &Path, acknowledged: u64) -> Result<u64> {
     };
     let (balance, payments) = read().map_err(sqlite_error)?;
     for (row, (id, body)) in (1..).zip(&payments) {
-        if u64::try_from(*id) != Ok(row) || *body != node::value(node::LEDGER, row) {
+        if u64::try_from(*id) != Ok(row) || *body != rows::value(node::LEDGER, row) {
             return Err(differs(node::LEDGER, format!("payment {row} differs")));
         }
     }

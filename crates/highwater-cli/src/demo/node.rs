@@ -1,12 +1,12 @@
-//! The node that the demo generates. Every value follows from its place, so that a restored row can
-//! be compared without a copy of the original.
+//! The node that the demo generates.
 
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use highwater::{Env, Error, Result};
-use rust_rocksdb::{DB, Options};
+
+use super::rows::value;
 
 /// The RocksDB, inside the node directory.
 pub(super) const STORE: &str = "store";
@@ -22,21 +22,23 @@ pub(super) const CONFIG: &str = "config.toml";
 pub(super) const CONFIG_TEXT: &str = "alias = \"demo\"\nlisten = \"127.0.0.1:9735\"\n";
 /// A link to the configuration.
 pub(super) const LINK: &str = "current.toml";
-/// The RocksDB's column families.
-pub(super) const FAMILIES: [&str; 3] = ["default", "channels", "invoices"];
-/// Rows of each.
-pub(super) const ROWS: u64 = 4000;
-/// So many of them are flushed to a table; the others are in the log alone.
-const ROWS_FLUSHED: u64 = 3900;
-/// Bytes of a value.
-const VALUE_BYTES: usize = 512;
+/// The files of the RocksDB: made by RocksDB itself (`cargo run --package highwater --example demo-store`), and kept,
+/// so that a demo needs none of its library.
+const STORE_FILES: [(&str, &[u8]); 6] = [
+    ("CURRENT", include_bytes!("store/CURRENT")),
+    ("IDENTITY", include_bytes!("store/IDENTITY")),
+    ("MANIFEST-000005", include_bytes!("store/MANIFEST-000005")),
+    ("OPTIONS-000007", include_bytes!("store/OPTIONS-000007")),
+    ("000008.log", include_bytes!("store/000008.log")),
+    ("000009.sst", include_bytes!("store/000009.sst")),
+];
 /// How old the tables are made.
 const TABLE_AGE: Duration = Duration::from_secs(3600);
 
 /// Makes the node in `dir`; its RocksDB is closed, with rows that are in the log alone.
 pub(super) fn make(dir: &Path, env: &Env) -> Result<()> {
     std::fs::DirBuilder::new().mode(0o700).create(dir).map_err(|error| Error::io("node", error))?;
-    fill_store(&dir.join(STORE)).map_err(store_error)?;
+    make_store(&dir.join(STORE))?;
     age_tables(&dir.join(STORE), env)?;
     let write = |name: &str, mode: u32, bytes: &[u8]| {
         let file = std::fs::OpenOptions::new()
@@ -52,58 +54,19 @@ pub(super) fn make(dir: &Path, env: &Env) -> Result<()> {
     std::os::unix::fs::symlink(CONFIG, dir.join(LINK)).map_err(|error| Error::io(LINK, error))
 }
 
-/// The key of a row.
-pub(super) fn key(row: u64) -> [u8; 8] {
-    row.to_be_bytes()
-}
-
-/// The value of a row of a column family (or of the ledger): bytes that look random.
-pub(super) fn value(family: &str, row: u64) -> Vec<u8> {
-    let mut state = family.bytes().fold(row.wrapping_add(1), |state, byte| {
-        (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    let mut bytes = Vec::with_capacity(VALUE_BYTES);
-    while bytes.len() < VALUE_BYTES {
-        // SplitMix64.
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = state;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bytes.extend_from_slice(&(word ^ (word >> 31)).to_le_bytes());
-    }
-    bytes
-}
-
 /// The content of the key file.
 pub(super) fn key_bytes() -> Vec<u8> {
     value(KEY, 0)
 }
 
-/// An error of the demo's own RocksDB.
-pub(super) fn store_error(error: rust_rocksdb::Error) -> Error {
-    Error::unavailable(format!("the demo's RocksDB: {error}")).with_entry(STORE)
-}
-
-fn fill_store(path: &Path) -> Result<(), rust_rocksdb::Error> {
-    let mut options = Options::default();
-    options.create_if_missing(true);
-    options.create_missing_column_families(true);
-    let store = DB::open_cf(&options, path, FAMILIES)?;
-    let put = |rows: std::ops::Range<u64>, flush: bool| {
-        for name in FAMILIES {
-            let family = store.cf_handle(name).expect("the column family was opened by this name");
-            for row in rows.clone() {
-                store.put_cf(family, key(row), value(name, row))?;
-            }
-            if flush {
-                store.flush_cf(family)?;
-            }
-        }
-        Ok(())
-    };
-    put(0..ROWS_FLUSHED, true)?;
-    put(ROWS_FLUSHED..ROWS, false)?;
-    store.flush_wal(true)
+fn make_store(dir: &Path) -> Result<()> {
+    let failed = |error| Error::io(STORE, error);
+    std::fs::create_dir(dir).map_err(failed)?;
+    // What a database that was opened once has, and who opens it next locks.
+    let files = STORE_FILES.into_iter().chain([("LOCK", &b""[..])]);
+    files
+        .into_iter()
+        .try_for_each(|(name, bytes)| std::fs::write(dir.join(name), bytes).map_err(failed))
 }
 
 /// Gives the tables the age that those of a running node have: a file that was written a moment ago

@@ -12,7 +12,7 @@ use std::time::Duration;
 use highwater::{Env, Error, Result};
 use rusqlite::Connection;
 
-use super::node;
+use super::{node, rows};
 use crate::cli::DemoWriterArgs;
 
 /// Between two payments; a few hundred a second are a busy node.
@@ -76,7 +76,7 @@ fn write_payment(connection: &mut Connection, row: u64) -> rusqlite::Result<()> 
     let row_number = i64::try_from(row).unwrap_or(i64::MAX);
     transaction.execute(
         "INSERT INTO payment VALUES (?1, ?2)",
-        (row_number, node::value(node::LEDGER, row)),
+        (row_number, rows::value(node::LEDGER, row)),
     )?;
     transaction.execute("UPDATE balance SET payments = payments + 1", ())?;
     transaction.commit()

@@ -15,12 +15,13 @@ use crate::engine::metadata::{self, Found, Stamp};
 use crate::engine::process::FileId;
 use crate::engine::scratch::Scratch;
 use crate::engine::{
-    Consistency, EngineKind, EntryType, Finished, FoundPart, Layout, PartCapture, Piece, Revised,
-    SourceEntry, Units, discover,
+    Consistency, DiscoverOptions, EngineKind, EntryType, Finished, FoundPart, Layout, PartCapture,
+    Piece, Revised, SourceEntry, Units, discover,
 };
 use crate::env::Env;
 use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::RelPath;
+use crate::rooted::RootedPath;
 
 /// A file up to this size is read into memory, and again where it changed meanwhile.
 pub(super) const SMALL_BYTES_MAX: u64 = 4 << 20;
@@ -37,8 +38,10 @@ const KEPT_BYTES_MAX: usize = 16 << 20;
 
 /// All plain files of a node.
 pub(super) struct PlainFiles {
-    part: FoundPart,
-    layout: Layout,
+    name: String,
+    /// The node directory, and by what it is looked at again.
+    dir: RootedPath,
+    options: DiscoverOptions,
     set: FileSet,
     /// The content of an entry that is to be streamed next, or what it is read from.
     ready: Option<(usize, Ready)>,
@@ -78,8 +81,9 @@ pub(in crate::engine) fn begin(
     env: &Env,
 ) -> Result<Box<dyn PartCapture>> {
     let mut plain = PlainFiles {
-        part: part.clone(),
-        layout: layout.clone(),
+        name: part.name.clone(),
+        dir: layout.held().clone(),
+        options: layout.options.clone(),
         set: FileSet::empty(Stability::Loose, env),
         ready: None,
         kept: BTreeMap::new(),
@@ -152,7 +156,7 @@ impl PlainFiles {
     fn list(&mut self, paths: &[RelPath]) -> Result<()> {
         let mut near = None;
         for path in paths {
-            let source = self.layout.held().at(path);
+            let source = self.dir.at(path);
             let listed = Listed {
                 path: path.clone(),
                 source,
@@ -319,7 +323,7 @@ impl PlainFiles {
 
 impl PartCapture for PlainFiles {
     fn name(&self) -> &str {
-        &self.part.name
+        &self.name
     }
 
     fn engine(&self) -> EngineKind {
@@ -404,7 +408,7 @@ impl PartCapture for PlainFiles {
             );
             return Ok(Vec::new());
         }
-        let layout = discover::discover(&self.layout.dir, &self.layout.options)?;
+        let layout = discover::discover(&self.dir.path(), &self.options)?;
         if let Some(refusal) = layout.refusals.first() {
             return Err(refusal.clone());
         }

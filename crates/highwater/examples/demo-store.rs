@@ -1,0 +1,27 @@
+//! Makes the RocksDB of the program's demo, which is kept beside it: `demo-store DIR`.
+
+#[path = "../../highwater-cli/src/demo/rows.rs"]
+mod rows;
+
+use rust_rocksdb::{DB, Options};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let dir = std::env::args().nth(1).ok_or("demo-store DIR")?;
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.set_keep_log_file_num(1);
+    let store = DB::open(&options, &dir)?;
+    for row in 0..rows::ROWS {
+        if row == rows::ROWS_FLUSHED {
+            store.flush()?;
+        }
+        store.put(rows::key(row), rows::value("store", row))?;
+    }
+    store.flush_wal(true)?;
+    drop(store);
+    // What only tells of its work, and its lock, are made anew.
+    for name in ["LOG", "LOCK"] {
+        std::fs::remove_file(std::path::Path::new(&dir).join(name))?;
+    }
+    Ok(())
+}
