@@ -7,8 +7,8 @@ use highwater::vault::{Actor, Selector, Vault};
 use highwater::{Env, Error, Result};
 
 use crate::cli::{KeyArgs, VaultArgs};
-use crate::keys::KeySource;
 use crate::progress::Progress;
+use crate::prompt;
 use crate::settings::Settings;
 use crate::signals;
 use crate::{confined, places};
@@ -48,17 +48,25 @@ impl Context {
     /// Opens the vault that flags and settings name.
     pub(crate) fn vault(&self, args: &VaultArgs) -> Result<Vault> {
         let location = self.settings.location(args.vault.as_deref())?;
-        let secret = self.settings.key(&args.key)?.load()?;
+        let secret = match self.settings.key(&args.key) {
+            Ok(source) => source.load()?,
+            Err(none) => prompt::secret(none)?,
+        };
         Vault::open(&location, &secret, self.env())
     }
 
     /// The same, for a command on `node_dir`: the secret may lie neither in the vault nor in there.
     pub(crate) fn vault_for_node(&self, args: &VaultArgs, node_dir: &Path) -> Result<Vault> {
         let location = self.settings.location(args.vault.as_deref())?;
-        let source: KeySource = self.settings.key(&args.key)?;
-        source.refuse_inside_vault(&location)?;
-        source.refuse_inside_node(node_dir)?;
-        Vault::open(&location, &source.load()?, self.env())
+        let secret = match self.settings.key(&args.key) {
+            Ok(source) => {
+                source.refuse_inside_vault(&location)?;
+                source.refuse_inside_node(node_dir)?;
+                source.load()?
+            }
+            Err(none) => prompt::secret(none)?,
+        };
+        Vault::open(&location, &secret, self.env())
     }
 
     /// Refuses an output file in whose place this command's own secret or settings lie: without the

@@ -19,6 +19,7 @@ mod output;
 mod places;
 mod program;
 mod progress;
+mod prompt;
 mod remedy;
 mod settings;
 mod signals;

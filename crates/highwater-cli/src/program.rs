@@ -83,7 +83,11 @@ fn usage(error: &clap::Error, json: bool) -> Result<ExitCode> {
         output::help(error)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let text = error.render().to_string();
+    // What the standard library says of a number that is none.
+    let text = error
+        .render()
+        .to_string()
+        .replace("invalid digit found in string", "write it as a whole number, such as 7");
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         if !json {
             output::note(text.trim_end());

@@ -34,7 +34,7 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
         "mb" => (1000, 2),
         "gb" => (1000, 3),
         "tb" => (1000, 4),
-        _ => return Err(format!("`{unit}` is no unit of bytes")),
+        _ => return Err(format!("`{unit}` is no unit of bytes: write it as 4096, 10M or 1GiB")),
     };
     let bytes = number.checked_mul(u64::pow(base, power)).ok_or("that is too large")?;
     if bytes == 0 { Err("it must be 1 at least".to_owned()) } else { Ok(bytes) }
@@ -45,8 +45,11 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse() {
         return Ok(Duration::from_secs(seconds));
     }
-    humantime::parse_duration(text).map_err(|error| error.to_string())
+    humantime::parse_duration(text).map_err(|_| format!("write it as {DURATION_FORM}"))
 }
+
+/// How durations are written.
+const DURATION_FORM: &str = "30 (seconds), 500ms, 26h or 1day 2h";
 
 /// A tag with its value, or by its name alone: `K=V` or `K`.
 pub(crate) fn tag(text: &str) -> Result<(String, Option<String>), String> {
@@ -63,7 +66,8 @@ pub(crate) fn tag(text: &str) -> Result<(String, Option<String>), String> {
 pub(crate) fn millis(text: &str) -> Result<Duration, String> {
     let duration = match text.parse() {
         Ok(millis) => Duration::from_millis(millis),
-        Err(_) => humantime::parse_duration(text).map_err(|error| error.to_string())?,
+        Err(_) => humantime::parse_duration(text)
+            .map_err(|_| "write it as 500 (milliseconds), 500ms or 2s".to_owned())?,
     };
     if duration.is_zero() { Err("it must be 1 at least".to_owned()) } else { Ok(duration) }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::ids::RelPath;
 
 /// A flag that stops an operation at its next step; clones share it.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +40,8 @@ pub enum Event {
     },
     /// So many more bytes of the stage are done (read, or skipped as unchanged).
     Bytes(u64),
+    /// A file of the node is begun, by its path in the node directory.
+    File(RelPath),
 }
 
 /// Who goes first where there is not enough for all: an operation, or everything else.

@@ -105,6 +105,7 @@ fn document(report: &BackupReport, warnings: &[String]) -> Value {
         "snapshot": report.snapshot,
         "node": report.node,
         "parts": record::parts(&report.parts),
+        "files": report.changes,
         "bytes_total": report.bytes_total,
         "bytes_read": report.bytes_read,
         "bytes_stored": report.bytes_stored,
@@ -147,6 +148,7 @@ fn human(report: &BackupReport) -> String {
                 format::bytes(report.bytes_stored)
             ),
         ),
+        ("files", record::changes(&report.changes)),
         ("barrier", record::word(&report.barrier)),
     ];
     if !report.kinds.is_empty() {

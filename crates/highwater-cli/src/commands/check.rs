@@ -9,6 +9,7 @@ use highwater::vault::{self, CheckOptions, CheckReport, Fault, Selector, Vault};
 use highwater::{Kind, Result, restore};
 use serde_json::json;
 
+use super::record;
 use crate::answer::Answer;
 use crate::cli::CheckArgs;
 use crate::context::Context;
@@ -106,11 +107,27 @@ fn restore_test(
     let fault = Fault {
         entry: error.entry().unwrap_or(&selector.snapshot).to_owned(),
         problem: error.message().to_owned(),
+        snapshots: Vec::new(),
     };
     if !report.errors.contains(&fault) {
         report.errors.push(fault);
     }
     Ok(Checked::default())
+}
+
+/// So many snapshots are named with a fault; the document names all.
+const NAMED_MAX: usize = 5;
+
+fn fault_line(fault: &Fault) -> String {
+    let named: Vec<String> =
+        fault.snapshots.iter().rev().take(NAMED_MAX).map(record::short).collect();
+    let more = fault.snapshots.len().saturating_sub(NAMED_MAX);
+    let needed = match (named.is_empty(), more) {
+        (true, _) => String::new(),
+        (false, 0) => format!(" (needed by {})", named.join(", ")),
+        (false, more) => format!(" (needed by {} and {more} older ones)", named.join(", ")),
+    };
+    format!("BAD  {}: {}{needed}", fault.entry, fault.problem)
 }
 
 fn human(args: &CheckArgs, report: &CheckReport, tested: u64, unchecked: &[String]) -> String {
@@ -145,9 +162,7 @@ fn human(args: &CheckArgs, report: &CheckReport, tested: u64, unchecked: &[Strin
             unchecked.join(", ")
         ));
     }
-    lines.extend(
-        report.errors.iter().map(|fault| format!("BAD  {}: {}", fault.entry, fault.problem)),
-    );
+    lines.extend(report.errors.iter().map(fault_line));
     lines.push(if report.ok {
         "No fault.".to_owned()
     } else {

@@ -53,7 +53,7 @@ impl<'a> Difference<'a> {
         };
         let changed = new.iter().filter_map(|(path, new)| {
             let old = old.get(path)?;
-            let content = content_differs(old, new);
+            let content = !old.same_content(new);
             (content || old.meta != new.meta).then_some((*new, content))
         });
         let names = |manifest: &'a Manifest| -> BTreeSet<&'a str> {
@@ -147,17 +147,6 @@ impl<'a> Difference<'a> {
 
 fn by_path(manifest: &Manifest) -> BTreeMap<&RelPath, &EntryRecord> {
     manifest.entries().map(|entry| (&entry.path, entry)).collect()
-}
-
-/// Content is compared by the ids of its units, so that neither snapshot is read.
-fn content_differs(old: &EntryRecord, new: &EntryRecord) -> bool {
-    let content = |entry: &EntryRecord| -> Vec<String> {
-        entry.leaves.iter().map(|leaf| leaf.content.clone()).collect()
-    };
-    old.kind != new.kind
-        || old.size != new.size
-        || old.holes != new.holes
-        || content(old) != content(new)
 }
 
 fn told((from, to): &Moved) -> String {

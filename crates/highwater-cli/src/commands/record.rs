@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use highwater::backup::Changes;
 use highwater::engine::{EngineKind, ReplicaPoint};
 use highwater::guard::GuardKind;
 pub(super) use highwater::vault::manifest::channels;
@@ -97,6 +98,12 @@ pub(super) fn word(value: &impl serde::Serialize) -> String {
         Ok(other) => other.to_string(),
         Err(_) => String::new(),
     }
+}
+
+/// What a backup found beside the snapshot before.
+pub(super) fn changes(changes: &Changes) -> String {
+    let Changes { new, changed, unchanged, removed } = changes;
+    format!("{new} new, {changed} changed, {unchanged} unchanged, {removed} removed")
 }
 
 /// The beginning of an id: enough for people to tell snapshots apart.

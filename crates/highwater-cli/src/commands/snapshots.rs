@@ -56,12 +56,14 @@ fn list(context: &Context, args: &SnapshotsArgs) -> Result<Answer> {
                 format!("{}{shrunk}", format::bytes(manifest.bytes_total())),
                 format::bytes(info.bytes_stored()),
                 record::word(level),
+                if manifest.guard_kind().is_some() { "yes" } else { "no" }.to_owned(),
                 record::mark_line(&manifest.marks),
                 record::tag_line(&manifest.tags),
             ]
         })
         .collect();
-    let header = ["SNAPSHOT", "NODE", "TIME", "AGE", "SIZE", "STORED", "LEVEL", "MARKS", "TAGS"];
+    let header =
+        ["SNAPSHOT", "NODE", "TIME", "AGE", "SIZE", "STORED", "LEVEL", "GUARDED", "MARKS", "TAGS"];
     Ok(Answer::new(document, format::table(&header, &[3, 4, 5], rows)))
 }
 

@@ -1,6 +1,6 @@
 //! The documents of the commands that only look.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::world::World;
 
@@ -117,6 +117,56 @@ fn one_part_comes_back_alone_and_a_time_selects() {
     assert_eq!(old["snapshot"], first["snapshot"]);
     let never = ["restore", "latest", "y", "--before", "2020-01-01T00:00:00Z"];
     world.on_vault(&never).code(3).error("not_found");
+}
+
+/// What stays is copied as it is: holes are not filled, and what is not copied is told.
+#[test]
+fn what_stays_beside_a_part_keeps_its_holes() {
+    use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+    let world = World::with_node();
+    let sparse = world.path("node/preallocated");
+    let file = std::fs::File::create(&sparse).expect("a file");
+    file.set_len(1 << 30).expect("a length");
+    file.write_all_at(b"begin", 0).expect("content");
+    file.write_all_at(b"middle", 600 << 20).expect("content");
+    drop(file);
+    let first = world.on_vault(&["backup", "node", "--no-barrier"]).code(0).json();
+    let parts = first["parts"].as_array().expect("parts").iter();
+    let part = parts.filter(|part| part["engine"] == "sqlite").map(|part| part["name"].clone());
+    let part = part.last().expect("a database");
+    let _socket = std::os::unix::net::UnixListener::bind(world.path("node/rpc")).expect("a socket");
+    let part = part.as_str().expect("a name");
+    let answer = world.on_vault(&["restore", "latest", "node", "--part", part, "--force"]).code(0);
+    let warnings = answer.json()["warnings"].to_string();
+    assert!(warnings.contains("rpc: a socket, pipe or device is not restored"), "{warnings}");
+    let stored = std::fs::metadata(&sparse).expect("a file");
+    assert_eq!(stored.len(), 1 << 30);
+    assert!(stored.blocks() * 512 < 1 << 20, "{} bytes are stored", stored.blocks() * 512);
+    let file = std::fs::File::open(&sparse).expect("a file");
+    let mut middle = [0; 6];
+    file.read_exact_at(&mut middle, 600 << 20).expect("content");
+    assert_eq!(&middle, b"middle");
+}
+
+/// Who looks for what is not there is told what is.
+#[test]
+fn lookups_that_fail_name_what_there_is() {
+    let world = World::with_node();
+    world.on_vault(&["backup", "node", "--no-barrier"]).code(0);
+    // The only node needs no name.
+    assert_eq!(world.on_vault(&["owner", "show"]).code(0).json()["node"], "node");
+    let said = |answer: Value| answer["error"]["message"].as_str().expect("a message").to_owned();
+    let unknown = world.on_vault(&["restore", "latest", "x", "--node", "nod"]).code(3);
+    assert_eq!(said(unknown.error("not_found")), "the vault knows no node nod: node");
+    let never = ["restore", "latest", "x", "--before", "2020-01-01T00:00:00Z"];
+    assert!(said(world.on_vault(&never).code(3).error("not_found")).contains("the oldest, "));
+    // A directory that is hidden gives its name without the dot.
+    std::fs::create_dir(world.path(".lightning")).expect("a directory");
+    std::fs::write(world.path(".lightning/key"), "secret").expect("a file");
+    let hidden = world.on_vault(&["backup", ".lightning"]).code(0).json();
+    assert_eq!(hidden["node"], "lightning");
+    let several = world.on_vault(&["owner", "show"]).code(2).error("input");
+    assert_eq!(said(several), "the vault holds several nodes: lightning, node");
 }
 
 #[test]

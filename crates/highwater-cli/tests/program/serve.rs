@@ -193,12 +193,7 @@ fn a_reload_takes_nodes_in_and_out_and_refuses_what_is_wrong() {
     served.signal(Signal::HUP);
     served.event("reloaded");
     assert_eq!(nodes(&served), ["node", "second"]);
-    for wrong in [
-        "nonsense = 1\n",
-        "cron = \"never\"\n",
-        "priority = \"high\"\n",
-        "[[node]]\ndir = \"nowhere\"\n",
-    ] {
+    for wrong in ["nonsense = 1\n", "cron = \"never\"\n", "priority = \"high\"\n"] {
         configure(&world, wrong);
         served.signal(Signal::HUP);
         let refused = served.event("not_reloaded");
@@ -209,6 +204,31 @@ fn a_reload_takes_nodes_in_and_out_and_refuses_what_is_wrong() {
     served.signal(Signal::HUP);
     served.event("reloaded");
     assert_eq!(nodes(&served), ["node"]);
+}
+
+/// A disk that is not mounted yet keeps no other node from being backed up.
+#[test]
+fn a_missing_directory_keeps_no_other_node_from_being_served() {
+    let world = World::with_node();
+    configure(&world, "no_barrier = true\n[[node]]\nname = \"gone\"\ndir = \"nowhere\"\n");
+    let mut command = world.command(&["serve", "--config", "highwater.toml", "--json"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap());
+    let mut served = Served { child, lines, address: String::new() };
+    let missing = served.event("missing");
+    assert_eq!(missing["node"], "gone");
+    let line = served.event("listening");
+    served.address = line["address"].as_str().unwrap().to_owned();
+    served.call("backup_now", &json!({"node": "gone"}));
+    let failed = served.ended("backup");
+    assert_eq!((&failed["state"], &failed["node"]), (&json!("failed"), &json!("gone")), "{failed}");
+    served.call("backup_now", &json!({"node": "node"}));
+    assert_eq!(served.ended("backup")["state"], "completed");
+    // Once it is there, it is backed up.
+    make_node(&world.path("nowhere"));
+    served.call("backup_now", &json!({"node": "gone"}));
+    let done = served.ended("backup");
+    assert_eq!(done["error"]["kind"], "conflict", "two databases, and no barrier: {done}");
 }
 
 const WORDS: &str =

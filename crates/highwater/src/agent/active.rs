@@ -79,6 +79,7 @@ impl Live {
                     self.total.store(bytes_total, Ordering::Relaxed);
                 }
             }
+            Event::File(_) => {}
             Event::Bytes(bytes) => {
                 self.done.fetch_add(bytes, Ordering::Relaxed);
             }

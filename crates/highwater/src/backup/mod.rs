@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::control::{Control, Event, Priority};
 use crate::engine::{
     self, Barrier, CaptureOptions, Captured, CapturedFiles, Consistency, DiscoverOptions,
@@ -77,6 +79,8 @@ pub struct BackupReport {
     pub node: NodeName,
     /// Name, engine, files and bytes of each part.
     pub parts: Vec<(String, EngineKind, u64, u64)>,
+    /// Files beside the snapshot before.
+    pub changes: Changes,
     /// Bytes of all files.
     pub bytes_total: u64,
     /// Bytes read from the node.
@@ -103,6 +107,41 @@ pub struct BackupReport {
     pub shrunk: Vec<Loss>,
     /// What the operator should know.
     pub warnings: Vec<String>,
+}
+
+/// How many files are what they were in the snapshot before; all are new where there is none that was built on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Changes {
+    /// Not in the snapshot before.
+    pub new: u64,
+    /// With another content.
+    pub changed: u64,
+    /// With the same content.
+    pub unchanged: u64,
+    /// Only in the snapshot before.
+    pub removed: u64,
+}
+
+impl Changes {
+    fn between(before: Option<&Manifest>, now: &Manifest) -> Changes {
+        let is_file = |entry: &&EntryRecord| entry.kind == EntryType::File;
+        let mut old: HashMap<&RelPath, &EntryRecord> = before
+            .into_iter()
+            .flat_map(Manifest::entries)
+            .filter(is_file)
+            .map(|entry| (&entry.path, entry))
+            .collect();
+        let mut changes = Changes::default();
+        for entry in now.entries().filter(is_file) {
+            match old.remove(&entry.path) {
+                None => changes.new += 1,
+                Some(before) if before.same_content(entry) => changes.unchanged += 1,
+                Some(_) => changes.changed += 1,
+            }
+        }
+        changes.removed = old.len() as u64;
+        changes
+    }
 }
 
 /// Backs up the node directory `dir` into `vault`.
@@ -230,7 +269,8 @@ impl Task<'_> {
             Ok(made) => {
                 warnings.extend(made.warnings.iter().cloned());
                 let duration = self.control.env.monotonic() - self.start;
-                Ok(Made { warnings, ..made }.report(duration))
+                let changes = Changes::between(self.base.as_ref(), &made.manifest);
+                Ok(BackupReport { changes, ..Made { warnings, ..made }.report(duration) })
             }
             // What can't be removed now is collected by the next backup, which finds it by the
             // intent.
@@ -411,6 +451,7 @@ impl Made {
         BackupReport {
             snapshot: manifest.snapshot,
             parts: manifest.parts.iter().map(part).collect(),
+            changes: Changes::default(),
             bytes_total: manifest.bytes_total(),
             bytes_read: manifest.bytes_read,
             bytes_stored: manifest.bytes_stored + manifest_bytes,

@@ -226,6 +226,7 @@ impl Reader<'_> {
         let source = &part.entries()[entry];
         let (units, size, path) = (source.units, source.size, source.path.clone());
         let old = old.cloned().map(Box::new);
+        self.control.report(Event::File(path.clone()));
         self.send(Read::Begin { file: number, units, size, old })?;
         let mut batcher = Batcher::new(units, size, self.buffers);
         let mut seen = 0;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::control::{Control, Event};
 use crate::direct::AlignedBuffer;
 use crate::error::{Error, Kind, Remedy, Result};
-use crate::ids::{NodeName, PackId};
+use crate::ids::{NodeName, PackId, SnapshotId};
 
 use super::checked::{Checked, Coverage, Share};
 use super::folder::{Folder, HEADER};
@@ -48,6 +48,9 @@ pub struct Fault {
     pub entry: String,
     /// What is wrong with it.
     pub problem: String,
+    /// The snapshots that need the object, oldest first, where it is known which do.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub snapshots: Vec<SnapshotId>,
 }
 
 /// What a check found.
@@ -103,6 +106,7 @@ pub fn check(vault: &Vault, options: &CheckOptions, control: &Control) -> Result
     }
     report.errors.sort_by(|a, b| (&a.entry, &a.problem).cmp(&(&b.entry, &b.problem)));
     report.errors.dedup();
+    report.name_snapshots(&manifests);
     report.ok = report.errors.is_empty();
     Ok(report)
 }
@@ -110,7 +114,25 @@ pub fn check(vault: &Vault, options: &CheckOptions, control: &Control) -> Result
 impl CheckReport {
     fn fault(&mut self, error: &Error) {
         let entry = error.entry().unwrap_or("the vault").to_owned();
-        self.errors.push(Fault { entry, problem: error.message().to_owned() });
+        let problem = error.message().to_owned();
+        self.errors.push(Fault { entry, problem, snapshots: Vec::new() });
+    }
+
+    /// Names with each fault of an object the snapshots that need it.
+    fn name_snapshots(&mut self, manifests: &[Manifest]) {
+        let faulty = self.errors.iter().map(|fault| fault.entry.clone());
+        let mut of: BTreeMap<String, Vec<SnapshotId>> =
+            faulty.map(|entry| (entry, Vec::new())).collect();
+        for manifest in manifests {
+            for pack in &manifest.packs {
+                if let Some(snapshots) = of.get_mut(&pack_name(pack.id)) {
+                    snapshots.push(manifest.snapshot);
+                }
+            }
+        }
+        for fault in &mut self.errors {
+            fault.snapshots = of.get(&fault.entry).cloned().unwrap_or_default();
+        }
     }
 
     /// Takes what is wrong with an object as a fault, and passes on what kept us from looking.

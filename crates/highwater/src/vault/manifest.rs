@@ -279,6 +279,17 @@ impl Manifest {
 }
 
 impl EntryRecord {
+    /// Whether another record is of the same type and content, by the ids of its units: nothing is read. How it is
+    /// stored does not count, nor what the file system says of it.
+    pub fn same_content(&self, other: &EntryRecord) -> bool {
+        let same = |(one, other): (&Leaf, &Leaf)| one.content == other.content;
+        self.kind == other.kind
+            && self.size == other.size
+            && self.holes == other.holes
+            && self.leaves.len() == other.leaves.len()
+            && self.leaves.iter().zip(&other.leaves).all(same)
+    }
+
     fn fault(&self) -> Option<&'static str> {
         if let Units::Pages { bytes } = self.units
             && !(PAGE_BYTES.contains(&bytes) && bytes.is_power_of_two())

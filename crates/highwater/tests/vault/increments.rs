@@ -145,6 +145,34 @@ fn the_backup_after_a_restore_has_what_was_written_since() {
     bench.assert_sound();
 }
 
+/// Plain files are known by their stamps, once those are old enough to tell a later write; the change time can't be
+/// set by anybody.
+#[test]
+fn plain_files_that_have_not_changed_are_not_read_again() {
+    let bench = Bench::new();
+    for file in 0..40 {
+        bench.write(&format!("file-{file:02}"), noise(file, 700));
+    }
+    let first = bench.backup();
+    assert_eq!((first.bytes_read, first.bytes_total), (40 * 700, 40 * 700));
+    let second = bench.backup();
+    assert_eq!(second.bytes_read, 0, "{second:?}");
+    bench.assert_restores(second.snapshot, &tree(&bench.node()));
+
+    // Another content of the same size, by the same name, with the same time.
+    let path = bench.node().join("file-07");
+    let time = fs::metadata(&path).unwrap().modified().unwrap();
+    fs::write(&path, noise(99, 700)).unwrap();
+    File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+    let third = bench.backup();
+    assert_eq!(third.bytes_read, 700);
+    bench.assert_restores(third.snapshot, &tree(&bench.node()));
+
+    let rehashed = bench.backup_with(&BackupOptions { rehash: true, ..BackupOptions::default() });
+    assert_eq!(rehashed.bytes_read, 40 * 700);
+    bench.assert_sound();
+}
+
 /// Inodes are given out again: the same name, size, time and inode prove nothing after a restore.
 #[test]
 fn tables_that_look_unchanged_are_read_after_a_restore() {

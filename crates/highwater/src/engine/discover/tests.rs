@@ -128,10 +128,54 @@ fn globs_leave_out_plain_files_and_whole_databases() {
     assert_eq!(names(&layout)[0].0, "cache.sqlite");
     assert_eq!(entries(&layout, "files"), ["key", "logs", "logs/deep", "logs/deep/old.log"]);
 
-    for wrong in ["[", "nothing", "store/000004.log", "cache.sqlite-wal"] {
-        let error = without(node, &[wrong]).unwrap_err();
-        assert_eq!((error.kind(), error.entry()), (Kind::Input, Some(wrong)));
+    let error = without(node, &["["]).unwrap_err();
+    assert_eq!((error.kind(), error.entry()), (Kind::Input, Some("[")));
+    // What is to be left out comes and goes: a night without it is no night without a backup.
+    assert_eq!(layout.notes, [] as [String; 0]);
+    for idle in ["nothing", "store/000004.log", "cache.sqlite-wal"] {
+        let layout = without(node, &[idle, "key"]).unwrap();
+        assert_eq!(layout.notes.len(), 1, "{:?}", layout.notes);
+        assert!(layout.notes[0].contains(&format!("`{idle}` leaves nothing out")));
+        assert!(entries(&layout, "store").contains(&"store/000004.log".to_owned()));
     }
+}
+
+/// RocksDB's backup engine keeps a MANIFEST of each backup, and its tables elsewhere: no database, and no damage.
+#[test]
+fn a_backup_by_rocksdb_s_own_means_is_plain_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = dir.path();
+    rocksdb(node, "db");
+    for file in ["CURRENT", "MANIFEST-000024", "OPTIONS-000026"] {
+        write(node, &format!("backups/private/2/{file}"), b"");
+        write(node, &format!("private/2/{file}"), b"");
+    }
+    write(node, "backups/meta/2", b"");
+    write(node, "backups/shared_checksum/000022_s_980.sst", b"");
+    let layout = look(node);
+    // Without its meta file it may be anybody's database.
+    let expected = [
+        ("db", EngineKind::ROCKSDB),
+        ("private/2", EngineKind::ROCKSDB),
+        ("files", EngineKind::FILES),
+    ];
+    assert_eq!(names(&layout), expected.map(|(name, engine)| (name.to_owned(), engine)));
+    assert!(entries(&layout, "files").contains(&"backups/private/2/CURRENT".to_owned()));
+    assert_eq!(layout.notes.len(), 1, "{:?}", layout.notes);
+    assert!(layout.notes[0].starts_with("backups/private/2 is a backup"));
+}
+
+/// Pebble names a MANIFEST that never is, so that no older program opens the database.
+#[test]
+fn a_pebble_is_known_by_the_manifest_that_its_current_names() {
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["MANIFEST-000001", "OPTIONS-000003", "000002.log", "LOCK"] {
+        write(dir.path(), &format!("chaindata/{file}"), b"");
+    }
+    write(dir.path(), "chaindata/CURRENT", b"MANIFEST-000000\n");
+    assert_eq!(names(&look(dir.path()))[0], ("chaindata".to_owned(), EngineKind::PEBBLE));
+    write(dir.path(), "chaindata/CURRENT", b"MANIFEST-000001\n");
+    assert_eq!(names(&look(dir.path()))[0], ("chaindata".to_owned(), EngineKind::ROCKSDB));
 }
 
 #[test]

@@ -319,3 +319,183 @@ fn a_file_that_this_process_holds_locked_is_not_read() {
     drop(ours);
     assert_eq!(content(&mut take(dir.path()), "node.lock").unwrap(), b"12345");
 }
+
+/// A clock that stands still.
+struct At(Time);
+
+impl crate::env::Clock for At {
+    fn now(&self) -> Time {
+        self.0
+    }
+
+    fn monotonic(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+
+    fn pause(&self, _: std::time::Duration) {}
+}
+
+/// A stamp tells a later write from none only once it is older than the kernel's clock of files is coarse, and than a
+/// write through memory may be late.
+#[test]
+fn a_young_stamp_proves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    fs::write(&path, b"0123456789").unwrap();
+    fs::create_dir(dir.path().join("inner")).unwrap();
+    let stamp = metadata::stamp(&RootedPath::of(&path).unwrap()).unwrap();
+    let seen_after = |nanos: i64| {
+        let env = Env::system().with_clock(At(Time::from_nanos(stamp.ctime_ns + nanos)));
+        let layout = discover(dir.path(), &DiscoverOptions::default()).unwrap();
+        let captured = capture(&layout, &CaptureOptions::default(), &env).unwrap();
+        assert_eq!(entry(&captured, "inner").identity, None);
+        entry(&captured, "state").identity.clone()
+    };
+    assert_eq!(seen_after(YOUNG_NS - 1), None);
+    let known = seen_after(YOUNG_HIDDEN_NS).unwrap();
+    assert_eq!((known.size, known.mtime_ns), (10, stamp.mtime_ns));
+    // Whoever sets the modification time back can't set the change time back.
+    fs::write(&path, b"9876543210").unwrap();
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    let before = std::time::Duration::from_nanos(stamp.mtime_ns.unsigned_abs());
+    file.set_modified(std::time::UNIX_EPOCH + before).unwrap();
+    let now = seen_after(2 * YOUNG_HIDDEN_NS).unwrap();
+    assert_eq!((now.size, now.mtime_ns, now.inode), (known.size, known.mtime_ns, known.inode));
+    assert_ne!(now, known);
+}
+
+/// Holes are not read, and what is compared is the same whatever holes two passes find.
+#[test]
+fn zeros_count_for_nothing_wherever_they_are_stored() {
+    let of = |pieces: &[Piece<'_>]| {
+        let mut content = Content::new();
+        pieces.iter().for_each(|piece| content.add(piece));
+        content.finish()
+    };
+    let zeros = [0; 10_000];
+    let sparse =
+        of(&[Piece::Hole(4096), Piece::Data(b"a"), Piece::Hole(9000), Piece::Data(b"end")]);
+    assert_eq!(
+        sparse,
+        of(&[
+            Piece::Data(&zeros[..4096]),
+            Piece::Data(b"a"),
+            Piece::Data(&zeros[..9000]),
+            Piece::Data(b"end")
+        ])
+    );
+    assert_eq!(
+        sparse,
+        of(&[
+            Piece::Hole(4000),
+            Piece::Data(&zeros[..96]),
+            Piece::Data(b"a"),
+            Piece::Hole(5),
+            Piece::Data(&zeros[..8995]),
+            Piece::Data(b"end")
+        ])
+    );
+    assert_ne!(
+        sparse,
+        of(&[Piece::Hole(4097), Piece::Data(b"a"), Piece::Hole(8999), Piece::Data(b"end")])
+    );
+    assert_ne!(
+        sparse,
+        of(&[Piece::Hole(8192), Piece::Data(b"a"), Piece::Hole(4904), Piece::Data(b"end")])
+    );
+    assert_ne!(
+        sparse,
+        of(&[Piece::Hole(4096), Piece::Data(b"b"), Piece::Hole(9000), Piece::Data(b"end")])
+    );
+}
+
+fn many(dir: &Path, count: usize) {
+    fs::create_dir_all(dir.join("monitors")).unwrap();
+    for number in 0..count {
+        fs::write(dir.join(format!("monitors/{number}")), b"0").unwrap();
+    }
+    fs::write(dir.join("manager"), b"0").unwrap();
+}
+
+fn store_of(dir: &Path, env: &Env) -> Result<Captured> {
+    let layout = discover(dir, &DiscoverOptions::default()).unwrap();
+    let stores = ["manager", "monitors"].map(|name| name.parse().unwrap()).to_vec();
+    capture(&layout, &CaptureOptions { stores, ..CaptureOptions::default() }, env)
+}
+
+/// A step writes one file of the store and then another one: captured while that goes on, they are never further apart
+/// than a step.
+#[test]
+fn files_of_one_store_are_captured_at_one_instant() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let dir = tempfile::tempdir().unwrap();
+    many(dir.path(), 50);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let put = |name: &str, text: &str| {
+                let target = dir.path().join(name);
+                fs::write(dir.path().join("new"), text).unwrap();
+                fs::rename(dir.path().join("new"), target).unwrap();
+            };
+            let mut step = 0_u64;
+            while !done.load(Ordering::SeqCst) {
+                step += 1;
+                put(&format!("monitors/{}", step % 50), &step.to_string());
+                put("manager", &step.to_string());
+                Env::system().pause(std::time::Duration::from_millis(25));
+            }
+        });
+        for _ in 0..8 {
+            let mut captured = store_of(dir.path(), &Env::system()).unwrap();
+            let names: Vec<String> =
+                captured.parts[0].entries().iter().map(|entry| entry.path.to_string()).collect();
+            let number = |captured: &mut Captured, name: &str| {
+                let content = content(captured, name).unwrap();
+                String::from_utf8(content).unwrap().parse::<u64>().unwrap()
+            };
+            let manager = number(&mut captured, "manager");
+            let monitors = names.iter().filter(|name| name.starts_with("monitors/"));
+            let highest = monitors.map(|name| number(&mut captured, name)).max().unwrap();
+            assert!(highest == manager || highest == manager + 1, "{highest} {manager}");
+            captured.parts.into_iter().for_each(|part| drop(part.finish().unwrap()));
+        }
+        done.store(true, Ordering::SeqCst);
+    });
+    let left = fs::read_dir(dir.path().join(".highwater")).unwrap().count();
+    assert_eq!(left, 0, "a copy was left");
+}
+
+/// Time passes with each pause, and a file of the store is written anew.
+struct Restless {
+    path: std::path::PathBuf,
+    passed: std::sync::atomic::AtomicU64,
+}
+
+impl crate::env::Clock for Restless {
+    fn now(&self) -> Time {
+        Env::system().now()
+    }
+
+    fn monotonic(&self) -> std::time::Duration {
+        std::time::Duration::from_millis(self.passed.load(std::sync::atomic::Ordering::SeqCst))
+    }
+
+    fn pause(&self, _: std::time::Duration) {
+        self.passed.fetch_add(500, std::sync::atomic::Ordering::SeqCst);
+        fs::write(self.path.with_extension("new"), b"1").unwrap();
+        fs::rename(self.path.with_extension("new"), &self.path).unwrap();
+    }
+}
+
+#[test]
+fn a_store_that_never_rests_is_refused_and_what_was_copied_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    many(dir.path(), 3);
+    let path = dir.path().join("manager");
+    let env = Env::system().with_clock(Restless { path, passed: 0.into() });
+    let error = store_of(dir.path(), &env).map(drop).unwrap_err();
+    assert_eq!((error.kind(), error.entry()), (crate::Kind::Conflict, Some("manager")));
+    assert!(error.hint().is_some_and(|hint| hint.contains("freeze")), "{error}");
+    assert_eq!(fs::read_dir(dir.path().join(".highwater")).unwrap().count(), 0);
+}

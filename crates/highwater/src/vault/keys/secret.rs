@@ -1,5 +1,6 @@
 //! The files that secrets come from, and fresh secrets from the operating system.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -81,6 +82,17 @@ impl Secret {
                 .with_entry(path.display().to_string())
                 .with_remedy("write the passphrase into it"));
         }
+        Secret::from_passphrase(passphrase)
+    }
+
+    /// From a passphrase, to its last blank.
+    ///
+    /// # Errors
+    /// Input where it is empty.
+    pub fn from_passphrase(passphrase: &str) -> Result<Secret> {
+        if passphrase.is_empty() {
+            return Err(Error::input("the passphrase is empty"));
+        }
         Ok(Secret::Passphrase(Zeroizing::new(passphrase.to_owned())))
     }
 
@@ -93,17 +105,18 @@ impl Secret {
         words.map_err(|error| error.with_entry(path.display().to_string()))
     }
 
-    /// From the words of an English BIP-39 mnemonic, in upper or lower case.
+    /// From the words of an English BIP-39 mnemonic, in upper or lower case; with their numbers, as a recovery sheet
+    /// has them, in any order.
     pub fn from_mnemonic(text: &str) -> Result<Secret> {
         let lower = Zeroizing::new(text.to_ascii_lowercase());
-        parse_mnemonic(&lower)?;
         let mut normal = Zeroizing::new(String::with_capacity(lower.len()));
-        for word in lower.split_ascii_whitespace() {
+        for word in in_order(&lower) {
             if !normal.is_empty() {
                 normal.push(' ');
             }
             normal.push_str(word);
         }
+        parse_mnemonic(&normal)?;
         Ok(Secret::Mnemonic(normal))
     }
 
@@ -152,6 +165,25 @@ pub(super) fn random_bytes<const N: usize>() -> Result<Zeroizing<[u8; N]>> {
         .fill(&mut *bytes)
         .map_err(|_| Error::unavailable("the operating system gives no random bytes"))?;
     Ok(bytes)
+}
+
+/// The words of a text: by their numbers where each has one of its own, from 1 on; else as they stand.
+fn in_order(text: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    let mut numbered: BTreeMap<usize, &str> = BTreeMap::new();
+    let mut number = None;
+    for token in text.split_ascii_whitespace() {
+        if let Ok(found) = token.trim_end_matches(['.', ')', ':']).parse::<usize>() {
+            number = Some(found);
+            continue;
+        }
+        words.push(token);
+        if let Some(number) = number.take() {
+            numbered.insert(number, token);
+        }
+    }
+    let whole = numbered.len() == words.len() && numbered.keys().copied().eq(1..=words.len());
+    if whole { numbered.into_values().collect() } else { words }
 }
 
 fn parse_mnemonic(words: &str) -> Result<Mnemonic> {
