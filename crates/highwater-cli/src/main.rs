@@ -10,6 +10,7 @@ mod confined;
 mod context;
 mod credentials;
 mod demo;
+mod descriptors;
 mod exit;
 #[cfg(feature = "fault-points")]
 mod faults;

@@ -11,10 +11,11 @@ use crate::answer::Answer;
 use crate::cli::{Cli, Command};
 use crate::context::Context;
 use crate::settings::{Environment, Settings};
-use crate::{commands, confined, demo, exit, output, supervisor};
+use crate::{commands, confined, demo, descriptors, exit, output, supervisor};
 
 /// Runs the program; a panic is a bug, and says so with the documented exit code.
 pub(crate) fn main() -> ExitCode {
+    descriptors::raise();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let json = asks_for_json(&arguments);
     let outcome = std::panic::catch_unwind(|| run(&arguments)).unwrap_or_else(|_| {

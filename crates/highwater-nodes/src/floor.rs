@@ -53,6 +53,13 @@ pub trait Signer: Send + Sync {
     /// The numbers that backups have seen of a file, by the names that [`Signer::raise`] knows.
     fn seen(&self, file: &RelPath, marks: &BTreeMap<String, u64>) -> BTreeMap<String, u64>;
 
+    /// The next content of a file with this content where nothing is stated: what it says, raised to what backups have
+    /// seen.
+    ///
+    /// # Errors
+    /// Corrupt where the content is none that such a node writes.
+    fn raise_to_seen(&self, content: &[u8], seen: &BTreeMap<String, u64>) -> Result<Raised>;
+
     /// The next content of a file with this content.
     ///
     /// # Errors
@@ -154,7 +161,11 @@ impl Found {
                     || latch.channels.values().any(|part| part.release.is_some())
             }
         };
-        released && latch.floors.iter().any(|floor| floor.file == self.file)
+        released
+            && latch
+                .floors
+                .iter()
+                .any(|floor| floor.file == self.file && floor.basis != Basis::Seen)
     }
 }
 
@@ -179,17 +190,58 @@ pub fn raise(dir: &Path, release: &Release<'_>, control: &Control) -> Result<Pre
         decide(&found, resting, release)
     };
     match guard::raise(dir, release.by, gone, decide, control)? {
-        Some(latch) => prepared.floors = latch.floors,
+        Some(latch) => prepared.floors = stated(latch.floors),
         None => prepared.floors = last(dir, release.stated)?,
     }
     prepared.covers &= !prepared.floors.is_empty();
     Ok(prepared)
 }
 
+/// Raises the signers of a restored node that is held back to what backups have seen of them: whoever takes a file from
+/// where it waits, past every release, has at least that. It lets nothing go, and a release asks for a floor all the
+/// same. Returns what was raised.
+///
+/// # Errors
+/// Corrupt where the content is none that such a node writes; conflict where its last writes are in a log beside it.
+pub fn raise_to_seen(dir: &Path, by: &str, control: &Control) -> Result<Vec<Floor>> {
+    let decide = |resting: &Resting<'_>| {
+        let paths = resting.entries()?;
+        let mut raises = Vec::new();
+        for one in found(recognise_paths(&paths), &paths) {
+            let signer = one.signer()?;
+            let Some(content) = resting.read(&one.file, signer.bytes_max())? else { continue };
+            let seen = signer.seen(&one.file, &marks(resting, &one.node));
+            let named = |error: Error| error.with_entry(one.file.to_string());
+            let raised = signer.raise_to_seen(&content, &seen).map_err(named)?;
+            if raised.content.is_none() {
+                continue;
+            }
+            refuse_unsettled(resting, &one.file, signer.logs())?;
+            raises.push(Raise {
+                file: one.file.clone(),
+                content: raised.content,
+                from: raised.from,
+                to: raised.to,
+                basis: Basis::Seen,
+                reason: "the highest that backups have seen".to_owned(),
+            });
+        }
+        Ok(raises)
+    };
+    let latch = guard::raise(dir, by, None, decide, control)?;
+    let floors = latch.map(|latch| latch.floors).unwrap_or_default();
+    Ok(floors.into_iter().filter(|floor| floor.basis == Basis::Seen).collect())
+}
+
+/// The floors that somebody has stated.
+fn stated(floors: Vec<Floor>) -> Vec<Floor> {
+    floors.into_iter().filter(|floor| floor.basis != Basis::Seen).collect()
+}
+
 /// The floors of the last release of a directory in which nothing is quarantined any more.
-fn last(dir: &Path, stated: &Stated) -> Result<Vec<Floor>> {
-    let floors = Latch::last(dir)?.map(|latch| latch.floors).unwrap_or_default();
-    if floors.is_empty() && stated.says_something() {
+fn last(dir: &Path, given: &Stated) -> Result<Vec<Floor>> {
+    let floors = stated(Latch::last(dir)?.map(|latch| latch.floors).unwrap_or_default());
+    if floors.is_empty() && given.says_something() {
         return Err(Error::conflict(
             "nothing here is quarantined: a floor is written for a release",
         ));

@@ -53,6 +53,24 @@ impl Call<'_> {
         self.act(Scope::Backup, node, |_| self.state.agents.find(node)?.begin(task))
     }
 
+    /// Begins a check of what a node has in the vault: its manifests, every byte, or a restore test.
+    pub(crate) fn check(
+        &self,
+        node: &str,
+        read_data: bool,
+        restore_test: bool,
+    ) -> Result<Operation, Fault> {
+        let task = match (restore_test, read_data) {
+            (true, true) => {
+                return Err(Error::input("a check reads all data or restores, not both").into());
+            }
+            (true, false) => Task::RestoreTest,
+            (false, true) => Task::CheckData,
+            (false, false) => Task::Check,
+        };
+        self.begin(node, task)
+    }
+
     /// Asks an operation to stop.
     pub(crate) fn cancel(&self, id: &str) -> Result<Operation, Fault> {
         self.act(Scope::Backup, id, |_| {

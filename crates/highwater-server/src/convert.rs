@@ -89,21 +89,39 @@ pub(crate) fn channel(node: &NodeName, held: &Held) -> v1::Channel {
     v1::Channel {
         node: node.to_string(),
         id: held.id.clone(),
-        state: state_of(held),
+        state: word(&held.state),
         reason: held.reason.clone(),
     }
 }
 
-fn state_of(held: &Held) -> String {
-    serde_json::to_value(held.state)
-        .ok()
-        .and_then(|state| state.as_str().map(str::to_owned))
-        .unwrap_or_default()
+pub(crate) fn replica(node: &NodeName, replica: &ReplicaStanding) -> v1::Replica {
+    v1::Replica {
+        node: node.to_string(),
+        backup_exists: replica.backup_exists,
+        backup_required: replica.backup_required,
+        pending_writes: replica.pending_writes,
+        pending_bytes: replica.pending_bytes,
+        lag_seconds: replica.lag.map(|lag| lag.as_secs_f64()),
+        last_error: replica.last_error.as_ref().map(highwater::Error::summary),
+        epoch: replica.epoch,
+        state: replica.state.map(|state| word(&state)),
+        fenced: replica.fenced,
+        acknowledged: replica.acknowledged,
+        written: replica.written,
+        seen: replica.seen.map(timestamp),
+    }
 }
 
-/// An operation as JSON; its handle is called `operation`, as in the parameters of each method.
+/// The word that stands for a value in documents.
+fn word(value: &impl serde::Serialize) -> String {
+    let value = serde_json::to_value(value).ok();
+    value.and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+/// An operation as JSON; its handle is called `operation` as well, as it once was in the parameters of each method.
 pub(crate) fn operation_json(operation: &Operation) -> Value {
     json!({
+        "id": operation.id,
         "operation": operation.id,
         "node": operation.node,
         "task": operation.task,

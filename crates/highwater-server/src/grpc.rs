@@ -1,4 +1,4 @@
-//! The gRPC services `highwater.v1.Backups` and `highwater.v1.Guard`.
+//! The gRPC services `highwater.v1.Backups`, `highwater.v1.Guard` and `highwater.v1.Replicas`.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -25,28 +25,38 @@ use crate::state::{Identity, State};
 use crate::v1;
 use crate::v1::backups_server::{Backups, BackupsServer};
 use crate::v1::guard_server::{Guard, GuardServer};
+use crate::v1::replicas_server::{Replicas, ReplicasServer};
 
 /// The services, what reflects them, and the standard service for health. Health needs no token.
 pub(crate) async fn router(state: &Arc<State>) -> Result<Router> {
     let services = Services(Arc::clone(state));
     let bytes = state.limits.message_bytes;
     let backups = BackupsServer::new(services.clone()).max_decoding_message_size(bytes);
-    let guard = GuardServer::new(services).max_decoding_message_size(bytes);
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .map_err(|error| Error::bug("the definition can't be reflected").with_source(error))?;
+    let guard = GuardServer::new(services.clone()).max_decoding_message_size(bytes);
+    let replicas = ReplicasServer::new(services).max_decoding_message_size(bytes);
+    let failed = |error| Error::bug("the definition can't be reflected").with_source(error);
+    let reflection = reflected().build_v1().map_err(failed)?;
+    // What clients ask that were made before there was a v1, Python's for one.
+    let reflection_alpha = reflected().build_v1alpha().map_err(failed)?;
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<BackupsServer<Services>>().await;
     reporter.set_serving::<GuardServer<Services>>().await;
+    reporter.set_serving::<ReplicasServer<Services>>().await;
     let readers = from_fn_with_state(Arc::clone(state), access::readers);
     Ok(Router::new()
         .merge(service(reflection))
+        .merge(service(reflection_alpha))
         .layer(readers)
         .merge(service(backups))
         .merge(service(guard))
+        .merge(service(replicas))
         .merge(service(health)))
+}
+
+fn reflected<'a>() -> tonic_reflection::server::Builder<'a> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
 fn service<S>(service: S) -> Router
@@ -68,7 +78,7 @@ where
 /// What is sent bit by bit.
 type Sent<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// Both services.
+/// All services.
 #[derive(Clone)]
 pub(crate) struct Services(pub(crate) Arc<State>);
 
@@ -181,15 +191,7 @@ impl Backups for Services {
         request: Request<v1::CheckRequest>,
     ) -> Result<Response<v1::Operation>, Status> {
         let work = |call: Call<'_>, asked: v1::CheckRequest| {
-            let task = match (asked.restore_test, asked.read_data) {
-                (true, true) => {
-                    return Err(Error::input("a check reads all data or restores, not both").into());
-                }
-                (true, false) => Task::RestoreTest,
-                (false, true) => Task::CheckData,
-                (false, false) => Task::Check,
-            };
-            Ok(convert::operation(&call.begin(&asked.node, task)?))
+            Ok(convert::operation(&call.check(&asked.node, asked.read_data, asked.restore_test)?))
         };
         self.call("Check", request, work).await
     }
@@ -245,6 +247,31 @@ impl Guard for Services {
             Ok(v1::ListChannelsResponse { channels: channels.collect() })
         };
         self.call("Release", request, work).await
+    }
+}
+
+#[tonic::async_trait]
+impl Replicas for Services {
+    async fn get_replica(
+        &self,
+        request: Request<v1::GetReplicaRequest>,
+    ) -> Result<Response<v1::Replica>, Status> {
+        let work = |call: Call<'_>, asked: v1::GetReplicaRequest| {
+            let (node, replica) = call.replica(&asked.node)?;
+            Ok(convert::replica(&node, &replica))
+        };
+        self.call("GetReplica", request, work).await
+    }
+
+    async fn flush_replica(
+        &self,
+        request: Request<v1::FlushReplicaRequest>,
+    ) -> Result<Response<v1::Replica>, Status> {
+        let work = |call: Call<'_>, asked: v1::FlushReplicaRequest| {
+            let (node, replica) = call.flush(&asked.node)?;
+            Ok(convert::replica(&node, &replica))
+        };
+        self.call("FlushReplica", request, work).await
     }
 }
 

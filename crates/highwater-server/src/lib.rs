@@ -3,6 +3,7 @@
 
 mod access;
 mod agents;
+pub mod api;
 mod audit;
 mod auth;
 #[cfg(test)]

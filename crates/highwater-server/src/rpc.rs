@@ -1,4 +1,5 @@
-//! The same by JSON-RPC 2.0. Parameters come by name or by place; an unknown name is an error.
+//! The same by JSON-RPC 2.0: each call by its name in small letters, with the fields of its request. Parameters come by
+//! name or by place; an unknown name is an error.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,6 +25,7 @@ use tower::Service as _;
 
 use crate::Agents;
 use crate::access;
+use crate::api;
 use crate::auth::Scope;
 use crate::calls::Call;
 use crate::convert;
@@ -50,10 +52,6 @@ pub fn module(agents: Agents, scope: Scope) -> highwater::Result<RpcModule<Faces
 
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Nothing {}
-
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
 struct OfNode {
     node: Option<String>,
 }
@@ -68,7 +66,24 @@ struct OfOperations {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OfOperation {
-    operation: String,
+    #[serde(alias = "operation")]
+    id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfSnapshot {
+    snapshot: String,
+    #[serde(default)]
+    node: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct OfCheck {
+    node: Option<String>,
+    read_data: bool,
+    restore_test: bool,
 }
 
 #[derive(Deserialize)]
@@ -144,45 +159,56 @@ pub(crate) fn methods(state: Arc<State>) -> highwater::Result<RpcModule<Faces>> 
 }
 
 fn register(module: &mut RpcModule<Faces>) -> Result<(), RegisterMethodError> {
-    add(module, "backup_now", |call, asked: OfNode| {
+    add(module, "start_backup", |call, asked: OfNode| {
         let node = asked.node.unwrap_or_default();
         Ok(convert::operation_json(&call.begin(&node, Task::Backup)?))
     })?;
-    add(module, "backup_status", |call, asked: OfOperation| {
-        Ok(convert::operation_json(&call.operation(&asked.operation)?.1))
+    add(module, "get_operation", |call, asked: OfOperation| {
+        Ok(convert::operation_json(&call.operation(&asked.id)?.1))
     })?;
-    add(module, "backup_cancel", |call, asked: OfOperation| {
-        Ok(convert::operation_json(&call.cancel(&asked.operation)?))
+    add(module, "cancel_operation", |call, asked: OfOperation| {
+        Ok(convert::operation_json(&call.cancel(&asked.id)?))
     })?;
-    add(module, "backup_operations", |call, asked: OfOperations| {
+    add(module, "list_operations", |call, asked: OfOperations| {
         let operations = call.operations(&asked.node.unwrap_or_default(), asked.limit)?;
         let operations: Vec<Value> = operations.iter().map(convert::operation_json).collect();
         Ok(json!({ "operations": operations }))
     })?;
-    add(module, "backup_list", |call, asked: OfNode| {
+    add(module, "list_snapshots", |call, asked: OfNode| {
         let snapshots = call.snapshots(&asked.node.unwrap_or_default())?;
         Ok(json!({ "snapshots": snapshots }))
     })?;
-    add(module, "backup_info", |call, Nothing {}| {
-        let nodes: Vec<Value> = call.status("")?.iter().map(convert::status_json).collect();
+    add(module, "get_snapshot", |call, asked: OfSnapshot| {
+        let node = asked.node.unwrap_or_default();
+        Ok(json!(call.snapshot(&node, &asked.snapshot)?))
+    })?;
+    add(module, "check", |call, asked: OfCheck| {
+        let node = asked.node.unwrap_or_default();
+        Ok(convert::operation_json(&call.check(&node, asked.read_data, asked.restore_test)?))
+    })?;
+    add(module, "get_status", |call, asked: OfNode| {
+        let node = asked.node.unwrap_or_default();
+        let nodes: Vec<Value> = call.status(&node)?.iter().map(convert::status_json).collect();
         let capabilities = crate::state::capabilities();
         Ok(json!({ "version": crate::VERSION, "capabilities": capabilities, "nodes": nodes }))
     })?;
-    add(module, "guard_list", |call, asked: OfNode| {
+    add(module, "list_channels", |call, asked: OfNode| {
         Ok(channels(&call.channels(&asked.node.unwrap_or_default())?))
     })?;
-    add(module, "guard_release", |call, asked: OfChannel| {
+    add(module, "release", |call, asked: OfChannel| {
         let node = asked.node.unwrap_or_default();
         Ok(channels(&call.release(&node, &asked.channel, &asked.reason)?))
     })?;
-    add(module, "replica_info", |call, asked: OfNode| {
+    add(module, "get_replica", |call, asked: OfNode| {
         let (node, replica) = call.replica(&asked.node.unwrap_or_default())?;
         Ok(convert::replica_json(&node, &replica))
     })?;
-    add(module, "replica_flush", |call, asked: OfNode| {
+    add(module, "flush_replica", |call, asked: OfNode| {
         let (node, replica) = call.flush(&asked.node.unwrap_or_default())?;
         Ok(convert::replica_json(&node, &replica))
-    })
+    })?;
+    let mut aliases = api::CALLS.iter().filter_map(|call| call.alias.zip(call.method));
+    aliases.try_for_each(|(alias, method)| module.register_alias(alias, method))
 }
 
 fn channels(held: &[(NodeName, Held)]) -> Value {

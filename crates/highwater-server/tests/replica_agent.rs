@@ -145,32 +145,32 @@ fn assert_clean(text: &str) {
 fn a_node_tells_what_waits_and_flushes_when_it_is_asked() {
     let world = World::new(None);
     world.add("plain", None);
-    assert_eq!(world.kind("replica_info", json!({})), "not_found");
+    assert_eq!(world.kind("get_replica", json!({})), "not_found");
     let store = world.open("alice", "alice@here").unwrap();
     world.add("alice", Some(&store));
     for number in 0..100u32 {
         store.write(format!("k{number}"), number.to_le_bytes()).unwrap();
     }
     // One node has a replica: none need be named.
-    let flushed = world.call("replica_flush", json!({}));
+    let flushed = world.call("flush_replica", json!({}));
     assert_eq!(flushed["pending_writes"], 0, "{flushed}");
-    let info = world.call("replica_info", json!({ "node": "alice" }));
+    let info = world.call("get_replica", json!({ "node": "alice" }));
     let expected = json!({
         "node": "alice", "backup_exists": true, "backup_required": false, "pending_writes": 0,
         "pending_bytes": 0, "lag_seconds": 0.0, "last_error": null, "epoch": 1, "state": "open",
         "fenced": false, "acknowledged": 100, "written": 100, "seen": null,
     });
     assert_eq!(info, expected);
-    for method in ["replica_info", "replica_flush"] {
+    for method in ["get_replica", "flush_replica"] {
         assert_eq!(world.kind(method, json!({ "node": "plain" })), "not_found");
         assert_eq!(world.kind(method, json!({ "node": "nobody" })), "not_found");
         assert_eq!(world.kind(method, json!({ "nodes": "alice" })), "input");
     }
     let other = world.open("bob", "bob@here").unwrap();
     world.add("bob", Some(&other));
-    assert_eq!(world.kind("replica_info", json!({})), "input");
-    assert_eq!(world.call("replica_info", json!({ "node": "bob" }))["acknowledged"], 0);
-    let nodes = world.call("backup_info", json!({}));
+    assert_eq!(world.kind("get_replica", json!({})), "input");
+    assert_eq!(world.call("get_replica", json!({ "node": "bob" }))["acknowledged"], 0);
+    let nodes = world.call("get_status", json!({}));
     assert_eq!(nodes["nodes"][0]["replica"]["epoch"], 1, "{nodes}");
     assert!(nodes["nodes"][2]["replica"].is_null(), "{nodes}");
     assert!(nodes["capabilities"].as_array().unwrap().contains(&json!("replica")));
@@ -184,7 +184,7 @@ fn metrics_are_those_of_the_contract_and_who_is_fenced_is_told_on_every_face() {
     world.add("alice", Some(&store));
     world.add("plain", None);
     store.write("k", "v").unwrap();
-    world.call("replica_flush", json!({}));
+    world.call("flush_replica", json!({}));
     let well = world.http("GET /metrics", "");
     for line in [
         "highwater_replica_info{node=\"alice\"} 1",
@@ -204,8 +204,8 @@ fn metrics_are_those_of_the_contract_and_who_is_fenced_is_told_on_every_face() {
     assert_clean(&well);
     let _other = world.open("alice", "mallory@there").unwrap();
     store.write("k", "w").unwrap();
-    assert_eq!(world.kind("replica_flush", json!({})), "fenced");
-    let info = world.call("replica_info", json!({}));
+    assert_eq!(world.kind("flush_replica", json!({})), "fenced");
+    let info = world.call("get_replica", json!({}));
     assert_eq!((&info["fenced"], &info["backup_exists"]), (&json!(true), &json!(false)), "{info}");
     assert!(info["last_error"].as_str().unwrap().contains("mallory@there"), "{info}");
     let fenced = world.http("GET /metrics", "");
@@ -235,12 +235,12 @@ fn who_may_look_may_not_flush() {
     let world = World::new(Some(Scope::Read));
     let store = world.open("alice", "alice@here").unwrap();
     world.add("alice", Some(&store));
-    assert_eq!(world.call("replica_info", json!({}))["node"], "alice");
-    assert_eq!(world.kind("replica_flush", json!({})), "denied");
+    assert_eq!(world.call("get_replica", json!({}))["node"], "alice");
+    assert_eq!(world.kind("flush_replica", json!({})), "denied");
     world.stop();
     let world = World::new(Some(Scope::Backup));
     let store = world.open("alice", "alice@here").unwrap();
     world.add("alice", Some(&store));
-    assert_eq!(world.call("replica_flush", json!({}))["node"], "alice");
+    assert_eq!(world.call("flush_replica", json!({}))["node"], "alice");
     world.stop();
 }

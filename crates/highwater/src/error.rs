@@ -95,6 +95,10 @@ struct Inner {
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
+/// The way out where this process may open no more files.
+pub(crate) const OPEN_FILES: &str =
+    "raise the limit of open files (ulimit -n, LimitNOFILE= of a unit)";
+
 impl Error {
     /// An error of `kind` with a message in plain words, without a final full stop.
     pub fn new(kind: Kind, message: impl Into<String>) -> Error {
@@ -170,6 +174,9 @@ impl Error {
         let error = match source.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
                 error.with_remedy("free some space and try again; nothing was lost")
+            }
+            _ if source.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => {
+                error.with_remedy(OPEN_FILES)
             }
             _ => error,
         };

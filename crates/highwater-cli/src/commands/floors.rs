@@ -51,6 +51,7 @@ pub(super) fn line(floor: &Floor) -> String {
         Basis::Latest => "by the chain's latest",
         Basis::Accepted => "accepted as it is",
         Basis::NewChain => "for a chain that was begun anew",
+        Basis::Seen => "raised at the restore to what backups have seen",
     };
     let number = |numbers: &BTreeMap<String, u64>, name: &str| {
         numbers.get(name).map_or_else(|| "none".to_owned(), u64::to_string)

@@ -48,6 +48,13 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<Answer> {
     warnings.extend(
         report.warnings.iter().filter(|text| !warnings.contains(text)).cloned().collect::<Vec<_>>(),
     );
+    if report.quarantined > 0
+        && let Err(error) =
+            highwater_nodes::floor::raise_to_seen(&report.target, &context.who(), &context.control)
+    {
+        let why = error.summary();
+        warnings.push(format!("what its signer remembers waits as it was backed up: {why}"));
+    }
     let document = document(&report, &below, &warnings);
     let hold = highwater::guard::standing(&report.target)?.map(|standing| standing.kind);
     let because = hold.and_then(|_| known(&kinds));

@@ -26,6 +26,7 @@ fn become_node(context: &Context, command: &[OsString]) -> Result<Infallible> {
     let (program, arguments) =
         command.split_first().ok_or_else(|| Error::input("no command was given"))?;
     signals::hand_over(&context.control.cancel)?;
+    crate::descriptors::set_back();
     let error = Command::new(program).args(arguments).exec();
     let name = highwater::ids::encode(program.as_bytes());
     let refused = match error.kind() {

@@ -14,7 +14,7 @@ use super::replica::{ReplicaSettings, ReplicaTable};
 use crate::values;
 
 /// Where the agent listens if nothing is said.
-const LISTEN: &str = "127.0.0.1:9735";
+const LISTEN: &str = "127.0.0.1:9753";
 /// A snapshot older than so many intervals is stale, where no age is given,
 const STALE_INTERVALS: u32 = 2;
 /// and where there is no interval either, one that is older than this.
@@ -142,7 +142,7 @@ pub(crate) struct AgentSettings {
 impl Default for AgentSettings {
     fn default() -> AgentSettings {
         AgentSettings {
-            listen: SocketAddr::from(([127, 0, 0, 1], 9735)),
+            listen: SocketAddr::from(([127, 0, 0, 1], 9753)),
             tokens_file: None,
             audit_file: None,
             data_dir: None,
@@ -204,7 +204,7 @@ impl Tables {
         let listen = self.listen.as_deref().unwrap_or(LISTEN);
         let listen = listen.parse().map_err(|_| {
             Error::input(format!("`{}` is no address to listen on", listen.escape_debug()))
-                .with_remedy("write address and port: 127.0.0.1:9735, or [::1]:9735")
+                .with_remedy("write address and port: 127.0.0.1:9753, or [::1]:9753")
         })?;
         let mut nodes: Vec<NodeSettings> = Vec::new();
         for table in self.node {

@@ -49,10 +49,12 @@ mod keys;
 mod kit;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
+mod leftovers;
 mod links;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod live;
+mod many;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod node;

@@ -134,7 +134,7 @@ fn each_failure_has_its_exit_code_and_leaves_nothing() {
     pull(&scene, at, &["--token-file", "missing"]).failed(3, "not_found");
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     pull(&scene, nobody, &[]).failed(8, "unavailable");
-    let other = SocketAddr::from(([192, 0, 2, 1], 9735));
+    let other = SocketAddr::from(([192, 0, 2, 1], 9753));
     pull(&scene, other, &[]).failed(2, "input");
     assert_eq!(tree::names(&scene.path("out")), [""; 0]);
     fs::write(scene.path("out/a.hwa"), "mine").unwrap();

@@ -71,6 +71,21 @@ impl Signer for Heights {
         height.map(|height| ("height".to_owned(), *height)).into_iter().collect()
     }
 
+    /// Of rounds nothing is recorded: all below the height is refused, and what was signed of it is for a release to
+    /// state.
+    fn raise_to_seen(&self, content: &[u8], seen: &BTreeMap<String, u64>) -> Result<Raised> {
+        let mut file = State::read(content)?;
+        let has = file.position()?;
+        let height = seen.get("height").copied().unwrap_or_default();
+        let floor = Position { height, round: 0, step: 0 };
+        let (from, to) = (has.numbers(), floor.numbers());
+        if height <= has.height || height > HEIGHT_MAX {
+            return Ok(Raised { content: None, to: from.clone(), from });
+        }
+        file.set(floor);
+        Ok(Raised { content: Some(file.write(content)?), from, to })
+    }
+
     fn raise(
         &self,
         content: &[u8],
@@ -117,9 +132,9 @@ fn floor(stated: &Stated, has: Position, seen: u64) -> Result<Position> {
         None => Err(Error::input(format!("`height` is at most {}", HEIGHT_MAX - 1))),
     };
     match (stated.basis, height, round) {
-        (Basis::Latest | Basis::NewChain, _, Some(_)) => Err(no_place("round")),
-        (Basis::Latest, None, None) => Err(needed(&["height"], None)),
-        (Basis::Latest, Some(latest), None) => {
+        (Basis::Latest | Basis::NewChain | Basis::Seen, _, Some(_)) => Err(no_place("round")),
+        (Basis::Latest | Basis::Seen, None, None) => Err(needed(&["height"], None)),
+        (Basis::Latest | Basis::Seen, Some(latest), None) => {
             let floor = above(latest)?;
             let known = seen.max(has.height);
             if floor.height < known {

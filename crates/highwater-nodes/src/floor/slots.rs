@@ -60,6 +60,25 @@ impl Signer for Slots {
         seen
     }
 
+    fn raise_to_seen(&self, content: &[u8], seen: &BTreeMap<String, u64>) -> Result<Raised> {
+        let database = sqlite::open_to_write(content)?;
+        refuse_other_schema(&database)?;
+        let has = total(&summary(&database)?);
+        drop(database);
+        let above = |name: &str| seen.get(name) > has.get(name);
+        if !["slot", "source", "target"].into_iter().any(above) {
+            return Ok(Raised { content: None, from: has.clone(), to: has });
+        }
+        let highest = |names: &[&str]| {
+            let known = names.iter().flat_map(|name| [seen.get(*name), has.get(*name)]);
+            known.flatten().copied().max().unwrap_or_default()
+        };
+        let epoch = highest(&["source", "target"]);
+        let numbers = [("slot", highest(&["slot"]).max(epoch)), ("epoch", epoch)];
+        let numbers = numbers.map(|(name, value)| (name.to_owned(), value)).into();
+        self.raise(content, &Stated { numbers, basis: Basis::Seen }, seen)
+    }
+
     fn raise(
         &self,
         content: &[u8],

@@ -465,10 +465,10 @@ fn an_address_is_safe_or_refused() {
         ..bench.latest(SocketAddr::from(([127, 0, 0, 1], 1)))
     };
     let wrong = [
-        ("http://192.0.2.1:9735", "not encrypted"),
-        ("http://localhost.example:9735", "not encrypted"),
+        ("http://192.0.2.1:9753", "not encrypted"),
+        ("http://localhost.example:9753", "not encrypted"),
         ("ftp://127.0.0.1", "neither"),
-        ("127.0.0.1:9735", "neither"),
+        ("127.0.0.1:9753", "neither"),
         ("https://127.0.0.1/vault", "more than"),
         ("https://token@127.0.0.1", "password"),
         ("what is this", "is none"),
@@ -477,7 +477,7 @@ fn an_address_is_safe_or_refused() {
         refused(&bench, &at(url), Kind::Input, words);
     }
     // The time is over before a connection is tried, so that these are seen to be well-formed.
-    let open = PullOptions { allow_http: true, ..at("http://192.0.2.1:9735") };
+    let open = PullOptions { allow_http: true, ..at("http://192.0.2.1:9753") };
     refused(&bench, &open, Kind::Unavailable, "longer");
     for url in ["http://localhost:1", "http://[::1]:1", "http://127.9.9.9:1", "https://192.0.2.1"] {
         refused(&bench, &at(url), Kind::Unavailable, "longer");

@@ -28,11 +28,11 @@ impl Server {
     }
 
     pub(super) fn back_up(&self, node: &str) -> String {
-        self.call("backup_now", "node", node)
+        self.call("start_backup", "node", node)
     }
 
     pub(super) fn cancel(&self, operation: &str) -> String {
-        self.call("backup_cancel", "operation", operation)
+        self.call("cancel_operation", "id", operation)
     }
 }
 
@@ -113,12 +113,12 @@ mod tests {
 
     #[test]
     fn a_call_names_the_server_that_was_called() {
-        let server = Server { scheme: "https", host: "node.lan:9735".to_owned(), token: true };
+        let server = Server { scheme: "https", host: "node.lan:9753".to_owned(), token: true };
         assert_eq!(
             server.back_up("alice"),
             "curl -H \"Authorization: Bearer $HIGHWATER_TOKEN\" --json \
-             '{\"id\":1,\"jsonrpc\":\"2.0\",\"method\":\"backup_now\",\"params\":{\"node\":\"alice\"}}' \
-             https://node.lan:9735/rpc"
+             '{\"id\":1,\"jsonrpc\":\"2.0\",\"method\":\"start_backup\",\"params\":{\"node\":\"alice\"}}' \
+             https://node.lan:9753/rpc"
         );
     }
 }

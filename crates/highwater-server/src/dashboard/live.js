@@ -2,7 +2,7 @@
 // was. Without this script the page is whole, and as old as its footer says.
 "use strict";
 (() => {
-  const RUNNING_MS = 1000, QUIET_MS = 10000, PATIENCE_MS = 8000;
+  const RUNNING_MS = 1000, QUIET_MS = 3000, PATIENCE_MS = 8000;
   const silence = document.getElementById("silence");
   let timer = 0, asking = false;
 
@@ -23,7 +23,12 @@
   const swap = (fresh) => {
     for (const region of document.querySelectorAll("[data-live]")) {
       const next = fresh.getElementById(region.id);
-      if (!next || next.isEqualNode(region)) continue;
+      if (!next) continue;
+      for (const button of region.querySelectorAll("button.copy")) {
+        if (button.textContent === "Copy") button.hidden = true;
+      }
+      const same = next.isEqualNode(region);
+      if (same) continue;
       // What is being selected is being copied.
       const selection = getSelection();
       if (!selection.isCollapsed && selection.containsNode(region, true)) continue;
@@ -53,6 +58,7 @@
       if (answer.redirected) return location.assign(answer.url);
       if (!answer.ok) return say("The agent answers with an error (" + answer.status + ").");
       swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
+      copies();
       silence.hidden = true;
     } catch {
       say("The agent does not answer.");
@@ -75,7 +81,21 @@
     const code = event.target.closest && event.target.closest("[data-copy]");
     if (code && getSelection().isCollapsed) getSelection().selectAllChildren(code);
   };
+  // Where the browser lets a page write to the clipboard, each command has a button.
+  const copies = () => {
+    if (!navigator.clipboard) return;
+    for (const button of document.querySelectorAll("button.copy[hidden]")) button.hidden = false;
+  };
+  const copy = async (event) => {
+    const button = event.target.closest && event.target.closest("button.copy");
+    if (!button) return;
+    await navigator.clipboard.writeText(button.previousElementSibling.textContent);
+    button.textContent = "Copied";
+    setTimeout(() => { button.textContent = "Copy"; }, 2000);
+  };
+  document.addEventListener("click", copy);
   document.addEventListener("click", choose);
   document.addEventListener("keydown", (event) => { if (event.key === "Enter") choose(event); });
+  copies();
   plan();
 })();

@@ -3,7 +3,7 @@
 use askama::Template;
 use highwater::Result;
 use highwater::agent::{Agent, Operation, Snapshot, State, Status, Task};
-use highwater::guard::{Latch, Recorded};
+use highwater::guard::{HeldState, Latch, Recorded};
 use highwater::ids::Time;
 use highwater::vault::Level;
 
@@ -77,6 +77,8 @@ pub(super) struct Overview {
     held: Vec<HeldRow>,
     replicas: Vec<ReplicaRow>,
     tests: Vec<TestRow>,
+    /// How many passed their last restore test.
+    tested: String,
 }
 
 /// One node.
@@ -151,6 +153,48 @@ pub(super) struct NodeCard {
     seen: Option<Moment>,
     strip: Vec<Bar>,
     strip_text: String,
+    /// What its backup does right now.
+    running: Option<String>,
+    sizes: Option<Trend>,
+    durations: Option<Trend>,
+    /// How long the last backup took.
+    took: Option<String>,
+}
+
+/// How a number went, as a line.
+struct Trend {
+    points: String,
+    words: String,
+}
+
+/// The picture that a trend is drawn in, and the rim that the line keeps to it.
+const TREND_WIDTH: f64 = 48.0;
+const TREND_HEIGHT: f64 = 16.0;
+const TREND_RIM: f64 = 1.5;
+
+impl Trend {
+    /// Of numbers in their order, from 0 at the bottom; `None` of fewer than two.
+    fn of(numbers: &[f64], what: &str) -> Option<Trend> {
+        let highest = numbers.iter().copied().fold(0.0, f64::max);
+        let (first, last) = (numbers.first()?, numbers.last()?);
+        if numbers.len() < 2 || highest <= 0.0 {
+            return None;
+        }
+        let step = (TREND_WIDTH - 2.0 * TREND_RIM) / (numbers.len() - 1) as f64;
+        let place = |(at, number): (usize, &f64)| {
+            let x = TREND_RIM + step * at as f64;
+            let y = TREND_HEIGHT - TREND_RIM - (TREND_HEIGHT - 2.0 * TREND_RIM) * number / highest;
+            format!("{x:.1},{y:.1}")
+        };
+        let points: Vec<String> = numbers.iter().enumerate().map(place).collect();
+        let way = match () {
+            () if *last > first * 1.1 => "rose",
+            () if *last < first * 0.9 => "fell",
+            () => "stayed about the same",
+        };
+        let words = format!("{what} of the last {} {way}", numbers.len());
+        Some(Trend { points: points.join(" "), words })
+    }
 }
 
 struct LastError {
@@ -237,6 +281,7 @@ impl Overview {
             held: Vec::new(),
             replicas: Vec::new(),
             tests: Vec::new(),
+            tested: String::new(),
         };
         for agent in &scene.agents {
             let status = agent.status();
@@ -249,10 +294,20 @@ impl Overview {
             overview.tests.push(TestRow::new(&status));
         }
         overview.headline = headline(&overview.nodes);
+        overview.tested = tested(&overview.tests);
         // What needs attention comes first; else they stand by their names.
         overview.nodes.sort_by_key(|node| std::cmp::Reverse(node.tone));
         Ok(overview)
     }
+}
+
+fn tested(tests: &[TestRow]) -> String {
+    let passed = tests.iter().filter(|test| test.class == "good").count();
+    let never = tests.iter().filter(|test| test.last.is_none()).count();
+    let failed = tests.len() - passed - never;
+    format!(
+        "Of the last tests {passed} passed and {failed} failed; {never} nodes were never tested."
+    )
 }
 
 fn headline(nodes: &[NodeCard]) -> String {
@@ -341,7 +396,9 @@ impl NodeCard {
         let operations = agent.operations(OPERATIONS_MAX)?;
         let strip = strip(&operations);
         let failed = strip.iter().filter(|bar| bar.class == "bad").count();
+        let withheld = agent.quarantine()?.iter().any(|held| held.state == HeldState::Withheld);
         let next = match status.next_backup {
+            _ if withheld => "not while it is withheld",
             None => "when it is asked for",
             Some(next) if next <= status.now => "due now",
             Some(_) => "",
@@ -356,7 +413,10 @@ impl NodeCard {
             newest: newest.map(|newest| SnapshotRow::new(newest, scene.now)),
             restored: restored.map(|restored| Moment::new(restored.time, scene.now)),
             next: next.to_owned(),
-            next_at: status.next_backup.map(|next| Moment::new(next, scene.now)),
+            next_at: status
+                .next_backup
+                .filter(|_| !withheld)
+                .map(|next| Moment::new(next, scene.now)),
             failures: status.failures,
             last_error: status.last_backup.as_ref().and_then(|last| LastError::of(last, scene.now)),
             seen: status.seen.map(|seen| Moment::new(seen, scene.now)),
@@ -365,9 +425,43 @@ impl NodeCard {
                 all => format!("{failed} of {all} failed"),
             },
             strip,
+            running: status.active.iter().find(|active| active.task == Task::Backup).map(
+                |active| {
+                    let percent = active.percent().map(|percent| format!(" {percent} %"));
+                    format!("Backing up{}", percent.unwrap_or_default())
+                },
+            ),
+            sizes: sizes(status),
+            durations: Trend::of(&durations(&operations), "Durations"),
+            took: status
+                .last_backup
+                .as_ref()
+                .and_then(|last| Some(format::duration(last.started_at?, last.finished_at?))),
             findings,
         })
     }
+}
+
+/// The sizes of the last snapshots, oldest first.
+fn sizes(status: &Status) -> Option<Trend> {
+    let snapshots = status.snapshots.as_deref().unwrap_or_default();
+    let shown = &snapshots[snapshots.len().saturating_sub(STRIP_MAX)..];
+    let sizes: Vec<f64> = shown.iter().map(|snapshot| snapshot.bytes_total as f64).collect();
+    Trend::of(&sizes, "Sizes")
+}
+
+/// How long the last backups took that were completed, in seconds, oldest first.
+fn durations(operations: &[Operation]) -> Vec<f64> {
+    let whole = operations
+        .iter()
+        .filter(|operation| operation.task == Task::Backup && operation.state == State::Completed);
+    let seconds = whole.filter_map(|operation| {
+        let took = operation.finished_at?.as_nanos() - operation.started_at?.as_nanos();
+        Some(took as f64 / 1e9)
+    });
+    let mut seconds: Vec<f64> = seconds.take(STRIP_MAX).collect();
+    seconds.reverse();
+    seconds
 }
 
 /// The last backups, oldest first.
@@ -494,8 +588,8 @@ fn held(agent: &Agent, status: &Status) -> Result<Vec<HeldRow>> {
         .take(HELD_MAX)
         .map(|held| {
             let (state, class) = match held.state {
-                highwater::guard::HeldState::Blocked => ("blocked", "bad"),
-                highwater::guard::HeldState::Withheld => ("withheld", "warn"),
+                HeldState::Blocked => ("blocked", "bad"),
+                HeldState::Withheld => ("withheld", "warn"),
                 _ => ("waiting", "warn"),
             };
             HeldRow {

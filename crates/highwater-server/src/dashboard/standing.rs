@@ -104,7 +104,8 @@ fn freshness(status: &Status, backs_up: bool, back_up: BackUp<'_>, add: Add<'_>)
         return add(Tone::Warn, "Not known yet", text.to_owned(), None);
     };
     match status.newest(Level::Sealed) {
-        None if backs_up && snapshots.is_empty() => {
+        // One that failed before stays what it was while it is tried again.
+        None if backs_up && snapshots.is_empty() && status.failures == 0 => {
             let text = "There is no verified backup of this node yet; the first one is being made";
             add(Tone::Warn, "First backup", text.to_owned(), None);
         }

@@ -9,7 +9,7 @@ use tonic::Code;
 
 use crate::world::{Serving, World, bearing};
 
-const INFO: &str = r#"{"jsonrpc":"2.0","id":1,"method":"backup_info"}"#;
+const INFO: &str = r#"{"jsonrpc":"2.0","id":1,"method":"get_status"}"#;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_web_page_in_the_operators_browser_gets_nothing() {
@@ -145,10 +145,10 @@ async fn each_method_needs_a_token_of_its_scope() {
         let call = |method: &str, params| {
             json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string()
         };
-        let start = serving.post(&call("backup_now", json!({ "node": "none" })), &header).await;
+        let start = serving.post(&call("start_backup", json!({ "node": "none" })), &header).await;
         assert_eq!(start.code, if starts { 200 } else { 403 });
         let asked = json!({ "channel": "one", "reason": "known" });
-        let release = serving.post(&call("guard_release", asked), &header).await;
+        let release = serving.post(&call("release", asked), &header).await;
         assert_eq!(release.code, if releases { 200 } else { 403 });
         let kind = if releases { "not_found" } else { "denied" };
         assert_eq!(release.json()["error"]["data"]["kind"], kind);

@@ -48,7 +48,7 @@ async fn nobody_releases_without_a_token() {
     let serving = Serving::of(world.server().audit(world.path("audit.jsonl"))).await;
     let held = agent.quarantine().unwrap();
     let asked = json!({ "channel": held[0].id, "reason": "let me" });
-    let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "guard_release", "params": asked });
+    let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "release", "params": asked });
     let answer = serving.post(&call.to_string(), "").await;
     let error = &answer.json()["error"];
     assert_eq!((answer.code, error["code"].as_i64()), (403, Some(-32005)), "{error}");
@@ -69,7 +69,7 @@ async fn nobody_releases_without_a_token() {
         world.audit().iter().map(|line| line["outcome"].as_str().unwrap().to_owned()).collect();
     assert_eq!(outcomes, ["denied", "denied"]);
     // A backup is no danger: it can be had without a token, on loopback.
-    let begun = serving.rpc("backup_now", json!({})).await;
+    let begun = serving.rpc("start_backup", json!({})).await;
     assert!(begun["result"]["operation"].is_string(), "{begun}");
 }
 
@@ -84,7 +84,7 @@ async fn what_is_quarantined_is_listed_and_released_with_a_reason() {
     let channels = guard.list_channels(asked).await.unwrap().into_inner().channels;
     assert_eq!(channels.len(), 1);
     assert_eq!((channels[0].node.as_str(), channels[0].state.as_str()), ("node", "withheld"));
-    let listed = serving.rpc_with(&header, "guard_list", json!({})).await;
+    let listed = serving.rpc_with(&header, "list_channels", json!({})).await;
     assert_eq!(listed["result"]["channels"][0]["id"], json!(channels[0].id));
     assert_eq!(listed["result"]["channels"][0]["state"], "withheld");
     let mut backups = serving.backups().await;
@@ -102,12 +102,12 @@ async fn what_is_quarantined_is_listed_and_released_with_a_reason() {
         assert_eq!(status.code(), code, "{channel} {reason}");
     }
     let asked = json!({ "channel": channels[0].id, "reason": "" });
-    let refused = serving.rpc_with(&header, "guard_release", asked).await;
+    let refused = serving.rpc_with(&header, "release", asked).await;
     assert_eq!(refused["error"]["code"], -32602);
     assert!(agent.quarantine().unwrap()[0].state == HeldState::Withheld);
 
     let asked = json!({ "channel": channels[0].id, "reason": "the other disk burned" });
-    let released = serving.rpc_with(&header, "guard_release", asked).await;
+    let released = serving.rpc_with(&header, "release", asked).await;
     let row = &released["result"]["channels"][0];
     assert_eq!(row["state"], "released", "{released}");
     assert!(row["reason"].as_str().unwrap().contains("the other disk burned"), "{released}");

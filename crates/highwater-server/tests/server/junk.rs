@@ -55,14 +55,14 @@ impl Dice {
     /// What looks like a call.
     fn call(&mut self) -> String {
         let methods = [
-            "backup_status",
-            "backup_cancel",
-            "backup_operations",
-            "backup_list",
-            "backup_info",
-            "guard_list",
-            "guard_release",
-            "replica_flush",
+            "get_operation",
+            "cancel_operation",
+            "list_operations",
+            "list_snapshots",
+            "get_status",
+            "list_channels",
+            "release",
+            "flush_replica",
             "",
             "rpc.x",
         ];

@@ -10,23 +10,23 @@ async fn every_method_of_json_rpc_answers() {
     let world = World::empty();
     let mut hold = world.add_held("node");
     let serving = world.serve().await;
-    let started = serving.rpc("backup_now", json!({ "node": "node" })).await;
+    let started = serving.rpc("start_backup", json!({ "node": "node" })).await;
     assert_eq!(started["jsonrpc"], "2.0");
     let operation = started["result"]["operation"].clone();
     assert!(operation.is_string(), "{started}");
     hold.reached().await;
-    let second = serving.rpc("backup_now", json!({})).await;
+    let second = serving.rpc("start_backup", json!({})).await;
     assert_eq!(
         (&second["error"]["code"], &second["error"]["data"]["kind"]),
         (&json!(-32002), &json!("conflict"))
     );
-    let status = serving.rpc("backup_status", json!({ "operation": operation })).await;
+    let status = serving.rpc("get_operation", json!({ "operation": operation })).await;
     assert_eq!(status["result"]["state"], "running");
-    let cancelled = serving.rpc("backup_cancel", json!({ "operation": operation })).await;
+    let cancelled = serving.rpc("cancel_operation", json!({ "operation": operation })).await;
     assert_eq!(cancelled["result"]["operation"], operation);
     hold.release();
 
-    let again = serving.rpc("backup_now", json!({})).await;
+    let again = serving.rpc("start_backup", json!({})).await;
     // The one before may not have ended yet; a conflict then says so.
     let again = match again["result"]["operation"].as_str() {
         Some(operation) => operation.to_owned(),
@@ -39,10 +39,10 @@ async fn every_method_of_json_rpc_answers() {
     let done = tokio::task::spawn_blocking(move || agent.wait(waiting.parse().unwrap()).unwrap());
     done.await.unwrap();
     // By place instead of by name.
-    let status = serving.rpc("backup_status", json!([again])).await["result"].take();
+    let status = serving.rpc("get_operation", json!([again])).await["result"].take();
     assert_eq!((&status["state"], &status["percent"]), (&json!("completed"), &json!(100)));
     assert_eq!(status["bytes_done"], status["bytes_total"]);
-    let operations = serving.rpc("backup_operations", json!({})).await;
+    let operations = serving.rpc("list_operations", json!({})).await;
     let states: Vec<&Value> = operations["result"]["operations"]
         .as_array()
         .unwrap()
@@ -50,19 +50,19 @@ async fn every_method_of_json_rpc_answers() {
         .map(|o| &o["state"])
         .collect();
     assert_eq!(states, [&json!("completed"), &json!("cancelled")]);
-    let list = serving.rpc("backup_list", json!({ "node": "node" })).await;
+    let list = serving.rpc("list_snapshots", json!({ "node": "node" })).await;
     assert_eq!(list["result"]["snapshots"][0]["snapshot"], status["snapshot"]);
-    let info = serving.rpc("backup_info", json!({})).await["result"].take();
+    let info = serving.rpc("get_status", json!({})).await["result"].take();
     assert_eq!(info["version"], env!("CARGO_PKG_VERSION"));
     assert!(info["capabilities"].as_array().unwrap().contains(&json!("stream")));
     assert_eq!(info["nodes"][0]["newest"]["snapshot"], status["snapshot"]);
-    assert_eq!(serving.rpc("guard_list", json!({})).await["result"]["channels"], json!([]));
+    assert_eq!(serving.rpc("list_channels", json!({})).await["result"]["channels"], json!([]));
 }
 
 async fn start_when_free(world: &World, serving: &crate::world::Serving) -> String {
     let mut changes = world.agents.find("node").unwrap().changes();
     loop {
-        let started = serving.rpc("backup_now", json!({})).await;
+        let started = serving.rpc("start_backup", json!({})).await;
         if let Some(operation) = started["result"]["operation"].as_str() {
             return operation.to_owned();
         }
@@ -75,19 +75,23 @@ async fn what_is_no_call_is_told_so() {
     let world = World::new();
     let serving = world.serve().await;
     let cases = [
-        ("backup_status", json!({ "operation": "no handle" }), -32602),
-        ("backup_status", json!({ "operation": "6dd2a1c3-4c0f-4d43-9d4b-0a4f5f8f3a11" }), -32001),
-        ("backup_cancel", json!({ "operation": "6dd2a1c3-4c0f-4d43-9d4b-0a4f5f8f3a11" }), -32001),
-        ("backup_status", json!({}), -32602),
-        ("backup_status", json!({ "operation": 7 }), -32602),
-        ("backup_now", json!({ "node": "../../etc" }), -32001),
-        ("backup_now", json!({ "path": "/tmp/x" }), -32602),
-        ("backup_now", json!({ "node": "node", "target": "/tmp/x" }), -32602),
-        ("guard_release", json!({ "channel": "one", "reason": "known" }), -32005),
-        ("guard_release", json!({ "channel": "one" }), -32602),
-        ("replica_info", json!({}), -32001),
-        ("replica_flush", json!({ "node": "node" }), -32001),
-        ("replica_info", json!({ "node": 7 }), -32602),
+        ("get_operation", json!({ "operation": "no handle" }), -32602),
+        ("get_operation", json!({ "operation": "6dd2a1c3-4c0f-4d43-9d4b-0a4f5f8f3a11" }), -32001),
+        (
+            "cancel_operation",
+            json!({ "operation": "6dd2a1c3-4c0f-4d43-9d4b-0a4f5f8f3a11" }),
+            -32001,
+        ),
+        ("get_operation", json!({}), -32602),
+        ("get_operation", json!({ "operation": 7 }), -32602),
+        ("start_backup", json!({ "node": "../../etc" }), -32001),
+        ("start_backup", json!({ "path": "/tmp/x" }), -32602),
+        ("start_backup", json!({ "node": "node", "target": "/tmp/x" }), -32602),
+        ("release", json!({ "channel": "one", "reason": "known" }), -32005),
+        ("release", json!({ "channel": "one" }), -32602),
+        ("get_replica", json!({}), -32001),
+        ("flush_replica", json!({ "node": "node" }), -32001),
+        ("get_replica", json!({ "node": 7 }), -32602),
         ("rpc.discover", json!({}), -32601),
     ];
     for (method, params, code) in cases {
@@ -102,7 +106,7 @@ async fn what_is_no_call_is_told_so() {
     let answer = serving.post(r#"{"jsonrpc":"2.0","id":1}"#, "").await;
     assert_eq!(answer.json()["error"]["code"], -32600);
     let calls = [
-        json!({ "jsonrpc": "2.0", "id": 1, "method": "guard_list" }),
+        json!({ "jsonrpc": "2.0", "id": 1, "method": "list_channels" }),
         json!({ "jsonrpc": "2.0", "id": 2, "method": "nothing" }),
     ];
     let answers = serving.post(&json!(calls).to_string(), "").await.json();
@@ -135,7 +139,7 @@ async fn the_methods_live_in_the_server_of_a_node() {
     let server = ServerBuilder::new().build("127.0.0.1:0").await.unwrap();
     let address = server.local_addr().unwrap();
     let running = server.start(module);
-    let body = r#"{"jsonrpc":"2.0","id":1,"method":"backup_info"}"#;
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"get_status"}"#;
     let request = format!(
         "POST / HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: \
          application/json\r\ncontent-length: {}\r\n\r\n{body}",

@@ -210,6 +210,9 @@ pub enum Basis {
     Accepted,
     /// The chain was begun anew, and what was signed before is of another one.
     NewChain,
+    /// They are the highest that backups have seen, written at the restore: a floor for the copy that waits, and none
+    /// that lets it go.
+    Seen,
 }
 
 /// A database's entry point in whose place a note stands.

@@ -23,6 +23,8 @@ const COPIES_MAX: usize = 3;
 
 /// How the name of an older one begins.
 const PREFIX: &str = "kept.";
+/// How the name of one begins that is being removed: nothing of it comes back any more.
+const LEFTOVER: &str = "leftover.";
 
 /// A directory that a restore or a rollback has put aside.
 #[derive(Clone, Debug)]
@@ -57,11 +59,6 @@ impl Generation {
         let inode = durable::inode(&self.place)?;
         let record = Journal::read(&self.record)?;
         Ok(record.filter(|record| inode.is_some() && record.kept_inode() == inode))
-    }
-
-    fn remove(&self) -> Result<()> {
-        durable::remove_tree(&self.place)?;
-        durable::remove_file(&self.record)
     }
 }
 
@@ -131,16 +128,26 @@ fn unknown(chosen: &Generation) -> Error {
 pub(super) fn prune(dir: &WorkDir) -> Result<()> {
     let (mut copies, mut older) = (0, 0u64);
     for generation in generations(dir)? {
-        if is_written(&generation.place)? {
-            continue;
-        }
+        // Into what this user may not look, it may not be known to be a copy.
+        let looked = is_written(&generation.place)
+            .and_then(|written| Ok((written, bytes(&generation.place)?)));
+        let bytes = match looked {
+            Ok((false, bytes)) => bytes,
+            Ok((true, _)) => continue,
+            Err(error) if error.kind() == Kind::Denied => continue,
+            Err(error) => return Err(error),
+        };
         copies += 1;
         if copies > 1 {
-            older = older.saturating_add(bytes(&generation.place)?);
+            older = older.saturating_add(bytes);
         }
         if copies > COPIES_MAX || older > free(dir)? {
-            generation.remove()?;
+            give_up(dir, &generation)?;
         }
+    }
+    for leftover in leftovers(dir)? {
+        // It is told of by the next plan, and keeps no node from being restored or started.
+        let _ = durable::remove_tree(&leftover);
     }
     for name in durable::names(&dir.path)? {
         let Some(text) = name.to_str() else { continue };
@@ -152,6 +159,33 @@ pub(super) fn prune(dir: &WorkDir) -> Result<()> {
         }
     }
     durable::sync_dir(&dir.path)
+}
+
+/// Gives a copy up for good: from then on it is a leftover, whole or not. One that can't even be renamed, since it is
+/// immutable, stays what it is. Tells where it is now.
+fn give_up(dir: &WorkDir, generation: &Generation) -> Result<Option<RootedPath>> {
+    let number = leftovers(dir)?.iter().filter_map(number_of).max().unwrap_or_default() + 1;
+    let leftover = dir.path.join(format!("{LEFTOVER}{number}"));
+    match durable::rename_new(&generation.place, &leftover) {
+        Err(error) if error.kind() == Kind::Denied => Ok(None),
+        Err(error) => Err(error),
+        Ok(()) => durable::remove_file(&generation.record).map(|()| Some(leftover)),
+    }
+}
+
+/// What is being removed, or can't be: an immutable file in it, another user's directory.
+pub(super) fn leftovers(dir: &WorkDir) -> Result<Vec<RootedPath>> {
+    leftovers_in(&dir.path)
+}
+
+/// The same of a work directory that nobody has locked.
+pub(super) fn leftovers_in(work: &RootedPath) -> Result<Vec<RootedPath>> {
+    let places = durable::names(work)?.into_iter().map(|name| work.join(&name));
+    Ok(places.filter(|place| number_of(place).is_some()).collect())
+}
+
+fn number_of(place: &RootedPath) -> Option<u64> {
+    place.name().to_str()?.strip_prefix(LEFTOVER)?.parse().ok()
 }
 
 /// Bytes that the disk has left for this user.
@@ -202,7 +236,7 @@ pub(super) fn tidy(dir: &WorkDir) -> Result<()> {
     durable::remove_tree(&dir.withheld())?;
     durable::remove_file(&dir.path.join("journal.json.new"))?;
     prune(dir)?;
-    if !generations(dir)?.is_empty() {
+    if !generations(dir)?.is_empty() || !leftovers(dir)?.is_empty() {
         return durable::sync_dir(&dir.path);
     }
     durable::remove_file(&dir.record())?;
@@ -274,7 +308,12 @@ pub(super) fn drop_one(target: &Path, number: usize, control: &Control) -> Resul
     let found = generations(&dir)?;
     let chosen = chosen(&found, number, &place)?;
     let kept = told(number, chosen)?;
-    chosen.remove()?;
+    // Renamed first: of one that is half removed nothing comes back.
+    let leftover = give_up(&dir, chosen)?;
+    let place = leftover.as_ref().unwrap_or(&chosen.place);
+    durable::remove_tree(place).map_err(|error| {
+        error.with_remedy("remove it by hand, as a user who may: nothing needs it any more")
+    })?;
     tidy(&dir)?;
     Ok(kept)
 }

@@ -15,7 +15,7 @@ use super::place::{Place, locate, refuse_mounts};
 use super::rollback::refuse_interrupted;
 use super::users::users;
 use super::{RestoreOptions, RestorePlan};
-use super::{hold, stage};
+use super::{hold, kept, stage};
 
 /// What becomes of something that the restore would be refused for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -90,6 +90,7 @@ pub(super) fn plan(
     let weighed = hold::weigh(vault, &manifest, &place.target, options.adapter.is_some())?;
     warnings.extend(few(&weighed.marks_below));
     warnings.extend(keeps_more(&place)?);
+    warnings.extend(leftovers(&place)?);
     warnings.extend(newer_ones(vault, &manifest)?);
     let part = |part: &&PartRecord| (part.name.clone(), part.engine, part.files(), part.bytes());
     Ok(RestorePlan {
@@ -131,6 +132,22 @@ fn keeps_more(place: &Place) -> Result<Option<String>> {
          needs can be removed",
         encode(place.work.path().as_os_str().as_encoded_bytes())
     )))
+}
+
+/// That something is there which an earlier restore gave up, and which can't be removed.
+fn leftovers(place: &Place) -> Result<Option<String>> {
+    if durable::stat(&place.work)?.is_none() {
+        return Ok(None);
+    }
+    let left = kept::leftovers_in(&place.work)?;
+    let names: Vec<String> =
+        left.iter().map(|left| encode(left.path().as_os_str().as_encoded_bytes())).collect();
+    Ok((!names.is_empty()).then(|| {
+        format!(
+            "{} can't be removed, and is of no use: remove it by hand, as a user who may",
+            names.join(", ")
+        )
+    }))
 }
 
 /// That the vault has newer snapshots of the node, if it has.

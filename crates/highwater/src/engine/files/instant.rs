@@ -5,9 +5,12 @@
 //! and who never finds a gap gives up.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use super::plain::SMALL_BYTES_MAX;
 use super::{KnownBy, Listed, refuse_borrowed};
 use crate::control::Cancel;
 use crate::engine::freeze::{IMAGE_PREFIX, Pace, copy, no_room};
@@ -30,12 +33,30 @@ const TICK_NS: i64 = 10_000_000;
 /// Between two looks, so that a young stamp ages.
 const PAUSE: Duration = Duration::from_millis(1);
 
+/// So many bytes of small files are copied into memory; what goes beyond that, and larger ones, to the disk.
+const MEMORY_BYTES_MAX: u64 = 64 << 20;
+
 /// Copies of files at one instant.
 pub(super) struct Instant {
-    /// Each entry by its path: what it was, and where a file with content is read.
-    pub(super) entries: BTreeMap<RelPath, (Listed, Found)>,
-    /// Where the copies are.
-    pub(super) home: Scratch,
+    pub(super) entries: BTreeMap<RelPath, Copied>,
+    /// Where the copies on disk are, if there are any.
+    pub(super) home: Option<Scratch>,
+}
+
+/// An entry as it was at that instant.
+pub(super) struct Copied {
+    /// Where a file that was copied to disk is read.
+    pub(super) listed: Listed,
+    pub(super) found: Found,
+    pub(super) content: Content,
+}
+
+/// What was copied of an entry.
+pub(super) enum Content {
+    /// It has none.
+    Nothing,
+    InMemory(Vec<u8>),
+    OnDisk,
 }
 
 /// Files and directories of a node that are one store: these, and all that is in them.
@@ -68,39 +89,34 @@ impl<'a> Store<'a> {
 
     /// Copies it as it is at one instant.
     pub(super) fn copy(&self) -> Result<Instant> {
-        let parent = scratch::parent(self.layout.held(), &RelPath::root());
-        let home = Scratch::create(&parent, IMAGE_PREFIX, self.env)?;
-        let (locks, running) = (OwnLocks::new(self.env), AtomicBool::new(false));
-        let pace = Pace { expired: &running, cancel: &Cancel::default(), env: self.env };
+        let locks = OwnLocks::new(self.env);
         let begin = self.env.monotonic();
-        let mut copies: BTreeMap<RelPath, (Listed, Found)> = BTreeMap::new();
-        let mut number = 0_u64;
+        let mut disk = Disk { store: self, home: None, number: 0 };
+        let mut copies: BTreeMap<RelPath, Copied> = BTreeMap::new();
         loop {
             let seen = self.look()?;
             copies.retain(|path, _| seen.contains_key(path));
             let stale = |(path, stamp): &(&RelPath, &Option<Stamp>)| {
-                let known = copies.get(*path).map(|(_, found)| found);
+                let known = copies.get(*path).map(|copied| &copied.found);
                 // Of a directory, or a link, no content is copied.
                 known.is_none_or(|known| stamp.is_some_and(|stamp| stamp != known.stamp))
             };
             let stale: Vec<RelPath> =
                 seen.iter().filter(stale).map(|(path, _)| path.clone()).collect();
             if stale.is_empty() {
-                return Ok(Instant { entries: copies, home });
+                return Ok(Instant { entries: copies, home: disk.home });
             }
             if self.env.monotonic().saturating_sub(begin) > SEARCH_MAX {
                 return Err(restless(&stale[0]));
             }
-            let bytes = stale.iter().filter_map(|path| seen[path]).map(|stamp| stamp.size).sum();
-            if let Some(full) = no_room(home.path(), bytes)? {
-                return Err(full);
+            for path in &stale {
+                copies.remove(path);
             }
+            let mut held: u64 = copies.values().map(Copied::bytes_held).sum();
             for path in stale {
-                number += 1;
-                let target = home.path().join(number.to_string());
-                match self.take(&path, &target, &locks, &pace)? {
-                    Some(taken) => drop(copies.insert(path, taken)),
-                    None => drop(copies.remove(&path)),
+                if let Some(copied) = self.take(&path, held, &mut disk, &locks)? {
+                    held += copied.bytes_held();
+                    copies.insert(path, copied);
                 }
             }
             self.env.pause(PAUSE);
@@ -118,20 +134,21 @@ impl<'a> Store<'a> {
         Ok(seen)
     }
 
-    /// Copies one entry; `None` where it moves while it is copied, or has just moved.
+    /// Copies one entry, beside `held` bytes in memory; `None` where it moves while it is copied, or has just moved.
     fn take(
         &self,
         path: &RelPath,
-        target: &RootedPath,
+        held: u64,
+        disk: &mut Disk<'_>,
         locks: &OwnLocks,
-        pace: &Pace<'_>,
-    ) -> Result<Option<(Listed, Found)>> {
+    ) -> Result<Option<Copied>> {
         let place = self.layout.held().at(path);
-        let failed = |error: Error| error.with_entry(path.to_string());
         let found = match metadata::look(&place) {
             Ok(found) => found,
             Err(error) if super::vanished_or(path, &error).is_some() => return Ok(None),
-            Err(error) => return Err(failed(Error::io("can't look at it", error))),
+            Err(error) => {
+                return Err(Error::io("can't look at it", error).with_entry(path.to_string()));
+            }
         };
         let mut listed = Listed {
             path: path.clone(),
@@ -142,28 +159,85 @@ impl<'a> Store<'a> {
         };
         refuse_borrowed(&listed, &found)?;
         if found.kind != EntryType::File {
-            return Ok(Some((listed, found)));
+            return Ok(Some(Copied { listed, found, content: Content::Nothing }));
         }
         if locks.held(found.stamp.id.1) {
             return Err(super::locked(path));
         }
+        let (size, stamp) = (found.stamp.size, found.stamp);
         let proven = self.env.now().as_nanos().saturating_sub(TICK_NS);
-        if found.stamp.mtime_ns.max(found.stamp.ctime_ns) > proven {
+        if stamp.mtime_ns.max(stamp.ctime_ns) > proven {
             return Ok(None);
         }
-        if found.stamp.size == 0 {
-            return Ok(Some((listed, found)));
-        }
-        match copy(&place, target, found.stamp.size, pace) {
-            Ok(_) => {}
+        let taken = if size == 0 {
+            Ok(Content::Nothing)
+        } else if size <= SMALL_BYTES_MAX && held + size <= MEMORY_BYTES_MAX {
+            read_whole(&place, size).map(Content::InMemory)
+        } else {
+            disk.copy(&place, size).map(|target| {
+                listed.source = target;
+                Content::OnDisk
+            })
+        };
+        let content = match taken {
+            Ok(content) => content,
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => {
                 return Ok(None);
             }
-            Err(error) => return Err(failed(error)),
-        }
-        listed.source = target.clone();
+            Err(error) => return Err(error.with_entry(path.to_string())),
+        };
         let after = metadata::stamp(&place);
-        Ok(after.is_ok_and(|after| after == found.stamp).then_some((listed, found)))
+        Ok(after.is_ok_and(|after| after == stamp).then_some(Copied { listed, found, content }))
+    }
+}
+
+impl Copied {
+    fn bytes_held(&self) -> u64 {
+        match &self.content {
+            Content::InMemory(bytes) => bytes.len() as u64,
+            Content::Nothing | Content::OnDisk => 0,
+        }
+    }
+}
+
+fn read_whole(place: &RootedPath, size: u64) -> Result<Vec<u8>> {
+    let file = place.open_file().map_err(|error| Error::io("can't open it", error))?;
+    let mut content = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
+    match file.read_exact_at(&mut content, 0) {
+        Ok(()) => Ok(content),
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            Err(Error::conflict("it became shorter while it was copied"))
+        }
+        Err(error) => Err(Error::io("can't read it", error)),
+    }
+}
+
+/// The copies on disk, in a directory that is made for the first of them.
+struct Disk<'a> {
+    store: &'a Store<'a>,
+    home: Option<Scratch>,
+    number: u64,
+}
+
+impl Disk<'_> {
+    fn copy(&mut self, place: &RootedPath, size: u64) -> Result<RootedPath> {
+        let env = self.store.env;
+        let home = match self.home.take() {
+            Some(home) => home,
+            None => {
+                let parent = scratch::parent(self.store.layout.held(), &RelPath::root());
+                Scratch::create(&parent, IMAGE_PREFIX, env)?
+            }
+        };
+        let home = self.home.insert(home);
+        if let Some(full) = no_room(home.path(), size)? {
+            return Err(full);
+        }
+        self.number += 1;
+        let target = home.path().join(self.number.to_string());
+        let running = AtomicBool::new(false);
+        let pace = Pace { expired: &running, cancel: &Cancel::default(), env };
+        copy(place, &target, size, &pace).map(|_| target)
     }
 }
 

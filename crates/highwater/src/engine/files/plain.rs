@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
-use super::instant::{Instant, Store};
+use super::instant::{Content, Copied, Instant, Store};
 use super::{
     FileSet, KnownBy, Listed, READ_BYTES, Reader, Source, Stability, look_near, name, open,
     refuse_borrowed, vanished_or,
 };
-use crate::engine::metadata::{self, Found, Stamp};
+use crate::engine::metadata::{self, Stamp};
 use crate::engine::process::FileId;
 use crate::engine::scratch::Scratch;
 use crate::engine::{
@@ -108,7 +108,7 @@ pub(in crate::engine) fn begin(
         return Ok(Box::new(plain));
     }
     let Instant { entries, home } = store.copy()?;
-    plain.home = Some(home);
+    plain.home = home;
     plain.list_beside(part.entries.iter().filter(|path| !store.has(path)), entries)?;
     Ok(Box::new(plain))
 }
@@ -118,27 +118,37 @@ impl PlainFiles {
     fn list_beside<'a>(
         &mut self,
         others: impl Iterator<Item = &'a RelPath>,
-        instant: BTreeMap<RelPath, (Listed, Found)>,
+        instant: BTreeMap<RelPath, Copied>,
     ) -> Result<()> {
-        let mut instant = instant.into_iter().peekable();
-        for path in others {
-            while let Some((_, copied)) = instant.next_if(|(copied, _)| copied < path) {
-                self.push_copy(copied)?;
+        let mut others = others.peekable();
+        for (path, copied) in instant {
+            let mut before = Vec::new();
+            while let Some(other) = others.next_if(|other| **other < path) {
+                before.push(other.clone());
             }
-            self.list(std::slice::from_ref(path))?;
+            self.list(&before)?;
+            self.push_copy(copied)?;
         }
-        instant.try_for_each(|(_, copied)| self.push_copy(copied))
+        let after: Vec<RelPath> = others.cloned().collect();
+        self.list(&after)
     }
 
-    fn push_copy(&mut self, (listed, found): (Listed, Found)) -> Result<()> {
+    fn push_copy(&mut self, Copied { listed, mut found, content }: Copied) -> Result<()> {
         let place = listed.source.clone();
-        let content = found.kind == EntryType::File && found.stamp.size > 0;
+        if matches!(content, Content::InMemory(_)) {
+            // Nobody asks the file that stands there now for its holes.
+            found.stored = found.stamp.size;
+        }
         self.set.push(listed, found)?;
-        if let Some(source) = self.set.sources.last_mut() {
-            source.stability = Stability::Held;
-            if content {
-                source.stamp = metadata::stamp(&place)?;
+        let index = self.set.entries.len() - 1;
+        match content {
+            Content::InMemory(bytes) => drop(self.kept.insert(index, bytes)),
+            Content::OnDisk => {
+                self.set.sources[index].stability = Stability::Held;
+                self.set.sources[index].stamp = metadata::stamp(&place)?;
             }
+            // It stays empty, whatever becomes of it.
+            Content::Nothing => self.set.sources[index].stability = Stability::Held,
         }
         Ok(())
     }

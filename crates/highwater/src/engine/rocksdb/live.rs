@@ -29,7 +29,7 @@ use crate::engine::files::{FileSet, HeldFile, KnownBy, Listed};
 use crate::engine::metadata::{self, Found, Stamp};
 use crate::engine::{EntryType, FoundPart, Units};
 use crate::env::{Env, FaultPoint};
-use crate::error::{Error, Kind, Remedy, Result};
+use crate::error::{Error, Kind, OPEN_FILES, Remedy, Result};
 use crate::ids::RelPath;
 use crate::rooted::RootedPath;
 
@@ -265,7 +265,7 @@ impl Taking<'_> {
                     self.tables.len() + self.logs.len()
                 ))
                 .with_entry(&*self.part.name)
-                .with_remedy("raise the limit of open files (ulimit -n)")
+                .with_remedy(OPEN_FILES)
                 .with_remedy(Remedy::Freeze(None)))
             }
             Err(error) => {

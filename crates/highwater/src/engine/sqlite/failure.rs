@@ -3,7 +3,7 @@
 use rusqlite::ErrorCode;
 use rusqlite::ffi;
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, OPEN_FILES};
 
 /// Why a read transaction could not begin.
 #[derive(Debug)]
@@ -59,9 +59,22 @@ impl Failure {
     }
 }
 
+/// SQLite says that it can't open a file, and not why.
+fn no_descriptor_is_left() -> bool {
+    let tried = std::fs::File::open("/dev/null");
+    tried.is_err_and(|error| error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()))
+}
+
 /// The error of doing `what` with the database `entry`.
 pub(super) fn failed(what: &str, entry: &str, cause: rusqlite::Error) -> Error {
     let code = cause.sqlite_error_code();
+    if code == Some(ErrorCode::CannotOpen) && no_descriptor_is_left() {
+        let problem = format!("can't {what} {entry}: this process may open no more files");
+        return Error::unavailable(problem)
+            .with_entry(entry)
+            .with_remedy(OPEN_FILES)
+            .with_source(cause);
+    }
     let kind = match code {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Kind::Conflict,
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Kind::Corrupt,
