@@ -1,10 +1,13 @@
 //! Copies of files, as cheap as the file system makes them: it shares their extents, or only what is stored is copied.
 
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt as _;
 
-use crate::engine::holes;
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
+
 use crate::error::{Error, Result};
 
 /// How much is copied between two looks at whether to go on.
@@ -55,4 +58,31 @@ pub(crate) fn copy(
         position = hole + length;
     }
     Ok(Copied::Bytes(bytes))
+}
+
+/// The holes of the first `size` bytes of an open file: offset and length, sorted, not touching.
+pub(crate) fn holes(file: impl AsFd, size: u64) -> io::Result<Vec<(u64, u64)>> {
+    let mut holes = Vec::new();
+    let mut position = 0;
+    while position < size {
+        let data = match rustix::fs::seek(&file, SeekFrom::Data(position)) {
+            Ok(data) => data.min(size),
+            Err(Errno::NXIO) => size,
+            // A file system that can't tell has no holes.
+            Err(Errno::INVAL) => return Ok(Vec::new()),
+            Err(errno) => return Err(errno.into()),
+        };
+        if data > position {
+            holes.push((position, data - position));
+        }
+        if data == size {
+            break;
+        }
+        position = match rustix::fs::seek(&file, SeekFrom::Hole(data)) {
+            Ok(hole) => hole.min(size),
+            Err(Errno::NXIO) => size,
+            Err(errno) => return Err(errno.into()),
+        };
+    }
+    Ok(holes)
 }

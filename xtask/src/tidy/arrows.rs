@@ -14,8 +14,9 @@ const MODULES: &[(&str, &[&str])] = &[
     ("env", &["error", "time"]),
     ("ids", &["error", "env", "time"]),
     ("records", &["error", "ids"]),
-    ("control", &["error", "env"]),
+    ("control", &["error", "ids", "env"]),
     ("rooted", &["error", "ids"]),
+    ("copying", &["error"]),
     ("direct", &["rooted"]),
     ("durable", &["error", "rooted"]),
     ("node", &["error", "ids", "env", "durable", "rooted"]),
@@ -28,7 +29,10 @@ const MODULES: &[(&str, &[&str])] = &[
             "replica",
         ],
     ),
-    ("engine", &["error", "ids", "env", "control", "durable", "node", "rooted", "records"]),
+    (
+        "engine",
+        &["error", "ids", "env", "control", "copying", "durable", "node", "rooted", "records"],
+    ),
     ("vault", &["error", "ids", "env", "control", "direct", "records"]),
     (
         "agent",
@@ -50,8 +54,8 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "restore",
         &[
-            "error", "ids", "env", "control", "direct", "durable", "node", "rooted", "guard",
-            "engine", "vault",
+            "error", "ids", "env", "control", "copying", "direct", "durable", "node", "rooted",
+            "guard", "engine", "vault",
         ],
     ),
 ];

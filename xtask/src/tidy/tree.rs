@@ -61,10 +61,11 @@ impl Tree {
             self.paths.insert(dir.into());
             rest = dir;
         }
-        // Seeds are data, also those that could be read.
+        // Seeds, and a database that somebody else's library has written, are data, also where they could be read.
         if let Ok(text) = String::from_utf8(bytes)
             && !text.contains('\0')
             && !path.starts_with("fuzz/seeds/")
+            && !path.starts_with("crates/highwater-cli/src/demo/store/")
         {
             let rust = path.ends_with(".rs").then(|| Rust::parse(path, &text));
             self.files.push(File { path: path.into(), text, rust });

@@ -183,16 +183,8 @@ pub fn run(
     let epoch = record.epoch;
     plan::refuse_copy(vault, actor, newest.as_ref(), &record)?;
     let record = plan::record_before(vault, newest.as_ref(), record, writer, control)?;
-    // Only who may write makes the directory the node's.
     let mut warnings = vault.warnings();
-    if NodeFile::read_at(layout.held())?.as_ref() != Some(&identity) {
-        match identity.write(layout.held(), &control.env) {
-            Err(_) if engine::is_read_only(layout.held())? => warnings.push(
-                "the node directory is mounted read-only: the vault knows the node by its name alone".to_owned(),
-            ),
-            written => written?,
-        }
-    }
+    warnings.extend(plan::make_the_node_s(layout.held(), &identity, control)?);
     warnings.extend(vault.node_warnings(&node)?);
     warnings.append(&mut recognised.warnings);
     warnings.extend(layout.notes.iter().cloned());

@@ -96,6 +96,25 @@ pub(super) fn identify(
     }
 }
 
+/// Makes a directory the node's, which only who may write its snapshots does. A warning where nothing can be written
+/// into it.
+pub(super) fn make_the_node_s(
+    dir: &RootedPath,
+    identity: &NodeFile,
+    control: &Control,
+) -> Result<Option<String>> {
+    if NodeFile::read_at(dir)?.as_ref() == Some(identity) {
+        return Ok(None);
+    }
+    match identity.write(dir, &control.env) {
+        Err(_) if is_read_only(dir)? => Ok(Some(
+            "the node directory is mounted read-only: the vault knows the node by its name alone"
+                .to_owned(),
+        )),
+        written => written.map(|()| None),
+    }
+}
+
 /// Refuses a name that is new to the vault where it knows the node under another one: each name has an
 /// owner of its own, so that two machines would write one node's history side by side, and no fence
 /// would stop either.

@@ -17,6 +17,7 @@ use rustix::fs::Advice;
 use super::metadata::{self, Found, Stamp};
 use super::process::{self, FileId, OwnLocks};
 use super::{EntryType, Identity, Piece, SourceEntry, Units};
+use crate::copying;
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::ids::{RelPath, Time};
@@ -24,6 +25,9 @@ use crate::rooted::{self, RootedPath};
 
 /// How much is read at once.
 const READ_BYTES: usize = 1 << 20;
+
+/// A file up to this size is read into memory, and again where it changed meanwhile.
+const SMALL_BYTES_MAX: u64 = 4 << 20;
 
 /// A modification time younger than this proves nothing: the next write may carry the same one.
 const YOUNG_NS: i64 = 2_000_000_000;
@@ -321,7 +325,7 @@ fn holes_of(listed: &Listed, found: &Found) -> Result<Vec<(u64, u64)>> {
         return Ok(Vec::new());
     }
     let file = open(&listed.source, &listed.path)?;
-    metadata::holes(&file, found.stamp.size)
+    copying::holes(&file, found.stamp.size)
         .map_err(|source| Error::io("can't find its holes", source).with_entry(name(listed)))
 }
 
@@ -450,7 +454,7 @@ impl<'a> Reader<'a> {
         }
         let mut second = Content::new();
         // Looked for again: what was written into a hole since the listing is a change.
-        let holes = metadata::holes(&self.file, entry.size);
+        let holes = copying::holes(&self.file, entry.size);
         let holes = holes
             .map_err(|source| Error::io("can't find its holes", source).with_entry(self.name()))?;
         self.pass(&holes, &mut |piece| {

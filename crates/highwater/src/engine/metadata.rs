@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::fs::{FileType, SeekFrom, Statx};
+use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
 use super::{EntryType, Metadata};
@@ -168,33 +168,6 @@ pub(crate) fn look_at(place: &RootedPath) -> Result<Found> {
 /// The metadata of an entry.
 pub(crate) fn read(place: &RootedPath) -> Result<Metadata> {
     look_at(place).map(|found| found.meta)
-}
-
-/// The holes of the first `size` bytes of an open file: offset and length, sorted, not touching.
-pub(crate) fn holes(file: impl AsFd, size: u64) -> io::Result<Vec<(u64, u64)>> {
-    let mut holes = Vec::new();
-    let mut position = 0;
-    while position < size {
-        let data = match rustix::fs::seek(&file, SeekFrom::Data(position)) {
-            Ok(data) => data.min(size),
-            Err(Errno::NXIO) => size,
-            // A file system that can't tell has no holes.
-            Err(Errno::INVAL) => return Ok(Vec::new()),
-            Err(errno) => return Err(errno.into()),
-        };
-        if data > position {
-            holes.push((position, data - position));
-        }
-        if data == size {
-            break;
-        }
-        position = match rustix::fs::seek(&file, SeekFrom::Hole(data)) {
-            Ok(hole) => hole.min(size),
-            Err(Errno::NXIO) => size,
-            Err(errno) => return Err(errno.into()),
-        };
-    }
-    Ok(holes)
 }
 
 fn nanos(seconds: i64, nanos: i64) -> i64 {

@@ -35,7 +35,7 @@ pub use engines::{Begun, Database, Engine, Extent, InUse, NodeUse};
 pub use found::{FoundDir, FoundFile, HEAD_BYTES, Head};
 pub use kinds::{CapturedFiles, MarkReader, Recognised, Recogniser};
 pub use lock::Lock;
-pub(crate) use metadata::{holes, is_read_only, look_at};
+pub(crate) use metadata::{is_read_only, look_at};
 pub use pages::bolt;
 pub use points::PointHook;
 pub use table::Engines;

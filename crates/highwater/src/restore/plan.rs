@@ -89,8 +89,7 @@ pub(super) fn plan(
     }
     let weighed = hold::weigh(vault, &manifest, &place.target, options.adapter.is_some())?;
     warnings.extend(few(&weighed.marks_below));
-    warnings.extend(keeps_more(&place)?);
-    warnings.extend(leftovers(&place)?);
+    warnings.extend(keeps_more(&place)?.into_iter().chain(leftovers(&place)?));
     warnings.extend(newer_ones(vault, &manifest)?);
     let part = |part: &&PartRecord| (part.name.clone(), part.engine, part.files(), part.bytes());
     Ok(RestorePlan {

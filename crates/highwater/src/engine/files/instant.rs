@@ -10,8 +10,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use super::plain::SMALL_BYTES_MAX;
-use super::{KnownBy, Listed, refuse_borrowed};
+use super::{KnownBy, Listed, SMALL_BYTES_MAX, refuse_borrowed};
 use crate::control::Cancel;
 use crate::engine::freeze::{IMAGE_PREFIX, Pace, copy, no_room};
 use crate::engine::metadata::{self, Found, Stamp};

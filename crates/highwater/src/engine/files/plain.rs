@@ -8,8 +8,8 @@ use std::os::unix::fs::FileExt as _;
 
 use super::instant::{Content, Copied, Instant, Store};
 use super::{
-    FileSet, KnownBy, Listed, READ_BYTES, Reader, Source, Stability, look_near, name, open,
-    refuse_borrowed, vanished_or,
+    FileSet, KnownBy, Listed, READ_BYTES, Reader, SMALL_BYTES_MAX, Source, Stability, look_near,
+    name, open, refuse_borrowed, vanished_or,
 };
 use crate::engine::metadata::{self, Stamp};
 use crate::engine::process::FileId;
@@ -22,9 +22,6 @@ use crate::env::Env;
 use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::RelPath;
 use crate::rooted::RootedPath;
-
-/// A file up to this size is read into memory, and again where it changed meanwhile.
-pub(super) const SMALL_BYTES_MAX: u64 = 4 << 20;
 
 /// How often a file that changes is read before the capture gives up.
 const RETRIES_MAX: u32 = 8;
@@ -413,7 +410,7 @@ impl PartCapture for PlainFiles {
         if self.looks > LOOKS_MAX {
             self.warnings.push(
                 "files came and went all the time while they were captured: what was moved from one name to \
-                 another may be missing; `--freeze PID` captures all of them at one instant"
+                 another may be missing; a freeze of the node captures all of them at one instant"
                     .to_owned(),
             );
             return Ok(Vec::new());

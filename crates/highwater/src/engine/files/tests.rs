@@ -40,7 +40,7 @@ fn append(path: &Path, bytes: &[u8]) {
     OpenOptions::new().append(true).open(path).unwrap().write_all(bytes).unwrap();
 }
 
-const LARGE: usize = plain::SMALL_BYTES_MAX as usize + 12345;
+const LARGE: usize = SMALL_BYTES_MAX as usize + 12345;
 
 #[test]
 fn a_growing_log_is_stored_to_the_length_that_it_had() {

@@ -61,8 +61,9 @@ impl Failure {
 
 /// SQLite says that it can't open a file, and not why.
 fn no_descriptor_is_left() -> bool {
-    let tried = std::fs::File::open("/dev/null");
-    tried.is_err_and(|error| error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()))
+    // The lowest number that is free, and no lower than the first.
+    let tried = rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), 0);
+    tried.is_err_and(|errno| errno == rustix::io::Errno::MFILE)
 }
 
 /// The error of doing `what` with the database `entry`.
