@@ -1,5 +1,5 @@
 //! The remote interface is what is written of it: one table of calls, the definition, the methods that are registered,
-//! and `docs/api.md`, which is made of them (`HIGHWATER_WRITE_DOCS=1` writes it).
+//! and `docs/api.md`, which is made of them (`WRITE_DOCS=1` writes it).
 #![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
 
 use std::collections::BTreeSet;
@@ -196,12 +196,9 @@ fn every_call_is_in_the_table_and_its_names_follow_one_rule() {
 fn the_document_of_the_interface_is_what_the_interface_is() {
     let place = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/api.md");
     let made = document(&definition());
-    if std::env::var_os("HIGHWATER_WRITE_DOCS").is_some() {
+    if std::env::var_os("WRITE_DOCS").is_some() {
         std::fs::write(place, &made).unwrap();
     }
     let written = std::fs::read_to_string(place).unwrap();
-    assert!(
-        written == made,
-        "docs/api.md is of another interface: HIGHWATER_WRITE_DOCS=1 writes it"
-    );
+    assert!(written == made, "docs/api.md is of another interface: WRITE_DOCS=1 writes it");
 }

@@ -309,6 +309,11 @@ fn cometbft() {
 }
 
 #[test]
+fn tmkms() {
+    rollbacks_of(&mut writers::Tmkms::default(), 9);
+}
+
+#[test]
 fn lighthouse() {
     rollbacks_of(&mut writers::Lighthouse::default(), 7);
 }

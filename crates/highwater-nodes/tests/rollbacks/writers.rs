@@ -471,6 +471,65 @@ impl Writer for CometBft {
     }
 }
 
+/// tmkms, which signs for two chains.
+#[derive(Default, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Tmkms {
+    heights: [u64; 2],
+}
+
+impl Tmkms {
+    fn write(&self, dir: &Path, chain: usize) {
+        let height = self.heights[chain];
+        let state =
+            format!(r#"{{"height": "{height}", "round": "0", "step": 2, "block_id": null}}"#);
+        write(dir.join(format!("state/chain-{chain}.json")), state.as_bytes());
+    }
+}
+
+impl Writer for Tmkms {
+    fn kind(&self) -> &'static str {
+        "tmkms"
+    }
+
+    fn entry_points(&self) -> &'static [&'static str] {
+        &["tmkms.toml"]
+    }
+
+    fn begin(&mut self, dir: &Path) {
+        write(dir.join("tmkms.toml"), b"[[chain]]\n");
+        write(dir.join("secrets/key"), b"secret");
+        self.heights = [1, 1];
+        (0..2).for_each(|chain| self.write(dir, chain));
+    }
+
+    fn step(&mut self, dir: &Path, dice: &mut Dice) {
+        let chain = dice.below(2) as usize;
+        self.heights[chain] += 1 + dice.below(3);
+        self.write(dir, chain);
+    }
+
+    fn marks(&self) -> Marks {
+        let height =
+            |(chain, height): (usize, &u64)| (format!("channel.chain-{chain}.height"), *height);
+        self.heights.iter().enumerate().map(height).collect()
+    }
+
+    fn save(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap()
+    }
+
+    fn load(&mut self, saved: &[u8]) {
+        *self = serde_json::from_slice(saved).unwrap();
+    }
+
+    fn check(&self, dir: &Path) {
+        for (chain, height) in self.heights.iter().enumerate() {
+            let state = fs::read_to_string(dir.join(format!("state/chain-{chain}.json"))).unwrap();
+            assert!(state.contains(&format!("\"{height}\"")), "{state}");
+        }
+    }
+}
+
 /// Two keys: slots and epochs that they have signed.
 #[derive(Default, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Lighthouse {
