@@ -33,7 +33,7 @@ fn many_databases_are_captured_under_a_low_limit_of_open_files_or_the_limit_is_n
     let made = limited("-Sn 100").code(0).json();
     assert_eq!(made["parts"].as_array().unwrap().len(), DATABASES as usize + 1);
     // Further it can't: whoever runs it is told which limit that is.
-    let refused = limited("-Hn 100").code(8).error("unavailable");
+    let refused = limited("-n 100").code(8).error("unavailable");
     assert!(
         refused["error"]["hint"].as_str().unwrap().contains("limit of open files"),
         "{refused}"
