@@ -22,6 +22,6 @@ pub(crate) fn raise() {
 pub(crate) fn set_back() {
     if let Some(before) = BEFORE.get() {
         // It was allowed before, and lowers the limit: nothing keeps it from being set.
-        let _ = setrlimit(Resource::Nofile, before.clone());
+        let _ = setrlimit(Resource::Nofile, *before);
     }
 }

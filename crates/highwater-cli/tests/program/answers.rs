@@ -133,7 +133,7 @@ fn what_stays_beside_a_part_keeps_its_holes() {
     let first = world.on_vault(&["backup", "node", "--no-barrier"]).code(0).json();
     let parts = first["parts"].as_array().expect("parts").iter();
     let part = parts.filter(|part| part["engine"] == "sqlite").map(|part| part["name"].clone());
-    let part = part.last().expect("a database");
+    let part = part.max_by_key(Value::to_string).expect("a database");
     let _socket = std::os::unix::net::UnixListener::bind(world.path("node/rpc")).expect("a socket");
     let part = part.as_str().expect("a name");
     let answer = world.on_vault(&["restore", "latest", "node", "--part", part, "--force"]).code(0);

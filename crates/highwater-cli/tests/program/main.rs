@@ -47,13 +47,15 @@ mod in_use;
 mod interrupts;
 mod keys;
 mod kit;
-#[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod leftovers;
+#[cfg(feature = "fault-points")]
+#[cfg(test)]
 mod links;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod live;
+#[cfg(test)]
 mod many;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
