@@ -9,6 +9,9 @@ use crate::cli::InitArgs;
 use crate::context::Context;
 use crate::{format, places};
 
+/// Where a process that nobody sits at has the words from.
+const FROM_FILE: &str = " --mnemonic-file WORDS_FILE";
+
 pub(crate) fn run(context: &Context, args: &InitArgs) -> Result<Answer> {
     let location = context.settings.location(Some(&args.vault))?;
     let source = context.settings.key(&args.key)?;
@@ -43,10 +46,7 @@ fn describe(context: &Context, location: &Location, created: &Created) -> Result
     let path = location.to_string();
     let (id, date) = (created.vault.id(), context.env().now());
     let slots = created.vault.slots()?;
-    let restore = format!(
-        "highwater restore latest NODE_DIR --vault {} --mnemonic-file WORDS_FILE",
-        quoted(&path)
-    );
+    let restore = format!("highwater restore latest NODE_DIR --vault {}{FROM_FILE}", quoted(&path));
     let words = created.recovery_words.as_deref().map(String::as_str);
     let document = json!({
         "vault": path,
@@ -74,9 +74,12 @@ fn describe(context: &Context, location: &Location, created: &Created) -> Result
         String::new(),
         numbered(words),
         String::new(),
-        "To restore with them, write the words on one line into WORDS_FILE, then:".to_owned(),
+        "To restore with them at a terminal, type them, with or without their numbers, when they are asked for:"
+            .to_owned(),
         String::new(),
-        format!("  {restore}"),
+        format!("  {}", restore.replace(FROM_FILE, "")),
+        String::new(),
+        format!("Without one, write them into WORDS_FILE, mode 0600, and add{FROM_FILE}"),
     ];
     let mut answer = Answer::new(document, sheet.join("\n"));
     answer.once = true;
