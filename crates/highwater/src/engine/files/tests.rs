@@ -470,6 +470,42 @@ fn files_of_one_store_are_captured_at_one_instant() {
     assert_eq!(left_in(dir.path()), 0, "a copy was left");
 }
 
+/// Writes two files of the store at the fourth look at the clock, when the first of them was copied and the other was not.
+struct Meddling {
+    dir: std::path::PathBuf,
+    looks: std::sync::atomic::AtomicU64,
+}
+
+impl crate::env::Clock for Meddling {
+    fn now(&self) -> Time {
+        if self.looks.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 3 {
+            for name in ["monitors/2", "manager"] {
+                fs::write(self.dir.join("new"), b"2").unwrap();
+                fs::rename(self.dir.join("new"), self.dir.join(name)).unwrap();
+            }
+        }
+        // So late that every stamp is old.
+        Time::from_nanos(Env::system().now().as_nanos() + 1_000_000_000)
+    }
+
+    fn monotonic(&self) -> std::time::Duration {
+        Env::system().monotonic()
+    }
+
+    fn pause(&self, _: std::time::Duration) {}
+}
+
+#[test]
+fn what_changes_between_two_copies_is_copied_again() {
+    let dir = tempfile::tempdir().unwrap();
+    many(dir.path(), 3);
+    let env = Env::system().with_clock(Meddling { dir: dir.path().to_owned(), looks: 0.into() });
+    let mut captured = store_of(dir.path(), &env).unwrap();
+    let texts = ["manager", "monitors/0", "monitors/2"]
+        .map(|name| String::from_utf8(content(&mut captured, name).unwrap()).unwrap());
+    assert_eq!(texts, ["2", "0", "2"]);
+}
+
 /// Time passes with each pause, and a file of the store is written anew.
 struct Restless {
     path: std::path::PathBuf,
