@@ -99,7 +99,7 @@ pub(super) fn inside(layout: &Layout, roots: &[RelPath]) -> Result<Vec<(RelPath,
         let seen =
             seen.map_err(|errno| Error::io("can't look at it", errno).with_entry(shown(root)))?;
         if let Some(seen) = seen.filter(|_| !globs.excludes(root)) {
-            look_inside(&layout.held, root, &seen, &mut globs, &mut found)?;
+            look_inside(&layout.held, (root, 0), &seen, &mut globs, &mut found)?;
         }
     }
     Ok(found)
@@ -107,11 +107,12 @@ pub(super) fn inside(layout: &Layout, roots: &[RelPath]) -> Result<Vec<(RelPath,
 
 fn look_inside(
     dir: &RootedPath,
-    path: &RelPath,
+    (path, depth): (&RelPath, usize),
     seen: &Statx,
     globs: &mut Globs,
     found: &mut Vec<(RelPath, Option<Stamp>)>,
 ) -> Result<()> {
+    refuse_deep(path, depth)?;
     let kind = FileType::from_raw_mode(seen.stx_mode.into());
     found.push((path.clone(), (kind == FileType::RegularFile).then(|| Stamp::of(seen))));
     if kind != FileType::Directory {
@@ -127,17 +128,22 @@ fn look_inside(
         let Some(seen) = held.join(&name).stat().map_err(failed)? else { continue };
         let inner = path.join(&name);
         if !is_own(&inner, dir)? && !globs.excludes(&inner) {
-            look_inside(dir, &inner, &seen, globs, found)?;
+            look_inside(dir, (&inner, depth + 1), &seen, globs, found)?;
         }
     }
     Ok(())
 }
 
-fn walk(tree: &mut Tree, dir: &RelPath, depth: usize, globs: &mut Globs) -> Result<()> {
-    if depth > DEPTH_MAX {
-        return Err(Error::input(format!("{dir} lies more than {DEPTH_MAX} directories deep"))
-            .with_entry(dir.to_string()));
+fn refuse_deep(dir: &RelPath, depth: usize) -> Result<()> {
+    if depth <= DEPTH_MAX {
+        return Ok(());
     }
+    let problem = format!("{dir} lies more than {DEPTH_MAX} directories deep");
+    Err(Error::input(problem).with_entry(dir.to_string()))
+}
+
+fn walk(tree: &mut Tree, dir: &RelPath, depth: usize, globs: &mut Globs) -> Result<()> {
+    refuse_deep(dir, depth)?;
     let failed = |errno: Errno| Error::io("can't list it", errno).with_entry(shown(dir));
     // Held, so that all that is listed is of one directory.
     let (held, names) = match tree.dir.at(dir).enter().and_then(|held| Ok((held.names()?, held))) {

@@ -361,6 +361,7 @@ pub(super) fn copy_others(
                     names.insert(id(&found), to.clone());
                 }
                 let source = from.open_file().map_err(failed)?;
+                refuse_another(&source, &found, &path)?;
                 let copy = to.create_new().map_err(failed)?;
                 copying::copy(&source, &copy, found.stx_size, &|| control.cancel.check())
                     .map_err(|error| error.with_entry(path.to_string()))?;
@@ -379,6 +380,19 @@ pub(super) fn copy_others(
         copy_metadata(from, to, &RelPath::root())?;
     }
     Ok(warnings)
+}
+
+/// Root reads nothing for the owner of a directory that another name has been given to meanwhile.
+fn refuse_another(file: &std::fs::File, seen: &rustix::fs::Statx, path: &RelPath) -> Result<()> {
+    let opened = rustix::fs::fstat(file)
+        .map_err(|error| Error::io("can't look at it", error).with_entry(path.to_string()))?;
+    let device = rustix::fs::makedev(seen.stx_dev_major, seen.stx_dev_minor);
+    if (opened.st_dev, opened.st_ino) == (device, seen.stx_ino) {
+        return Ok(());
+    }
+    Err(Error::conflict("it was replaced while it was copied")
+        .with_entry(path.to_string())
+        .with_remedy("try again; find out who writes there while the node is restored"))
 }
 
 fn id(found: &rustix::fs::Statx) -> (u32, u32, u64) {

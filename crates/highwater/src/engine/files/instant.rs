@@ -89,7 +89,8 @@ impl<'a> Store<'a> {
     /// Copies it as it is at one instant.
     pub(super) fn copy(&self) -> Result<Instant> {
         let locks = OwnLocks::new(self.env);
-        let begin = self.env.monotonic();
+        // Counted once all was copied: on a slow disk that alone may take longer.
+        let mut begin = None;
         let mut disk = Disk { store: self, home: None, number: 0 };
         let mut copies: BTreeMap<RelPath, Copied> = BTreeMap::new();
         loop {
@@ -105,7 +106,8 @@ impl<'a> Store<'a> {
             if stale.is_empty() {
                 return Ok(Instant { entries: copies, home: disk.home });
             }
-            if self.env.monotonic().saturating_sub(begin) > SEARCH_MAX {
+            let begun = begin.unwrap_or_else(|| self.env.monotonic());
+            if self.env.monotonic().saturating_sub(begun) > SEARCH_MAX {
                 return Err(restless(&stale[0]));
             }
             for path in &stale {
@@ -118,6 +120,7 @@ impl<'a> Store<'a> {
                     copies.insert(path, copied);
                 }
             }
+            begin = begin.or_else(|| Some(self.env.monotonic()));
             self.env.pause(PAUSE);
         }
     }
@@ -171,9 +174,9 @@ impl<'a> Store<'a> {
         let taken = if size == 0 {
             Ok(Content::Nothing)
         } else if size <= SMALL_BYTES_MAX && held + size <= MEMORY_BYTES_MAX {
-            read_whole(&place, size).map(Content::InMemory)
+            read_whole(&place, stamp).map(Content::InMemory)
         } else {
-            disk.copy(&place, size).map(|target| {
+            disk.copy(&place, stamp).map(|target| {
                 listed.source = target;
                 Content::OnDisk
             })
@@ -199,9 +202,14 @@ impl Copied {
     }
 }
 
-fn read_whole(place: &RootedPath, size: u64) -> Result<Vec<u8>> {
+/// What stands there by now must be the file that was looked at, as for every copy.
+fn read_whole(place: &RootedPath, seen: Stamp) -> Result<Vec<u8>> {
     let file = place.open_file().map_err(|error| Error::io("can't open it", error))?;
-    let mut content = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
+    let now = Stamp::of_file(&file).map_err(|error| Error::io("can't look at it", error))?;
+    if now != seen {
+        return Err(Error::conflict("it was replaced while it was copied"));
+    }
+    let mut content = vec![0; usize::try_from(seen.size).unwrap_or(usize::MAX)];
     match file.read_exact_at(&mut content, 0) {
         Ok(()) => Ok(content),
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
@@ -219,7 +227,7 @@ struct Disk<'a> {
 }
 
 impl Disk<'_> {
-    fn copy(&mut self, place: &RootedPath, size: u64) -> Result<RootedPath> {
+    fn copy(&mut self, place: &RootedPath, seen: Stamp) -> Result<RootedPath> {
         let env = self.store.env;
         let home = match self.home.take() {
             Some(home) => home,
@@ -229,14 +237,14 @@ impl Disk<'_> {
             }
         };
         let home = self.home.insert(home);
-        if let Some(full) = no_room(home.path(), size)? {
+        if let Some(full) = no_room(home.path(), seen.size)? {
             return Err(full);
         }
         self.number += 1;
         let target = home.path().join(self.number.to_string());
         let running = AtomicBool::new(false);
         let pace = Pace { expired: &running, cancel: &Cancel::default(), env };
-        copy(place, &target, size, &pace).map(|_| target)
+        copy(place, seen.id, &target, seen.size, &pace).map(|_| target)
     }
 }
 

@@ -10,6 +10,7 @@ use super::super::engines::still::{Settle, Still, Verify};
 use super::super::engines::{Database, listed};
 use super::super::files::{FileSet, KnownBy, Listed};
 use super::super::metadata::{self, Found, Stamp};
+use super::super::process::FileId;
 use super::super::scratch::{self, Scratch};
 use super::super::{
     Consistency, EngineKind, EntryType, Finished, FoundPart, Layout, PartCapture, Piece,
@@ -101,7 +102,7 @@ impl Ground {
             env: pace.env.clone(),
             work: Work::default(),
         };
-        let mut largest: Option<(RelPath, u64, RootedPath)> = None;
+        let mut largest: Option<(RelPath, Stamp, RootedPath)> = None;
         for part in &layout.parts {
             let home = ground.home(layout, part)?;
             ground.room(part, layout, home.path(), pace)?;
@@ -124,15 +125,15 @@ impl Ground {
                 }
                 ground.work.copies += 1;
                 ground.work.bytes += found.stamp.size;
-                if largest.as_ref().is_none_or(|(_, size, _)| *size < found.stamp.size) {
+                if largest.as_ref().is_none_or(|(_, stamp, _)| stamp.size < found.stamp.size) {
                     let target = home.path().join("sample");
-                    largest = Some((path.clone(), found.stamp.size, target));
+                    largest = Some((path.clone(), found.stamp, target));
                 }
             }
             ground.homes.insert(part.name.clone(), home);
         }
-        if let Some((path, size, target)) = largest {
-            ground.sample(&layout.held.at(&path), size, &target, pace)?;
+        if let Some((path, stamp, target)) = largest {
+            ground.sample(&layout.held.at(&path), stamp, &target, pace)?;
         }
         if ground.work.clones {
             flush(layout, &ground.ready);
@@ -162,14 +163,14 @@ impl Ground {
         let stamps = copied.filter_map(|path| {
             let place = layout.held.at(path);
             let found = place.stat().ok().flatten().filter(durable::is_file)?;
-            Some((place, found.stx_size))
+            Some((place, Stamp::of(&found)))
         });
-        let files: Vec<(RootedPath, u64)> = stamps.filter(|(_, bytes)| *bytes > 0).collect();
-        let bytes: u64 = files.iter().map(|(_, bytes)| bytes).sum();
+        let files: Vec<(RootedPath, Stamp)> = stamps.filter(|(_, stamp)| stamp.size > 0).collect();
+        let bytes: u64 = files.iter().map(|(_, stamp)| stamp.size).sum();
         let Some(full) = no_room(home, bytes)? else { return Ok(()) };
         let probe = home.join("clone");
-        if let Some((first, _)) = files.first()
-            && let Ok(copied) = copy(first, &probe, 0, pace)
+        if let Some((first, seen)) = files.first()
+            && let Ok(copied) = copy(first, seen.id, &probe, 0, pace)
         {
             let _ = probe.unlink();
             if matches!(copied, Copied::Cloned) {
@@ -194,7 +195,7 @@ impl Ground {
             return Ok(false);
         }
         let begin = pace.env.monotonic();
-        match copy(&source, target, before.size, pace) {
+        match copy(&source, before.id, target, before.size, pace) {
             Ok(copied) => self.learn(copied, pace.env.monotonic().saturating_sub(begin)),
             // It was removed, or cut off, meanwhile.
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => {
@@ -214,7 +215,7 @@ impl Ground {
     fn sample(
         &mut self,
         from: &RootedPath,
-        size: u64,
+        seen: Stamp,
         to: &RootedPath,
         pace: &Pace<'_>,
     ) -> Result<()> {
@@ -222,7 +223,7 @@ impl Ground {
             return Ok(());
         }
         let begin = pace.env.monotonic();
-        match copy(from, to, size.min(SAMPLE_BYTES), pace) {
+        match copy(from, seen.id, to, seen.size.min(SAMPLE_BYTES), pace) {
             Ok(copied) => self.learn(copied, pace.env.monotonic().saturating_sub(begin)),
             Err(error) if error.kind() == Kind::Interrupted => return Err(error),
             // A running node removes files at any time.
@@ -297,7 +298,7 @@ fn take_entry(
         Some((before, there)) if is_ready(before) => listed.source = there.clone(),
         _ => {
             if !immutable || !link(&listed.source, &target) {
-                copy(&listed.source, &target, found.stamp.size, pace)?;
+                copy(&listed.source, found.stamp.id, &target, found.stamp.size, pace)?;
             }
             listed.source = target;
         }
@@ -360,14 +361,23 @@ pub(in crate::engine) fn no_room(home: &RootedPath, bytes: u64) -> Result<Option
     }))
 }
 
-/// Copies the first `size` bytes of a file into a new one.
+/// Copies the first `size` bytes of a file that was looked at before into a new one. What stands there by now must be
+/// that file: root would read for the owner of a directory what another name of it leads to.
+///
+/// # Errors
+/// Conflict where it is another one, or shorter by now.
 pub(in crate::engine) fn copy(
     from: &RootedPath,
+    seen: FileId,
     to: &RootedPath,
     size: u64,
     pace: &Pace<'_>,
 ) -> Result<Copied> {
     let source = open(from)?;
+    let stamp = Stamp::of_file(&source).map_err(|source| Error::io("can't look at it", source))?;
+    if stamp.id != seen {
+        return Err(Error::conflict("it was replaced while it was copied"));
+    }
     let target = to.create_new().map_err(|source| Error::io("can't make a copy of it", source))?;
     copying::copy(&source, &target, size, &|| pace.check())
 }
