@@ -234,7 +234,7 @@ impl Importer<'_> {
         let object = reader.manifest(&entry)?;
         let name =
             SnapshotName::parse(&entry.name).ok_or_else(|| reader.wrong("it was changed"))?;
-        let (manifest, content) = self.vault.open_manifest(&name, &object)?;
+        let (manifest, content) = self.vault.open_outline(&name, &object)?;
         if manifest.snapshot != reader.header.snapshot || content != reader.header.content {
             return Err(reader.wrong("its manifest is not the one that it announces"));
         }
@@ -294,7 +294,7 @@ impl Importer<'_> {
                         .with_remedy(Remedy::ExportWhole)
                 })?;
                 let object = self.vault.store().get(&name.object())?;
-                self.vault.open_manifest(&name, &object)?
+                self.vault.open_outline(&name, &object)?
             }
         };
         if found != content {
@@ -320,7 +320,7 @@ impl Importer<'_> {
             return Ok(false);
         };
         let object = self.vault.store().get(&name.object())?;
-        if self.vault.open_manifest(&name, &object)?.1 == content {
+        if self.vault.open_outline(&name, &object)?.1 == content {
             return Ok(true);
         }
         Err(Error::conflict("the snapshot is there already, in other packs")
@@ -419,10 +419,13 @@ impl Importer<'_> {
                 .with_remedy(Remedy::ExportWhole)
                 .with_remedy("look for what the vault has lost: the increment builds on it"));
         }
+        // Its packs are there, so that its lists can be read.
+        let mut manifest = manifest.clone();
+        self.vault.fill_in(&mut manifest)?;
         for entry in manifest.entries() {
             for leaf in 0..entry.leaves.len() {
                 self.control.cancel.check()?;
-                self.vault.load_leaf(manifest, entry, leaf)?;
+                self.vault.load_leaf(&manifest, entry, leaf)?;
             }
         }
         Ok(())

@@ -80,7 +80,7 @@ fn choose(vault: &Vault, options: &ExportOptions) -> Result<(Chosen, Option<Chos
 fn chosen(vault: &Vault, selector: &Selector) -> Result<Chosen> {
     let name = SnapshotName::of(&vault.resolve(selector)?.manifest);
     let object = vault.store().get(&name.object())?;
-    let (manifest, content) = vault.open_manifest(&name, &object)?;
+    let (manifest, content) = vault.open_outline(&name, &object)?;
     Ok(Chosen { name, object, manifest, content })
 }
 

@@ -14,7 +14,6 @@ use crate::engine::{
 };
 use crate::error::{Error, Result};
 use crate::ids::{GuardKind, PackId, RelPath, Time, decode, encode};
-use crate::vault::MANIFEST_VERSION;
 use crate::vault::Manifest;
 use crate::vault::manifest::{EntryRecord, Leaf, Mark, PackRef, PartRecord, Runs};
 
@@ -107,6 +106,7 @@ impl<'a> Draft<'a> {
                 consistency: part.consistency(),
                 replica: part.replica().or_else(|| told(part.name())),
                 entries: part.entries().iter().map(entry_record).collect(),
+                lists: Vec::new(),
             }
         };
         let marks = all_marks(&task.options.marks, &captured.marks)?;
@@ -141,7 +141,7 @@ impl<'a> Draft<'a> {
         }
         let options = task.options;
         let manifest = Manifest {
-            version: MANIFEST_VERSION,
+            version: 1,
             snapshot: task.intent.snapshot,
             generation: 0,
             node: task.intent.node.clone(),

@@ -28,6 +28,7 @@ mod buffers;
 mod commit;
 mod compare;
 mod effort;
+mod lists;
 mod messages;
 mod pipeline;
 mod plan;
@@ -253,9 +254,9 @@ impl Task<'_> {
     /// Captures, commits, reports; gives up what was stored where that fails.
     fn carry_out(&self, mut warnings: Vec<String>) -> Result<BackupReport> {
         let mut tried = false;
-        let made = self.capture().and_then(|made| {
-            let manifest_bytes = self.commit(&made.manifest, &mut tried)?;
-            Ok(Made { manifest_bytes, ..made })
+        let made = self.capture().and_then(|mut made| {
+            made.manifest_bytes = self.commit(&mut made.manifest, &mut tried)?;
+            Ok(made)
         });
         match made {
             Ok(made) => {
@@ -332,7 +333,10 @@ impl Task<'_> {
                 &control,
             )
         })?;
-        Ok(self.before.settle(self, draft.complete(self, stored)?))
+        let packs = stored.packs.len() as u32;
+        let mut made = draft.complete(self, stored)?;
+        lists::put(self, &mut made.manifest, packs)?;
+        Ok(self.before.settle(self, made))
     }
 
     /// Reads the marks of a node of a known kind; what can't be read is told.
@@ -374,7 +378,7 @@ impl Task<'_> {
 
     /// `tried` becomes true before the manifest is put: from then on it may be visible, whatever is
     /// answered. Tells the size of the manifest.
-    fn commit(&self, manifest: &Manifest, tried: &mut bool) -> Result<u64> {
+    fn commit(&self, manifest: &mut Manifest, tried: &mut bool) -> Result<u64> {
         self.control.report(Event::Stage { name: "commit", bytes_total: 0 });
         self.control.cancel.check()?;
         let Intent { snapshot, node, writer, .. } = &self.intent;

@@ -68,7 +68,7 @@ impl Vault {
     pub(crate) fn packs_visible(&self) -> Result<HashSet<PackId>> {
         let mut visible = HashSet::new();
         for name in self.snapshot_names(None)? {
-            match self.manifest(&name) {
+            match self.outline(&name) {
                 Ok(manifest) => visible.extend(manifest.packs.iter().map(|pack| pack.id)),
                 // A damaged one hides its own packs alone.
                 Err(error) if error.kind() == Kind::Corrupt => {}
@@ -84,7 +84,7 @@ impl Vault {
         for listed in self.store().list(Some(Folder::Snapshots.name()))? {
             let name = SnapshotName::parse(&listed.name)
                 .ok_or_else(|| super::sealed::foreign(&listed.name))?;
-            match self.manifest(&name) {
+            match self.outline(&name) {
                 Ok(manifest) => needed.extend(manifest.packs.iter().map(|pack| pack.id)),
                 // It was deleted since the list was made.
                 Err(error) if error.kind() == Kind::NotFound => {}

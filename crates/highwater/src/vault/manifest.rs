@@ -14,6 +14,9 @@ use crate::records::{
 use super::loss::Loss;
 use super::runs::LEAF_BYTES;
 
+/// The version of a manifest whose entries are in lists.
+pub(crate) const VERSION_OF_LISTS: u32 = 2;
+
 /// Pages are of a power of two within these bounds, so that a leaf holds a whole number of them.
 const PAGE_BYTES: std::ops::RangeInclusive<u32> = 4096..=65536;
 
@@ -21,7 +24,7 @@ const PAGE_BYTES: std::ops::RangeInclusive<u32> = 4096..=65536;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// The version of this document; 1.
+    /// The version of this document: 2 where a part has lists, else 1.
     pub version: u32,
     /// The snapshot.
     pub snapshot: SnapshotId,
@@ -121,8 +124,26 @@ pub struct PartRecord {
     /// that is are known by its name. Of plain files those without which a node of a known kind can't act.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub entry_points: Vec<RelPath>,
-    /// Its entries, sorted by path.
+    /// Its entries, sorted by path. In the document it is empty where `lists` is not.
     pub entries: Vec<EntryRecord>,
+    /// Where the entries are, in their order, where there are many of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lists: Vec<ListRef>,
+}
+
+/// A list of some of a part's entries, in a pack: a unit of its own, which the next snapshot names again where
+/// nothing in it has changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListRef {
+    /// What the unit is known by; hex.
+    pub content: String,
+    /// How many entries it has.
+    pub entries: u32,
+    /// The pack, as a place in [`Manifest::packs`].
+    pub pack: u32,
+    /// The unit in that pack.
+    pub unit: u32,
 }
 
 impl PartRecord {
@@ -266,6 +287,9 @@ impl Manifest {
     /// What keeps this manifest from being restored as it is, in plain words.
     pub(crate) fn fault(&self) -> Option<String> {
         let own = |entry: &EntryRecord| entry.fault();
+        if let Some(fault) = self.fault_of_lists() {
+            return Some(fault);
+        }
         self.parts.iter().find_map(|part| {
             if let Some(point) = part.lost_entry_point() {
                 return Some(format!("{}: its entry point {point} is no file of it", part.name));
@@ -275,6 +299,25 @@ impl Manifest {
                 .iter()
                 .find_map(|entry| fault(entry).map(|what| format!("{}: {what}", entry.path)))
         })
+    }
+}
+
+impl Manifest {
+    /// The version that the document has, by what is in it.
+    pub(crate) fn version_needed(&self) -> u32 {
+        if self.parts.iter().any(|part| !part.lists.is_empty()) { VERSION_OF_LISTS } else { 1 }
+    }
+
+    fn fault_of_lists(&self) -> Option<String> {
+        if self.version != self.version_needed() {
+            return Some("its version is not that of what is in it".to_owned());
+        }
+        let wrong = |part: &&PartRecord| {
+            let told = part.lists.iter().map(|list| u64::from(list.entries)).sum::<u64>();
+            !part.lists.is_empty() && told != part.entries.len() as u64
+        };
+        let part = self.parts.iter().find(wrong)?;
+        Some(format!("{}: its lists have another number of entries", part.name))
     }
 }
 

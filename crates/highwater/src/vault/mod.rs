@@ -26,6 +26,7 @@ mod info;
 mod intent;
 mod keys;
 mod limits;
+pub(crate) mod lists;
 mod local;
 mod location;
 mod loss;
@@ -55,6 +56,7 @@ mod tests;
 mod trash;
 pub(crate) mod upload;
 pub(crate) mod witness;
+pub(crate) mod writer;
 
 pub use actor::Actor;
 pub(crate) use actor::{Known, Lock, boot};
@@ -73,7 +75,7 @@ pub use location::{Location, RemoteLocation};
 pub use manifest::{Manifest, channel_mark, channel_of};
 pub use nodes::Ownership;
 pub(crate) use nodes::{NodeRecord, copied, unrecorded};
-pub(crate) use snapshots::{ContentId, MANIFEST_VERSION, SnapshotName};
+pub(crate) use snapshots::{ContentId, SnapshotName};
 pub use trash::GRACE;
 
 use pack::UnitKeys;

@@ -236,18 +236,45 @@ impl Vault {
 
     /// The bytes of one unit, verified.
     pub(crate) fn read_unit(&self, pack: PackRef, unit: u32) -> Result<Vec<u8>> {
+        let mut units = self.read_units(pack, unit, 1)?;
+        units.pop().map(|(_, bytes)| bytes).ok_or_else(|| Error::bug("no unit was read"))
+    }
+
+    /// The bytes of neighbouring units, each verified, with what it is known by: read at once.
+    pub(crate) fn read_units(
+        &self,
+        pack: PackRef,
+        first: u32,
+        count: usize,
+    ) -> Result<Vec<(UnitId, Vec<u8>)>> {
         let pack = self.open_pack(pack)?;
         let wrong = || Error::corrupt("a frame of the pack was changed").with_entry(&pack.name);
-        let (frame, place) = pack.index.locate(unit).ok_or_else(wrong)?;
-        let mut stored = self.store().get_range(&pack.name, pack.index.range(frame))?.to_vec();
-        let record = pack.index.frame(frame);
+        let places = (first..).take(count).map(|unit| pack.index.locate(unit));
+        let places: Vec<(usize, usize)> = places.collect::<Option<_>>().ok_or_else(wrong)?;
+        let (Some(&(low, _)), Some(&(high, _))) = (places.first(), places.last()) else {
+            return Ok(Vec::new());
+        };
+        let start = pack.index.range(low).start;
+        let stored = self.store().get_range(&pack.name, start..pack.index.range(high).end)?;
         let mut plain = Vec::new();
-        open_frame(&pack.key, frame as u64, record, &mut stored, &mut plain).ok_or_else(wrong)?;
-        let bytes = plain[unit_range(record, place)].to_vec();
-        if Some(self.unit_keys().id(record.kind, &bytes)) != pack.index.unit_id(unit) {
-            return Err(wrong());
-        }
-        Ok(bytes)
+        let mut open = None;
+        let unit = |(unit, (frame, place)): (u32, (usize, usize))| {
+            let record = pack.index.frame(frame);
+            if open.replace(frame) != Some(frame) {
+                let range = pack.index.range(frame);
+                let range = (range.start - start) as usize..(range.end - start) as usize;
+                let mut sealed = stored.get(range).ok_or_else(wrong)?.to_vec();
+                open_frame(&pack.key, frame as u64, record, &mut sealed, &mut plain)
+                    .ok_or_else(wrong)?;
+            }
+            let bytes = plain[unit_range(record, place)].to_vec();
+            let id = self.unit_keys().id(record.kind, &bytes);
+            if Some(id) != pack.index.unit_id(unit) {
+                return Err(wrong());
+            }
+            Ok((id, bytes))
+        };
+        (first..).zip(places).map(unit).collect()
     }
 }
 

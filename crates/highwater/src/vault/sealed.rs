@@ -11,7 +11,7 @@ use super::codec::{Codec, Effort};
 use super::limits::object_bytes_max;
 use super::seal::{HEADER_BYTES, ObjectKey, ObjectKind, Purpose};
 
-/// The version of every document that this program writes, and the newest that it reads.
+/// The version of every document but a manifest with lists.
 pub(crate) const DOCUMENT_VERSION: u32 = 1;
 /// No document is longer than this before compression; a longer one is damage or an attack.
 const DOCUMENT_BYTES_MAX: u64 = 1 << 30;
@@ -74,6 +74,11 @@ pub(crate) fn open<T: DeserializeOwned>(
 
 /// The document whose JSON is `text`.
 pub(super) fn parse<T: DeserializeOwned>(name: &str, text: &[u8]) -> Result<T> {
+    parse_up_to(DOCUMENT_VERSION, name, text)
+}
+
+/// The document whose JSON is `text`, of a kind that is known up to the version `newest`.
+pub(super) fn parse_up_to<T: DeserializeOwned>(newest: u32, name: &str, text: &[u8]) -> Result<T> {
     #[derive(Deserialize)]
     struct Versioned {
         version: u64,
@@ -83,9 +88,9 @@ pub(super) fn parse<T: DeserializeOwned>(name: &str, text: &[u8]) -> Result<T> {
         Error::corrupt(format!("its content can't be read: {error}")).with_entry(name)
     };
     let Versioned { version } = serde_json::from_slice(text).map_err(unreadable)?;
-    if version > u64::from(DOCUMENT_VERSION) {
+    if version > u64::from(newest) {
         return Err(Error::input(format!(
-            "the document has version {version}; this program knows version {DOCUMENT_VERSION}"
+            "the document has version {version}; this program knows version {newest}"
         ))
         .with_entry(name)
         .with_remedy("use the version of highwater that wrote it, or a newer one"));

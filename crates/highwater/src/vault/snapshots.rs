@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::{Epoch, NodeName, Seq, SnapshotId, encode};
 
 use super::folder::Folder;
-use super::manifest::Manifest;
+use super::manifest::{EntryRecord, Manifest, PartRecord, VERSION_OF_LISTS};
 use super::nodes::NodeRecord;
 use super::pack::pack_name;
 use super::seal::ObjectKind;
@@ -17,9 +17,6 @@ use super::sealed;
 use super::shrink;
 use super::trash::{GRACE, after};
 use super::{Level, Selector, SnapshotInfo, Vault};
-
-/// The version of manifests that this program writes.
-pub(crate) const MANIFEST_VERSION: u32 = sealed::DOCUMENT_VERSION;
 
 /// So many other snapshots are named where one is damaged.
 const OTHERS_NAMED: usize = 3;
@@ -122,16 +119,45 @@ impl Vault {
         self.open_manifest(name, &bytes).map(|(manifest, _)| manifest)
     }
 
+    /// Opens a manifest, but not the lists of its entries: for what only asks for packs, marks and names.
+    pub(crate) fn outline(&self, name: &SnapshotName) -> Result<Manifest> {
+        let bytes = self.store().get(&name.object())?;
+        self.open_outline(name, &bytes).map(|(manifest, _)| manifest)
+    }
+
     /// Opens the manifest in `bytes`, and tells what it is known by.
     pub(crate) fn open_manifest(
         &self,
         name: &SnapshotName,
         bytes: &[u8],
     ) -> Result<(Manifest, ContentId)> {
+        let (mut manifest, content) = self.open_outline(name, bytes)?;
+        self.fill_in(&mut manifest)?;
+        Ok((manifest, content))
+    }
+
+    /// Reads the lists of an outline, and looks whether it can be restored as it is.
+    pub(crate) fn fill_in(&self, manifest: &mut Manifest) -> Result<()> {
+        let object = SnapshotName::of(manifest).object();
+        self.load_lists(&object, manifest)?;
+        match manifest.fault() {
+            Some(fault) => {
+                Err(Error::corrupt(format!("the manifest is damaged: {fault}")).with_entry(object))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Opens the manifest in `bytes` without the lists of its entries, whose packs may not be there yet.
+    pub(crate) fn open_outline(
+        &self,
+        name: &SnapshotName,
+        bytes: &[u8],
+    ) -> Result<(Manifest, ContentId)> {
         let object = name.object();
         let text = sealed::open_text(self, ObjectKind::Manifest, &object, bytes)?;
-        let manifest: Manifest = sealed::parse(&object, &text)?;
-        let named = manifest.version == MANIFEST_VERSION
+        let manifest: Manifest = sealed::parse_up_to(VERSION_OF_LISTS, &object, &text)?;
+        let named = manifest.version == manifest.version_needed()
             && manifest.snapshot == name.snapshot
             && manifest.node == name.node
             && manifest.seq == name.seq
@@ -140,12 +166,8 @@ impl Vault {
         if !named {
             return Err(Error::corrupt("the manifest is of another snapshot").with_entry(object));
         }
-        match manifest.fault() {
-            Some(fault) => {
-                Err(Error::corrupt(format!("the manifest is damaged: {fault}")).with_entry(object))
-            }
-            None => Ok((manifest, self.content_id(&object, &text))),
-        }
+        let content = self.content_id(&object, &text);
+        Ok((manifest, content))
     }
 
     /// What the text of a manifest, under its name, is known by.
@@ -321,13 +343,25 @@ impl Vault {
             )))
     }
 
-    /// Commits a snapshot: with its manifest it becomes visible. Tells the size of the manifest.
-    pub(crate) fn put_manifest(&self, manifest: &Manifest) -> Result<u64> {
+    /// Commits a snapshot: with its manifest it becomes visible. Tells the size of the manifest. Entries that are
+    /// in lists are not written once more.
+    pub(crate) fn put_manifest(&self, manifest: &mut Manifest) -> Result<u64> {
         let object = SnapshotName::of(manifest).object();
         if let Some(fault) = manifest.fault() {
             return Err(Error::bug(format!("the manifest can't be read back: {fault}")));
         }
-        let bytes = sealed::seal(self, ObjectKind::Manifest, &object, manifest)?;
+        let listed = |part: &mut PartRecord| match part.lists.is_empty() {
+            true => Vec::new(),
+            false => std::mem::take(&mut part.entries),
+        };
+        let away: Vec<Vec<EntryRecord>> = manifest.parts.iter_mut().map(listed).collect();
+        let sealed = sealed::seal(self, ObjectKind::Manifest, &object, manifest);
+        for (part, entries) in manifest.parts.iter_mut().zip(away) {
+            if !part.lists.is_empty() {
+                part.entries = entries;
+            }
+        }
+        let bytes = sealed?;
         // A put whose answer was lost meets itself where it is made again; no two seals are alike.
         if self.store().put_new(&object, bytes.clone())? || self.store().get(&object)? == bytes {
             Ok(bytes.len() as u64)

@@ -95,6 +95,7 @@ fn manifest() -> Manifest {
         replica: None,
         entry_points: Vec::new(),
         entries,
+        lists: Vec::new(),
     };
     let empty = [
         ("1", EngineKind::ROCKSDB, Consistency::Checkpoint),

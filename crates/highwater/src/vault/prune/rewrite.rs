@@ -14,13 +14,15 @@ use crate::error::{Error, Result};
 use crate::ids::{NodeUid, PackId, SnapshotId};
 use crate::vault::intent::{BACKUP_TIME_MAX, Intent};
 use crate::vault::manifest::{EntryRecord, Leaf, Manifest, PackRef, Runs};
+use crate::vault::lists::{self, Known, Listed};
 use crate::vault::pack::FrameKind;
 use crate::vault::read::leaf_packs;
 use crate::vault::runs::{self, Place, Run};
 use crate::vault::trash::{Purpose, TrashRecord};
+use crate::vault::writer::{Points, Writer};
 use crate::vault::{Actor, SnapshotName, Vault};
 
-use super::copy::{Reader, Writer};
+use super::copy::Reader;
 use super::survey::Survey;
 use super::usage::{Fill, LeafIdentity, Usage, choose, leaf_identity};
 use super::{RewritePlan, Rewriting, Rewritten, busy};
@@ -80,6 +82,8 @@ pub(super) fn run(
         victims: BTreeMap::new(),
         moved: HashMap::new(),
         leaves: HashMap::new(),
+        lists: HashMap::new(),
+        known: Known::new(),
         by: actor.name.clone(),
         tried: false,
         put: 0,
@@ -117,6 +121,10 @@ struct Task<'a> {
     /// Where units of the victims are now.
     moved: HashMap<(PackId, u32), (PackId, u32)>,
     leaves: HashMap<LeafIdentity, NewLeaf>,
+    /// The lists of each part of the snapshots that have any, as they are once units have moved.
+    lists: HashMap<SnapshotId, Vec<Option<Vec<Listed>>>>,
+    /// Lists that are in no victim.
+    known: Known,
     by: String,
     /// A manifest was to be put, and may be there.
     tried: bool,
@@ -147,8 +155,12 @@ impl Task<'_> {
         // The newest first: it is what a restore reads in order.
         names.reverse();
         let vault = self.vault;
-        let mut writer = Writer::new(vault, self.rewriting, self.control);
+        let points = Points { pack: FaultPoint::RewritePack, frame: FaultPoint::RewriteFrame };
+        let mut writer = Writer::new(vault, self.rewriting, 0, points, self.control);
         let copied = names.iter().try_for_each(|name| self.copy(name, &mut writer));
+        let copied = copied.and_then(|()| {
+            names.iter().try_for_each(|name| self.put_lists(name, &mut writer))
+        });
         let copied = copied.and_then(|()| writer.finish());
         let sizes = writer.packs.clone();
         if let Err(error) = copied {
@@ -229,13 +241,33 @@ impl Task<'_> {
         Ok(())
     }
 
+    /// Writes the lists of a snapshot anew, where they name places that have moved, or lie in a victim.
+    fn put_lists(&mut self, name: &SnapshotName, writer: &mut Writer<'_>) -> Result<()> {
+        let outline = self.vault.outline(name)?;
+        let moves = outline.packs.iter().any(|pack| self.victims.contains_key(&pack.id));
+        if !moves || outline.parts.iter().all(|part| part.lists.is_empty()) {
+            return Ok(());
+        }
+        lists::know(&mut self.known, &outline);
+        self.known.retain(|_, (pack, _)| !self.victims.contains_key(pack));
+        let manifest = self.vault.manifest(name)?;
+        let mut moved = self.moved_leaves(manifest, |_| Ok(0))?;
+        let (vault, known) = (self.vault, &mut self.known);
+        let mut put = |id, bytes: &[u8]| writer.add(FrameKind::Map, id, bytes);
+        let Manifest { parts, packs, .. } = &mut moved;
+        let mut put_part = |part| lists::put_lists(vault, part, packs, known, &mut put);
+        let listed = parts.iter_mut().map(&mut put_part).collect::<Result<_>>()?;
+        self.lists.insert(name.snapshot, listed);
+        Ok(())
+    }
+
     /// Puts the next generation of a snapshot, if units of it have moved.
     fn replace(&mut self, name: &SnapshotName, sizes: &HashMap<PackId, u64>) -> Result<()> {
         let old = self.vault.manifest(name)?;
         if !old.packs.iter().any(|pack| self.victims.contains_key(&pack.id)) {
             return Ok(());
         }
-        let manifest = self.next_generation(old, sizes)?;
+        let mut manifest = self.next_generation(old, sizes)?;
         self.verify(&manifest, sizes)?;
         let late = self.control.env.monotonic().saturating_sub(self.start) > BACKUP_TIME_MAX;
         if late || !self.vault.intent_stands(self.rewriting)? {
@@ -243,7 +275,7 @@ impl Task<'_> {
         }
         self.control.env.fault(FaultPoint::RewriteManifest)?;
         self.tried = true;
-        self.vault.put_manifest(&manifest)?;
+        self.vault.put_manifest(&mut manifest)?;
         self.control.env.fault(FaultPoint::RewriteSecondLook)?;
         // As with a backup: who takes this rewriting for dead removes the intent first.
         if !self.vault.intent_stands(self.rewriting)? {
@@ -271,39 +303,74 @@ impl Task<'_> {
     fn next_generation(&self, old: Manifest, sizes: &HashMap<PackId, u64>) -> Result<Manifest> {
         let mut sizes = sizes.clone();
         sizes.extend(old.packs.iter().map(|pack| (pack.id, pack.size)));
-        let old_packs = old.packs.clone();
-        let mut manifest = Manifest { generation: old.generation + 1, packs: Vec::new(), ..old };
-        let mut table: Vec<PackRef> = Vec::new();
-        let mut numbers: HashMap<PackId, u32> = HashMap::new();
-        let mut number = |id: PackId| -> Result<u32> {
-            let size = sizes.get(&id).ok_or_else(|| Error::bug("a leaf names an unknown pack"))?;
-            Ok(*numbers.entry(id).or_insert_with(|| {
-                table.push(PackRef { id, size: *size });
-                (table.len() - 1) as u32
-            }))
-        };
-        for part in &mut manifest.parts {
-            for entry in &mut part.entries {
-                for leaf in &mut entry.leaves {
-                    let packs: Vec<PackRef> = leaf
-                        .packs
-                        .iter()
-                        .filter_map(|&pack| old_packs.get(pack as usize).copied())
-                        .collect();
-                    let (ids, runs) = match self.leaves.get(&leaf_identity(leaf, &packs)) {
-                        Some(new) => (new.packs.clone(), new.runs.clone()),
-                        None => (packs.iter().map(|pack| pack.id).collect(), leaf.runs.clone()),
-                    };
-                    let packs = ids.into_iter().map(&mut number).collect::<Result<_>>()?;
-                    *leaf = Leaf { content: std::mem::take(&mut leaf.content), packs, runs };
-                }
+        let unknown = || Error::bug("a leaf names an unknown pack");
+        let size_of = |id: PackId| sizes.get(&id).copied().ok_or_else(unknown);
+        let mut manifest = self.moved_leaves(old, size_of)?;
+        manifest.generation += 1;
+        let listed = self.lists.get(&manifest.snapshot).cloned().unwrap_or_default();
+        let Manifest { parts, packs, .. } = &mut manifest;
+        let mut table = Table::of(std::mem::take(packs));
+        for (part, listed) in parts.iter_mut().zip(listed) {
+            if let Some(listed) = listed {
+                lists::name_lists(part, listed, |id| table.number(id, size_of))?;
             }
         }
-        manifest.packs = table;
+        *packs = table.packs;
+        manifest.version = manifest.version_needed();
         match manifest.packs.iter().any(|pack| self.victims.contains_key(&pack.id)) {
             true => Err(Error::bug("a rewritten snapshot still needs an old pack")),
             false => Ok(manifest),
         }
+    }
+
+    /// The snapshot with its leaves where they are now, and without lists of its entries.
+    fn moved_leaves(
+        &self,
+        mut manifest: Manifest,
+        size_of: impl Fn(PackId) -> Result<u64>,
+    ) -> Result<Manifest> {
+        let old_packs = std::mem::take(&mut manifest.packs);
+        let mut table = Table::of(Vec::new());
+        for part in &mut manifest.parts {
+            part.lists.clear();
+            for leaf in part.entries.iter_mut().flat_map(|entry| &mut entry.leaves) {
+                let packs = leaf.packs.iter();
+                let packs: Vec<PackRef> =
+                    packs.filter_map(|&pack| old_packs.get(pack as usize).copied()).collect();
+                let (ids, runs) = match self.leaves.get(&leaf_identity(leaf, &packs)) {
+                    Some(new) => (new.packs.clone(), new.runs.clone()),
+                    None => (packs.iter().map(|pack| pack.id).collect(), leaf.runs.clone()),
+                };
+                let number = |id| table.number(id, &size_of);
+                let packs = ids.into_iter().map(number).collect::<Result<_>>()?;
+                *leaf = Leaf { content: std::mem::take(&mut leaf.content), packs, runs };
+            }
+        }
+        manifest.packs = table.packs;
+        Ok(manifest)
+    }
+}
+
+/// The packs of a manifest in the making, each numbered when it is first named.
+struct Table {
+    numbers: HashMap<PackId, u32>,
+    packs: Vec<PackRef>,
+}
+
+impl Table {
+    fn of(packs: Vec<PackRef>) -> Table {
+        let numbers = packs.iter().zip(0..).map(|(pack, number)| (pack.id, number)).collect();
+        Table { numbers, packs }
+    }
+
+    fn number(&mut self, id: PackId, size_of: impl Fn(PackId) -> Result<u64>) -> Result<u32> {
+        if let Some(&number) = self.numbers.get(&id) {
+            return Ok(number);
+        }
+        self.packs.push(PackRef { id, size: size_of(id)? });
+        let number = self.packs.len() as u32 - 1;
+        self.numbers.insert(id, number);
+        Ok(number)
     }
 }
 

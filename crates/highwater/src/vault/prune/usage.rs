@@ -72,10 +72,15 @@ impl Usage {
         Ok(usage)
     }
 
-    /// A pack that is named and of which nothing is needed is a pack all the same.
+    /// The lists of entries. A pack that is named and of which nothing is needed is a pack all the same.
     fn name_all(&mut self, manifest: &Manifest) {
         for pack in &manifest.packs {
             self.needed(*pack);
+        }
+        for list in manifest.parts.iter().flat_map(|part| &part.lists) {
+            if let Some(&pack) = manifest.packs.get(list.pack as usize) {
+                self.needed(pack).set(list.unit);
+            }
         }
     }
 

@@ -31,6 +31,7 @@ fn part(name: &str, engine: EngineKind, entries: Vec<EntryRecord>) -> PartRecord
         replica: None,
         entry_points: Vec::new(),
         entries,
+        lists: Vec::new(),
     }
 }
 
