@@ -1,7 +1,9 @@
 //! All that the program prints. A closed pipe ends the printing, not the program.
 
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, Write};
 
+use anstream::{AutoStream, ColorChoice};
+use anstyle::{AnsiColor, Style};
 use highwater::{Error, Result};
 
 use crate::answer::Answer;
@@ -57,7 +59,8 @@ pub(crate) fn error_aside(error: &Error, json: bool) {
 /// Prints what clap has to say where it was asked.
 pub(crate) fn help(help: &clap::Error) -> Result<()> {
     let text = help.render();
-    let text = if io::stdout().is_terminal() { text.ansi().to_string() } else { text.to_string() };
+    let colours = has_colours(&io::stdout());
+    let text = if colours { text.ansi().to_string() } else { text.to_string() };
     forgive_closed(write(&mut io::stdout().lock(), text.as_bytes()))
         .map_err(|error| Error::io("standard output", error))
 }
@@ -69,7 +72,38 @@ pub(crate) fn tell(text: &str) -> Result<()> {
 
 /// Prints lines to standard error; where that is closed, nobody listens.
 pub(crate) fn note(text: &str) {
+    let text = if has_colours(&io::stderr()) { coloured(text) } else { text.to_owned() };
     let _ = write(&mut io::stderr().lock(), format!("{text}\n").as_bytes());
+}
+
+/// Whether colours are wanted there: on a terminal that knows them, unless NO_COLOR says no.
+fn has_colours(out: &impl anstream::stream::RawStream) -> bool {
+    AutoStream::choice(out) != ColorChoice::Never
+}
+
+/// What stands at the beginning of a line, or where a table says it, and how it is shown.
+const MARKED: [(&str, Style); 4] = [
+    ("error:", AnsiColor::Red.on_default().bold()),
+    ("warning:", AnsiColor::Yellow.on_default().bold()),
+    ("hint:", AnsiColor::Cyan.on_default().bold()),
+    ("BAD ", AnsiColor::Red.on_default().bold()),
+];
+/// From here to the end of a line of a table is what is wrong with it.
+const WRONG: &str = "STALE: ";
+
+/// The text with what is bad in colour. Whatever comes from others has no control characters.
+fn coloured(text: &str) -> String {
+    text.lines().map(coloured_line).collect::<Vec<_>>().join("\n")
+}
+
+fn coloured_line(line: &str) -> String {
+    let marked = MARKED.iter().find(|(word, _)| line.starts_with(word));
+    if let Some((word, style)) = marked {
+        return format!("{style}{word}{style:#}{}", &line[word.len()..]);
+    }
+    let Some(at) = line.find(WRONG) else { return line.to_owned() };
+    let style = AnsiColor::Red.on_default().bold();
+    format!("{}{style}{}{style:#}", &line[..at], &line[at..])
 }
 
 fn document(value: &serde_json::Value) -> io::Result<()> {
@@ -82,6 +116,7 @@ fn line(text: &str) -> io::Result<()> {
     if text.is_empty() {
         return Ok(());
     }
+    let text = if has_colours(&io::stdout()) { coloured(text) } else { text.to_owned() };
     write(&mut io::stdout().lock(), format!("{text}\n").as_bytes())
 }
 

@@ -94,3 +94,38 @@ fn a_closed_pipe_is_no_panic() {
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(output.stderr, b"");
 }
+
+/// Runs the program on a terminal, as `script` makes one, and returns what is seen there.
+fn seen_on_a_terminal(world: &World, arguments: &[&str], variables: &[(&str, &str)]) -> String {
+    let wanted = world.command(arguments);
+    let words = std::iter::once(wanted.get_program()).chain(wanted.get_args());
+    let words: Vec<_> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
+    let mut script = std::process::Command::new("script");
+    script.args(["-qec", &words.join(" "), "/dev/null"]).env("TERM", "xterm-256color");
+    script
+        .env_remove("NO_COLOR")
+        .current_dir(wanted.get_current_dir().unwrap_or(world.path("").as_path()));
+    script.envs(wanted.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    script.envs(variables.iter().copied());
+    let output = script.stdin(std::process::Stdio::null()).output().expect("`script` starts");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn what_is_bad_is_coloured_on_a_terminal_that_may_have_it() {
+    let world = World::new();
+    let wrong = ["backup", "nowhere", "--vault", "none"];
+    let seen = seen_on_a_terminal(&world, &wrong, &[]);
+    assert!(seen.contains("\u{1b}[1m\u{1b}[31merror:\u{1b}[0m "), "{seen:?}");
+    assert!(seen.contains("hint:\u{1b}[0m "), "{seen:?}");
+    for plain in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+        let seen = seen_on_a_terminal(&world, &wrong, &[plain]);
+        assert!(seen.contains("error: ") && !seen.contains('\u{1b}'), "{plain:?}: {seen:?}");
+    }
+    let piped = world.run(&wrong);
+    assert!(
+        piped.stderr.contains("error: ") && !piped.stderr.contains('\u{1b}'),
+        "{}",
+        piped.stderr
+    );
+}

@@ -147,7 +147,7 @@ fn an_increment_does_not_fit_on_a_base_that_was_rewritten() {
     let copy = bench.copy();
     let mut manifest = copy.snapshots(None).unwrap().remove(0).manifest;
     manifest.generation = 1;
-    copy.put_manifest(&manifest).unwrap();
+    copy.put_manifest(&mut manifest).unwrap();
     bench.refused(&[&increment], Kind::Conflict, "with other content");
     bench.refused(&[&whole], Kind::Conflict, "there already, in other packs");
     bench.import(&[&bench.export(second, None)]).unwrap();

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use crate::engine::Units;
 use crate::error::{Error, Result};
 use crate::ids::{PackId, SnapshotId};
-use crate::vault::manifest::{EntryRecord, PackRef};
+use crate::vault::manifest::{ContentHash, EntryRecord, PackRef};
 use crate::vault::pack::{
     FRAME_BYTES, FrameKind, PACK_UNITS_MAX, PlainFrame, SLICE_BYTES, UnitId, pack_name,
 };
@@ -34,7 +34,7 @@ pub(super) struct FileMap {
 
 /// Where a GiB of it is.
 pub(super) struct LeafMap {
-    pub(super) content: String,
+    pub(super) content: ContentHash,
     pub(super) packs: Vec<PackId>,
     pub(super) runs: LeafRuns,
 }
@@ -331,7 +331,8 @@ impl<'a> Assembler<'a> {
     fn end_leaf(&mut self, file: &mut OpenFile) -> Result<(), Halt> {
         let mut packs = std::mem::take(&mut file.packs);
         let bytes = runs::encode(&std::mem::take(&mut file.runs));
-        let content = std::mem::take(&mut file.content).finalize().to_hex().to_string();
+        let content = std::mem::take(&mut file.content).finalize();
+        let content = ContentHash::from_bytes(*content.as_bytes());
         let runs = if bytes.len() <= INLINE_BYTES_MAX {
             LeafRuns::Inline(bytes)
         } else {

@@ -50,7 +50,7 @@ impl PackTable {
                 LeafRuns::Inline(bytes) => Runs::Inline(BASE64.encode(bytes)),
                 &LeafRuns::Stored { pack, unit } => Runs::Stored { pack, unit },
             };
-            Ok(Leaf { content: leaf.content.clone(), packs, runs })
+            Ok(Leaf { content: leaf.content, packs, runs })
         };
         map.leaves.iter().map(leaf).collect()
     }

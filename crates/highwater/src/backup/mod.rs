@@ -310,6 +310,7 @@ impl Task<'_> {
             }
             parts.push(PartToRead { part, capture, files });
         }
+        drop(known);
         // A SQLite in rollback-journal mode keeps its writers waiting until it is read; plain files
         // can vanish until they are; the others are locked, or a checkpoint of their own.
         parts.sort_by_key(|part| match part.capture.consistency() {
@@ -357,11 +358,11 @@ impl Task<'_> {
 
     /// The parent's files, where this directory is still the one that the parent saw: a restore
     /// since then may have put other content behind the same names, sizes and times.
-    fn known_files(&self) -> HashMap<RelPath, &'_ EntryRecord> {
+    fn known_files(&self) -> HashMap<&RelPath, &'_ EntryRecord> {
         let Some(base) = &self.base else { return HashMap::new() };
         base.entries()
             .filter(|entry| entry.kind == EntryType::File)
-            .map(|entry| (entry.path.clone(), entry))
+            .map(|entry| (&entry.path, entry))
             .collect()
     }
 

@@ -113,6 +113,8 @@ pub enum Remedy {
     AcceptOlder,
     /// Begin with an empty store.
     AllowEmpty,
+    /// Look whether the keys, and the name of the store, are the right ones.
+    ReplicaKeys,
     /// Take what a server has, although it is not of one moment.
     AcceptInconsistent,
     /// Take what was filled, although loading it may close channels.
@@ -211,6 +213,7 @@ impl Remedy {
             Remedy::ReplicaFlush => "send what waits",
             Remedy::AcceptOlder => "write over a server that was set back",
             Remedy::AllowEmpty => "say that this is a new node",
+            Remedy::ReplicaKeys => "is it the right mnemonic, and the right store?",
             Remedy::AcceptInconsistent => "take what is there all the same",
             Remedy::AcceptClosingChannels => "accept that these channels may be closed",
             Remedy::KeysOnly => "restore keys and values alone",
@@ -280,6 +283,7 @@ impl Remedy {
             Remedy::ReplicaFlush => "ReplicatedStore::flush",
             Remedy::AcceptOlder => "Permissions::accept_older",
             Remedy::AllowEmpty => "Permissions::allow_empty",
+            Remedy::ReplicaKeys => "ReplicaKeys::from_mnemonic",
             Remedy::AcceptInconsistent => "Permissions::accept_inconsistent",
             Remedy::AcceptClosingChannels => "FillOptions::accept_closing_channels",
             Remedy::KeysOnly => "ReuniteOptions::keys_only",

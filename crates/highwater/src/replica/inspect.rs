@@ -10,7 +10,7 @@ use super::hydrate::find_head;
 use super::keys::ReplicaKeys;
 use super::local::LocalStore;
 use super::remote::Remote;
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 use crate::ids::{StoreId, Time};
 use crate::records::ReplicaPoint;
 
@@ -112,8 +112,9 @@ pub struct LocalState {
 pub fn local_state(local: Arc<dyn LocalStore>, keys: &ReplicaKeys) -> Result<LocalState> {
     let book = Book { local };
     if book.check()?.is_some_and(|check| check != keys.check()) {
-        return Err(Error::denied("this store was opened with other keys")
-            .with_remedy("is it the right mnemonic, and the right store?"));
+        return Err(
+            Error::denied("this store was opened with other keys").with_remedy(Remedy::ReplicaKeys)
+        );
     }
     let head = book.head()?.map(|placed| placed.head);
     let (_, pending_writes, pending_bytes) = book.waiting()?;

@@ -10,7 +10,7 @@ use ring::hkdf;
 use zeroize::Zeroizing;
 
 use super::digest::Tag;
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 use crate::ids::StoreId;
 
 /// The first byte of all that is sealed.
@@ -265,7 +265,7 @@ fn open_document(
     let denied = || {
         Error::denied("these keys don't open what is on the server")
             .with_entry(name)
-            .with_remedy("is it the right mnemonic, and the right store?")
+            .with_remedy(Remedy::ReplicaKeys)
     };
     let (head, body) = sealed.split_at_checked(DOCUMENT_HEAD).ok_or_else(denied)?;
     let (format, nonce) = head.split_first().ok_or_else(denied)?;

@@ -115,7 +115,7 @@ impl Start<'_> {
             None => self.book.set_check(&check),
             Some(known) if known == check => Ok(()),
             Some(_) => Err(Error::denied("this store was opened with other keys before")
-                .with_remedy("is it the right mnemonic, and the right store?")),
+                .with_remedy(Remedy::ReplicaKeys)),
         }
     }
 
@@ -236,7 +236,7 @@ impl Start<'_> {
                 "this store is empty, and the server has nothing for these keys",
             )
             .with_remedy(Remedy::AllowEmpty)
-            .with_remedy("look whether mnemonic, store and server are the right ones"));
+            .with_remedy(Remedy::ReplicaKeys));
         }
         let mut sender = self.sender(self.nothing())?;
         sender.take(self.owner, None, true)?;

@@ -14,7 +14,7 @@ use crate::ids::{NodeName, PackId, SnapshotId};
 use super::checked::{Checked, Coverage, Share};
 use super::folder::{Folder, HEADER};
 use super::keys::SlotDoc;
-use super::manifest::{EntryRecord, Manifest, PackRef};
+use super::manifest::{ContentHash, EntryRecord, Manifest, PackRef};
 use super::pack::{open_frame, pack_name, unit_range};
 use super::read::leaf_packs;
 use super::sealed::foreign;
@@ -487,9 +487,13 @@ fn check_maps(
 }
 
 /// The same leaf in another snapshot needs no second look.
-fn leaf_identity(manifest: &Manifest, entry: &EntryRecord, number: usize) -> (String, String, u64) {
+fn leaf_identity(
+    manifest: &Manifest,
+    entry: &EntryRecord,
+    number: usize,
+) -> (ContentHash, String, u64) {
     let leaf = &entry.leaves[number];
     let packs = leaf_packs(manifest, leaf).unwrap_or_default();
     let places = format!("{:?} {packs:?}", leaf.runs);
-    (leaf.content.clone(), places, entry.size)
+    (leaf.content, places, entry.size)
 }

@@ -144,10 +144,7 @@ fn written(entries: &mut [EntryRecord], packs: &[PackRef]) -> Result<Option<Vec<
 }
 
 /// Gives the packs of all leaves other numbers; `false` where one has none.
-fn renumber(
-    entries: &mut [EntryRecord],
-    mut number: impl FnMut(u32) -> Option<u32>,
-) -> bool {
+fn renumber(entries: &mut [EntryRecord], mut number: impl FnMut(u32) -> Option<u32>) -> bool {
     let leaves = entries.iter_mut().flat_map(|entry| &mut entry.leaves);
     let mut packs = leaves.flat_map(|leaf| &mut leaf.packs);
     packs.all(|pack| number(*pack).map(|new| *pack = new).is_some())
@@ -158,6 +155,8 @@ pub(crate) fn parse(text: &[u8], numbers: &HashMap<PackId, u32>) -> Option<Vec<E
     let Parsed { packs, mut entries } = serde_json::from_slice(text).ok()?;
     let packs: Vec<u32> =
         packs.iter().map(|pack| numbers.get(pack).copied()).collect::<Option<_>>()?;
+    // As a list is read, room is made for more leaves than nearly every file has.
+    entries.iter_mut().for_each(|entry| entry.leaves.shrink_to_fit());
     renumber(&mut entries, |pack| packs.get(pack as usize).copied()).then_some(entries)
 }
 
@@ -186,8 +185,7 @@ impl Vault {
                         let found = parse(&text, &numbers)
                             .filter(|found| found.len() == list.entries as usize)
                             .filter(|_| hex::encode(id.0) == list.content);
-                        part.entries
-                            .extend(found.ok_or_else(|| damaged("a list is another one"))?);
+                        part.entries.extend(found.ok_or_else(|| damaged("a list is another one"))?);
                     }
                 }
             }

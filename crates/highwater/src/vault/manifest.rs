@@ -1,6 +1,7 @@
 //! What a snapshot is: the domain form of a manifest.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -204,12 +205,41 @@ pub struct EntryRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Leaf {
-    /// BLAKE3 over the ids of its units, in order; hex.
-    pub content: String,
+    /// BLAKE3 over the ids of its units, in order.
+    pub content: ContentHash,
     /// The packs that its runs name, as places in [`Manifest::packs`].
     pub packs: Vec<u32>,
     /// Its runs.
     pub runs: Runs,
+}
+
+/// By what the content of a leaf is known; hex where it is written.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ContentHash(#[serde(with = "hex::serde")] [u8; 32]);
+
+impl ContentHash {
+    /// The hash of these bytes.
+    pub fn from_bytes(bytes: [u8; 32]) -> ContentHash {
+        ContentHash(bytes)
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for ContentHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for ContentHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// The runs of a leaf: here, or in a pack where they are long.

@@ -214,7 +214,7 @@ impl Vault {
             }
         }
         let content = leaf_content(kind, units.iter().map(|unit| unit.id));
-        if content.to_hex().as_str() != leaf.content {
+        if content.as_bytes() != leaf.content.as_bytes() {
             return Err(damaged("its units are not the ones that were captured"));
         }
         Ok(LoadedLeaf { packs, units })

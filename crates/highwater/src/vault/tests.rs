@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::codec::Effort;
-use super::manifest::{EntryRecord, Leaf, Mark, PackRef, PartRecord, Runs};
+use super::manifest::{ContentHash, EntryRecord, Leaf, Mark, PackRef, PartRecord, Runs};
 use super::nodes::NodeRecord;
 use super::pack::{
     FrameKind, PackIndex, PlainFrame, UnitId, end_bytes, open_frame, open_index, seal_frame,
@@ -60,7 +60,8 @@ fn entry(path: &[u8], kind: EntryType) -> EntryRecord {
 
 /// A page file of two leaves.
 fn database() -> EntryRecord {
-    let leaf = |runs| Leaf { content: "ab".repeat(32), packs: vec![1, 0], runs };
+    let leaf =
+        |runs| Leaf { content: ContentHash::from_bytes([0xab; 32]), packs: vec![1, 0], runs };
     EntryRecord {
         size: (1 << 30) + 5,
         holes: vec![(4096, 8192)],
@@ -355,7 +356,7 @@ fn a_manifest_that_could_not_be_restored_is_neither_read_nor_written() {
         spoil(&mut manifest.parts[0].entries[0]);
         manifest
     };
-    for manifest in [
+    for mut manifest in [
         spoilt(&|entry| entry.units = Units::Pages { bytes: 0 }),
         spoilt(&|entry| entry.units = Units::Pages { bytes: 5000 }),
         spoilt(&|entry| entry.units = Units::Pages { bytes: 1 << 30 }),
@@ -364,7 +365,7 @@ fn a_manifest_that_could_not_be_restored_is_neither_read_nor_written() {
         spoilt(&|entry| entry.kind = EntryType::Socket),
     ] {
         let name = SnapshotName::of(&manifest);
-        assert_eq!(vault.put_manifest(&manifest).unwrap_err().kind(), Kind::Bug);
+        assert_eq!(vault.put_manifest(&mut manifest).unwrap_err().kind(), Kind::Bug);
         let json = serde_json::to_value(&manifest).unwrap();
         put(&vault, ObjectKind::Manifest, &name.object(), &json);
         assert_eq!(vault.manifest(&name).unwrap_err().kind(), Kind::Corrupt);

@@ -8,6 +8,7 @@ mod damage;
 mod examples;
 mod fixture;
 mod increments;
+mod lists;
 mod marks;
 mod own_engine;
 mod owners;

@@ -16,7 +16,7 @@ use super::*;
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Every object of the vault is so many hours older, for the store's clock.
-fn age(bench: &Bench, hours: u32) {
+pub(super) fn age(bench: &Bench, hours: u32) {
     for path in bench.objects("") {
         let file = fs::File::options().write(true).open(&path).unwrap();
         let modified = file.metadata().unwrap().modified().unwrap();
@@ -31,7 +31,7 @@ fn forget_named(bench: &Bench, snapshots: &[SnapshotId], control: &Control) -> R
     forget::run(&bench.vault, &bench.actor("warden"), &plan, control)
 }
 
-fn keep_last(bench: &Bench, last: u32) -> Vec<SnapshotId> {
+pub(super) fn keep_last(bench: &Bench, last: u32) -> Vec<SnapshotId> {
     let retention = Retention { last, ..Retention::default() };
     let options = ForgetOptions { retention, ..ForgetOptions::default() };
     let plan = forget::plan(&bench.vault, &options).unwrap();
@@ -43,7 +43,7 @@ fn rewriting() -> Option<Rewriting> {
     Some(Rewriting { unused_max: "0.1%".parse().unwrap(), bytes_max: u64::MAX })
 }
 
-fn rewrite_of(location: &Location, actor: &Actor, control: &Control) -> Result<Pruned> {
+pub(super) fn rewrite_of(location: &Location, actor: &Actor, control: &Control) -> Result<Pruned> {
     let vault = Vault::open(location, &key(1), &control.env)?;
     let options = PruneOptions { rewrite: rewriting(), ..PruneOptions::default() };
     let plan = prune::plan(&vault, actor, &options, control)?;
@@ -63,7 +63,7 @@ fn prune_of(
     prune::run(&vault, actor, &plan, control)
 }
 
-fn prune_now(bench: &Bench, grace: Duration) -> Result<Pruned> {
+pub(super) fn prune_now(bench: &Bench, grace: Duration) -> Result<Pruned> {
     prune_of(bench.vault.location(), &bench.actor("warden"), grace, &control())
 }
 

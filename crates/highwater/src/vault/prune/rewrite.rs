@@ -13,8 +13,8 @@ use crate::env::FaultPoint;
 use crate::error::{Error, Result};
 use crate::ids::{NodeUid, PackId, SnapshotId};
 use crate::vault::intent::{BACKUP_TIME_MAX, Intent};
-use crate::vault::manifest::{EntryRecord, Leaf, Manifest, PackRef, Runs};
 use crate::vault::lists::{self, Known, Listed};
+use crate::vault::manifest::{EntryRecord, Leaf, Manifest, PackRef, Runs};
 use crate::vault::pack::FrameKind;
 use crate::vault::read::leaf_packs;
 use crate::vault::runs::{self, Place, Run};
@@ -158,9 +158,8 @@ impl Task<'_> {
         let points = Points { pack: FaultPoint::RewritePack, frame: FaultPoint::RewriteFrame };
         let mut writer = Writer::new(vault, self.rewriting, 0, points, self.control);
         let copied = names.iter().try_for_each(|name| self.copy(name, &mut writer));
-        let copied = copied.and_then(|()| {
-            names.iter().try_for_each(|name| self.put_lists(name, &mut writer))
-        });
+        let copied = copied
+            .and_then(|()| names.iter().try_for_each(|name| self.put_lists(name, &mut writer)));
         let copied = copied.and_then(|()| writer.finish());
         let sizes = writer.packs.clone();
         if let Err(error) = copied {
@@ -343,7 +342,7 @@ impl Task<'_> {
                 };
                 let number = |id| table.number(id, &size_of);
                 let packs = ids.into_iter().map(number).collect::<Result<_>>()?;
-                *leaf = Leaf { content: std::mem::take(&mut leaf.content), packs, runs };
+                *leaf = Leaf { content: leaf.content, packs, runs };
             }
         }
         manifest.packs = table.packs;

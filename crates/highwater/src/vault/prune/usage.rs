@@ -6,7 +6,7 @@ use crate::control::Control;
 use crate::error::{Kind, Result};
 use crate::ids::PackId;
 use crate::vault::checked::Share;
-use crate::vault::manifest::{Leaf, Manifest, PackRef, Runs};
+use crate::vault::manifest::{ContentHash, Leaf, Manifest, PackRef, Runs};
 use crate::vault::pack::PackIndex;
 use crate::vault::read::{LoadedLeaf, PACKS_AHEAD, leaf_packs};
 use crate::vault::{SnapshotName, Vault};
@@ -34,16 +34,14 @@ pub(super) struct Fill {
 }
 
 /// The same leaf in another snapshot is the same leaf.
-pub(super) type LeafIdentity = (String, Vec<u8>, Vec<PackId>, Option<(u32, u32)>);
+pub(super) type LeafIdentity = (ContentHash, Vec<u8>, Vec<PackId>, Option<(u32, u32)>);
 
 /// By what two leaves are known to lead to the same places.
 pub(super) fn leaf_identity(leaf: &Leaf, packs: &[PackRef]) -> LeafIdentity {
     let ids = packs.iter().map(|pack| pack.id).collect();
     match &leaf.runs {
-        Runs::Inline(runs) => (leaf.content.clone(), runs.clone().into_bytes(), ids, None),
-        Runs::Stored { pack, unit } => {
-            (leaf.content.clone(), Vec::new(), ids, Some((*pack, *unit)))
-        }
+        Runs::Inline(runs) => (leaf.content, runs.clone().into_bytes(), ids, None),
+        Runs::Stored { pack, unit } => (leaf.content, Vec::new(), ids, Some((*pack, *unit))),
     }
 }
 

@@ -70,9 +70,9 @@ fn what_is_needed_moves_and_the_rest_is_freed() {
     let new = manifests(&bench);
     for (old, new) in old.iter().zip(&new) {
         assert_eq!((old.generation, new.generation), (0, 1));
-        let content = |manifest: &Manifest| -> Vec<String> {
+        let content = |manifest: &Manifest| -> Vec<_> {
             let leaves = manifest.entries().flat_map(|entry| &entry.leaves);
-            leaves.map(|leaf| leaf.content.clone()).collect()
+            leaves.map(|leaf| leaf.content).collect()
         };
         assert_eq!(content(old), content(new));
     }
