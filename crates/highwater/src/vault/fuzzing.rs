@@ -11,14 +11,15 @@ use super::document::with_checksum;
 use super::header::Header;
 use super::intent::Intent;
 use super::keys::{MasterKey, SlotDoc};
-use super::manifest::Manifest;
+use super::lists;
+use super::manifest::{Manifest, PartRecord, VERSION_OF_LISTS};
 use super::nodes::NodeRecord;
 use super::runs;
 use super::seal::{HEADER_BYTES, ObjectKey, ObjectKind, Purpose};
 use super::sealed;
 use super::trash::TrashDoc;
 use super::{Secret, SlotKind};
-use crate::ids::VaultId;
+use crate::ids::{PackId, VaultId};
 
 const NAME: &str = "intents/fuzzing";
 
@@ -73,29 +74,37 @@ pub(crate) fn sealed(bytes: &[u8]) {
 
 /// The bytes are the JSON of any document of a vault.
 pub(crate) fn documents(text: &[u8]) {
-    if let Some(manifest) = there_and_back::<Manifest>(text) {
+    if let Some(manifest) = there_and_back::<Manifest>(VERSION_OF_LISTS, text) {
         let fault = manifest.fault();
         let entries = manifest.entries().count();
-        assert!(entries > 0 || fault.is_none(), "no entry, and one with a fault");
+        let plain = |part: &PartRecord| part.lists.is_empty() && part.entry_points.is_empty();
+        if manifest.version == 1 && manifest.parts.iter().all(plain) {
+            assert!(entries > 0 || fault.is_none(), "no entry, and one with a fault");
+        }
         if fault.is_none() {
             let bytes = manifest.parts.iter().map(|part| part.bytes()).max().unwrap_or(0);
             assert!(manifest.bytes_total() >= bytes);
         }
         let _ = manifest.guard_kind();
     }
-    there_and_back::<NodeRecord>(text);
-    there_and_back::<Intent>(text);
-    there_and_back::<TrashDoc>(text);
+    if let Some(entries) = lists::parse(text, &[(PackId::from_bytes([8; 16]), 3)].into()) {
+        let mut packs = entries.iter().flat_map(|entry| &entry.leaves).flat_map(|leaf| &leaf.packs);
+        assert!(packs.all(|&pack| pack == 3), "a leaf leads to a pack that is not listed");
+    }
+    there_and_back::<NodeRecord>(sealed::DOCUMENT_VERSION, text);
+    there_and_back::<Intent>(sealed::DOCUMENT_VERSION, text);
+    there_and_back::<TrashDoc>(sealed::DOCUMENT_VERSION, text);
 }
 
 /// What is read is written as something that reads as the same.
-fn there_and_back<T>(text: &[u8]) -> Option<T>
+fn there_and_back<T>(newest: u32, text: &[u8]) -> Option<T>
 where
     T: Serialize + DeserializeOwned + PartialEq + Debug,
 {
-    let document: T = sealed::parse(NAME, text).ok()?;
+    let document: T = sealed::parse_up_to(newest, NAME, text).ok()?;
     let written = serde_json::to_vec(&document).expect("a document is JSON");
-    let again: T = sealed::parse(NAME, &written).expect("what is written can be read");
+    let again: T =
+        sealed::parse_up_to(newest, NAME, &written).expect("what is written can be read");
     assert_eq!(document, again);
     Some(document)
 }

@@ -329,7 +329,7 @@ fn refusals(fields: &Value) -> Vec<Error> {
 
 #[test]
 fn a_newer_document_is_no_damage() {
-    for fields in [json!({"version": 2}), json!({"version": 2, "later": [], "node": 7})] {
+    for fields in [json!({"version": 3}), json!({"version": 3, "later": [], "node": 7})] {
         for error in refusals(&fields) {
             assert_eq!(error.kind(), Kind::Input, "{error}");
             assert!(error.hint().unwrap().contains("use the version of highwater"), "{error}");
@@ -345,6 +345,23 @@ fn an_unknown_field_of_this_version_is_damage() {
             assert_eq!(error.kind(), Kind::Corrupt, "{error}");
             assert!(error.entry().is_some());
         }
+    }
+}
+
+/// Of a manifest that has the second version, and says where lists of its entries are.
+#[test]
+fn a_manifest_whose_lists_do_not_fit_is_damage() {
+    let (_dir, vault) = vault();
+    let list = |entries: u32, pack: u32| json!([{"content": "00".repeat(32), "entries": entries, "pack": pack, "unit": 0}]);
+    let name = SnapshotName::of(&manifest());
+    for (version, lists) in [(2, json!([])), (1, list(1, 0)), (2, list(1, 0)), (2, list(1, 7))] {
+        let mut document = serde_json::to_value(manifest()).unwrap();
+        document["version"] = json!(version);
+        document["parts"][0]["lists"] = lists;
+        put(&vault, ObjectKind::Manifest, &name.object(), &document);
+        let error = vault.manifest(&name).unwrap_err();
+        assert_eq!(error.kind(), Kind::Corrupt, "{version}: {error}");
+        assert_eq!(error.entry(), Some(name.object().as_str()), "{error}");
     }
 }
 
