@@ -225,7 +225,7 @@ pub(crate) struct BackupArgs {
     /// Store everything anew, building on no earlier snapshot: the way on where one is damaged
     #[arg(long)]
     pub(crate) full: bool,
-    /// Read no more than so many bytes a second (10M and 10MiB: 10 × 1024²; 10MB: 10 × 1000²)
+    /// Read at most this many bytes a second (10M and 10MiB: 10 × 1024²; 10MB: 10 × 1000²)
     #[arg(long, value_name = "BYTES", value_parser = values::size)]
     pub(crate) limit_rate: Option<u64>,
     /// How long a writer of a SQLite in rollback-journal mode may be kept waiting [default: 30s]
@@ -417,7 +417,7 @@ pub(crate) struct PruneArgs {
 /// How a prune decides.
 #[derive(Args, Debug, Default)]
 pub(crate) struct PruneHowArgs {
-    /// Delete what was forgotten so long ago, by the store's clock [default: 48h]
+    /// Delete what was forgotten at least this long ago, by the store's clock [default: 48h]
     ///
     /// Less is for those who know that nobody restores or checks such a snapshot at this time: its
     /// packs go while it is read. A backup that runs is safe whatever this says.
@@ -490,7 +490,7 @@ pub(crate) struct PullArgs {
     /// Send all, the token included, to another machine without encryption
     #[arg(long)]
     pub(crate) allow_http: bool,
-    /// Give up after so long, as 30 (seconds), 10m, 2h [default: never]
+    /// Give up after this time, such as 30 (seconds), 10m, 2h [default: never]
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     pub(crate) timeout: Option<Duration>,
     /// Replace the output where it exists
@@ -524,7 +524,7 @@ pub(crate) struct RestoreArgs {
     /// The node, where the vault has several [env: HIGHWATER_NODE]
     #[arg(long, value_name = "NAME")]
     pub(crate) node: Option<NodeName>,
-    /// The newest snapshot that is no younger, as 2026-11-21T08:30:00Z
+    /// The newest snapshot not taken after this time, such as 2026-11-21T08:30:00Z
     #[arg(long, value_name = "TIME")]
     pub(crate) before: Option<Time>,
     /// One part alone; the others stay as they are
@@ -739,7 +739,7 @@ pub(crate) struct GuardWaitArgs {
 /// How long somebody waits for a release.
 #[derive(Args, Debug)]
 pub(crate) struct PatienceArgs {
-    /// Exit with 10 after so long, as 30 (seconds), 500ms, 2h; 0 looks once and does not wait
+    /// Exit with 10 after this time, such as 30 (seconds), 500ms, 2h; 0 looks once and does not wait
     /// [default: wait for ever]
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     pub(crate) timeout: Option<Duration>,

@@ -271,7 +271,7 @@ fn parse_profile(text: &str, name: &str, is_config: bool) -> Result<Option<Profi
     Ok(profile)
 }
 
-/// Refuses what is no credentials file of Google's, by its name.
+/// Refuses a file that is not a credentials file of Google's, and names it.
 fn check_google_file(path: &Path) -> Result<()> {
     let entry = places::text(path);
     let text = std::fs::read(path)

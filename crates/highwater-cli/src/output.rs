@@ -65,7 +65,7 @@ pub(crate) fn help(help: &clap::Error) -> Result<()> {
         .map_err(|error| Error::io("standard output", error))
 }
 
-/// Prints a line of a story that is told while it happens.
+/// Prints a line of a report that is written while things happen.
 pub(crate) fn tell(text: &str) -> Result<()> {
     forgive_closed(line(text)).map_err(|error| Error::io("standard output", error))
 }

@@ -22,11 +22,11 @@ use crate::limits::network;
 const TEXT_BYTES_MAX: usize = 200;
 /// Equal refusals within this time are one line, which the next line of them tells the number of.
 const WINDOW: Duration = Duration::from_secs(60);
-/// So many kinds of refusals are counted one by one; beyond them all others are one.
+/// How many kinds of refusals are counted separately; beyond them all others count as one.
 const KINDS_MAX: usize = 100;
 /// A file of this size is renamed, and a new one begun.
 const FILE_BYTES_MAX: u64 = 64 << 20;
-/// So many earlier files are kept, `.1` the newest.
+/// How many earlier files are kept, `.1` being the newest.
 const FILES_KEPT: u32 = 4;
 
 /// What is recorded of a call.
@@ -52,7 +52,7 @@ struct Written {
     method: String,
     about: String,
     outcome: String,
-    /// So many like it came since the line of it before.
+    /// How many like it came since its previous line.
     #[serde(skip_serializing_if = "Option::is_none")]
     repeated: Option<u64>,
 }

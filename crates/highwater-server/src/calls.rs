@@ -12,7 +12,7 @@ use crate::auth::Scope;
 use crate::fault::Fault;
 use crate::state::{Identity, State};
 
-/// So many operations are listed where the caller does not say how many.
+/// How many operations are listed if the caller does not say.
 const OPERATIONS: u32 = 100;
 /// No more are listed, whatever the caller says.
 const OPERATIONS_MAX: u32 = 1000;
@@ -85,7 +85,7 @@ impl Call<'_> {
         Ok(self.state.agents.operation(id)?)
     }
 
-    /// The newest operations of a node, or of all, newest first. 0: so many as are usual.
+    /// The newest operations of a node, or of all, newest first. 0: the usual number.
     pub(crate) fn operations(&self, node: &str, max: u32) -> Result<Vec<Operation>, Fault> {
         self.read()?;
         let max = if max == 0 { OPERATIONS } else { max.min(OPERATIONS_MAX) };

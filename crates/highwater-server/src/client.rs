@@ -54,7 +54,7 @@ pub struct PullOptions {
     pub output: Option<PathBuf>,
     /// Replace the file where it exists.
     pub replace: bool,
-    /// All of it may take so long.
+    /// How long all of it may take.
     pub timeout: Option<Duration>,
 }
 

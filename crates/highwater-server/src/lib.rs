@@ -36,7 +36,7 @@ pub use limits::Limits;
 pub use rpc::{Faces, module};
 pub use server::{Running, Server, ServerBuilder};
 
-/// The version that clients are told.
+/// The version that is reported to clients.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The messages and services of `highwater.v1`.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// So many callers are counted one by one; beyond them, those that have rested longest are forgotten.
+/// How many callers are counted separately; beyond them, those that have been idle longest are forgotten.
 const CALLERS_MAX: usize = 4096;
 
 /// How much a server does at once.

@@ -21,7 +21,7 @@ use crate::limits::Limits;
 use crate::state::State;
 use crate::{Agents, access, dashboard, grpc, health, metrics, rpc, tls};
 
-/// Calls that run get so long to end when a server stops.
+/// How long running calls get to end when a server stops.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
 
 /// Bytes of the head of a request.

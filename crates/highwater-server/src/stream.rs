@@ -36,7 +36,7 @@ pub(crate) const CHUNK_BYTES_MAX: usize = 1 << 20;
 pub(crate) const HEIGHT: &str = "height";
 /// Chunks that wait for the connection.
 const QUEUE_CHUNKS: usize = 4;
-/// A client that takes no chunk for so long gives its place to others.
+/// A client that takes no chunk for this long gives its place to others.
 const STALL_MAX: Duration = Duration::from_secs(5 * 60);
 /// A backup that ends just when it is to be waited for is begun anew so often at most.
 const BEGIN_TRIES: u32 = 8;

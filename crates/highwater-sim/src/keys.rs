@@ -147,7 +147,7 @@ fn derive(seed: &[u8; 32], label: &str, index: u64) -> [u8; 32] {
     tagged(&format!("highwater-sim/{label}"), &[seed, &index.to_be_bytes()])
 }
 
-/// Numbers of commitments fit into so many bits.
+/// How many bits the number of a commitment has.
 const INDEX_BITS: u32 = 48;
 
 /// Secrets are given out from the highest index down, since each derives those below it in its tree.
@@ -173,7 +173,7 @@ fn descend(mut value: [u8; 32], bits: u32, index: u64) -> [u8; 32] {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SecretStore {
-    /// For each count of trailing zero bits the last index that has so many, and its secret.
+    /// For each count of trailing zero bits, the last index that has it, and its secret.
     known: Vec<Option<(u64, RevocationSecret)>>,
 }
 

@@ -38,7 +38,7 @@ pub enum Event {
         /// Bytes of the node's files that the stage passes over; 0 where it counts none.
         bytes_total: u64,
     },
-    /// So many more bytes of the stage are done (read, or skipped as unchanged).
+    /// This many more bytes of the stage are done (read, or skipped as unchanged).
     Bytes(u64),
     /// A file of the node is begun, by its path in the node directory.
     File(RelPath),

@@ -17,7 +17,7 @@ const PIECE_BYTES: usize = 1 << 20;
 pub(crate) enum Copied {
     /// The file system shares the extents.
     Cloned,
-    /// So many bytes.
+    /// This many bytes.
     Bytes(u64),
 }
 

@@ -19,7 +19,7 @@ use crate::rooted::RootedPath;
 /// Memory, offset and length of a direct write are multiples of this: a page, which is a multiple of
 /// every block size that file systems ask for.
 const ALIGNMENT: usize = 4096;
-/// So much is written at once: enough for a disk to run at its full speed.
+/// How much is written at once: enough for a disk to run at its full speed.
 const BUFFER_BYTES: usize = 8 << 20;
 /// Shorter reads and writes go through the page cache: their cost is that of a call.
 const DIRECT_BYTES_MIN: usize = 1 << 20;

@@ -215,7 +215,7 @@ impl RootedPath {
         Err(Errno::AGAIN.into())
     }
 
-    /// Reads a small regular file of at most so many bytes.
+    /// Reads a small regular file of at most `bytes_max` bytes.
     pub(crate) fn read(&self, bytes_max: u64) -> std::io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.open_file()?.take(bytes_max + 1).read_to_end(&mut bytes)?;
@@ -283,7 +283,7 @@ impl RootedPath {
         })
     }
 
-    /// Removes a name that is no directory's.
+    /// Removes a name, unless it is a directory's.
     pub(crate) fn unlink(&self) -> rustix::io::Result<()> {
         self.at_parent(|dir, name| rustix::fs::unlinkat(dir, name, AtFlags::empty()))
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// Clocks of two machines may differ by so much.
+/// How much the clocks of two machines may differ.
 const CLOCK_DIFFERENCE_NANOS_MAX: i64 = 5 * 60 * 1_000_000_000;
 
 /// A wall-clock time, in nanoseconds since the Unix epoch. In JSON an RFC 3339 text in UTC.

@@ -116,7 +116,7 @@ pub(crate) struct VssHistoryListArgs {
     /// Only commits below this one
     #[arg(long, value_name = "COMMIT")]
     pub(crate) below: Option<u64>,
-    /// So many at most
+    /// At most this many
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) limit: u32,
 }
@@ -151,10 +151,10 @@ pub(crate) struct VssPolicyArgs {
     /// Whether each put must be conditional on the store's head
     #[arg(long, value_name = "on|off", value_parser = on_or_off, requires = "store")]
     pub(crate) fence: Option<bool>,
-    /// Keep so many old values of each key,
+    /// Keep this many old values of each key, and those that `--keep-days` names
     #[arg(long, value_name = "N", requires_all = ["keep_days", "store"])]
     pub(crate) keep_versions: Option<u32>,
-    /// and those that were replaced within so many days
+    /// Keep the old values that were replaced within this many days, and those that `--keep-versions` names
     #[arg(long, value_name = "N", requires = "keep_versions")]
     pub(crate) keep_days: Option<u32>,
     /// Keep no history, and delete what was kept
@@ -187,10 +187,10 @@ fn on_or_off(text: &str) -> Result<bool, &'static str> {
 pub(crate) struct VssStatsArgs {
     #[command(flatten)]
     pub(crate) database: VssDatabaseArgs,
-    /// Count each store too, so many of them at most
+    /// Count each store too, at most this many
     #[arg(long, value_name = "N")]
     pub(crate) stores: Option<u32>,
-    /// Count each user too, beside the user's quota, so many of them at most
+    /// Count each user too, beside the user's quota, at most this many
     #[arg(long, value_name = "N")]
     pub(crate) users: Option<u32>,
 }

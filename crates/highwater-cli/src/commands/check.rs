@@ -115,7 +115,7 @@ fn restore_test(
     Ok(Checked::default())
 }
 
-/// So many snapshots are named with a fault; the document names all.
+/// How many snapshots are named with a fault; the document names all.
 const NAMED_MAX: usize = 5;
 
 fn fault_line(fault: &Fault) -> String {

@@ -40,7 +40,7 @@ struct Difference<'a> {
 
 /// A mark in the one snapshot and in the other, where they differ.
 type Moved = (Option<u64>, Option<u64>);
-/// So many channels are named for people; documents name all.
+/// How many channels are named for people; documents name all.
 const CHANNELS_NAMED_MAX: usize = 20;
 
 impl<'a> Difference<'a> {

@@ -3,7 +3,7 @@
 
 /// Rows of the RocksDB.
 pub(crate) const ROWS: u64 = 1500;
-/// So many of them are in tables; the others are in the log alone.
+/// How many of them are in tables; the others are only in the log.
 pub(crate) const ROWS_FLUSHED: u64 = 1450;
 /// Bytes of a value.
 const VALUE_BYTES: usize = 64;

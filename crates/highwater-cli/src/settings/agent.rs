@@ -15,9 +15,9 @@ use crate::values;
 
 /// Where the agent listens if nothing is said.
 const LISTEN: &str = "127.0.0.1:9753";
-/// A snapshot older than so many intervals is stale, where no age is given,
+/// If no age is set, a snapshot older than this many intervals is stale.
 const STALE_INTERVALS: u32 = 2;
-/// and where there is no interval either, one that is older than this.
+/// If no interval is set either, a snapshot older than this is stale.
 const STALE_AFTER: Duration = Duration::from_secs(26 * 60 * 60);
 
 /// The tables of the file that are the agent's, as they are written.

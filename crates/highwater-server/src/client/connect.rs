@@ -18,7 +18,7 @@ use crate::stream::CHUNK_BYTES_MAX;
 use crate::v1::GetStatusRequest;
 use crate::v1::backups_client::BackupsClient;
 
-/// A signal, or the end of the time, is noticed within so long.
+/// How soon a signal, or the end of the time, is noticed.
 const LOOK: Duration = Duration::from_millis(100);
 /// How long a connection may take to be made.
 const CONNECT_MAX: Duration = Duration::from_secs(20);

@@ -12,13 +12,13 @@ use super::format::{self, Moment};
 use super::replica::ReplicaRow;
 use super::standing::{self, Finding, Tone};
 
-/// So many snapshots of a node are shown; the program lists all.
+/// How many snapshots of a node are shown; the program lists all.
 const SNAPSHOTS_MAX: usize = 100;
-/// So many operations of a node are shown.
+/// How many operations of a node are shown.
 const OPERATIONS_MAX: u32 = 100;
-/// So many backups make the strip on the overview.
+/// How many backups the strip on the overview shows.
 const STRIP_MAX: usize = 24;
-/// So many quarantined channels of a node are shown; the program lists all.
+/// How many quarantined channels of a node are shown; the program lists all.
 const HELD_MAX: usize = 200;
 /// The digits of a snapshot's id that tables show.
 const SHORT_ID: usize = 12;

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue};
 
 /// A session lasts no longer.
 const SESSION_MAX: Duration = Duration::from_secs(12 * 60 * 60);
-/// So many there are at once; the oldest one ends for a new one.
+/// How many sessions exist at once; a new one ends the oldest.
 const SESSIONS_MAX: usize = 256;
 
 /// What a session stands for.

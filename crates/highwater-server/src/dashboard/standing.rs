@@ -6,7 +6,7 @@ use highwater::vault::Level;
 use super::commands::{self, Server};
 use super::{format, replica};
 
-/// So many failures in a row are no accident any more.
+/// From this many failures in a row on, they are not taken for accidents.
 const FAILURES_BAD: u32 = 3;
 
 /// How much something matters; the worst one of a node is the node's.

@@ -15,15 +15,15 @@ pub(super) mod token;
 
 /// What is signed begins with this: 64 bytes.
 const SIGNED: &[u8; 64] = b"VSS Signature Authorizer Signing Salt Constant..................";
-/// Hex digits of a compressed public key,
+/// Hex digits of a compressed public key.
 const KEY_DIGITS: usize = 66;
-/// and of a signature.
+/// Hex digits of a signature.
 const SIGNATURE_DIGITS: usize = 128;
-/// A signature is good for so long, before and after its time.
+/// A signature is valid for this long, before and after its time.
 const SIGNATURE_SECONDS: u64 = 24 * 60 * 60;
 /// Digits of a time: those of 2^64.
 const TIME_DIGITS_MAX: usize = 20;
-/// Signatures that were verified are remembered, so many of them: a client makes one a second at most.
+/// How many verified signatures are remembered: a client makes at most one a second.
 const REMEMBERED: usize = 4096;
 /// The one user where nobody is asked.
 const ANYBODY: &str = "anybody";

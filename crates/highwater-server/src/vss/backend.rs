@@ -91,9 +91,9 @@ pub struct Policy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Keep {
-    /// So many old values of each key.
+    /// This many old values of each key.
     pub versions: u32,
-    /// Those that were overwritten so many days ago or later.
+    /// Those that were overwritten at most this many days ago.
     pub days: u32,
 }
 

@@ -35,7 +35,7 @@ use crate::metrics;
 const VERSION_HEADER: HeaderName = HeaderName::from_static("vss-protocol-version");
 const VERSION: HeaderValue = HeaderValue::from_static("0");
 const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
-/// A body that does not say how long it is may be so long.
+/// How long a body may be that does not state its length.
 const UNSIZED_MAX: usize = 1 << 20;
 /// Bytes of an answer that are handed on at once.
 const SENT_AT_ONCE: usize = 64 << 10;

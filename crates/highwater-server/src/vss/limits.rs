@@ -8,9 +8,9 @@ pub(crate) const NAME_MAX: usize = 120;
 pub(crate) const KEY_MAX: usize = 600;
 /// Items of one put, deletes among them.
 pub(crate) const ITEMS_MAX: usize = 1000;
-/// Bytes of a request that is no put.
+/// Bytes of a request other than a put.
 pub(crate) const SHORT_MAX: usize = 1 << 20;
-/// So many bytes of a request must come each second, once it takes longer than it may wait.
+/// How many bytes of a request must come each second, once it takes longer than it may wait.
 pub(crate) const LEAST_RATE: u64 = 64 << 10;
 /// Keys of one page.
 pub(crate) const PAGE_MAX: u32 = 100;

@@ -18,9 +18,9 @@ use super::plan::{Plan, Then};
 
 /// A quota is looked up again after that.
 const QUOTA_GOOD: Duration = Duration::from_secs(10);
-/// What a user keeps is counted again after that where it does not fit,
+/// If a put does not fit a user's quota, what the user keeps is counted again after this time.
 const COUNT_GOOD: Duration = Duration::from_secs(5);
-/// and in any case after that.
+/// What a user keeps is counted again after this time in any case.
 const COUNT_GOOD_MAX: Duration = Duration::from_secs(10 * 60);
 /// Users that are remembered.
 const USERS: usize = 10_000;

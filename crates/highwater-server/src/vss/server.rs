@@ -20,7 +20,7 @@ use crate::auth::Tokens;
 use crate::connection::Gate;
 use crate::{metrics, tls};
 
-/// Requests that run get so long to end when a server stops.
+/// How long running requests get to end when a server stops.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
 /// Old values that nobody need keep are deleted so often.
 const PRUNE_EVERY: Duration = Duration::from_secs(60 * 60);

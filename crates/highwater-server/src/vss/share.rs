@@ -14,16 +14,16 @@ use vss_api::error::VssError;
 use super::limits::Limits;
 use super::wire;
 
-/// Memory is counted in pieces of so many bytes.
+/// Memory is counted in pieces of this many bytes.
 const PIECE: usize = 1 << 10;
-/// Whoever is not at work is forgotten where more than so many are known.
+/// If more users than this are known, those with nothing in flight are forgotten.
 const CLIENTS: usize = 1024;
-/// A network may hold so many times what a user may.
+/// How many times as much as a user a network may hold.
 const USERS_OF_NETWORK: usize = 4;
 /// Digests, histories and listings of all users at once.
 const LONG_AT_ONCE: usize = 2;
 
-/// So many pieces are so many bytes.
+/// The bytes of this many pieces.
 fn pieces(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(PIECE).min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX)
 }
@@ -115,7 +115,7 @@ impl Shares {
         share
     }
 
-    /// What so many users may hold together.
+    /// What this many users may hold together.
     fn share(&self, users: usize) -> Arc<Share> {
         let bytes = (self.limits.user_bytes * users).min(self.limits.memory_bytes);
         Arc::new(Share {
@@ -127,7 +127,7 @@ impl Shares {
         })
     }
 
-    /// The turn of a user's request, once fewer than so many are under way.
+    /// The turn of a user's request, once fewer than the limit are in flight.
     ///
     /// # Errors
     /// Busy where there is none by `end`.

@@ -56,9 +56,9 @@ pub struct Setup {
     pub publishing: bool,
     /// The peer may close with its own.
     pub peer_closes: bool,
-    /// So many backups are taken at most; each may be restored any number of times.
+    /// How many backups are taken at most; each may be restored any number of times.
     pub backups_max: usize,
-    /// So much is on the way at most.
+    /// How much is in flight at most.
     pub on_the_way_max: usize,
     /// A copy that missed nothing but an epoch counts as one that lost nothing.
     pub strict: bool,

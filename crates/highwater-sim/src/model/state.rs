@@ -38,7 +38,7 @@ pub struct Disk {
 /// The latch of a disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Latch {
-    /// So many backups the vault had: the highest numbers of these are its marks.
+    /// How many backups the vault had: the highest numbers of these are its marks.
     pub backups: u8,
     /// The channel was condemned, which is recorded.
     pub blocked: bool,

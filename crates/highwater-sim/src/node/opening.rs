@@ -7,7 +7,7 @@ use crate::ledger::Transaction;
 use crate::store::Record;
 use crate::wire::Body;
 
-/// A peer may open so many channels at a time.
+/// How many channels a peer may open at a time.
 const OPENINGS_MAX: usize = 16;
 
 impl Node {

@@ -34,7 +34,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// A peer is there within this time, or is tried again later.
 const DIAL_MAX: Duration = Duration::from_secs(2);
 
-/// So many events wait; who brings more waits with them.
+/// How many events can wait; whoever brings more waits with them.
 const EVENTS_MAX: usize = 256;
 
 /// What the threads bring.
@@ -384,7 +384,7 @@ impl<G: Gate> Shell<'_, '_, G> {
         Ok(self.input(command)?.map(|answer| json!(answer)))
     }
 
-    /// A request that is no command of the core.
+    /// A request that is not a command of the core.
     fn asked_shell(&mut self, request: NodeRequest) -> Result<Result<Value>, Fatal> {
         Ok(Ok(match request {
             NodeRequest::Payment { hash } => json!(self.driver.node().payment(&hash)),

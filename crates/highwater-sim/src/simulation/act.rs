@@ -12,7 +12,7 @@ use crate::ledger::{Spend, View};
 use crate::node::{Answer, Command, Input, State};
 use crate::store::Cut;
 
-/// So many images of one party are kept.
+/// How many images of one party are kept.
 const IMAGES_MAX: usize = 8;
 
 #[derive(Clone, Copy, Debug)]

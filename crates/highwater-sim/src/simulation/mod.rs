@@ -35,7 +35,7 @@ struct Plan {
     /// A party that keeps to nothing: no guard, any old disk, and it lies about where it stands.
     rogue: Option<usize>,
     steps: usize,
-    /// One input of so many ends in a crash.
+    /// One input in this many ends in a crash.
     crashes: usize,
     /// How often somebody asks for the end of a channel.
     endings: usize,

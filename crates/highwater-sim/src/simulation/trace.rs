@@ -5,7 +5,7 @@ use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 
-/// So many events are kept as text.
+/// How many events are kept as text.
 const KEPT: usize = 2000;
 
 #[derive(Default)]

@@ -108,7 +108,7 @@ pub(super) struct Paying {
 pub(super) enum Crash {
     Commit(Cut),
     Gate(GateCut),
-    /// After so many messages and submissions.
+    /// After this many messages and submissions.
     Leaving(usize),
 }
 

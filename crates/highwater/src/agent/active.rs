@@ -11,7 +11,7 @@ use crate::env::Env;
 
 use super::operation::{Operation, State};
 
-/// Progress is told so often at most.
+/// The shortest time between two reports of progress.
 const TELL_EVERY: Duration = Duration::from_millis(100);
 
 /// An operation that waits or runs.
@@ -46,7 +46,7 @@ impl Active {
         operation
     }
 
-    /// What the operation works with: its progress is told to who watches.
+    /// What the operation works with: its progress is reported to those who watch.
     pub(super) fn control(&self, env: &Env, changes: &watch::Sender<u64>) -> Control {
         let (live, clock, changes) = (Arc::clone(&self.live), env.clone(), changes.clone());
         let mut control = Control::new(env.clone()).on_event(move |event| {
@@ -86,7 +86,7 @@ impl Live {
         }
     }
 
-    /// Whether it is time to tell; of several threads one is told so.
+    /// Whether it is time to report; of several threads, only one gets `true`.
     fn tells(&self, now: Duration) -> bool {
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         let told = self.told_nanos.load(Ordering::Relaxed);

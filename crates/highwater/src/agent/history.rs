@@ -17,9 +17,9 @@ use super::operation::{Operation, OperationId, State, Task, Trigger};
 
 /// The version of the tables.
 const VERSION: i64 = 1;
-/// So many operations are kept; older ones go, but for the last success of each task.
+/// How many operations are kept; older ones are deleted, except the last success of each task.
 pub(super) const KEPT: u32 = 10_000;
-/// How long somebody else may keep it locked, who looks into it with another program.
+/// How long somebody who looks into it with another program may keep it locked.
 const BUSY_MAX: Duration = Duration::from_secs(5);
 
 const TABLES: &str = "

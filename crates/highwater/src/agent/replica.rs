@@ -68,7 +68,7 @@ pub struct ReplicaStanding {
     /// Whether something is still to be sent, or to be decided: writes wait, the server is being filled or
     /// has lost what it had, or another owner writes.
     pub backup_required: Option<bool>,
-    /// Writes that are durable here and not on the server,
+    /// The number of writes that are durable here and not on the server.
     pub pending_writes: Option<u64>,
     /// and their bytes.
     pub pending_bytes: Option<u64>,

@@ -14,9 +14,9 @@ use super::operation::{State, Task, Trigger};
 /// How long an agent waits before it looks at the clocks again: a wall clock may be set, and the
 /// machine may have been suspended.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// After a first failure it is tried again so much later, after each further one twice as much,
+/// How long after a first failure it is tried again; each further failure doubles the time.
 pub(super) const RETRY_MIN: Duration = Duration::from_secs(30);
-/// up to this.
+/// The longest time after which it is tried again.
 pub(super) const RETRY_MAX: Duration = Duration::from_secs(60 * 60);
 /// No period is shorter: it would be a loop.
 pub(super) const PERIOD_MIN: Duration = Duration::from_secs(1);
@@ -86,9 +86,9 @@ pub struct Rules {
     /// How long after a restore test began the next one comes; a second at least. A node without a
     /// snapshot is not tested.
     pub restore_test: Option<Duration>,
-    /// After the node has told of a change, so long nothing further must have happened,
+    /// A backup follows a change once the node has reported no further change for this long.
     pub debounce: Duration,
-    /// unless so much time has passed since the first one.
+    /// It does not wait longer than this after the first change.
     pub delay_max: Duration,
     /// A newest snapshot that is older than this is stale: somebody must look why.
     pub age_max: Duration,
@@ -145,7 +145,7 @@ impl Failures {
         self.hold(retry, now);
     }
 
-    /// Holds it for as long as so many failures ask for; after none as after one.
+    /// Delays it for as long as this many failures require; after none as after one.
     fn hold(&mut self, retry: bool, now: Now) {
         let doubled = 1 << self.count.saturating_sub(1).min(16);
         let wait = RETRY_MIN.saturating_mul(doubled).min(RETRY_MAX);
@@ -190,7 +190,7 @@ impl Last {
     }
 }
 
-/// Small work that is no operation, done again until it succeeds.
+/// Small work, not an operation, that is repeated until it succeeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Chore {
     /// Sees which snapshots there are.

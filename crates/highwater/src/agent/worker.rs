@@ -31,9 +31,9 @@ use super::snapshot::Snapshot;
 use super::vaults::VaultSource;
 use super::when::{Chore, Now, Rules, When};
 
-/// So many ended operations are kept in memory where the history can't be written; older ones go.
+/// How many ended operations are kept in memory if the history can't be written; older ones are dropped.
 pub(super) const UNWRITTEN_MAX: usize = 1000;
-/// What got into another agent's way is tried again up to so much later than otherwise.
+/// How much later than usual a task is tried again, at most, if it got in another agent's way.
 const JITTER_MAX: Duration = Duration::from_secs(30);
 /// A conflict shows once it has been met so often in a row.
 const CONFLICTS: u32 = 4;
@@ -339,7 +339,7 @@ impl Worker {
         Ok(operation)
     }
 
-    /// Waits until an operation has ended; for so long at most, where that is given.
+    /// Waits until an operation has ended; at most for the given time, if there is one.
     pub(super) fn wait(&self, id: OperationId, max: Option<Duration>) -> Result<Operation> {
         let active =
             |shared: &mut Shared| shared.active.iter().any(|active| active.operation.id == id);

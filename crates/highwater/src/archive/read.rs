@@ -13,7 +13,7 @@ use crate::vault::{MANIFEST_BYTES_MAX, PLAIN_BYTES_MAX};
 use super::Received;
 use super::format::{self, Head, Header};
 
-/// The input is read in pieces of so many bytes.
+/// The input is read in pieces of this many bytes.
 const PIECE_BYTES: usize = 1 << 20;
 
 /// An object of an archive: its name, where its bytes begin, how many they are.

@@ -18,7 +18,7 @@ use crate::vault::{
 use super::format::{self, Header};
 use super::{ExportOptions, ExportReport};
 
-/// Frames are read together up to so many stored bytes.
+/// Frames are read together, up to this many stored bytes.
 const READ_BYTES: u64 = 4 << 20;
 
 /// A snapshot of the vault, as it goes into an archive.

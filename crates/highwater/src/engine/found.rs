@@ -236,7 +236,7 @@ impl<'a> FoundFile<'a> {
         })
     }
 
-    /// Fills `bytes` from the beginning of the file; whether it has so many, and may be read.
+    /// Fills `bytes` from the beginning of the file; whether it has that many, and may be read.
     pub(super) fn read(&self, bytes: &mut [u8]) -> bool {
         let file = self.tree.dir.at(self.path).open_file();
         file.is_ok_and(|file| file.read_exact_at(bytes, 0).is_ok())

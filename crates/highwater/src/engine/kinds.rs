@@ -16,7 +16,7 @@ use crate::rooted::{is_only_ours, is_root};
 /// No more of a file is taken into memory for its marks.
 const CONTENT_BYTES_MAX: u64 = 64 << 20;
 
-/// Rows of all RocksDBs of a node take so much memory together.
+/// How much memory the rows of all RocksDBs of a node take together.
 const ROWS_BYTES_MAX: u64 = 256 << 20;
 
 /// The first bytes of a rollback journal, by which one that still counts is known.

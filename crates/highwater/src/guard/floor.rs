@@ -84,7 +84,7 @@ impl Resting<'_> {
         Ok(found)
     }
 
-    /// Reads a file of at most so many bytes; `None` where nothing is.
+    /// Reads a file of at most `most` bytes; `None` if there is none.
     ///
     /// # Errors
     /// Corrupt where it is longer, or no file; denied where root would read a database that another user can

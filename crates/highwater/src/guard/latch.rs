@@ -86,7 +86,7 @@ pub struct Latch {
     pub floors: Vec<Floor>,
 }
 
-/// So many marks are named in a sentence; documents name all.
+/// How many marks are named in a sentence; documents name all.
 const MARKS_NAMED_MAX: usize = 8;
 
 /// The first of many marks that lie below the highest, and how many there are besides.

@@ -28,11 +28,11 @@ pub enum Class {
 pub struct Carried {
     /// The key whose next write carries them.
     pub by: Vec<u8>,
-    /// Keys that begin so are carried by any write of it,
+    /// Keys with this prefix are carried by any write of that key.
     pub after: Vec<u8>,
-    /// and those that begin so by one that contains their value.
+    /// Keys with this prefix are carried by a write of that key that contains their value.
     pub within: Vec<u8>,
-    /// They are sent without it after so long.
+    /// They are sent without that key after this time.
     pub wait: Duration,
 }
 

@@ -120,7 +120,7 @@ impl Committer {
         *self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// So many wait no longer.
+    /// This many no longer wait.
     pub(super) fn sent(&self, writes: u64, bytes: u64) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         *waiting = (waiting.0.saturating_sub(writes), waiting.1.saturating_sub(bytes));

@@ -15,7 +15,7 @@ use super::store::{ReplicaStatus, ReplicatedStore};
 use crate::env::Env;
 use crate::error::{Error, Kind, Remedy, Result};
 
-/// So many channels are named in an error.
+/// How many channels are named in an error.
 const CHANNELS_NAMED_MAX: usize = 20;
 
 /// How a database is filled from a server.

@@ -14,7 +14,7 @@ const PARTS: &str = "p.";
 /// There from the first owner on, put with version 0, so that two first owners can't both win.
 pub(super) const ROOT: &str = "root";
 
-/// A head remembers so many owners that were replaced.
+/// How many replaced owners a head remembers.
 const BREAKS_MAX: usize = 64;
 
 /// What a head says of the values beside it.
@@ -64,9 +64,9 @@ pub(super) struct Head {
 pub(super) struct Parts {
     #[serde(with = "hex::serde")]
     pub(super) id: [u8; 16],
-    /// The first that is there,
+    /// The number of the first part that is there.
     pub(super) from: u64,
-    /// and the one behind the last.
+    /// One past the number of the last part.
     pub(super) to: u64,
     /// Whether the transaction counts: then the values are those of the head once all parts are applied.
     /// Else they are as if it had never begun.

@@ -8,9 +8,9 @@ use super::remote::{Remote, each_value, list_all};
 use crate::error::{Error, Remedy, Result};
 use crate::ids::Time;
 
-/// Values that are written at once,
+/// How many values are written at once.
 const AT_ONCE: usize = 256;
-/// unless they have so many bytes before that.
+/// How many bytes of values are written at once, if they are fewer values.
 const AT_ONCE_BYTES: usize = 64 << 20;
 
 /// What was hydrated.

@@ -43,9 +43,9 @@ pub struct Holder {
 pub enum Fit {
     /// They are of one instant.
     Same,
-    /// The server has so many more writes.
+    /// The server has this many more writes.
     Behind(u64),
-    /// The store had so many writes that the server does not have.
+    /// The store had this many writes that the server does not have.
     Ahead(u64),
 }
 

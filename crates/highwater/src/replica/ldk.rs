@@ -32,7 +32,7 @@ use super::store::ReplicatedStore;
 use super::write::Write;
 use crate::error::{Error, Kind, Result};
 
-/// An update waits for its manager for so long; LDK writes that within milliseconds.
+/// How long an update waits for its manager, which LDK writes within milliseconds.
 const CARRIED_WAIT: Duration = Duration::from_secs(1);
 /// Rows of one look, with their values.
 const ROWS: usize = 64;

@@ -19,7 +19,7 @@ pub use keys::LdkNodeKeys;
 
 /// Values that are read at once, and written in one transaction.
 const AT_ONCE: usize = 64;
-/// A namespace or a key has so many characters at most.
+/// How many characters a namespace or a key has at most.
 const NAME_MAX: usize = 120;
 /// Says which schema a store has; the node knows nothing of it.
 const SCHEMA_KEY: &str = "vss_schema_version";

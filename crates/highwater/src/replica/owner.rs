@@ -215,7 +215,7 @@ impl Start<'_> {
         })
     }
 
-    /// What an owner is told who finds another one.
+    /// What an owner is told that finds another one.
     fn foreign(&self, known: &Placed, found: &Placed) -> Error {
         let same = known.name == found.name;
         let message = match same {

@@ -92,13 +92,13 @@ pub trait Remote: Send + Sync {
     fn list(&self, prefix: &str, page: Option<&str>) -> Result<Listed>;
 }
 
-/// So many values are asked for at once,
+/// How many values are requested at once.
 const KEYS_AT_ONCE: usize = 256;
-/// and given at once as long as they have no more bytes together, but for the last of them.
+/// Values that are handed on together have at most this many bytes, not counting the last of them.
 const VALUES_BYTES_MAX: usize = 64 << 20;
-/// A list is asked for so many pages: servers give up to a hundred names on each.
+/// How many pages of a list are requested at most: servers give up to a hundred names on each.
 const PAGES_MAX: u64 = 1 << 20;
-/// And its names take so much memory together.
+/// How much memory the names of a list take at most.
 const LISTED_BYTES_MAX: usize = 512 << 20;
 
 /// All names that begin with `prefix`, each once: where keys change meanwhile, a list may repeat them.

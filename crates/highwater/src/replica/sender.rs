@@ -32,7 +32,7 @@ const SEALS_MAX: u64 = 1 << 28;
 pub(super) enum Step {
     /// Nothing waits.
     Idle,
-    /// What waits is sent after so long, or with what will be written before.
+    /// What waits is sent after this time, or with an earlier write.
     Held(Duration),
     /// A put is on the server: writes that no longer wait, and their bytes.
     Landed(u64, u64),
@@ -432,7 +432,7 @@ pub(super) fn look(remote: &dyn Remote, keys: &ReplicaKeys, attempt: &Attempt) -
     })
 }
 
-/// What somebody is told who holds the head no longer.
+/// What somebody is told who no longer holds the head.
 pub(super) fn deposed(remote: &dyn Remote, keys: &ReplicaKeys) -> Error {
     let heads = list_all(remote, head::HEADS);
     if heads.as_ref().is_ok_and(Vec::is_empty) && matches!(remote.get(ROOT), Ok(None)) {

@@ -17,15 +17,15 @@ use crate::error::{Error, Kind, Result};
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// After a put, so much of the time that it took, at most, is waited for those who waited for it,
+/// After a put, the sender waits for those who waited for it: at most the time that the put took, divided by this.
 const GATHER_SHARE: u32 = 8;
-/// and never longer than this.
+/// The sender never waits longer than this for them.
 const GATHER_MAX: Duration = Duration::from_millis(5);
 
-/// A put of writes that nobody waits for begins so long after the one before: fewer and larger ones leave the
+/// A put of writes that nobody waits for begins this long after the one before: fewer and larger ones leave the
 /// disk to the node.
 const PAUSE: Duration = Duration::from_millis(10);
-/// So many writes don't wait for that.
+/// With this many writes, a put does not wait for that.
 const PAUSE_WRITES_MAX: u64 = 256;
 
 pub(super) struct Shared {
@@ -288,7 +288,7 @@ impl Shared {
         }
     }
 
-    /// Waits for so long, while `stays`, and nobody asks for the end.
+    /// Waits at most for the given time, while `stays`, and while nobody asks for the end.
     fn wait(&self, wait: Duration, stays: impl Fn(&State) -> bool) {
         let waits = |state: &mut State| state.ending.is_none() && stays(state);
         let waited = self.work.wait_timeout_while(self.state(), wait, waits);

@@ -18,11 +18,11 @@ use crate::vault::read::{LoadedLeaf, unit_shape};
 use crate::vault::runs::LEAF_BYTES;
 use crate::vault::{Manifest, Vault};
 
-/// Neighbouring frames are read together up to so many stored bytes.
+/// Neighbouring frames are read together, up to this many stored bytes.
 const READ_BYTES: u64 = 4 << 20;
-/// Neighbouring units are written together up to so many bytes.
+/// Neighbouring units are written together, up to this many bytes.
 const WRITE_BYTES_MAX: usize = 8 << 20;
-/// Reads wait for a worker: at most so many.
+/// How many reads wait for a worker at most.
 const READS_MAX: usize = 4;
 const WORKERS_MAX: usize = 8;
 

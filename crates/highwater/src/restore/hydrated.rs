@@ -53,9 +53,9 @@ pub struct Pair {
     pub files_seq: u64,
     /// The last write of the keys.
     pub keys_seq: u64,
-    /// So many writes came after the files.
+    /// This many writes came after the files.
     pub writes_between: u64,
-    /// So many writes the files have seen that the keys lack.
+    /// The files have seen this many writes that the keys lack.
     pub writes_lost: u64,
     /// Parts that have no instant in common with the store.
     pub parts_apart: Vec<String>,

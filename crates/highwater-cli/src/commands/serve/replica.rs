@@ -13,7 +13,7 @@ use crate::cli::{KeyArgs, ReplicaArgs};
 use crate::commands::replica::connection;
 use crate::settings::{NodeSettings, ReplicaSettings};
 
-/// A request of a look is given up after so long.
+/// How long after which a request of a look is given up.
 const REQUEST_MAX: Duration = Duration::from_secs(5);
 
 /// Begins to look at the replica of a node.

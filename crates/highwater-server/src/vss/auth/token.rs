@@ -12,7 +12,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::super::limits::NAME_MAX;
 
-/// A token is good for so long before its beginning and after its end: clocks differ.
+/// A token is valid for this long before its beginning and after its end, because clocks differ.
 const LEEWAY_SECONDS: f64 = 60.0;
 /// Bits of a modulus.
 const BITS: RangeInclusive<usize> = 2048..=8192;

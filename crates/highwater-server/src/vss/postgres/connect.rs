@@ -17,12 +17,12 @@ use super::tls::Tls;
 
 /// How long a connection may take to be made.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
-/// A connection on which nothing comes for so long is asked for a sign of life.
+/// A connection on which nothing has come for this long is asked for a sign of life.
 const SILENCE: Duration = Duration::from_secs(30);
 /// And again so often, and so many times, before it is given up.
 const SILENCE_AGAIN: Duration = Duration::from_secs(10);
 const SILENCES: u32 = 3;
-/// What was sent and not acknowledged for so long ends a connection.
+/// A connection ends if something sent on it is not acknowledged for this long.
 const UNHEARD_MAX: Duration = Duration::from_secs(30);
 /// How long one waits for a connection to be free, and to be made and set up.
 pub(super) const POOL_WAIT: Duration = Duration::from_secs(20);

@@ -13,9 +13,9 @@ use super::read::{POLICY, free, number, policy_of, take_long};
 use super::schema::LOCKS;
 use super::write::bucket;
 
-/// Values that a restore has in memory: keys,
+/// A restore holds at most the values of this many keys in memory.
 const CHUNK_KEYS: i64 = 1000;
-/// and bytes, unless one value has more.
+/// It holds at most this many bytes in memory, unless one value has more.
 const CHUNK_BYTES: i64 = 8 << 20;
 /// Old values that one step of a prune deletes.
 const PRUNED_AT_ONCE: i64 = 5000;

@@ -24,9 +24,9 @@ const LANES: usize = 2;
 const QUEUE: usize = 1024;
 /// Writes that a lane looks at to make a transaction.
 const WAITING: usize = 1024;
-/// Keys of one transaction, unless one write has more,
+/// Most keys of one transaction, unless one write has more.
 const BATCH_KEYS: usize = 4000;
-/// and bytes.
+/// Most bytes of one transaction, unless one write has more.
 const BATCH_BYTES: usize = 8 << 20;
 /// Bytes of one write: PostgreSQL takes less than 1 GiB in one value, arrays among them.
 const BYTES_MAX: usize = 900 << 20;
@@ -34,7 +34,7 @@ const BYTES_MAX: usize = 900 << 20;
 const ATTEMPTS: u32 = 50;
 /// Writes of a lane that wait for stores which somebody holds for long; with more the lane waits as well.
 const ASIDE: usize = 256;
-/// Stores are spread over so many locks: a change of a policy waits for, and holds up, those of one.
+/// The number of locks that stores are spread over: a change of a policy waits for, and holds up, the stores of one.
 const BUCKETS: i32 = 64;
 
 const PUT: &str = "SELECT vss.put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";

@@ -10,7 +10,7 @@ use super::failure;
 
 /// The version of the tables.
 const VERSION: i64 = 2;
-/// Another program, such as an administrator's, may hold the database for so long.
+/// How long another program, such as an administrator's, may hold the database.
 const BUSY_MAX: Duration = Duration::from_secs(10);
 /// Statements that a connection keeps prepared.
 const STATEMENTS: usize = 64;

@@ -17,9 +17,9 @@ use super::{cached, failed, failure, read};
 
 /// Writes that wait at once; one more waits to wait.
 const QUEUE: usize = 1024;
-/// Writes of one transaction,
+/// Most writes of one transaction.
 const BATCH: usize = 512;
-/// and bytes of their values, beyond which no more are taken in: whoever comes next waits for all of them.
+/// Bytes of values beyond which a transaction takes no more writes: the next writer waits for all of them.
 const BATCH_BYTES: usize = 4 << 20;
 /// The same where several users wait.
 const SHARED_BYTES: usize = 1 << 20;

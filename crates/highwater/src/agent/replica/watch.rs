@@ -15,7 +15,7 @@ use crate::replica::{
     HeadState, Holder, LocalView, Relation, Remote, ReplicaKeys, compare, holder,
 };
 
-/// A look takes no more than one part in so many of the time: a long queue is read as a whole.
+/// A look takes at most one part in this many of the time: a long queue is read as a whole.
 const REST: u32 = 10;
 
 /// What is looked at, and how often.

@@ -37,7 +37,7 @@ use crate::rooted::RootedPath;
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Logs whose files are used again are copied, up to so many bytes together.
+/// Logs whose files are reused are copied, up to this many bytes together.
 const COPIED_BYTES_MAX: u64 = 256 << 20;
 
 /// Releases from this one on are known to tell, with each flush, which logs are of no more use.

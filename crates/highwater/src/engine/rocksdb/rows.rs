@@ -34,7 +34,7 @@ use log::Write;
 /// Keys and their values.
 pub type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// Rows that are asked for take so much memory.
+/// How much memory the requested rows take at most.
 const ROWS_BYTES_MAX: u64 = 256 << 20;
 
 /// The order in which the keys of a database have to be.

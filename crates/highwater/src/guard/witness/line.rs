@@ -13,7 +13,7 @@ use crate::vault::witness::WitnessRecord;
 use super::change::Change;
 use super::{PUT_TRIES_MAX, Raised, Witness, passes, pause_before, unreachable_witness};
 
-/// One record answers at most so many callers.
+/// How many callers one record answers at most.
 const BATCH_MAX: usize = 1024;
 
 /// What all callers share.

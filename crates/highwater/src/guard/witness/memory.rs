@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 
 use super::WitnessStore;
 
-/// Records are dropped behind the newest so many.
+/// How many of the newest records are kept.
 const RECORDS_KEPT: usize = 8;
 
 /// What goes wrong with one put.

@@ -25,11 +25,11 @@ const CIPHER: &str = "ChaCha20Poly1305";
 
 /// What opens the store of an `ldk-node`.
 pub struct LdkNodeKeys {
-    /// Of values,
+    /// Seals values.
     values: LessSafeKey,
-    /// of names,
+    /// Hides names.
     names: LessSafeKey,
-    /// and of the nonces of names.
+    /// Derives the nonces of names.
     nonces: Zeroizing<[u8; 32]>,
 }
 

@@ -16,7 +16,7 @@ mod look;
 #[cfg(test)]
 mod tests;
 
-/// Another program may hold the database for so long.
+/// How long another program may hold the database.
 const BUSY_MAX: Duration = Duration::from_secs(10);
 
 const TABLES: &str = "

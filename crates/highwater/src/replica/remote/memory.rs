@@ -16,7 +16,7 @@ pub enum RemoteFault {
     Request,
     /// The answer is lost: it happens, and nobody is told.
     Answer,
-    /// A put is held up until so many other calls were made; it is lost to who made it.
+    /// A put is delayed until this many other calls were made; for its caller it is lost.
     Late(u32),
 }
 

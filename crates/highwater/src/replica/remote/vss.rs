@@ -31,23 +31,23 @@ use answer::Answer;
 use auth::Signer;
 pub use auth::VssAuth;
 
-/// A connection is given up after so long.
+/// After this time, a connection attempt is given up.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
-/// A request is given up after so long, where nothing else is said: a put of some megabytes on a slow line.
+/// After this time, a request is given up by default: a put of some megabytes on a slow line takes that long.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(60);
 /// Values that are asked for at once.
 const GETS_IN_FLIGHT_MAX: usize = 64;
 /// Names of one page: servers give no more.
 const PAGE: i32 = 100;
-/// Bytes of an answer that has a value in it, where it is the only one that is asked for;
+/// Most bytes of an answer that has the only requested value.
 const VALUE_BYTES_MAX: usize = 1 << 30;
-/// of one that is on its way beside others: a larger value is asked for again, alone;
+/// Most bytes of an answer that has a value, while others are in flight: a larger value is requested again, alone.
 const SHARED_BYTES_MAX: usize = 2 << 20;
-/// and of any other answer.
+/// Most bytes of any other answer.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
-/// Threads that drive the connections,
+/// Threads that drive the connections.
 const DRIVERS: usize = 2;
-/// and that look up addresses.
+/// Threads that look up addresses.
 const RESOLVERS_MAX: usize = 2;
 
 const URL_HINT: &str = "write it as https://HOST/vss, or http://127.0.0.1:9737/vss on this machine";
@@ -111,7 +111,7 @@ impl VssBuilder {
         self
     }
 
-    /// A request is given up after so long.
+    /// After this time, a request is given up.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> VssBuilder {
         self.timeout = timeout;

@@ -23,7 +23,7 @@ const BUCKET_BYTES: u64 = 16;
 const COUNT_BEHIND: u16 = 0xffff;
 /// A list of free pages is read in pieces of so many bytes.
 const PIECE_BYTES: u64 = 1 << 16;
-/// So much of a key is compared.
+/// How much of a key is compared.
 const KEY_BYTES_MAX: u64 = 1 << 16;
 /// No path through pages and buckets is longer.
 pub(super) const DEPTH_MAX: u32 = 200;

@@ -13,9 +13,9 @@ use crate::engine::pages::{Result, damaged};
 
 /// A list of free pages is read in pieces of so many bytes.
 const PIECE_BYTES: usize = 1 << 16;
-/// So many databases are named whose order was not checked.
+/// How many databases are named whose order was not checked.
 const NAMED_MAX: usize = 3;
-/// So much is told of the name of a database.
+/// How much of the name of a database is shown.
 const NAME_CHARS_MAX: usize = 40;
 
 /// What the meta page says of the file.

@@ -26,13 +26,13 @@ const DEFINITION_BYTES: u64 = 60;
 /// flag (33).
 const SAVEPOINT_BYTES: u64 = 50;
 const SAVEPOINTS: &[u8] = b"persistent_savepoints";
-/// So much is told of the name of a table.
+/// How much of the name of a table is shown.
 const NAME_BYTES_MAX: u64 = 40;
 /// The width of the keys of the tree of freed pages.
 const FREED_KEY_BYTES: u64 = 16;
 /// redb calls a deeper tree corrupt (`MAX_BTREE_DEPTH`).
 const DEPTH_MAX: u32 = 128;
-/// A page is hashed in pieces of so many bytes.
+/// A page is hashed in pieces of this many bytes.
 const PIECE_BYTES: u64 = 1 << 16;
 
 /// What the values of a tree are.
@@ -72,7 +72,7 @@ struct Walk<'a> {
     covered: Vec<(u64, u64)>,
 }
 
-/// So many savepoints are walked.
+/// How many savepoints are walked.
 const SAVEPOINTS_MAX: usize = 1000;
 
 /// Verifies all pages that the slot leads to.
@@ -101,7 +101,7 @@ pub(super) fn covered(source: &Source<'_>, layout: Layout, slot: &Slot) -> Vec<(
 
 /// A leaf whose checksum fits.
 struct Leaf {
-    /// Where its entries are told.
+    /// Where its entries are reported.
     heads: Window,
     /// Where they are.
     body: Window,
@@ -155,7 +155,7 @@ impl Leaf {
         Ok((key, (self.values_end(source, index)?, self.values_end(source, next)?)))
     }
 
-    /// Bytes of an entry, at most so many.
+    /// Bytes of an entry, at most `most` of them.
     fn bytes(&mut self, source: &Source<'_>, span: Span, most: u64) -> Result<&[u8]> {
         self.body.get(source, span.0, span.1.saturating_sub(span.0).min(most))
     }

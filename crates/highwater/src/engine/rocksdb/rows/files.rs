@@ -16,7 +16,7 @@ use crate::rooted::RootedPath;
 
 /// What can only be streamed is held in memory while it is read; no more of one file.
 const STREAMED_BYTES_MAX: u64 = 256 << 20;
-/// A hole in what is streamed is written so many bytes at a time.
+/// A hole in what is streamed is written in pieces of this many bytes.
 static ZEROS: [u8; 4096] = [0; 4096];
 
 /// The files of one database.
@@ -24,7 +24,7 @@ pub(in super::super) trait Files {
     /// The sizes of its files, by their names.
     fn sizes(&self) -> &BTreeMap<String, u64>;
 
-    /// Opens one of them. So many bytes of it are the database's.
+    /// Opens one of them, and says how many bytes of it are the database's.
     fn open(&mut self, name: &str) -> Result<(File, u64)>;
 
     /// What messages call it.

@@ -155,7 +155,7 @@ impl<'a> Gather<'a> {
         self.prefixes
     }
 
-    /// That a block of so many bytes is looked at.
+    /// Records that a block of this many bytes is looked at.
     pub(super) fn look_at(&mut self, bytes: u64) -> Result<(), Fault> {
         self.looked_at = self.looked_at.saturating_add(bytes);
         if self.looked_at > LOOKED_AT_BYTES_MAX { Err(TOO_MUCH) } else { Ok(()) }

@@ -43,12 +43,12 @@ pub(in super::super) struct IndexStyle {
     pub(in super::super) first_key: bool,
 }
 
-/// So many bytes a block of a file of `size` bytes that leads to others may be expanded to.
+/// How many bytes a block that leads to others, of a file of `size` bytes, may be expanded to.
 pub(super) fn plain_bytes_max(size: u64) -> u64 {
     size.saturating_mul(PLAIN_BYTES_PER_STORED).saturating_add(PLAIN_BYTES_MIN).min(PLAIN_BYTES_MAX)
 }
 
-/// The content of a block as it is stored, codec in the byte behind it; at most so many bytes.
+/// The content of a block as it is stored, codec in the byte behind it; at most `bytes_max` bytes.
 pub(in super::super) fn expand(
     stored: &[u8],
     version: u32,
@@ -127,7 +127,7 @@ pub(in super::super) fn each_pair(
     each_entry(block, NAME_BYTES_MAX, take)
 }
 
-/// The same of any block of keys and values, whose keys have at most so many bytes.
+/// The same of any block of keys and values, whose keys have at most this many bytes.
 pub(in super::super) fn each_entry(
     block: &[u8],
     key_bytes_max: usize,

@@ -33,7 +33,7 @@ fn entry(shared: u64, fresh: &[u8], value: &[u8]) -> Vec<u8> {
 /// A table without checksums that is put together block by block.
 #[derive(Default)]
 struct Forge {
-    /// The blocks stand behind a hole of so many bytes.
+    /// The blocks are behind a hole of this many bytes.
     hole: u64,
     bytes: Vec<u8>,
 }

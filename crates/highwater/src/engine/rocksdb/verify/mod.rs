@@ -29,9 +29,9 @@ mod tests;
 use blob::Blob;
 use table::Table;
 
-/// So many files are named where something could not be verified.
+/// How many files are named if something could not be verified.
 const NAMED_MAX: usize = 3;
-/// A hole is verified as zeros, in pieces of so many bytes.
+/// A hole is verified as zeros, in pieces of this many bytes.
 static ZEROS: [u8; 4096] = [0; 4096];
 
 /// Why a file could not be verified, or was not.

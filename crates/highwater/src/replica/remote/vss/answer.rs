@@ -13,7 +13,7 @@ use crate::error::{Error, Remedy, Result};
 const VERSION_HEADER: &str = "vss-protocol-version";
 const VERSION: &str = "0";
 
-/// Of what a server says in its own words, so many characters are repeated.
+/// How many characters of a server's own words are repeated.
 const WORDS_MAX: usize = 200;
 
 /// An answer of the protocol that says what has become of a request.
