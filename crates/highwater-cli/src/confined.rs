@@ -1,5 +1,5 @@
 //! The program as the helper of a backup that root makes of another user's node: it opens databases with
-//! the rights of that user. Started by a command alone, so no command that help, completions or manual
+//! the rights of that user. Only a command starts it, so no command that help, completions or manual
 //! pages know.
 
 use std::ffi::{OsStr, OsString};

@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 static BEFORE: OnceLock<Rlimit> = OnceLock::new();
 
 /// Raises the limit to the highest that this user may set. Where that can't be done, the one that is there holds, and
-/// who runs into it is told.
+/// whoever reaches it gets an error.
 pub(crate) fn raise() {
     let now = getrlimit(Resource::Nofile);
     let most = Rlimit { current: now.maximum, maximum: now.maximum };

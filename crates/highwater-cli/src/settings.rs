@@ -174,7 +174,7 @@ impl Settings {
         Settings { state_dir: Some(state_dir), ..Settings::default() }
     }
 
-    /// The vault that is meant, with the credentials of its store.
+    /// The vault to use, with the credentials of its store.
     pub(crate) fn location(&self, flag: Option<&str>) -> Result<Location> {
         let text = flag.or(self.vault.as_deref()).ok_or_else(|| {
             Error::input("no vault was given").with_remedy(format!(
@@ -199,7 +199,7 @@ impl Settings {
         })
     }
 
-    /// The node that is meant, where one is.
+    /// The node to work on, if one is named.
     pub(crate) fn node(&self, flag: Option<&NodeName>) -> Option<NodeName> {
         flag.or(self.node.as_ref()).cloned()
     }
@@ -233,7 +233,7 @@ impl Settings {
     }
 }
 
-/// What the settings file says; its relative paths are meant from where it lies.
+/// What the settings file says; its relative paths start at its own directory.
 #[derive(Default)]
 struct FromFile {
     vault: Option<String>,

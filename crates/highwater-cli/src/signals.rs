@@ -23,7 +23,7 @@ pub(crate) fn cancel_on_signals(cancel: &Cancel) -> Result<()> {
 }
 
 /// Gives the signals their usual effect back, for a process that is about to become another program:
-/// one that comes from here on ends it, one that came before is told as interrupted. None is lost
+/// one that comes from here on ends it, one that came before is reported as an interruption. None is lost
 /// between the two.
 pub(crate) fn hand_over(cancel: &Cancel) -> Result<()> {
     let handed_over = Arc::new(AtomicBool::new(false));

@@ -1,6 +1,5 @@
-//! The program as the supervisor of a freeze: it continues a node that was stopped, should the backup
-//! that stopped it die. Started by a backup alone, so no command that help, completions or manual
-//! pages know.
+//! The program as the supervisor of a freeze: it continues a stopped node if the backup that stopped it
+//! dies. Only a backup starts it, so help, completions and manual pages don't know it.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd as _;

@@ -18,7 +18,7 @@ pub struct Ours {
     /// taken back, and is written before it leaves.
     pub closing: bool,
     /// The witness's epoch under which this copy of the node last moved the channel; 0 where there
-    /// is no witness. Written in the transaction of the move.
+    /// is not a witness. Written in the transaction of the move.
     #[serde(default)]
     pub epoch: u64,
 }

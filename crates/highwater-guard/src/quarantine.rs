@@ -41,7 +41,7 @@ pub trait Channel {
 /// assert_eq!(held.ours(), Ours::default());
 /// ```
 ///
-/// It has no way to the channel itself, neither by its methods
+/// It gives no access to the channel itself. It does not have the channel's methods:
 ///
 /// ```compile_fail
 /// # use highwater_guard::{Channel, ClosedChannel, Ours, Policy, Quarantined};
@@ -56,7 +56,7 @@ pub trait Channel {
 /// held.sign();
 /// ```
 ///
-/// nor as a reference, nor by what it is made of, nor as a whole:
+/// There is no reference to it, and no way to take it apart or to take it out as a whole:
 ///
 /// ```compile_fail
 /// # use highwater_guard::{Channel, ClosedChannel, Ours, Policy, Quarantined};
@@ -350,7 +350,7 @@ impl Release {
         &self.reason
     }
 
-    /// By whom.
+    /// Who did it.
     pub fn by(&self) -> &str {
         &self.by
     }

@@ -81,7 +81,7 @@ pub(crate) async fn readers(
 
 /// A token that a request bears, and where it goes.
 struct Asked {
-    /// `None`: something that is no token.
+    /// `None`: something that is not a token.
     bearer: Option<String>,
     path: String,
 }

@@ -90,7 +90,7 @@ impl Agents {
     /// An operation, and the agent that has it.
     ///
     /// # Errors
-    /// Input where it is no handle; not found where no agent knows it.
+    /// Input where it is not a handle; not found where no agent knows it.
     pub fn operation(&self, id: &str) -> Result<(Agent, Operation)> {
         let id: OperationId = id.parse()?;
         for agent in self.all() {

@@ -57,7 +57,7 @@ struct Written {
     repeated: Option<u64>,
 }
 
-/// Which refusals are told together: those of a token by their method, those of strangers by where they
+/// Which refusals are reported together: those of a token by their method, those of strangers by where they
 /// come from, whatever they ask for; of too many kinds, none of that.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Refused {

@@ -151,7 +151,7 @@ impl Patient {
     }
 
     /// An error once no call has run for too long. What has been read counts for nothing: a request
-    /// that arrives byte by byte is no request.
+    /// that arrives byte by byte is not a request.
     fn is_quiet_too_long(&mut self, cx: &mut Context<'_>) -> bool {
         let begun = self.calls.0.begun.load(Ordering::Relaxed);
         if self.calls.0.running.load(Ordering::Relaxed) > 0 {

@@ -39,7 +39,7 @@ pub(crate) struct State {
     pub(crate) env: Env,
     /// Who is let in; without it, everybody who gets through to the port.
     pub(crate) tokens: Option<Tokens>,
-    /// What a caller may do of whom nothing is asked.
+    /// What a caller may do without authentication.
     pub(crate) unasked: Scope,
     pub(crate) audit: Option<Audit>,
     pub(crate) buckets: Buckets,

@@ -139,7 +139,7 @@ fn stops() -> Error {
     Error::unavailable("the server stops").with_remedy("go on from the same offset once it is back")
 }
 
-/// Begins a backup; where one runs or waits, that one is meant.
+/// Begins a backup; if one runs or waits, that one is returned.
 fn begin(agent: &Agent) -> Result<OperationId> {
     let mut tries = 0;
     loop {

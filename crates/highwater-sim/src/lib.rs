@@ -4,7 +4,7 @@
 //! step, and [`driver`] carries the step out in the one safe order. The processes of `channel-node`
 //! and the simulation drive the same core.
 //!
-//! For who puts another node under the guard, what matters stands in few places:
+//! To put another node under the guard, look at these few places:
 //!
 //! | what | where |
 //! |---|---|

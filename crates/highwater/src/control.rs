@@ -44,7 +44,7 @@ pub enum Event {
     File(RelPath),
 }
 
-/// Who goes first where there is not enough for all: an operation, or everything else.
+/// Who goes first if there is not enough processor time for all: an operation, or everything else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Priority {
     /// The operation takes its part, as the thread that asked for it.

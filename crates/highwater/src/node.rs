@@ -88,7 +88,7 @@ pub(crate) fn make_own_dir(dir: &RootedPath) -> Result<RootedPath> {
     Ok(own)
 }
 
-/// Refuses a node directory whose [`OWN_DIR`] is no directory, but a link, say: whatever is to be
+/// Refuses a node directory whose [`OWN_DIR`] is not a directory but, for example, a link: whatever is to be
 /// kept there would end up elsewhere.
 pub(crate) fn refuse_link(dir: &RootedPath) -> Result<()> {
     let own = dir.join(OWN_DIR);

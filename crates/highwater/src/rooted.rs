@@ -85,8 +85,8 @@ impl RootedPath {
     /// them.
     ///
     /// # Errors
-    /// Not found where nothing is there, input where it is no directory, denied where a link on the
-    /// way was made by a user whom this one need not trust.
+    /// Not found where nothing is there, input where it is not a directory, denied where a link on the
+    /// way was made by a user that this one does not trust.
     pub(crate) fn open(path: &Path) -> Result<RootedPath> {
         let (dir, path) = open::walk(path)?;
         Ok(RootedPath { root: Arc::new(Root { dir, path }), rel: RelPath::root() })
@@ -103,7 +103,7 @@ impl RootedPath {
     }
 
     /// The same place by a hold of its own directory: whoever moves that away can't change where this
-    /// leads. A link, or anything that is no directory, is an error.
+    /// leads. A link, or anything else than a directory, is an error.
     pub(crate) fn enter(&self) -> rustix::io::Result<RootedPath> {
         let dir = self.open_with(OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
         Ok(RootedPath { root: Arc::new(Root { dir, path: self.path() }), rel: RelPath::root() })
@@ -324,7 +324,7 @@ impl RootedPath {
         self.by_proc_path(|path| rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()))
     }
 
-    /// Takes away what a directory hands on to what is made in it (the default list of access of
+    /// Removes what a directory passes on to entries made in it (the default list of access of
     /// `acl(5)`), which it may itself have got so from a directory of another user's.
     pub(crate) fn disinherit(&self) -> rustix::io::Result<()> {
         let list = OsStr::new("system.posix_acl_default");

@@ -21,7 +21,7 @@ pub(crate) enum ReplicaCommand {
     ///
     /// It appears once all of it was read and verified, or not at all. A restore that was interrupted goes
     /// on when it is asked for again. With --vault the files come from the snapshot of the same store that
-    /// is nearest to the server's last write, and what is not of one instant is told.
+    /// is nearest to the server's last write, and what is not of one instant is reported.
     Restore(Box<ReplicaRestoreArgs>),
     /// Fill a new database from a store that ldk-node has written to a server by itself
     ///
@@ -122,7 +122,7 @@ pub(crate) struct ReplicaRestoreArgs {
     /// Make an empty one where the server has nothing
     #[arg(long)]
     pub(crate) allow_empty_restore: bool,
-    /// Take what is there where it is no one instant of its owner's store; with --vault, also files that
+    /// Take what is there where it is not one instant of its owner's store; with --vault, also files that
     /// have seen more than the server has
     #[arg(long)]
     pub(crate) accept_inconsistent_restore: bool,

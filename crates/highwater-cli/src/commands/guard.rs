@@ -18,7 +18,7 @@ use crate::{format, output, places};
 
 /// The numbers of a channel, as people read them.
 const NUMBERS: [&str; 5] = ["signed", "revoked", "received", "closing", "epoch"];
-/// What is said where there is no latch.
+/// What is printed if there is no latch.
 const NOTHING: &str = "Nothing is quarantined.";
 
 pub(crate) fn run(context: &Context, command: &GuardCommand) -> Result<Answer> {

@@ -123,7 +123,7 @@ async fn start_server(context: &Context, fleet: &Fleet) -> Result<Running> {
     server.audit(audit).start().await
 }
 
-/// Reads the settings again. What is wrong with them is told, and nothing is changed.
+/// Reads the settings again. What is wrong with them is reported, and nothing is changed.
 fn reload(context: &Context, args: &ServeArgs, fleet: &mut Fleet, current: &mut Option<Settings>) {
     let now = NotifyState::monotonic_usec_now();
     notify(&now.map_or(vec![NotifyState::Reloading], |now| vec![NotifyState::Reloading, now]));

@@ -158,7 +158,7 @@ impl Demo {
         Ok(answer.json)
     }
 
-    /// Flips one byte in a copy of the vault; a check that does not find it is no check.
+    /// Flips one byte in a copy of the vault; a check that does not find it is useless.
     fn damage(&self) -> Result<Value> {
         self.say("A disk rots: one byte of a copy of the vault is flipped.")?;
         let copy = self.vault.with_file_name("rotten");

@@ -38,7 +38,7 @@ pub(super) struct TlsTable {
 }
 
 impl TlsTable {
-    /// Certificate chain and key; relative paths are meant from `base`.
+    /// Certificate chain and key; relative paths start at `base`.
     pub(super) fn files(self, base: &Path) -> (PathBuf, PathBuf) {
         (base.join(self.cert), base.join(self.key))
     }
@@ -199,7 +199,7 @@ impl NodeSettings {
 }
 
 impl Tables {
-    /// The settings; relative paths are meant from `base`.
+    /// The settings; relative paths start at `base`.
     pub(super) fn resolve(self, base: &Path) -> Result<AgentSettings> {
         let listen = self.listen.as_deref().unwrap_or(LISTEN);
         let listen = listen.parse().map_err(|_| {

@@ -12,7 +12,7 @@ use crate::keys::KeySource;
 
 /// The store's id where none is given, as on the command line.
 const STORE: &str = "highwater";
-/// So often a replica is looked at where nothing is said.
+/// How often a replica is looked at by default.
 const INTERVAL: Duration = Duration::from_secs(15);
 
 /// The table, as it is written.
@@ -49,7 +49,7 @@ pub(crate) struct ReplicaSettings {
 }
 
 impl ReplicaTable {
-    /// The settings; relative paths are meant from `base`, that of the database from the node directory.
+    /// The settings; relative paths start at `base`, that of the database at the node directory.
     pub(super) fn resolve(self, base: &Path, dir: &Path) -> Result<ReplicaSettings> {
         let keys = [self.key_file, None, self.mnemonic_file];
         let key = one_key(keys.map(|file| file.map(|file| base.join(file))), "[node.replica]")?

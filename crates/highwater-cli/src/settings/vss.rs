@@ -42,7 +42,7 @@ pub(crate) struct VssSettings {
 }
 
 impl VssTable {
-    /// The settings; relative paths are meant from `base`.
+    /// The settings; relative paths start at `base`.
     pub(super) fn resolve(self, base: &Path) -> VssSettings {
         VssSettings {
             listen: self.listen,

@@ -47,7 +47,7 @@ pub(super) struct Server {
 
 /// What a server says of itself.
 pub(super) struct Hello {
-    /// The node that is meant.
+    /// The selected node.
     pub(super) node: NodeName,
     /// Whether it takes a broken stream up again.
     pub(super) resumes: bool,
@@ -74,7 +74,7 @@ impl Server {
         })
     }
 
-    /// Asks what the server can do, and which node is meant.
+    /// Asks what the server can do, and which node is selected.
     pub(super) fn greet(&self) -> Result<Hello> {
         let mut client = self.connect().map_err(Failure::into_error)?;
         let request = self.request(GetStatusRequest { node: self.node.clone() });

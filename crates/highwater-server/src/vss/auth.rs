@@ -55,7 +55,7 @@ impl Auth {
     /// are verified with.
     ///
     /// # Errors
-    /// Input where that is no RSA public key, or one of fewer than 2,048 bits.
+    /// Input where that is not an RSA public key, or one of fewer than 2,048 bits.
     pub fn jwt(pem: &str) -> Result<Auth> {
         token::Key::from_pem(pem).map(|key| Auth(Way::Jwt(key)))
     }

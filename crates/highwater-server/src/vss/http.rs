@@ -482,7 +482,7 @@ pub(crate) fn document(status: StatusCode, text: impl Into<String>) -> Response 
     response
 }
 
-/// An error as the protocol has it. What went wrong inside is told to the operator alone.
+/// An error as the protocol has it. What went wrong inside is reported only to the operator.
 fn failed(state: &State, call: Call, fault: &VssError) -> Response {
     let (status, code, text) = match fault {
         VssError::ConflictError(why) => (StatusCode::CONFLICT, ErrorCode::ConflictException, why),

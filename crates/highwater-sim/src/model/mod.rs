@@ -4,7 +4,7 @@
 //! the configurations in which the real rules hold ([`catalog::HOLDS`]), broken rules that fall in
 //! them ([`catalog::broken`]), and where the real ones fall, since nothing is promised there
 //! ([`catalog::limits`]). [`properties`] says what is asked of every state, and what must come about
-//! in some, so that nothing holds for want of cases.
+//! in some, so that nothing holds only because cases are missing.
 //!
 //! # What is modelled
 //! - The node: a disk (`S`, `R`, `L`, `closing`, epoch, what the last signature says, latch) and a
@@ -41,7 +41,7 @@
 //!   lets two copies of one disk sign twice ([`Rules::epoch_of_the_move`]).
 //! - **A publication is a move.** A live copy that only publishes writes nothing, so nothing fences it:
 //!   the other copy has revoked meanwhile ([`Rules::silent_publication`]). `closing` is raised first.
-//! - **An unconfirmed spend is no ground to go on**, under `peer`. The node published its commitment,
+//! - **An unconfirmed spend is not a reason to continue**, under `peer`. The node published its commitment,
 //!   was restored from before that, was cleared by the peer, who knows nothing of it, and revoked
 //!   what it had published ([`Rules::unconfirmed_ignored`]). Hence
 //!   [`highwater_guard::Reason::SpendUnconfirmed`].

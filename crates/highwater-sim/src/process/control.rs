@@ -57,7 +57,7 @@ pub(super) enum NodeRequest {
         /// Why.
         #[arg(long)]
         reason: String,
-        /// By whom.
+        /// Who did it.
         #[arg(long)]
         by: String,
     },

@@ -1,5 +1,5 @@
 //! Sessions with peers over TCP. Both sides prove who they are; the wire itself is neither sealed nor
-//! guarded against who sits on it, as it is no part of what this node shows.
+//! guarded against who sits on it, as it is not part of what this node shows.
 
 use std::net::TcpStream;
 use std::time::Duration;

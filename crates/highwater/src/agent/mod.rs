@@ -105,16 +105,16 @@ impl AgentBuilder {
         self
     }
 
-    /// Where the history is kept; `.highwater` in the node directory where nothing is said. A directory
-    /// serves one agent. What lies in the node directory is put aside with it by a restore, and an agent
-    /// beside the node that keeps its history there is in the way of one: it keeps it elsewhere.
+    /// Where the history is kept; by default `.highwater` in the node directory. A directory serves one
+    /// agent. A restore puts aside whatever is in the node directory, and a history that is open there
+    /// would block it: an agent beside the node keeps its history elsewhere.
     #[must_use]
     pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> AgentBuilder {
         self.data_dir = Some(dir.into());
         self
     }
 
-    /// Where restore tests work; the data directory where nothing is said. It needs room for the node.
+    /// Where restore tests work; by default the data directory. It needs room for the node.
     #[must_use]
     pub fn scratch(mut self, dir: impl Into<PathBuf>) -> AgentBuilder {
         self.scratch = Some(dir.into());
@@ -136,7 +136,7 @@ impl AgentBuilder {
         self
     }
 
-    /// Which snapshots stay once a backup has succeeded; all of them where nothing is said.
+    /// Which snapshots stay once a backup has succeeded; all of them by default.
     #[must_use]
     pub fn retention(mut self, retention: Retention) -> AgentBuilder {
         self.retention = retention;
@@ -149,7 +149,7 @@ impl AgentBuilder {
         self.options_from(move || Ok(options.clone()))
     }
 
-    /// The same, made anew before each backup. What it fails with fails that backup.
+    /// The same, made anew before each backup. An error of the function fails that backup.
     #[must_use]
     pub fn options_from(
         mut self,
@@ -159,7 +159,7 @@ impl AgentBuilder {
         self
     }
 
-    /// At which priority operations work; low where nothing is said, since the node goes first. Hooks, the
+    /// At which priority operations work; by default low, since the node goes first. Hooks, the
     /// barrier and a freeze are never slowed down by it: the node waits for them.
     #[must_use]
     pub fn priority(mut self, priority: Priority) -> AgentBuilder {
@@ -191,8 +191,8 @@ impl AgentBuilder {
 
     /// Starts the agent.
     ///
-    /// A history that is damaged is put aside and begun anew, which shows in [`Status::warnings`]. One
-    /// that can't be written later on keeps no backup from being made.
+    /// A damaged history is put aside and begun anew, which shows in [`Status::warnings`]. If it can't be
+    /// written later on, backups are made nevertheless.
     ///
     /// # Errors
     /// Input where the directory has no name that can be the node's, where a period is below a second, or

@@ -18,7 +18,7 @@ mod watch;
 #[cfg(feature = "replica")]
 pub use watch::{ReplicaWatch, Watched};
 
-/// What tells an agent how its node's replica stands: the node's own store, or a look at it from beside.
+/// Tells an agent how its node's replica stands: the node's own store, or an observer in another process.
 pub trait ReplicaSource: Send + Sync {
     /// How it stands at `now`: from memory, or from the node's own store. No server is asked.
     fn standing(&self, now: Time) -> ReplicaStanding;
@@ -70,7 +70,7 @@ pub struct ReplicaStanding {
     pub backup_required: Option<bool>,
     /// The number of writes that are durable here and not on the server.
     pub pending_writes: Option<u64>,
-    /// and their bytes.
+    /// The bytes of these writes.
     pub pending_bytes: Option<u64>,
     /// The age of the oldest of them, zero where none waits; seconds in documents.
     #[serde(rename = "lag_seconds", serialize_with = "seconds")]

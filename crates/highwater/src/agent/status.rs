@@ -28,7 +28,7 @@ pub struct Status {
     pub location: String,
     /// The time of this answer.
     pub now: Time,
-    /// A restore or rollback of the directory goes on, or was interrupted: nothing is backed up.
+    /// A restore or rollback of the directory is running, or was interrupted: nothing is backed up.
     pub maintenance: bool,
     /// The node's snapshots, oldest first, as they were seen last; `None`: not seen yet.
     pub snapshots: Option<Vec<Snapshot>>,

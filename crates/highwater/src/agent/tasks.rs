@@ -64,7 +64,7 @@ impl Worker {
     }
 
     /// Applies the retention policy; where it can't be, it is tried again later. Another agent may be
-    /// at it in the same vault: a conflict that is no failure.
+    /// at it in the same vault: a conflict that is not a failure.
     pub(super) fn retain(&self, control: &Control) -> Result<()> {
         let apply = || self.vault.get().and_then(|vault| self.forget_and_prune(&vault, control));
         let work = || control.work(apply);

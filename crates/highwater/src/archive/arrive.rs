@@ -17,7 +17,7 @@ const PIECES_MAX: usize = 4;
 /// Writes to the file, and shows every byte to the reader.
 pub(super) struct Arriving<'a> {
     out: &'a mut dyn Write,
-    /// `None` once the reader has found that this is no archive, and told why.
+    /// `None` once the reader has found that this is not an archive, and said why.
     shown: Option<Sender<Vec<u8>>>,
 }
 

@@ -109,14 +109,14 @@ impl<'a> Export<'a> {
         format!("{}-{}Z.hwa", manifest.node, seconds.replace(['-', ':'], ""))
     }
 
-    /// Writes the archive. Every frame is opened on its way: damage in the vault is an error, and what
-    /// was written then has no end marker, so that nobody takes it for an archive.
+    /// Writes the archive. Every frame is opened on its way: damage in the vault is an error, and the output
+    /// then lacks its end marker, so that nobody takes it for an archive.
     pub fn write(&self, out: &mut dyn Write, control: &Control) -> Result<ExportReport> {
         write::write(self.vault, &self.settled, out, control)
     }
 
-    /// Writes the archive to a file of mode 0600: whole and durable, or not at all. A file that has
-    /// the name already is a conflict, or else is replaced.
+    /// Writes the archive to a file of mode 0600: whole and durable, or not at all. An existing file of
+    /// that name is a conflict, or is replaced if that is allowed.
     pub fn write_file(
         &self,
         path: &Path,
@@ -170,8 +170,8 @@ pub fn receive<T>(
     })
 }
 
-/// Conflict where a file of this name exists and is not to be replaced: for who wants to know before
-/// anything else is done. Who writes it finds out by itself.
+/// Conflict if a file of this name exists and is not to be replaced, for callers that want to know in
+/// advance. Writing the file checks this as well.
 pub fn refuse_existing(path: &Path, replace: bool) -> Result<()> {
     file::refuse_existing(path, replace)
 }

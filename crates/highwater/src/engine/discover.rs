@@ -43,7 +43,7 @@ pub(super) fn discover(dir: &Path, options: &DiscoverOptions) -> Result<Layout> 
     find(dir, options, NodeUse::Running)
 }
 
-/// The same in a node that stands still, or is about to: who uses a file is no reason to refuse it,
+/// The same in a node that stands still, or is about to: who uses a file is not a reason to refuse it,
 /// and every file is taken as it is.
 pub(super) fn discover_still(dir: &Path, options: &DiscoverOptions) -> Result<Layout> {
     find(dir, options, NodeUse::Still)
@@ -242,7 +242,7 @@ impl Globs {
         excluded
     }
 
-    /// What is left out comes and goes: a glob that fits nothing today is no reason to have no backup.
+    /// What is left out comes and goes: a glob that fits nothing today is not a reason to have no backup.
     fn unmatched(&self) -> Vec<String> {
         let idle = self.globs.iter().filter(|(_, _, used)| !used);
         let told = |pattern: &String| {

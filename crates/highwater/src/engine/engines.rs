@@ -239,7 +239,7 @@ impl<'a> Database<'a> {
         Ok(Database { dir: layout.held(), part, engine: layout.engines().of(part)? })
     }
 
-    /// Captures its files under its engine's lock: what an engine does that has no way of its own.
+    /// Captures its files under its engine's lock: the way of every engine that has none of its own.
     ///
     /// # Errors
     /// Conflict where another process, or this one, has it open.
@@ -362,7 +362,7 @@ pub(super) fn database_files(
     Ok(entries)
 }
 
-/// What is said of a database of which nothing but its bytes was looked at.
+/// What is said of a database of which only the bytes were examined.
 pub(super) fn unchecked(name: &str, depth: Depth) -> Checked {
     if depth == Depth::Open {
         return Checked::default();

@@ -120,8 +120,8 @@ impl Layout {
 /// A file of the node that a process has open.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct User {
-    /// The process id; 0 for one that is known by the lock that it holds alone, since it runs in another
-    /// container or belongs to another user.
+    /// The process id; 0 if only the lock that it holds is known, because it runs in another container or
+    /// belongs to another user.
     pub pid: u32,
     /// Its name, as the kernel gives it.
     pub command: String,
@@ -143,9 +143,9 @@ impl std::fmt::Display for User {
 pub type CheckpointHook =
     Arc<dyn Fn(&Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> + Send + Sync>;
 
-/// Holds the writers of the node still, calls the capture that it is handed with the node's marks
-/// (named counters that only rise) as they are at that instant, and lets the writers go on when the
-/// call returns. Checkpoint hooks run inside it: they must not wait for what is held.
+/// Holds the writers of the node still, calls the given capture with the node's marks (named counters
+/// that only rise) at that instant, and lets the writers continue when the call returns. Checkpoint
+/// hooks run inside it, so they must not wait for what is held.
 pub type HoldHook = Arc<
     dyn Fn(
             &mut dyn FnMut(BTreeMap<String, u64>),
@@ -157,8 +157,8 @@ pub type HoldHook = Arc<
 /// How a capture goes about it.
 #[derive(Clone, Default)]
 pub struct CaptureOptions {
-    /// Holds the node's writers and tells its marks. It is the barrier of all databases that
-    /// nobody but the node writes.
+    /// Holds the node's writers and reports its marks. It is the barrier of all databases that only the
+    /// node writes.
     pub hold: Option<HoldHook>,
     /// Checkpoint hooks, by part name. With several, the node holds its writes until the last one
     /// has run: that makes the instant which its databases share.
@@ -212,7 +212,7 @@ pub enum Piece<'a> {
 /// What has become of an entry since the barrier.
 #[derive(Clone, Debug)]
 pub enum Revised {
-    /// It was captured so.
+    /// It was captured as this entry.
     Changed(SourceEntry),
     /// It was not captured.
     Gone,
@@ -349,14 +349,14 @@ pub enum Depth {
 pub struct Checked {
     /// What could not be checked, and why (a comparator that only the node knows, say).
     pub warnings: Vec<String>,
-    /// Databases of which nothing but their bytes was looked at.
+    /// Databases of which only the bytes were examined.
     pub unchecked: Vec<String>,
 }
 
 /// Finds the parts of a node directory by looking. Opens no file that a process of ours has open.
 ///
 /// # Errors
-/// Not found where there is no such directory; input where it is no directory, or a glob or an
+/// Not found where there is no such directory; input where it is not a directory, or a glob or an
 /// agreed link is malformed or fits nothing.
 pub fn discover(dir: &Path, options: &DiscoverOptions) -> Result<Layout> {
     discover::discover(dir, options)

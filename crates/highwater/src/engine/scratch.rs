@@ -1,5 +1,5 @@
 //! Private directories beside a database, in which a capture lets a checkpoint or a copy be made.
-//! Whoever uses one holds a lock on it, so that leftovers of a crash are told from a capture that is
+//! Whoever uses one holds a lock on it, so that leftovers of a crash can be distinguished from a capture that is
 //! under way.
 
 use std::os::fd::OwnedFd;

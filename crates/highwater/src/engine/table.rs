@@ -43,8 +43,8 @@ impl Engines {
         self.added.iter().chain(standard::built_in())
     }
 
-    /// The entry points of a part: those without which nobody opens its database; `None` where nothing is
-    /// known of its engine.
+    /// The entry points of a part, without which nobody can open its database; `None` if its engine is
+    /// unknown.
     pub fn entry_points<'a>(
         &self,
         kind: EngineKind,

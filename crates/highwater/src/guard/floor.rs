@@ -40,8 +40,8 @@ pub struct Raise {
     pub reason: String,
 }
 
-/// A node directory in quarantine, as it will be once all is released: what is withheld is read where it
-/// waits.
+/// A node directory in quarantine, as it will be once all is released: withheld files are read from the
+/// place where they wait.
 pub struct Resting<'a> {
     dir: &'a RootedPath,
     latch: &'a Latch,

@@ -42,7 +42,7 @@ pub struct Arrival<C> {
 pub struct Sorted<C> {
     /// Not in question.
     pub free: Vec<(String, C)>,
-    /// In question, with what is known; some are decided already.
+    /// Channels in question, with what is known of them; some are decided already.
     pub held: Vec<(String, Quarantined<C>)>,
     /// An operator has released these since.
     pub released: Vec<(String, Quarantined<C>, Release)>,
@@ -52,7 +52,7 @@ pub struct Sorted<C> {
 
 /// The channels of a node at its start, after what was decided already was let out.
 pub struct Admitted<C> {
-    /// These may go on.
+    /// Channels that may go on.
     pub free: Vec<(String, C)>,
     /// These are silent until [`Guard::settle`] lets them out.
     pub held: Vec<(String, Quarantined<C>)>,
@@ -274,15 +274,15 @@ impl Guard {
         })
     }
 
-    /// The next value of a key counter that was used by nobody: above the node's own, and above what
-    /// the witness remembers.
+    /// The next value of a key counter that nobody has used: above the node's own, and above what the
+    /// witness remembers.
     pub fn next_key(&self, counter: &str, ours: u64) -> u64 {
         let remembered = self.witness.as_ref().and_then(|witness| witness.counter(counter));
         ours.max(remembered.unwrap_or(0)).saturating_add(1)
     }
 
-    /// Whether a channel may be opened. Where the node lacks channels that the witness knows, it may
-    /// have used keys that it has forgotten: each counter must stand where nobody has been.
+    /// Whether a channel may be opened. If the node lacks channels that the witness knows, it may have used
+    /// keys and forgotten them: each counter must have a value that nobody has used.
     pub fn may_open(&self, lacking: &[String], counters: &[(&str, u64)]) -> Result<()> {
         let remembered = |name: &str| self.witness.as_ref().and_then(|it| it.counter(name));
         let behind =

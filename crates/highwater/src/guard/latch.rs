@@ -157,10 +157,10 @@ pub struct Recorded {
     /// An operator's release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<Released>,
-    /// The release was carried out. It counts once: what is found after it is judged anew.
+    /// The release was carried out. It counts once: whatever is found later is judged anew.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub out: bool,
-    /// The node has no mark for the state that the channel is in: it is held by what is withheld alone.
+    /// The node has no mark for the state that the channel is in: only the withheld database holds it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unmarked: bool,
     /// Releases that count no longer, for whoever asks later.
@@ -174,7 +174,7 @@ pub struct Recorded {
 pub struct Released {
     /// Why.
     pub reason: String,
-    /// By whom.
+    /// Who did it.
     pub by: String,
     /// When.
     pub time: Time,
@@ -194,13 +194,13 @@ pub struct Floor {
     pub basis: Basis,
     /// Why.
     pub reason: String,
-    /// By whom.
+    /// Who did it.
     pub by: String,
     /// When.
     pub time: Time,
 }
 
-/// What somebody who states the numbers of a floor says of them.
+/// On what ground the numbers of a floor are stated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Basis {
@@ -331,8 +331,8 @@ impl Latch {
         Ok(latch)
     }
 
-    /// Puts this latch in the place of whatever latch is there, in one step and durable. It belongs
-    /// to the owner of the node directory, and nobody else may read it.
+    /// Replaces whatever latch is there by this one, in one durable step. It belongs to the owner of the
+    /// node directory, and nobody else may read it.
     pub fn write(&self, dir: &Path, env: &Env) -> Result<()> {
         self.write_at(&RootedPath::open(dir)?, env)
     }
@@ -350,8 +350,8 @@ impl Latch {
         take_away(&dir)
     }
 
-    /// Changes the latch: `change` gets what is there and returns what is to be there. A node that
-    /// runs and a program that releases exclude one another meanwhile.
+    /// Changes the latch: `change` gets the present one and returns the new one. A running node and a
+    /// program that releases exclude each other meanwhile.
     pub fn update(
         dir: &Path,
         env: &Env,

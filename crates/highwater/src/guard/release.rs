@@ -19,9 +19,10 @@ pub enum Which {
     All,
 }
 
-/// Lets quarantined channels or databases of the node in `dir` go on by an operator's decision, and
-/// returns what stands in the latch after it. The decision is durable before anything goes on;
-/// repeating it finishes what was interrupted. Of a signer its floor is written before: [`super::raise`].
+/// Releases quarantined channels or databases of the node in `dir` by an operator's decision, and
+/// returns the latch as it is afterwards. The decision is durable before anything is released;
+/// repeating the call finishes what was interrupted. The floor of a signer is written before:
+/// [`super::raise`].
 ///
 /// # Errors
 /// Input without a reason; not found where nothing in quarantine has the name; quarantined where the vault

@@ -59,7 +59,7 @@ pub struct Move {
     pub ours: Ours,
 }
 
-/// What has become of raised numbers.
+/// The outcome of raising numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Raised {
@@ -98,9 +98,9 @@ impl Witness {
         Witness::take_over_above(store, node, holder, 0, env)
     }
 
-    /// [`Witness::take_over`], under an epoch above `known`: the highest one under which the node has
-    /// stored a move. A witness that was lost and made anew, or that went back, would otherwise
-    /// give out epochs a second time, and one history could pass for another.
+    /// [`Witness::take_over`], under an epoch above `known`, the highest one under which the node has stored
+    /// a move. Otherwise a witness that was lost and made anew, or was set back, would give out epochs a
+    /// second time, and one history could pass for another.
     pub fn take_over_above(
         store: Arc<dyn WitnessStore>,
         node: NodeName,
@@ -144,7 +144,7 @@ impl Witness {
             .with_remedy("stop the other copies of this node"))
     }
 
-    /// The newest record of a node's witness, without taking it over: for who only looks.
+    /// The newest record of a node's witness, without taking it over: for observers.
     pub fn look(store: &dyn WitnessStore, node: &NodeName) -> Result<Option<WitnessRecord>> {
         let Some((number, document)) = store.newest()? else { return Ok(None) };
         let name = format!("witness {number} of {node}");
@@ -226,7 +226,7 @@ impl Witness {
         self.submit(Change::Accept(accepted)).map(drop)
     }
 
-    /// Forgets a channel whose close is confirmed; one that it does not list is no error.
+    /// Forgets a channel whose close is confirmed; one that it does not list is not an error.
     pub fn retire(&self, channel: &str) -> Result<()> {
         self.submit(Change::Retire(channel.to_owned())).map(drop)
     }

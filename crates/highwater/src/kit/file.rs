@@ -48,8 +48,8 @@ fn private(path: &Path, file: File, length: u64) -> Result<Zeroizing<Vec<u8>>> {
     read(path, file, length)
 }
 
-/// Writes a file of mode 0600 and at most 16 MiB: whole and durable, or not at all. A file that has
-/// the name already is a conflict, or else is replaced.
+/// Writes a file of mode 0600 and at most 16 MiB: whole and durable, or not at all. An existing file of
+/// that name is a conflict, or is replaced if that is allowed.
 pub fn write_file(path: &Path, bytes: &[u8], replace: bool, env: &Env) -> Result<()> {
     let name = path.file_name().ok_or_else(|| {
         Error::input("the path has no file name").with_entry(path.display().to_string())

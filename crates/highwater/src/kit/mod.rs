@@ -101,8 +101,8 @@ pub struct KitChannel {
     pub funding: String,
     /// In the smallest unit of its chain: satoshis, on Bitcoin.
     pub capacity: u64,
-    /// What else the node needs to claim its balance once the peer has closed, at most 32 fields: the
-    /// index that the channel's keys are derived with, say. No secret: secrets are `identity`.
+    /// What else the node needs to claim its balance once the peer has closed, at most 32 fields: for
+    /// example the index from which the channel's keys are derived. No secrets: those are `identity`.
     pub keys: BTreeMap<String, String>,
 }
 
@@ -219,7 +219,7 @@ fn check_text(what: &str, text: &str) -> Result<(), String> {
 }
 
 /// The document in `text`. Input where a newer program wrote it; else `wrong` says what it means that
-/// it can't be read, of which only the place is told: the text holds secrets.
+/// it can't be read, of which only the place is reported: the text holds secrets.
 fn parse<T: DeserializeOwned>(text: &[u8], wrong: impl Fn(String) -> Error) -> Result<T> {
     #[derive(Deserialize)]
     struct Versioned {

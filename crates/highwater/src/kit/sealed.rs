@@ -130,7 +130,7 @@ struct Parsed<'a> {
 }
 
 impl<'a> Parsed<'a> {
-    /// The checksum stands at the end in every version, so that damage is told from a newer format.
+    /// The checksum stands at the end in every version, so that damage is distinguished from a newer format.
     fn of(bytes: &'a [u8]) -> Result<Parsed<'a>> {
         if !bytes.starts_with(&MAGIC[..bytes.len().min(MAGIC.len())]) {
             return Err(damaged("it does not begin as a recovery kit"));

@@ -17,11 +17,11 @@ const UPDATES: &[u8] = b"monitor_updates/";
 /// Rows of one look, and values that are asked for at once.
 const ROWS: usize = 256;
 
-/// The channels, by the names that LDK gives their monitors, that loading what was just hydrated would
-/// close: their newest write came after the manager's. Without a manager that is each of them.
+/// The channels that loading what was just hydrated would close, by the names that LDK gives their
+/// monitors: their newest write came after the manager's. Without a manager, these are all channels.
 ///
 /// A write alone does not close a channel: a monitor that was only written again, as after a block, is
-/// named as well. To be asked before the owner writes, while store and server are the same.
+/// named as well. Call this before the owner writes, while store and server are the same.
 ///
 /// # Errors
 /// Corrupt where the server gives something else than was sealed; unavailable where it can't be asked.

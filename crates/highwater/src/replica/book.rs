@@ -61,7 +61,7 @@ impl Change {
     }
 }
 
-/// A put that was made durable here before it was sent: should its answer be lost, this tells it from
+/// A put that was made durable here before it was sent: if its answer is lost, this distinguishes it from
 /// one of somebody else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -161,7 +161,7 @@ impl Book {
     /// queue, and those that waited for the server into the store. Writes that left the queue, and their
     /// bytes.
     ///
-    /// Durable with the next write only: should the machine stop before, the attempt is still known, and is
+    /// Durable with the next write only: if the machine stops before, the attempt is still known, and is
     /// looked up and adopted again.
     pub(super) fn adopt(&self, attempt: &Attempt) -> Result<(u64, u64)> {
         let (mut writes, mut bytes) = (0, 0);

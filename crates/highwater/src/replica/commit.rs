@@ -89,7 +89,7 @@ impl Slot {
     }
 }
 
-/// Why a transaction of several failed is told to each of them.
+/// What each writer of a common transaction learns.
 pub(super) type Outcome = Result<Committed>;
 
 /// What was committed for one caller.

@@ -38,8 +38,8 @@ pub struct Filled {
     pub bytes: u64,
 }
 
-/// Makes the database at `output`, where nothing is yet, from what the server has, and takes the store over
-/// for it. What was fetched before an interruption waits beside it, and the next call takes it up.
+/// Makes the database at `output`, which must not exist yet, from what the server has, and takes the store
+/// over for it. What was fetched before an interruption is kept beside it, and the next call continues.
 ///
 /// # Errors
 /// Conflict where something is at `output`; quarantined where loading may close channels that it names, the
@@ -115,7 +115,7 @@ fn refuse_closing(channels: &[String]) -> Result<()> {
     .with_remedy("leave the store, which is ours and stays filled"))
 }
 
-/// Makes the database at `output`, where nothing is yet, from a store that `ldk-node` has written by itself.
+/// Makes the database at `output`, which must not exist yet, from a store that `ldk-node` itself has written.
 ///
 /// # Errors
 /// Conflict where something is at `output`, or another migration to it runs or was interrupted; as

@@ -76,7 +76,7 @@ pub(super) fn hydrate(
     Ok(done)
 }
 
-/// A server that is being filled is no one instant.
+/// A server that is being filled does not have one whole instant.
 ///
 /// # Errors
 /// Corrupt where it is, unless that is accepted.
@@ -119,7 +119,7 @@ fn inconsistent(why: &str) -> Error {
         .with_remedy(Remedy::AcceptInconsistent)
 }
 
-/// The one head on a server; none where there is none.
+/// The one head on a server, if there is one.
 ///
 /// # Errors
 /// Corrupt where there are several; denied where these keys don't open it.

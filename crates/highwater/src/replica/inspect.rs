@@ -1,4 +1,4 @@
-//! How a replica stands, for who only looks.
+//! How a replica stands, for observers.
 
 use std::sync::Arc;
 
@@ -95,9 +95,9 @@ pub struct LocalState {
     pub acknowledged: u64,
     /// The last write of the node.
     pub written: u64,
-    /// Writes that wait,
+    /// The number of writes that wait.
     pub pending_writes: u64,
-    /// and their bytes.
+    /// The bytes of the writes that wait.
     pub pending_bytes: u64,
     /// When the oldest of them was written.
     pub pending_since: Option<Time>,

@@ -24,7 +24,7 @@ const VALUE_HEAD: usize = 1 + EPOCH_BYTES + 8 + NONCE_LEN;
 /// And before those of a document: format, nonce.
 const DOCUMENT_HEAD: usize = 1 + NONCE_LEN;
 
-/// Values on the server are named so.
+/// How names of values on the server begin.
 pub(super) const VALUES: &str = "v.";
 
 /// The secret of a replica, and what comes from it; wiped when they are dropped.
@@ -102,7 +102,7 @@ impl ReplicaKeys {
         *derive(&*self.root, &[b"hwr1 check"])
     }
 
-    /// The key that this user shows who it is with: a scalar of secp256k1, but for one chance in 2^127.
+    /// The key by which this user is known: a scalar of secp256k1, except with a chance of one in 2^127.
     pub fn signing_key(&self) -> Zeroizing<[u8; 32]> {
         derive(&*self.root, &[b"hwr1 sign"])
     }

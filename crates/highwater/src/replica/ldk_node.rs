@@ -227,7 +227,7 @@ impl LdkNodeStore {
         })
     }
 
-    /// The schema is no value of the node's.
+    /// The schema is not a value of the node's.
     fn take_schema(&mut self) -> Result<()> {
         let place = self.names.iter().position(|(_, key)| key.is_schema());
         let missing = || {

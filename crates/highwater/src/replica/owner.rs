@@ -23,7 +23,7 @@ pub struct Permissions {
     pub take_over: Option<String>,
     /// Begin with nothing where this store and the server are both empty: a new node.
     pub allow_empty: bool,
-    /// Take what the server has where it is no one instant of its owner's store.
+    /// Take what the server has where it is not one instant of its owner's store.
     pub accept_inconsistent: bool,
     /// Write over a server that remembers less than this store: it was set back.
     pub accept_older: bool,

@@ -1,4 +1,4 @@
-//! How a node's store and a server stand to each other, for who looks from beside while the node may
+//! How a node's store and a server stand to each other, for an observer while the node may
 //! write: neither side stands still meanwhile.
 
 use std::sync::Arc;
@@ -45,9 +45,9 @@ pub fn local_view(local: Arc<dyn LocalStore>, keys: &ReplicaKeys) -> Result<Loca
     Ok(LocalView { state, head: book.head()?, attempts: book.attempts()? })
 }
 
-/// Asks the server, and compares it with the store as it was `before`, and as `look` finds it afterwards:
-/// what was acknowledged before must be there, and what is there must be known by then, since each put
-/// is durable here before it is sent.
+/// Asks the server, and compares it with the store as it was `before`, and as `look` finds it afterwards.
+/// What was acknowledged before must be on the server, and what is on the server must be known to the
+/// store afterwards, since each put is durable here before it is sent.
 ///
 /// # Errors
 /// What `look` says; denied where these keys don't open the head; unavailable where the server can't be

@@ -132,7 +132,7 @@ fn list_at_most(remote: &dyn Remote, prefix: &str, bytes_max: usize) -> Result<V
         .with_remedy("look at the server: it tells of more keys than a store can have"))
 }
 
-/// Asks for all of `keys`, and hands on each with its value: never more of them are in memory than
+/// Asks for all of `keys`, and passes on each with its value: never more of them are in memory than
 /// [`Remote::get_all`] gives at once.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! The one who writes to the server: one put at a time, each conditional on the head that the one before
+//! The sender, which writes to the server: one put at a time, each conditional on the head that the previous one
 //! has left. Without threads and clocks of its own, so that a simulation can hold each step.
 
 use std::collections::BTreeMap;

@@ -59,7 +59,7 @@ pub(super) struct State {
 pub(super) enum End {
     /// At once.
     Stop,
-    /// Once all is on the server, which is told so.
+    /// Once all is on the server, whose head then says so.
     Release,
 }
 

@@ -34,9 +34,9 @@ pub struct ReplicaStatus {
     pub acknowledged: u64,
     /// The last write here.
     pub written: u64,
-    /// Writes that wait,
+    /// The number of writes that wait.
     pub pending_writes: u64,
-    /// and their bytes.
+    /// The bytes of the writes that wait.
     pub pending_bytes: u64,
     /// When the oldest of them was written.
     pub pending_since: Option<Time>,
@@ -61,7 +61,7 @@ pub struct ReplicaBuilder {
 }
 
 impl ReplicaBuilder {
-    /// Which keys are replicated, and how; all of them local-first where nothing is said.
+    /// Which keys are replicated, and how; all of them local-first by default.
     #[must_use]
     pub fn classes(mut self, classes: Classes) -> ReplicaBuilder {
         self.classes = classes;
@@ -267,8 +267,8 @@ impl ReplicatedStore {
         }
     }
 
-    /// Ready once no write gets through any more: with the reason where another owner writes, which is
-    /// found out at the next put. A node that must not act then waits for this beside its work.
+    /// Ready once no write gets through any more, with the reason if another owner writes, which shows at
+    /// the next put. A node that must not act then waits for this in the background.
     pub fn ended(&self) -> impl Future<Output = Result<()>> + Send + 'static {
         let ended = self.shared.reached(Goal::End);
         async move {

@@ -33,9 +33,9 @@ const BYTES_MAX: u64 = 16 << 20;
 pub struct HydratedStore {
     /// The part, by its name in the snapshot.
     pub part: String,
-    /// The database, which nobody writes meanwhile.
+    /// The database. Nobody may write it meanwhile.
     pub database: PathBuf,
-    /// The restore's id, so that it is known by it after a crash.
+    /// The restore's id, by which it is known after a crash.
     pub restore: RestoreId,
 }
 
@@ -47,7 +47,7 @@ pub struct Pair {
     pub snapshot: SnapshotId,
     /// The part that holds the replicated store.
     pub part: String,
-    /// They are of one instant, as are all databases beside the store.
+    /// Files and keys are of one instant, as are all databases beside the store.
     pub matched: bool,
     /// The last write of the store that the files have seen.
     pub files_seq: u64,

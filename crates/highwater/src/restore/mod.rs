@@ -53,8 +53,8 @@ pub struct RestoreOptions {
     pub schema: Option<u64>,
     /// Opens the node's database, so that its channels are marked stale before the node gets it.
     pub adapter: Option<Arc<dyn Adapter>>,
-    /// Marks the channels stale as well where the databases are withheld, so that two things have to fail before
-    /// the node acts on old state. One that does not know the database leaves it to what is withheld.
+    /// Also marks the channels stale if the databases are withheld, so that two things have to fail before the
+    /// node acts on old state. If the adapter does not know the database, it is only withheld.
     pub second_belt: Option<Arc<dyn Adapter>>,
     /// A statement that no other copy of the node runs or ever will: without it, and without a
     /// witness, a peer's word clears no channel.
@@ -111,7 +111,7 @@ pub struct RestorePlan {
     pub part: Option<String>,
     /// `--force` was given.
     pub force: bool,
-    /// How the restored node is held back; `None`: it just goes on.
+    /// How the restored node is held back; `None` if it is not.
     pub hold: Option<GuardKind>,
     /// Why it is held back.
     pub reasons: Vec<String>,
@@ -184,7 +184,7 @@ pub fn run(vault: &Vault, plan: &RestorePlan, control: &Control) -> Result<Resto
 
 /// Restores a snapshot into a scratch directory below `scratch`, opens its databases, lets the
 /// engines check all their data, removes it again, and records the level in the vault: not that of a
-/// snapshot with databases of which nothing but their bytes was looked at, which are named.
+/// snapshot with databases of which only the bytes were examined, which are named.
 pub fn test(
     vault: &Vault,
     selector: &Selector,
@@ -284,12 +284,12 @@ pub fn recover_by(target: &Path, engines: &Engines, control: &Control) -> Result
     rollback::recover(target, engines, control, crate::engine::users)
 }
 
-/// Refuses a node directory whose restore or rollback was interrupted, or goes on: a conflict until
-/// [`recover`] has run. For who is about to start the node.
+/// Refuses a node directory whose restore or rollback is running or was interrupted: a conflict until
+/// [`recover`] has run. Call it before you start the node.
 ///
-/// Who may not look into the work directory beside the node directory, as a node whose restore was
-/// made by root, is not told of an exchange of wholes: on either side of it the directory is whole,
-/// with its latch.
+/// A caller that may not look into the work directory beside the node directory, such as a node that root
+/// has restored, does not learn of an exchange of whole directories: before and after it the directory is
+/// whole, with its latch.
 pub fn refuse_interrupted(target: &Path) -> Result<()> {
     rollback::refuse_interrupted(target)
 }

@@ -273,7 +273,7 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// What an operator is told of a tree that was made.
+/// What is reported to an operator about a restored tree.
 #[derive(Default)]
 struct Told {
     warnings: Vec<String>,

@@ -3,7 +3,7 @@
 //!
 //! The store on the server is taken over first, so that what is hydrated stays the newest. Then the
 //! snapshot is chosen whose recorded point is the highest that the server has reached, and restored with
-//! the hydrated store in the place of its own. What is not of one instant is told.
+//! the hydrated store in the place of its own. What is not of one instant is reported.
 
 mod choose;
 
@@ -55,7 +55,7 @@ pub struct ReuniteOptions {
 pub struct ReuniteReport {
     /// The node directory.
     pub target: PathBuf,
-    /// What matched; none where the keys came back alone.
+    /// What matched; `None` if only the keys came back.
     pub pair: Option<Pair>,
     /// Values of the store.
     pub values: u64,
@@ -69,7 +69,7 @@ pub struct ReuniteReport {
     pub duration: Duration,
     /// Where the old directory is kept.
     pub kept: Option<PathBuf>,
-    /// As a restore counts what is quarantined.
+    /// How much is quarantined, counted as by a restore.
     pub quarantined: u64,
     /// It had been interrupted behind its exchange, and was only finished.
     pub finished: bool,
@@ -88,8 +88,8 @@ pub struct Streams<'a> {
     pub remote: &'a Arc<dyn Remote>,
 }
 
-/// Makes the node directory `target` from both streams. After a crash at any point it is the old one, or
-/// the new one, or `recover` makes it one of them; the same call again goes on.
+/// Makes the node directory `target` from both streams. After a crash at any point it is the old one or
+/// the new one, or `recover` makes it one of them; the same call, repeated, continues.
 ///
 /// # Errors
 /// Not found where the server has nothing, or no snapshot fits; corrupt where the server's values are not

@@ -1,4 +1,4 @@
-//! Whom this user trusts on the way to a file, and to whom what is made there belongs.
+//! Which users this one trusts on the way to a file, and who owns what is made there.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};

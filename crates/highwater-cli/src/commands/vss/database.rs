@@ -1,4 +1,4 @@
-//! Which database is meant, and what it says.
+//! Which database is selected, and what it says.
 
 use std::path::PathBuf;
 use std::sync::Arc;

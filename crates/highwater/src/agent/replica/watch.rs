@@ -32,7 +32,7 @@ pub struct Watched {
     pub env: Env,
 }
 
-/// A replica that is looked at from beside; dropped, it looks no more.
+/// A replica that is observed from another process, until this is dropped.
 pub struct ReplicaWatch {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,

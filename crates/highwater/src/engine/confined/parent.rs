@@ -143,7 +143,7 @@ impl Reader {
         Ok(Reader { child, socket, buffer: Vec::new(), lost: false })
     }
 
-    /// The next document, which is no content.
+    /// The next document, which is not content.
     fn answer(&mut self) -> Result<Answer> {
         match wire::receive(&mut self.socket, &mut self.buffer)? {
             Message::Document(Answer::Failed(failure)) => Err(failure.error()),

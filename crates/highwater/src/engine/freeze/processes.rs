@@ -358,8 +358,8 @@ fn refuse_queues(writer: &Writer) -> Result<()> {
     .with_remedy("stop the node"))
 }
 
-/// A store into memory is no write that an engine orders: only engines that are known to recover
-/// from any of them are captured so.
+/// A store into memory is not a write that an engine orders: only engines that are known to recover
+/// from any of them are captured in this way.
 fn refuse_mappings(writer: &Writer, layout: &Layout) -> Result<()> {
     let Some(path) = writer.mapped.iter().find(|path| !recovers(layout, path)) else {
         return Ok(());

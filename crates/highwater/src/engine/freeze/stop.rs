@@ -2,7 +2,7 @@
 //!
 //! One thread stops them and holds them. It seizes every thread by ptrace where that is permitted:
 //! the kernel continues what a thread has seized when that thread ends, also by `kill -9`, so nothing
-//! here ever detaches. Elsewhere SIGSTOP does it, and a supervisor sends SIGCONT should we die.
+//! here ever detaches. Elsewhere SIGSTOP does it, and a supervisor sends SIGCONT if we die.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;

@@ -1,5 +1,5 @@
-//! The supervisor: a small process that sends SIGCONT to what we have stopped, should we die before
-//! we can. It hears lines on its standard input, and the end of that input is our death.
+//! The supervisor: a small process that sends SIGCONT to what we have stopped if we die before we
+//! can. It hears lines on its standard input, and the end of that input is our death.
 //!
 //! `limit MS`: longer than that without a word, and it continues them too. `watch PID STARTED`:
 //! answered by `watching PID`. `done`: all go on, it ends.

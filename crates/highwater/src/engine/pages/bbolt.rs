@@ -45,7 +45,7 @@ struct Meta {
 ///
 /// One of the two meta pages may be damaged: bbolt then goes on with the other one.
 ///
-/// A page that is neither in use nor listed as free is told as lost, and is no damage: bbolt's own check
+/// A page that is neither in use nor listed as free is reported as lost, and is not damage: bbolt's own check
 /// calls it an error, but bbolt itself makes such files (1.3.6 where a transaction deletes buckets that
 /// it has changed).
 ///

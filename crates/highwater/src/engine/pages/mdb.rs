@@ -65,7 +65,7 @@ impl Dialect {
         }
     }
 
-    /// The first page that is no meta page.
+    /// The first page that is not a meta page.
     pub(crate) fn metas(self) -> u64 {
         match self {
             Dialect::Lmdb => 2,

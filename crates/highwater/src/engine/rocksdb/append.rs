@@ -36,9 +36,9 @@ const CUT: &str = ".cut";
 /// Options under which RocksDB compares its logs with what it has noted of them: one more would be a stranger.
 const WATCHED_LOGS: [&str; 2] = ["track_and_verify_wals_in_manifest", "track_and_verify_wals"];
 
-/// Puts rows into the default column family of the database in `dir`, which nobody has open: all of them, or,
-/// where this is cut off, none. Durable when it returns. Every release of RocksDB that opens the database as it
-/// is opens what it has become.
+/// Puts rows into the default column family of the database in `dir`, which nobody has open: all of them, or
+/// none if this is interrupted. Durable when it returns. Every release of RocksDB that can open the database
+/// before can open it afterwards.
 ///
 /// # Errors
 /// Conflict where somebody has it open; input where its options or its logs forbid it; corrupt where a file is

@@ -124,7 +124,7 @@ pub(super) fn extent(file: &File, number: u64, length: u64) -> io::Result<Extent
 /// What each fragment is handed to.
 type Each<'a, E> = &'a mut dyn FnMut(Place, u8, &[u8]) -> Result<(), E>;
 
-/// Reads the first `length` bytes of the log with this number, and hands on each fragment: its place, its
+/// Reads the first `length` bytes of the log with this number, and passes on each fragment: its place, its
 /// type and its payload. The last record may be without its end.
 pub(super) fn read<E: From<io::Error>>(
     file: &File,

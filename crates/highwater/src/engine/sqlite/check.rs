@@ -35,7 +35,7 @@ const SUPER_JOURNAL: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
 /// beside it, since it was frozen in the middle of its work, is opened as a copy.
 ///
 /// # Errors
-/// Corrupt where it is no database, has another length than its pages, or fails SQLite's own check.
+/// Corrupt where it is not a database, has another length than its pages, or fails SQLite's own check.
 pub(in crate::engine) fn check_here(path: &RootedPath, depth: Depth) -> Result<Checked> {
     let entry = ids::encode(path.path().as_os_str().as_encoded_bytes());
     let meta = regular(path)?;

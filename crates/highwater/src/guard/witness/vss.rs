@@ -11,8 +11,8 @@ use super::WitnessStore;
 /// The witness of a node on a server, in the store of its replica or in one of its own. A store holds
 /// one witness.
 ///
-/// The server need know nothing of it: any server of the protocol will do. Keep it on other hardware than
-/// the node's, and better not beside the vault: what goes back in time together proves nothing.
+/// Any server of the protocol will do, since it need not know about witnesses. Keep the witness on other
+/// hardware than the node's, and preferably not beside the vault: what is set back together proves nothing.
 #[derive(Debug)]
 pub struct VssWitness {
     object: WitnessObject,

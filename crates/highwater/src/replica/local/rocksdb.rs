@@ -31,7 +31,7 @@ impl fmt::Debug for RocksStore {
 
 impl RocksStore {
     /// Opens a database of its own, with the column families `highwater_data` and `highwater_book`, and
-    /// makes what is missing of it.
+    /// creates whatever is missing.
     ///
     /// # Errors
     /// Conflict where somebody has it open; corrupt where it is damaged; input where it is the database of
@@ -50,8 +50,8 @@ impl RocksStore {
         Ok(RocksStore { db: Arc::new(db), data: DATA.to_owned(), book: BOOK.to_owned() })
     }
 
-    /// Over two column families of a database that the node has open. Nobody else writes them while this
-    /// is used; they are ordered by bytes, as RocksDB does it by itself.
+    /// A store over two column families of a database that the node has open. Nobody else may write them
+    /// while this is used, and they must be ordered by bytes, which is RocksDB's default.
     ///
     /// # Errors
     /// Input where a family is missing, or both are the same.

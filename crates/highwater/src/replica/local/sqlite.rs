@@ -34,7 +34,7 @@ impl SqliteStore {
     /// Opens the database, and makes what is missing of it.
     ///
     /// # Errors
-    /// Corrupt where it is no database; denied or unavailable where it can't be written.
+    /// Corrupt where it is not a database; denied or unavailable where it can't be written.
     pub fn open(path: impl Into<PathBuf>) -> Result<SqliteStore> {
         let path = path.into();
         crate::rooted::refuse_for_root(&path)?;
@@ -63,7 +63,7 @@ impl SqliteStore {
         })
     }
 
-    /// Gives a database that nobody has open another name, at which nothing is yet.
+    /// Renames a database that nobody has open to a name that does not exist yet.
     ///
     /// # Errors
     /// Conflict where something is there, or somebody has it open; what the file system says.

@@ -90,7 +90,7 @@ impl Drop for Runtime {
 }
 
 impl VssBuilder {
-    /// How the server is shown who asks; not at all where nothing is said.
+    /// How the server learns who asks; not at all by default.
     #[must_use]
     pub fn auth(mut self, auth: VssAuth) -> VssBuilder {
         self.auth = auth;
@@ -104,7 +104,7 @@ impl VssBuilder {
         self
     }
 
-    /// Certificates as PEM: the server's must come from one of these, whatever else the system trusts.
+    /// Certificates as PEM: the server's must be signed by one of these, whatever else the system trusts.
     #[must_use]
     pub fn ca_file(mut self, path: impl Into<PathBuf>) -> VssBuilder {
         self.ca_file = Some(path.into());

@@ -2,7 +2,7 @@
 //!
 //! A program may compare keys in a way of its own (`mdb_set_compare`, `mdb_set_dupsort`), which leaves no
 //! trace in the file. So keys that are not in the order of the flags are damage only where no program
-//! can have a way of its own; elsewhere it is told that their order was not checked.
+//! can have a way of its own; elsewhere it is reported that their order was not checked.
 
 use std::cmp::Ordering;
 

@@ -40,7 +40,7 @@ const PIECE_BYTES: u64 = 1 << 16;
 enum Values {
     /// Bytes that lead nowhere.
     Data,
-    /// Definitions of tables; of the system, where it is so.
+    /// Definitions of tables; of the system, if the flag says so.
     Tables { system: bool },
     /// The values of a key that has several, each of this width.
     Several(Option<u64>),

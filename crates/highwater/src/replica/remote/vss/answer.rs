@@ -32,7 +32,7 @@ impl Line {
     ///
     /// # Errors
     /// Denied where the server does not know who asks; input where it refuses for good, or speaks another
-    /// protocol; unavailable where this is no answer of the protocol, or the server has failed.
+    /// protocol; unavailable where this is not an answer of the protocol, or the server has failed.
     pub(super) fn read<M: Message + Default>(
         &self,
         status: StatusCode,

@@ -52,7 +52,7 @@ enum Way {
 
 impl Signer {
     /// # Errors
-    /// Input where the token can't stand in a header, or the key is none of the curve.
+    /// Input where the token can't stand in a header, or the key is not on the curve.
     pub(super) fn new(auth: VssAuth, env: Env) -> Result<Signer> {
         let way = match &auth {
             VssAuth::None => Way::Nobody,
