@@ -5,6 +5,7 @@
 //! has captured, never from the live node, so that they are those of the barrier. A node is one file here:
 //! see [`Profile`]. `docs/nodes.md` has a page for each.
 
+mod badger;
 mod chains;
 mod cometbft;
 mod core_lightning;

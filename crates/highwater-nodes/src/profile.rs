@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
+use std::fs::File;
 use std::sync::Arc;
 
 use highwater::engine::bolt::Bolt;
@@ -214,6 +215,14 @@ impl<'a, 'b> Content<'a, 'b> {
     /// Those of [`CapturedFiles::rows`].
     pub fn rows(&mut self, name: &str, prefixes: &[&[u8]]) -> Result<Rows> {
         self.captured.rows(&below(self.at, name), prefixes)
+    }
+
+    /// A file of [`Content::inside`], to look at parts of it, and how many bytes of it were captured.
+    ///
+    /// # Errors
+    /// Those of [`CapturedFiles::file`].
+    pub fn open(&mut self, path: &RelPath) -> Result<(File, u64)> {
+        self.captured.file(path)
     }
 
     /// The bbolt database `name`.

@@ -73,7 +73,15 @@ fn node(kind: &str, dir: &Path) {
             drop(database(dir, "mainnet/eclair.sqlite", "CREATE TABLE local_channels (a);"))
         }
         "ev-node" => {
-            all(dir, &["config/signer.json", "data/note"]);
+            all(dir, &["config/signer.json"]);
+            let database = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/badger/fixtures/both");
+            fs::create_dir_all(dir.join("data/evm-single")).unwrap();
+            for file in fs::read_dir(database).unwrap().map(|file| file.unwrap()) {
+                if file.file_name() != "EXPECTED" {
+                    let to = dir.join("data/evm-single").join(file.file_name());
+                    fs::copy(file.path(), to).unwrap();
+                }
+            }
         }
         "fiber" => fiber::tests::write_node(dir),
         "ldk-node" => {
@@ -162,6 +170,7 @@ fn marks(kind: &str) -> Marks {
             ("channel.number-2.remote", 1),
         ],
         "cometbft" => &[("height", 1_234_567)],
+        "ev-node" => &[("height", 11)],
         "ldk-node" => &[(&update, 9)],
         "ldk-filesystem" => &[(&update, 8)],
         "rgb-lightning-node" => &[(&update, 4), ("rgb_operation", 1_790_000_000)],

@@ -5,6 +5,8 @@ mod kind;
 
 pub use kind::{EngineKind, Opens};
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{RelPath, StoreId};
@@ -113,7 +115,7 @@ pub struct Identity {
     /// Its inode.
     pub inode: u64,
     /// What the engine adds: database identity, change counter, state of the log.
-    pub engine: String,
+    pub engine: Arc<str>,
 }
 
 /// Where the replicated store of a part stood at the barrier.

@@ -236,7 +236,7 @@ impl FileSet {
         let engine = match &listed.known_by {
             KnownBy::Content => return None,
             KnownBy::Engine(engine) => {
-                (mtime_ns <= now.saturating_sub(YOUNG_NS)).then(|| engine.clone())?
+                (mtime_ns <= now.saturating_sub(YOUNG_NS)).then(|| engine.as_str().into())?
             }
             KnownBy::Stamp | KnownBy::OldStamp => {
                 let young_ns = match listed.known_by {
@@ -244,7 +244,8 @@ impl FileSet {
                     _ => self.young_ns,
                 };
                 let old = mtime_ns.max(ctime_ns) <= now.saturating_sub(young_ns);
-                (old && self.tells_times(listed, id.0)).then(|| format!("changed {ctime_ns}"))?
+                (old && self.tells_times(listed, id.0))
+                    .then(|| format!("changed {ctime_ns}").into())?
             }
         };
         Some(Identity { size, mtime_ns, inode: id.1, engine })

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::ops::Bound;
 use std::path::Path;
 
@@ -158,11 +159,20 @@ impl<'a> CapturedFiles<'a> {
     /// Not found where it was not captured; input where it was not captured as a file that stands still; corrupt
     /// where it is none.
     pub fn bolt(&mut self, path: &RelPath) -> Result<Bolt> {
+        let (file, _) = self.file(path)?;
+        Bolt::open(file).map_err(|error| error.with_entry(path.to_string()))
+    }
+
+    /// A file to look at parts of it, and how many bytes of it were captured: what lies behind them does not count.
+    ///
+    /// # Errors
+    /// Not found where it was not captured; input where it was not captured as a file that stands still.
+    pub fn file(&mut self, path: &RelPath) -> Result<(File, u64)> {
         let (part, entry) = self.place(path)?;
-        let named = |error: Error| error.with_entry(path.to_string());
-        let file = self.parts[part].open(entry)?;
-        let file = file.ok_or_else(|| named(Error::input("it can only be read as a whole")))?;
-        Bolt::open(file).map_err(named)
+        let part = &self.parts[part];
+        let whole = || Error::input("it can only be read as a whole").with_entry(path.to_string());
+        let file = part.open(entry)?.ok_or_else(whole)?;
+        Ok((file, part.entries()[entry].size))
     }
 
     /// The rows that a query finds in the captured SQLite database `path`. What is asked stands in the code: it

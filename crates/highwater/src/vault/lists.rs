@@ -189,6 +189,7 @@ impl Vault {
                     }
                 }
             }
+            part.entries.shrink_to_fit();
         }
         Ok(())
     }

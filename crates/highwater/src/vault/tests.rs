@@ -66,7 +66,7 @@ fn database() -> EntryRecord {
         size: (1 << 30) + 5,
         holes: vec![(4096, 8192)],
         units: Units::Pages { bytes: 4096 },
-        identity: Some(Identity { size: 7, mtime_ns: 8, inode: 9, engine: "sqlite 1".to_owned() }),
+        identity: Some(Identity { size: 7, mtime_ns: 8, inode: 9, engine: "sqlite 1".into() }),
         leaves: vec![
             leaf(Runs::Inline("BAEAAgADAgYBAQs".to_owned())),
             leaf(Runs::Stored { pack: 1, unit: 3 }),

@@ -348,6 +348,7 @@ fn identity_of(stamps: &Stamps, frames: i64, header: &[u8; HEADER_BYTES]) -> Ide
         size: stamps.main.size,
         mtime_ns: stamps.main.mtime_ns,
         inode: stamps.main.inode,
-        engine: format!("sqlite change={} ctime={} wal={wal}", number(header, 24), stamps.ctime_ns),
+        engine: format!("sqlite change={} ctime={} wal={wal}", number(header, 24), stamps.ctime_ns)
+            .into(),
     }
 }
