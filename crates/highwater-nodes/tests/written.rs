@@ -1,5 +1,8 @@
 //! Nodes that are captured while they write: the marks are those of one instant, and those of what is restored.
 #![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
+#![allow(clippy::print_stdout, reason = "how much was found is for who reads the test's output")]
+
+mod bbolt;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,11 +16,15 @@ use highwater::engine::freeze::Freeze;
 use highwater::guard::{self, GuardKind, Which};
 use highwater::restore::{self, RestoreOptions};
 use highwater::vault::{Actor, Location, Secret, Selector, Vault};
-use highwater::{Control, Env};
+use highwater::{Control, Env, Result};
 use highwater_nodes::Known;
 use rusqlite::Connection;
 
+use bbolt::{Channel, Lnd, Program, State};
+
 const BACKUPS: usize = 6;
+/// So many at most, where some come before it has written, or after.
+const BACKUPS_MAX: usize = 60;
 
 /// Writes until its input ends. Each step of it raises one counter of a channel, and in the same instant what all of
 /// them come to.
@@ -132,39 +139,24 @@ enum Pace {
     Gaps,
 }
 
-struct Node {
+/// A vault, and a node of which one file or directory is of interest.
+struct Ground {
     scratch: tempfile::TempDir,
-    kind: &'static str,
     place: PathBuf,
-    pace: Pace,
-    writer: Child,
-    said: BufReader<std::process::ChildStdout>,
 }
 
-impl Node {
-    fn start(kind: &'static str, place: &str, pace: Pace) -> Node {
+impl Ground {
+    fn new(place: &str) -> Ground {
         let scratch = tempfile::tempdir().unwrap();
         let secret = Secret::create_key_file(&scratch.path().join("key")).unwrap();
         Vault::create(&location(scratch.path()), &secret, false, &Env::system()).unwrap();
-        let dir = scratch.path().join("node");
-        fs::create_dir(&dir).unwrap();
-        let place = PathBuf::from(place);
-        let mut writer = Command::new("python3")
-            .args(["-c", WRITER, kind])
-            .arg(dir.join(&place))
-            .arg(if pace == Pace::Gaps { "0.02" } else { "0" })
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut said = BufReader::new(writer.stdout.take().unwrap());
-        let mut line = String::new();
-        said.read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n");
-        if kind == "core-lightning" {
-            fs::write(dir.join("bitcoin/hsm_secret"), [1; 32]).unwrap();
-        }
-        Node { scratch, kind, place, pace, writer, said }
+        let ground = Ground { scratch, place: place.into() };
+        fs::create_dir(ground.dir()).unwrap();
+        ground
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.scratch.path().join("node")
     }
 
     fn vault(&self) -> Vault {
@@ -172,21 +164,19 @@ impl Node {
         Vault::open(&location(self.scratch.path()), &secret, &Env::system()).unwrap()
     }
 
-    fn back_up(&self) -> BackupReport {
+    /// Backs the node up, and stops the process of this number for it.
+    fn back_up(&self, frozen: Option<u32>) -> Result<BackupReport> {
         let actor =
             Actor { state_dir: self.scratch.path().join("state"), name: "node@host".into() };
         let mut options =
             BackupOptions { recogniser: Some(Arc::new(Known)), ..BackupOptions::default() };
-        if self.pace == Pace::Frozen {
-            let pid = self.writer.id();
-            options.capture.freeze = Some(Freeze { pid, ..Freeze::default() });
-        }
-        let dir = self.scratch.path().join("node");
-        backup::run(&self.vault(), &dir, &actor, &options, &Control::new(Env::system())).unwrap()
+        options.capture.freeze = frozen.map(|pid| Freeze { pid, ..Freeze::default() });
+        let control = Control::new(Env::system());
+        backup::run(&self.vault(), &self.dir(), &actor, &options, &control)
     }
 
-    /// What the node has written of all its channels, by itself: restored, held back, and let go.
-    fn restored(&self, report: &BackupReport) -> u64 {
+    /// Restores what is of interest, sees it held back, and lets it go; tells where it is.
+    fn restored(&self, report: &BackupReport) -> PathBuf {
         let target = self.scratch.path().join(report.snapshot.to_string());
         let control = Control::new(Env::system());
         let selector = Selector { snapshot: report.snapshot.to_string(), ..Selector::default() };
@@ -199,7 +189,48 @@ impl Node {
             if state.join("manager").exists() { state.join("manager") } else { state.clone() };
         assert!(point.is_dir(), "{} can be opened", point.display());
         guard::release_although_old(&target, &Which::All, "a test", "me", &control).unwrap();
-        sum_in(self.kind, &state)
+        state
+    }
+}
+
+/// A node that Python writes.
+struct Node {
+    ground: Ground,
+    kind: &'static str,
+    pace: Pace,
+    writer: Child,
+    said: BufReader<std::process::ChildStdout>,
+}
+
+impl Node {
+    fn start(kind: &'static str, place: &str, pace: Pace) -> Node {
+        let ground = Ground::new(place);
+        let mut writer = Command::new("python3")
+            .args(["-c", WRITER, kind])
+            .arg(ground.dir().join(place))
+            .arg(if pace == Pace::Gaps { "0.02" } else { "0" })
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(writer.stdout.take().unwrap());
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        if kind == "core-lightning" {
+            fs::write(ground.dir().join("bitcoin/hsm_secret"), [1; 32]).unwrap();
+        }
+        Node { ground, kind, pace, writer, said }
+    }
+
+    fn back_up(&self) -> BackupReport {
+        let frozen = (self.pace == Pace::Frozen).then(|| self.writer.id());
+        self.ground.back_up(frozen).unwrap()
+    }
+
+    /// What the node has written of all its channels, by itself: restored, held back, and let go.
+    fn restored(&self, report: &BackupReport) -> u64 {
+        sum_in(self.kind, &self.ground.restored(report))
     }
 
     /// Ends it; tells how often it has written.
@@ -290,4 +321,62 @@ fn the_marks_of_an_ldk_store_of_files_that_writes_are_of_one_instant() {
 #[test]
 fn the_marks_of_an_lnd_that_writes_are_of_one_instant() {
     captured_while_it_writes("lnd", "data/graph/mainnet/channel.sqlite", Pace::Steady);
+}
+
+/// The channels as they are after each transaction from one answer to the next, by its number.
+fn states(before: &State, after: &State) -> BTreeMap<u64, BTreeMap<String, Channel>> {
+    let mut channels = before.channels.clone();
+    let mut states = BTreeMap::from([(before.steps, channels.clone())]);
+    for (step, (id, channel)) in (before.steps + 1..).zip(&after.wrote) {
+        match channel {
+            Some(channel) => channels.insert(id.clone(), channel.clone()),
+            None => channels.remove(id),
+        };
+        states.insert(step, channels.clone());
+    }
+    assert_eq!(states.last_key_value(), Some((&after.steps, &after.channels)));
+    states
+}
+
+/// bbolt's writer keeps everybody out, so it is captured where it is stopped, and only there. Each time that is one of
+/// the states that the writer has announced: not older than its last answer before, not newer than the first one after.
+#[test]
+fn the_marks_of_an_lnd_on_bbolt_that_is_frozen_are_of_one_instant() {
+    let program = Program::build(true);
+    let ground = Ground::new("data/graph/mainnet/channel.db");
+    let file = ground.dir().join(&ground.place);
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    let (mut lnd, _) = program.open(&file);
+    // One is closed whose bucket stays, and one whose bucket goes.
+    for command in ["open 0", "open 1", "open 2", "sign 0", "close 1", "close 2"] {
+        lnd.ask(command);
+    }
+    let refused = ground.back_up(None).unwrap_err();
+    let in_use = "data/graph/mainnet/channel.db is in use by write-lnd";
+    assert!(refused.message().starts_with(in_use), "{refused}");
+    let (mut backups, mut amid) = (0, 0);
+    while amid < BACKUPS {
+        assert!(backups < BACKUPS_MAX, "{amid} of {backups} were captured amid its writing");
+        backups += 1;
+        amid += usize::from(captured_amid(&ground, &mut lnd, &program));
+    }
+    let last = lnd.quit();
+    println!("{amid} of {backups} captured amid {} transactions", last.steps);
+}
+
+/// Captures it while it writes; whether it had written since it began, and went on.
+fn captured_amid(ground: &Ground, lnd: &mut Lnd, program: &Program) -> bool {
+    let before = lnd.ask("run");
+    let report = ground.back_up(Some(lnd.process.id())).unwrap();
+    let after = lnd.ask("state");
+    assert_eq!(report.kinds, ["lnd"]);
+    let (restored, found) = program.open(&ground.restored(&report));
+    restored.quit();
+    assert!((before.steps..=after.steps).contains(&found.steps), "{}", found.steps);
+    assert!(found.closed.is_superset(&before.closed) && found.closed.is_subset(&after.closed));
+    assert_eq!(found.channels, states(&before, &after)[&found.steps]);
+    let marks: BTreeMap<String, u64> =
+        report.marks.iter().map(|(name, mark)| (name.clone(), mark.value)).collect();
+    assert_eq!(marks, bbolt::marks(&found.channels), "{:?}", report.warnings);
+    (before.steps + 1..after.steps).contains(&found.steps)
 }

@@ -5,6 +5,9 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
 #![allow(clippy::print_stdout, reason = "the counts of a search are for who reads its output")]
 
+#[path = "../bbolt/mod.rs"]
+mod bbolt;
+mod lnd;
 mod writers;
 
 use std::collections::BTreeMap;
@@ -296,6 +299,11 @@ fn rgb_lightning_node() {
 #[test]
 fn lnd() {
     rollbacks_of(&mut writers::Lnd::default(), 5);
+}
+
+#[test]
+fn lnd_on_bbolt() {
+    rollbacks_of(&mut lnd::OnBbolt::new(), 10);
 }
 
 #[test]

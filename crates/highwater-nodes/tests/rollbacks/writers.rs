@@ -47,18 +47,22 @@ pub(crate) trait Writer {
 
 /// A channel's numbers; those of one that is closed are not told any more by every node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-struct Channel {
-    local: u64,
-    remote: u64,
+pub(crate) struct Channel {
+    pub(crate) local: u64,
+    pub(crate) remote: u64,
     /// The peer's next commitment is signed, and the one before not revoked.
-    pending: bool,
-    closed: bool,
+    pub(crate) pending: bool,
+    pub(crate) closed: bool,
 }
 
-type Channels = BTreeMap<String, Channel>;
+pub(crate) type Channels = BTreeMap<String, Channel>;
 
 /// What happens next: the channel that it happens to.
-fn next(channels: &mut Channels, dice: &mut Dice, name: impl Fn(usize) -> String) -> String {
+pub(crate) fn next(
+    channels: &mut Channels,
+    dice: &mut Dice,
+    name: impl Fn(usize) -> String,
+) -> String {
     let open: Vec<String> =
         channels.iter().filter(|(_, it)| !it.closed).map(|(id, _)| id.clone()).collect();
     if open.is_empty() || (channels.len() < 12 && dice.below(5) == 0) {
