@@ -14,7 +14,7 @@ const ARGUMENT: &str = "--read-confined";
 /// How a command starts it.
 pub(crate) fn command() -> Result<Vec<OsString>> {
     let program = std::env::current_exe()
-        .map_err(|error| Error::io("can't tell where this program lies", error))?;
+        .map_err(|error| Error::io("can't find the path of this program", error))?;
     Ok(vec![program.into_os_string(), ARGUMENT.into()])
 }
 

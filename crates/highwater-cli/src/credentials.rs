@@ -182,7 +182,7 @@ fn merge_profile(profile: &Profile, name: &str, settings: &mut Settings) -> Resu
         }
         (false, false) => {}
         _ => {
-            return Err(Error::input(format!("the AWS profile `{name}` has half of a key"))
+            return Err(Error::input(format!("the AWS profile `{name}` has only half of a key"))
                 .with_remedy("it needs aws_access_key_id and aws_secret_access_key"));
         }
     }
@@ -227,7 +227,7 @@ fn read_profile(
     };
     parse_profile(&text, name, is_config).map_err(|line| {
         // The line may hold a secret: its number is enough.
-        Error::input(format!("the credentials file is wrong in line {line}"))
+        Error::input(format!("the credentials file has an error in line {line}"))
             .with_entry(entry)
             .with_remedy("its lines are `[profile]`, `key = value`, or begin with `#`")
     })

@@ -44,7 +44,7 @@ pub(crate) fn environment() -> Result<Env> {
         None | Some("kill") => Action::Kill,
         Some("error") => Action::Error,
         Some("enospc") => Action::DiskFull,
-        Some(other) => return Err(Error::input(format!("{ACTION}: `{other}` is no action"))),
+        Some(other) => return Err(Error::input(format!("{ACTION}: `{other}` is not an action"))),
     };
     let count = match variable(COUNT)? {
         None => 1,

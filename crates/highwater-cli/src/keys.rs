@@ -61,7 +61,7 @@ impl KeySource {
     /// Refuses a secret inside the vault, where whoever holds the vault could open it.
     pub(crate) fn refuse_inside_vault(&self, location: &Location) -> Result<()> {
         location.paths().iter().try_for_each(|path| {
-            self.refuse_inside(path, "the vault", "who holds the vault could open it")
+            self.refuse_inside(path, "the vault", "whoever has the vault could open it")
         })
     }
 
@@ -74,8 +74,8 @@ impl KeySource {
         if !places::is_inside(self.path(), dir)? {
             return Ok(());
         }
-        Err(Error::input(format!("the key lies inside {what}: {why}"))
-            .with_remedy("move it to a place of its own, and keep a copy on another machine")
+        Err(Error::input(format!("the key is inside {what}: {why}"))
+            .with_remedy("move it elsewhere, and keep a copy on another machine")
             .with_entry(places::text(self.path())))
     }
 }

@@ -19,8 +19,10 @@ pub(crate) fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let json = asks_for_json(&arguments);
     let outcome = std::panic::catch_unwind(|| run(&arguments)).unwrap_or_else(|_| {
-        Err(Error::bug("the program stopped at a broken promise of its own")
-            .with_remedy("report it with the lines above"))
+        Err(Error::bug(
+            "the program stopped because of a bug: one of its own invariants was violated",
+        )
+        .with_remedy("report it with the lines above"))
     });
     match outcome {
         Ok(code) => code,

@@ -35,11 +35,12 @@ impl Progress {
         let files = Arc::new(AtomicU64::new(0));
         move |event| match event {
             Event::Stage { name, bytes_total } => {
-                bar.reset();
+                // The line may be drawn at each step: a stage that has ended is not shown at its beginning.
                 bar.set_style(style(bytes_total));
-                bar.set_length(bytes_total);
                 bar.set_prefix(name);
                 bar.set_message("");
+                bar.reset();
+                bar.set_length(bytes_total);
                 files.store(0, Ordering::Relaxed);
             }
             Event::Bytes(bytes) => bar.inc(bytes),

@@ -80,8 +80,8 @@ impl Environment {
             let known = |all: &[&str]| all.iter().any(|known| OsStr::new(known) == name);
             let name = highwater::ids::encode(name.as_bytes());
             if !known(KNOWN) && !known(KNOWN_FAULTS) {
-                return Err(Error::input(format!("the variable {name} is no setting"))
-                    .with_remedy(format!("unset it; there are {}", KNOWN.join(", "))));
+                return Err(Error::input(format!("the variable {name} is not a setting"))
+                    .with_remedy(format!("unset it; the settings are {}", KNOWN.join(", "))));
             }
             if value.is_empty() {
                 return Err(Error::input(format!("the variable {name} is empty"))

@@ -34,10 +34,10 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
         "mb" => (1000, 2),
         "gb" => (1000, 3),
         "tb" => (1000, 4),
-        _ => return Err(format!("`{unit}` is no unit of bytes: write it as 4096, 10M or 1GiB")),
+        _ => return Err(format!("`{unit}` is not a unit of bytes: write it as 4096, 10M or 1GiB")),
     };
     let bytes = number.checked_mul(u64::pow(base, power)).ok_or("that is too large")?;
-    if bytes == 0 { Err("it must be 1 at least".to_owned()) } else { Ok(bytes) }
+    if bytes == 0 { Err("it must be at least 1".to_owned()) } else { Ok(bytes) }
 }
 
 /// A duration: `30` (seconds), `500ms`, `26h`, `1day 2h`.
@@ -69,7 +69,7 @@ pub(crate) fn millis(text: &str) -> Result<Duration, String> {
         Err(_) => humantime::parse_duration(text)
             .map_err(|_| "write it as 500 (milliseconds), 500ms or 2s".to_owned())?,
     };
-    if duration.is_zero() { Err("it must be 1 at least".to_owned()) } else { Ok(duration) }
+    if duration.is_zero() { Err("it must be at least 1".to_owned()) } else { Ok(duration) }
 }
 
 /// Owner and group as numbers: `1000:1000`.

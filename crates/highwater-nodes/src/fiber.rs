@@ -238,7 +238,7 @@ fn indexed<'a>(rows: &'a Rows, key: &[u8], layout: Layout) -> Result<(State, &'a
 fn layout(rows: &Rows) -> Result<Option<Layout>> {
     if let Some((key, _)) = rows.range(vec![HOSTED]..).next() {
         return Err(Error::input(
-            "the store has rows of those whom the node hosts, which are not known here",
+            "the store has rows of hosted nodes, which this version does not know",
         )
         .with_entry(row(key))
         .with_remedy(UNKNOWN));
@@ -306,7 +306,7 @@ fn row(key: &[u8]) -> String {
 }
 
 fn unread(key: &[u8], Fault { at, expected }: Fault) -> Error {
-    Error::corrupt(format!("the row is none that a Fiber node of this version writes: at byte {at}, expected {expected}"))
+    Error::corrupt(format!("the row is not one that a Fiber node of this version writes: at byte {at}, expected {expected}"))
         .with_entry(row(key))
 }
 

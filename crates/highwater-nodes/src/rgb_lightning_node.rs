@@ -70,7 +70,8 @@ impl Profile for RgbLightningNode {
                     text.or_else(|| u64::try_from(cell.integer()?).ok())
                 });
                 let number = number.ok_or_else(|| {
-                    Error::corrupt("last_operation_timestamp is no time").with_entry(wallet.clone())
+                    Error::corrupt("last_operation_timestamp is not a time")
+                        .with_entry(wallet.clone())
                 })?;
                 let highest = marks.entry("rgb_operation".to_owned()).or_default();
                 *highest = number.max(*highest);

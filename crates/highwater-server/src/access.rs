@@ -96,7 +96,7 @@ fn asked(state: &State, request: &Request) -> Result<Option<Asked>, Fault> {
     if let Some(origin) = request.headers().get(ORIGIN)
         && !is_own(origin, host)
     {
-        return Err(Error::denied("the request is a page's of another origin").into());
+        return Err(Error::denied("the request comes from a web page of another origin").into());
     }
     let header = request.headers().get(AUTHORIZATION).filter(|_| state.tokens.is_some());
     Ok(header.map(|header| Asked {

@@ -187,7 +187,7 @@ impl Audit {
     fn failed(&self, error: std::io::Error) -> Error {
         Error::new(Kind::Unavailable, format!("the audit file can't be written: {error}"))
             .with_entry(self.path.display().to_string())
-            .with_remedy("mend it: what can't be recorded is not done")
+            .with_remedy("fix it: nothing is done that can't be recorded")
             .with_source(error)
     }
 }

@@ -50,7 +50,7 @@ impl FromStr for Scope {
             "read" => Ok(Scope::Read),
             "backup" => Ok(Scope::Backup),
             "admin" => Ok(Scope::Admin),
-            _ => Err(Error::input(format!("`{}` is no scope", text.escape_debug()))
+            _ => Err(Error::input(format!("`{}` is not a scope", text.escape_debug()))
                 .with_remedy("use read, backup or admin")),
         }
     }
@@ -164,7 +164,7 @@ impl Tokens {
         self.change(|tokens| {
             if tokens.iter().any(|token| token.label == label) {
                 return Err(Error::conflict(format!("there is a token `{label}` already"))
-                    .with_remedy("revoke it first, or take another name"));
+                    .with_remedy("revoke it first, or use another name"));
             }
             tokens.push(info.clone());
             Ok(())

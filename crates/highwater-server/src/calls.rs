@@ -62,7 +62,7 @@ impl Call<'_> {
     ) -> Result<Operation, Fault> {
         let task = match (restore_test, read_data) {
             (true, true) => {
-                return Err(Error::input("a check reads all data or restores, not both").into());
+                return Err(Error::input("a check either reads all data or restores").into());
             }
             (true, false) => Task::RestoreTest,
             (false, true) => Task::CheckData,
@@ -181,7 +181,7 @@ pub(crate) fn selector(node: &NodeName, name: &str) -> Result<Selector> {
     let fits = name == "latest"
         || !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
     if !fits {
-        let message = format!("`{}` is no name of a snapshot", name.escape_debug());
+        let message = format!("`{}` is not the name of a snapshot", name.escape_debug());
         return Err(
             Error::input(message).with_remedy("use an id, a unique prefix of one, or `latest`")
         );

@@ -97,7 +97,7 @@ const FAMILIES: [Family; 17] = [
     },
     Family {
         name: "highwater_replica_failing",
-        help: "Whether writes of a replicated store don't get through, or that can't be told.",
+        help: "Whether writes of a replicated store fail, or their state is unknown.",
     },
 ];
 

@@ -230,7 +230,7 @@ fn other_addresses_than_loopback_need_tls_and_somebody() {
     let error = start(Auth::signature(), false).err().unwrap();
     assert!(error.to_string().contains("there is no TLS"), "{error}");
     let error = start(Auth::none(), true).err().unwrap();
-    assert!(error.to_string().contains("nobody is asked"), "{error}");
+    assert!(error.to_string().contains("there is no authentication"), "{error}");
     let running = start(Auth::signature(), true).unwrap();
     runtime.block_on(running.shutdown()).unwrap();
 }

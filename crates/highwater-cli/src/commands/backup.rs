@@ -65,7 +65,7 @@ fn discover(args: &BackupArgs) -> Result<DiscoverOptions> {
         let layout = engine::discover(&args.node_dir, &options)?;
         let nodes = highwater_nodes::recognise(&layout);
         if nodes.is_empty() {
-            return Err(Error::input("nothing is known of this node that it could leave out")
+            return Err(Error::input("no part of this node is known to be safe to leave out")
                 .with_entry(places::text(&args.node_dir))
                 .with_remedy(Remedy::Exclude));
         }

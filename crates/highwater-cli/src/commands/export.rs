@@ -24,8 +24,8 @@ pub(crate) fn run(context: &Context, args: &ExportArgs) -> Result<Answer> {
         .map(|since| Selector { node: None, ..since });
     let to_stdout = args.output.as_deref().is_some_and(is_stdio);
     if to_stdout && std::io::stdout().is_terminal() {
-        return Err(Error::input("an archive is not for a terminal")
-            .with_remedy("lead standard output into a file or a pipe, or give --output FILE"));
+        return Err(Error::input("an archive can't be written to a terminal")
+            .with_remedy("redirect standard output to a file or a pipe, or give --output FILE"));
     }
     let vault = context.vault(&args.vault)?;
     let export = Export::new(&vault, &ExportOptions { selector, since })?;
@@ -44,8 +44,8 @@ pub(crate) fn run(context: &Context, args: &ExportArgs) -> Result<Answer> {
 fn refuse_inside(output: &Path, vault: &Vault) -> Result<()> {
     for dir in vault.location().paths() {
         if places::is_inside(output, dir)? {
-            return Err(Error::input("the archive would lie in the vault")
-                .with_remedy("write it elsewhere, best to another machine")
+            return Err(Error::input("the archive would be inside the vault")
+                .with_remedy("write it elsewhere, preferably to another machine")
                 .with_entry(places::text(output)));
         }
     }

@@ -40,7 +40,7 @@ fn stated(args: &FloorArgs) -> Result<(Stated, Option<&str>)> {
         (None, None) => (Basis::Latest, None),
     };
     if why.is_some_and(|why| why.trim().is_empty()) {
-        return Err(Error::input("the reason of the floor says nothing"));
+        return Err(Error::input("the reason for the floor is empty"));
     }
     Ok((Stated { numbers, basis }, why))
 }
@@ -48,9 +48,9 @@ fn stated(args: &FloorArgs) -> Result<(Stated, Option<&str>)> {
 /// A floor that was written.
 pub(super) fn line(floor: &Floor) -> String {
     let basis = match floor.basis {
-        Basis::Latest => "by the chain's latest",
+        Basis::Latest => "by the chain's latest height",
         Basis::Accepted => "accepted as it is",
-        Basis::NewChain => "for a chain that was begun anew",
+        Basis::NewChain => "for a chain that was started anew",
         Basis::Seen => "raised at the restore to what backups have seen",
     };
     let number = |numbers: &BTreeMap<String, u64>, name: &str| {

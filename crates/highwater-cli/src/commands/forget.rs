@@ -14,7 +14,7 @@ use crate::format;
 pub(crate) fn run(context: &Context, args: &ForgetArgs) -> Result<Answer> {
     if !args.prune && args.how.is_given() {
         return Err(
-            Error::input("these options are those of a prune").with_remedy("give --prune as well")
+            Error::input("these options are only for a prune").with_remedy("give --prune as well")
         );
     }
     let vault = context.vault(&args.vault)?;
@@ -100,7 +100,7 @@ fn node_lines(node: &NodePlan) -> String {
 fn reason(reason: &Reason) -> String {
     match reason {
         Reason::Tag(tag) => format!("tag {tag}"),
-        Reason::Unacknowledged => "has what the newest one lacks".to_owned(),
+        Reason::Unacknowledged => "has something that the newest one lacks".to_owned(),
         Reason::Restored => "newest that passed a restore test".to_owned(),
         other => record::word(other),
     }

@@ -67,7 +67,7 @@ fn show(args: &GuardShowArgs) -> Result<Answer> {
     if let (true, Some(channel)) = (held.is_empty(), &args.channel) {
         return Err(Error::not_found(format!("`{channel}` is not in quarantine"))
             .with_entry(channel)
-            .with_remedy("`highwater guard list` names what is"));
+            .with_remedy("`highwater guard list` shows what is in quarantine"));
     }
     let document = json!({
         "node": latch.node,
@@ -173,12 +173,10 @@ fn release_lines(released: &[&Held], left: &[&Held], prepared: &Prepared) -> Str
         lines.push(format!("Released: {}.", names(released)));
         let upon = match prepared.covers {
             true => {
-                "You take upon yourself that the original has stopped for good, and that its chain was no \
-                 further than you stated: above the floor the signer signs whatever it is asked."
+                "You take responsibility that the original has stopped for good, and that its chain was no further than you stated: above the floor, the signer signs whatever it is asked to."
             }
             false => {
-                "You take upon yourself that this state is current: if the node has gone further anywhere, what \
-                 it signs from now on can cost the money in its channels."
+                "You take responsibility that this state is current: if the node has run on anywhere, what it signs from now on can cost the money in its channels."
             }
         };
         lines.push(upon.to_owned());
@@ -239,7 +237,7 @@ pub(super) fn refuse_missing(dir: &Path) -> Result<()> {
     if found.is_dir() {
         return Ok(());
     }
-    Err(Error::input("the node directory is no directory").with_entry(name))
+    Err(Error::input("the node directory is not a directory").with_entry(name))
 }
 
 /// What a report says of `quarantined` databases or channels; `None` of none.
@@ -250,11 +248,10 @@ pub(super) fn line(dir: &Path, quarantined: u64, kind: Option<GuardKind>) -> Opt
     let dir = places::text(dir);
     Some(match kind {
         Some(GuardKind::Channels) => format!(
-            "Its channels are quarantined: the node judges them once it runs, \
-             `highwater guard list {dir}` tells how far it is."
+            "Its channels are quarantined: the node judges them once it runs; `highwater guard list {dir}` shows its progress."
         ),
         _ => format!(
-            "{} withheld. Is this the newest state of the node, and does no other copy run? \
+            "{} withheld. Is this the newest state of the node, and is no other copy running? \
              `highwater guard list {dir}` tells what is known. Where both are certain, `highwater guard \
              release {dir} --all --reason \"…\"` lets the node go on.",
             format::count(quarantined, "part is", "parts are")

@@ -37,8 +37,8 @@ pub(crate) fn run(context: &Context, args: &ImportArgs) -> Result<Answer> {
 fn input(path: &Path, cancel: &Cancel) -> Result<Input<'static>> {
     if is_stdio(path) {
         if std::io::stdin().is_terminal() {
-            return Err(Error::input("an archive does not come from a terminal")
-                .with_remedy("lead a file or a pipe into standard input, or give a path"));
+            return Err(Error::input("an archive can't be read from a terminal")
+                .with_remedy("redirect standard input from a file or a pipe, or give a path"));
         }
         let file = std::io::stdin().as_fd().try_clone_to_owned();
         let file = File::from(file.map_err(|error| Error::io("standard input", error))?);
@@ -103,7 +103,7 @@ fn answer(report: &ImportReport, location: &Location) -> Answer {
     }
     lines.extend(report.snapshots.iter().map(
         |Imported { snapshot, node, already_there, .. }| match already_there {
-            true => format!("Snapshot {snapshot} of node {node} is there already."),
+            true => format!("Snapshot {snapshot} of node {node} already exists there."),
             false => format!("Imported snapshot {snapshot} of node {node}."),
         },
     ));

@@ -37,7 +37,7 @@ fn remove_key(path: &std::path::Path, error: Error) -> Error {
     match std::fs::remove_file(path) {
         Ok(()) => error,
         Err(failed) => {
-            error.with_remedy(format!("{} was made, and stays: {failed}", path.display()))
+            error.with_remedy(format!("{} was made and is kept: {failed}", path.display()))
         }
     }
 }
@@ -66,7 +66,7 @@ fn describe(context: &Context, location: &Location, created: &Created) -> Result
     let sheet = [
         format!("Made the vault {id} in {path}."),
         String::new(),
-        "RECOVERY SHEET: shown this once. Print it or write it down, and keep it elsewhere.".into(),
+        "RECOVERY SHEET: shown only this once. Print it or write it down, and keep it elsewhere.".into(),
         String::new(),
         format!("  vault    {path}"),
         format!("  id       {id}"),
@@ -79,7 +79,7 @@ fn describe(context: &Context, location: &Location, created: &Created) -> Result
         String::new(),
         format!("  {}", restore.replace(FROM_FILE, "")),
         String::new(),
-        format!("Without one, write them into WORDS_FILE, mode 0600, and add{FROM_FILE}"),
+        format!("Without a terminal, write them into WORDS_FILE, mode 0600, and add{FROM_FILE}"),
     ];
     let mut answer = Answer::new(document, sheet.join("\n"));
     answer.once = true;

@@ -150,7 +150,7 @@ fn human(
     for node in nodes {
         let name = node.profile().name();
         notes.push(match node.profile().danger() {
-            Some(danger) => format!("kind     {name}: held back once it is restored: {danger}"),
+            Some(danger) => format!("kind     {name}: held back after a restore: {danger}"),
             None => format!("kind     {name}"),
         });
         let lean: Vec<String> = node.lean().iter().map(ToString::to_string).collect();

@@ -81,7 +81,7 @@ fn lines(plan: &PrunePlan) -> String {
     let waits = plan.waiting.iter().map(|waiting| {
         let until = match waiting.until {
             Some(until) => format!("stays until {}", format::time(until)),
-            None => "stays: a backup or a prune that runs needs it".to_owned(),
+            None => "kept: a running backup or prune needs it".to_owned(),
         };
         vec![record::short(&waiting.snapshot), waiting.node.to_string(), until]
     });
@@ -105,7 +105,7 @@ fn lines(plan: &PrunePlan) -> String {
     }
     if plan.packs_young > 0 {
         lines.push(format!(
-            "{} in no snapshot, younger than two days: a backup may be writing.",
+            "{} in no snapshot, but younger than two days: a running backup may need them.",
             format::count(plan.packs_young, "pack", "packs")
         ));
     }

@@ -12,7 +12,7 @@ use crate::{format, places};
 
 pub(crate) fn run(context: &Context, args: &PullArgs) -> Result<Answer> {
     if args.output.as_deref().is_some_and(is_stdio) {
-        return Err(Error::input("a pull goes into a file: nothing of it counts before its end")
+        return Err(Error::input("a pull goes into a file: it is not valid before its end")
             .with_remedy("give --output FILE; `highwater import` reads it"));
     }
     let ca = |path: &std::path::PathBuf| {
@@ -54,7 +54,7 @@ fn answer(report: &PullReport) -> Answer {
     let marks = if marks.is_empty() { String::new() } else { format!(", at {}", marks.join(", ")) };
     let resumed = match report.resumed {
         0 => String::new(),
-        times => format!("; the connection was taken up again {times} times"),
+        times => format!("; the connection was resumed {times} times"),
     };
     let human = format!(
         "Pulled snapshot {}{since}{marks}, to {}: {} in {}{resumed}.",

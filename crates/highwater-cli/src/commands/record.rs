@@ -115,8 +115,7 @@ pub(super) fn short(id: &impl std::fmt::Display) -> String {
 pub(super) fn with_ways_out(warnings: Vec<String>) -> Vec<String> {
     let lacks = warnings.iter().any(|warning| warning.contains(UNACKNOWLEDGED));
     let way_out = lacks.then(|| {
-        "`highwater snapshots acknowledge SNAPSHOT --reason TEXT` says that what a snapshot lacks is \
-         missing on purpose"
+        "`highwater snapshots acknowledge SNAPSHOT --reason TEXT` acknowledges that what a snapshot lacks is missing on purpose"
             .to_owned()
     });
     warnings.into_iter().chain(way_out).collect()

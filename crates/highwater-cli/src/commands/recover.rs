@@ -18,7 +18,7 @@ pub(crate) fn run(context: &Context, args: &TargetArgs) -> Result<Answer> {
     let target = places::text(&args.node_dir);
     let human = match outcome {
         Outcome::Nothing => format!("Nothing was interrupted in {target}."),
-        Outcome::Old => format!("{target} is the directory from before the restore."),
+        Outcome::Old => format!("{target} is the directory as it was before the restore."),
         Outcome::New => format!("{target} is the restored directory."),
     };
     answer(&args.node_dir, outcome, human)

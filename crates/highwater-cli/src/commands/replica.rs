@@ -59,7 +59,7 @@ pub(super) fn connection(
         Secret::Mnemonic(words) => ReplicaKeys::from_mnemonic(&words, &args.store)?,
         Secret::Passphrase(_) => {
             return Err(Error::input(
-                "a passphrase can be guessed: a replica has no slot to stretch it",
+                "a passphrase can be guessed, and a replica has no slot that would slow guessing",
             )
             .with_remedy("give --mnemonic-file or --key-file"));
         }
@@ -69,7 +69,7 @@ pub(super) fn connection(
         (ReplicaAuth::Token, None) => {
             return Err(Error::input("no token was given").with_remedy("give --token-file"));
         }
-        (_, Some(_)) => return Err(Error::input("--token-file is of --auth token alone")),
+        (_, Some(_)) => return Err(Error::input("--token-file is only for --auth token")),
         (ReplicaAuth::Signature, None) => VssAuth::Signature(keys.signing_key()),
         (ReplicaAuth::None, None) => VssAuth::None,
     };
@@ -104,8 +104,8 @@ fn status(context: &Context, args: &ReplicaStatusArgs) -> Result<Answer> {
     });
     let backup = match (exists, required) {
         (true, false) => "whole",
-        (true, true) => "whole, and behind: what waits is sent by the node, or by `replica flush`",
-        (false, _) => "NONE: the node's next start fills the server, or `replica flush` does",
+        (true, true) => "complete, but behind: the node, or `replica flush`, sends what waits",
+        (false, _) => "NONE: the node's next start, or `replica flush`, fills the server",
     };
     let mut fields = vec![("backup", backup.to_owned())];
     fields.extend(server_fields(held.as_ref()));
@@ -123,7 +123,7 @@ fn show(context: &Context, args: &ReplicaArgs) -> Result<Answer> {
 fn server_fields(held: Option<&Holder>) -> Vec<(&'static str, String)> {
     let Some(held) = held else { return vec![("server", "nothing".to_owned())] };
     let state = match held.state {
-        HeadState::Filling => "being filled: no source of a restore yet",
+        HeadState::Filling => "being filled: nothing can be restored from it yet",
         HeadState::Open => "whole, and held",
         HeadState::Released => "whole, and given up",
     };
@@ -145,7 +145,7 @@ fn local_fields(local: &LocalState) -> Vec<(&'static str, String)> {
         writes => format!("{writes} writes, {}", format::bytes(local.pending_bytes)),
     };
     let here = match (local.epoch, local.hydrating) {
-        (_, true) => "a restore that has not ended".to_owned(),
+        (_, true) => "an unfinished restore".to_owned(),
         (None, false) => "never replicated".to_owned(),
         (Some(epoch), false) => format!("of epoch {epoch}"),
     };
@@ -159,7 +159,7 @@ fn flush(context: &Context, args: &ReplicaFlushArgs) -> Result<Answer> {
     if before.epoch.is_none() {
         return Err(Error::not_found("this database was never replicated")
             .with_entry(places::text(&args.local))
-            .with_remedy("the node itself begins that"));
+            .with_remedy("only the node can begin replication"));
     }
     let accept_older = args.accept_older_server;
     let store = ReplicatedStore::builder(local, Arc::new(remote), keys)
@@ -198,7 +198,7 @@ fn restore(context: &Context, args: &ReplicaRestoreArgs, reason: Option<&str>) -
     let Filled { status, bytes } =
         restore_to(&args.output, Arc::new(remote), &keys, &options, context.env())?;
     let human = format!(
-        "{} values, {}, as of write {}; this database is the owner's now, as epoch {}.\n\
+        "{} values, {}, as of write {}; this database now owns the store, under epoch {}.\n\
          A payment-channel node that starts on it must know that it is current.",
         status.values,
         format::bytes(bytes),

@@ -50,22 +50,22 @@ fn keys(args: &ReplicaMigrateArgs) -> Result<LdkNodeKeys> {
             .map(Zeroizing::new)
             .map_err(|error| Error::io("reading the seed", error).with_entry(places::text(file)))?;
         let seed = <&[u8; 64]>::try_from(read.as_slice()).map_err(|_| {
-            Error::input("the seed has not 64 bytes")
+            Error::input("the seed is not 64 bytes long")
                 .with_entry(places::text(file))
                 .with_remedy("it is the node's file `keys_seed`")
         })?;
         return LdkNodeKeys::from_seed(seed);
     }
     let file = args.seed.mnemonic_file.as_ref();
-    let file = file.ok_or_else(|| Error::bug("neither words nor a seed were asked for"))?;
+    let file = file.ok_or_else(|| Error::bug("neither words nor a seed were given"))?;
     let Secret::Mnemonic(words) = Secret::from_mnemonic_file(file)? else {
-        return Err(Error::bug("a file of words gave another secret"));
+        return Err(Error::bug("a file of words yielded a secret of another kind"));
     };
     match &args.mnemonic_passphrase_file {
         None => LdkNodeKeys::from_mnemonic(&words, ""),
         Some(file) => match Secret::from_passphrase_file(file)? {
             Secret::Passphrase(passphrase) => LdkNodeKeys::from_mnemonic(&words, &passphrase),
-            _ => Err(Error::bug("a file of a passphrase gave another secret")),
+            _ => Err(Error::bug("a passphrase file yielded a secret of another kind")),
         },
     }
 }

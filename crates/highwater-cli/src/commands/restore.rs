@@ -53,7 +53,7 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<Answer> {
             highwater_nodes::floor::raise_to_seen(&report.target, &context.who(), &context.control)
     {
         let why = error.summary();
-        warnings.push(format!("what its signer remembers waits as it was backed up: {why}"));
+        warnings.push(format!("its signer's state is withheld as it was backed up: {why}"));
     }
     let document = document(&report, &below, &warnings);
     let hold = highwater::guard::standing(&report.target)?.map(|standing| standing.kind);
@@ -94,7 +94,7 @@ pub(super) fn original_gone(context: &Context, reason: Option<&str>) -> Result<O
     let Some(reason) = reason.map(str::trim) else { return Ok(None) };
     if reason.is_empty() {
         return Err(Error::input("--original-gone says nothing")
-            .with_remedy("say how it is known that the node runs nowhere else"));
+            .with_remedy("say how you know that the node runs nowhere else"));
     }
     let (reason, by) = (reason.to_owned(), context.who());
     Ok(Some(Released { reason, by, time: context.env().now() }))
@@ -131,8 +131,7 @@ fn human(report: &RestoreReport, hold: Option<GuardKind>, because: Option<String
     lines.extend(guard::line(&report.target, report.quarantined, hold));
     if report.marked > 0 {
         lines.push(format!(
-            "{} marked stale in the node's own database as well; it comes back with the last \
-             of them that is released.",
+            "{} also marked stale in the node's own database, which comes back when the last of them is released.",
             format::count(report.marked, "channel is", "channels are")
         ));
     }
@@ -175,7 +174,7 @@ fn exchange_word(exchange: Exchange) -> &'static str {
 
 fn plan_human(plan: &RestorePlan) -> String {
     let exchange = match plan.exchange {
-        Exchange::Create => "staging takes the place of the target, where nothing is",
+        Exchange::Create => "staging becomes the target, which does not exist yet",
         Exchange::Whole => "directory against directory, in one step",
         Exchange::Entries => {
             "entry against entry inside the mount point, databases withheld meanwhile"

@@ -25,7 +25,7 @@ pub(super) fn run(
     reason: Option<&str>,
 ) -> Result<Answer> {
     if args.allow_empty_restore {
-        return Err(Error::input("--allow-empty-restore is of a FILE alone")
+        return Err(Error::input("--allow-empty-restore is only for a FILE")
             .with_remedy("a new node needs no vault to be restored from"));
     }
     let vault = open_vault(context, args)?;
@@ -105,7 +105,7 @@ fn document(report: &ReuniteReport) -> Value {
 fn human(report: &ReuniteReport, hold: Option<String>) -> String {
     let how = if report.finished { "finished what was interrupted" } else { "made" };
     let mut lines = vec![format!(
-        "{}: {how} in {}; the store has {} values, as of write {}, and is this directory's as epoch {}.",
+        "{}: {how} in {}; the store has {} values, as of write {}, and belongs to this directory, under epoch {}.",
         places::text(&report.target),
         format::duration(report.duration),
         report.values,

@@ -31,9 +31,9 @@ fn become_node(context: &Context, command: &[OsString]) -> Result<Infallible> {
     let name = highwater::ids::encode(program.as_bytes());
     let refused = match error.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => Error::not_found(format!(
-            "the command `{name}` is not there, or what its first line calls for is not"
+            "the command `{name}`, or the interpreter in its first line, does not exist"
         ))
-        .with_remedy("name it by its path, or look at PATH"),
+        .with_remedy("give its path, or check PATH"),
         ErrorKind::PermissionDenied => {
             Error::denied(format!("the command `{name}` can't be executed"))
                 .with_remedy("is it a program, and may this user execute it?")

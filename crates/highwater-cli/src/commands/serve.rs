@@ -149,10 +149,10 @@ fn reload(context: &Context, args: &ServeArgs, fleet: &mut Fleet, current: &mut 
             tell(
                 context,
                 &document,
-                &format!("{lines}\nNot reloaded: the settings from before stay"),
+                &format!("{lines}\nNot reloaded: the previous settings remain in force"),
             );
             let summary = error.summary();
-            let status = format!("not reloaded, the settings from before stay: {summary}");
+            let status = format!("not reloaded, the previous settings remain in force: {summary}");
             notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
         }
     }

@@ -101,8 +101,7 @@ fn warnings(newest: &BTreeMap<NodeName, SnapshotInfo>, slots: usize, now: Time) 
     for (node, info) in newest {
         if info.manifest.time.is_ahead_of(now) {
             warnings.push(format!(
-                "the newest snapshot of `{node}` lies in the future, at {}, so that its age is not \
-                 known: a clock was wrong then, or is now; back up again once it is right",
+                "the newest snapshot of `{node}` is dated in the future, {}, so its age is unknown: a clock was wrong then or is wrong now; correct it and back up again",
                 info.manifest.time
             ));
         }

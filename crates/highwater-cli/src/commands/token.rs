@@ -20,7 +20,7 @@ pub(crate) fn run(context: &Context, command: &TokenCommand) -> Result<Answer> {
             json["token"] = json!(made.text);
             json["tokens_file"] = json!(places::text(&file));
             let human = format!(
-                "{}\n\nIt is shown this once; {} keeps its hash. Callers send it as\n\
+                "{}\n\nIt is shown only this once; {} keeps its hash. Callers send it as\n\
                  Authorization: Bearer TOKEN",
                 made.text,
                 file.display()

@@ -80,12 +80,12 @@ impl Demo {
         let restore = self.restore()?;
         let compared = compare::node(&self.node, acknowledged)?;
         self.say(&format!(
-            "    RocksDB: {} rows, {} of them in its log alone, key by key what was written",
+            "    RocksDB: {} rows, {} of them only in its log, equal key by key to what was written",
             compared.rocksdb,
             rows::ROWS - rows::ROWS_FLUSHED
         ))?;
         self.say(&format!(
-            "    SQLite:  {} payments, the writer's first ones without a gap; {acknowledged} were \
+            "    SQLite:  {} payments, the first ones that were written, without a gap; {acknowledged} were \
              acknowledged when the backup began",
             compared.sqlite
         ))?;

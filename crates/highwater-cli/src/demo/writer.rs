@@ -130,10 +130,9 @@ impl Writer {
             if bytes.map_err(|error| Error::io("the demo's writer", error))? == 0 {
                 return Err(Error::unavailable("the demo's writer has ended"));
             }
-            self.acknowledged = line
-                .trim()
-                .parse()
-                .map_err(|_| Error::bug("the demo's writer said no number of a payment"))?;
+            self.acknowledged = line.trim().parse().map_err(|_| {
+                Error::bug("the demo's writer did not report the number of a payment")
+            })?;
         }
         Ok(())
     }

@@ -98,7 +98,9 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(
     let text = String::deserialize(deserializer)?;
     let duration = values::duration(&text).map_err(serde::de::Error::custom)?;
     if duration.is_zero() {
-        return Err(serde::de::Error::custom(format!("`{text}` is no time at all")));
+        return Err(serde::de::Error::custom(format!(
+            "`{text}` is no time: it must be above zero"
+        )));
     }
     Ok(Some(duration))
 }
@@ -203,7 +205,7 @@ impl Tables {
     pub(super) fn resolve(self, base: &Path) -> Result<AgentSettings> {
         let listen = self.listen.as_deref().unwrap_or(LISTEN);
         let listen = listen.parse().map_err(|_| {
-            Error::input(format!("`{}` is no address to listen on", listen.escape_debug()))
+            Error::input(format!("`{}` is not an address to listen on", listen.escape_debug()))
                 .with_remedy("write address and port: 127.0.0.1:9753, or [::1]:9753")
         })?;
         let mut nodes: Vec<NodeSettings> = Vec::new();
@@ -211,7 +213,7 @@ impl Tables {
             let node = table.resolve(base)?;
             if nodes.iter().any(|other| other.name == node.name || other.dir == node.dir) {
                 return Err(Error::input(format!(
-                    "the node `{}` or its directory stands there twice",
+                    "the node `{}` or its directory appears twice",
                     node.name
                 ))
                 .with_entry(node.name.to_string()));
@@ -249,7 +251,9 @@ impl NodeTable {
         if self.capture == CaptureMode::Offline
             && (self.pid_file.is_some() || self.max_pause.is_some())
         {
-            return wrong("`pid_file` and `max_pause` are of a freeze, and `capture` is `offline`");
+            return wrong(
+                "`pid_file` and `max_pause` are for a freeze, but `capture` is `offline`",
+            );
         }
         let retention = Retention {
             last: self.retention.last,

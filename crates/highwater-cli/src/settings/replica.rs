@@ -55,7 +55,7 @@ impl ReplicaTable {
         let key = one_key(keys.map(|file| file.map(|file| base.join(file))), "[node.replica]")?
             .ok_or_else(|| {
                 Error::input("[node.replica] names no key")
-                    .with_remedy("write `mnemonic_file` or `key_file`, as the node was given it")
+                    .with_remedy("write `mnemonic_file` or `key_file`, with the node's own secret")
             })?;
         let auth = self.auth.unwrap_or(ReplicaAuth::Signature);
         if (auth == ReplicaAuth::Token) != self.token_file.is_some() {

@@ -187,7 +187,7 @@ fn people_are_told_what_is_held_and_what_a_release_means() {
     }
     let text = said(words("release", &target, &["--all", "--reason", REASON]), 0);
     assert!(DATABASES.iter().all(|name| text.contains(name)), "{text}");
-    assert!(text.contains("You take upon yourself"), "{text}");
+    assert!(text.contains("You take responsibility"), "{text}");
     assert!(said(words("list", &target, &[]), 0).contains("Nothing is quarantined"));
 }
 

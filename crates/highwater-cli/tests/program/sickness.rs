@@ -62,10 +62,10 @@ fn a_newest_snapshot_of_the_future_is_stale() {
     let node = &stale["nodes"][0];
     assert_eq!((&node["stale"], &node["reasons"]), (&json!(true), &json!(["future"])), "{stale}");
     assert_eq!(node["age_seconds"], Value::Null);
-    assert!(stale["warnings"].to_string().contains("lies in the future"), "{stale}");
+    assert!(stale["warnings"].to_string().contains("is dated in the future"), "{stale}");
     // Who asks for no age is told all the same.
     let told = world.on_vault(&["status"]).code(0).json();
-    assert!(told["warnings"].to_string().contains("lies in the future"), "{told}");
+    assert!(told["warnings"].to_string().contains("is dated in the future"), "{told}");
 }
 
 #[test]

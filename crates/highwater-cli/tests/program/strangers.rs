@@ -195,7 +195,7 @@ fn a_sqlite_that_a_stranger_writes_during_the_backup_comes_back_as_a_prefix() {
     }
 }
 
-/// Counts the rows, which must be the writer's first ones without a gap.
+/// Counts the rows, which must be the first ones that were written, without a gap.
 fn rows_of_a_prefix(file: &Path) -> u64 {
     let ledger = Connection::open(file).unwrap();
     let verdict: String = ledger.query_row("PRAGMA integrity_check", (), |row| row.get(0)).unwrap();

@@ -223,11 +223,11 @@ fn what_can_t_be_served_is_said() {
     for (arguments, words) in [
         (vec![], "no database was given"),
         (vec!["--data-dir", "d", "--auth", "jwt"], "need a key"),
-        (vec!["--data-dir", "d", "--jwt-key", "k"], "--jwt-key is of --auth jwt"),
+        (vec!["--data-dir", "d", "--jwt-key", "k"], "--jwt-key is only for --auth jwt"),
         (vec!["--data-dir", "d", "--listen", "0.0.0.0:0"], "there is no TLS"),
         (
             vec!["--data-dir", "d", "--listen", "0.0.0.0:0", "--auth", "none", "--allow-http"],
-            "nobody is asked",
+            "there is no authentication",
         ),
     ] {
         let all = [vec!["vss", "serve", "--json"], arguments].concat();

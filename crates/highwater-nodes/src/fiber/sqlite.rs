@@ -107,7 +107,7 @@ fn refuse_anothers(file: &Path) -> Result<()> {
     if found.map_err(|error| Error::io("looking at a store", error))?.uid() == 0 {
         return Ok(());
     }
-    Err(Error::input("root opens no database in SQLite of another user")
+    Err(Error::input("root does not open another user's SQLite database")
         .with_remedy("restore as that user: its channels are marked as well then"))
 }
 
@@ -180,7 +180,7 @@ fn write(database: &mut Connection, puts: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
     for (key, value) in puts {
         let update = "UPDATE kv_store SET value = ?2 WHERE key = ?1";
         if transaction.execute(update, (key, value)).map_err(failed)? != 1 {
-            return Err(Error::conflict("a row of the store is gone that was there before"));
+            return Err(Error::conflict("a row that was in the store is gone"));
         }
     }
     transaction.commit().map_err(failed)?;

@@ -205,10 +205,10 @@ fn medium(dir: &Path, path: &RelPath, withheld: &[Withheld]) -> Result<Option<Bo
     match (stands(&main)?, stands(&current)?) {
         (None, None) => Ok(None),
         (Some(_), Some(_)) => Err(Error::input(
-            "the store is there in SQLite and in RocksDB, and which one the node uses can't be told",
+            "the store exists both in SQLite and in RocksDB, and it is unknown which one the node uses",
         )
         .with_entry(path.to_string())
-        .with_remedy("move the one away that the node does not use")),
+        .with_remedy("move away the one that the node does not use")),
         (Some(file), None) => {
             let log = below(path, &format!("{SQLITE}-wal"));
             let withheld = waits(&main).is_some();

@@ -19,7 +19,7 @@ pub(super) fn open(content: &[u8]) -> Result<Connection> {
 /// main file alone is not all of it.
 pub(super) fn open_to_write(content: &[u8]) -> Result<Connection> {
     if !content.starts_with(MAGIC) {
-        return Err(Error::corrupt("it is no SQLite database"));
+        return Err(Error::corrupt("it is not a SQLite database"));
     }
     if content.get(18..20) != Some(&[1, 1]) {
         return Err(Error::corrupt("it may have a write-ahead log, which its node never writes")

@@ -182,7 +182,7 @@ impl State {
             Some(Value::String(text)) => text.parse().ok(),
             Some(value) => value.as_u64(),
         };
-        read.map(Some).ok_or_else(|| damaged(&format!("its {name} is no number")))
+        read.map(Some).ok_or_else(|| damaged(&format!("its {name} is not a number")))
     }
 
     fn position(&self) -> Result<Position> {

@@ -201,7 +201,7 @@ fn floor(
     let (slot, epoch) = match (stated.basis, number("slot"), number("epoch")) {
         (Basis::Accepted, ..) => {
             return Err(Error::input(
-                "the floor of such a validator halts no chain: there is none to accept",
+                "no chain waits for such a validator: the floor can't be accepted as it is",
             )
             .with_remedy("state the slot and the epoch as they are"));
         }
@@ -213,7 +213,7 @@ fn floor(
         return Err(Error::input(format!(
             "slot {slot} can't be in epoch {epoch}: an epoch has several slots"
         ))
-        .with_remedy("look whether the two are exchanged"));
+        .with_remedy("check whether the two are swapped"));
     }
     if stated.basis == Basis::NewChain {
         return Ok(Some((slot, epoch)));

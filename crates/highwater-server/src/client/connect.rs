@@ -182,7 +182,7 @@ fn endpoint(options: &PullOptions) -> Result<Endpoint> {
     if !secure {
         return match options.ca {
             None => Ok(endpoint),
-            Some(_) => Err(Error::input("certificates were given, and http:// looks at none")
+            Some(_) => Err(Error::input("certificates were given, but http:// uses none")
                 .with_remedy("write the address as https://HOST:PORT")),
         };
     }
@@ -210,9 +210,8 @@ fn address(url: &str, allow_http: bool) -> Result<(Uri, bool)> {
         return Err(wrong("has more than scheme, host and port"));
     }
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-        return Err(
-            Error::input("the address holds a name or a password").with_remedy(Remedy::Token)
-        );
+        return Err(Error::input("the address contains a user name or a password")
+            .with_remedy(Remedy::Token));
     }
     let secure = match uri.scheme_str() {
         Some("https") => true,

@@ -79,13 +79,13 @@ fn usual_kind(code: Code) -> Kind {
 fn usual_remedy(code: Code) -> Option<Remedy> {
     Some(match code {
         Code::Unimplemented => {
-            "look at the server: it is of an older version, or no highwater".into()
+            "check the server: it has an older version, or is not highwater".into()
         }
         Code::Unauthenticated => Remedy::Token,
         Code::PermissionDenied => "ask the server's operator for a token that may do this".into(),
         Code::ResourceExhausted => "try again in a moment".into(),
         Code::DataLoss => {
-            "let the server's vault be checked, which is damaged, and pull another snapshot".into()
+            "the server's vault is damaged: have it checked, and pull another snapshot".into()
         }
         Code::Unavailable => "try again, once the server and its vault can be reached".into(),
         Code::Cancelled => "pull again: the server has ended the call".into(),

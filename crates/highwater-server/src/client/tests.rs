@@ -313,7 +313,7 @@ fn an_archive_that_became_another_one_is_not_continued() {
         }));
         cut(messages, 2, Some(Status::unavailable("it stops")))
     }));
-    refused(&bench, &bench.latest(address), Kind::Conflict, "another one");
+    refused(&bench, &bench.latest(address), Kind::Conflict, "archive changed on the server");
 }
 
 /// Hands bytes on to `server` and back. Breaks the first `breaks` connections after so many bytes of
@@ -369,7 +369,7 @@ fn a_server_that_goes_half_way_and_stays_away_leaves_no_file() {
     control.env = Env::system().with_clock(pauses.clone());
     let error = pull(&bench.latest(proxy), &control).unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable, "{error}");
-    assert!(error.message().contains("could not be taken up again"), "{error}");
+    assert!(error.message().contains("could not be resumed"), "{error}");
     assert!(pauses.monotonic() >= Duration::from_secs(15), "it was waited for");
     assert_eq!(bench.left(), [""; 0]);
 }

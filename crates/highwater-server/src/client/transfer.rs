@@ -95,7 +95,7 @@ impl<'a> Transfer<'a> {
                 Some(Part::Trailer(trailer)) => {
                     self.end(&header, &trailer, chunks)?;
                     if self.next(&mut stream)?.is_some() {
-                        return Err(lie("something follows the trailer").into());
+                        return Err(lie("data follows the trailer").into());
                     }
                     return Ok(header);
                 }
@@ -128,7 +128,7 @@ impl<'a> Transfer<'a> {
     fn begin(&mut self, header: &Header) -> Result<()> {
         if let Some(first) = &self.header {
             if first != header {
-                return Err(Error::conflict("the archive has become another one on the server")
+                return Err(Error::conflict("the archive changed on the server")
                     .with_remedy("pull again; nothing was kept"));
             }
             self.resumed += 1;
@@ -143,11 +143,11 @@ impl<'a> Transfer<'a> {
             && fits(since, &header.since)
             && header.since.is_empty() == since.is_none();
         if !same {
-            return Err(lie("the header tells of another snapshot than was asked for"));
+            return Err(lie("the header names another snapshot than was requested"));
         }
         let height = header.marks.get(HEIGHT).copied();
         if *target_height > 0 && height.is_none_or(|height| height < *target_height) {
-            return Err(lie("the header tells of a lower height than was asked for"));
+            return Err(lie("the header states a lower height than was requested"));
         }
         self.control.report(Event::Stage { name: "pull", bytes_total: header.bytes_total });
         self.header = Some(header.clone());
@@ -160,7 +160,7 @@ impl<'a> Transfer<'a> {
             return Err(lie("a chunk is empty, or longer than it may be"));
         }
         if header.bytes_total.saturating_sub(self.bytes) < length {
-            return Err(lie("more came than the header has told of"));
+            return Err(lie("more data came than the header announced"));
         }
         self.control.env.fault(FaultPoint::ExportWrite)?;
         out.write_all(chunk).map_err(|error| Error::io("writing the archive", error))?;
@@ -177,7 +177,7 @@ impl<'a> Transfer<'a> {
         }
         if trailer.bytes != self.bytes || self.bytes != header.bytes_total {
             return Err(lie(format!(
-                "{} bytes came; the header tells of {}, the trailer of {}",
+                "{} bytes came; the header announced {}, the trailer {}",
                 self.bytes, header.bytes_total, trailer.bytes
             )));
         }
@@ -186,7 +186,7 @@ impl<'a> Transfer<'a> {
             return Err(lie(format!("{chunks} chunks came; the trailer tells of {told}")));
         }
         if trailer.blake3 != self.hasher.finalize().as_bytes() {
-            return Err(lie("what came is not what was sent: the hashes differ"));
+            return Err(lie("the data was changed on the way: the hashes differ"));
         }
         Ok(())
     }
@@ -201,8 +201,8 @@ fn cut_short(bytes: u64, bytes_total: u64) -> Error {
 
 fn given_up(cut: &Error, bytes: u64) -> Error {
     Error::unavailable(format!(
-        "the stream broke after {bytes} bytes, and could not be taken up again: {}",
+        "the stream broke after {bytes} bytes, and could not be resumed: {}",
         cut.message()
     ))
-    .with_remedy("pull again once the server is there; nothing was kept")
+    .with_remedy("pull again once the server can be reached; nothing was kept")
 }

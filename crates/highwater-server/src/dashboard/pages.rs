@@ -364,10 +364,10 @@ impl OperationPage {
             frame: scene.frame(&format!("{} of {node}", row.task), Some(node)),
             running: live.then(|| Running::new(operation, scene)).into_iter().collect(),
             trigger: match operation.trigger.name() {
-                "manual" => "asked for by a caller",
+                "manual" => "requested by a caller",
                 "start" => "the start of the agent",
                 "schedule" => "the schedule",
-                "event" => "a change that the node has told of",
+                "event" => "a change that the node reported",
                 "retry" => "a retry after a failure",
                 other => other,
             },

@@ -78,7 +78,7 @@ pub(super) fn findings(status: &Status, add: Add<'_>) {
     if replica.fenced == Some(true) {
         let error = replica.last_error.as_ref().map(Error::summary);
         let error = error.unwrap_or_else(|| "Another owner writes to the server".to_owned());
-        let text = format!("{error}; the node must not act any more");
+        let text = format!("{error}; the node must stop acting");
         return add(Tone::Bad, "Fenced", text, None);
     }
     match replica.state {

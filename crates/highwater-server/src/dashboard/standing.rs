@@ -57,7 +57,8 @@ pub(super) fn findings(status: &Status, server: &Server) -> Vec<Finding> {
     let told = newest(status, &mut add);
     failures(status, &back_up, &mut add);
     if status.maintenance {
-        let text = "A restore of the directory goes on, or was interrupted: nothing is backed up";
+        let text =
+            "A restore of the directory is running, or was interrupted: nothing is backed up";
         add(
             Tone::Bad,
             "Restore unfinished",
@@ -72,7 +73,7 @@ pub(super) fn findings(status: &Status, server: &Server) -> Vec<Finding> {
             add(Tone::Warn, "In quarantine", format!("{what} in quarantine: see below"), None);
         }
         None => {
-            let text = "Whether anything is in quarantine can't be told: do not start the node";
+            let text = "It is unknown whether anything is in quarantine: do not start the node";
             add(Tone::Bad, "Quarantine unknown", text.to_owned(), None);
         }
     }
@@ -125,10 +126,7 @@ fn freshness(status: &Status, backs_up: bool, back_up: BackUp<'_>, add: Add<'_>)
         Some(_) => {}
     }
     if let Some(newest) = snapshots.last().filter(|newest| newest.level == Level::Failed) {
-        let text = format!(
-            "The newest snapshot, {}, can't be restored: it has failed its test",
-            newest.snapshot
-        );
+        let text = format!("The newest snapshot, {}, failed its restore test", newest.snapshot);
         add(Tone::Bad, "Snapshot damaged", text, back_up());
     }
 }

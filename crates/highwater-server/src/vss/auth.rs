@@ -75,8 +75,9 @@ impl Auth {
     /// Auth where it does not show one.
     pub(crate) fn user(&self, headers: &HeaderMap, env: &Env) -> Result<String, VssError> {
         let given = || {
-            let value =
-                headers.get(AUTHORIZATION).ok_or_else(|| refuse("there is no Authorization"))?;
+            let value = headers
+                .get(AUTHORIZATION)
+                .ok_or_else(|| refuse("the request has no Authorization header"))?;
             value.to_str().map_err(|_| refuse("Authorization is not ASCII"))
         };
         match &self.0 {

@@ -528,7 +528,7 @@ async fn figures(state: &Arc<State>, headers: &HeaderMap) -> Response {
     match may {
         Ok(true) => metrics::text(),
         Ok(false) => {
-            let why = "figures are for those who have a token of this server";
+            let why = "metrics need a token of this server";
             failed(state, Call::Metrics, &VssError::AuthError(why.to_owned()))
         }
         Err(error) => failed(state, Call::Metrics, &VssError::InternalServerError(error.summary())),

@@ -165,7 +165,7 @@ impl VssBuilder {
         let address = self.address;
         if self.auth.is_none() {
             return Err(Error::input(format!(
-                "{address} is not loopback, and nobody is asked who they are"
+                "{address} is not loopback, and there is no authentication"
             ))
             .with_remedy("take signatures or tokens, or listen on 127.0.0.1"));
         }

@@ -151,7 +151,7 @@ fn replicas_are_shown_with_what_waits_and_who_has_taken_them() {
     for part in ["bob", "fenced", "1 write", "1 of 2", "mallory <i>there</i>"] {
         assert!(fenced.contains(part), "{part} is not in {fenced}");
     }
-    assert!(browser.text("#alarms").contains("the node must not act"));
+    assert!(browser.text("#alarms").contains("the node must stop acting"));
     browser.keep_image("replicas");
     browser.open(&format!("{address}/nodes/alice"));
     assert_eq!(browser.count("#replicas tbody tr"), 1);

@@ -31,7 +31,7 @@ impl FromStr for OperationId {
 
     fn from_str(text: &str) -> Result<OperationId> {
         uuid::Uuid::try_parse(text).map(OperationId).map_err(|_| {
-            Error::input(format!("`{}` is no handle of an operation", text.escape_debug()))
+            Error::input(format!("`{}` is not a handle of an operation", text.escape_debug()))
                 .with_remedy("it is the UUID that starting the operation has returned")
         })
     }

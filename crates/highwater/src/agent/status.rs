@@ -86,7 +86,7 @@ impl Status {
         let newest =
             self.newest(Level::Sealed).filter(|newest| newest.time.is_ahead_of(self.now))?;
         Some(format!(
-            "the newest snapshot lies in the future, at {}: a clock was wrong then, or is now",
+            "the newest snapshot is dated in the future, {}: a clock was wrong then, or is wrong now",
             newest.time
         ))
     }

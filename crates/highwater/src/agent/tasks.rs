@@ -39,7 +39,7 @@ impl Worker {
         if self.newest_failed() {
             options.full = true;
             warnings.push(
-                "the snapshot before has failed its restore test: everything was stored anew"
+                "the previous snapshot failed its restore test, so everything was stored anew"
                     .to_owned(),
             );
         }

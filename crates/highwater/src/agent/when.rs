@@ -45,11 +45,13 @@ impl Cadence {
     /// Input where it is none, or where its time never comes.
     pub fn cron(text: &str) -> Result<Cadence> {
         let wrong = |why: String| {
-            Error::input(format!("`{}` is no cron expression: {why}", text.escape_debug()))
+            Error::input(format!("`{}` is not a cron expression: {why}", text.escape_debug()))
                 .with_remedy("write minute, hour, day of month, month, day of week: `0 */6 * * *`")
         };
         if !text.is_ascii() || text.len() > CRON_CHARS_MAX {
-            return Err(wrong(format!("it is no ASCII, or has over {CRON_CHARS_MAX} characters")));
+            return Err(wrong(format!(
+                "it is not ASCII, or has more than {CRON_CHARS_MAX} characters"
+            )));
         }
         let parser =
             CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
@@ -213,7 +215,7 @@ pub(super) struct When {
     changes: Option<(Duration, Duration)>,
     /// The backup that runs, or those that have failed, are to hold changes that no backup has.
     unsaved: bool,
-    /// The backup that runs, or those that have failed, were not only asked for by a caller, who
+    /// The backup that runs, or those that have failed, were not only requested by a caller, who
     /// would ask again.
     owed: bool,
     /// There is something to test.

@@ -52,7 +52,7 @@ pub(super) fn write<T, V>(
 pub(super) fn refuse_existing(path: &Path, replace: bool) -> Result<()> {
     match durable::stat(path)? {
         Some(found) if !durable::is_file(&found) => {
-            Err(Error::conflict("the output exists, and is no file")
+            Err(Error::conflict("the output exists, and is not a file")
                 .with_entry(encode(path.as_os_str().as_bytes())))
         }
         Some(_) if !replace => Err(exists(path)),

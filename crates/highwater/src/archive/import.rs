@@ -221,7 +221,7 @@ struct Importer<'a> {
 }
 
 fn given_up() -> Error {
-    Error::conflict("the import took so long that its packs were given up")
+    Error::conflict("the import took too long, and its packs were taken for abandoned")
         .with_remedy("import again")
 }
 
@@ -453,7 +453,7 @@ impl Importer<'_> {
         self.taken[place].tried = true;
         let Taken { name, object, manifest, .. } = &self.taken[place];
         if !self.vault.store().put_new(&name.object(), object.clone())? {
-            return Err(Error::conflict("the snapshot was put by somebody else meanwhile")
+            return Err(Error::conflict("another process put the snapshot meanwhile")
                 .with_entry(name.object()));
         }
         // As a backup: a prune that took the import for dead has deleted packs of it.

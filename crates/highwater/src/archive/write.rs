@@ -240,7 +240,8 @@ fn cant_write(error: std::io::Error) -> Error {
     let closed = error.kind() == std::io::ErrorKind::BrokenPipe;
     let found = Error::io("writing the archive", error);
     if closed {
-        return found.with_remedy("who was to read it has gone: what was written is no archive");
+        return found
+            .with_remedy("the reader went away: what was written is not a complete archive");
     }
     found
 }

@@ -437,7 +437,7 @@ impl Task<'_> {
 }
 
 fn given_up() -> Error {
-    Error::conflict("the backup took so long that its packs were given up")
+    Error::conflict("the backup took too long, and its packs were taken for abandoned")
         .with_remedy("back up again")
 }
 

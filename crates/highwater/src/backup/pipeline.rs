@@ -242,7 +242,7 @@ impl Reader<'_> {
             return Err(if stopped { Halt::Stopped } else { Halt::Failed(error) });
         }
         if seen != size {
-            let problem = format!("{seen} bytes were read where {size} were promised");
+            let problem = format!("{seen} bytes were read, but {size} were expected");
             return Err(Error::bug(problem).with_entry(path.to_string()).into());
         }
         self.send(Read::End)?;

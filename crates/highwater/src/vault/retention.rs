@@ -48,7 +48,7 @@ pub struct Candidate {
     pub tags: BTreeMap<String, String>,
     /// How far it is known to be good.
     pub level: Level,
-    /// It has what the newest one lacks, which nobody has acknowledged.
+    /// It has something that the newest one lacks, which nobody has acknowledged.
     pub before_loss: bool,
 }
 
@@ -74,7 +74,7 @@ pub enum Reason {
     Monthly,
     /// It is young enough.
     Within,
-    /// It has what the newest one lacks, and nobody has acknowledged that loss.
+    /// It has something that the newest one lacks, and nobody has acknowledged that loss.
     Unacknowledged,
     /// It has this tag.
     Tag(String),

@@ -107,7 +107,7 @@ impl Fleet {
             }
             self.nodes.insert(name, node);
         }
-        Ok(format!("{started} started, {changed} under other rules, {} ended", gone.len()))
+        Ok(format!("{started} started, {changed} changed, {} stopped", gone.len()))
     }
 
     /// One directory that is missing, a disk that is not mounted yet, keeps no other node from being backed up.
@@ -116,7 +116,7 @@ impl Fleet {
         story::tell(
             self.json,
             &json!({"event": "missing", "node": name, "dir": dir.to_string()}),
-            &format!("{name}: {dir} is not there: its backups fail until it is"),
+            &format!("{name}: {dir} does not exist: backups fail until it does"),
         );
     }
 
@@ -196,8 +196,8 @@ fn refuse_other(old: &Settings, new: &Settings, key: &KeyArgs) -> Result<()> {
     ];
     match changed.iter().find(|(_, changed)| *changed) {
         None => Ok(()),
-        Some((name, _)) => Err(Error::input(format!("`{name}` is read at the start alone"))
+        Some((name, _)) => Err(Error::input(format!("`{name}` is read only at the start"))
             .with_entry(new.file().unwrap_or(Path::new("")).display().to_string())
-            .with_remedy("restart the agent; it goes on with the settings that it has")),
+            .with_remedy("restart the agent; until then it keeps its present settings")),
     }
 }

@@ -29,7 +29,7 @@ pub(super) async fn list(context: &Context, args: &VssHistoryListArgs) -> Result
     let columns = ["COMMIT", "TIME", "PUTS", "DELETES", "BROUGHT BACK"];
     let mut human = format::table(&columns, &[0, 2, 3, 4], rows.collect());
     if policy.history.is_none() {
-        human = "This store keeps no history: `vss policy` has it kept.".to_owned();
+        human = "This store keeps no history: `vss policy` can turn it on.".to_owned();
     }
     let document = json!({
         "commits": commits, "oldest": policy.oldest, "newest": policy.commit,
@@ -46,7 +46,7 @@ pub(super) async fn restore(context: &Context, args: &VssHistoryRestoreArgs) -> 
     database.close().await;
     let done = done?;
     let human = format!(
-        "Commit {} holds now what commit {} held: {} values written, {} keys deleted. Generation {} has \
+        "Commit {} now holds what commit {} held: {} values written, {} keys deleted. Generation {} has \
          begun.",
         done.commit, args.commit, done.puts, done.deletes, done.generation
     );

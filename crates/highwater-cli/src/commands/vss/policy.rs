@@ -46,7 +46,7 @@ async fn carry_out(
             user.escape_debug()
         ))
         .with_remedy(
-            "`highwater vss stats --users 100` lists them; --new is for one who is to come",
+            "`highwater vss stats --users 100` lists them; --new is for a user that is not there yet",
         ));
     }
     let (mut document, mut rows) = (json!({}), Vec::new());

@@ -87,7 +87,7 @@ fn auth(how: VssAuth, jwt_key: Option<&Path>) -> Result<Auth> {
         (VssAuth::Jwt, None) => {
             Err(Error::input("tokens need a key to be verified with").with_remedy("give --jwt-key"))
         }
-        (_, Some(_)) => Err(Error::input("--jwt-key is of --auth jwt alone")),
+        (_, Some(_)) => Err(Error::input("--jwt-key is only for --auth jwt")),
         (VssAuth::Signature, None) => Ok(Auth::signature()),
         (VssAuth::None, None) => Ok(Auth::none()),
     }

@@ -99,7 +99,7 @@ pub(in crate::vss) fn who(claims: &[u8], now: u64) -> Result<String, &'static st
         return Err("it was made for somebody else");
     }
     if claims.sub.chars().count() > NAME_MAX || claims.sub.contains('\0') {
-        return Err("its `sub` is no user");
+        return Err("its `sub` is not a user");
     }
     Ok(claims.sub)
 }

@@ -183,7 +183,7 @@ struct Options {
 
 fn split(url: &str) -> Result<(String, Options)> {
     if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
-        return Err(Error::input("this is no URL of PostgreSQL").with_remedy(FORM));
+        return Err(Error::input("this is not a PostgreSQL URL").with_remedy(FORM));
     }
     let mut options = Options::default();
     let Some((rest, query)) = url.split_once('?') else { return Ok((url.to_owned(), options)) };

@@ -87,7 +87,7 @@ impl ReplicaSource for ReplicaWatch {
 
     fn flush(&self, _wait: Duration) -> Result<()> {
         Err(Error::conflict("the node is another process: only it sends what waits")
-            .with_remedy("it does so by itself")
+            .with_remedy("the node does so itself")
             .with_remedy("stop it first")
             .with_remedy(Remedy::ReplicaFlush))
     }

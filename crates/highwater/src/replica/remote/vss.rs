@@ -144,7 +144,7 @@ impl VssBuilder {
         }
         if let Some(path) = &self.ca_file {
             if is_plain {
-                return Err(Error::input("certificates were given, and http:// looks at none")
+                return Err(Error::input("certificates were given, but http:// uses none")
                     .with_remedy("write the URL as https://HOST/vss"));
             }
             client = client.tls_certs_only(certificates(path)?);
