@@ -15,35 +15,25 @@ use crate::engine::{
 use crate::error::{Error, Result};
 use crate::ids::{GuardKind, PackId, RelPath, Time, decode, encode};
 use crate::vault::Manifest;
-use crate::vault::manifest::{EntryRecord, Leaf, Mark, PackRef, PartRecord, Runs};
+use crate::vault::manifest::{EntryRecord, Leaf, Mark, PackRef, PackTable, PartRecord, Runs};
 
 use super::assemble::{FileMap, LeafRuns};
 use super::pipeline::Stored;
 use super::{Made, Task};
 
-/// The packs of a snapshot, each numbered when it is first named.
-struct PackTable {
+/// The leaves of a snapshot in the making, and the packs that they name.
+struct Leaves {
     sizes: HashMap<PackId, u64>,
-    numbers: HashMap<PackId, u32>,
-    packs: Vec<PackRef>,
+    table: PackTable,
 }
 
-impl PackTable {
+impl Leaves {
     fn number(&mut self, id: PackId) -> Result<u32> {
-        if let Some(&number) = self.numbers.get(&id) {
-            return Ok(number);
-        }
-        let size = *self
-            .sizes
-            .get(&id)
-            .ok_or_else(|| Error::bug("a map names a pack that nobody wrote"))?;
-        let number = self.packs.len() as u32;
-        self.packs.push(PackRef { id, size });
-        self.numbers.insert(id, number);
-        Ok(number)
+        let unknown = || Error::bug("a map names a pack that nobody wrote");
+        self.table.number(id, |id| self.sizes.get(&id).copied().ok_or_else(unknown))
     }
 
-    fn leaves_of(&mut self, map: &FileMap) -> Result<Vec<Leaf>> {
+    fn of_map(&mut self, map: &FileMap) -> Result<Vec<Leaf>> {
         let leaf = |leaf: &super::assemble::LeafMap| {
             let packs = leaf.packs.iter().map(|&id| self.number(id)).collect::<Result<_>>()?;
             let runs = match &leaf.runs {
@@ -56,7 +46,7 @@ impl PackTable {
     }
 
     /// The leaves of an unchanged file: its packs go by other numbers here.
-    fn leaves_again(&mut self, parent: &Manifest, old: &EntryRecord) -> Result<Vec<Leaf>> {
+    fn again(&mut self, parent: &Manifest, old: &EntryRecord) -> Result<Vec<Leaf>> {
         let damaged = || Error::corrupt("its map names no pack").with_entry(old.path.to_string());
         let leaf = |leaf: &Leaf| {
             let number = |&pack: &u32| {
@@ -207,19 +197,19 @@ impl<'a> Draft<'a> {
         let mut sizes: HashMap<PackId, u64> =
             old_packs.iter().map(|pack| (pack.id, pack.size)).collect();
         sizes.extend(&stored.packs);
-        let mut table = PackTable { sizes, numbers: HashMap::new(), packs: Vec::new() };
+        let mut leaves = Leaves { sizes, table: PackTable::default() };
         if stored.maps.len() != stored.read.len() {
             return Err(Error::bug("not every file that was read has a map"));
         }
         for (&(part, entry), map) in stored.read.iter().zip(&stored.maps) {
-            self.parts[part].entries[entry].leaves = table.leaves_of(map)?;
+            self.parts[part].entries[entry].leaves = leaves.of_map(map)?;
         }
         if let Some(parent) = parent {
             for &(part, entry, old) in &self.unchanged {
-                self.parts[part].entries[entry].leaves = table.leaves_again(parent, old)?;
+                self.parts[part].entries[entry].leaves = leaves.again(parent, old)?;
             }
         }
-        Ok(table.packs)
+        Ok(leaves.table.packs)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::ids::PackId;
 use crate::vault::Manifest;
 use crate::vault::lists::{self, Known};
-use crate::vault::manifest::PackRef;
+use crate::vault::manifest::PackTable;
 use crate::vault::pack::FrameKind;
 use crate::vault::writer::{Points, Writer};
 
@@ -39,23 +39,15 @@ pub(super) fn put(task: &Task<'_>, manifest: &mut Manifest, first: u32) -> Resul
     }
     writer.finish()?;
     sizes.extend(&writer.packs);
-    let mut numbers: HashMap<PackId, u32> =
-        packs.iter().zip(0..).map(|(pack, number)| (pack.id, number)).collect();
-    let mut number = |id: PackId| {
-        if let Some(&number) = numbers.get(&id) {
-            return Ok(number);
-        }
-        let size = sizes.get(&id).ok_or_else(|| Error::bug("a list is in a pack of nobody"))?;
-        packs.push(PackRef { id, size: *size });
-        let number = packs.len() as u32 - 1;
-        numbers.insert(id, number);
-        Ok(number)
-    };
+    let unknown = || Error::bug("a list is in a pack of nobody");
+    let size_of = |id: PackId| sizes.get(&id).copied().ok_or_else(unknown);
+    let mut table = PackTable::of(std::mem::take(packs));
     for (part, listed) in parts.iter_mut().zip(listed) {
         if let Some(listed) = listed {
-            lists::name_lists(part, listed, &mut number)?;
+            lists::name_lists(part, listed, |id| table.number(id, size_of))?;
         }
     }
+    *packs = table.packs;
     manifest.bytes_stored += writer.packs.values().sum::<u64>();
     manifest.version = manifest.version_needed();
     Ok(())

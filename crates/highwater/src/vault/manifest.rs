@@ -1,10 +1,11 @@
 //! What a snapshot is: the domain form of a manifest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Result;
 use crate::ids::{
     Epoch, GuardKind, NodeName, NodeUid, PackId, RelPath, RestoreId, Seq, SnapshotId, Time,
 };
@@ -102,6 +103,36 @@ pub struct PackRef {
     pub id: PackId,
     /// The object's size in bytes.
     pub size: u64,
+}
+
+/// The packs of a manifest in the making, each numbered when it is first named.
+#[derive(Default)]
+pub(crate) struct PackTable {
+    numbers: HashMap<PackId, u32>,
+    pub(crate) packs: Vec<PackRef>,
+}
+
+impl PackTable {
+    /// Goes on from these.
+    pub(crate) fn of(packs: Vec<PackRef>) -> PackTable {
+        let numbers = packs.iter().zip(0..).map(|(pack, number)| (pack.id, number)).collect();
+        PackTable { numbers, packs }
+    }
+
+    /// The place of a pack; `size_of` is asked where it is new.
+    pub(crate) fn number(
+        &mut self,
+        id: PackId,
+        size_of: impl Fn(PackId) -> Result<u64>,
+    ) -> Result<u32> {
+        if let Some(&number) = self.numbers.get(&id) {
+            return Ok(number);
+        }
+        self.packs.push(PackRef { id, size: size_of(id)? });
+        let number = self.packs.len() as u32 - 1;
+        self.numbers.insert(id, number);
+        Ok(number)
+    }
 }
 
 /// A part of a snapshot.

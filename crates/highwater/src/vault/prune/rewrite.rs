@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::ids::{NodeUid, PackId, SnapshotId};
 use crate::vault::intent::{BACKUP_TIME_MAX, Intent};
 use crate::vault::lists::{self, Known, Listed};
-use crate::vault::manifest::{EntryRecord, Leaf, Manifest, PackRef, Runs};
+use crate::vault::manifest::{EntryRecord, Leaf, Manifest, PackRef, PackTable, Runs};
 use crate::vault::pack::FrameKind;
 use crate::vault::read::leaf_packs;
 use crate::vault::runs::{self, Place, Run};
@@ -308,7 +308,7 @@ impl Task<'_> {
         manifest.generation += 1;
         let listed = self.lists.get(&manifest.snapshot).cloned().unwrap_or_default();
         let Manifest { parts, packs, .. } = &mut manifest;
-        let mut table = Table::of(std::mem::take(packs));
+        let mut table = PackTable::of(std::mem::take(packs));
         for (part, listed) in parts.iter_mut().zip(listed) {
             if let Some(listed) = listed {
                 lists::name_lists(part, listed, |id| table.number(id, size_of))?;
@@ -329,7 +329,7 @@ impl Task<'_> {
         size_of: impl Fn(PackId) -> Result<u64>,
     ) -> Result<Manifest> {
         let old_packs = std::mem::take(&mut manifest.packs);
-        let mut table = Table::of(Vec::new());
+        let mut table = PackTable::of(Vec::new());
         for part in &mut manifest.parts {
             part.lists.clear();
             for leaf in part.entries.iter_mut().flat_map(|entry| &mut entry.leaves) {
@@ -347,29 +347,6 @@ impl Task<'_> {
         }
         manifest.packs = table.packs;
         Ok(manifest)
-    }
-}
-
-/// The packs of a manifest in the making, each numbered when it is first named.
-struct Table {
-    numbers: HashMap<PackId, u32>,
-    packs: Vec<PackRef>,
-}
-
-impl Table {
-    fn of(packs: Vec<PackRef>) -> Table {
-        let numbers = packs.iter().zip(0..).map(|(pack, number)| (pack.id, number)).collect();
-        Table { numbers, packs }
-    }
-
-    fn number(&mut self, id: PackId, size_of: impl Fn(PackId) -> Result<u64>) -> Result<u32> {
-        if let Some(&number) = self.numbers.get(&id) {
-            return Ok(number);
-        }
-        self.packs.push(PackRef { id, size: size_of(id)? });
-        let number = self.packs.len() as u32 - 1;
-        self.numbers.insert(id, number);
-        Ok(number)
     }
 }
 
