@@ -146,7 +146,7 @@ fn an_export_goes_into_an_import_through_a_pipe() {
     assert_eq!(output.status.code(), Some(8));
     let told: Value = serde_json::from_slice(&output.stderr).unwrap();
     assert_eq!(told["error"]["kind"], "unavailable", "{told}");
-    assert!(told["error"]["hint"].as_str().unwrap().contains("gone"), "{told}");
+    assert!(told["error"]["hint"].as_str().unwrap().contains("went away"), "{told}");
     let nothing = scene.command(["export", "1234", "--output", "-"]).output().unwrap();
     assert_eq!((nothing.status.code(), nothing.stdout.len()), (Some(3), 0));
 }

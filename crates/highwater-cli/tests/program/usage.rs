@@ -114,7 +114,7 @@ fn seen_on_a_terminal(world: &World, arguments: &[&str], variables: &[(&str, &st
 #[test]
 fn what_is_bad_is_coloured_on_a_terminal_that_may_have_it() {
     let world = World::new();
-    let wrong = ["backup", "nowhere", "--vault", "none"];
+    let wrong = ["status", "--max-age", "long"];
     let seen = seen_on_a_terminal(&world, &wrong, &[]);
     assert!(seen.contains("\u{1b}[1m\u{1b}[31merror:\u{1b}[0m "), "{seen:?}");
     assert!(seen.contains("hint:\u{1b}[0m "), "{seen:?}");

@@ -339,7 +339,7 @@ fn who_reads_and_goes_away_ends_the_export() {
     drop(reader);
     let error = export_to(&bench.vault, snapshot, None, &mut writer).unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable);
-    assert!(error.hint().unwrap().contains("gone"), "{error:?}");
+    assert!(error.hint().unwrap().contains("went away"), "{error:?}");
 }
 
 #[test]
