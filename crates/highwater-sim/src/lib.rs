@@ -28,6 +28,7 @@ pub mod ledger;
 pub mod model;
 pub mod node;
 pub mod process;
+pub mod prune;
 pub mod store;
 pub mod wire;
 

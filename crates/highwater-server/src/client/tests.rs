@@ -161,7 +161,7 @@ fn a_header_that_lies_leaves_no_file() {
         (|header| header.since.clear(), "another snapshot"),
         (|header| header.marks = [("height".to_owned(), 6)].into(), "lower height"),
         (|header| header.bytes_total += 1, "bytes came"),
-        (|header| header.bytes_total -= 1, "more came"),
+        (|header| header.bytes_total -= 1, "more data came"),
     ];
     let newest = bench.agent.status().newest(highwater::vault::Level::Sealed).unwrap().snapshot;
     for (lie, words) in lies {
@@ -188,7 +188,7 @@ fn messages_out_of_order_leave_no_file() {
     bench.back_up(1);
     let again =
         change(|place, part| if place == 2 { vec![part.clone(), part] } else { vec![part] });
-    refused(&bench, &bench.latest(bench.serve(again)), Kind::Corrupt, "more came");
+    refused(&bench, &bench.latest(bench.serve(again)), Kind::Corrupt, "more data came");
     let missing = change(|place, part| if place == 2 { Vec::new() } else { vec![part] });
     refused(&bench, &bench.latest(bench.serve(missing)), Kind::Corrupt, "bytes came");
     let headers =
@@ -278,7 +278,7 @@ fn a_server_that_brings_nothing_more_is_given_up() {
     control.env = Env::system().with_clock(pauses.clone());
     let error = pull(&bench.latest(address), &control).unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable);
-    assert!(error.message().contains("could not be taken up again: it stops"), "{error}");
+    assert!(error.message().contains("could not be resumed: it stops"), "{error}");
     // 250 ms, and twice as long each time: what adds up is one pause less than one of the next size.
     assert_eq!(pauses.monotonic(), Duration::from_millis(250 * 63));
     assert_eq!(bench.left(), [""; 0]);

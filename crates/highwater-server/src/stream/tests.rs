@@ -184,8 +184,8 @@ fn a_since_that_is_not_older_or_not_there_is_refused() {
     refused(&bench, asked(&old, &old), Code::InvalidArgument, "not older");
     refused(&bench, asked(&new, &"0".repeat(32)), Code::NotFound, "");
     refused(&bench, asked("abcdef", ""), Code::NotFound, "");
-    refused(&bench, asked("../../etc", ""), Code::InvalidArgument, "no name");
-    refused(&bench, asked(&new, "a/b"), Code::InvalidArgument, "no name");
+    refused(&bench, asked("../../etc", ""), Code::InvalidArgument, "not the name");
+    refused(&bench, asked(&new, "a/b"), Code::InvalidArgument, "not the name");
     let other = StreamRequest { node: "other".to_owned(), ..request(&new) };
     refused(&bench, other, Code::NotFound, "no agent");
 }

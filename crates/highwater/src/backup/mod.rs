@@ -408,9 +408,8 @@ impl Task<'_> {
         // A machine that was suspended since it looked for its intent may have been taken for dead: a
         // prune that had not seen the manifest has deleted packs of it then.
         self.control.env.fault(FaultPoint::BackupSecondLook)?;
-        if !self.vault.intent_stands(*snapshot)?
-            && !self.vault.stays_without_intent(manifest, &self.actor.name)?
-        {
+        let kept = self.vault.intent_stands(*snapshot)? && self.base_stands(node)?;
+        if !kept && !self.vault.stays_without_intent(manifest, &self.actor.name)? {
             return Err(given_up());
         }
         // From here on the snapshot is visible: what fails now does not undo it.
@@ -421,6 +420,13 @@ impl Task<'_> {
         self.control.env.fault(FaultPoint::BackupIntentDelete)?;
         self.vault.delete_intent(*snapshot)?;
         Ok(manifest_bytes)
+    }
+
+    /// Whether the manifest that this one builds on is there: one that its own backup has taken back was kept by no
+    /// intent.
+    fn base_stands(&self, node: &NodeName) -> Result<bool> {
+        let Some(base) = &self.base else { return Ok(true) };
+        self.vault.is_committed(node, base.snapshot)
     }
 
     /// Removes what was stored. Once a manifest was tried it may be visible, or become so late, and

@@ -180,7 +180,8 @@ pub(super) fn base(
     warnings: &mut Vec<String>,
 ) -> Result<Option<Manifest>> {
     let Some(parent) = parent else { return Ok(None) };
-    vault.refuse_unknown_trash()?;
+    let trash = vault.trash()?;
+    trash.refuse_unknown()?;
     let names = vault.snapshot_names(Some(&parent.node))?;
     let Some(name) = names.iter().find(|name| name.snapshot == parent.snapshot) else {
         warnings.push(format!(
@@ -191,6 +192,14 @@ pub(super) fn base(
     };
     let parent =
         if name.generation == parent.generation { parent } else { vault.manifest(name)? };
+    // A manifest that arrived late is visible while a prune that did not see it deletes its packs.
+    if parent.packs.iter().any(|pack| trash.claims(pack.id)) {
+        warnings.push(format!(
+            "a prune deletes packs of the snapshot before, {}: everything was stored anew",
+            parent.snapshot
+        ));
+        return Ok(None);
+    }
     let Some(missing) = vault.missing_pack(&parent)? else { return Ok(Some(parent)) };
     warnings.push(format!(
         "{missing}, which the snapshots before need, is missing: everything was stored anew"

@@ -115,7 +115,7 @@ impl Vault {
 
     /// The packs that a manifest, or the intent of an import, names; `None` where a damaged one keeps
     /// that from being known.
-    fn packs_kept(&self) -> Result<Option<HashSet<PackId>>> {
+    pub(super) fn packs_kept(&self) -> Result<Option<HashSet<PackId>>> {
         let mut kept = HashSet::new();
         for listed in self.store().list(Some(Folder::Intents.name()))? {
             match self.open_intent(&listed.name) {

@@ -1,5 +1,6 @@
 //! Intents: what a backup is about to write, so that its leftovers are found if it is killed.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -209,7 +210,13 @@ impl Vault {
                 self.discard_import(&intent)?;
             } else if !committed {
                 let packs = self.packs_announced(intent.snapshot)?;
-                self.delete_claimed(packs, || self.is_committed(node, intent.snapshot))?;
+                self.delete_claimed(packs.clone(), || {
+                    // It may have been committed, built on, forgotten and deleted since it was listed.
+                    let kept = self.packs_kept()?;
+                    let named =
+                        |kept: HashSet<PackId>| packs.iter().any(|pack| kept.contains(pack));
+                    Ok(self.is_committed(node, intent.snapshot)? || kept.is_none_or(named))
+                })?;
             }
             collected += 1;
         }
@@ -227,12 +234,21 @@ impl Vault {
             return Ok(());
         }
         let doc = TrashDoc::new(self, Purpose::Delete, "collected", Vec::new(), packs)?;
+        let start = self.env().monotonic();
         let claim = self.put_trash(&doc)?;
         if !needed()? {
             for pack in doc.packs.iter().rev() {
+                // Who slept may wake long after others have taken it for dead, and have put the pack again.
+                let age = self.env().monotonic().saturating_sub(start);
+                if age > BACKUP_TIME_MAX || self.store().size(&claim.name)?.is_none() {
+                    return Ok(());
+                }
                 self.store().delete(&pack_name(*pack))?;
             }
         }
         self.store().delete(&claim.name)
     }
 }
+
+#[cfg(test)]
+mod tests;

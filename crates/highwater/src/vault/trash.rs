@@ -165,11 +165,6 @@ impl Vault {
         Err(Error::conflict("the trash of the vault keeps changing").with_remedy("try again"))
     }
 
-    /// For who writes: a record that can't be understood may say that a parent is being deleted.
-    pub(crate) fn refuse_unknown_trash(&self) -> Result<()> {
-        self.trash()?.refuse_unknown()
-    }
-
     /// The trash as one listing shows it; `None` where a record was gone before it was read: what
     /// took its place may be missing from that listing.
     fn trash_listed(&self) -> Result<Option<Trash>> {

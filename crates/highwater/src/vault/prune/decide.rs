@@ -135,7 +135,12 @@ fn why(
     if survey.is_fenced(name) {
         return aged(survey.manifests[name].modified, Why::Fenced);
     }
-    replaced.map_or(Fate::Stays, |since| aged(since, Why::Replaced))
+    // A later generation may be taken back, and this one is what there is then, however short the grace period.
+    let grace = grace.max(INTENT_TIME_MAX);
+    replaced.map_or(Fate::Stays, |since| match is_older(since, now, grace) {
+        true => Fate::Goes(Why::Replaced),
+        false => Fate::Waits(Some(after(since, grace))),
+    })
 }
 
 /// The snapshots that backups which may be running build on, and those that they are about to record.
@@ -216,20 +221,13 @@ impl Decision {
             .filter(|name| !gone.contains(name))
             .map(|name| name.snapshot)
             .collect();
-        let pack_left = |id: &PackId| {
-            survey.packs.contains_key(id)
-                && !self.packs.contains_key(id)
-                && !self.needed.contains(id)
-        };
         let over = |record: &&TrashRecord| {
             let hides = record.doc.snapshots.iter().any(|gone| left.contains(&gone.snapshot));
             match record.doc.purpose {
                 Purpose::Forget => !hides,
-                // Another prune may be at it; a day later none is.
-                Purpose::Delete => {
-                    is_older(record.modified, now, INTENT_TIME_MAX)
-                        || !hides && !record.doc.packs.iter().any(pack_left)
-                }
+                // Another prune may be at it, also where nothing is left that it names: a pack may be put again
+                // under its id. A day later none is.
+                Purpose::Delete => is_older(record.modified, now, INTENT_TIME_MAX),
                 Purpose::Clock => {
                     is_older(record.modified, now, INTENT_TIME_MAX)
                         || is_older(now, record.modified, INTENT_TIME_MAX)

@@ -1,71 +1,60 @@
 //! Pruning: what was forgotten long enough ago is deleted, and what nobody needs.
 //!
-//! No lock joins the machines that use a vault. What follows is why a prune is safe beside backups,
-//! restores, other forgets and other prunes, if the store lists an object as soon as it is put. All
-//! ages are by the store's clock: the time that it gives a small object which the prune puts.
+//! No lock joins the machines that use a vault. These rules are all that makes a prune safe beside backups,
+//! imports, restores, forgets and other prunes, on a store that lists an object as soon as it is put. All ages are
+//! by the store's clock: the time that it gives a small object which the prune puts. Why they suffice is not argued
+//! here: `highwater_sim::prune` looks at every state of some configurations, and shows for each rule, by the name
+//! in brackets, how a snapshot is lost without it.
 //!
-//! A **backup** (1) chooses the newest visible snapshot as its parent, (2) puts its intent, which
-//! names the parent, (3) looks whether the parent is still visible, in which generation, and whether
-//! all its packs are there, and else builds on nothing, (4) puts packs, (5) sees that its intent
-//! stands and that all packs are there, (6) puts the manifest, (7) sees that its intent stands. If not,
-//! it reads the trash and then lists packs: the manifest stays if no claim names a pack of it and none
-//! is missing, and is taken back else, if it is younger than an hour. From (6) on it deletes no pack,
-//! whatever it is answered: the put may have landed, and others may have built on it.
-//! A **forget** puts a tombstone for each snapshot. A **prune** (a) puts a claim, which names the
-//! forgotten snapshots and the packs that it means to delete, (b) lists trash, (c) lists intents and
-//! deletes the dead ones, those older than a day, (d) lists manifests and opens them, then packs,
-//! (e) deletes manifests, then packs, then trash, its claim last; before each deletion it sees that its
-//! claim stands and is not half a day old.
+//! A **backup**
+//! 1. puts its intent, which names its parent, and then looks at the parent (`IntentBeforeLook`). It builds on it
+//!    only if it is visible (`ParentMustBeVisible`), no claim names a pack of it (`ClaimedIsNotBuiltOn`), and all
+//!    of them are there; else on nothing.
+//! 2. commits within half a day or not at all (`BackupHasItsTime`).
+//! 3. after its manifest is put, sees that its intent stands (`IntentAfterCommit`), and that its parent does
+//!    (`ParentAfterCommit`). If not, it reads the trash and then lists packs (`TrashBeforePacks`): where a claim
+//!    names a pack of its manifest (`ClaimsAfterCommit`), or one is missing (`PacksAfterCommit`), it takes the
+//!    manifest back, if that is younger than an hour (`TakenBackYoung`).
+//! 4. deletes no pack once it has tried to put its manifest, whatever it was answered (`TriedDeletesNothing`).
 //!
-//! - *A parent is forgotten.* Tombstone before (3): the backup sees it. After (3): the intent was put
-//!   before the tombstone. If the prune finds it alive in (c), it keeps the parent whole. If it finds
-//!   none, the backup has ended, and its manifest is seen in (d); or the backup is dead.
-//! - *A prune deletes the parent between (1) and (3), its tombstone included.* Then the manifest is
-//!   gone before the tombstone is, and (3) does not find the parent.
-//! - *A backup that slept for more than a day* is taken for dead. The prune deletes the intent and
-//!   then lists manifests; the backup puts its manifest and then looks for its intent. So the prune
-//!   sees the manifest and keeps its packs, or the backup misses its intent. Then the packs are claimed,
-//!   or gone, or left alone, which (7) tells apart. What others have built on the manifest meanwhile
-//!   names its packs itself. (A backup ends by itself after half a day, the time of a suspended machine
-//!   included; only one that is suspended between (5) and (7) gets here. If it dies there as well, a
-//!   snapshot without its packs stays visible: backups build on nothing then, a policy does not count
-//!   it, and it is to be forgotten by its id.)
-//! - *Packs of a running backup* are in no manifest. Their names follow from its intent, so that they
-//!   are known while it lives, whatever their age. What no manifest and no living intent needs stays for
-//!   two days, but for packs that a claim names: those were in a manifest that has been deleted, and
-//!   whoever builds on them names a parent, as above.
-//! - *Leftovers of a killed backup* are collected by its writer's next one in the order of a prune:
-//!   intent, claim, manifests, packs. So a clone of that writer that still runs is safe as above.
-//! - *A forgotten snapshot is brought back.* The undo removes the tombstone and then looks for a claim;
-//!   the prune puts its claim and then looks for tombstones. So the prune leaves it alone, or the undo
-//!   sees the claim and puts the tombstone back. What a claim names is hidden as well, so that no
-//!   backup builds on it meanwhile. A tombstone names one snapshot: undoing is deleting it, and two at
-//!   once have nothing to do with one another. While a record can't be opened, which may be a claim,
-//!   nothing is brought back and nothing is rewritten.
-//! - *Two prunes.* Each deletes only what none of the manifests that it has listed needs. Deleting
-//!   twice is deleting once. A claim that a killed prune has left is finished by the next one, and
-//!   removed a day later at most: a prune that wakes after that finds its claim gone, and ends.
-//! - *An import* puts an intent that names every pack it needs, then looks for tombstones and claims,
-//!   then puts packs, and sees that its intent stands before and after its manifest is put. A prune
-//!   whose claim it does not see finds its intent in (c), and keeps those packs.
-//! - *A restore, a check* reads manifests that are visible. What it reads is deleted two days after it
-//!   was forgotten at the earliest, and so is a generation that was replaced.
-//! - *A takeover* hides what a deposed writer commits; nothing builds on it, and it is deleted two
-//!   days after it was put.
-//! - *A rewriting* copies units and puts manifests of the next generation, of visible snapshots alone.
-//!   It puts an intent and then lists what is visible. A prune puts its claim and then looks for such an
-//!   intent, and gives way to it. Where it finds none, what it deletes was hidden before the rewriting
-//!   looked; so no manifest of a snapshot appears while the snapshot is deleted. Of two rewritings both
-//!   see the other's intent, or one does. A backup that began with
-//!   the old generation keeps it by its intent, as any parent; one that begins takes the highest.
-//!   A rewriting that slept is as a backup that slept. It takes a generation back only where a lower one
-//!   stands; and a generation goes as replaced only if all packs of the next one are there, and if it
-//!   was to go before the claim was put, so that the claim names no pack of what replaces it.
-//! - *Killed anywhere:* manifests go before packs, and what hides them goes last. So a snapshot that
-//!   is visible is whole, and the next prune finds the rest by the claim.
+//! An **import** does the same, but that
+//! 5. its intent names every pack that it needs (`ImportNamesPacks`); it gives way to a claim of one of them
+//!    (`ImportGivesWay`), and builds on no pack that belongs to no visible snapshot (`ImportBuildsOnVisible`).
 //!
-//! A shorter grace period shortens the time for restores and for second thoughts. It does not break
-//! any of the above but the one about restores and checks.
+//! A **prune**
+//! 6. decides, puts a claim, and decides again by what it lists then (`ClaimBeforeLook`): trash
+//!    (`TrashUnderTheClaim`), then intents, then manifests (`IntentsBeforeManifests`), then packs. Dead intents,
+//!    those older than a day, it deletes before it lists manifests (`DeadIntentsGoFirst`).
+//! 7. keeps what a living intent names as its parent (`IntentsKeepTheParent`), and deletes no forgotten snapshot
+//!    and no pack that its claim does not name (`NoMoreThanClaimed`).
+//! 8. leaves what no manifest ever named for two days (`UnreferencedWaits`), and what was forgotten or replaced for
+//!    the grace period (`GracePeriod`): a shorter one shortens the time for restores and for second thoughts, and
+//!    breaks nothing else.
+//! 9. deletes a replaced generation only if all packs of the next one are there (`ReplacedByWhole`), and that is a
+//!    day old, whatever the grace period (`ReplacedWaits`).
+//! 10. deletes manifests, then packs (`ManifestsBeforePacks`), then what hides them (`TrashLast`), its claim last.
+//!     It deletes within half a day of its claim or not at all (`PruneHasItsTime`).
+//! 11. leaves the claim of another prune alone (`ClaimsOfOthersStay`) for a day, done or not (`DoneClaimsStay`).
+//! 12. gives way to the intent of a rewriting (`PruneGivesWay`).
+//!
+//! **Who brings a snapshot back**
+//! 13. deletes the tombstone, then looks for claims (`UndoLooksForClaims`), and puts it again where there is one;
+//!     then sees that a manifest stands (`UndoLooksForTheManifest`).
+//!
+//! **Who collects what a killed backup or import has left**
+//! 14. deletes the intent, then looks for the manifest (`CollectorBuriesFirst`); claims the packs
+//!     (`CollectorClaims`), looks again (`CollectorLooksAgain`), and spares what any other manifest names
+//!     (`CollectorSparesOthers`).
+//! 15. before each deletion sees that its claim stands and is not half a day old (`CollectorClaimMustStand`).
+//!
+//! The rest is a second line, and the model does without: a backup looks for its intent and its packs before it
+//! commits; a living intent keeps its own packs; a claim hides what it names, and must stand before each deletion
+//! of its prune; a rewriting gives way to claims, and is taken back only above an older generation; a replaced
+//! generation goes only if it was to go before the claim. They spare work, or help where a clock stands still.
+//!
+//! Not promised: what is seen of a writer that slept for more than a day just while it committed, until it wakes
+//! (`catalog::limits`), and what a prune deletes that is stopped for a day between two of its requests. A rewriting
+//! that slept so may bring back, whole, what was forgotten and deleted meanwhile.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
