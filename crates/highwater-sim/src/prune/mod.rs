@@ -38,18 +38,21 @@
 //! # What the model has found
 //! - **A late manifest is built on.** A backup sends its manifest, hears nothing and gives up. A
 //!   prune claims a pack of it and lists manifests; the manifest arrives; the next backup finds it
-//!   visible and whole, builds on it and commits; the prune deletes. Hence
-//!   [`Rule::ClaimedIsNotBuiltOn`].
+//!   visible and whole, builds on it and commits; the prune deletes. It has to look for claims, and
+//!   once it knows the manifest, not before: [`Rule::ClaimedIsNotBuiltOn`].
 //! - **A manifest that is taken back was built on.** The intent of who builds on it names a parent
-//!   that is gone, and so keeps nothing. Hence [`Rule::ParentAfterCommit`].
+//!   that is gone, and so keeps nothing: [`Rule::ParentAfterCommit`]. The generation counts, too:
+//!   that of a rewriting is taken back above one that stands.
 //! - **A claim is not done while its prune may be at it.** Another prune that finds nothing left to
-//!   delete by it removes it, and who is about to ask for it, late, takes its packs for safe; or an
-//!   import puts one of them again. Hence [`Rule::DoneClaimsStay`].
-//! - **Leftovers may be those of a snapshot that was committed, built on, forgotten and deleted**,
-//!   between two looks of the collector. Hence [`Rule::CollectorSparesOthers`].
-//! - **A collector sleeps like a prune.** Hence [`Rule::CollectorClaimMustStand`].
+//!   delete by it removes it; who asks for it then, late, takes its packs for safe, or an import
+//!   puts one of them again: [`Rule::DoneClaimsStay`].
+//! - **Leftovers may be those of a snapshot that was committed, built on, forgotten and deleted**
+//!   between two looks of the collector: [`Rule::CollectorSparesOthers`].
+//! - **A collector sleeps like a prune**: [`Rule::CollectorClaimMustStand`].
+//! - **What an import has put is found by others**, also by who finds its intent gone, and looks
+//!   whether its packs are there: [`Rule::ImportLeavesItsPacks`].
 //! - **A generation is taken back while the one below it is deleted**, where the grace period is
-//!   shorter than the time for taking back. Hence [`Rule::ReplacedWaits`].
+//!   shorter than the time for taking back: [`Rule::ReplacedWaits`].
 //!
 //! # What is not promised
 //! Each of these has a test that shows the fall ([`catalog::limits`]).
@@ -57,8 +60,8 @@
 //!   an import has put again.
 //! - A writer that sleeps for a day or more while it commits leaves a snapshot that lacks packs,
 //!   until it wakes and takes it back. Of a rewriting, the generation below is whole, and stays.
-//! - A rewriting that sleeps so brings back a snapshot that was forgotten and deleted meanwhile:
-//!   whole.
+//! - A rewriting that sleeps so, or that is killed and whose manifest comes late, brings back a
+//!   snapshot that was forgotten and deleted meanwhile.
 
 pub mod catalog;
 mod collector;

@@ -8,7 +8,7 @@ pub enum Rule {
     IntentBeforeLook,
     /// A backup builds only on a parent that it sees visible once its intent stands.
     ParentMustBeVisible,
-    /// A backup builds only on a parent of which no claim names a pack, once its intent stands.
+    /// A backup builds only on a manifest of which no claim names a pack, once it has found that.
     ClaimedIsNotBuiltOn,
     /// A backup commits only while its intent stands.
     IntentBeforeCommit,

@@ -111,7 +111,6 @@ macro_rules! miss {
 
 miss! {
     an_intent_after_the_look_falls: IntentBeforeLook,
-    a_parent_that_is_not_looked_at_falls: ParentMustBeVisible,
     building_on_what_is_claimed_falls: ClaimedIsNotBuiltOn,
     a_backup_without_a_time_falls: BackupHasItsTime,
     no_second_look_at_the_intent_falls: IntentAfterCommit,
@@ -146,7 +145,7 @@ miss! {
     a_collector_without_its_claim_falls: CollectorClaimMustStand,
     an_import_that_names_no_packs_falls: ImportNamesPacks,
     an_import_that_does_not_give_way_falls: ImportGivesWay,
-    an_import_that_builds_on_anything_falls: ImportBuildsOnVisible,
+    an_import_that_deletes_packs_falls: ImportLeavesItsPacks,
 }
 
 #[test]
@@ -183,6 +182,11 @@ fn a_rewriting_that_sleeps_while_it_commits_is_seen_until_it_wakes() {
 #[test]
 fn a_rewriting_that_sleeps_while_it_commits_brings_back_what_was_forgotten() {
     promises_nothing("a rewriting that brings back", FORGOTTEN);
+}
+
+#[test]
+fn the_late_manifest_of_a_killed_rewriting_brings_back_what_was_forgotten() {
+    promises_nothing("a rewriting that is killed", FORGOTTEN);
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub enum Writing {
     SeeTrash,
     /// It lists manifests.
     SeeManifests,
+    /// It reads the trash again: whether a claim names what it is to build on.
+    SeeParentClaimed,
     /// It lists packs.
     SeePacks,
     /// It puts its packs.
@@ -64,7 +66,7 @@ pub struct Writer {
     pub parent: Option<usize>,
     /// The manifest of it that it builds on.
     pub base: Option<usize>,
-    /// What it has found: packs that claims name, then hidden snapshots; packs of its manifest.
+    /// What it has found: a rewriting, hidden snapshots; an import, packs that are there.
     pub found: Set,
     /// Packs that its manifest names.
     pub packs: Set,
@@ -142,16 +144,18 @@ impl Vault {
         use Writing::{
             Await, Begin, DiscardPacks, DropIntent, Ended, GiveUp, Killed, PutIntent, PutPacks,
             SeeAge, SeeClaims, SeeIntent, SeeIntentAgain, SeeManifests, SeePacks, SeePacksAgain,
-            SeePacksLast, SeeParentAgain, SeeTrash, Send, TakeBack,
+            SeePacksLast, SeeParentAgain, SeeParentClaimed, SeeTrash, Send, TakeBack,
         };
         match state.writers[slot].next {
             Begin => self.begin_writing(state, slot),
             PutIntent => self.put_intent(state, slot),
-            SeeTrash | SeeManifests | SeePacks => match (slot, self.kind(slot)) {
-                (REWRITING, _) => self.choose(state),
-                (_, Kind::Import) => self.admit(state, slot),
-                _ => self.look_at_parent(state, slot),
-            },
+            SeeTrash | SeeManifests | SeeParentClaimed | SeePacks => {
+                match (slot, self.kind(slot)) {
+                    (REWRITING, _) => self.choose(state),
+                    (_, Kind::Import) => self.admit(state, slot),
+                    _ => self.look_at_parent(state, slot),
+                }
+            }
             PutPacks => self.put_packs(state, slot),
             SeeIntent | SeePacksAgain => self.look_before(state, slot),
             Send => Self::send(state, slot),
@@ -221,7 +225,7 @@ impl Vault {
             return;
         };
         let nothing = |writer: &mut Writer| {
-            (writer.parent, writer.base, writer.found) = (None, None, 0);
+            (writer.parent, writer.base) = (None, None);
             (writer.packs, writer.next) = (own, after);
         };
         match writer.next {
@@ -229,19 +233,22 @@ impl Vault {
                 if has(hidden, parent) && self.rules.has(Rule::ParentMustBeVisible) {
                     return nothing(writer);
                 }
-                writer.found = 0;
-                if self.rules.has(Rule::ClaimedIsNotBuiltOn) {
-                    writer.found = store.packs_claimed();
-                }
                 writer.next = Writing::SeeManifests;
             }
             Writing::SeeManifests => match store.highest(parent) {
-                Some(place) if store.content[place] & writer.found == 0 => {
+                Some(place) => {
                     (writer.base, writer.packs) = (Some(place), store.content[place]);
-                    (writer.found, writer.next) = (0, Writing::SeePacks);
+                    writer.next = match self.rules.has(Rule::ClaimedIsNotBuiltOn) {
+                        true => Writing::SeeParentClaimed,
+                        false => Writing::SeePacks,
+                    };
                 }
-                _ => nothing(writer),
+                None => nothing(writer),
             },
+            Writing::SeeParentClaimed if store.packs_claimed() & writer.packs != 0 => {
+                nothing(writer);
+            }
+            Writing::SeeParentClaimed => writer.next = Writing::SeePacks,
             _ if writer.packs & !store.packs != 0 => nothing(writer),
             _ => (writer.packs, writer.next) = (writer.packs | own, after),
         }

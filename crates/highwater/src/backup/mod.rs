@@ -408,7 +408,7 @@ impl Task<'_> {
         // A machine that was suspended since it looked for its intent may have been taken for dead: a
         // prune that had not seen the manifest has deleted packs of it then.
         self.control.env.fault(FaultPoint::BackupSecondLook)?;
-        let kept = self.vault.intent_stands(*snapshot)? && self.base_stands(node)?;
+        let kept = self.vault.intent_stands(*snapshot)? && self.base_stands()?;
         if !kept && !self.vault.stays_without_intent(manifest, &self.actor.name)? {
             return Err(given_up());
         }
@@ -422,11 +422,11 @@ impl Task<'_> {
         Ok(manifest_bytes)
     }
 
-    /// Whether the manifest that this one builds on is there: one that its own backup has taken back was kept by no
-    /// intent.
-    fn base_stands(&self, node: &NodeName) -> Result<bool> {
+    /// Whether the very manifest that this one builds on is there: one that its own backup, or a rewriting, has taken
+    /// back was kept by no intent.
+    fn base_stands(&self) -> Result<bool> {
         let Some(base) = &self.base else { return Ok(true) };
-        self.vault.is_committed(node, base.snapshot)
+        Ok(self.vault.store().size(&SnapshotName::of(base).object())?.is_some())
     }
 
     /// Removes what was stored. Once a manifest was tried it may be visible, or become so late, and

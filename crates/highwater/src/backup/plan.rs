@@ -180,8 +180,7 @@ pub(super) fn base(
     warnings: &mut Vec<String>,
 ) -> Result<Option<Manifest>> {
     let Some(parent) = parent else { return Ok(None) };
-    let trash = vault.trash()?;
-    trash.refuse_unknown()?;
+    vault.trash()?.refuse_unknown()?;
     let names = vault.snapshot_names(Some(&parent.node))?;
     let Some(name) = names.iter().find(|name| name.snapshot == parent.snapshot) else {
         warnings.push(format!(
@@ -193,6 +192,9 @@ pub(super) fn base(
     let parent =
         if name.generation == parent.generation { parent } else { vault.manifest(name)? };
     // A manifest that arrived late is visible while a prune that did not see it deletes its packs.
+    // So the trash is read once the manifest is known.
+    let trash = vault.trash()?;
+    trash.refuse_unknown()?;
     if parent.packs.iter().any(|pack| trash.claims(pack.id)) {
         warnings.push(format!(
             "a prune deletes packs of the snapshot before, {}: everything was stored anew",

@@ -221,13 +221,20 @@ impl Decision {
             .filter(|name| !gone.contains(name))
             .map(|name| name.snapshot)
             .collect();
+        let pack_left = |id: &PackId| {
+            survey.packs.contains_key(id)
+                && !self.packs.contains_key(id)
+                && !self.needed.contains(id)
+        };
         let over = |record: &&TrashRecord| {
             let hides = record.doc.snapshots.iter().any(|gone| left.contains(&gone.snapshot));
             match record.doc.purpose {
                 Purpose::Forget => !hides,
-                // Another prune may be at it, also where nothing is left that it names: a pack may be put again
-                // under its id. A day later none is.
-                Purpose::Delete => is_older(record.modified, now, INTENT_TIME_MAX),
+                // Another prune may be at it; a day later none is.
+                Purpose::Delete => {
+                    is_older(record.modified, now, INTENT_TIME_MAX)
+                        || !hides && !record.doc.packs.iter().any(pack_left)
+                }
                 Purpose::Clock => {
                     is_older(record.modified, now, INTENT_TIME_MAX)
                         || is_older(now, record.modified, INTENT_TIME_MAX)

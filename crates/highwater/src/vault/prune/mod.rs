@@ -34,7 +34,8 @@
 //!    day old, whatever the grace period (`ReplacedWaits`).
 //! 10. deletes manifests, then packs (`ManifestsBeforePacks`), then what hides them (`TrashLast`), its claim last.
 //!     It deletes within half a day of its claim or not at all (`PruneHasItsTime`).
-//! 11. leaves the claim of another prune alone (`ClaimsOfOthersStay`) for a day, done or not (`DoneClaimsStay`).
+//! 11. leaves the claim of another prune alone (`ClaimsOfOthersStay`) for a day, or until nothing is left that it
+//!     names.
 //! 12. gives way to the intent of a rewriting (`PruneGivesWay`).
 //!
 //! **Who brings a snapshot back**
@@ -55,6 +56,11 @@
 //! Not promised: what is seen of a writer that slept for more than a day just while it committed, until it wakes
 //! (`catalog::limits`), and what a prune deletes that is stopped for a day between two of its requests. A rewriting
 //! that slept so may bring back, whole, what was forgotten and deleted meanwhile.
+//!
+//! Two rules of the model are not kept. A claim of which nothing is left goes at once, since it would keep a
+//! rewriting waiting for a day after a prune was killed (`DoneClaimsStay`); and an import that gives up deletes the
+//! packs that it has put (`ImportLeavesItsPacks`). What can be lost by that is a snapshot whose writer was stopped
+//! for more than a day just while it committed.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
