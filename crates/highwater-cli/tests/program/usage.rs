@@ -99,7 +99,8 @@ fn a_closed_pipe_is_no_panic() {
 fn seen_on_a_terminal(world: &World, arguments: &[&str], variables: &[(&str, &str)]) -> String {
     let wanted = world.command(arguments);
     let words = std::iter::once(wanted.get_program()).chain(wanted.get_args());
-    let words: Vec<_> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
+    let words: Vec<_> =
+        words.map(|word| format!("'{}'", word.to_str().expect("plain words"))).collect();
     let mut script = std::process::Command::new("script");
     script.args(["-qec", &words.join(" "), "/dev/null"]).env("TERM", "xterm-256color");
     script
@@ -108,7 +109,7 @@ fn seen_on_a_terminal(world: &World, arguments: &[&str], variables: &[(&str, &st
     script.envs(wanted.get_envs().filter_map(|(name, value)| Some((name, value?))));
     script.envs(variables.iter().copied());
     let output = script.stdin(std::process::Stdio::null()).output().expect("`script` starts");
-    String::from_utf8(output.stdout).unwrap()
+    String::from_utf8(output.stdout).expect("what is shown is text")
 }
 
 #[test]

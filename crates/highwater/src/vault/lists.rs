@@ -51,6 +51,9 @@ pub(crate) struct Listed {
 /// Where lists are, by what they are known by.
 pub(crate) type Known = HashMap<String, (PackId, u32)>;
 
+/// Puts a list; tells where.
+pub(crate) type Put<'a> = dyn FnMut(UnitId, &[u8]) -> Result<(PackId, u32)> + 'a;
+
 /// Adds the lists of a snapshot to those that are known.
 pub(crate) fn know(known: &mut Known, manifest: &Manifest) {
     for list in manifest.parts.iter().flat_map(|part| &part.lists) {
@@ -70,7 +73,7 @@ pub(crate) fn put_lists(
     part: &mut PartRecord,
     packs: &[PackRef],
     known: &mut Known,
-    put: &mut dyn FnMut(UnitId, &[u8]) -> Result<(PackId, u32)>,
+    put: &mut Put<'_>,
 ) -> Result<Option<Vec<Listed>>> {
     if part.entries.len() < LISTED_MIN {
         return Ok(None);
