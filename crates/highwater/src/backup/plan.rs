@@ -9,6 +9,7 @@ use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::{GuardKind, NodeName, NodeUid, Seq, WriterId};
 use crate::node::NodeFile;
 use crate::rooted::RootedPath;
+use crate::vault::manifest::PartRecord;
 use crate::vault::{Actor, Manifest, NodeRecord, SnapshotName, Vault, copied, unrecorded};
 
 /// Refuses a vault inside the node directory, or a node directory inside the vault.
@@ -34,10 +35,24 @@ pub(super) fn parent(vault: &Vault, node: &NodeName) -> Result<Option<Manifest>>
     let names = vault.snapshot_names(Some(node))?;
     let Some(name) = names.last() else { return Ok(None) };
     let id = name.snapshot;
-    vault.manifest(name).map(Some).map_err(|error| match error.kind() {
+    as_far_as_readable(vault, name).map(Some).map_err(|error| match error.kind() {
         Kind::Corrupt => error.with_remedy(Remedy::Forget(id.to_string())),
         _ => error,
     })
+}
+
+/// A manifest; where lists of it are lost it is left without those entries, as one whose packs are lost.
+fn as_far_as_readable(vault: &Vault, name: &SnapshotName) -> Result<Manifest> {
+    let mut manifest = vault.outline(name)?;
+    match vault.fill_in(&mut manifest) {
+        Err(error)
+            if error.kind() == Kind::Corrupt
+                && !manifest.parts.iter().all(PartRecord::is_loaded) =>
+        {
+            Ok(manifest)
+        }
+        filled => filled.map(|()| manifest),
+    }
 }
 
 /// The newest snapshot that stands, whether it was forgotten or not: what a commit must come after.
@@ -161,7 +176,7 @@ pub(super) fn record_before(
 ) -> Result<NodeRecord> {
     let names: Vec<SnapshotName> = newest.into_iter().cloned().collect();
     let Some(name) = unrecorded(&names, &record).next() else { return Ok(record) };
-    let manifest = match vault.manifest(name) {
+    let manifest = match vault.outline(name) {
         // What can't be opened can't be recorded: `check` names it, and a takeover goes on.
         Err(error) if error.kind() == Kind::Corrupt => return Ok(record),
         manifest => manifest?,
@@ -189,8 +204,18 @@ pub(super) fn base(
         ));
         return Ok(None);
     };
-    let parent =
-        if name.generation == parent.generation { parent } else { vault.manifest(name)? };
+    let parent = if name.generation == parent.generation {
+        parent
+    } else {
+        as_far_as_readable(vault, name)?
+    };
+    if !parent.parts.iter().all(PartRecord::is_loaded) {
+        warnings.push(format!(
+            "lists of the snapshot before, {}, are damaged or missing: everything was stored anew",
+            parent.snapshot
+        ));
+        return Ok(None);
+    }
     // A manifest that arrived late is visible while a prune that did not see it deletes its packs.
     // So the trash is read once the manifest is known.
     let trash = vault.trash()?;

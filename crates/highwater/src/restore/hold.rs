@@ -127,7 +127,7 @@ fn old_by(
 fn time_of(vault: &Vault, manifest: &Manifest, newer: SnapshotId) -> Option<Time> {
     let names = vault.standing_names(Some(&manifest.node)).ok()?;
     let name = names.iter().find(|name| name.snapshot == newer)?;
-    vault.manifest(name).ok().map(|newer| newer.time)
+    vault.outline(name).ok().map(|newer| newer.time)
 }
 
 /// What the vault has seen of a node: its record, and the snapshots that a crash kept from being
@@ -137,7 +137,7 @@ fn seen(vault: &Vault, manifest: &Manifest) -> Result<Option<NodeRecord>> {
     let names = vault.standing_names(Some(&manifest.node))?;
     let recorded = record.newest.map_or(Seq(0), |(_, seq)| seq);
     for name in names.iter().filter(|name| name.seq > recorded) {
-        let newest = vault.manifest(name)?;
+        let newest = vault.outline(name)?;
         record.newest = Some((newest.snapshot, newest.seq));
         record.guard = newest.guard_kind().or(record.guard);
         for (name, mark) in newest.marks {

@@ -133,7 +133,8 @@ pub(super) fn choose(
         if done.as_ref() == Some(&name.node) {
             continue;
         }
-        let SnapshotInfo { manifest, level, .. } = streams.vault.snapshot_info(name)?;
+        let SnapshotInfo { mut manifest, level, .. } = streams.vault.snapshot_info(name)?;
+        streams.vault.fill_in(&mut manifest)?;
         let Some(choice) = Choice::of(manifest, store, held) else {
             seen.without += 1;
             continue;

@@ -118,6 +118,24 @@ impl CheckReport {
         self.errors.push(Fault { entry, problem, snapshots: Vec::new() });
     }
 
+    /// Reads the lists of a manifest; damage is a fault. The manifest is returned all the same, so that the snapshot
+    /// is known that needs the damaged pack.
+    fn judge_whole(
+        &mut self,
+        vault: &Vault,
+        outline: Result<Manifest>,
+    ) -> Result<Option<Manifest>> {
+        let Some(mut manifest) = self.judge(outline)? else { return Ok(None) };
+        let filled = vault.fill_in(&mut manifest);
+        // A prune may have deleted it since it was opened.
+        let object = SnapshotName::of(&manifest).object();
+        if filled.is_err() && vault.store().size(&object)?.is_none() {
+            return Ok(None);
+        }
+        self.judge(filled)?;
+        Ok(Some(manifest))
+    }
+
     /// Names with each fault of an object the snapshots that need it.
     fn name_snapshots(&mut self, manifests: &[Manifest]) {
         let faulty = self.errors.iter().map(|fault| fault.entry.clone());
@@ -158,7 +176,7 @@ fn of_node(vault: &Vault, node: &NodeName, report: &mut CheckReport) -> Result<V
     report.judge(vault.sound_record(node))?;
     let mut manifests = Vec::new();
     for name in &names {
-        manifests.extend(report.judge(vault.manifest(name))?);
+        manifests.extend(report.judge_whole(vault, vault.outline(name))?);
     }
     Ok(manifests)
 }
@@ -193,15 +211,15 @@ fn check_documents(
             Some(Folder::Witness) => vault.open_witness(name).map(drop),
             Some(Folder::Snapshots) => match SnapshotName::parse(name) {
                 Some(parsed) => {
-                    vault.manifest(&parsed).map(|manifest| {
-                        manifests.extend(
-                            // The packs of one that nobody sees may be gone already.
-                            visible
-                                .as_ref()
-                                .is_none_or(|visible| visible.contains(&parsed))
-                                .then_some(manifest),
-                        )
-                    })
+                    // The packs of one that nobody sees may be gone already.
+                    let seen = visible.as_ref().is_none_or(|visible| visible.contains(&parsed));
+                    match vault.outline(&parsed) {
+                        Ok(outline) if seen => {
+                            manifests.extend(report.judge_whole(vault, Ok(outline))?);
+                            Ok(())
+                        }
+                        looked => looked.map(drop),
+                    }
                 }
                 None => Err(foreign(name)),
             },

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::ids::{PackId, RelPath};
+use crate::records::EntryType;
 
 use super::Vault;
 use super::manifest::{EntryRecord, ListRef, Manifest, PackRef, PartRecord};
@@ -24,7 +25,7 @@ const ENTRIES_MAX: usize = 4096;
 /// No list is longer, so that it fits a frame: a part with a longer one has its entries in the manifest.
 const LIST_BYTES_MAX: usize = 8 << 20;
 /// Lists that are neighbours in a pack are read at once, up to so many.
-const READ_AT_ONCE: usize = 64;
+const READ_AT_ONCE: usize = 16;
 
 /// A list as it is stored. The leaves of its entries count through its own packs.
 #[derive(Serialize)]
@@ -45,7 +46,9 @@ struct Parsed {
 pub(crate) struct Listed {
     content: String,
     entries: u32,
-    pub(crate) at: (PackId, u32),
+    files: u32,
+    bytes: u64,
+    at: (PackId, u32),
 }
 
 /// Where lists are, by what they are known by.
@@ -93,7 +96,8 @@ pub(crate) fn put_lists(
                 at
             }
         };
-        listed.push(Listed { content, entries: list.len() as u32, at });
+        let (files, bytes) = totals(list);
+        listed.push(Listed { content, entries: list.len() as u32, files, bytes, at });
         rest = later;
     }
     Ok(Some(listed))
@@ -105,11 +109,18 @@ pub(crate) fn name_lists(
     listed: Vec<Listed>,
     mut number: impl FnMut(PackId) -> Result<u32>,
 ) -> Result<()> {
-    let name = |Listed { content, entries, at: (pack, unit) }| {
-        Ok(ListRef { content, entries, pack: number(pack)?, unit })
+    let name = |Listed { content, entries, files, bytes, at: (pack, unit) }| {
+        Ok(ListRef { content, entries, files, bytes, pack: number(pack)?, unit })
     };
     part.lists = listed.into_iter().map(name).collect::<Result<_>>()?;
     Ok(())
+}
+
+/// How many regular files there are, and their bytes.
+fn totals(entries: &[EntryRecord]) -> (u32, u64) {
+    let files = entries.iter().filter(|entry| entry.kind == EntryType::File);
+    let bytes = |bytes: u64, entry: &EntryRecord| bytes.saturating_add(entry.size);
+    (files.count() as u32, entries.iter().fold(0, bytes))
 }
 
 /// How many entries the first list has.
@@ -164,37 +175,51 @@ pub(crate) fn parse(text: &[u8], numbers: &HashMap<PackId, u32>) -> Option<Vec<E
 }
 
 impl Vault {
-    /// Reads the entries of all parts that have lists.
+    /// Reads the entries of all parts that have lists; where it fails, a part has all of them or none.
     ///
     /// # Errors
     /// Corrupt where a list is not what the manifest names; those of the store.
     pub(crate) fn load_lists(&self, object: &str, manifest: &mut Manifest) -> Result<()> {
         let numbers: HashMap<PackId, u32> =
             manifest.packs.iter().zip(0..).map(|(pack, number)| (pack.id, number)).collect();
-        for part in &mut manifest.parts {
-            let damaged = |what: &str| {
-                let what = format!("the manifest is damaged: {}: {what}", part.name);
-                Error::corrupt(what).with_entry(object)
-            };
-            if !part.lists.is_empty() && !part.entries.is_empty() {
-                return Err(damaged("it has entries, and lists of them"));
-            }
-            for lists in part.lists.chunk_by(are_neighbours) {
-                let pack = manifest.packs.get(lists[0].pack as usize);
-                let pack = *pack.ok_or_else(|| damaged("a list is in no pack of it"))?;
-                for lists in lists.chunks(READ_AT_ONCE) {
-                    let units = self.read_units(pack, lists[0].unit, lists.len())?;
-                    for (list, (id, text)) in lists.iter().zip(units) {
-                        let found = parse(&text, &numbers)
-                            .filter(|found| found.len() == list.entries as usize)
-                            .filter(|_| hex::encode(id.0) == list.content);
-                        part.entries.extend(found.ok_or_else(|| damaged("a list is another one"))?);
-                    }
-                }
-            }
-            part.entries.shrink_to_fit();
+        for part in manifest.parts.iter_mut().filter(|part| !part.lists.is_empty()) {
+            part.entries = self.entries_of(object, part, &manifest.packs, &numbers)?;
         }
         Ok(())
+    }
+
+    /// The entries in the lists of a part.
+    fn entries_of(
+        &self,
+        object: &str,
+        part: &PartRecord,
+        packs: &[PackRef],
+        numbers: &HashMap<PackId, u32>,
+    ) -> Result<Vec<EntryRecord>> {
+        let damaged = |what: &str| {
+            let what = format!("the manifest is damaged: {}: {what}", part.name);
+            Error::corrupt(what).with_entry(object)
+        };
+        if !part.entries.is_empty() {
+            return Err(damaged("it has entries, and lists of them"));
+        }
+        let mut entries = Vec::new();
+        for lists in part.lists.chunk_by(are_neighbours) {
+            let pack = packs.get(lists[0].pack as usize);
+            let pack = *pack.ok_or_else(|| damaged("a list is in no pack of it"))?;
+            for lists in lists.chunks(READ_AT_ONCE) {
+                let units = self.read_units(pack, lists[0].unit, lists.len())?;
+                for (list, (id, text)) in lists.iter().zip(units) {
+                    let found = parse(&text, numbers)
+                        .filter(|found| found.len() == list.entries as usize)
+                        .filter(|found| totals(found) == (list.files, list.bytes))
+                        .filter(|_| hex::encode(id.0) == list.content);
+                    entries.extend(found.ok_or_else(|| damaged("a list is another one"))?);
+                }
+            }
+        }
+        entries.shrink_to_fit();
+        Ok(entries)
     }
 }
 

@@ -172,6 +172,10 @@ pub struct ListRef {
     pub content: String,
     /// How many entries it has.
     pub entries: u32,
+    /// How many of them are regular files.
+    pub files: u32,
+    /// Bytes of these files.
+    pub bytes: u64,
     /// The pack, as a place in [`Manifest::packs`].
     pub pack: u32,
     /// The unit in that pack.
@@ -179,13 +183,24 @@ pub struct ListRef {
 }
 
 impl PartRecord {
+    /// Whether its entries are here, and not only where lists of them are.
+    pub fn is_loaded(&self) -> bool {
+        self.lists.is_empty() || !self.entries.is_empty()
+    }
+
     /// Regular files.
     pub fn files(&self) -> u64 {
+        if !self.is_loaded() {
+            return self.lists.iter().map(|list| u64::from(list.files)).sum();
+        }
         self.entries.iter().filter(|entry| entry.kind == EntryType::File).count() as u64
     }
 
     /// Bytes of its files.
     pub fn bytes(&self) -> u64 {
+        if !self.is_loaded() {
+            return self.lists.iter().fold(0, |bytes, list| bytes.saturating_add(list.bytes));
+        }
         self.entries.iter().fold(0, |bytes, entry| bytes.saturating_add(entry.size))
     }
 
@@ -345,13 +360,14 @@ impl Manifest {
         self.parts.iter().flat_map(|part| &part.entries)
     }
 
-    /// What keeps this manifest from being restored as it is, in plain words.
+    /// What keeps this manifest from being restored as it is, in plain words; of entries that are only in lists
+    /// nothing is known.
     pub(crate) fn fault(&self) -> Option<String> {
         let own = |entry: &EntryRecord| entry.fault();
         if let Some(fault) = self.fault_of_lists() {
             return Some(fault);
         }
-        self.parts.iter().find_map(|part| {
+        self.parts.iter().filter(|part| part.is_loaded()).find_map(|part| {
             if let Some(point) = part.lost_entry_point() {
                 return Some(format!("{}: its entry point {point} is no file of it", part.name));
             }
@@ -375,7 +391,7 @@ impl Manifest {
         }
         let wrong = |part: &&PartRecord| {
             let told = part.lists.iter().map(|list| u64::from(list.entries)).sum::<u64>();
-            !part.lists.is_empty() && told != part.entries.len() as u64
+            !part.lists.is_empty() && part.is_loaded() && told != part.entries.len() as u64
         };
         let part = self.parts.iter().find(wrong)?;
         Some(format!("{}: its lists have another number of entries", part.name))

@@ -166,8 +166,12 @@ impl Vault {
         if !named {
             return Err(Error::corrupt("the manifest is of another snapshot").with_entry(object));
         }
-        let content = self.content_id(&object, &text);
-        Ok((manifest, content))
+        match manifest.fault() {
+            Some(fault) => {
+                Err(Error::corrupt(format!("the manifest is damaged: {fault}")).with_entry(object))
+            }
+            None => Ok((manifest, self.content_id(&object, &text))),
+        }
     }
 
     /// What the text of a manifest, under its name, is known by.
@@ -178,7 +182,8 @@ impl Vault {
         ContentId(*hasher.finalize().as_bytes())
     }
 
-    /// The snapshots, of one node or of all, by node and then from oldest to newest.
+    /// The snapshots, of one node or of all, by node and then from oldest to newest. Of parts that have many entries
+    /// these are not read ([`PartRecord::is_loaded`]): [`Vault::resolve`] reads them.
     pub fn snapshots(&self, node: Option<&NodeName>) -> Result<Vec<SnapshotInfo>> {
         let names = self.snapshot_names(node)?;
         names
@@ -230,7 +235,8 @@ impl Vault {
         }
         let named = by_prefix(&names, &selector.snapshot)
             .or_else(|error| Err(self.forgotten(selector)?.unwrap_or(error)))?;
-        let info = self.snapshot_info(named)?;
+        let mut info = self.snapshot_info(named)?;
+        self.fill_in(&mut info.manifest)?;
         if selector.before.is_some_and(|before| info.manifest.time > before) {
             return Err(Error::not_found("that snapshot is younger than the time asked for"));
         }
@@ -258,10 +264,12 @@ impl Vault {
         }
         self.refuse_lost(newest, names)?;
         for name in names.iter().rev() {
-            let info = self.snapshot_info(name).map_err(|error| with_others(error, name, names))?;
+            let others = |error| with_others(error, name, names);
+            let mut info = self.snapshot_info(name).map_err(others)?;
             let fits = selector.before.is_none_or(|before| info.manifest.time <= before)
                 && info.level >= selector.require.unwrap_or(Level::Sealed);
             if fits {
+                self.fill_in(&mut info.manifest).map_err(others)?;
                 return Ok(info);
             }
         }
@@ -397,9 +405,10 @@ impl Vault {
         Ok(names.any(|name| name.snapshot == snapshot))
     }
 
+    /// What is known of a snapshot, without lists of its entries.
     pub(crate) fn snapshot_info(&self, name: &SnapshotName) -> Result<SnapshotInfo> {
         let bytes = self.store().get(&name.object())?;
-        let (manifest, _) = self.open_manifest(name, &bytes)?;
+        let (manifest, _) = self.open_outline(name, &bytes)?;
         let record = self.readable_record(&name.node)?;
         let level = match &record {
             Some(record) if record.failed.contains(&name.snapshot) => Level::Failed,

@@ -352,7 +352,7 @@ fn an_unknown_field_of_this_version_is_damage() {
 #[test]
 fn a_manifest_whose_lists_do_not_fit_is_damage() {
     let (_dir, vault) = vault();
-    let list = |entries: u32, pack: u32| json!([{"content": "00".repeat(32), "entries": entries, "pack": pack, "unit": 0}]);
+    let list = |entries: u32, pack: u32| json!([{"content": "00".repeat(32), "entries": entries, "files": 1, "bytes": 0, "pack": pack, "unit": 0}]);
     let name = SnapshotName::of(&manifest());
     for (version, lists) in [(2, json!([])), (1, list(1, 0)), (2, list(1, 0)), (2, list(1, 7))] {
         let mut document = serde_json::to_value(manifest()).unwrap();

@@ -123,8 +123,35 @@ fn a_damaged_list_is_named_with_its_pack() {
         bytes[at] ^= 1;
         fs::write(&path, bytes).unwrap();
         let vault = Vault::open(bench.vault.location(), &key(1), &env()).unwrap();
-        let error = vault.snapshots(None).unwrap_err();
+        let infos = vault.snapshots(None).unwrap();
+        let found: Vec<_> = infos.iter().map(|info| info.manifest.bytes_total()).collect();
+        assert_eq!(found, [manifest.bytes_total()], "what lies in lists is not needed for a list");
+        let error = vault
+            .resolve(&Selector { snapshot: "latest".to_owned(), ..Selector::default() })
+            .unwrap_err();
         assert_eq!(error.kind(), Kind::Corrupt, "{error}");
         assert!(error.entry().unwrap().contains(&pack), "byte {at}: {error:?}");
+        let report = highwater::vault::check(&vault, &Default::default(), &control()).unwrap();
+        let fault = report.errors.iter().find(|fault| fault.entry.contains(&pack)).unwrap();
+        assert_eq!(fault.snapshots, [first.snapshot], "{fault:?}");
     }
+}
+
+#[test]
+fn where_lists_are_lost_everything_is_stored_anew() {
+    let (bench, first) = many();
+    let manifest = manifest(&bench, first.snapshot);
+    let list = manifest.parts.iter().flat_map(|part| &part.lists).next().unwrap();
+    let pack = manifest.packs[list.pack as usize].id.to_string();
+    let path = bench.objects("packs").into_iter().find(|path| path.ends_with(&pack)).unwrap();
+    fs::remove_file(path).unwrap();
+    let vault = Vault::open(bench.vault.location(), &key(1), &env()).unwrap();
+    let (options, node) = (BackupOptions::default(), bench.node());
+    let report = backup::run(&vault, &node, &bench.actor("alice"), &options, &control()).unwrap();
+    assert!(
+        report.warnings.iter().any(|it| it.contains("everything was stored anew")),
+        "{report:?}"
+    );
+    assert_eq!((report.parent, report.bytes_read), (None, report.bytes_total));
+    bench.assert_restores(report.snapshot, &tree(&node));
 }

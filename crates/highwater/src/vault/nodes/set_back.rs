@@ -64,7 +64,7 @@ impl Vault {
         let names = self.standing_names(Some(node))?;
         let mut manifests: Vec<Manifest> = Vec::new();
         for name in &names {
-            match self.manifest(name) {
+            match self.outline(name) {
                 Ok(manifest) => manifests.push(manifest),
                 // It hides itself alone.
                 Err(error) if error.kind() == Kind::Corrupt => {}

@@ -119,7 +119,7 @@ impl Survey {
             }
             let packs = match known.get(&name) {
                 Some(packs) => Ok(packs.clone()),
-                None => match vault.manifest(&name) {
+                None => match vault.outline(&name) {
                     Ok(manifest) => Ok(packs_of(&manifest)),
                     // Another prune has deleted it since it was listed.
                     Err(error) if error.kind() == Kind::NotFound => continue,
@@ -195,7 +195,7 @@ impl Survey {
         if !self.must_record(name) {
             return Ok(());
         }
-        let manifest = match vault.manifest(name) {
+        let manifest = match vault.outline(name) {
             Ok(manifest) => Some(manifest),
             Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound) => None,
             Err(error) => return Err(error),
