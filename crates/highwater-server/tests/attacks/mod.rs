@@ -153,7 +153,9 @@ fn figures_are_for_those_who_may_see_them() {
     let token = tokens.create("prometheus", Scope::Read, &Env::system()).unwrap().text;
     for given in [None, Some(tokens)] {
         let has_tokens = given.is_some();
-        let backend = Sqlite::serve(&dir.path().join("stores"), &Env::system()).unwrap();
+        // Each has its own: a connection that ends may keep the other one's locked for a moment.
+        let stores = dir.path().join(format!("stores-{has_tokens}"));
+        let backend = Sqlite::serve(&stores, &Env::system()).unwrap();
         let mut server = VssServer::builder(std::sync::Arc::new(backend))
             .listen(([0, 0, 0, 0], 0).into())
             .allow_http(true);
