@@ -67,7 +67,7 @@ wasm: setup ## The verdicts build for WebAssembly, and need no native engine
 
 .PHONY: nextest
 nextest: setup ## The tests
-	@scripts/stage nextest cargo nextest run --workspace --all-features
+	@scripts/stage nextest cargo nextest run --workspace --all-features --no-fail-fast
 
 .PHONY: test-clients
 test-clients: setup ## A node with the agent inside; VSS clients of three generations, nodes of LDK and Fiber, upstream's server, tmkms

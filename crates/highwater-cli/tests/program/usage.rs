@@ -103,9 +103,11 @@ fn seen_on_a_terminal(world: &World, arguments: &[&str], variables: &[(&str, &st
         words.map(|word| format!("'{}'", word.to_str().expect("plain words"))).collect();
     let mut script = std::process::Command::new("script");
     script.args(["-qec", &words.join(" "), "/dev/null"]).env("TERM", "xterm-256color");
-    script
-        .env_remove("NO_COLOR")
-        .current_dir(wanted.get_current_dir().unwrap_or(world.path("").as_path()));
+    // What colour asks besides TERM, from whoever runs the tests: a build server sets CI.
+    for asked in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"] {
+        script.env_remove(asked);
+    }
+    script.current_dir(wanted.get_current_dir().unwrap_or(world.path("").as_path()));
     script.envs(wanted.get_envs().filter_map(|(name, value)| Some((name, value?))));
     script.envs(variables.iter().copied());
     let output = script.stdin(std::process::Stdio::null()).output().expect("`script` starts");
