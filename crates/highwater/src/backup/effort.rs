@@ -12,12 +12,12 @@ use crate::vault::codec::Effort;
 
 /// The effort is settled anew after so many stored bytes.
 const WINDOW_BYTES: u64 = 16 << 20;
-/// The writer must spend so many parts in ten of the time with the store for it to be the slower one,
+/// The store is the slower one when the writer spends so many parts in ten of the time with it.
 const STORE_SLOW_PARTS: u32 = 8;
-/// and must fall below so many for the workers to be it again.
+/// The workers are the slower ones again when the writer spends fewer parts in ten than these with the store.
 const STORE_FAST_PARTS: u32 = 5;
 
-/// and so many parts in ten of the processors must be idle for denser compression to cost nothing.
+/// Denser compression costs nothing while so many parts in ten of the processors are idle.
 const IDLE_PARTS: u64 = 2;
 
 /// What the processors have done since the machine was started, in ticks of the kernel.
