@@ -5,10 +5,15 @@
 mod arrows;
 mod circles;
 mod claims;
+mod commands;
+mod features;
+mod glossary;
 mod links;
+mod map;
 mod names;
 mod reach;
 mod rust;
+mod sentences;
 mod sizes;
 mod texts;
 mod tree;
@@ -57,6 +62,11 @@ pub(crate) fn run(tree: &Tree) -> (Vec<Problem>, String) {
     problems.extend(texts::check(tree));
     problems.extend(links::check(tree));
     problems.extend(workspace::check(tree));
+    problems.extend(features::check(tree));
+    problems.extend(map::check(tree));
+    problems.extend(glossary::check(tree));
+    problems.extend(sentences::check(tree));
+    problems.extend(commands::check(tree));
     problems.sort();
     problems.dedup();
     (problems, format!("{}; {}", sizes::counts(tree), claims::counts(tree)))

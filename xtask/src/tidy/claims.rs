@@ -30,6 +30,8 @@ struct Row<'a> {
     id: &'a str,
     tests: Vec<&'a str>,
     not_yet: bool,
+    /// What is named where it is said to be missing.
+    missing: Vec<&'a str>,
 }
 
 pub(super) fn check(tree: &Tree) -> Vec<Problem> {
@@ -42,6 +44,11 @@ pub(super) fn check(tree: &Tree) -> Vec<Problem> {
     for row in &rows {
         if row.tests.is_empty() != row.not_yet {
             let message = format!("{}: name its tests, or say `{NOT_YET}`", row.id);
+            problems.push(Problem::new(PATH, row.line, message));
+        }
+        for named in &row.missing {
+            let message =
+                format!("{}: `{named}` stands behind `{NOT_YET}`: is it there or not?", row.id);
             problems.push(Problem::new(PATH, row.line, message));
         }
         for claim in &row.tests {
@@ -68,15 +75,22 @@ fn rows(text: &str) -> Vec<Row<'_>> {
         let cells: Vec<&str> = line.trim().trim_matches('|').split('|').map(str::trim).collect();
         let [id, .., last] = cells.as_slice() else { continue };
         if line.starts_with('|') && is_id(id) {
+            let (there, missing) = last.split_once(NOT_YET).unwrap_or((last, ""));
             rows.push(Row {
                 line: number + 1,
                 id,
-                tests: last.split('`').skip(1).step_by(2).collect(),
+                tests: quoted(there),
                 not_yet: last.starts_with(NOT_YET),
+                missing: quoted(missing),
             });
         }
     }
     rows
+}
+
+/// What stands between backticks.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
 }
 
 fn is_id(cell: &str) -> bool {

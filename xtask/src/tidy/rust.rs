@@ -160,7 +160,7 @@ fn item_end(bytes: &[u8], mut at: usize) -> (usize, bool) {
 }
 
 /// The place of the bracket that closes the one at `open`; the last byte where none does.
-fn matching(bytes: &[u8], open: usize) -> usize {
+pub(crate) fn matching(bytes: &[u8], open: usize) -> usize {
     let mut depth = 0usize;
     for (at, byte) in bytes.iter().enumerate().skip(open) {
         match byte {

@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod documents;
+
 const VAULT: &str = "crates/highwater/src/vault/local.rs";
 
 fn found(problems: &[Problem]) -> Vec<(usize, &str)> {
@@ -189,6 +191,15 @@ fn every_id_has_one_row_that_claims_or_says_not_yet() {
     let unknown = format!("{}| B22 | more | not yet |\n", table("not yet"));
     assert_eq!(claims(&unknown, ""), ["B22 is no id that is known"]);
     assert_eq!(claims::check(&Tree::of(&[])).len(), 1);
+}
+
+#[test]
+fn what_is_not_yet_there_names_no_test() {
+    let code = "#[test]\nfn works() {}\n";
+    assert_eq!(claims(&table("`works`; not yet: beyond a machine"), code), [""; 0]);
+    let message = "B1: `works` stands behind `not yet`: is it there or not?";
+    assert_eq!(claims(&table("`works`; not yet: `works`"), code), [message]);
+    assert_eq!(claims(&table("not yet: `works`"), code), [message]);
 }
 
 #[test]
