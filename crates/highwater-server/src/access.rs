@@ -18,8 +18,8 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
 use http::{HeaderMap, HeaderValue};
 
 use crate::auth::Scope;
-use crate::fault::Fault;
-use crate::state::{Caller, Identity, State};
+use crate::fault::CallFault;
+use crate::state::{Caller, Identity, ServerState};
 
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
@@ -27,7 +27,7 @@ pub(crate) mod fuzzing;
 /// Finds out whose a request is, and writes it into the request. A token that is not known is refused
 /// here; without any, the faces decide.
 pub(crate) async fn identify(
-    Shared(state): Shared<Arc<State>>,
+    Shared(state): Shared<Arc<ServerState>>,
     ConnectInfo(address): ConnectInfo<SocketAddr>,
     mut request: Request,
     next: Next,
@@ -49,7 +49,7 @@ pub(crate) async fn identify(
 
 /// Lets a request through where it is known who calls.
 pub(crate) async fn known(
-    Shared(state): Shared<Arc<State>>,
+    Shared(state): Shared<Arc<ServerState>>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -60,12 +60,12 @@ pub(crate) async fn known(
     }
     let path = request.uri().path().to_owned();
     let refused = state.run(move |state| state.allow(&identity, Scope::Read, &path, "")).await;
-    refuse(refused.err().unwrap_or(Fault::Unauthenticated), is_grpc(request.headers()))
+    refuse(refused.err().unwrap_or(CallFault::Unauthenticated), is_grpc(request.headers()))
 }
 
 /// Lets a request through where its caller has the scope `read`.
 pub(crate) async fn readers(
-    Shared(state): Shared<Arc<State>>,
+    Shared(state): Shared<Arc<ServerState>>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -87,7 +87,7 @@ struct Asked {
 }
 
 /// Refuses what a web page may have sent, and takes the token out; `None` where there is none.
-fn asked(state: &State, request: &Request) -> Result<Option<Asked>, Fault> {
+fn asked(state: &ServerState, request: &Request) -> Result<Option<Asked>, CallFault> {
     let host = host(request);
     if state.tokens.is_none() && !host.is_some_and(is_this_machine) {
         let error = Error::denied("the request is for another host");
@@ -106,10 +106,10 @@ fn asked(state: &State, request: &Request) -> Result<Option<Asked>, Fault> {
 }
 
 async fn identity(
-    state: &Arc<State>,
+    state: &Arc<ServerState>,
     address: IpAddr,
     asked: Option<Asked>,
-) -> Result<Identity, Fault> {
+) -> Result<Identity, CallFault> {
     let stranger = Identity { address, ..state.stranger() };
     let Some(asked) = asked else { return Ok(stranger) };
     let looked = state.run(move |state| {
@@ -122,8 +122,8 @@ async fn identity(
             return Ok(Identity { caller, ..stranger });
         }
         state.take(&stranger)?;
-        state.refused(&stranger, &asked.path, "", &Fault::Unauthenticated)?;
-        Err(Fault::Unauthenticated)
+        state.refused(&stranger, &asked.path, "", &CallFault::Unauthenticated)?;
+        Err(CallFault::Unauthenticated)
     });
     looked.await
 }
@@ -162,7 +162,7 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// A refusal as the caller's own protocol says it.
-pub(crate) fn refuse(fault: Fault, grpc: bool) -> Response {
+pub(crate) fn refuse(fault: CallFault, grpc: bool) -> Response {
     match grpc {
         true => tonic::Status::from(fault).into_http::<Body>(),
         false => fault.into_response(),

@@ -21,7 +21,7 @@ use crate::Agents;
 use crate::client::PullOptions;
 use crate::grpc::Services;
 use crate::limits::Limits;
-use crate::state::State;
+use crate::state::ServerState;
 use crate::stream::Messages;
 use crate::v1::backups_server::{Backups, BackupsServer};
 use crate::v1::{self, StreamRequest};
@@ -38,7 +38,7 @@ pub(crate) fn honest() -> Tamper {
 pub(crate) struct Bench {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) agent: Agent,
-    pub(crate) state: Arc<State>,
+    pub(crate) state: Arc<ServerState>,
     pub(crate) runtime: Runtime,
     /// The height that the node reports at a barrier.
     pub(crate) height: Arc<AtomicU64>,
@@ -101,7 +101,7 @@ impl Bench {
         agents.add(agent.clone());
         let runtime = Runtime::new().unwrap();
         let limits = Limits { streams: 2, ..Limits::default() };
-        let state = Arc::new(State::new(agents, limits, Env::system()));
+        let state = Arc::new(ServerState::new(agents, limits, Env::system()));
         Bench { dir, agent, state, runtime, height, gate }
     }
 

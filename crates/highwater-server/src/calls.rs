@@ -9,8 +9,8 @@ use highwater::vault::Selector;
 use highwater::{Error, Result};
 
 use crate::auth::Scope;
-use crate::fault::Fault;
-use crate::state::{Identity, State};
+use crate::fault::CallFault;
+use crate::state::{Identity, ServerState};
 
 /// How many operations are listed if the caller does not say.
 const OPERATIONS: u32 = 100;
@@ -21,13 +21,13 @@ const FLUSH_WAIT: Duration = Duration::from_secs(10);
 
 /// One call: who makes it, and by which name.
 pub(crate) struct Call<'a> {
-    pub(crate) state: &'a State,
+    pub(crate) state: &'a ServerState,
     pub(crate) identity: &'a Identity,
     pub(crate) method: &'a str,
 }
 
 impl Call<'_> {
-    fn read(&self) -> Result<(), Fault> {
+    fn read(&self) -> Result<(), CallFault> {
         self.state.allow(self.identity, Scope::Read, self.method, "").map(drop)
     }
 
@@ -37,10 +37,10 @@ impl Call<'_> {
         scope: Scope,
         about: &str,
         act: impl FnOnce(&str) -> Result<T>,
-    ) -> Result<T, Fault> {
+    ) -> Result<T, CallFault> {
         let caller = self.state.allow(self.identity, scope, self.method, about)?;
         act(&caller.label).map_err(|error| {
-            let fault = Fault::Error(error);
+            let fault = CallFault::Error(error);
             match self.state.record(self.identity, self.method, about, fault.kind()) {
                 Ok(()) => fault,
                 Err(unwritten) => unwritten,
@@ -49,7 +49,7 @@ impl Call<'_> {
     }
 
     /// Begins a task of a node.
-    pub(crate) fn begin(&self, node: &str, task: Task) -> Result<Operation, Fault> {
+    pub(crate) fn begin(&self, node: &str, task: Task) -> Result<Operation, CallFault> {
         self.act(Scope::Backup, node, |_| self.state.agents.find(node)?.begin(task))
     }
 
@@ -59,7 +59,7 @@ impl Call<'_> {
         node: &str,
         read_data: bool,
         restore_test: bool,
-    ) -> Result<Operation, Fault> {
+    ) -> Result<Operation, CallFault> {
         let task = match (restore_test, read_data) {
             (true, true) => {
                 return Err(Error::input("a check either reads all data or restores").into());
@@ -72,7 +72,7 @@ impl Call<'_> {
     }
 
     /// Asks an operation to stop.
-    pub(crate) fn cancel(&self, id: &str) -> Result<Operation, Fault> {
+    pub(crate) fn cancel(&self, id: &str) -> Result<Operation, CallFault> {
         self.act(Scope::Backup, id, |_| {
             let (agent, operation) = self.state.agents.operation(id)?;
             agent.cancel(operation.id)
@@ -80,13 +80,13 @@ impl Call<'_> {
     }
 
     /// An operation, and the agent that has it.
-    pub(crate) fn operation(&self, id: &str) -> Result<(Agent, Operation), Fault> {
+    pub(crate) fn operation(&self, id: &str) -> Result<(Agent, Operation), CallFault> {
         self.read()?;
         Ok(self.state.agents.operation(id)?)
     }
 
     /// The newest operations of a node, or of all, newest first. 0: the usual number.
-    pub(crate) fn operations(&self, node: &str, max: u32) -> Result<Vec<Operation>, Fault> {
+    pub(crate) fn operations(&self, node: &str, max: u32) -> Result<Vec<Operation>, CallFault> {
         self.read()?;
         let max = if max == 0 { OPERATIONS } else { max.min(OPERATIONS_MAX) };
         let mut operations = Vec::new();
@@ -99,7 +99,7 @@ impl Call<'_> {
     }
 
     /// The snapshots of a node, or of all, oldest first, as the vault has them now.
-    pub(crate) fn snapshots(&self, node: &str) -> Result<Vec<Snapshot>, Fault> {
+    pub(crate) fn snapshots(&self, node: &str) -> Result<Vec<Snapshot>, CallFault> {
         self.read()?;
         let mut snapshots = Vec::new();
         for agent in self.state.agents.chosen(node)? {
@@ -110,7 +110,7 @@ impl Call<'_> {
     }
 
     /// One snapshot of a node: an id, a unique prefix of one, or `latest`.
-    pub(crate) fn snapshot(&self, node: &str, name: &str) -> Result<Snapshot, Fault> {
+    pub(crate) fn snapshot(&self, node: &str, name: &str) -> Result<Snapshot, CallFault> {
         self.read()?;
         let agent = self.state.agents.find(node)?;
         let selector = selector(agent.node(), name)?;
@@ -118,13 +118,13 @@ impl Call<'_> {
     }
 
     /// How a node stands, or each of them.
-    pub(crate) fn status(&self, node: &str) -> Result<Vec<Status>, Fault> {
+    pub(crate) fn status(&self, node: &str) -> Result<Vec<Status>, CallFault> {
         self.read()?;
         Ok(self.state.agents.chosen(node)?.iter().map(Agent::status).collect())
     }
 
     /// How the replica of a node stands.
-    pub(crate) fn replica(&self, node: &str) -> Result<(NodeName, ReplicaStanding), Fault> {
+    pub(crate) fn replica(&self, node: &str) -> Result<(NodeName, ReplicaStanding), CallFault> {
         self.read()?;
         let status = self.state.agents.replicated(node)?.status();
         let replica = status.replica.ok_or_else(|| {
@@ -134,9 +134,9 @@ impl Call<'_> {
     }
 
     /// Returns once the server has all that a node's store held before, and how the replica stands then.
-    pub(crate) fn flush(&self, node: &str) -> Result<(NodeName, ReplicaStanding), Fault> {
+    pub(crate) fn flush(&self, node: &str) -> Result<(NodeName, ReplicaStanding), CallFault> {
         let Ok(_place) = self.state.flushes.try_acquire() else {
-            return Err(Fault::Limit("flushes"));
+            return Err(CallFault::Limit("flushes"));
         };
         self.act(Scope::Backup, node, |_| {
             let agent = self.state.agents.replicated(node)?;
@@ -145,7 +145,7 @@ impl Call<'_> {
     }
 
     /// What of a node, or of all, is quarantined or was.
-    pub(crate) fn channels(&self, node: &str) -> Result<Vec<(NodeName, Held)>, Fault> {
+    pub(crate) fn channels(&self, node: &str) -> Result<Vec<(NodeName, Held)>, CallFault> {
         self.read()?;
         let mut channels = Vec::new();
         for agent in self.state.agents.chosen(node)? {
@@ -160,7 +160,7 @@ impl Call<'_> {
         node: &str,
         channel: &str,
         reason: &str,
-    ) -> Result<Vec<(NodeName, Held)>, Fault> {
+    ) -> Result<Vec<(NodeName, Held)>, CallFault> {
         self.act(Scope::Admin, channel, |caller| {
             if channel.is_empty() {
                 return Err(Error::input("the call names no channel"));

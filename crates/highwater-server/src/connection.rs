@@ -24,7 +24,7 @@ use tower::Layer as _;
 
 use crate::limits::{Limits, network};
 use crate::seats::{Seat, Seats};
-use crate::state::State;
+use crate::state::ServerState;
 
 /// Takes connections in: while there is a place for one, and else in the place of one that rests.
 #[derive(Clone)]
@@ -240,7 +240,7 @@ impl AsyncWrite for Patient {
 /// Counts a call until it is answered, and gives its body so long to arrive. An answer that lasts keeps
 /// what is counted: [`Running::of`].
 pub(crate) async fn count(
-    Shared(state): Shared<Arc<State>>,
+    Shared(state): Shared<Arc<ServerState>>,
     mut request: Request,
     next: Next,
 ) -> Response {

@@ -25,7 +25,7 @@ const TEXT_BYTES_MAX: usize = 500;
 
 /// Why a call fails.
 #[derive(Debug)]
-pub(crate) enum Fault {
+pub(crate) enum CallFault {
     /// No token, or one that is not known.
     Unauthenticated,
     /// The token lacks this scope.
@@ -38,63 +38,67 @@ pub(crate) enum Fault {
     Error(Error),
 }
 
-impl From<Error> for Fault {
-    fn from(error: Error) -> Fault {
-        Fault::Error(error)
+impl From<Error> for CallFault {
+    fn from(error: Error) -> CallFault {
+        CallFault::Error(error)
     }
 }
 
-impl Fault {
+impl CallFault {
     /// Work on another thread has panicked.
-    pub(crate) fn panicked(error: tokio::task::JoinError) -> Fault {
-        Fault::Error(Error::bug("a call has panicked").with_source(error))
+    pub(crate) fn panicked(error: tokio::task::JoinError) -> CallFault {
+        CallFault::Error(Error::bug("a call has panicked").with_source(error))
     }
 
     /// The name of its kind, for lines and metadata.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
-            Fault::Unauthenticated | Fault::Scope(_) | Fault::Unasked(_) => Kind::Denied.name(),
-            Fault::Limit(_) => Kind::Unavailable.name(),
-            Fault::Error(error) => error.kind().name(),
+            CallFault::Unauthenticated | CallFault::Scope(_) | CallFault::Unasked(_) => {
+                Kind::Denied.name()
+            }
+            CallFault::Limit(_) => Kind::Unavailable.name(),
+            CallFault::Error(error) => error.kind().name(),
         }
     }
 
     pub(crate) fn message(&self) -> String {
         match self {
-            Fault::Unauthenticated => "this call needs a token that the server knows".to_owned(),
-            Fault::Scope(scope) => format!("the token lacks the scope `{}`", scope.name()),
-            Fault::Unasked(scope) => {
+            CallFault::Unauthenticated => {
+                "this call needs a token that the server knows".to_owned()
+            }
+            CallFault::Scope(scope) => format!("the token lacks the scope `{}`", scope.name()),
+            CallFault::Unasked(scope) => {
                 format!("this call needs a token of the scope `{}`", scope.name())
             }
-            Fault::Limit(what) => format!("too many {what} at once"),
-            Fault::Error(error) => short(error.summary()),
+            CallFault::Limit(what) => format!("too many {what} at once"),
+            CallFault::Error(error) => short(error.summary()),
         }
     }
 
     pub(crate) fn hint(&self) -> Option<String> {
         let words = match self {
-            Fault::Unauthenticated => "send it as `Authorization: Bearer hw_…`",
-            Fault::Scope(_) => "ask the operator for a token of that scope",
-            Fault::Unasked(_) => "give the server a file of tokens, and send one of that scope",
-            Fault::Limit(_) => "try again in a moment",
-            Fault::Error(error) => return error.hint_with(&call),
+            CallFault::Unauthenticated => "send it as `Authorization: Bearer hw_…`",
+            CallFault::Scope(_) => "ask the operator for a token of that scope",
+            CallFault::Unasked(_) => "give the server a file of tokens, and send one of that scope",
+            CallFault::Limit(_) => "try again in a moment",
+            CallFault::Error(error) => return error.hint_with(&call),
         };
         Some(words.to_owned())
     }
 
     fn entry(&self) -> Option<&str> {
         match self {
-            Fault::Error(error) => error.entry(),
+            CallFault::Error(error) => error.entry(),
             _ => None,
         }
     }
 
     fn code(&self) -> Code {
         match self {
-            Fault::Unauthenticated => Code::Unauthenticated,
-            Fault::Scope(_) | Fault::Unasked(_) => Code::PermissionDenied,
-            Fault::Limit(_) => Code::ResourceExhausted,
-            Fault::Error(error) => match error.kind() {
+            CallFault::Unauthenticated => Code::Unauthenticated,
+            CallFault::Scope(_) | CallFault::Unasked(_) => Code::PermissionDenied,
+            CallFault::Limit(_) => Code::ResourceExhausted,
+            CallFault::Error(error) => match error.kind() {
                 Kind::Bug => Code::Internal,
                 Kind::Input => Code::InvalidArgument,
                 Kind::NotFound => Code::NotFound,
@@ -162,8 +166,8 @@ fn call(remedy: &Remedy) -> Option<String> {
     Some(call.to_owned())
 }
 
-impl From<Fault> for Status {
-    fn from(fault: Fault) -> Status {
+impl From<CallFault> for Status {
+    fn from(fault: CallFault) -> Status {
         let mut status = Status::new(fault.code(), fault.message());
         let texts = [(HINT, fault.hint()), (ENTRY, fault.entry().map(str::to_owned))];
         let metadata = status.metadata_mut();
@@ -177,17 +181,17 @@ impl From<Fault> for Status {
     }
 }
 
-impl From<Fault> for ErrorObjectOwned {
-    fn from(fault: Fault) -> ErrorObjectOwned {
+impl From<CallFault> for ErrorObjectOwned {
+    fn from(fault: CallFault) -> ErrorObjectOwned {
         let data = json!({ "kind": fault.kind(), "hint": fault.hint(), "entry": fault.entry() });
         ErrorObjectOwned::owned(fault.json_rpc_code(), fault.message(), Some(data))
     }
 }
 
-impl IntoResponse for Fault {
+impl IntoResponse for CallFault {
     fn into_response(self) -> Response {
         let mut response = document(self.http_code(), &json!({ "error": self.document() }));
-        if matches!(self, Fault::Unauthenticated) {
+        if matches!(self, CallFault::Unauthenticated) {
             let bearer = http::HeaderValue::from_static("Bearer");
             response.headers_mut().insert(http::header::WWW_AUTHENTICATE, bearer);
         }

@@ -10,7 +10,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::Agents;
 use crate::limits::Limits;
 use crate::rpc::{Faces, methods};
-use crate::state::State;
+use crate::state::ServerState;
 
 #[cfg(feature = "vss")]
 pub use crate::vss::fuzzing::{vss_list, vss_put};
@@ -18,7 +18,7 @@ pub use crate::vss::fuzzing::{vss_list, vss_put};
 /// A server without agents, and what its calls run on.
 static SERVER: LazyLock<(Runtime, RpcModule<Faces>)> = LazyLock::new(|| {
     let limits = Limits { requests_per_second: u32::MAX, ..Limits::default() };
-    let state = State::new(Agents::default(), limits, Env::system());
+    let state = ServerState::new(Agents::default(), limits, Env::system());
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime is made");
     (runtime, methods(Arc::new(state)).expect("each method has a name of its own"))
 });

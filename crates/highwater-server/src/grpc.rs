@@ -20,15 +20,15 @@ use crate::access;
 use crate::calls::Call;
 use crate::connection::Running;
 use crate::convert;
-use crate::fault::Fault;
-use crate::state::{Identity, State};
+use crate::fault::CallFault;
+use crate::state::{Identity, ServerState};
 use crate::v1;
 use crate::v1::backups_server::{Backups, BackupsServer};
 use crate::v1::guard_server::{Guard, GuardServer};
 use crate::v1::replicas_server::{Replicas, ReplicasServer};
 
 /// The services, what reflects them, and the standard service for health. Health needs no token.
-pub(crate) async fn router(state: &Arc<State>) -> Result<Router> {
+pub(crate) async fn router(state: &Arc<ServerState>) -> Result<Router> {
     let services = Services(Arc::clone(state));
     let bytes = state.limits.message_bytes;
     let backups = BackupsServer::new(services.clone()).max_decoding_message_size(bytes);
@@ -80,7 +80,7 @@ type Sent<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// All services.
 #[derive(Clone)]
-pub(crate) struct Services(pub(crate) Arc<State>);
+pub(crate) struct Services(pub(crate) Arc<ServerState>);
 
 impl Services {
     fn identity<T>(&self, request: &Request<T>) -> Identity {
@@ -92,7 +92,7 @@ impl Services {
         &self,
         method: &'static str,
         request: Request<Q>,
-        work: impl FnOnce(Call<'_>, Q) -> Result<A, Fault> + Send + 'static,
+        work: impl FnOnce(Call<'_>, Q) -> Result<A, CallFault> + Send + 'static,
     ) -> Result<Response<A>, Status> {
         let identity = self.identity(&request);
         let asked = request.into_inner();
@@ -160,8 +160,9 @@ impl Backups for Services {
         };
         let (changes, operation) = self.call("WatchOperation", request, work).await?.into_inner();
         let (state, stopping) = (Arc::clone(&self.0), self.0.stopping.subscribe());
-        let watch = Watch { state, changes, stopping, sent: None, operation, _running: running };
-        Ok(Response::new(Box::pin(stream::unfold(Some(watch), Watch::next))))
+        let watch =
+            OperationWatch { state, changes, stopping, sent: None, operation, _running: running };
+        Ok(Response::new(Box::pin(stream::unfold(Some(watch), OperationWatch::next))))
     }
 
     async fn list_snapshots(
@@ -276,8 +277,8 @@ impl Replicas for Services {
 }
 
 /// An operation that is watched. It is driven by the client's reading, and ends with it.
-struct Watch {
-    state: Arc<State>,
+struct OperationWatch {
+    state: Arc<ServerState>,
     changes: watch::Receiver<u64>,
     stopping: watch::Receiver<bool>,
     sent: Option<Operation>,
@@ -285,9 +286,11 @@ struct Watch {
     _running: Option<Running>,
 }
 
-impl Watch {
+impl OperationWatch {
     /// The next thing to send, and what follows it: nothing after the end of the operation.
-    async fn next(watch: Option<Watch>) -> Option<(Result<v1::Operation, Status>, Option<Watch>)> {
+    async fn next(
+        watch: Option<OperationWatch>,
+    ) -> Option<(Result<v1::Operation, Status>, Option<OperationWatch>)> {
         let mut watch = watch?;
         match watch.step().await {
             Ok(()) => {
@@ -301,7 +304,7 @@ impl Watch {
     }
 
     /// Waits until the operation is another one than was sent.
-    async fn step(&mut self) -> Result<(), Fault> {
+    async fn step(&mut self) -> Result<(), CallFault> {
         while self.sent.as_ref() == Some(&self.operation) {
             tokio::select! {
                 changed = self.changes.changed() => {

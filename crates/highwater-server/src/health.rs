@@ -12,9 +12,9 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::fault::document;
-use crate::state::{Identity, State};
+use crate::state::{Identity, ServerState};
 
-pub(crate) fn router(state: Arc<State>) -> Router {
+pub(crate) fn router(state: Arc<ServerState>) -> Router {
     Router::new().route("/healthz", get(healthy)).route("/readyz", get(ready)).with_state(state)
 }
 
@@ -25,7 +25,7 @@ async fn healthy() -> Response {
 /// 200 where each agent has seen its vault, no restore goes on, each node has a verified backup that is
 /// not too old and lacks nothing that an earlier one has, and no replica is fenced or lost; else 503. The body says what is wrong; of which node, only to who may read that.
 async fn ready(
-    Shared(state): Shared<Arc<State>>,
+    Shared(state): Shared<Arc<ServerState>>,
     Extension(identity): Extension<Identity>,
 ) -> Response {
     let found = state.run(move |state| {

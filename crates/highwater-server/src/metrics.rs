@@ -18,8 +18,8 @@ use http::header::CONTENT_TYPE;
 use metrics::Unit;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::fault::Fault;
-use crate::state::State;
+use crate::fault::CallFault;
+use crate::state::ServerState;
 
 /// The version of the text format that this is.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -106,7 +106,7 @@ struct Family {
     help: &'static str,
 }
 
-pub(crate) fn router(state: Arc<State>) -> Router {
+pub(crate) fn router(state: Arc<ServerState>) -> Router {
     let mut stopping = state.stopping.subscribe();
     let upkeep = upkeep();
     tokio::spawn(async move {
@@ -146,13 +146,13 @@ pub(crate) fn text() -> Response {
     ([(CONTENT_TYPE, TEXT)], text).into_response()
 }
 
-async fn scrape(Shared(state): Shared<Arc<State>>) -> Response {
+async fn scrape(Shared(state): Shared<Arc<ServerState>>) -> Response {
     let text = state.run(|state| {
         let agents = state.agents.all();
         let statuses: Vec<Status> = agents.iter().map(|agent| agent.status()).collect();
         let mut text = recorder().map(|handle| counted(&handle.render())).unwrap_or_default();
         reckoned(&statuses, &mut text);
-        Ok::<_, Fault>(text)
+        Ok::<_, CallFault>(text)
     });
     match text.await {
         Ok(text) => ([(CONTENT_TYPE, TEXT)], text).into_response(),

@@ -29,15 +29,15 @@ use crate::api;
 use crate::auth::Scope;
 use crate::calls::Call;
 use crate::convert;
-use crate::fault::Fault;
+use crate::fault::CallFault;
 use crate::limits::Limits;
-use crate::state::{Identity, State};
+use crate::state::{Identity, ServerState};
 
 /// Calls in one request.
 const BATCH_MAX: u32 = 20;
 
 /// What the methods of a [`module`] share.
-pub struct Faces(Arc<State>);
+pub struct Faces(Arc<ServerState>);
 
 /// The methods over `agents`, for a node to merge into the JSON-RPC server that it has. That server
 /// decides who may call, and `scope` is what each of its callers may do: the methods themselves ask for
@@ -46,8 +46,8 @@ pub struct Faces(Arc<State>);
 /// # Errors
 /// Bug where two methods have one name.
 pub fn module(agents: Agents, scope: Scope) -> highwater::Result<RpcModule<Faces>> {
-    let state = State::new(agents, Limits::default(), Env::system());
-    methods(Arc::new(State { unasked: scope, ..state }))
+    let state = ServerState::new(agents, Limits::default(), Env::system());
+    methods(Arc::new(ServerState { unasked: scope, ..state }))
 }
 
 #[derive(Default, Deserialize)]
@@ -96,7 +96,7 @@ struct OfChannel {
 }
 
 /// `POST /rpc`. Who calls must be known; each method asks for its scope.
-pub(crate) fn router(state: &Arc<State>) -> highwater::Result<Router> {
+pub(crate) fn router(state: &Arc<ServerState>) -> highwater::Result<Router> {
     let bytes = u32::try_from(state.limits.message_bytes).unwrap_or(u32::MAX);
     let config = ServerConfig::builder()
         .http_only()
@@ -140,17 +140,17 @@ impl Outcome {
         outcome.1.filter(|_| outcome.0 == 1)
     }
 
-    fn tell<T>(&self, done: &Result<T, Fault>) {
+    fn tell<T>(&self, done: &Result<T, CallFault>) {
         let mut outcome = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         outcome.0 += 1;
         outcome.1 = match done {
-            Ok(_) | Err(Fault::Error(_)) => None,
+            Ok(_) | Err(CallFault::Error(_)) => None,
             Err(fault) => Some(fault.http_code()),
         };
     }
 }
 
-pub(crate) fn methods(state: Arc<State>) -> highwater::Result<RpcModule<Faces>> {
+pub(crate) fn methods(state: Arc<ServerState>) -> highwater::Result<RpcModule<Faces>> {
     let mut module = RpcModule::new(Faces(state));
     register(&mut module).map_err(|error| {
         highwater::Error::bug("a method was registered twice").with_source(error)
@@ -220,7 +220,7 @@ fn channels(held: &[(NodeName, Held)]) -> Value {
 fn add<P: DeserializeOwned + Send + 'static>(
     module: &mut RpcModule<Faces>,
     method: &'static str,
-    work: fn(Call<'_>, P) -> Result<Value, Fault>,
+    work: fn(Call<'_>, P) -> Result<Value, CallFault>,
 ) -> Result<(), RegisterMethodError> {
     let registered = module.register_async_method(method, move |params, faces, extensions| {
         // Parsed before the first pause, since what was sent does not outlive it.
@@ -234,8 +234,8 @@ async fn answer<P: Send + 'static>(
     faces: Arc<Faces>,
     extensions: Extensions,
     method: &'static str,
-    asked: Result<P, Fault>,
-    work: fn(Call<'_>, P) -> Result<Value, Fault>,
+    asked: Result<P, CallFault>,
+    work: fn(Call<'_>, P) -> Result<Value, CallFault>,
 ) -> Result<Value, ErrorObjectOwned> {
     let found = extensions.get::<Identity>().cloned();
     let identity = found.unwrap_or_else(|| faces.0.stranger());
@@ -248,9 +248,9 @@ async fn answer<P: Send + 'static>(
 }
 
 /// Reads parameters; none at all are an empty set of them.
-fn parse<P: DeserializeOwned>(params: &Params<'_>) -> Result<P, Fault> {
+fn parse<P: DeserializeOwned>(params: &Params<'_>) -> Result<P, CallFault> {
     let text = params.as_str().unwrap_or("{}");
     serde_json::from_str(text).map_err(|error| {
-        Fault::Error(highwater::Error::input(format!("the parameters can't be read: {error}")))
+        CallFault::Error(highwater::Error::input(format!("the parameters can't be read: {error}")))
     })
 }

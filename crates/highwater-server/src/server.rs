@@ -18,7 +18,7 @@ use crate::audit::Audit;
 use crate::auth::Tokens;
 use crate::connection::{self, Gate};
 use crate::limits::Limits;
-use crate::state::State;
+use crate::state::ServerState;
 use crate::{Agents, access, dashboard, grpc, health, metrics, rpc, tls};
 
 /// How long running calls get to end when a server stops.
@@ -120,11 +120,11 @@ impl ServerBuilder {
         let listener = TcpListener::bind(self.address).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let state = State {
+        let state = ServerState {
             tokens: self.tokens,
             audit,
             secure: self.tls.is_some(),
-            ..State::new(self.agents, self.limits, self.env)
+            ..ServerState::new(self.agents, self.limits, self.env)
         };
         let state = Arc::new(state);
         let router = router(&state).await?;
@@ -152,7 +152,7 @@ impl ServerBuilder {
 pub struct Running {
     address: SocketAddr,
     handle: Handle<SocketAddr>,
-    state: Arc<State>,
+    state: Arc<ServerState>,
     task: JoinHandle<std::io::Result<()>>,
 }
 
@@ -202,7 +202,7 @@ fn serve(
 }
 
 /// All faces; `identify` sees each request first.
-async fn router(state: &Arc<State>) -> Result<Router> {
+async fn router(state: &Arc<ServerState>) -> Result<Router> {
     let shared = || Arc::clone(state);
     let router = Router::new()
         .merge(grpc::router(state).await?)

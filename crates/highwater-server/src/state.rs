@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::Agents;
 use crate::audit::{Audit, Line};
 use crate::auth::{Scope, Tokens};
-use crate::fault::Fault;
+use crate::fault::CallFault;
 use crate::limits::{Buckets, Limits, network};
 
 /// What this server can do. A client asks for nothing that is not named here.
@@ -33,7 +33,7 @@ pub(crate) fn capabilities() -> Vec<String> {
 }
 
 /// What all faces of a server share.
-pub(crate) struct State {
+pub(crate) struct ServerState {
     pub(crate) agents: Agents,
     pub(crate) limits: Limits,
     pub(crate) env: Env,
@@ -69,9 +69,9 @@ pub(crate) struct Identity {
     pub(crate) address: IpAddr,
 }
 
-impl State {
-    pub(crate) fn new(agents: Agents, limits: Limits, env: Env) -> State {
-        State {
+impl ServerState {
+    pub(crate) fn new(agents: Agents, limits: Limits, env: Env) -> ServerState {
+        ServerState {
             agents,
             limits,
             env,
@@ -108,13 +108,13 @@ impl State {
         scope: Scope,
         method: &str,
         about: &str,
-    ) -> Result<Caller, Fault> {
+    ) -> Result<Caller, CallFault> {
         self.take(identity)?;
         let refusal = match &identity.caller {
-            None => Fault::Unauthenticated,
+            None => CallFault::Unauthenticated,
             Some(caller) if caller.scope < scope => match self.tokens {
-                Some(_) => Fault::Scope(scope),
-                None => Fault::Unasked(scope),
+                Some(_) => CallFault::Scope(scope),
+                None => CallFault::Unasked(scope),
             },
             Some(caller) => {
                 if scope > Scope::Read {
@@ -128,7 +128,7 @@ impl State {
     }
 
     /// Counts a request of a caller; of one that is not known, by its address.
-    pub(crate) fn take(&self, identity: &Identity) -> Result<(), Fault> {
+    pub(crate) fn take(&self, identity: &Identity) -> Result<(), CallFault> {
         let name = match &identity.caller {
             Some(caller) => caller.label.clone(),
             // No label has a blank.
@@ -136,7 +136,7 @@ impl State {
         };
         match self.buckets.take(&name, self.env.monotonic()) {
             true => Ok(()),
-            false => Err(Fault::Limit("requests of one caller")),
+            false => Err(CallFault::Limit("requests of one caller")),
         }
     }
 
@@ -147,7 +147,7 @@ impl State {
         method: &str,
         about: &str,
         outcome: &str,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), CallFault> {
         let Some(audit) = &self.audit else { return Ok(()) };
         let caller = identity.caller.as_ref().map(|caller| caller.label.as_str());
         let line = Line { caller, address: identity.address, method, about, outcome };
@@ -160,12 +160,12 @@ impl State {
         identity: &Identity,
         method: &str,
         about: &str,
-        refusal: &Fault,
-    ) -> Result<(), Fault> {
+        refusal: &CallFault,
+    ) -> Result<(), CallFault> {
         let Some(audit) = &self.audit else { return Ok(()) };
         let caller = identity.caller.as_ref().map(|caller| caller.label.as_str());
         let outcome = match refusal {
-            Fault::Unauthenticated => "unauthenticated",
+            CallFault::Unauthenticated => "unauthenticated",
             _ => "denied",
         };
         let line = Line { caller, address: identity.address, method, about, outcome };
@@ -174,15 +174,15 @@ impl State {
 
     /// Runs work that blocks where it may, when there is a place for it.
     pub(crate) async fn run<T: Send + 'static>(
-        self: &Arc<State>,
-        work: impl FnOnce(&State) -> Result<T, Fault> + Send + 'static,
-    ) -> Result<T, Fault> {
+        self: &Arc<ServerState>,
+        work: impl FnOnce(&ServerState) -> Result<T, CallFault> + Send + 'static,
+    ) -> Result<T, CallFault> {
         let place = Arc::clone(&self.calls).acquire_owned().await;
         let state = Arc::clone(self);
         let done = tokio::task::spawn_blocking(move || {
             let _place = place;
             work(&state)
         });
-        done.await.map_err(Fault::panicked)?
+        done.await.map_err(CallFault::panicked)?
     }
 }

@@ -25,8 +25,8 @@ use crate::Agents;
 use crate::auth::Scope;
 use crate::calls::selector;
 use crate::connection::Running;
-use crate::fault::Fault;
-use crate::state::{Identity, State};
+use crate::fault::CallFault;
+use crate::state::{Identity, ServerState};
 use crate::v1::stream_response::Part;
 use crate::v1::{Header, StreamRequest, StreamResponse, Trailer};
 
@@ -53,20 +53,20 @@ pub(crate) type Messages = Pin<Box<dyn Stream<Item = Result<StreamResponse, Stat
 /// damaged; unavailable where it can't be reached. After the first message the same ends the stream
 /// instead of a trailer.
 pub(crate) async fn stream(
-    state: &Arc<State>,
+    state: &Arc<ServerState>,
     identity: Identity,
     running: Option<Running>,
     mut request: StreamRequest,
-) -> Result<Messages, Fault> {
+) -> Result<Messages, CallFault> {
     let fresh = request.snapshot.is_empty();
     let (asked, scope) = (request.node.clone(), if fresh { Scope::Backup } else { Scope::Read });
-    let allow = move |state: &State| {
+    let allow = move |state: &ServerState| {
         state.allow(&identity, scope, "Stream", &asked)?;
         Ok(state.agents.find(&asked)?.node().to_string())
     };
     request.node = state.run(allow).await?;
     let place = Arc::clone(&state.streams).try_acquire_owned();
-    let place = place.map_err(|_| Fault::Limit("streams"))?;
+    let place = place.map_err(|_| CallFault::Limit("streams"))?;
     if fresh && request.offset > 0 {
         return Err(Error::input(
             "an offset without a snapshot: what was begun before is not known",
@@ -91,7 +91,7 @@ pub(crate) async fn stream(
     });
     // What ends before it is settled says why.
     let Ok(header) = settled.await else {
-        let ended = task.await.map_err(Fault::panicked)?;
+        let ended = task.await.map_err(CallFault::panicked)?;
         return Err(ended.err().unwrap_or_else(|| Error::bug("no header was sent")).into());
     };
     let stopping = state.stopping.subscribe();
@@ -108,10 +108,10 @@ pub(crate) async fn stream(
 
 /// Makes a backup, or waits for the one that is being made, and returns its snapshot. A client that goes
 /// away meanwhile leaves the backup alone: it is an operation like any other.
-async fn back_up(state: &Arc<State>, node: &str) -> Result<String, Fault> {
+async fn back_up(state: &Arc<ServerState>, node: &str) -> Result<String, CallFault> {
     let mut stopping = state.stopping.subscribe();
     let asked = node.to_owned();
-    let begun = move |state: &State| {
+    let begun = move |state: &ServerState| {
         let agent = state.agents.find(&asked)?;
         // Listening begins before the operation is read, so that no change is missed.
         Ok((agent.changes(), begin(&agent)?))
@@ -119,7 +119,7 @@ async fn back_up(state: &Arc<State>, node: &str) -> Result<String, Fault> {
     let (mut changes, id) = state.run(begun).await?;
     loop {
         let asked = node.to_owned();
-        let read = move |state: &State| Ok(state.agents.find(&asked)?.operation(id)?);
+        let read = move |state: &ServerState| Ok(state.agents.find(&asked)?.operation(id)?);
         let operation = state.run(read).await?;
         if operation.state.is_final() {
             return Ok(snapshot_of(&operation)?);
@@ -359,7 +359,7 @@ impl Sending {
         Some((message, self))
     }
 
-    async fn part(&mut self) -> Result<Part, Fault> {
+    async fn part(&mut self) -> Result<Part, CallFault> {
         if let Some(header) = self.header.take() {
             return Ok(Part::Header(header));
         }
@@ -383,6 +383,6 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
 }
 
 /// What the end of an export is for the client.
-fn ended(outcome: Result<Result<Trailer>, JoinError>) -> Result<Part, Fault> {
-    Ok(Part::Trailer(outcome.map_err(Fault::panicked)??))
+fn ended(outcome: Result<Result<Trailer>, JoinError>) -> Result<Part, CallFault> {
+    Ok(Part::Trailer(outcome.map_err(CallFault::panicked)??))
 }

@@ -23,8 +23,8 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, LOCATION, SET_COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
 
-use crate::fault::Fault;
-use crate::state::{Caller, Identity, State};
+use crate::fault::CallFault;
+use crate::state::{Caller, Identity, ServerState};
 
 use commands::Server;
 use pages::{Frame, Login, Message, NodePage, OperationPage, Overview, Scene};
@@ -46,12 +46,12 @@ const HEADERS: [(&str, &str); 6] = [
 
 /// What the pages are made from.
 struct Desk {
-    state: Arc<State>,
+    state: Arc<ServerState>,
     sessions: Sessions,
 }
 
 /// The pages.
-pub(crate) fn router(state: Arc<State>) -> Router {
+pub(crate) fn router(state: Arc<ServerState>) -> Router {
     let sessions = Sessions::new(state.secure);
     let desk = Arc::new(Desk { state, sessions });
     let pages = Router::new()
@@ -119,7 +119,12 @@ async fn admit(Shared(desk): Shared<Arc<Desk>>, mut request: Request, next: Next
 
 impl Desk {
     /// Who asks: by the token of the request, else by that of the session.
-    fn known(&self, state: &State, seen: Identity, headers: &HeaderMap) -> Result<Identity, Fault> {
+    fn known(
+        &self,
+        state: &ServerState,
+        seen: Identity,
+        headers: &HeaderMap,
+    ) -> Result<Identity, CallFault> {
         let Some(tokens) = state.tokens.as_ref().filter(|_| seen.caller.is_none()) else {
             return Ok(seen);
         };
@@ -137,7 +142,7 @@ impl Desk {
         &self,
         identity: Identity,
         headers: &HeaderMap,
-        make: impl FnOnce(&Scene, &State) -> highwater::Result<T> + Send + 'static,
+        make: impl FnOnce(&Scene, &ServerState) -> highwater::Result<T> + Send + 'static,
     ) -> Response {
         let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("127.0.0.1");
         let host = host.to_owned();
@@ -161,10 +166,10 @@ impl Desk {
     }
 
     /// A page that says why there is none.
-    fn failed(&self, fault: Fault) -> Response {
+    fn failed(&self, fault: CallFault) -> Response {
         let heading = match &fault {
-            Fault::Error(error) if error.kind() == Kind::NotFound => "Not found",
-            Fault::Error(error) if error.kind() == Kind::Input => "Not understood",
+            CallFault::Error(error) if error.kind() == Kind::NotFound => "Not found",
+            CallFault::Error(error) if error.kind() == Kind::Input => "Not understood",
             _ => "This page can't be shown",
         };
         let mut text = fault.message();
@@ -192,7 +197,7 @@ fn html(code: StatusCode, page: &impl Template) -> Response {
     match page.render() {
         Ok(text) => (code, Html(text)).into_response(),
         Err(error) => {
-            Fault::from(Error::bug("a page can't be made").with_source(error)).into_response()
+            CallFault::from(Error::bug("a page can't be made").with_source(error)).into_response()
         }
     }
 }
@@ -220,7 +225,7 @@ async fn node(
     headers: HeaderMap,
     Path(name): Path<String>,
 ) -> Response {
-    let make = move |scene: &Scene, state: &State| {
+    let make = move |scene: &Scene, state: &ServerState| {
         let agent: Agent = state.agents.find(&name)?;
         NodePage::new(scene, &agent)
     };
@@ -233,7 +238,7 @@ async fn operation(
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Response {
-    let make = move |scene: &Scene, state: &State| {
+    let make = move |scene: &Scene, state: &ServerState| {
         let (_, operation) = state.agents.operation(&id)?;
         Ok(OperationPage::new(scene, &operation))
     };
@@ -268,14 +273,14 @@ async fn log_in(
         let text = given.token.trim();
         if tokens.find(text)?.is_none() {
             state.record(&stranger, "/login", "", "unauthenticated")?;
-            return Err(Fault::Unauthenticated);
+            return Err(CallFault::Unauthenticated);
         }
         let token = blake3::hash(text.as_bytes());
         Ok(Some(asking.sessions.begin(token, state.env.monotonic())?))
     });
     match opened.await {
         Ok(cookie) => see_other("/", cookie),
-        Err(Fault::Unauthenticated) => {
+        Err(CallFault::Unauthenticated) => {
             let problem = Some("The agent does not know this token. It may have been revoked.");
             html(StatusCode::UNAUTHORIZED, &Login { frame: bare("Sign in"), problem })
         }

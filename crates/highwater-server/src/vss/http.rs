@@ -42,7 +42,7 @@ const SENT_AT_ONCE: usize = 64 << 10;
 /// A value up to this length is read before there is memory for it.
 const SMALL: usize = 64 << 10;
 /// What all requests share.
-pub(crate) struct State {
+pub(crate) struct VssState {
     pub(crate) service: Service,
     pub(crate) auth: Auth,
     pub(crate) limits: Limits,
@@ -53,7 +53,7 @@ pub(crate) struct State {
     pub(crate) figures: Figures,
 }
 
-impl State {
+impl VssState {
     pub(crate) fn tell(&self, event: &Event) {
         if let Some(log) = &self.log {
             log(event);
@@ -128,11 +128,11 @@ impl Call {
     }
 }
 
-pub(crate) fn router(state: Arc<State>) -> Router {
+pub(crate) fn router(state: Arc<VssState>) -> Router {
     Router::new().fallback(answer).with_state(state)
 }
 
-async fn answer(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
+async fn answer(Shared(state): Shared<Arc<VssState>>, request: Request) -> Response {
     let begun = state.env.monotonic();
     let call = Call::of(request.method(), request.uri().path());
     let running = request.extensions().get::<Calls>().map(Calls::begin);
@@ -212,7 +212,7 @@ impl http_body::Body for Pieces {
 }
 
 /// The answer, and how long the request's body was.
-async fn route(state: &Arc<State>, call: Call, request: Request) -> (Response, usize) {
+async fn route(state: &Arc<VssState>, call: Call, request: Request) -> (Response, usize) {
     match call {
         Call::Health => return (document(StatusCode::OK, "{\"healthy\":true}"), 0),
         Call::Ready => return (ready(state).await, 0),
@@ -231,7 +231,7 @@ async fn route(state: &Arc<State>, call: Call, request: Request) -> (Response, u
 
 /// Takes a request in, once there is room for it, and does what it asks for.
 async fn attend(
-    state: &Arc<State>,
+    state: &Arc<VssState>,
     call: Call,
     request: Request,
     length: &mut usize,
@@ -299,7 +299,7 @@ impl Drop for ToItsEnd {
 }
 
 /// Who asks. Where nobody is asked, a page in a browser of this machine must not pass for somebody.
-fn user(state: &State, headers: &HeaderMap) -> Result<String, VssError> {
+fn user(state: &VssState, headers: &HeaderMap) -> Result<String, VssError> {
     if state.auth.is_none() && headers.contains_key(ORIGIN) {
         return Err(VssError::AuthError("a page in a browser is not served here".to_owned()));
     }
@@ -309,7 +309,7 @@ fn user(state: &State, headers: &HeaderMap) -> Result<String, VssError> {
 /// A request's body, with the memory that is reckoned for it: the user's own at once, everybody's as it
 /// comes.
 async fn body(
-    state: &State,
+    state: &VssState,
     turn: &Turn,
     call: Call,
     request: Request,
@@ -383,10 +383,10 @@ impl Pace {
     }
 }
 
-impl State {
+impl VssState {
     /// Does what a request asks for. What is held is held until that is done.
     async fn work(
-        self: Arc<State>,
+        self: Arc<VssState>,
         call: Call,
         user: String,
         bytes: Bytes,
@@ -483,7 +483,7 @@ pub(crate) fn document(status: StatusCode, text: impl Into<String>) -> Response 
 }
 
 /// An error as the protocol has it. What went wrong inside is reported only to the operator.
-fn failed(state: &State, call: Call, fault: &VssError) -> Response {
+fn failed(state: &VssState, call: Call, fault: &VssError) -> Response {
     let (status, code, text) = match fault {
         VssError::ConflictError(why) => (StatusCode::CONFLICT, ErrorCode::ConflictException, why),
         VssError::InvalidRequestError(why) => {
@@ -508,7 +508,7 @@ fn failed(state: &State, call: Call, fault: &VssError) -> Response {
 }
 
 /// The figures, for those who may see them.
-async fn figures(state: &Arc<State>, headers: &HeaderMap) -> Response {
+async fn figures(state: &Arc<VssState>, headers: &HeaderMap) -> Response {
     let may = match &state.figures {
         Figures::Everybody => Ok(true),
         Figures::Nobody => Ok(false),
@@ -536,7 +536,7 @@ async fn figures(state: &Arc<State>, headers: &HeaderMap) -> Response {
 }
 
 /// Whether a write could land now.
-async fn ready(state: &State) -> Response {
+async fn ready(state: &VssState) -> Response {
     let wait = state.limits.request_wait.min(Duration::from_secs(5));
     let ready = tokio::time::timeout(wait, state.service.backend().ready()).await;
     match ready {

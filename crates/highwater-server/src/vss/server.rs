@@ -11,7 +11,7 @@ use highwater::{Env, Error, Result};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use super::backend::Refusal;
-use super::http::{self, Figures, State};
+use super::http::{self, Figures, VssState};
 use super::limits::Limits;
 use super::observe::{Event, Log};
 use super::share::Shares;
@@ -140,7 +140,7 @@ impl VssBuilder {
             None => Figures::Nobody,
         };
         let (backend, reads) = (Arc::clone(&self.backend), self.backend.reads());
-        let state = Arc::new(State {
+        let state = Arc::new(VssState {
             service: Service::with(self.backend, &self.env),
             auth: self.auth,
             figures,
@@ -212,7 +212,7 @@ impl Running {
 
 fn serve(
     listener: TcpListener,
-    state: &Arc<State>,
+    state: &Arc<VssState>,
     tls: Option<RustlsConfig>,
     handle: &Handle<SocketAddr>,
 ) -> std::io::Result<JoinHandle<std::io::Result<()>>> {
@@ -238,7 +238,7 @@ fn serve(
 }
 
 /// Deletes what no policy keeps, now and then.
-async fn prune(state: Arc<State>) {
+async fn prune(state: Arc<VssState>) {
     let mut due = tokio::time::interval(PRUNE_EVERY);
     loop {
         due.tick().await;
