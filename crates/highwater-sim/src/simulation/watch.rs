@@ -18,7 +18,7 @@ type End = (usize, ChannelId);
 
 /// What the world has seen, with all the memory that the nodes may have lost.
 #[derive(Default)]
-pub(super) struct Watch {
+pub(super) struct WorldWatch {
     /// Signatures of the peer's commitments, by number, and of the close.
     signed: BTreeMap<(usize, ChannelId, Option<u64>), Signature>,
     /// Commitments that a party has revoked, counted: what has left, and what the peer has.

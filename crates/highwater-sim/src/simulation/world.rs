@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use super::gate::{Break, GateCut, Parts, SimGate};
 use super::random::{Rng, env};
 use super::trace::Trace;
-use super::watch::Watch;
+use super::watch::WorldWatch;
 use super::{Breach, Kind, Plan, Tally};
 use crate::driver::{Driver, Failure};
 use crate::ids::{Both, ChannelId, PaymentHash, PeerId, Sats};
@@ -40,7 +40,7 @@ pub(super) struct World {
     pub(super) sessions: BTreeMap<(usize, usize), Session>,
     pub(super) channels: BTreeMap<ChannelId, Story>,
     pub(super) payments: BTreeMap<PaymentHash, Paying>,
-    pub(super) watch: Watch,
+    pub(super) watch: WorldWatch,
     pub(super) trace: Rc<RefCell<Trace>>,
     pub(super) tally: Tally,
     /// Nobody crashes.
@@ -139,7 +139,7 @@ impl World {
             sessions: BTreeMap::new(),
             channels: BTreeMap::new(),
             payments: BTreeMap::new(),
-            watch: Watch::default(),
+            watch: WorldWatch::default(),
             trace,
             tally: Tally::default(),
             calm: true,

@@ -16,12 +16,12 @@ pub(crate) const GREETING: usize = 2;
 
 pub(crate) struct Tap {
     address: SocketAddr,
-    state: Mutex<State>,
+    state: Mutex<TapState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct TapState {
     target: Option<SocketAddr>,
     /// A frame with this in it, and all after it, stays with its sender; for each sender.
     holds: [Option<&'static str>; 2],
@@ -199,15 +199,15 @@ impl Tap {
         let mut state = self.state();
         state.sessions[number].sent[from].push(frame.to_vec());
         self.changed.notify_all();
-        let held = |state: &State| {
+        let held = |state: &TapState| {
             let greeted = state.sessions[number].sent[from].len() > GREETING;
             greeted && state.holds[from].is_some_and(|needle| contains(frame, needle))
         };
-        let goes_on = |state: &State| {
+        let goes_on = |state: &TapState| {
             let session = &state.sessions[number];
             !state.ended && session.open == 2 && !session.ending
         };
-        let waits = |state: &mut State| held(state) && goes_on(state);
+        let waits = |state: &mut TapState| held(state) && goes_on(state);
         state = self.changed.wait_while(state, waits).unwrap_or_else(PoisonError::into_inner);
         if state.ended || state.sessions[number].open < 2 {
             return Pass::End;
@@ -219,7 +219,7 @@ impl Tap {
         Pass::Through
     }
 
-    fn wait(&self, wanted: impl Fn(&State) -> bool) {
+    fn wait(&self, wanted: impl Fn(&TapState) -> bool) {
         let (state, waited) = self
             .changed
             .wait_timeout_while(self.state(), PATIENCE, |state| !wanted(state))
@@ -228,7 +228,7 @@ impl Tap {
         assert!(!waited.timed_out(), "it never came over the wire");
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, TapState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
