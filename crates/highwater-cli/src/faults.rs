@@ -24,7 +24,7 @@ enum Action {
 }
 
 /// One fault, at the n-th passage of its step.
-struct Fault {
+struct ChosenFault {
     point: FaultPoint,
     action: Action,
     count: u64,
@@ -50,7 +50,7 @@ pub(crate) fn environment() -> Result<Env> {
         None => 1,
         Some(text) => text.parse().map_err(|_| Error::input(format!("{COUNT}: no number")))?,
     };
-    Ok(env.with_faults(Fault { point, action, count, passed: AtomicU64::new(0) }))
+    Ok(env.with_faults(ChosenFault { point, action, count, passed: AtomicU64::new(0) }))
 }
 
 fn variable(name: &str) -> Result<Option<String>> {
@@ -58,7 +58,7 @@ fn variable(name: &str) -> Result<Option<String>> {
     value.into_string().map(Some).map_err(|_| Error::input(format!("{name} is not UTF-8")))
 }
 
-impl Faults for Fault {
+impl Faults for ChosenFault {
     fn reached(&self, point: FaultPoint) -> Result<()> {
         if point != self.point || self.passed.fetch_add(1, Ordering::SeqCst) + 1 != self.count {
             return Ok(());

@@ -10,7 +10,7 @@ use highwater_server::Agents;
 use serde_json::json;
 
 use super::story::{self, Story};
-use super::watch::Watch;
+use super::watch::NodeWatch;
 use super::{node, replica};
 use crate::cli::{KeyArgs, VaultArgs};
 use crate::context::Context;
@@ -21,7 +21,7 @@ pub(super) struct Fleet {
     pub(super) agents: Agents,
     nodes: BTreeMap<String, NodeSettings>,
     stories: BTreeMap<String, Story>,
-    watches: BTreeMap<String, Watch>,
+    watches: BTreeMap<String, NodeWatch>,
     json: bool,
     env: Env,
     vault: VaultSource,
@@ -101,7 +101,7 @@ impl Fleet {
                     let agent = node::start(&node, vault, actor, &self.data_dir, &self.env)?;
                     self.stories.insert(name.clone(), Story::begin(agent.clone(), self.json)?);
                     self.agents.add(agent);
-                    self.watches.insert(name.clone(), Watch::of(&node));
+                    self.watches.insert(name.clone(), NodeWatch::of(&node));
                     started += 1;
                 }
             }

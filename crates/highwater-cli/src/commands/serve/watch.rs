@@ -14,7 +14,7 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_secs(2);
 const LOOKS: u32 = 300;
 
 /// What is watched of one node.
-pub(super) struct Watch {
+pub(super) struct NodeWatch {
     dir: PathBuf,
     exclude: Vec<String>,
     looks: u32,
@@ -24,11 +24,11 @@ pub(super) struct Watch {
 /// By what a file is known to be unchanged: size, time of change in nanoseconds, inode.
 type Stamp = (u64, i128, u64);
 
-impl Watch {
+impl NodeWatch {
     /// Of a node of the settings.
-    pub(super) fn of(settings: &NodeSettings) -> Watch {
+    pub(super) fn of(settings: &NodeSettings) -> NodeWatch {
         let (dir, exclude) = (settings.dir.clone(), settings.exclude.clone());
-        Watch { dir, exclude, looks: 0, files: Vec::new() }
+        NodeWatch { dir, exclude, looks: 0, files: Vec::new() }
     }
 
     /// Whether one of the files is another one than at the look before.
