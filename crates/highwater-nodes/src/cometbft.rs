@@ -21,7 +21,7 @@ pub(crate) struct CometBft;
 
 /// What was signed last. The height is a text.
 #[derive(Deserialize)]
-struct State {
+struct LastSignState {
     height: String,
 }
 
@@ -30,7 +30,7 @@ pub(crate) fn height(content: &[u8], entry: &str) -> Result<u64> {
     let damaged = |why: String| {
         Error::corrupt(format!("the signer's state can't be read: {why}")).with_entry(entry)
     };
-    let state: State =
+    let state: LastSignState =
         serde_json::from_slice(content).map_err(|error| damaged(error.to_string()))?;
     state.height.parse().map_err(|_| damaged(format!("height {}", state.height)))
 }

@@ -33,7 +33,7 @@ use highwater::{Error, Result};
 use highwater_guard::Ours;
 
 use crate::profile::{Content, Files, Marks, Profile};
-use reader::Fault;
+use reader::ReadFault;
 pub use store::FiberAdapter;
 use values::{Actor, Layout};
 pub use values::{KEY_BYTES, State};
@@ -305,7 +305,7 @@ fn row(key: &[u8]) -> String {
     }
 }
 
-fn unread(key: &[u8], Fault { at, expected }: Fault) -> Error {
+fn unread(key: &[u8], ReadFault { at, expected }: ReadFault) -> Error {
     Error::corrupt(format!("the row is not one that a Fiber node of this version writes: at byte {at}, expected {expected}"))
         .with_entry(row(key))
 }

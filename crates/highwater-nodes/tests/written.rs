@@ -20,7 +20,7 @@ use highwater::{Control, Env, Result};
 use highwater_nodes::Known;
 use rusqlite::Connection;
 
-use bbolt::{Channel, Lnd, Program, State};
+use bbolt::{Channel, CommittedState, Lnd, Program};
 
 const BACKUPS: usize = 6;
 /// So many at most, where some come before it has written, or after.
@@ -324,7 +324,10 @@ fn the_marks_of_an_lnd_that_writes_are_of_one_instant() {
 }
 
 /// The channels as they are after each transaction from one answer to the next, by its number.
-fn states(before: &State, after: &State) -> BTreeMap<u64, BTreeMap<String, Channel>> {
+fn states(
+    before: &CommittedState,
+    after: &CommittedState,
+) -> BTreeMap<u64, BTreeMap<String, Channel>> {
     let mut channels = before.channels.clone();
     let mut states = BTreeMap::from([(before.steps, channels.clone())]);
     for (step, (id, channel)) in (before.steps + 1..).zip(&after.wrote) {

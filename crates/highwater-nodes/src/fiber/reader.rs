@@ -6,12 +6,12 @@
 
 /// Where reading ended, and what was expected there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(super) struct ReadFault {
     pub(super) at: usize,
     pub(super) expected: &'static str,
 }
 
-pub(super) type Read<T = ()> = Result<T, Fault>;
+pub(super) type Read<T = ()> = Result<T, ReadFault>;
 
 /// A value, read from its first byte to its last.
 pub(super) struct Reader<'a> {
@@ -25,7 +25,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn fault<T>(&self, expected: &'static str) -> Read<T> {
-        Err(Fault { at: self.at, expected })
+        Err(ReadFault { at: self.at, expected })
     }
 
     /// That nothing is left.

@@ -74,7 +74,7 @@ impl Signer for Heights {
     /// Of rounds nothing is recorded: all below the height is refused, and what was signed of it is for a release to
     /// state.
     fn raise_to_seen(&self, content: &[u8], seen: &BTreeMap<String, u64>) -> Result<Raised> {
-        let mut file = State::read(content)?;
+        let mut file = SignerFile::read(content)?;
         let has = file.position()?;
         let height = seen.get("height").copied().unwrap_or_default();
         let floor = Position { height, round: 0, step: 0 };
@@ -92,7 +92,7 @@ impl Signer for Heights {
         stated: &Stated,
         seen: &BTreeMap<String, u64>,
     ) -> Result<Raised> {
-        let mut file = State::read(content)?;
+        let mut file = SignerFile::read(content)?;
         let has = file.position()?;
         let seen = seen.get("height").copied().unwrap_or_default();
         let floor = floor(stated, has, seen)?;
@@ -164,10 +164,10 @@ fn floor(stated: &Stated, has: Position, seen: u64) -> Result<Position> {
 }
 
 /// A state file, its fields in their order.
-struct State(Vec<(String, Value)>);
+struct SignerFile(Vec<(String, Value)>);
 
-impl State {
-    fn read(content: &[u8]) -> Result<State> {
+impl SignerFile {
+    fn read(content: &[u8]) -> Result<SignerFile> {
         serde_json::from_slice(content).map_err(|error| damaged(&error.to_string()))
     }
 
@@ -231,8 +231,10 @@ fn damaged(why: &str) -> Error {
         .with_remedy("restore the node again, or another snapshot")
 }
 
-impl<'de> Deserialize<'de> for State {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<State, D::Error> {
+impl<'de> Deserialize<'de> for SignerFile {
+    fn deserialize<D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> std::result::Result<SignerFile, D::Error> {
         deserializer.deserialize_map(Fields)
     }
 }
@@ -241,13 +243,13 @@ impl<'de> Deserialize<'de> for State {
 struct Fields;
 
 impl<'de> Visitor<'de> for Fields {
-    type Value = State;
+    type Value = SignerFile;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<State, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<SignerFile, A::Error> {
         let (mut fields, mut names) = (Vec::new(), std::collections::BTreeSet::new());
         while let Some((name, value)) = map.next_entry::<String, Value>()? {
             // Go takes a name in any case for its field.
@@ -256,11 +258,11 @@ impl<'de> Visitor<'de> for Fields {
             }
             fields.push((name, value));
         }
-        Ok(State(fields))
+        Ok(SignerFile(fields))
     }
 }
 
-impl Serialize for State {
+impl Serialize for SignerFile {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
         for (name, value) in &self.0 {

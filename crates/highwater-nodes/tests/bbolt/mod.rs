@@ -20,7 +20,7 @@ pub(crate) struct Channel {
 
 /// What is committed, as bbolt itself reads it.
 #[derive(Debug, serde::Deserialize)]
-pub(crate) struct State {
+pub(crate) struct CommittedState {
     /// How many transactions there were.
     pub(crate) steps: u64,
     pub(crate) channels: BTreeMap<String, Channel>,
@@ -73,7 +73,7 @@ impl Program {
     }
 
     /// Opens a database, and makes it where it is missing; tells what is in it.
-    pub(crate) fn open(&self, database: &Path) -> (Lnd, State) {
+    pub(crate) fn open(&self, database: &Path) -> (Lnd, CommittedState) {
         let mut process = Command::new(self.dir.path().join("write-lnd"))
             .arg(database)
             .args((!self.sync).then_some("nosync"))
@@ -98,19 +98,19 @@ pub(crate) struct Lnd {
 
 impl Lnd {
     /// Gives a command; tells what is committed after it.
-    pub(crate) fn ask(&mut self, command: &str) -> State {
+    pub(crate) fn ask(&mut self, command: &str) -> CommittedState {
         writeln!(self.commands.as_ref().unwrap(), "{command}").unwrap();
         self.answer()
     }
 
-    fn answer(&mut self) -> State {
+    fn answer(&mut self) -> CommittedState {
         let mut line = String::new();
         self.answers.read_line(&mut line).unwrap();
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"))
     }
 
     /// Ends it; tells what it leaves.
-    pub(crate) fn quit(mut self) -> State {
+    pub(crate) fn quit(mut self) -> CommittedState {
         let state = self.ask("quit");
         assert!(self.process.wait().unwrap().success());
         state

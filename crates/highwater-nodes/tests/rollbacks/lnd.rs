@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use crate::bbolt::{self, Program, State};
+use crate::bbolt::{self, CommittedState, Program};
 use crate::writers::{Channel, Channels, Dice, Marks, Writer, next};
 
 const FILE: &str = "data/graph/mainnet/channel.db";
@@ -31,7 +31,7 @@ impl Known {
     }
 
     /// That it is what bbolt finds.
-    fn check(&self, state: &State) {
+    fn check(&self, state: &CommittedState) {
         let closed: BTreeSet<String> = self
             .channels
             .iter()
