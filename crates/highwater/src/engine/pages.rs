@@ -26,7 +26,7 @@ pub(super) mod testing;
 
 /// Why a database is not one that its engine can be given, or could not be checked.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum PageFault {
     /// It is not what its engine wrote: one plain sentence.
     Damaged(String),
     /// It is of a version, or has a feature, that is not known here. It was not checked.
@@ -35,22 +35,22 @@ pub(super) enum Fault {
     Io(std::io::Error),
 }
 
-impl From<std::io::Error> for Fault {
-    fn from(source: std::io::Error) -> Fault {
-        Fault::Io(source)
+impl From<std::io::Error> for PageFault {
+    fn from(source: std::io::Error) -> PageFault {
+        PageFault::Io(source)
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for PageFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::Damaged(what) | Fault::Unknown(what) => f.write_str(what),
-            Fault::Io(source) => write!(f, "The file can't be read: {source}."),
+            PageFault::Damaged(what) | PageFault::Unknown(what) => f.write_str(what),
+            PageFault::Io(source) => write!(f, "The file can't be read: {source}."),
         }
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for PageFault {}
 
 /// What a check has seen of a database that it found no fault in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,14 +69,14 @@ pub(super) struct Seen {
 }
 
 /// The result of what can find a fault.
-pub(super) type Result<T> = std::result::Result<T, Fault>;
+pub(super) type Result<T> = std::result::Result<T, PageFault>;
 
 fn damaged<T>(what: impl Into<String>) -> Result<T> {
-    Err(Fault::Damaged(what.into()))
+    Err(PageFault::Damaged(what.into()))
 }
 
 fn unknown<T>(what: impl Into<String>) -> Result<T> {
-    Err(Fault::Unknown(what.into()))
+    Err(PageFault::Unknown(what.into()))
 }
 
 /// Single buckets and values of a captured bbolt database.
@@ -109,20 +109,20 @@ pub(super) fn check_file(
             let warnings = if depth == Depth::Full { told.collect() } else { Vec::new() };
             Ok(Checked { warnings, unchecked: Vec::new() })
         }
-        Err(Fault::Unknown(why)) => Ok(Checked {
+        Err(PageFault::Unknown(why)) => Ok(Checked {
             warnings: vec![format!("{name} was not checked: {why}")],
             unchecked: vec![name.to_owned()],
         }),
         // It was captured so: who restores it has no other, and is told.
-        Err(Fault::Damaged(what)) if depth == Depth::Open => {
+        Err(PageFault::Damaged(what)) if depth == Depth::Open => {
             let warning =
                 format!("{name} was damaged when it was captured, and is restored so: {what}");
             Ok(Checked { warnings: vec![warning], unchecked: vec![name.to_owned()] })
         }
-        Err(Fault::Damaged(what)) => {
+        Err(PageFault::Damaged(what)) => {
             Err(Error::corrupt(format!("{name} is damaged: {what}")).with_entry(name))
         }
-        Err(Fault::Io(error)) => {
+        Err(PageFault::Io(error)) => {
             Err(Error::io("can't read it to check it", error).with_entry(name))
         }
     }

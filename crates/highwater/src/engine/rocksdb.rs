@@ -160,8 +160,8 @@ pub(super) fn refusals(db: &RootedPath, name: &str) -> Result<Vec<Error>> {
         );
     }
     match missing_file(db)? {
-        Fault::None => {}
-        Fault::Missing(file) => refusals.push(
+        ManifestFault::None => {}
+        ManifestFault::Missing(file) => refusals.push(
             Error::input(format!("{name} needs {file}, which is not in its directory"))
                 .with_entry(format!("{name}/{file}"))
                 .with_remedy(
@@ -170,12 +170,12 @@ pub(super) fn refusals(db: &RootedPath, name: &str) -> Result<Vec<Error>> {
                 )
                 .with_remedy("restore it from a snapshot, if it is damaged"),
         ),
-        Fault::Elsewhere(file) => refusals.push(
+        ManifestFault::Elsewhere(file) => refusals.push(
             Error::input(format!("{name} keeps {file} in another of its db_paths"))
                 .with_entry(format!("{name}/{file}"))
                 .with_remedy("let the database keep all its tables in its own directory"),
         ),
-        Fault::Damaged(error) => refusals.push(
+        ManifestFault::Damaged(error) => refusals.push(
             error
                 .told_as(|why| format!("{name}: {why}"))
                 .with_entry(name)
@@ -187,52 +187,53 @@ pub(super) fn refusals(db: &RootedPath, name: &str) -> Result<Vec<Error>> {
 }
 
 /// What is wrong with the files that the MANIFEST names.
-enum Fault {
+enum ManifestFault {
     None,
     Missing(String),
     Elsewhere(String),
     Damaged(Error),
 }
 
-fn missing_file(db: &RootedPath) -> Result<Fault> {
-    let mut fault = Fault::None;
+fn missing_file(db: &RootedPath) -> Result<ManifestFault> {
+    let mut fault = ManifestFault::None;
     for _ in 0..LOOKS_MAX {
         let version = match version::read(db) {
             Ok(version) => version,
             // A new MANIFEST may have taken the old one's place between CURRENT and it.
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt) => {
-                fault = Fault::Damaged(error);
+                fault = ManifestFault::Damaged(error);
                 continue;
             }
             Err(error) => return Err(error),
         };
         fault = missing_of(db, &version)?;
-        if matches!(fault, Fault::None | Fault::Elsewhere(_)) {
+        if matches!(fault, ManifestFault::None | ManifestFault::Elsewhere(_)) {
             break;
         }
     }
     Ok(fault)
 }
 
-fn missing_of(db: &RootedPath, version: &Version) -> Result<Fault> {
+fn missing_of(db: &RootedPath, version: &Version) -> Result<ManifestFault> {
     let (tables, blobs) = present(db)?;
     for (number, table) in version.tables() {
         if table.path_id != 0 {
-            return Ok(Fault::Elsewhere(format!("{number:06}.sst")));
+            return Ok(ManifestFault::Elsewhere(format!("{number:06}.sst")));
         }
         if !tables.contains(&number) {
-            return Ok(Fault::Missing(format!("{number:06}.sst")));
+            return Ok(ManifestFault::Missing(format!("{number:06}.sst")));
         }
     }
     let missing = version.blobs().into_iter().find(|number| !blobs.contains(number));
-    Ok(missing.map_or(Fault::None, |number| Fault::Missing(format!("{number:06}.blob"))))
+    Ok(missing
+        .map_or(ManifestFault::None, |number| ManifestFault::Missing(format!("{number:06}.blob"))))
 }
 
 /// The first live file that the directory lacks.
 pub(super) fn missing(db: &RootedPath, version: &Version) -> Result<Option<String>> {
     Ok(match missing_of(db, version)? {
-        Fault::Missing(file) | Fault::Elsewhere(file) => Some(file),
-        Fault::None | Fault::Damaged(_) => None,
+        ManifestFault::Missing(file) | ManifestFault::Elsewhere(file) => Some(file),
+        ManifestFault::None | ManifestFault::Damaged(_) => None,
     })
 }
 

@@ -1,6 +1,6 @@
 //! One bit for each page.
 
-use crate::engine::pages::{Fault, Result};
+use crate::engine::pages::{PageFault, Result};
 
 const WORD_BITS: u64 = 64;
 
@@ -14,7 +14,7 @@ pub(crate) struct Bits {
 impl Bits {
     /// An empty set of numbers below `len`.
     pub(crate) fn new(len: u64) -> Result<Bits> {
-        let large = || Fault::Io(std::io::ErrorKind::OutOfMemory.into());
+        let large = || PageFault::Io(std::io::ErrorKind::OutOfMemory.into());
         let size = usize::try_from(len.div_ceil(WORD_BITS)).map_err(|_| large())?;
         let mut words = Vec::new();
         words.try_reserve_exact(size).map_err(|_| large())?;

@@ -8,7 +8,7 @@ use crate::engine::pages::mdb::page::{Header, META};
 use crate::engine::pages::mdb::walk::{Extent, Walk};
 use crate::engine::pages::mdb::{Dialect, INTEGER_KEY, Record};
 use crate::engine::pages::source::Source;
-use crate::engine::pages::{Depth, Fault, Result, Seen, damaged, unknown};
+use crate::engine::pages::{Depth, PageFault, Result, Seen, damaged, unknown};
 
 #[cfg(test)]
 mod tests;
@@ -111,7 +111,7 @@ pub(in crate::engine) fn check(file: &File, depth: Depth) -> Result<Seen> {
 fn later(newest: &Meta, first: &Meta, walked: Result<()>, seen: &mut Seen) -> Result<()> {
     let whole = match walked {
         Ok(()) => "nothing is wrong with it".to_owned(),
-        Err(Fault::Damaged(what)) => format!("it is not whole ({what})"),
+        Err(PageFault::Damaged(what)) => format!("it is not whole ({what})"),
         Err(fault) => return Err(fault),
     };
     seen.unlooked.push(format!(

@@ -9,7 +9,7 @@
 use std::fs::File;
 
 use crate::engine::pages::source::Source;
-use crate::engine::pages::{Depth, Fault, Result, Seen, damaged};
+use crate::engine::pages::{Depth, PageFault, Result, Seen, damaged};
 
 mod header;
 #[cfg(test)]
@@ -37,7 +37,7 @@ pub(in crate::engine) fn check(file: &File, depth: Depth) -> Result<Seen> {
     }
     let slot = match (walk::all(&source, &header, first, &mut seen), other) {
         (Ok(()), _) => first,
-        (Err(Fault::Damaged(what)), Some(other)) => {
+        (Err(PageFault::Damaged(what)), Some(other)) => {
             seen.unlooked.push(format!(
                 "Transaction {} is not whole, and redb will go back to transaction {}: {what}",
                 first.transaction, other.transaction

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use crate::engine::pages::{Depth, Fault, Result, Seen};
+use crate::engine::pages::{Depth, PageFault, Result, Seen};
 
 /// A check of one format.
 pub(crate) type Check = fn(&File, Depth) -> Result<Seen>;
@@ -44,7 +44,7 @@ pub(crate) fn sound(check: Check, name: &str, bytes: &[u8]) -> Seen {
 /// The sentence about what is damaged.
 pub(crate) fn broken(check: Check, what: &str, bytes: &[u8]) -> String {
     match full(check, bytes) {
-        Err(Fault::Damaged(sentence)) => sentence,
+        Err(PageFault::Damaged(sentence)) => sentence,
         other => panic!("{what}: {other:?}"),
     }
 }
@@ -118,8 +118,8 @@ pub(crate) fn mutate(check: Check, bytes: &[u8], page: usize, count: usize, seed
         }
         for depth in [Depth::Open, Depth::Full] {
             match check(&file, depth) {
-                Err(Fault::Io(source)) => panic!("{source}"),
-                Err(Fault::Damaged(_)) if depth == Depth::Full => found += 1,
+                Err(PageFault::Io(source)) => panic!("{source}"),
+                Err(PageFault::Damaged(_)) if depth == Depth::Full => found += 1,
                 _ => {}
             }
         }

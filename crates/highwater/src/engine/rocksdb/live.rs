@@ -150,7 +150,7 @@ struct Base {
 }
 
 /// What is known of the logs.
-struct Watch {
+struct LogWatch {
     /// All logs up to this one are held, as far as they were there.
     newest: u64,
     /// Logs below this number may be gone.
@@ -195,7 +195,7 @@ impl Taking<'_> {
         self.env.fault(FaultPoint::LiveLogs)?;
         let base = self.base()?;
         self.env.fault(FaultPoint::LiveManifest)?;
-        let mut watch = Watch { newest, gone: self.gone(&base.version) };
+        let mut watch = LogWatch { newest, gone: self.gone(&base.version) };
         self.look(&base, &mut watch)?;
         self.hold_tables(&base.version)?;
         self.env.fault(FaultPoint::LiveTables)?;
@@ -287,13 +287,13 @@ impl Taking<'_> {
     }
 
     /// Holds the logs that have come since the last look. None may have come and gone.
-    fn look(&mut self, base: &Base, watch: &mut Watch) -> Attempt<()> {
+    fn look(&mut self, base: &Base, watch: &mut LogWatch) -> Attempt<()> {
         let newest = self.hold_logs()?;
         let gone = self.since(base)?;
         if gone != watch.gone && gone > watch.newest {
             return moved("a log came and went between two looks");
         }
-        *watch = Watch { newest: newest.max(watch.newest), gone };
+        *watch = LogWatch { newest: newest.max(watch.newest), gone };
         Ok(())
     }
 

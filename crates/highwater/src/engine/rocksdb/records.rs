@@ -20,7 +20,7 @@ const READ_BLOCKS: usize = 32;
 
 /// Which part of a record a fragment is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum FragmentPlace {
     Full,
     First,
     Middle,
@@ -33,7 +33,7 @@ pub(super) enum Place {
 #[derive(Debug)]
 pub(super) enum Next<'a> {
     Fragment {
-        place: Place,
+        place: FragmentPlace,
         /// Its type, as it is stored.
         kind: u8,
         payload: &'a [u8],
@@ -75,13 +75,13 @@ pub(super) fn next(rest: &[u8], left_in_block: usize) -> Next<'_> {
         return Next::Damaged { why: "a checksum does not fit", last: rest.len() == bytes };
     }
     let place = match kind {
-        1 | 5 => Place::Full,
-        2 | 6 => Place::First,
-        3 | 7 => Place::Middle,
-        4 | 8 => Place::Last,
+        1 | 5 => FragmentPlace::Full,
+        2 | 6 => FragmentPlace::First,
+        3 | 7 => FragmentPlace::Middle,
+        4 | 8 => FragmentPlace::Last,
         // The compression of the records that follow, the size of their timestamps.
-        9..=11 => Place::Note,
-        _ if kind & IGNORABLE != 0 => Place::Note,
+        9..=11 => FragmentPlace::Note,
+        _ if kind & IGNORABLE != 0 => FragmentPlace::Note,
         _ => return Next::Damaged { why: "an unknown type of record", last: false },
     };
     let number = whole[HEADER_BYTES..header].try_into().ok().map(u32::from_le_bytes);
@@ -122,7 +122,7 @@ pub(super) fn extent(file: &File, number: u64, length: u64) -> io::Result<Extent
 }
 
 /// What each fragment is handed to.
-type Each<'a, E> = &'a mut dyn FnMut(Place, u8, &[u8]) -> Result<(), E>;
+type Each<'a, E> = &'a mut dyn FnMut(FragmentPlace, u8, &[u8]) -> Result<(), E>;
 
 /// Reads the first `length` bytes of the log with this number, and passes on each fragment: its place, its
 /// type and its payload. The last record may be without its end.
@@ -192,14 +192,14 @@ impl Reader {
             }
             at += bytes;
             match (place, self.begun) {
-                (Place::Note, false) => self.extent.bytes = start + at as u64,
-                (Place::Full, false) | (Place::Last, true) => {
+                (FragmentPlace::Note, false) => self.extent.bytes = start + at as u64,
+                (FragmentPlace::Full, false) | (FragmentPlace::Last, true) => {
                     self.extent.bytes = start + at as u64;
                     self.extent.writes = true;
                     self.begun = false;
                 }
-                (Place::First, false) => self.begun = true,
-                (Place::Middle, true) => {}
+                (FragmentPlace::First, false) => self.begun = true,
+                (FragmentPlace::Middle, true) => {}
                 _ => return Ok(Some(End::Damaged("fragments out of order"))),
             }
             each(place, kind, payload)?;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::FileName;
-use super::verify::Fault;
+use super::verify::VerifyFault;
 use super::version::{self, Family, Version};
 use crate::engine::PartCapture;
 use crate::error::{Error, Kind, Result};
@@ -104,7 +104,7 @@ fn read(files: &mut dyn Files, current: &[u8], prefixes: &[&[u8]], room: &mut u6
     gather.finish().map_err(|fault| error_of(fault, &files.entry(&version.manifest)))
 }
 
-fn take(gather: &mut Gather<'_>, write: Write<'_>) -> std::result::Result<(), Fault> {
+fn take(gather: &mut Gather<'_>, write: Write<'_>) -> std::result::Result<(), VerifyFault> {
     match write.what {
         log::What::Point { key, entry } => gather.point(key, write.sequence, entry),
         log::What::Range { start, end } => gather.range(start, end, write.sequence, None),
@@ -139,11 +139,15 @@ fn user_key(key: &[u8]) -> &[u8] {
     key.split_last_chunk::<8>().map_or(&[], |(key, _)| key)
 }
 
-pub(super) fn error_of(fault: Fault, entry: &str) -> Error {
+pub(super) fn error_of(fault: VerifyFault, entry: &str) -> Error {
     let error = match fault {
-        Fault::Damaged(what) => Error::new(Kind::Corrupt, format!("{entry} is damaged: {what}")),
-        Fault::Unknown(why) => Error::input(format!("{entry} can't be read row by row, {why}")),
-        Fault::Io(source) => Error::io("can't read it", source),
+        VerifyFault::Damaged(what) => {
+            Error::new(Kind::Corrupt, format!("{entry} is damaged: {what}"))
+        }
+        VerifyFault::Unknown(why) => {
+            Error::input(format!("{entry} can't be read row by row, {why}"))
+        }
+        VerifyFault::Io(source) => Error::io("can't read it", source),
     };
     error.with_entry(entry)
 }

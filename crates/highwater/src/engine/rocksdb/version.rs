@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
-use super::records::{self, BLOCK_BYTES, Next, Place};
+use super::records::{self, BLOCK_BYTES, FragmentPlace, Next};
 use crate::engine::metadata;
 use crate::error::{Error, Result};
 use crate::rooted::RootedPath;
@@ -291,7 +291,7 @@ struct Records<'a> {
 
 impl<'a> Records<'a> {
     /// The next fragment; `None` where the tail is torn or was only preallocated.
-    fn fragment(&mut self) -> Result<Option<(Place, &'a [u8])>, &'static str> {
+    fn fragment(&mut self) -> Result<Option<(FragmentPlace, &'a [u8])>, &'static str> {
         loop {
             let left = BLOCK_BYTES - self.position % BLOCK_BYTES;
             let rest = self.bytes.get(self.position..).unwrap_or_default();
@@ -299,7 +299,7 @@ impl<'a> Records<'a> {
                 Next::Border => self.position += left,
                 Next::Unwritten | Next::Torn | Next::Damaged { last: true, .. } => return Ok(None),
                 Next::Damaged { why, .. } => return Err(why),
-                Next::Fragment { place: Place::Note, kind: COMPRESSION, .. } => {
+                Next::Fragment { place: FragmentPlace::Note, kind: COMPRESSION, .. } => {
                     return Err("its records are compressed");
                 }
                 Next::Fragment { place, payload, bytes, .. } => {
@@ -323,11 +323,11 @@ impl Iterator for Records<'_> {
                 Ok(Some(fragment)) => fragment,
             };
             match (place, &mut whole) {
-                (Place::Note, None) => {}
-                (Place::Full, None) => return Some(Ok(bytes.to_vec())),
-                (Place::First, None) => whole = Some(bytes.to_vec()),
-                (Place::Middle, Some(begun)) => begun.extend_from_slice(bytes),
-                (Place::Last, Some(begun)) => {
+                (FragmentPlace::Note, None) => {}
+                (FragmentPlace::Full, None) => return Some(Ok(bytes.to_vec())),
+                (FragmentPlace::First, None) => whole = Some(bytes.to_vec()),
+                (FragmentPlace::Middle, Some(begun)) => begun.extend_from_slice(bytes),
+                (FragmentPlace::Last, Some(begun)) => {
                     begun.extend_from_slice(bytes);
                     return whole.map(Ok);
                 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use super::walk::{BRANCH, BUCKET, DEPTH_MAX, Element, Elements, LEAF, Root, Run, root_of, run_of};
 use super::{Meta, newest};
 use crate::engine::pages::source::Source;
-use crate::engine::pages::{Fault, Result, damaged};
+use crate::engine::pages::{PageFault, Result, damaged};
 use crate::error::{Error, Result as Outcome};
 
 /// No more elements are looked at through one [`Bolt`]: a file that leads in a circle ends here.
@@ -93,7 +93,9 @@ impl Bolt {
             let children = collect(&source, self.meta, &mut self.room, root, &mut items);
             let children = children.map_err(told)?;
             if depth > DEPTH_MAX {
-                return Err(told(Fault::Damaged("The pages of a bucket lead too deep.".into())));
+                return Err(told(PageFault::Damaged(
+                    "The pages of a bucket lead too deep.".into(),
+                )));
             }
             // The first of them is the next.
             open.extend(children.into_iter().rev().map(|page| (Root::Page(page), depth + 1)));
@@ -112,10 +114,10 @@ impl Bolt {
     }
 }
 
-fn told(fault: Fault) -> Error {
+fn told(fault: PageFault) -> Error {
     match fault {
-        Fault::Damaged(what) | Fault::Unknown(what) => Error::corrupt(what),
-        Fault::Io(error) => Error::io("can't read a captured database", error),
+        PageFault::Damaged(what) | PageFault::Unknown(what) => Error::corrupt(what),
+        PageFault::Io(error) => Error::io("can't read a captured database", error),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Files of the real engine (`tests/fixtures/pages/make-bbolt.go`), sound and damaged.
 
 use super::*;
-use crate::engine::pages::Fault;
+use crate::engine::pages::PageFault;
 use crate::engine::pages::bytes::u16_at;
 use crate::engine::pages::testing::{Dice, broken, fixture, full, mutate, sound};
 
@@ -60,7 +60,10 @@ fn a_file_that_is_cut_is_damaged() {
             let file = crate::engine::pages::testing::file(&bytes[..length]);
             for depth in [Depth::Open, Depth::Full] {
                 let result = check(&file, depth);
-                assert!(matches!(result, Err(Fault::Damaged(_))), "{name} {length}: {result:?}");
+                assert!(
+                    matches!(result, Err(PageFault::Damaged(_))),
+                    "{name} {length}: {result:?}"
+                );
             }
         }
         sound(check, name, &bytes[..used]);
@@ -84,7 +87,10 @@ fn one_meta_page_is_enough() {
             bytes[page + at] ^= 4;
         }
         let result = full(check, &bytes);
-        assert!(matches!(result, Err(Fault::Damaged(_) | Fault::Unknown(_))), "{at}: {result:?}");
+        assert!(
+            matches!(result, Err(PageFault::Damaged(_) | PageFault::Unknown(_))),
+            "{at}: {result:?}"
+        );
     }
     let copied = fixture("bbolt-copied");
     for page in [0, 4096] {
@@ -101,7 +107,7 @@ fn other_formats_are_not_called_damaged() {
     for bytes in
         [with_meta(&bytes, 4096, 4, &[3]), with_meta(&bytes, 4096, 0, &MAGIC.to_be_bytes())]
     {
-        assert!(matches!(full(check, &bytes), Err(Fault::Unknown(_))));
+        assert!(matches!(full(check, &bytes), Err(PageFault::Unknown(_))));
     }
 }
 
@@ -259,5 +265,5 @@ fn no_depth_makes_the_check_fall() {
     let bytes = with_meta(&bytes, page, 16, &2_u64.to_le_bytes());
     let bytes = with_meta(&bytes, page, 32, &NO_FREE_LIST.to_le_bytes());
     let bytes = with_meta(&bytes, page, 40, &pages.to_le_bytes());
-    assert!(matches!(full(check, &bytes), Err(Fault::Unknown(_))));
+    assert!(matches!(full(check, &bytes), Err(PageFault::Unknown(_))));
 }

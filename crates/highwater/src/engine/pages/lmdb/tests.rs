@@ -1,7 +1,7 @@
 //! Files of the real engine (`tests/fixtures/pages/make-lmdb.py`), sound and damaged.
 
 use super::*;
-use crate::engine::pages::Fault;
+use crate::engine::pages::PageFault;
 use crate::engine::pages::testing::{Dice, broken, fixture, full, mutate, sound};
 
 const ALL: [(&str, usize); 9] = [
@@ -69,7 +69,7 @@ fn a_file_that_is_cut_is_damaged() {
                 let result = check(&file, depth);
                 // Free pages at the end are not missed.
                 let sound = result.as_ref().is_ok_and(|_| length + page >= used);
-                let damaged = matches!(result, Err(Fault::Damaged(_)));
+                let damaged = matches!(result, Err(PageFault::Damaged(_)));
                 assert!(damaged || (sound && name != "lmdb-many"), "{name} {length}: {result:?}");
             }
         }
@@ -101,7 +101,7 @@ fn other_formats_are_not_called_damaged() {
     long[16..24].fill(0);
     let swapped = with(&bytes, 16, &MAGIC.to_be_bytes());
     for bytes in [later, short, long, swapped] {
-        assert!(matches!(full(check, &bytes), Err(Fault::Unknown(_))));
+        assert!(matches!(full(check, &bytes), Err(PageFault::Unknown(_))));
     }
 }
 

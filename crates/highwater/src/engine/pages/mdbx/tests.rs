@@ -59,7 +59,7 @@ fn a_file_that_is_cut_is_damaged() {
                 let result = check(&file, depth);
                 let told =
                     |seen: &Seen| seen.unlooked.iter().any(|line| line.contains("not whole"));
-                let damaged = matches!(result, Err(Fault::Damaged(_)));
+                let damaged = matches!(result, Err(PageFault::Damaged(_)));
                 let back = kind == "weak" && result.as_ref().is_ok_and(told);
                 assert!(damaged || back, "{name} {length}: {result:?}");
             }
@@ -98,7 +98,7 @@ fn other_formats_are_not_called_damaged() {
     };
     let swapped = (MAGIC << 8 | 3).to_be_bytes();
     for bytes in [every(0, &[2]), every(0, &[67]), every(0, &swapped), every(18, &[1])] {
-        assert!(matches!(full(check, &bytes), Err(Fault::Unknown(_))));
+        assert!(matches!(full(check, &bytes), Err(PageFault::Unknown(_))));
     }
 }
 

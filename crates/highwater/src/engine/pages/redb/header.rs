@@ -91,7 +91,7 @@ pub(super) struct Header {
 
 /// Where a page is in the file, and which bits stand for it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct PagePlace {
     pub(super) offset: u64,
     pub(super) bytes: u64,
     pub(super) first: u64,
@@ -182,7 +182,7 @@ impl Layout {
     }
 
     /// Where a page is; `None` where it is in no region.
-    pub(super) fn place(&self, number: PageNumber) -> Option<Place> {
+    pub(super) fn place(&self, number: PageNumber) -> Option<PagePlace> {
         let order = u32::try_from(number.0 >> 59).ok()?;
         let count = 1_u64.checked_shl(order)?;
         let index = number.0 & (PAGES_MAX - 1).checked_shr(order)?;
@@ -198,7 +198,7 @@ impl Layout {
         }
         let before = region.checked_mul(self.region()?)?;
         let page = before.checked_add(self.header_pages)?.checked_add(within)?.checked_add(1)?;
-        Some(Place {
+        Some(PagePlace {
             offset: page.checked_mul(self.page_bytes)?,
             bytes: count.checked_mul(self.page_bytes)?,
             first: region.checked_mul(self.region_pages)?.checked_add(within)?,

@@ -78,8 +78,8 @@ fn each_flipped_byte_of_a_page_in_use_is_found() {
                 file.write_all_at(&[flipped], at).unwrap();
                 let result = check(&file, Depth::Full);
                 let version = at == 64 || at == 192;
-                let found = matches!(result, Err(Fault::Damaged(_)))
-                    || (version && matches!(result, Err(Fault::Unknown(_))));
+                let found = matches!(result, Err(PageFault::Damaged(_)))
+                    || (version && matches!(result, Err(PageFault::Unknown(_))));
                 assert!(found, "{name} byte {at}: {result:?}");
                 file.write_all_at(&bytes[at as usize..=at as usize], at).unwrap();
             }
@@ -95,7 +95,7 @@ fn a_file_that_is_cut_is_damaged() {
             let file = crate::engine::pages::testing::file(&bytes[..length]);
             for depth in [Depth::Open, Depth::Full] {
                 let result = check(&file, depth);
-                let damaged = matches!(result, Err(Fault::Damaged(_)));
+                let damaged = matches!(result, Err(PageFault::Damaged(_)));
                 // Where it was not closed, the counts of the regions come from the size of the file.
                 let open = !CLOSED.contains(&name) && length % 4096 == 0 && length > 4096;
                 assert!(damaged || open, "{name} {length}: {result:?}");
@@ -164,7 +164,7 @@ fn redb_goes_back_where_a_commit_was_cut_off() {
 #[test]
 fn other_formats_are_not_called_damaged() {
     let old = fixture("redb-format-1");
-    assert!(matches!(full(check, &old), Err(Fault::Unknown(_))));
+    assert!(matches!(full(check, &old), Err(PageFault::Unknown(_))));
     let bytes = fixture("redb-small");
     let mut later = bytes.clone();
     for slot in [64, 192] {
@@ -174,7 +174,7 @@ fn other_formats_are_not_called_damaged() {
     }
     let flags = with(&bytes, 9, &[bytes[9] | 0x40]);
     for bytes in [later, flags] {
-        assert!(matches!(full(check, &bytes), Err(Fault::Unknown(_))));
+        assert!(matches!(full(check, &bytes), Err(PageFault::Unknown(_))));
     }
 }
 
@@ -194,7 +194,7 @@ fn mutated(name: &str, count: usize, seed: u64) -> usize {
         file.write_all_at(patch, at as u64).unwrap();
         let result = check(&file, Depth::Full);
         found += usize::from(result.is_err());
-        assert!(!matches!(result, Err(Fault::Io(_))), "{result:?}");
+        assert!(!matches!(result, Err(PageFault::Io(_))), "{result:?}");
         file.write_all_at(&bytes[at..at + patch.len()], at as u64).unwrap();
     }
     found

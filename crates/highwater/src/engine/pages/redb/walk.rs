@@ -3,7 +3,7 @@
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::header::{Header, Layout, Place, Root, Slot};
+use super::header::{Header, Layout, PagePlace, Root, Slot};
 use crate::engine::pages::bits::Bits;
 use crate::engine::pages::bytes::{array, u16_at, u32_at, u64_at};
 use crate::engine::pages::source::{Source, Window};
@@ -229,7 +229,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Marks a page as reached; false where it was and may be.
-    fn claim(&mut self, name: &str, place: Place) -> Result<bool> {
+    fn claim(&mut self, name: &str, place: PagePlace) -> Result<bool> {
         let end = place.first.saturating_add(place.count);
         let known = self.reached.contains(place.first);
         if known && self.shared {
@@ -247,7 +247,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Whether the first bytes of a page are what the checksum is of.
-    fn verify(&mut self, name: &str, place: Place, end: u64, checksum: u128) -> Result<()> {
+    fn verify(&mut self, name: &str, place: PagePlace, end: u64, checksum: u128) -> Result<()> {
         let misfit = || {
             damaged(format!(
                 "The checksum of the page of {name} at byte {} does not fit.",
@@ -276,7 +276,7 @@ impl<'a> Walk<'a> {
         &mut self,
         tree: Tree<'_>,
         root: Root,
-        place: Place,
+        place: PagePlace,
         keys: u64,
         depth: u32,
     ) -> Result<()> {
@@ -307,7 +307,7 @@ impl<'a> Walk<'a> {
         &mut self,
         tree: Tree<'_>,
         root: Root,
-        place: Place,
+        place: PagePlace,
         count: u64,
         depth: u32,
     ) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use super::super::verify::{Fault, damaged};
+use super::super::verify::{VerifyFault, damaged};
 use super::super::version::Bounds;
 use super::Rows;
 
@@ -15,8 +15,10 @@ const LOOKED_AT_BYTES_MAX: u64 = 16 << 30;
 /// The highest sequence number.
 pub(in super::super) const SEQUENCE_MAX: u64 = (1 << 56) - 1;
 
-const TOO_MANY: Fault = Fault::Unknown("because its rows take more memory than they are given");
-const TOO_MUCH: Fault = Fault::Unknown("because more than 16 GiB would have to be looked at");
+const TOO_MANY: VerifyFault =
+    VerifyFault::Unknown("because its rows take more memory than they are given");
+const TOO_MUCH: VerifyFault =
+    VerifyFault::Unknown("because more than 16 GiB would have to be looked at");
 
 /// How the keys of wanted rows begin.
 pub(super) struct Prefixes(Vec<Vec<u8>>);
@@ -156,7 +158,7 @@ impl<'a> Gather<'a> {
     }
 
     /// Records that a block of this many bytes is looked at.
-    pub(super) fn look_at(&mut self, bytes: u64) -> Result<(), Fault> {
+    pub(super) fn look_at(&mut self, bytes: u64) -> Result<(), VerifyFault> {
         self.looked_at = self.looked_at.saturating_add(bytes);
         if self.looked_at > LOOKED_AT_BYTES_MAX { Err(TOO_MUCH) } else { Ok(()) }
     }
@@ -167,7 +169,7 @@ impl<'a> Gather<'a> {
         key: &[u8],
         sequence: u64,
         entry: Entry<'_>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), VerifyFault> {
         if !self.prefixes.has(key) {
             return Ok(());
         }
@@ -200,7 +202,7 @@ impl<'a> Gather<'a> {
         end: &[u8],
         sequence: u64,
         bounds: Option<&Bounds>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), VerifyFault> {
         if start >= end || !self.prefixes.touch(start, end) {
             return Ok(());
         }
@@ -223,14 +225,14 @@ impl<'a> Gather<'a> {
         Ok(())
     }
 
-    fn take(&mut self, bytes: u64) -> Result<(), Fault> {
+    fn take(&mut self, bytes: u64) -> Result<(), VerifyFault> {
         let left = self.room.checked_sub(bytes).ok_or(TOO_MANY)?;
         *self.room = left;
         Ok(())
     }
 
     /// The rows that are there.
-    pub(super) fn finish(self) -> Result<Rows, Fault> {
+    pub(super) fn finish(self) -> Result<Rows, VerifyFault> {
         let Gather { rows, mut deletions, .. } = self;
         deletions.sort_by(|a, b| a.from.cmp_position(&b.from));
         let mut coming = deletions.into_iter().peekable();
@@ -252,7 +254,7 @@ impl<'a> Gather<'a> {
             match newest {
                 Newest::Put(value) => drop(found.insert(key, value)),
                 Newest::Gone => {}
-                Newest::Other(why) => return Err(Fault::Unknown(why)),
+                Newest::Other(why) => return Err(VerifyFault::Unknown(why)),
             }
         }
         Ok(found)

@@ -1,9 +1,9 @@
 //! The writes in the logs of a database that its tables do not have yet: batches of them, each with the sequence
 //! number of its first one (`db/write_batch.cc` of RocksDB).
 
-use super::super::records::{self, End, Place};
+use super::super::records::{self, End, FragmentPlace};
 use super::super::verify::footer::varint;
-use super::super::verify::{Fault, damaged};
+use super::super::verify::{VerifyFault, damaged};
 use super::super::version::Version;
 use super::gather::{Entry, SEQUENCE_MAX};
 use super::{Files, error_of};
@@ -16,11 +16,13 @@ const HEADER_BYTES: usize = 12;
 /// The type of what tells that the records that follow are compressed.
 const COMPRESSION: u8 = 9;
 
-const TOO_LARGE: Fault = Fault::Unknown("because one of its batches has more than 256 MiB");
-const COMPRESSED: Fault = Fault::Unknown("because its records are compressed");
-const PREPARED: Fault =
-    Fault::Unknown("because it holds transactions in two phases, and what becomes of them is open");
-const STRANGE: Fault = Fault::Unknown("because it holds a write of an unknown kind");
+const TOO_LARGE: VerifyFault =
+    VerifyFault::Unknown("because one of its batches has more than 256 MiB");
+const COMPRESSED: VerifyFault = VerifyFault::Unknown("because its records are compressed");
+const PREPARED: VerifyFault = VerifyFault::Unknown(
+    "because it holds transactions in two phases, and what becomes of them is open",
+);
+const STRANGE: VerifyFault = VerifyFault::Unknown("because it holds a write of an unknown kind");
 
 pub(super) const MERGE: &str =
     "because a wanted row was merged, and only the node knows what comes out";
@@ -63,7 +65,7 @@ pub(in super::super) struct Uneven {
 pub(in super::super) fn replay(
     files: &mut dyn Files,
     version: &Version,
-    each: &mut dyn FnMut(u64, Write<'_>) -> std::result::Result<(), Fault>,
+    each: &mut dyn FnMut(u64, Write<'_>) -> std::result::Result<(), VerifyFault>,
 ) -> Result<Replayed> {
     let mut replayed = Replayed::default();
     // A crash has cut a log, and no batch has followed yet.
@@ -76,16 +78,16 @@ pub(in super::super) fn replay(
         let mut record = Vec::new();
         let mut one = |place, kind, payload: &[u8]| {
             match place {
-                Place::Note if kind == COMPRESSION => return Err(COMPRESSED),
-                Place::Note => return Ok(()),
-                Place::First | Place::Full => record.clear(),
-                Place::Middle | Place::Last => {}
+                FragmentPlace::Note if kind == COMPRESSION => return Err(COMPRESSED),
+                FragmentPlace::Note => return Ok(()),
+                FragmentPlace::First | FragmentPlace::Full => record.clear(),
+                FragmentPlace::Middle | FragmentPlace::Last => {}
             }
             if record.len() + payload.len() > BATCH_BYTES_MAX {
                 return Err(TOO_LARGE);
             }
             record.extend_from_slice(payload);
-            if matches!(place, Place::First | Place::Middle) {
+            if matches!(place, FragmentPlace::First | FragmentPlace::Middle) {
                 return Ok(());
             }
             let (sequence, count) = header(&record)?;
@@ -100,7 +102,7 @@ pub(in super::super) fn replay(
             batch(&record, &mut |write| each(number, write))
         };
         let extent = records::read(&file, number, size, &mut one)
-            .map_err(|fault: Fault| error_of(fault, &entry))?;
+            .map_err(|fault: VerifyFault| error_of(fault, &entry))?;
         if let End::Damaged(why) = extent.end {
             return Err(Error::corrupt(format!("{entry} is damaged: {why}")).with_entry(entry));
         }
@@ -113,7 +115,7 @@ pub(in super::super) fn replay(
 }
 
 /// The first sequence number of a batch, and how many it has.
-fn header(batch: &[u8]) -> std::result::Result<(u64, u64), Fault> {
+fn header(batch: &[u8]) -> std::result::Result<(u64, u64), VerifyFault> {
     let Some((&[a, b, c, d, e, f, g, h, i, j, k, l], _)) =
         batch.split_first_chunk::<HEADER_BYTES>()
     else {
@@ -130,8 +132,8 @@ fn header(batch: &[u8]) -> std::result::Result<(u64, u64), Fault> {
 /// Hands on each write of a batch.
 pub(super) fn batch(
     bytes: &[u8],
-    each: &mut dyn FnMut(Write<'_>) -> std::result::Result<(), Fault>,
-) -> std::result::Result<(), Fault> {
+    each: &mut dyn FnMut(Write<'_>) -> std::result::Result<(), VerifyFault>,
+) -> std::result::Result<(), VerifyFault> {
     let (first, count) = header(bytes)?;
     let mut input = &bytes[HEADER_BYTES..];
     let mut found = 0;
@@ -154,8 +156,11 @@ pub(super) fn batch(
 }
 
 /// The write behind a tag; `None` where the tag stands for something else than a write.
-fn next<'a>(tag: u8, input: &mut &'a [u8]) -> std::result::Result<Option<(u32, What<'a>)>, Fault> {
-    let cut = || Fault::Damaged("a batch ends within a write".to_owned());
+fn next<'a>(
+    tag: u8,
+    input: &mut &'a [u8],
+) -> std::result::Result<Option<(u32, What<'a>)>, VerifyFault> {
+    let cut = || VerifyFault::Damaged("a batch ends within a write".to_owned());
     let family = match tag {
         0x04 | 0x05 | 0x06 | 0x08 | 0x0e | 0x10 | 0x17 | 0x19 => {
             let family = varint(input).ok_or_else(cut)?;
@@ -163,7 +168,7 @@ fn next<'a>(tag: u8, input: &mut &'a [u8]) -> std::result::Result<Option<(u32, W
         }
         _ => 0,
     };
-    let mut text = || -> std::result::Result<&'a [u8], Fault> {
+    let mut text = || -> std::result::Result<&'a [u8], VerifyFault> {
         let length = varint(input).and_then(|length| usize::try_from(length).ok());
         let (text, rest) = input.split_at_checked(length.ok_or_else(cut)?).ok_or_else(cut)?;
         *input = rest;

@@ -6,7 +6,7 @@ use std::fs::File;
 use super::super::verify::block::{self, IndexStyle, each_entry, each_handle};
 use super::super::verify::footer::{Handle, handle};
 use super::super::verify::table::{Blocks, INDEX, PROPERTIES, Properties};
-use super::super::verify::{Fault, damaged};
+use super::super::verify::{VerifyFault, damaged};
 use super::super::version;
 use super::gather::{Entry, Gather, split};
 use super::log::{BLOB, COLUMNS, MERGE, TIMED};
@@ -31,7 +31,7 @@ pub(super) fn read(
     size: u64,
     table: &version::Table,
     gather: &mut Gather<'_>,
-) -> Result<(), Fault> {
+) -> Result<(), VerifyFault> {
     if size != table.size {
         return damaged(format!("it has {size} bytes and should have {}", table.size));
     }
@@ -67,7 +67,7 @@ struct Found {
 }
 
 impl Found {
-    fn of(blocks: &Blocks<'_>, gather: &mut Gather<'_>) -> Result<Found, Fault> {
+    fn of(blocks: &Blocks<'_>, gather: &mut Gather<'_>) -> Result<Found, VerifyFault> {
         let mut found = Found { index: blocks.footer.index, ..Found::default() };
         let named_before = found.index.is_some();
         let stored = blocks.load(blocks.footer.metaindex)?;
@@ -104,7 +104,7 @@ struct Reader<'a, 'g> {
 
 impl Reader<'_, '_> {
     /// Follows an index to the blocks that may hold wanted rows.
-    fn index(&mut self, index: Handle, levels: bool) -> Result<(), Fault> {
+    fn index(&mut self, index: Handle, levels: bool) -> Result<(), VerifyFault> {
         let stored = self.blocks.load(index)?;
         let plain = self.blocks.expand(&stored)?.into_owned();
         drop(stored);
@@ -127,7 +127,7 @@ impl Reader<'_, '_> {
     }
 
     /// Reads a block of rows.
-    fn rows(&mut self, handle: Handle) -> Result<(), Fault> {
+    fn rows(&mut self, handle: Handle) -> Result<(), VerifyFault> {
         let stored = self.blocks.load(handle)?;
         let plain = self.expand(&stored)?;
         self.gather.look_at((stored.len() + plain.len()) as u64)?;
@@ -147,7 +147,7 @@ impl Reader<'_, '_> {
     }
 
     /// Reads the block of deletions of ranges.
-    fn deletions(&mut self, handle: Handle) -> Result<(), Fault> {
+    fn deletions(&mut self, handle: Handle) -> Result<(), VerifyFault> {
         let stored = self.blocks.load(handle)?;
         let plain = self.expand(&stored)?;
         self.gather.look_at((stored.len() + plain.len()) as u64)?;
@@ -160,10 +160,12 @@ impl Reader<'_, '_> {
         })
     }
 
-    fn expand<'b>(&self, stored: &'b [u8]) -> Result<Cow<'b, [u8]>, Fault> {
+    fn expand<'b>(&self, stored: &'b [u8]) -> Result<Cow<'b, [u8]>, VerifyFault> {
         let codec = stored.iter().rev().nth(4).copied().unwrap_or_default();
         if self.dictionary && codec != 0 {
-            return Err(Fault::Unknown("because its blocks are compressed with a dictionary"));
+            return Err(VerifyFault::Unknown(
+                "because its blocks are compressed with a dictionary",
+            ));
         }
         let fitting = (stored.len() as u64).saturating_mul(BLOCK_BYTES_PER_STORED);
         let most = fitting.saturating_add(BLOCK_BYTES_MIN).min(BLOCK_BYTES_MAX);
@@ -171,7 +173,7 @@ impl Reader<'_, '_> {
     }
 
     /// The key of a row, its sequence number and its type.
-    fn parts<'k>(&self, key: &'k [u8]) -> Result<(&'k [u8], u64, u8), Fault> {
+    fn parts<'k>(&self, key: &'k [u8]) -> Result<(&'k [u8], u64, u8), VerifyFault> {
         let Some((key, trailer)) = split(key) else { return damaged("the key of a row is cut") };
         let sequence = self.sequence.unwrap_or(trailer >> 8);
         Ok((key, sequence, trailer as u8))

@@ -64,7 +64,7 @@ fn the_entry_with_the_highest_number_counts_wherever_it_is_found() {
     gather.point(b"key", 3, Entry::Put(b"three")).unwrap();
     gather.point(b"key", 3, Entry::Put(b"three")).unwrap();
     let two = gather.point(b"key", 3, Entry::Put(b"other"));
-    assert!(matches!(two, Err(Fault::Damaged(_))), "one number, two values");
+    assert!(matches!(two, Err(VerifyFault::Damaged(_))), "one number, two values");
 }
 
 const MERGED: Entry<'_> = Entry::Other(log::MERGE);
@@ -85,7 +85,7 @@ fn what_only_the_node_can_read_is_refused_where_it_is_the_newest() {
     let mut room = 256 << 20;
     let mut gather = Gather::new(&prefixes, &mut room);
     gather.point(b"key", 4, MERGED).unwrap();
-    assert!(matches!(gather.finish(), Err(Fault::Unknown(log::MERGE))));
+    assert!(matches!(gather.finish(), Err(VerifyFault::Unknown(log::MERGE))));
 }
 
 /// From where to where, with which sequence number, within which table.
@@ -141,7 +141,7 @@ fn rows_that_take_too_much_memory_are_refused() {
     }
     gather.point(b"k2", 2, Entry::Put(&large)).unwrap();
     let third = gather.point(b"k3", 1, Entry::Put(&large));
-    assert!(matches!(third, Err(Fault::Unknown(why)) if why.contains("memory")));
+    assert!(matches!(third, Err(VerifyFault::Unknown(why)) if why.contains("memory")));
 }
 
 /// One batch, as a log has it.
@@ -149,7 +149,7 @@ fn batch(sequence: u64, count: u32, writes: &[u8]) -> Vec<u8> {
     [&sequence.to_le_bytes()[..], &count.to_le_bytes(), writes].concat()
 }
 
-fn told(bytes: &[u8]) -> std::result::Result<Vec<(u32, u64)>, Fault> {
+fn told(bytes: &[u8]) -> std::result::Result<Vec<(u32, u64)>, VerifyFault> {
     let mut found = Vec::new();
     log::batch(bytes, &mut |write| {
         found.push((write.family, write.sequence));
@@ -163,20 +163,20 @@ fn a_batch_has_as_many_writes_as_it_says() {
     let writes = b"\x01\x01k\x01v\x03\x02hi\x0d\x05\x07\x01k\x01v\x0f\x01a\x01b\x00\x01k";
     assert_eq!(told(&batch(7, 4, writes)).unwrap(), [(0, 7), (7, 8), (0, 9), (0, 10)]);
     for count in [0, 3, 5] {
-        assert!(matches!(told(&batch(7, count, writes)), Err(Fault::Damaged(_))), "{count}");
+        assert!(matches!(told(&batch(7, count, writes)), Err(VerifyFault::Damaged(_))), "{count}");
     }
     for cut in 1..writes.len() {
         let cut = told(&batch(7, 4, &writes[..cut]));
-        assert!(matches!(cut, Err(Fault::Damaged(_))));
+        assert!(matches!(cut, Err(VerifyFault::Damaged(_))));
     }
     assert!(told(&batch(7, 1, b"\x01\x01k\xff\xff\xff\xff\xff\x7f")).is_err());
-    assert!(matches!(told(&batch(u64::MAX, 1, b"\x00\x01k")), Err(Fault::Damaged(_))));
-    assert!(matches!(told(&batch((1 << 56) - 1, 1, b"\x00\x01k")), Err(Fault::Damaged(_))));
+    assert!(matches!(told(&batch(u64::MAX, 1, b"\x00\x01k")), Err(VerifyFault::Damaged(_))));
+    assert!(matches!(told(&batch((1 << 56) - 1, 1, b"\x00\x01k")), Err(VerifyFault::Damaged(_))));
     for prepared in [b"\x09".as_slice(), b"\x0a\x01x", b"\x0b\x01x", b"\x12", b"\x13"] {
         let refused = told(&batch(7, 0, prepared));
-        assert!(matches!(refused, Err(Fault::Unknown(why)) if why.contains("two phases")));
+        assert!(matches!(refused, Err(VerifyFault::Unknown(why)) if why.contains("two phases")));
     }
-    assert!(matches!(told(&batch(7, 0, b"\x40")), Err(Fault::Unknown(_))));
+    assert!(matches!(told(&batch(7, 0, b"\x40")), Err(VerifyFault::Unknown(_))));
 }
 
 /// What a fuzzer would try, without one: bytes at random, and a database with some bytes changed.

@@ -5,7 +5,7 @@ use std::fs::File;
 
 use super::checksum::mask;
 use super::footer::u32_at;
-use super::{Fault, damaged, read_at};
+use super::{VerifyFault, damaged, read_at};
 
 const HEADER_BYTES: u64 = 30;
 const RECORD_HEADER_BYTES: u64 = 32;
@@ -17,13 +17,13 @@ const VERSION: u32 = 1;
 pub(super) struct Blob {
     size: u64,
     at: u64,
-    state: State,
+    state: BlobState,
     /// What is collected of a header or the footer.
     part: Vec<u8>,
     count: u64,
 }
 
-enum State {
+enum BlobState {
     Header,
     /// The header of a record.
     Record,
@@ -40,7 +40,7 @@ enum State {
 
 impl Blob {
     /// Looks at the header of the file.
-    pub(super) fn open(file: &File, size: u64) -> Result<Blob, Fault> {
+    pub(super) fn open(file: &File, size: u64) -> Result<Blob, VerifyFault> {
         if size < HEADER_BYTES + FOOTER_BYTES {
             return damaged("it is cut");
         }
@@ -49,9 +49,9 @@ impl Blob {
             return damaged("it does not begin as a blob file");
         }
         if u32_at(&header, 4) != VERSION {
-            return Err(Fault::Unknown("because its format is newer than this program"));
+            return Err(VerifyFault::Unknown("because its format is newer than this program"));
         }
-        let (state, part) = (State::Header, Vec::new());
+        let (state, part) = (BlobState::Header, Vec::new());
         Ok(Blob { size, at: 0, state, part, count: 0 })
     }
 
@@ -61,10 +61,10 @@ impl Blob {
         self.count
     }
 
-    pub(super) fn pass(&mut self, mut bytes: &[u8]) -> Result<(), Fault> {
+    pub(super) fn pass(&mut self, mut bytes: &[u8]) -> Result<(), VerifyFault> {
         while !bytes.is_empty() {
             let taken = match &mut self.state {
-                State::Blob { left, crc, .. } => {
+                BlobState::Blob { left, crc, .. } => {
                     let taken = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                     *crc = crc32c::crc32c_append(*crc, &bytes[..taken]);
                     *left -= taken as u64;
@@ -72,10 +72,10 @@ impl Blob {
                 }
                 state => {
                     let wanted = match state {
-                        State::Header => HEADER_BYTES,
-                        State::Record => RECORD_HEADER_BYTES,
-                        State::Footer => FOOTER_BYTES,
-                        State::Blob { .. } | State::End => {
+                        BlobState::Header => HEADER_BYTES,
+                        BlobState::Record => RECORD_HEADER_BYTES,
+                        BlobState::Footer => FOOTER_BYTES,
+                        BlobState::Blob { .. } | BlobState::End => {
                             return damaged("something follows its end");
                         }
                     };
@@ -95,16 +95,16 @@ impl Blob {
         Ok(())
     }
 
-    pub(super) fn end(&self) -> Result<(), Fault> {
-        if matches!(self.state, State::End) { Ok(()) } else { damaged("it was cut") }
+    pub(super) fn end(&self) -> Result<(), VerifyFault> {
+        if matches!(self.state, BlobState::End) { Ok(()) } else { damaged("it was cut") }
     }
 
     /// Goes on where a part is complete.
-    fn advance(&mut self) -> Result<(), Fault> {
+    fn advance(&mut self) -> Result<(), VerifyFault> {
         match self.state {
-            State::Header => self.state = self.behind(),
-            State::Record => self.record()?,
-            State::Blob { left: 0, crc, stored, begin } => {
+            BlobState::Header => self.state = self.behind(),
+            BlobState::Record => self.record()?,
+            BlobState::Blob { left: 0, crc, stored, begin } => {
                 if mask(crc) != stored {
                     return damaged(format!(
                         "the checksum of its blob at byte {begin} does not fit"
@@ -113,8 +113,8 @@ impl Blob {
                 self.count += 1;
                 self.state = self.behind();
             }
-            State::Blob { .. } => return Ok(()),
-            State::Footer => {
+            BlobState::Blob { .. } => return Ok(()),
+            BlobState::Footer => {
                 let covered = FOOTER_BYTES as usize - 4;
                 let sound = u32_at(&self.part, 0) == MAGIC
                     && mask(crc32c::crc32c(&self.part[..covered])) == u32_at(&self.part, covered)
@@ -122,20 +122,20 @@ impl Blob {
                 if !sound {
                     return damaged("its footer was changed");
                 }
-                self.state = State::End;
+                self.state = BlobState::End;
             }
-            State::End => return damaged("something follows its end"),
+            BlobState::End => return damaged("something follows its end"),
         }
         self.part.clear();
         Ok(())
     }
 
     /// What follows a record: the footer is always the end of the file.
-    fn behind(&self) -> State {
-        if self.size - self.at <= FOOTER_BYTES { State::Footer } else { State::Record }
+    fn behind(&self) -> BlobState {
+        if self.size - self.at <= FOOTER_BYTES { BlobState::Footer } else { BlobState::Record }
     }
 
-    fn record(&mut self) -> Result<(), Fault> {
+    fn record(&mut self) -> Result<(), VerifyFault> {
         let part = &self.part;
         let begin = self.at - RECORD_HEADER_BYTES;
         let wrong = || damaged(format!("the header of its record at byte {begin} was changed"));
@@ -148,7 +148,7 @@ impl Blob {
         else {
             return wrong();
         };
-        self.state = State::Blob { left, crc: 0, stored: u32_at(part, 28), begin };
+        self.state = BlobState::Blob { left, crc: 0, stored: u32_at(part, 28), begin };
         if left == 0 { self.advance() } else { Ok(()) }
     }
 }

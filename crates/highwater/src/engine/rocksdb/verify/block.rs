@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::footer::{Handle, TRAILER_BYTES, handle, u32_at, varint};
-use super::{Fault, damaged};
+use super::{VerifyFault, damaged};
 
 /// A block that leads to others may be expanded to so many bytes, whatever the file.
 const PLAIN_BYTES_MIN: u64 = 1 << 20;
@@ -18,10 +18,10 @@ const PLAIN_BYTES_MAX: u64 = 256 << 20;
 /// No name in a metaindex, or of a property, is longer.
 const NAME_BYTES_MAX: usize = 4096;
 /// A block that would take more memory than what it is good for. It is no damage: its checksum may fit.
-const TOO_LARGE: Fault =
-    Fault::Unknown("because one of its blocks expands to more than such a file needs");
-const LONG_NAME: Fault =
-    Fault::Unknown("because it holds a name or a key that is longer than any known one");
+const TOO_LARGE: VerifyFault =
+    VerifyFault::Unknown("because one of its blocks expands to more than such a file needs");
+const LONG_NAME: VerifyFault =
+    VerifyFault::Unknown("because it holds a name or a key that is longer than any known one");
 /// The bits of a block's last word that count its restart points; the others are flags.
 const RESTARTS_MASK: u32 = 0x0fff_ffff;
 /// Keys and values lie apart, or something of a later format.
@@ -53,14 +53,14 @@ pub(in super::super) fn expand(
     stored: &[u8],
     version: u32,
     bytes_max: u64,
-) -> Result<Cow<'_, [u8]>, Fault> {
+) -> Result<Cow<'_, [u8]>, VerifyFault> {
     let trailer = TRAILER_BYTES as usize;
     let Some(at) = stored.len().checked_sub(trailer) else { return damaged("a block is cut") };
     let (body, codec) = (&stored[..at], stored[at]);
     if codec == 0 {
         return Ok(Cow::Borrowed(body));
     }
-    let wrong = || Fault::Damaged("one of its blocks can't be expanded".to_owned());
+    let wrong = || VerifyFault::Damaged("one of its blocks can't be expanded".to_owned());
     // The length is looked at before anything is expanded: a few bytes can claim any.
     let fitting = |length: u64| match length <= bytes_max {
         true => usize::try_from(length).map_err(|_| TOO_LARGE),
@@ -74,7 +74,7 @@ pub(in super::super) fn expand(
     }
     if version < 2 {
         // Older layouts of what is compressed differ for each codec.
-        return Err(Fault::Unknown("because one of its blocks is compressed in an old way"));
+        return Err(VerifyFault::Unknown("because one of its blocks is compressed in an old way"));
     }
     let mut rest = body;
     let length = fitting(varint(&mut rest).ok_or_else(wrong)?)?;
@@ -83,7 +83,7 @@ pub(in super::super) fn expand(
         4 | 5 => lz4_flex::block::decompress(rest, length).ok(),
         7 | 0x40 => zstd::bulk::decompress(rest, length).ok(),
         _ => {
-            return Err(Fault::Unknown(
+            return Err(VerifyFault::Unknown(
                 "because one of its blocks is compressed in an unknown way",
             ));
         }
@@ -94,11 +94,11 @@ pub(in super::super) fn expand(
 }
 
 /// The range of a block that its entries take.
-fn entries(block: &[u8]) -> Result<Range<usize>, Fault> {
+fn entries(block: &[u8]) -> Result<Range<usize>, VerifyFault> {
     let Some(last) = block.len().checked_sub(4) else { return damaged("a block is cut") };
     let word = u32_at(block, last);
     if word & LAYOUT_FLAGS != 0 {
-        return Err(Fault::Unknown(
+        return Err(VerifyFault::Unknown(
             "because one of its blocks has a layout that is not known here",
         ));
     }
@@ -122,8 +122,8 @@ fn entries(block: &[u8]) -> Result<Range<usize>, Fault> {
 /// name is held at a time: entries of three bytes can share one that is as long as the block.
 pub(in super::super) fn each_pair(
     block: &[u8],
-    take: impl FnMut(&[u8], Range<usize>) -> Result<(), Fault>,
-) -> Result<(), Fault> {
+    take: impl FnMut(&[u8], Range<usize>) -> Result<(), VerifyFault>,
+) -> Result<(), VerifyFault> {
     each_entry(block, NAME_BYTES_MAX, take)
 }
 
@@ -131,8 +131,8 @@ pub(in super::super) fn each_pair(
 pub(in super::super) fn each_entry(
     block: &[u8],
     key_bytes_max: usize,
-    mut take: impl FnMut(&[u8], Range<usize>) -> Result<(), Fault>,
-) -> Result<(), Fault> {
+    mut take: impl FnMut(&[u8], Range<usize>) -> Result<(), VerifyFault>,
+) -> Result<(), VerifyFault> {
     let range = entries(block)?;
     let (prefix, end) = (range.start, range.end);
     let mut rest = &block[range];
@@ -164,7 +164,7 @@ fn next_key(
     shared: usize,
     fresh: &[u8],
     bytes_max: usize,
-) -> Result<(), Fault> {
+) -> Result<(), VerifyFault> {
     let prefix = if shared == 0 { prefix } else { &[] };
     if shared > key.len() {
         return damaged("a block of names was changed");
@@ -183,7 +183,7 @@ pub(super) fn handles(
     block: &[u8],
     style: IndexStyle,
     count_max: u64,
-) -> Result<Vec<Handle>, Fault> {
+) -> Result<Vec<Handle>, VerifyFault> {
     let mut rest = &block[entries(block)?];
     let mut found = Vec::new();
     let mut before = None;
@@ -205,8 +205,8 @@ pub(in super::super) fn each_handle(
     block: &[u8],
     style: IndexStyle,
     key_bytes_max: usize,
-    mut take: impl FnMut(&[u8], Handle) -> Result<(), Fault>,
-) -> Result<(), Fault> {
+    mut take: impl FnMut(&[u8], Handle) -> Result<(), VerifyFault>,
+) -> Result<(), VerifyFault> {
     let range = entries(block)?;
     let prefix = &block[..range.start];
     let mut rest = &block[range];

@@ -2,7 +2,7 @@
 //! metaindex is (`table/format.cc` of RocksDB, `Footer`).
 
 use super::checksum::{Checksum, context};
-use super::{Fault, damaged};
+use super::{VerifyFault, damaged};
 
 pub(super) const FOOTER_BYTES: usize = 53;
 pub(super) const LEGACY_FOOTER_BYTES: usize = 48;
@@ -56,24 +56,24 @@ pub(in super::super) struct Footer {
 
 impl Footer {
     /// Reads the footer in the last bytes (at most [`FOOTER_BYTES`]) of a file of `size` bytes.
-    pub(super) fn parse(tail: &[u8], size: u64) -> Result<Footer, Fault> {
+    pub(super) fn parse(tail: &[u8], size: u64) -> Result<Footer, VerifyFault> {
         let Some(magic) = tail.last_chunk::<8>() else { return damaged("it is cut") };
         match u64::from_le_bytes(*magic) {
             BLOCK_BASED => Footer::current(tail, size),
             BLOCK_BASED_LEGACY => Footer::legacy(tail, size),
             magic => {
                 if let Some((_, why)) = OTHERS.iter().find(|(known, _)| *known == magic) {
-                    return Err(Fault::Unknown(why));
+                    return Err(VerifyFault::Unknown(why));
                 }
                 if (magic ^ BLOCK_BASED).count_ones() <= BITS_OF_A_BYTE || magic == 0 {
                     return damaged("its last bytes were changed");
                 }
-                Err(Fault::Unknown(STRANGE))
+                Err(VerifyFault::Unknown(STRANGE))
             }
         }
     }
 
-    fn legacy(tail: &[u8], size: u64) -> Result<Footer, Fault> {
+    fn legacy(tail: &[u8], size: u64) -> Result<Footer, VerifyFault> {
         let Some(footer) = tail.last_chunk::<LEGACY_FOOTER_BYTES>() else {
             return damaged("it is cut");
         };
@@ -83,14 +83,14 @@ impl Footer {
         Ok(Footer { version: 0, checksum, context: 0, metaindex, index: Some(index), offset })
     }
 
-    fn current(tail: &[u8], size: u64) -> Result<Footer, Fault> {
+    fn current(tail: &[u8], size: u64) -> Result<Footer, VerifyFault> {
         let Some(footer) = tail.last_chunk::<FOOTER_BYTES>() else { return damaged("it is cut") };
         let offset = size - FOOTER_BYTES as u64;
         let version = u32_at(footer, 41);
         let extended = footer[1..5] == EXTENDED_MAGIC;
         let Some(checksum) = Checksum::parse(footer[0]) else {
             return match extended && version > VERSION_MAX {
-                true => Err(Fault::Unknown(NEWER)),
+                true => Err(VerifyFault::Unknown(NEWER)),
                 false => damaged("its footer names a checksum that there is not"),
             };
         };
@@ -117,7 +117,7 @@ impl Footer {
             return damaged("its footer was changed");
         }
         if !(VERSION_CONTEXT..=VERSION_MAX).contains(&version) || footer[33..41] != [0; 8] {
-            return Err(Fault::Unknown(NEWER));
+            return Err(VerifyFault::Unknown(NEWER));
         }
         let word = u32_at(footer, 13);
         let (length, gap) =
@@ -135,7 +135,7 @@ pub(super) const STRANGE: &str = "because its last bytes are not those of a tabl
 const NEWER: &str = "because its format is newer than this program";
 
 /// The handles of metaindex and index.
-fn handles(bytes: &[u8]) -> Result<(Handle, Handle), Fault> {
+fn handles(bytes: &[u8]) -> Result<(Handle, Handle), VerifyFault> {
     let mut rest = bytes;
     let mut next = || handle(&mut rest);
     match (next(), next()) {

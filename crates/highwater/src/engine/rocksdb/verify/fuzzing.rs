@@ -1,6 +1,6 @@
 //! What fuzzers call: tables and blob files, as they are, and with what a fuzzer can't guess filled in.
 
-use super::Fault;
+use super::VerifyFault;
 use super::blob::Blob;
 use super::checksum::{context, mask};
 use super::table::Table;
@@ -18,7 +18,7 @@ pub(crate) fn table(bytes: &[u8]) {
     assert_eq!(whole.map_err(told), pieces.map_err(told));
 }
 
-fn table_passes(bytes: &[u8], piece: usize) -> Result<(), Fault> {
+fn table_passes(bytes: &[u8], piece: usize) -> Result<(), VerifyFault> {
     let file = file_of(bytes);
     let mut table = Table::open(&file, bytes.len() as u64)?;
     let _ = table.gap();
@@ -141,7 +141,7 @@ pub(crate) fn blob(bytes: &[u8]) {
     blob_passes(&sound, 61).expect_err("a changed blob file does not pass");
 }
 
-fn blob_passes(bytes: &[u8], piece: usize) -> Result<(), Fault> {
+fn blob_passes(bytes: &[u8], piece: usize) -> Result<(), VerifyFault> {
     let file = file_of(bytes);
     let mut blob = Blob::open(&file, bytes.len() as u64)?;
     bytes.chunks(piece).try_for_each(|piece| blob.pass(piece))?;
@@ -176,6 +176,6 @@ fn blob_of(mut content: &[u8]) -> Vec<u8> {
     file
 }
 
-fn told(fault: Fault) -> String {
+fn told(fault: VerifyFault) -> String {
     format!("{fault:?}")
 }

@@ -56,7 +56,7 @@ impl Forge {
     }
 
     /// Ends the table, and opens it.
-    fn open(mut self, properties: &[u8], index: &[u8]) -> std::result::Result<Table, Fault> {
+    fn open(mut self, properties: &[u8], index: &[u8]) -> std::result::Result<Table, VerifyFault> {
         let metaindex = self.block(&entry(0, PROPERTIES, properties), STORED);
         let mut footer = vec![0];
         footer.extend_from_slice(&[&metaindex, index].concat());
@@ -100,7 +100,7 @@ fn a_block_is_not_expanded_to_more_than_its_file_can_need() {
             false => forge.open(&small, &large),
         };
         let why = "because one of its blocks expands to more than such a file needs";
-        assert!(matches!(opened, Err(Fault::Unknown(found)) if found == why), "{properties}");
+        assert!(matches!(opened, Err(VerifyFault::Unknown(found)) if found == why), "{properties}");
     }
 }
 
@@ -121,7 +121,7 @@ fn a_name_that_many_entries_share_is_held_once() {
     let index = forge.block(b"", STORED);
     let why = "because it holds a name or a key that is longer than any known one";
     let opened = forge.open(&properties, &index);
-    assert!(matches!(opened, Err(Fault::Unknown(found)) if found == why));
+    assert!(matches!(opened, Err(VerifyFault::Unknown(found)) if found == why));
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn an_index_names_no_more_blocks_than_there_is_room_for() {
     let properties = forge.block(b"", STORED);
     let opened = forge.open(&properties, &index);
     let told = "its index names more blocks than it has room for";
-    assert!(matches!(opened, Err(Fault::Damaged(found)) if found == told));
+    assert!(matches!(opened, Err(VerifyFault::Damaged(found)) if found == told));
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn a_part_of_an_index_is_expanded_once() {
     let index = forge.block(&entry(0, b"k", &part).repeat(3), STORED);
     let properties = forge.block(&two_levels(), STORED);
     let opened = forge.open(&properties, &index);
-    assert!(matches!(opened, Err(Fault::Damaged(found)) if found == "its blocks overlap"));
+    assert!(matches!(opened, Err(VerifyFault::Damaged(found)) if found == "its blocks overlap"));
 }
 
 #[test]
@@ -152,5 +152,5 @@ fn a_block_that_would_fill_memory_is_not_held() {
     let properties = forge.block(b"", STORED);
     let why = "because one of its blocks is larger than 1 GiB";
     let opened = forge.open(&properties, &index);
-    assert!(matches!(opened, Err(Fault::Unknown(found)) if found == why));
+    assert!(matches!(opened, Err(VerifyFault::Unknown(found)) if found == why));
 }

@@ -36,7 +36,7 @@ static ZEROS: [u8; 4096] = [0; 4096];
 
 /// Why a file could not be verified, or was not.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum VerifyFault {
     /// A byte of it is not what was written.
     Damaged(String),
     /// It is of a kind that is not known here.
@@ -45,14 +45,14 @@ pub(super) enum Fault {
     Io(std::io::Error),
 }
 
-impl From<std::io::Error> for Fault {
-    fn from(source: std::io::Error) -> Fault {
-        Fault::Io(source)
+impl From<std::io::Error> for VerifyFault {
+    fn from(source: std::io::Error) -> VerifyFault {
+        VerifyFault::Io(source)
     }
 }
 
-pub(super) fn damaged<T>(what: impl Into<String>) -> std::result::Result<T, Fault> {
-    Err(Fault::Damaged(what.into()))
+pub(super) fn damaged<T>(what: impl Into<String>) -> std::result::Result<T, VerifyFault> {
+    Err(VerifyFault::Damaged(what.into()))
 }
 
 /// Verifies the files of one database, and remembers which could not be verified.
@@ -65,7 +65,7 @@ pub(in crate::engine) struct Verifier {
 }
 
 /// What is known of a file that is streamed.
-enum Watch {
+enum StreamedFile {
     Table(Table),
     Blob(Blob),
 }
@@ -82,7 +82,12 @@ impl Verifier {
     }
 
     /// Finds out what is to be verified in a table.
-    fn table(&self, file: &File, number: u64, size: u64) -> std::result::Result<Table, Fault> {
+    fn table(
+        &self,
+        file: &File,
+        number: u64,
+        size: u64,
+    ) -> std::result::Result<Table, VerifyFault> {
         match self.sizes.get(&number) {
             Some(&meant) if meant != size => {
                 return damaged(format!("it has {size} bytes and should have {meant}"));
@@ -90,7 +95,7 @@ impl Verifier {
             _ => {}
         }
         match Table::open(file, size) {
-            Err(Fault::Unknown(footer::STRANGE)) if self.block_based => {
+            Err(VerifyFault::Unknown(footer::STRANGE)) if self.block_based => {
                 damaged("its last bytes are not those of a table")
             }
             opened => opened,
@@ -118,19 +123,19 @@ impl Verify for Verifier {
         let file = set.open(index)?;
         let begun = match role {
             Some(FileName::Table(number)) => {
-                self.table(&file, number, entry.size).map(Watch::Table)
+                self.table(&file, number, entry.size).map(StreamedFile::Table)
             }
-            _ => Blob::open(&file, entry.size).map(Watch::Blob),
+            _ => Blob::open(&file, entry.size).map(StreamedFile::Blob),
         };
         let mut watch = match begun {
             Ok(watch) => watch,
-            Err(Fault::Unknown(why)) => {
+            Err(VerifyFault::Unknown(why)) => {
                 self.unverified.entry(why).or_default().push(path);
                 return set.stream(index, sink);
             }
             Err(fault) => return Err(error_of(fault, &path)),
         };
-        if let Watch::Table(table) = &watch
+        if let StreamedFile::Table(table) = &watch
             && let Some(why) = table.gap()
         {
             self.unverified.entry(why).or_default().push(path.clone());
@@ -166,15 +171,15 @@ fn factory(line: &str) -> Option<&str> {
     line.trim().strip_prefix("table_factory=").map(|name| name.trim_end_matches(';'))
 }
 
-impl Watch {
-    fn pass(&mut self, bytes: &[u8]) -> std::result::Result<(), Fault> {
+impl StreamedFile {
+    fn pass(&mut self, bytes: &[u8]) -> std::result::Result<(), VerifyFault> {
         match self {
-            Watch::Table(table) => table.pass(bytes),
-            Watch::Blob(blob) => blob.pass(bytes),
+            StreamedFile::Table(table) => table.pass(bytes),
+            StreamedFile::Blob(blob) => blob.pass(bytes),
         }
     }
 
-    fn pass_zeros(&mut self, mut length: u64) -> std::result::Result<(), Fault> {
+    fn pass_zeros(&mut self, mut length: u64) -> std::result::Result<(), VerifyFault> {
         while length > 0 {
             let piece = length.min(ZEROS.len() as u64);
             self.pass(&ZEROS[..piece as usize])?;
@@ -183,24 +188,24 @@ impl Watch {
         Ok(())
     }
 
-    fn end(&self) -> std::result::Result<(), Fault> {
+    fn end(&self) -> std::result::Result<(), VerifyFault> {
         match self {
-            Watch::Table(table) => table.end(),
-            Watch::Blob(blob) => blob.end(),
+            StreamedFile::Table(table) => table.end(),
+            StreamedFile::Blob(blob) => blob.end(),
         }
     }
 }
 
-fn error_of(fault: Fault, path: &str) -> Error {
+fn error_of(fault: VerifyFault, path: &str) -> Error {
     match fault {
-        Fault::Damaged(what) => {
+        VerifyFault::Damaged(what) => {
             Error::corrupt(format!("{path} is damaged: {what}")).with_entry(path).with_remedy(
                 "restore the database from a snapshot, or let the node's own program repair it; \
                  the snapshots that stand are untouched",
             )
         }
-        Fault::Unknown(what) => Error::bug(format!("{path}: {what}")).with_entry(path),
-        Fault::Io(source) => Error::io("can't read it", source).with_entry(path),
+        VerifyFault::Unknown(what) => Error::bug(format!("{path}: {what}")).with_entry(path),
+        VerifyFault::Io(source) => Error::io("can't read it", source).with_entry(path),
     }
 }
 

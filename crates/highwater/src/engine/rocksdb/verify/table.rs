@@ -9,7 +9,7 @@ use std::fs::File;
 use super::block::{self, IndexStyle, plain_bytes_max};
 use super::checksum::{Checksum, context};
 use super::footer::{FOOTER_BYTES, Footer, Handle, TRAILER_BYTES, handle, u32_at, varint};
-use super::{Fault, damaged, read_at};
+use super::{VerifyFault, damaged, read_at};
 
 /// No block is longer.
 const BLOCK_BYTES_MAX: u64 = 1 << 30;
@@ -53,7 +53,7 @@ pub(super) struct Table {
 
 impl Table {
     /// Finds all blocks of the table in `file`. What is read for that is verified as well.
-    pub(super) fn open(file: &File, size: u64) -> Result<Table, Fault> {
+    pub(super) fn open(file: &File, size: u64) -> Result<Table, VerifyFault> {
         let from = Blocks::open(file, size)?;
         let footer = from.footer;
         let mut finder = Finder { from, patched: None, blocks: Vec::new() };
@@ -68,7 +68,7 @@ impl Table {
         }
         // A block is held whole until its checksum has been compared.
         if blocks.iter().any(|block| block.size > BLOCK_BYTES_MAX) {
-            return Err(Fault::Unknown("because one of its blocks is larger than 1 GiB"));
+            return Err(VerifyFault::Unknown("because one of its blocks is larger than 1 GiB"));
         }
         let Footer { checksum, context, .. } = footer;
         let gap = match checksum {
@@ -91,7 +91,7 @@ impl Table {
     }
 
     /// Verifies the blocks that end in `bytes`, the next ones of the table.
-    pub(super) fn pass(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+    pub(super) fn pass(&mut self, bytes: &[u8]) -> Result<(), VerifyFault> {
         let (start, end) = (self.at, self.at + bytes.len() as u64);
         self.at = end;
         while let Some(&block) = self.blocks.get(self.next) {
@@ -121,11 +121,11 @@ impl Table {
     }
 
     /// Whether every block has passed.
-    pub(super) fn end(&self) -> Result<(), Fault> {
+    pub(super) fn end(&self) -> Result<(), VerifyFault> {
         if self.next == self.blocks.len() { Ok(()) } else { damaged("it was cut") }
     }
 
-    fn verify(&self, block: Handle, stored: &[u8]) -> Result<(), Fault> {
+    fn verify(&self, block: Handle, stored: &[u8]) -> Result<(), VerifyFault> {
         let patched = self.patched.filter(|(handle, _)| *handle == block).map(|(_, at)| at);
         if fits(self.checksum, self.context, block, stored, patched) {
             return Ok(());
@@ -135,7 +135,7 @@ impl Table {
 }
 
 /// Damage where blocks, sorted by place, have bytes in common.
-fn refuse_overlap(blocks: &[Handle]) -> Result<(), Fault> {
+fn refuse_overlap(blocks: &[Handle]) -> Result<(), VerifyFault> {
     let overlap = |pair: &[Handle]| pair[0].end().is_none_or(|end| end > pair[1].offset);
     if blocks.windows(2).any(overlap) { damaged("its blocks overlap") } else { Ok(()) }
 }
@@ -188,7 +188,7 @@ pub(in super::super) struct Properties {
 }
 
 impl Properties {
-    fn parse(plain: &[u8]) -> Result<Properties, Fault> {
+    fn parse(plain: &[u8]) -> Result<Properties, VerifyFault> {
         let mut found = Properties::default();
         block::each_pair(plain, |name, place| {
             let mut value = &plain[place.clone()];
@@ -227,7 +227,7 @@ impl Properties {
 
     /// The number that all keys of an ingested table have in the place of their own: what stands in the table,
     /// or, where nothing was written there, the highest one of which the MANIFEST tells.
-    pub(in super::super) fn sequence(&self, highest: u64) -> Result<Option<u64>, Fault> {
+    pub(in super::super) fn sequence(&self, highest: u64) -> Result<Option<u64>, VerifyFault> {
         if self.external_version < EXTERNAL_VERSION_GLOBAL {
             return Ok(None);
         }
@@ -242,7 +242,7 @@ impl Properties {
 
 impl Finder<'_> {
     /// Finds all blocks, from the metaindex on. Returns what no checksum covers.
-    fn find(&mut self) -> Result<Option<&'static str>, Fault> {
+    fn find(&mut self) -> Result<Option<&'static str>, VerifyFault> {
         let footer = self.from.footer;
         let metaindex = self.from.load(footer.metaindex)?;
         self.blocks.push(footer.metaindex);
@@ -283,7 +283,7 @@ impl Finder<'_> {
     }
 
     /// Adds an index and what it leads to; with two levels that are indexes again.
-    fn index(&mut self, index: Handle, style: IndexStyle, levels: bool) -> Result<(), Fault> {
+    fn index(&mut self, index: Handle, style: IndexStyle, levels: bool) -> Result<(), VerifyFault> {
         let stored = self.from.load(index)?;
         // Each block has a trailer in the file.
         let room = (self.from.size / TRAILER_BYTES).saturating_sub(self.blocks.len() as u64);
@@ -303,7 +303,7 @@ impl Finder<'_> {
 
 impl<'a> Blocks<'a> {
     /// Reads the footer of the table in `file`.
-    pub(in super::super) fn open(file: &'a File, size: u64) -> Result<Blocks<'a>, Fault> {
+    pub(in super::super) fn open(file: &'a File, size: u64) -> Result<Blocks<'a>, VerifyFault> {
         let tail = size.min(FOOTER_BYTES as u64);
         let footer = Footer::parse(&read_at(file, size - tail, tail as usize)?, size)?;
         Ok(Blocks { file, size, footer })
@@ -313,7 +313,7 @@ impl<'a> Blocks<'a> {
     pub(in super::super) fn properties(
         &self,
         handle: Handle,
-    ) -> Result<(Properties, Option<usize>), Fault> {
+    ) -> Result<(Properties, Option<usize>), VerifyFault> {
         let stored = self.read(handle)?;
         let sound = self.fits(handle, &stored, None);
         let parsed = self.expand(&stored).and_then(|plain| {
@@ -337,7 +337,10 @@ impl<'a> Blocks<'a> {
     }
 
     /// What a block that leads to others holds.
-    pub(in super::super) fn expand<'b>(&self, stored: &'b [u8]) -> Result<Cow<'b, [u8]>, Fault> {
+    pub(in super::super) fn expand<'b>(
+        &self,
+        stored: &'b [u8],
+    ) -> Result<Cow<'b, [u8]>, VerifyFault> {
         block::expand(stored, self.footer.version, plain_bytes_max(self.size))
     }
 
@@ -346,7 +349,7 @@ impl<'a> Blocks<'a> {
     }
 
     /// Reads and verifies a block, its trailer included.
-    pub(in super::super) fn load(&self, handle: Handle) -> Result<Vec<u8>, Fault> {
+    pub(in super::super) fn load(&self, handle: Handle) -> Result<Vec<u8>, VerifyFault> {
         let stored = self.read(handle)?;
         if self.fits(handle, &stored, None) {
             return Ok(stored);
@@ -354,7 +357,7 @@ impl<'a> Blocks<'a> {
         damaged(format!("the checksum of its block at byte {} does not fit", handle.offset))
     }
 
-    fn read(&self, handle: Handle) -> Result<Vec<u8>, Fault> {
+    fn read(&self, handle: Handle) -> Result<Vec<u8>, VerifyFault> {
         let end = handle.end().filter(|&end| end <= self.footer.offset);
         if end.is_none() || handle.size > BLOCK_BYTES_MAX {
             return damaged("it leads to a block beyond its end");

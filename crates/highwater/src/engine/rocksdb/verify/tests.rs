@@ -9,15 +9,15 @@ use std::process::Command;
 use super::*;
 
 /// Streams a file of a database of block-based tables through its watch, in pieces of `piece` bytes.
-fn verify(path: &Path, piece: usize) -> std::result::Result<Watch, Fault> {
+fn verify(path: &Path, piece: usize) -> std::result::Result<StreamedFile, VerifyFault> {
     let file = File::open(path)?;
     let size = file.metadata()?.len();
     let mut watch = match path.extension().unwrap().to_str() {
-        Some("blob") => Watch::Blob(Blob::open(&file, size)?),
+        Some("blob") => StreamedFile::Blob(Blob::open(&file, size)?),
         _ => {
             let version = Version::default();
             let verifier = Verifier::new(&version, Some("  table_factory=BlockBasedTable\n"));
-            Watch::Table(verifier.table(&file, 1, size)?)
+            StreamedFile::Table(verifier.table(&file, 1, size)?)
         }
     };
     for bytes in fs::read(path)?.chunks(piece) {
@@ -69,7 +69,7 @@ fn every_flip_is_found(path: &Path, step: usize) {
         }
         file.write_all_at(&[sound[at] ^ (1 << (at % 8))], at as u64).unwrap();
         let result = verify(path, 1000);
-        let damaged = matches!(result, Err(Fault::Damaged(_)));
+        let damaged = matches!(result, Err(VerifyFault::Damaged(_)));
         assert!(damaged, "byte {at} of {} in {}", sound.len(), path.display());
         file.write_all_at(&sound[at..=at], at as u64).unwrap();
         found += 1;
@@ -77,7 +77,7 @@ fn every_flip_is_found(path: &Path, step: usize) {
     assert!(found > 50, "{found} bytes were tried");
     for length in [0, 10, 47, 52, 53, sound.len() / 2, sound.len() - 1] {
         fs::write(path, &sound[..length]).unwrap();
-        assert!(matches!(verify(path, 1000), Err(Fault::Damaged(_))), "cut to {length}");
+        assert!(matches!(verify(path, 1000), Err(VerifyFault::Damaged(_))), "cut to {length}");
     }
     fs::write(path, &sound).unwrap();
 }
@@ -89,7 +89,7 @@ fn tables_are_covered(db: &Path, what: &str) {
     for path in &tables {
         for piece in [1, 7, 4096, 1 << 20] {
             let watch = verify(path, piece).unwrap_or_else(|fault| panic!("{what}: {fault:?}"));
-            let Watch::Table(table) = watch else { panic!() };
+            let StreamedFile::Table(table) = watch else { panic!() };
             assert_eq!(table.gap(), None, "{what}");
             assert!(table.covered() * 10 > fs::metadata(path).unwrap().len() * 9, "{what}");
         }
@@ -148,7 +148,7 @@ fn tables_of_an_older_release_are_verified() {
             // Before version 2 what is compressed has another layout.
             if version < 2 && number > 1 {
                 let result = verify(&files(&db, "sst")[0], 4096);
-                assert!(!matches!(result, Err(Fault::Damaged(_))), "{version} {more:?}");
+                assert!(!matches!(result, Err(VerifyFault::Damaged(_))), "{version} {more:?}");
                 continue;
             }
             tables_are_covered(&db, &format!("version {version} {more:?}"));
@@ -179,12 +179,12 @@ fn blob_files_of_an_older_release_are_verified() {
     for at in (0..4).chain((30..sound.len()).step_by(sound.len() / 150)) {
         file.write_all_at(&[sound[at] ^ 4], at as u64).unwrap();
         let result = verify(&blobs[0], 999);
-        assert!(matches!(result, Err(Fault::Damaged(_))), "byte {at}");
+        assert!(matches!(result, Err(VerifyFault::Damaged(_))), "byte {at}");
         file.write_all_at(&sound[at..=at], at as u64).unwrap();
     }
     for length in [0, 30, 61, 100, sound.len() - 32, sound.len() - 1] {
         fs::write(&blobs[0], &sound[..length]).unwrap();
-        assert!(matches!(verify(&blobs[0], 999), Err(Fault::Damaged(_))), "cut to {length}");
+        assert!(matches!(verify(&blobs[0], 999), Err(VerifyFault::Damaged(_))), "cut to {length}");
     }
 }
 
@@ -289,7 +289,9 @@ mod linked {
         let mut options = Options::default();
         options.set_block_based_table_factory(&table);
         write(&none, &mut options);
-        let Ok(Watch::Table(table)) = verify(&files(&none, "sst")[0], 4096) else { panic!() };
+        let Ok(StreamedFile::Table(table)) = verify(&files(&none, "sst")[0], 4096) else {
+            panic!()
+        };
         assert_eq!(table.gap(), Some("because it has none"));
 
         let plain = dir.path().join("plain");
@@ -308,7 +310,7 @@ mod linked {
         options.set_allow_mmap_reads(true);
         write_rows(&plain, &mut options);
         let result = verify(&files(&plain, "sst")[0], 4096);
-        assert!(matches!(result, Err(Fault::Unknown("because it is a plain table"))));
+        assert!(matches!(result, Err(VerifyFault::Unknown("because it is a plain table"))));
     }
 
     fn write_rows(db: &Path, options: &mut Options) {
@@ -330,7 +332,7 @@ mod linked {
         options.set_blob_compression_type(DBCompressionType::Lz4);
         write(&db, &mut options);
         for path in files(&db, "blob") {
-            let Ok(Watch::Blob(blob)) = verify(&path, 777) else { panic!() };
+            let Ok(StreamedFile::Blob(blob)) = verify(&path, 777) else { panic!() };
             assert!(blob.count() > 1000);
         }
         tables_are_covered(&db, "tables beside blobs");
@@ -360,6 +362,6 @@ mod linked {
         verify(&path, 4096).unwrap();
         bytes[at + 9] ^= 1;
         fs::write(&path, &bytes).unwrap();
-        assert!(matches!(verify(&path, 4096), Err(Fault::Damaged(_))));
+        assert!(matches!(verify(&path, 4096), Err(VerifyFault::Damaged(_))));
     }
 }
