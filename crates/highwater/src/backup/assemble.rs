@@ -13,7 +13,7 @@ use crate::vault::pack::{
     FRAME_BYTES, FrameKind, PACK_UNITS_MAX, PlainFrame, SLICE_BYTES, UnitId, pack_name,
 };
 use crate::vault::read::{LoadedLeaf, PACKS_AHEAD, unit_shape};
-use crate::vault::runs::{self, LEAF_BYTES, Place, Run};
+use crate::vault::runs::{self, LEAF_BYTES, Run, UnitPlace};
 use crate::vault::seal::{ObjectKey, ObjectKind};
 use crate::vault::{Manifest, Vault};
 
@@ -318,7 +318,8 @@ impl<'a> Assembler<'a> {
         id: UnitId,
         at: Option<(PackId, u32)>,
     ) -> Result<(), Halt> {
-        let place = at.map(|(pack, unit)| Place { pack: pack_number(&mut file.packs, pack), unit });
+        let place =
+            at.map(|(pack, unit)| UnitPlace { pack: pack_number(&mut file.packs, pack), unit });
         runs::push(&mut file.runs, place);
         file.content.update(id.stored(file.kind));
         file.next_unit += 1;

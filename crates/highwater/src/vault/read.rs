@@ -15,7 +15,7 @@ use super::pack::{
     FrameKind, PackIndex, SLICE_BYTES, UnitId, end_bytes, open_frame, open_index, pack_name,
     unit_range,
 };
-use super::runs::{self, LEAF_BYTES, Place, Run};
+use super::runs::{self, LEAF_BYTES, Run, UnitPlace};
 use super::seal::{HEADER_BYTES, ObjectKey, ObjectKind};
 use crate::records::Units;
 
@@ -79,12 +79,12 @@ impl Cached {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct UnitAt {
     pub(crate) id: UnitId,
-    pub(crate) place: Option<Place>,
+    pub(crate) place: Option<UnitPlace>,
 }
 
 /// One GiB of a file, its units found.
 pub(crate) struct LoadedLeaf {
-    /// The packs that [`Place::pack`] counts through.
+    /// The packs that [`UnitPlace::pack`] counts through.
     pub(crate) packs: Vec<PackRef>,
     pub(crate) units: Vec<UnitAt>,
 }
@@ -210,7 +210,7 @@ impl Vault {
                     .index
                     .unit_id(unit)
                     .ok_or_else(|| damaged("its map leads beyond the end of a pack"))?;
-                units.push(UnitAt { id, place: Some(Place { pack: at.pack, unit }) });
+                units.push(UnitAt { id, place: Some(UnitPlace { pack: at.pack, unit }) });
             }
         }
         let content = leaf_content(kind, units.iter().map(|unit| unit.id));

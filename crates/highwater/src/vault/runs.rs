@@ -11,12 +11,12 @@ pub(crate) const LEAF_BYTES: u64 = 1 << 30;
 pub(crate) struct Run {
     pub(crate) count: u32,
     /// `None`: zero bytes, stored nowhere.
-    pub(crate) at: Option<Place>,
+    pub(crate) at: Option<UnitPlace>,
 }
 
 /// A unit in a pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct UnitPlace {
     /// The pack, by its place in the leaf's list.
     pub(crate) pack: u32,
     /// The unit, counted through the pack.
@@ -24,7 +24,7 @@ pub(crate) struct Place {
 }
 
 /// Adds a unit to the end of a list of runs.
-pub(crate) fn push(runs: &mut Vec<Run>, at: Option<Place>) {
+pub(crate) fn push(runs: &mut Vec<Run>, at: Option<UnitPlace>) {
     if let Some(last) = runs.last_mut() {
         let next = match (last.at, at) {
             (None, None) => true,
@@ -83,7 +83,7 @@ pub(crate) fn decode(mut bytes: &[u8], units: u64, packs: usize) -> Result<Vec<R
         let unit = expected.checked_add(delta).ok_or_else(wrong)?;
         let unit = u32::try_from(unit).map_err(|_| wrong())?;
         expected = i64::from(unit) + i64::from(count);
-        runs.push(Run { count, at: Some(Place { pack: (pack - 1) as u32, unit }) });
+        runs.push(Run { count, at: Some(UnitPlace { pack: (pack - 1) as u32, unit }) });
     }
     if covered != units {
         return Err(wrong());
@@ -130,7 +130,7 @@ mod tests {
         ) {
             let mut runs = Vec::new();
             for unit in &units {
-                push(&mut runs, unit.map(|(pack, unit)| Place { pack, unit }));
+                push(&mut runs, unit.map(|(pack, unit)| UnitPlace { pack, unit }));
             }
             let bytes = encode(&runs);
             prop_assert_eq!(decode(&bytes, units.len() as u64, 5).unwrap(), runs);
@@ -148,14 +148,14 @@ mod tests {
 
     #[test]
     fn a_whole_gibibyte_in_order_takes_a_few_bytes() {
-        let runs = [Run { count: 262_144, at: Some(Place { pack: 0, unit: 0 }) }];
+        let runs = [Run { count: 262_144, at: Some(UnitPlace { pack: 0, unit: 0 }) }];
         assert_eq!(encode(&runs).len(), 5);
     }
 
     /// The example of `docs/vault-format.md`.
     #[test]
     fn the_documented_example_is_what_is_written() {
-        let at = |pack, unit| Some(Place { pack, unit });
+        let at = |pack, unit| Some(UnitPlace { pack, unit });
         let runs = [
             Run { count: 4, at: at(0, 0) },
             Run { count: 2, at: None },
@@ -175,8 +175,9 @@ mod tests {
 
     #[test]
     fn the_largest_places_go_there_and_back() {
-        let far = Run { count: u32::MAX, at: Some(Place { pack: u32::MAX - 1, unit: u32::MAX }) };
-        let near = Run { count: 1, at: Some(Place { pack: 0, unit: 0 }) };
+        let far =
+            Run { count: u32::MAX, at: Some(UnitPlace { pack: u32::MAX - 1, unit: u32::MAX }) };
+        let near = Run { count: 1, at: Some(UnitPlace { pack: 0, unit: 0 }) };
         let units = u64::from(u32::MAX) + 1;
         let bytes = encode(&[far, near]);
         assert_eq!(decode(&bytes, units, u32::MAX as usize).unwrap(), [far, near]);

@@ -41,15 +41,15 @@ fn inputs<'a>(archives: &[&'a [u8]]) -> Vec<Input<'a>> {
 }
 
 /// A place next to the bench's vault.
-struct Place {
+struct VaultPlace {
     location: Location,
     actor: Actor,
 }
 
-impl Place {
-    fn new(bench: &Bench, name: &str) -> Place {
+impl VaultPlace {
+    fn new(bench: &Bench, name: &str) -> VaultPlace {
         let location = Location::Local(bench.dir.path().join(name));
-        Place { location, actor: bench.actor(&format!("{name}'s")) }
+        VaultPlace { location, actor: bench.actor(&format!("{name}'s")) }
     }
 
     fn import(&self, archives: &[&[u8]]) -> Result<ImportReport> {
@@ -136,14 +136,14 @@ fn a_chain_of_increments_restores_to_exactly_each_state() {
     assert!(archives[1..].iter().all(|archive| archive.len() < archives[0].len() / 2));
     let all = slices(&archives);
 
-    let copy = Place::new(&bench, "copy");
+    let copy = VaultPlace::new(&bench, "copy");
     let report = copy.import(&all).unwrap();
     assert!(report.created);
     assert_eq!(report.vault, bench.vault.id());
     assert_eq!(report.bytes_read, all.iter().map(|archive| archive.len() as u64).sum::<u64>());
     copy.assert_sound();
     assert_eq!(copy.snapshots(), history.iter().map(|(id, _)| *id).collect::<Vec<_>>());
-    let one_by_one = Place::new(&bench, "one by one");
+    let one_by_one = VaultPlace::new(&bench, "one by one");
     for archive in &all {
         one_by_one.import(&[archive]).unwrap();
         one_by_one.assert_sound();
@@ -180,19 +180,19 @@ fn a_gap_a_swap_and_a_repeat_are_refused_before_anything_is_there() {
     let orders: [&[&[u8]]; 8] =
         [&[b], &[a, c], &[b, a], &[a, c, b], &[a, b, b], &[a, a], &[a, b, d], &[a, b, d, c]];
     for (number, order) in orders.into_iter().enumerate() {
-        let place = Place::new(&bench, "place");
+        let place = VaultPlace::new(&bench, "place");
         assert_eq!(kind(place.import(order)), Kind::Conflict, "order {number}");
         assert!(!place.path().exists(), "order {number}: {:?}", place.content().keys());
         assert_eq!(kind(open_files(&bench, order)), Kind::Conflict, "order {number}");
     }
     // A chain to restore from is one chain; to import, each archive needs its base and no more.
     assert_eq!(kind(open_files(&bench, &[a, b, c, &other_base])), Kind::Conflict);
-    Place::new(&bench, "fork").import(&[a, b, &other_base]).unwrap();
+    VaultPlace::new(&bench, "fork").import(&[a, b, &other_base]).unwrap();
     let whole = export(&bench.vault, history[1].0, None);
     assert_eq!(kind(open_files(&bench, &[a, &whole])), Kind::Conflict);
 
     // The same into a vault that holds something already: it stays as it is.
-    let place = Place::new(&bench, "begun");
+    let place = VaultPlace::new(&bench, "begun");
     place.import(&[a]).unwrap();
     let before = place.content();
     for (number, order) in [[c, d], [c, b], [d, c]].iter().enumerate() {
@@ -237,7 +237,7 @@ fn small() -> (Bench, Vec<Vec<u8>>) {
 fn every_byte_of_an_archive_counts_and_so_does_its_end() {
     let (bench, archives) = small();
     let (whole, increment) = (&archives[0], &archives[1]);
-    let place = Place::new(&bench, "place");
+    let place = VaultPlace::new(&bench, "place");
     place.import(&[whole]).unwrap();
     let before = place.content();
     let refused = |damaged: &[u8], what: &str| {
@@ -276,7 +276,7 @@ fn every_byte_of_an_archive_counts_and_so_does_its_end() {
 #[test]
 fn where_no_vault_is_a_damaged_archive_leaves_nothing() {
     let (bench, archives) = small();
-    let place = Place::new(&bench, "place");
+    let place = VaultPlace::new(&bench, "place");
     for at in (0..archives[0].len()).step_by(13) {
         let mut damaged = archives[0].clone();
         damaged[at] ^= 0x80;
@@ -310,7 +310,7 @@ fn an_archive_goes_through_a_pipe() {
     let bench = Bench::new();
     bench.write("large", noise(3, 9 << 20));
     let snapshot = bench.backup().snapshot;
-    let place = Place::new(&bench, "place");
+    let place = VaultPlace::new(&bench, "place");
     let (reader, mut writer) = std::io::pipe().unwrap();
     let report = std::thread::scope(|scope| {
         let importing = scope.spawn(|| {
@@ -324,7 +324,7 @@ fn an_archive_goes_through_a_pipe() {
     assert_eq!(report.snapshots[0].snapshot, snapshot);
     place.assert_sound();
     let (_, archives) = small();
-    let place = Place::new(&bench, "drops");
+    let place = VaultPlace::new(&bench, "drops");
     let input = Input { name: "drops".to_owned(), read: Box::new(Drops(&archives[0])) };
     archive::import(&place.location, &key(1), vec![input], &place.actor, &control()).unwrap();
     place.assert_sound();
@@ -348,7 +348,7 @@ fn what_is_there_already_is_left_as_it_is() {
     let history = history(&bench, 3);
     let archives = chain(&bench, &history);
     let all = slices(&archives);
-    let place = Place::new(&bench, "place");
+    let place = VaultPlace::new(&bench, "place");
     place.import(&all[..2]).unwrap();
     let before = place.content();
     let report = place.import(&all[..2]).unwrap();
@@ -360,12 +360,12 @@ fn what_is_there_already_is_left_as_it_is() {
     assert_eq!(there, [true, true, false]);
     // Into the vault that it came from.
     let before = bench.objects("");
-    let home = Place { location: bench.vault.location().clone(), actor: bench.actor("alice") };
+    let home = VaultPlace { location: bench.vault.location().clone(), actor: bench.actor("alice") };
     assert!(home.import(&all).unwrap().snapshots.iter().all(|imported| imported.already_there));
     assert_eq!(bench.objects(""), before);
     // Of a whole archive only the packs that are missing are stored.
     let whole = export(&bench.vault, history[2].0, None);
-    let place = Place::new(&bench, "other");
+    let place = VaultPlace::new(&bench, "other");
     place.import(&all[..1]).unwrap();
     let report = place.import(&[&whole]).unwrap();
     assert!(report.bytes_stored > 0 && report.bytes_stored < whole.len() as u64 / 2);
@@ -379,7 +379,7 @@ fn what_is_there_already_is_left_as_it_is() {
 fn another_vault_and_another_key_are_told_apart() {
     let (bench, archives) = small();
     let archives = slices(&archives);
-    let other = Place::new(&bench, "other");
+    let other = VaultPlace::new(&bench, "other");
     Vault::create(&other.location, &key(1), false, &env()).unwrap();
     let before = other.content();
     let error = other.import(&archives).unwrap_err();
@@ -391,7 +391,7 @@ fn another_vault_and_another_key_are_told_apart() {
     let foreign = export(&stranger.vault, stranger.backup().snapshot, None);
     assert_eq!(kind(other.import(&[archives[0], &foreign])), Kind::Input);
 
-    let place = Place::new(&bench, "place");
+    let place = VaultPlace::new(&bench, "place");
     let denied =
         archive::import(&place.location, &key(2), inputs(&archives), &place.actor, &control());
     assert_eq!(kind(denied), Kind::Denied);
@@ -408,7 +408,7 @@ fn any_slot_opens_an_archive_and_a_removed_one_does_not_come_back() {
     let slot = bench.vault.add_slot(&key(2), "second").unwrap();
     let first = bench.backup().snapshot;
     let old = export(&bench.vault, first, None);
-    let place = Place::new(&bench, "place");
+    let place = VaultPlace::new(&bench, "place");
     archive::import(&place.location, &key(2), inputs(&[&old]), &place.actor, &control()).unwrap();
     place.open().remove_slot(&slot.slot.to_string()).unwrap();
     bench.write("a", b"two");
@@ -432,7 +432,7 @@ fn marks_and_newest_are_taken_over_and_the_owner_is_not() {
         let snapshot = bench.backup_with(&options).snapshot;
         archives.push((snapshot, export(&bench.vault, snapshot, before)));
     }
-    let place = Place::new(&bench, "place");
+    let place = VaultPlace::new(&bench, "place");
     place.import(&[&archives[0].1, &archives[1].1]).unwrap();
     let owner = place.open().owner(&bench.name(), &place.actor).unwrap();
     assert_eq!((owner.writer, owner.epoch.0), (None, 1));
@@ -477,7 +477,7 @@ fn two_copies_that_have_parted_are_not_mixed() {
     let bench = Bench::new();
     bench.write("a", b"one");
     let first = bench.backup().snapshot;
-    let twin = Place::new(&bench, "twin");
+    let twin = VaultPlace::new(&bench, "twin");
     copy_dir(bench.vault.location().paths()[0].as_path(), twin.path());
     bench.write("a", b"two");
     let second = bench.backup().snapshot;
@@ -584,7 +584,7 @@ fn a_cancelled_export_or_import_leaves_nothing() {
     let export = Export::new(&bench.vault, &options).unwrap();
     assert_eq!(kind(export.write_file(&output, false, &cancelling())), Kind::Interrupted);
     assert!(!output.exists() && parts(&bench).is_empty());
-    let place = Place::new(&bench, "place");
+    let place = VaultPlace::new(&bench, "place");
     let import = |control: &Control| {
         archive::import(&place.location, &key(1), inputs(&[&whole]), &place.actor, control)
     };

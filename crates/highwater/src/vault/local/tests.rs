@@ -9,20 +9,20 @@ use super::*;
 use crate::Kind;
 use crate::env::{FaultPoint, Faults};
 
-struct Place {
+struct StorePlace {
     directory: tempfile::TempDir,
     store: LocalStore,
 }
 
-impl Place {
-    fn new() -> Place {
-        Place::with(&Env::system())
+impl StorePlace {
+    fn new() -> StorePlace {
+        StorePlace::with(&Env::system())
     }
 
-    fn with(env: &Env) -> Place {
+    fn with(env: &Env) -> StorePlace {
         let directory = tempfile::tempdir().unwrap();
         let store = LocalStore::create(&directory.path().join("vault"), env).unwrap();
-        Place { directory, store }
+        StorePlace { directory, store }
     }
 
     fn root(&self) -> PathBuf {
@@ -59,7 +59,7 @@ fn io_kind(error: &Error) -> Option<io::ErrorKind> {
 
 #[test]
 fn what_is_put_is_got() {
-    let Place { store, directory: _keep } = Place::new();
+    let StorePlace { store, directory: _keep } = StorePlace::new();
     for content in [&b""[..], b"x", &[7; 300_000]] {
         let put = put(&store, "a/b/c", content, PutMode::Overwrite).unwrap();
         assert_eq!(get(&store, "a/b/c").unwrap(), content);
@@ -70,7 +70,7 @@ fn what_is_put_is_got() {
 
 #[test]
 fn a_create_only_put_keeps_what_is_there() {
-    let place = Place::new();
+    let place = StorePlace::new();
     put(&place.store, "a", b"first", PutMode::Create).unwrap();
     let error = put(&place.store, "a", b"second", PutMode::Create).unwrap_err();
     assert!(matches!(&error, Error::AlreadyExists { path, .. } if path == "a"), "{error}");
@@ -83,7 +83,7 @@ fn a_create_only_put_keeps_what_is_there() {
 
 #[test]
 fn a_race_of_create_only_puts_has_one_winner() {
-    let place = Place::new();
+    let place = StorePlace::new();
     for round in 0..20 {
         let at = format!("d{round}/x");
         let start = Barrier::new(8);
@@ -113,7 +113,7 @@ fn a_race_of_create_only_puts_has_one_winner() {
 
 #[test]
 fn modes_are_private() {
-    let place = Place::new();
+    let place = StorePlace::new();
     put(&place.store, "packs/ab/one", b"x", PutMode::Create).unwrap();
     let mode =
         |path: &str| fs::metadata(place.root().join(path)).unwrap().permissions().mode() & 0o7777;
@@ -130,7 +130,7 @@ fn modes_are_private() {
 
 #[test]
 fn ranges_are_cut_at_the_end_and_refused_beyond_it() {
-    let Place { store, directory: _keep } = Place::new();
+    let StorePlace { store, directory: _keep } = StorePlace::new();
     put(&store, "a", b"0123456789", PutMode::Create).unwrap();
     let ranged = |range: GetRange| {
         let options = GetOptions { range: Some(range), ..Default::default() };
@@ -162,7 +162,7 @@ fn ranges_are_cut_at_the_end_and_refused_beyond_it() {
 
 #[test]
 fn a_range_beyond_the_bound_comes_in_pieces() {
-    let place = Place::new();
+    let place = StorePlace::new();
     put(&place.store, "a", b"", PutMode::Create).unwrap();
     let file = OpenOptions::new().write(true).open(place.root().join("a")).unwrap();
     file.set_len(READ_WHOLE_MAX + READ_PIECE + 5).unwrap();
@@ -182,7 +182,7 @@ fn a_range_beyond_the_bound_comes_in_pieces() {
 
 #[test]
 fn an_object_that_shrinks_while_it_is_read_is_an_error() {
-    let place = Place::new();
+    let place = StorePlace::new();
     put(&place.store, "a", &[1; 100], PutMode::Create).unwrap();
     let found = block_on(place.store.get(&name("a"))).unwrap();
     OpenOptions::new().write(true).open(place.root().join("a")).unwrap().set_len(50).unwrap();
@@ -192,7 +192,7 @@ fn an_object_that_shrinks_while_it_is_read_is_an_error() {
 
 #[test]
 fn what_is_missing_is_not_found() {
-    let place = Place::new();
+    let place = StorePlace::new();
     put(&place.store, "a/b", b"x", PutMode::Create).unwrap();
     for missing in ["c", "c/d", "a", "a/b/c"] {
         let not_found = |error: Error| assert!(matches!(error, Error::NotFound { .. }), "{error}");
@@ -212,7 +212,7 @@ fn what_is_missing_is_not_found() {
 
 #[test]
 fn attributes_are_refused_rather_than_lost() {
-    let place = Place::new();
+    let place = StorePlace::new();
     let attributes = Attributes::from_iter([(object_store::Attribute::ContentType, "text/plain")]);
     let at = name("a");
     let put = place.store.put_opts(&at, "x".into(), attributes.clone().into());
@@ -223,7 +223,7 @@ fn attributes_are_refused_rather_than_lost() {
 
 #[test]
 fn hidden_names_are_refused() {
-    let place = Place::new();
+    let place = StorePlace::new();
     for hidden in [".tmp/x", ".x", "a/.b/c"] {
         let error = put(&place.store, hidden, b"x", PutMode::Create).unwrap_err();
         assert_eq!(io_kind(&error), Some(io::ErrorKind::InvalidInput), "{hidden}");
@@ -234,7 +234,7 @@ fn hidden_names_are_refused() {
 
 #[test]
 fn a_list_has_each_object_and_nothing_else() {
-    let place = Place::new();
+    let place = StorePlace::new();
     for at in ["vault.json", "keys/1", "packs/ab/1", "packs/ab/2", "packs/cd/3", "packs-x"] {
         put(&place.store, at, b"x", PutMode::Create).unwrap();
     }
@@ -267,7 +267,7 @@ fn a_list_has_each_object_and_nothing_else() {
 
 #[test]
 fn a_vanished_store_is_no_empty_one() {
-    let place = Place::new();
+    let place = StorePlace::new();
     fs::remove_dir(place.root()).unwrap();
     let list: Result<Vec<ObjectMeta>> = block_on(place.store.list(None).try_collect());
     assert!(list.is_err());
@@ -277,7 +277,7 @@ fn a_vanished_store_is_no_empty_one() {
 
 #[test]
 fn copies_renames_and_deletes() {
-    let Place { store, directory: _keep } = Place::new();
+    let StorePlace { store, directory: _keep } = StorePlace::new();
     put(&store, "a", b"a", PutMode::Create).unwrap();
     put(&store, "b", b"b", PutMode::Create).unwrap();
     let error = block_on(store.copy_if_not_exists(&name("a"), &name("b"))).unwrap_err();
@@ -295,7 +295,7 @@ fn copies_renames_and_deletes() {
 
 #[test]
 fn an_upload_is_seen_when_it_is_complete_and_creates_only() {
-    let place = Place::new();
+    let place = StorePlace::new();
     let mut upload = block_on(place.store.put_multipart(&name("p/1"))).unwrap();
     let parts: Vec<UploadPart> =
         ["one ", "two ", "three"].into_iter().map(|part| upload.put_part(part.into())).collect();
@@ -319,7 +319,7 @@ fn an_upload_is_seen_when_it_is_complete_and_creates_only() {
 
 #[test]
 fn an_upload_that_is_aborted_or_dropped_leaves_nothing() {
-    let place = Place::new();
+    let place = StorePlace::new();
     for abort in [true, false] {
         let mut upload = block_on(place.store.put_multipart(&name("a"))).unwrap();
         block_on(upload.put_part("x".into())).unwrap();
@@ -346,7 +346,7 @@ impl Faults for FailAt {
 #[test]
 fn a_failing_step_leaves_neither_object_nor_temporary_file() {
     for point in [FaultPoint::LocalPutSync, FaultPoint::LocalPutLink] {
-        let place = Place::with(&Env::system().with_faults(FailAt(point)));
+        let place = StorePlace::with(&Env::system().with_faults(FailAt(point)));
         for mode in [PutMode::Create, PutMode::Overwrite] {
             let error = put(&place.store, "a/b", b"x", mode).unwrap_err();
             assert!(error.to_string().contains("told to fail"), "{error}");
@@ -388,7 +388,7 @@ fn child_that_dies_in_a_put() {
 #[test]
 fn what_a_killed_writer_leaves_is_collected_and_a_living_one_is_left_alone() {
     for point in [FaultPoint::LocalPutSync, FaultPoint::LocalPutLink] {
-        let place = Place::new();
+        let place = StorePlace::new();
         let mut living = block_on(place.store.put_multipart(&name("living"))).unwrap();
         block_on(living.put_part("x".into())).unwrap();
         let child = Command::new(std::env::current_exe().unwrap())
@@ -413,7 +413,7 @@ fn what_a_killed_writer_leaves_is_collected_and_a_living_one_is_left_alone() {
 
 #[test]
 fn writers_and_collectors_do_not_disturb_each_other() {
-    let place = Place::new();
+    let place = StorePlace::new();
     std::thread::scope(|scope| {
         let writers: Vec<_> = (0..4)
             .map(|writer| {

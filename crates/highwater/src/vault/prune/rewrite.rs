@@ -17,7 +17,7 @@ use crate::vault::lists::{self, Known, Listed};
 use crate::vault::manifest::{EntryRecord, Leaf, Manifest, PackRef, PackTable, Runs};
 use crate::vault::pack::FrameKind;
 use crate::vault::read::leaf_packs;
-use crate::vault::runs::{self, Place, Run};
+use crate::vault::runs::{self, Run, UnitPlace};
 use crate::vault::trash::{Purpose, TrashRecord};
 use crate::vault::writer::{Points, Writer};
 use crate::vault::{Actor, SnapshotName, Vault};
@@ -226,7 +226,7 @@ impl Task<'_> {
                 }
                 None => (pack.id, place.unit),
             };
-            runs::push(&mut drawn, Some(Place { pack: number_of(&mut packs, id), unit }));
+            runs::push(&mut drawn, Some(UnitPlace { pack: number_of(&mut packs, id), unit }));
         }
         let bytes = runs::encode(&drawn);
         let runs = if bytes.len() <= INLINE_BYTES_MAX {

@@ -40,18 +40,18 @@ fn record(number: u64) -> WitnessRecord {
     }
 }
 
-struct Place {
+struct WitnessPlace {
     _dir: tempfile::TempDir,
     vault: Vault,
 }
 
-impl Place {
-    fn new() -> Place {
+impl WitnessPlace {
+    fn new() -> WitnessPlace {
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let location = Location::Local(dir.path().join("vault"));
         let secret = Secret::Key(Zeroizing::new([1; 32]));
         let vault = Vault::create(&location, &secret, false, &Env::system()).unwrap().vault;
-        Place { _dir: dir, vault }
+        WitnessPlace { _dir: dir, vault }
     }
 
     fn put(&self, number: u64) -> bool {
@@ -110,8 +110,8 @@ fn a_witness_record_refuses_what_it_does_not_know() {
 
 #[test]
 fn the_vault_keeps_the_promises_of_a_witness() {
-    let place = Arc::new(Place::new());
-    struct Shared(Arc<Place>);
+    let place = Arc::new(WitnessPlace::new());
+    struct Shared(Arc<WitnessPlace>);
     impl crate::guard::WitnessStore for Shared {
         fn newest(&self) -> Result<Option<(u64, Vec<u8>)>> {
             self.0.vault.newest_witness(&node())
@@ -126,7 +126,7 @@ fn the_vault_keeps_the_promises_of_a_witness() {
 
 #[test]
 fn a_store_that_overwrites_is_refused() {
-    let mut place = Place::new();
+    let mut place = WitnessPlace::new();
     place.vault.refuse_overwriting_store().unwrap();
     place.vault.header.store.create_only = false;
     let error = place.vault.refuse_overwriting_store().unwrap_err();
@@ -137,7 +137,7 @@ fn a_store_that_overwrites_is_refused() {
 
 #[test]
 fn a_free_number_is_not_won_below_a_higher_one() {
-    let place = Place::new();
+    let place = WitnessPlace::new();
     (1..=20).for_each(|number| assert!(place.put(number)));
     for asleep in 1..=20 {
         assert!(!place.put(asleep));
@@ -147,7 +147,7 @@ fn a_free_number_is_not_won_below_a_higher_one() {
 
 #[test]
 fn a_number_without_the_one_before_it_is_not_won() {
-    let place = Place::new();
+    let place = WitnessPlace::new();
     assert!(!place.put(2));
     assert!(place.numbers().is_empty());
     assert!(place.put(1));
@@ -157,7 +157,7 @@ fn a_number_without_the_one_before_it_is_not_won() {
 
 #[test]
 fn a_record_that_another_one_was_built_on_stays() {
-    let place = Place::new();
+    let place = WitnessPlace::new();
     assert!(place.put(1));
     // Somebody puts 3 on our 2 before we list.
     place.leave(3);
@@ -168,7 +168,7 @@ fn a_record_that_another_one_was_built_on_stays() {
 
 #[test]
 fn what_a_dead_writer_left_counts_for_nobody_and_goes() {
-    let place = Place::new();
+    let place = WitnessPlace::new();
     (1..=20).for_each(|number| assert!(place.put(number)));
     place.leave(5);
     let newest = place.vault.newest_witness(&node()).unwrap().unwrap();
@@ -180,7 +180,7 @@ fn what_a_dead_writer_left_counts_for_nobody_and_goes() {
 
 #[test]
 fn a_check_opens_witness_records() {
-    let place = Place::new();
+    let place = WitnessPlace::new();
     (1..=3).for_each(|number| assert!(place.put(number)));
     assert_eq!(place.faults(), Vec::<String>::new());
     let store = place.vault.store();
@@ -212,7 +212,7 @@ fn a_check_opens_witness_records() {
 
 #[test]
 fn a_damaged_newest_record_is_no_older_one() {
-    let place = Place::new();
+    let place = WitnessPlace::new();
     (1..=3).for_each(|number| assert!(place.put(number)));
     let name = witness_name(&node(), 3);
     place.vault.store().delete(&name).unwrap();
