@@ -22,7 +22,7 @@ mod waiting;
 #[cfg(all(feature = "replica", feature = "sqlite"))]
 pub(crate) use waiting::{Waiting, is_made, refuse_users, waiting};
 
-/// The only format of [`State`].
+/// The only format of [`HydratedState`].
 const FORMAT: u32 = 1;
 const STATE: &str = "pair.json";
 /// A longer one is none of ours.
@@ -68,7 +68,7 @@ pub struct Pair {
 /// What is known of a hydrated store that waits for its files: `pair.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct State {
+pub(crate) struct HydratedState {
     /// Always [`FORMAT`].
     format: u32,
     /// The restore that brings them together.
@@ -77,8 +77,8 @@ pub(crate) struct State {
     pub(crate) pair: Pair,
 }
 
-impl State {
-    fn read(dir: &(impl Reach + ?Sized)) -> Result<Option<State>> {
+impl HydratedState {
+    fn read(dir: &(impl Reach + ?Sized)) -> Result<Option<HydratedState>> {
         let path = dir.reach()?.join(STATE);
         let name = path.to_string();
         let bytes = match path.read(BYTES_MAX) {
@@ -111,7 +111,8 @@ impl State {
 /// Removes the hydrated store once the directory with its copy is the node's.
 pub(super) fn settle(dir: &WorkDir, journal: &Journal) -> Result<()> {
     let hydrated = dir.hydrated();
-    let ours = State::read(&hydrated)?.is_some_and(|state| state.restore == journal.restore);
+    let ours =
+        HydratedState::read(&hydrated)?.is_some_and(|state| state.restore == journal.restore);
     if journal.operation == Operation::Restore && ours {
         durable::remove_tree(&hydrated)?;
     }
@@ -212,16 +213,16 @@ mod tests {
             values: 5,
             epoch: 6,
         };
-        let state = State { format: FORMAT, restore: RestoreId::from_bytes([2; 16]), pair };
+        let state = HydratedState { format: FORMAT, restore: RestoreId::from_bytes([2; 16]), pair };
         assert_eq!(serde_json::to_string_pretty(&state).unwrap() + "\n", fixture);
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(State::read(dir.path()).unwrap(), None);
+        assert_eq!(HydratedState::read(dir.path()).unwrap(), None);
         std::fs::write(dir.path().join(STATE), fixture).unwrap();
-        assert_eq!(State::read(dir.path()).unwrap(), Some(state));
+        assert_eq!(HydratedState::read(dir.path()).unwrap(), Some(state));
         std::fs::write(dir.path().join(STATE), fixture.replace("\"format\": 1", "\"format\": 2"))
             .unwrap();
-        assert_eq!(State::read(dir.path()).unwrap_err().kind(), crate::Kind::Input);
+        assert_eq!(HydratedState::read(dir.path()).unwrap_err().kind(), crate::Kind::Input);
         std::fs::write(dir.path().join(STATE), fixture.replace("\"pair\"", "\"other\"")).unwrap();
-        assert_eq!(State::read(dir.path()).unwrap_err().kind(), crate::Kind::Corrupt);
+        assert_eq!(HydratedState::read(dir.path()).unwrap_err().kind(), crate::Kind::Corrupt);
     }
 }

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::journal::{Journal, Node};
-use super::place::{OWN, Place, locate};
+use super::place::{OWN, TargetPlace, locate};
 use super::workdir::WorkDir;
 use crate::control::Control;
 use crate::durable;
@@ -257,7 +257,7 @@ pub(super) fn list(target: &Path) -> Result<Vec<Kept>> {
     list_at(&locate(target)?)
 }
 
-pub(super) fn list_at(place: &Place) -> Result<Vec<Kept>> {
+pub(super) fn list_at(place: &TargetPlace) -> Result<Vec<Kept>> {
     match WorkDir::open(&place.target, &place.work)? {
         None => Ok(Vec::new()),
         Some(dir) => {
@@ -318,7 +318,11 @@ pub(super) fn drop_one(target: &Path, number: usize, control: &Control) -> Resul
     Ok(kept)
 }
 
-fn chosen<'a>(found: &'a [Generation], number: usize, place: &Place) -> Result<&'a Generation> {
+fn chosen<'a>(
+    found: &'a [Generation],
+    number: usize,
+    place: &TargetPlace,
+) -> Result<&'a Generation> {
     if found.is_empty() {
         return Err(none(place));
     }
@@ -332,14 +336,14 @@ fn chosen<'a>(found: &'a [Generation], number: usize, place: &Place) -> Result<&
 }
 
 /// Makes the directory with this number the one that is exchanged next.
-pub(super) fn choose(dir: &WorkDir, number: usize, place: &Place) -> Result<()> {
+pub(super) fn choose(dir: &WorkDir, number: usize, place: &TargetPlace) -> Result<()> {
     let found = generations(dir)?;
     let chosen = chosen(&found, number, place)?;
     if chosen.place.path() == dir.kept().path() { Ok(()) } else { bring_forward(dir, chosen) }
 }
 
 /// That nothing is kept for a node directory.
-pub(super) fn none(place: &Place) -> Error {
+pub(super) fn none(place: &TargetPlace) -> Error {
     Error::not_found(format!("no earlier node directory is kept for {}", place.target))
         .with_remedy("restore a snapshot instead")
         .with_remedy(Remedy::ListSnapshots)

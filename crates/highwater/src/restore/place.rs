@@ -20,7 +20,7 @@ pub(super) const OWN: &str = ".highwater";
 pub(super) const INSIDE: &str = "restore";
 /// Where a node directory is, and how it would be exchanged.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct TargetPlace {
     /// The node directory, by a hold of the directory above it.
     pub(super) target: RootedPath,
     /// How it is exchanged.
@@ -33,7 +33,7 @@ pub(super) struct Place {
     pub(super) keep: Option<RootedPath>,
 }
 
-impl Place {
+impl TargetPlace {
     pub(super) fn way(&self) -> Way {
         match self.exchange {
             Exchange::Create | Exchange::Whole => Way::Whole,
@@ -43,7 +43,7 @@ impl Place {
 }
 
 /// Finds out where `target` is and how it would be exchanged. Changes nothing.
-pub(super) fn locate(target: &Path) -> Result<Place> {
+pub(super) fn locate(target: &Path) -> Result<TargetPlace> {
     let target = resolve(target)?;
     let parent = target.above();
     let beside = beside(&target);
@@ -78,9 +78,9 @@ pub(super) fn locate(target: &Path) -> Result<Place> {
     Ok(place(target, exchange, beside, holds))
 }
 
-fn place(target: RootedPath, exchange: Exchange, work: RootedPath, holds: bool) -> Place {
+fn place(target: RootedPath, exchange: Exchange, work: RootedPath, holds: bool) -> TargetPlace {
     let (staging, kept) = (work.join("staging"), work.join("kept"));
-    Place { target, exchange, work, staging, keep: holds.then_some(kept) }
+    TargetPlace { target, exchange, work, staging, keep: holds.then_some(kept) }
 }
 
 /// The node directory without links, by a hold of its parent. It need not exist, its parent must.

@@ -11,7 +11,7 @@ use crate::rooted::RootedPath;
 use crate::vault::manifest::PartRecord;
 use crate::vault::{Level, Manifest, SnapshotInfo, Vault};
 
-use super::place::{Place, locate, refuse_mounts};
+use super::place::{TargetPlace, locate, refuse_mounts};
 use super::rollback::refuse_interrupted;
 use super::users::users;
 use super::{RestoreOptions, RestorePlan};
@@ -122,7 +122,7 @@ pub(super) fn plan(
 }
 
 /// That a directory is kept already, where one more will be.
-fn keeps_more(place: &Place) -> Result<Option<String>> {
+fn keeps_more(place: &TargetPlace) -> Result<Option<String>> {
     if place.keep.is_none() || durable::stat(&place.work.join("kept"))?.is_none() {
         return Ok(None);
     }
@@ -134,7 +134,7 @@ fn keeps_more(place: &Place) -> Result<Option<String>> {
 }
 
 /// That something is there which an earlier restore gave up, and which can't be removed.
-fn leftovers(place: &Place) -> Result<Option<String>> {
+fn leftovers(place: &TargetPlace) -> Result<Option<String>> {
     if durable::stat(&place.work)?.is_none() {
         return Ok(None);
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::journal::{Journal, Node, Phase, Way};
-use super::place::{Place, candidates, locate, ways};
+use super::place::{TargetPlace, candidates, locate, ways};
 use super::users::Users;
 use super::workdir::{WorkDir, interrupted, standing};
 use super::{Exchange, Outcome, RollbackOptions, Undo, entries, exchange, hold, kept};
@@ -28,7 +28,7 @@ pub(super) fn rollback(
 }
 
 pub(super) fn rollback_at(
-    place: &Place,
+    place: &TargetPlace,
     options: &RollbackOptions,
     control: &Control,
     users: Users,
@@ -60,7 +60,7 @@ pub(super) fn rollback_at(
 }
 
 /// The record of the directory that is to come back, which is `kept` once this returns.
-fn record_of(dir: &WorkDir, undo: Undo, place: &Place) -> Result<Journal> {
+fn record_of(dir: &WorkDir, undo: Undo, place: &TargetPlace) -> Result<Journal> {
     let found = kept::generations(dir)?;
     if found.is_empty() {
         kept::tidy(dir)?;

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use super::journal::{Entry, Journal, Node, Phase, Side, Way, Withheld};
-use super::place::{Place, locate};
+use super::place::{TargetPlace, locate};
 use super::work::Work;
 use super::{Exchange, Outcome, RollbackOptions, Undo, kept, rollback};
 use crate::control::Control;
@@ -185,7 +185,7 @@ impl Bench {
     }
 
     /// As `locate` tells it, but for the entries of a directory that is no mount point.
-    fn place(&self) -> Place {
+    fn place(&self) -> TargetPlace {
         let mut place = locate(&self.target()).unwrap();
         if self.case.exchange == Exchange::Entries {
             place.exchange = Exchange::Entries;
@@ -273,7 +273,7 @@ impl Bench {
     }
 }
 
-fn restore(place: &Place, who: &str, control: &Control) -> Result<Option<PathBuf>> {
+fn restore(place: &TargetPlace, who: &str, control: &Control) -> Result<Option<PathBuf>> {
     let work = begin(place, &control.env)?;
     make_node(&work.staging().path(), who);
     let kept = work
@@ -281,7 +281,7 @@ fn restore(place: &Place, who: &str, control: &Control) -> Result<Option<PathBuf
     Ok(kept.map(|kept| kept.path()))
 }
 
-fn begin(place: &Place, env: &Env) -> Result<Work> {
+fn begin(place: &TargetPlace, env: &Env) -> Result<Work> {
     let (restore, snapshot) = (RestoreId::from_bytes(RESTORE), SnapshotId::from_bytes([2; 16]));
     Work::begin_asking(place, restore, snapshot, env, nobody)
 }

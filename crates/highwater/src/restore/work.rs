@@ -1,7 +1,7 @@
 //! The life of one restore, from the lock to the exchange.
 
 use super::journal::{Journal, Node, Phase, Way};
-use super::place::{Place, ways};
+use super::place::{TargetPlace, ways};
 use super::users::Users;
 use super::workdir::{WorkDir, interrupted, standing};
 use super::{Exchange, entries, exchange};
@@ -27,7 +27,7 @@ impl Work {
     /// Locks the work directory of `place`, writes the journal and makes an empty staging directory.
     /// A conflict where another operation runs, or one was interrupted.
     pub(super) fn begin(
-        place: &Place,
+        place: &TargetPlace,
         restore: RestoreId,
         snapshot: SnapshotId,
         env: &Env,
@@ -36,7 +36,7 @@ impl Work {
     }
 
     pub(super) fn begin_asking(
-        place: &Place,
+        place: &TargetPlace,
         restore: RestoreId,
         snapshot: SnapshotId,
         env: &Env,

@@ -21,7 +21,7 @@ use crate::replica::local::SqliteStore;
 use crate::replica::{
     self, FillOptions, HeadState, Holder, Permissions, Remote, ReplicaKeys, holder, remembers,
 };
-use crate::restore::hydrated::{self, State, Waiting};
+use crate::restore::hydrated::{self, HydratedState, Waiting};
 use crate::restore::{self, HydratedStore, Outcome, Pair};
 use crate::vault::Vault;
 use choose::{choose, choose_or_alone};
@@ -121,7 +121,7 @@ pub fn run(
     let choice = choose(streams, &held, options)?;
     let pair = choice.pair(&taken);
     let restore = RestoreId::random(&control.env)?;
-    taken.waiting.set_state(&State::new(restore, pair.clone()))?;
+    taken.waiting.set_state(&HydratedState::new(restore, pair.clone()))?;
     let hydrated =
         HydratedStore { part: choice.part.clone(), database: taken.waiting.database(), restore };
     let plan = choice.plan(streams.vault, target, options, Some(hydrated))?;

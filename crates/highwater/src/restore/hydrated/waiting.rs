@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::super::kept::tidy;
 use super::super::place::{candidates, locate};
 use super::super::workdir::WorkDir;
-use super::{FORMAT, Pair, STATE, State};
+use super::{FORMAT, HydratedState, Pair, STATE};
 use crate::durable;
 use crate::engine::Engines;
 use crate::error::{Error, Result};
@@ -19,9 +19,9 @@ use crate::rooted::{self, RootedPath};
 
 const DATABASE: &str = "store.sqlite";
 
-impl State {
-    pub(crate) fn new(restore: RestoreId, pair: Pair) -> State {
-        State { format: FORMAT, restore, pair }
+impl HydratedState {
+    pub(crate) fn new(restore: RestoreId, pair: Pair) -> HydratedState {
+        HydratedState { format: FORMAT, restore, pair }
     }
 }
 
@@ -70,7 +70,7 @@ impl Waiting {
     }
 
     /// Keeps, durably, what is about to be brought together.
-    pub(crate) fn set_state(&self, state: &State) -> Result<()> {
+    pub(crate) fn set_state(&self, state: &HydratedState) -> Result<()> {
         let bytes = serde_json::to_vec_pretty(state)
             .map_err(|error| Error::bug("a pair can't be written down").with_source(error))?;
         let fresh = self.dir.join("pair.json.new");
@@ -91,10 +91,10 @@ impl Waiting {
 }
 
 /// What waits for its files beside `target`, or in it; none where nothing does.
-pub(crate) fn waiting(target: &Path) -> Result<Option<State>> {
+pub(crate) fn waiting(target: &Path) -> Result<Option<HydratedState>> {
     let (_, places) = candidates(target)?;
     for (path, _) in places {
-        if let Some(state) = State::read(&path.join("hydrated"))? {
+        if let Some(state) = HydratedState::read(&path.join("hydrated"))? {
             return Ok(Some(state));
         }
     }
@@ -102,7 +102,7 @@ pub(crate) fn waiting(target: &Path) -> Result<Option<State>> {
 }
 
 /// Whether the node directory is what came of it.
-pub(crate) fn is_made(target: &Path, state: &State) -> Result<bool> {
+pub(crate) fn is_made(target: &Path, state: &HydratedState) -> Result<bool> {
     Ok(NodeFile::read(target)?.is_some_and(|node| node.restore == Some(state.restore)))
 }
 

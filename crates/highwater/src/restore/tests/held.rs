@@ -21,7 +21,7 @@ fn named() -> [(RelPath, String); 1] {
 }
 
 /// Restores the new node with all its databases withheld.
-fn restore_withheld(place: &Place, control: &Control) -> Result<()> {
+fn restore_withheld(place: &TargetPlace, control: &Control) -> Result<()> {
     let work = begin(place, &Env::system())?;
     make_node(&work.staging().path(), "new");
     hold::withhold(&work.staging(), latch(), known(&named()), &Env::system()).unwrap();
