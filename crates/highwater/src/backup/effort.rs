@@ -58,7 +58,7 @@ impl Gauge {
 }
 
 /// What the writer has seen since the effort was settled.
-pub(super) struct Watch<'a> {
+pub(super) struct WriterWatch<'a> {
     gauge: &'a Gauge,
     waited: Duration,
     stored: Duration,
@@ -67,10 +67,10 @@ pub(super) struct Watch<'a> {
     begin: Ticks,
 }
 
-impl<'a> Watch<'a> {
-    pub(super) fn new(gauge: &'a Gauge, ticks: fn() -> Ticks) -> Watch<'a> {
+impl<'a> WriterWatch<'a> {
+    pub(super) fn new(gauge: &'a Gauge, ticks: fn() -> Ticks) -> WriterWatch<'a> {
         let (waited, stored) = (Duration::ZERO, Duration::ZERO);
-        Watch { gauge, waited, stored, bytes: 0, ticks, begin: ticks() }
+        WriterWatch { gauge, waited, stored, bytes: 0, ticks, begin: ticks() }
     }
 
     /// Whether the processors had nothing to do for a good part of the time.
@@ -94,7 +94,7 @@ impl<'a> Watch<'a> {
         } else if self.stored * 10 < all * STORE_FAST_PARTS {
             self.gauge.dense.store(false, Ordering::Relaxed);
         }
-        *self = Watch::new(self.gauge, self.ticks);
+        *self = WriterWatch::new(self.gauge, self.ticks);
     }
 }
 
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn the_slower_one_settles_it() {
         let gauge = Gauge::default();
-        let mut watch = Watch::new(&gauge, ticks);
+        let mut watch = WriterWatch::new(&gauge, ticks);
         let window = WINDOW_BYTES as usize;
         let [little, much] = [Duration::from_millis(1), Duration::from_millis(100)];
         assert_eq!(gauge.effort(), Effort::Fast, "until something is known");
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn a_slow_store_is_no_reason_where_the_processors_are_busy() {
         let gauge = Gauge::default();
-        let mut watch = Watch::new(&gauge, || Ticks { idle: 0, all: ticks().all });
+        let mut watch = WriterWatch::new(&gauge, || Ticks { idle: 0, all: ticks().all });
         let [little, much] = [Duration::from_millis(1), Duration::from_millis(100)];
         watch.note(little, much, WINDOW_BYTES as usize);
         assert_eq!(gauge.effort(), Effort::Fast);

@@ -12,26 +12,27 @@ const BYTES_MAX: usize = 24 << 20;
 
 /// Room for so many bytes; whoever takes some waits until there is enough.
 pub(super) struct Room {
-    state: Mutex<State>,
+    state: Mutex<RoomState>,
     changed: Condvar,
 }
 
-struct State {
+struct RoomState {
     taken: usize,
     closed: bool,
 }
 
 impl Room {
     pub(super) fn new() -> Room {
-        let state = Mutex::new(State { taken: 0, closed: false });
+        let state = Mutex::new(RoomState { taken: 0, closed: false });
         Room { state, changed: Condvar::new() }
     }
 
     /// Takes room for `bytes`; for more than there is in all, once nothing else is on its way.
     pub(super) fn take(&self, bytes: usize) -> Result<(), Halt> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let full =
-            |state: &mut State| !state.closed && state.taken > 0 && state.taken + bytes > BYTES_MAX;
+        let full = |state: &mut RoomState| {
+            !state.closed && state.taken > 0 && state.taken + bytes > BYTES_MAX
+        };
         let mut state =
             self.changed.wait_while(state, full).unwrap_or_else(PoisonError::into_inner);
         if state.closed {

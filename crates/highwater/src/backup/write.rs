@@ -17,7 +17,7 @@ use crate::vault::seal::ObjectKey;
 use crate::vault::upload::{Ending, Upload};
 
 use super::buffers::Buffers;
-use super::effort::{Gauge, Ticks, Watch};
+use super::effort::{Gauge, Ticks, WriterWatch};
 use super::messages::{Halt, Write};
 use super::room::Room;
 
@@ -63,7 +63,7 @@ pub(super) fn write_packs(
     let outcome = write_all(
         vault,
         input,
-        Watch::new(gauge, Ticks::now),
+        WriterWatch::new(gauge, Ticks::now),
         (buffers, room),
         control,
         &mut packs,
@@ -83,7 +83,7 @@ pub(super) fn write_packs(
 fn write_all<'a>(
     vault: &'a Vault,
     input: &Receiver<Write>,
-    mut watch: Watch<'_>,
+    mut watch: WriterWatch<'_>,
     (buffers, room): (&Buffers, &Room),
     control: &Control,
     packs: &mut Packs<'a>,
