@@ -110,8 +110,8 @@ fn free_place(withheld: &[Withheld]) -> Result<RelPath> {
 fn take(dir: &RootedPath, withheld: &Withheld) -> Result<()> {
     let (path, place) = (dir.at(&withheld.path), dir.at(&withheld.place));
     match (state(&path)?, state(&place)?) {
-        (State::Placeholder, State::Entry) => return Ok(()),
-        (State::Entry, State::Nothing | State::Placeholder) => {}
+        (PointState::Placeholder, PointState::Entry) => return Ok(()),
+        (PointState::Entry, PointState::Nothing | PointState::Placeholder) => {}
         _ => return Err(disturbed(withheld)),
     }
     points::make_placeholder(&place, TOLD, Some(path.above().owner()?))?;
@@ -168,33 +168,33 @@ fn add_released(told: &mut Vec<Held>, released: &[Withheld]) {
 fn put_back(dir: &RootedPath, withheld: &Withheld) -> Result<()> {
     let (path, place) = (dir.at(&withheld.path), dir.at(&withheld.place));
     match (state(&path)?, state(&place)?) {
-        (State::Placeholder, State::Entry) => change_places(&path, &place)?,
+        (PointState::Placeholder, PointState::Entry) => change_places(&path, &place)?,
         // Somebody removed the note.
-        (State::Nothing, State::Entry) => {
+        (PointState::Nothing, PointState::Entry) => {
             durable::rename_new(&place, &path)?;
             durable::sync_dir(&path.above())?;
             return durable::sync_dir(&place.above());
         }
-        (State::Entry, State::Nothing | State::Placeholder) => {}
+        (PointState::Entry, PointState::Nothing | PointState::Placeholder) => {}
         _ => return Err(disturbed(withheld)),
     }
-    if let State::Placeholder = state(&place)? {
+    if let PointState::Placeholder = state(&place)? {
         durable::remove_tree(&place)?;
     }
     durable::sync_dir(&place.above())
 }
 
-enum State {
+enum PointState {
     Nothing,
     Placeholder,
     Entry,
 }
 
-fn state(path: &RootedPath) -> Result<State> {
+fn state(path: &RootedPath) -> Result<PointState> {
     Ok(match durable::stat(path)? {
-        None => State::Nothing,
-        Some(_) if points::is_placeholder(path)? => State::Placeholder,
-        Some(_) => State::Entry,
+        None => PointState::Nothing,
+        Some(_) if points::is_placeholder(path)? => PointState::Placeholder,
+        Some(_) => PointState::Entry,
     })
 }
 
