@@ -14,17 +14,17 @@ use crate::ids::Time;
 use crate::vault::{Location, Secret, Vault};
 
 /// A node, a vault and what an agent keeps, in a temporary directory.
-struct Place {
+struct AgentPlace {
     dir: tempfile::TempDir,
     source: VaultSource,
 }
 
-impl Place {
-    fn new() -> Place {
+impl AgentPlace {
+    fn new() -> AgentPlace {
         let dir = tempfile::tempdir().unwrap();
         let location = location(dir.path());
         let vault = Vault::create(&location, &secret(), false, &Env::system()).unwrap().vault;
-        let place = Place { dir, source: vault.into() };
+        let place = AgentPlace { dir, source: vault.into() };
         std::fs::create_dir(place.node()).unwrap();
         place.database("state.sqlite");
         place

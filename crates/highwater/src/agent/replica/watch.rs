@@ -40,12 +40,12 @@ pub struct ReplicaWatch {
 
 struct Shared {
     watched: Watched,
-    state: Mutex<State>,
+    state: Mutex<WatchState>,
     wake: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct WatchState {
     standing: ReplicaStanding,
     stopping: bool,
 }
@@ -94,7 +94,7 @@ impl ReplicaSource for ReplicaWatch {
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, WatchState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -111,7 +111,7 @@ impl Shared {
             let mut state = self.state();
             state.standing = standing;
             let rest = self.watched.interval.max(took * REST);
-            let stays = |state: &mut State| !state.stopping;
+            let stays = |state: &mut WatchState| !state.stopping;
             drop(self.wake.wait_timeout_while(state, rest, stays));
         }
     }

@@ -9,7 +9,7 @@ use crate::vault::{Level, Selector};
 
 #[test]
 fn a_panic_of_a_hook_fails_the_operation_and_nothing_else() {
-    let place = Place::new();
+    let place = AgentPlace::new();
     let hold: HoldHook = Arc::new(|_| panic!("while the writers are held"));
     let turns = Mutex::new(0);
     let options = move || {
@@ -46,7 +46,7 @@ fn a_panic_of_a_hook_fails_the_operation_and_nothing_else() {
 #[test]
 fn a_panic_of_a_checkpoint_hook_fails_the_operation_and_the_next_one_succeeds() {
     use rust_rocksdb::{DB, checkpoint::Checkpoint};
-    let place = Place::new();
+    let place = AgentPlace::new();
     std::fs::remove_file(place.node().join("state.sqlite")).unwrap();
     let store = DB::open_default(place.node().join("store")).unwrap();
     store.put("height", "7").unwrap();
@@ -83,7 +83,7 @@ fn a_panic_of_a_checkpoint_hook_fails_the_operation_and_the_next_one_succeeds() 
 
 #[test]
 fn a_vault_that_can_not_be_reached_fails_backups_until_it_can() {
-    let place = Place::new();
+    let place = AgentPlace::new();
     let hands = Hands::new();
     let broken = Arc::new(Mutex::new(0));
     let source = {
@@ -119,7 +119,7 @@ fn a_vault_that_can_not_be_reached_fails_backups_until_it_can() {
 
 #[test]
 fn a_history_that_can_not_be_written_keeps_no_backup_from_being_made() {
-    let place = Place::new();
+    let place = AgentPlace::new();
     let agent = place.builder().start().unwrap();
     let first = completed(&agent, Task::Backup);
     let read_only = |on: bool| {
@@ -144,7 +144,7 @@ fn a_history_that_can_not_be_written_keeps_no_backup_from_being_made() {
 
 #[test]
 fn a_full_disk_under_the_history_is_no_other_trouble() {
-    let place = Place::new();
+    let place = AgentPlace::new();
     let agent = place.builder().start().unwrap();
     let connection = agent.0.worker.history.connection();
     let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
@@ -161,7 +161,7 @@ fn a_full_disk_under_the_history_is_no_other_trouble() {
 
 #[test]
 fn a_damaged_history_keeps_no_agent_from_its_work() {
-    let place = Place::new();
+    let place = AgentPlace::new();
     let own = place.node().join(OWN_DIR);
     std::fs::create_dir(&own).unwrap();
     std::fs::write(own.join("agent.sqlite"), "not any more".repeat(999)).unwrap();
@@ -172,7 +172,7 @@ fn a_damaged_history_keeps_no_agent_from_its_work() {
 
 #[test]
 fn another_agent_that_prunes_the_vault_fails_no_backup_and_the_policy_is_applied_later() {
-    let place = Place::new();
+    let place = AgentPlace::new();
     let hands = Hands::new();
     let retention = Retention { last: 1, ..Retention::default() };
     let builder = place.builder().retention(retention).env(hands.env());
@@ -202,7 +202,7 @@ fn a_node_whose_restore_was_interrupted_is_in_maintenance_and_not_backed_up() {
             }
         }
     }
-    let place = Place::new();
+    let place = AgentPlace::new();
     let elsewhere = place.dir.path().join("agent");
     let agent = place.builder().data_dir(&elsewhere).start().unwrap();
     completed(&agent, Task::Backup);
@@ -224,7 +224,7 @@ fn a_node_whose_restore_was_interrupted_is_in_maintenance_and_not_backed_up() {
 
 #[test]
 fn nothing_to_restore_fails_a_restore_test() {
-    let place = Place::new();
+    let place = AgentPlace::new();
     let agent = place.builder().start().unwrap();
     let failed = run(&agent, Task::RestoreTest);
     assert_eq!((failed.state, failed.kind.as_deref()), (State::Failed, Some("not_found")));
@@ -232,7 +232,7 @@ fn nothing_to_restore_fails_a_restore_test() {
 
 #[test]
 fn a_snapshot_that_fails_its_restore_test_shows_and_is_not_built_on() {
-    let place = Place::new();
+    let place = AgentPlace::new();
     let agent = place.builder().start().unwrap();
     completed(&agent, Task::Backup);
     let packs = place.dir.path().join("vault/packs");
@@ -269,7 +269,7 @@ fn a_snapshot_that_fails_its_restore_test_shows_and_is_not_built_on() {
 
 #[test]
 fn what_a_killed_restore_test_left_is_removed_at_the_next_start() {
-    let place = Place::new();
+    let place = AgentPlace::new();
     let scratch = place.dir.path().join("scratch");
     let start = || place.builder().scratch(&scratch).start().unwrap();
     let agent = start();
@@ -304,7 +304,7 @@ fn a_thread_that_ends_by_a_panic_keeps_nobody_waiting() {
             Ok(())
         }
     }
-    let place = Place::new();
+    let place = AgentPlace::new();
     let broken = Arc::new(Mutex::new(false));
     let env = Env::system().with_random(Broken(Arc::clone(&broken)));
     let (door, options) = door();

@@ -6,7 +6,7 @@ use crate::vault::Level;
 
 #[test]
 fn a_backup_is_an_operation_that_outlives_the_agent() {
-    let place = Place::new();
+    let place = AgentPlace::new();
     let agent = place.builder().start().unwrap();
     let done = completed(&agent, Task::Backup);
     assert!(done.snapshot.is_some() && done.bytes_total > 0);
@@ -26,7 +26,7 @@ fn a_backup_is_an_operation_that_outlives_the_agent() {
 
 #[test]
 fn the_first_backup_comes_soon_after_the_start() {
-    let place = Place::new();
+    let place = AgentPlace::new();
     let rules = Rules { first_after: Some(Duration::ZERO), ..Rules::default() };
     let agent = place.builder().rules(rules).start().unwrap();
     let done = until(&agent, || {
@@ -37,7 +37,7 @@ fn the_first_backup_comes_soon_after_the_start() {
 
 #[test]
 fn schedule_events_and_restore_tests_come_by_themselves() {
-    let place = Place::new();
+    let place = AgentPlace::new();
     let hands = Hands::new();
     let hour = Duration::from_secs(60 * 60);
     let rules = Rules {
@@ -73,7 +73,7 @@ fn schedule_events_and_restore_tests_come_by_themselves() {
 
 #[test]
 fn a_second_backup_is_a_conflict_and_unknown_and_malformed_handles_are_told_apart() {
-    let place = Place::new();
+    let place = AgentPlace::new();
     let (door, options) = door();
     let agent = place.builder().options_from(options).start().unwrap();
     let first = agent.begin(Task::Backup).unwrap();
@@ -92,7 +92,7 @@ fn a_second_backup_is_a_conflict_and_unknown_and_malformed_handles_are_told_apar
 
 #[test]
 fn nobody_waits_for_a_running_backup_but_who_asks_to() {
-    let place = Place::new();
+    let place = AgentPlace::new();
     let (door, options) = door();
     let agent = place.builder().options_from(options).start().unwrap();
     let asked = agent.begin(Task::Backup).unwrap();
@@ -110,7 +110,7 @@ fn nobody_waits_for_a_running_backup_but_who_asks_to() {
 
 #[test]
 fn what_is_cancelled_leaves_nothing_wherever_it_stands() {
-    let place = Place::new();
+    let place = AgentPlace::new();
     let (door, options) = door();
     let agent = place.builder().options_from(options).start().unwrap();
     let running = agent.begin(Task::Backup).unwrap();
@@ -132,7 +132,7 @@ fn what_is_cancelled_leaves_nothing_wherever_it_stands() {
 
 #[test]
 fn stopping_cancels_what_runs_and_what_waits_and_waits_for_it() {
-    let place = Place::new();
+    let place = AgentPlace::new();
     let (door, options) = door();
     let agent = place.builder().options_from(options).start().unwrap();
     let running = agent.begin(Task::Backup).unwrap();
@@ -156,7 +156,7 @@ fn stopping_cancels_what_runs_and_what_waits_and_waits_for_it() {
 
 #[test]
 fn an_agent_that_is_dropped_while_a_backup_runs_has_let_go_of_everything() {
-    let place = Place::new();
+    let place = AgentPlace::new();
     let (door, options) = door();
     let agent = place.builder().options_from(options).start().unwrap();
     let id = agent.begin(Task::Backup).unwrap().id;
@@ -179,7 +179,7 @@ fn an_agent_that_is_dropped_while_a_backup_runs_has_let_go_of_everything() {
 
 #[test]
 fn an_operation_that_a_killed_process_left_has_failed() {
-    let place = Place::new();
+    let place = AgentPlace::new();
     let agent = place.builder().start().unwrap();
     let mut left = completed(&agent, Task::Backup);
     agent.stop();
@@ -194,7 +194,7 @@ fn an_operation_that_a_killed_process_left_has_failed() {
 
 #[test]
 fn progress_never_exceeds_what_there_is_to_do() {
-    let place = Place::new();
+    let place = AgentPlace::new();
     let (door, options) = door();
     let agent = place.builder().options_from(options).start().unwrap();
     let id = agent.begin(Task::Backup).unwrap().id;
@@ -216,7 +216,7 @@ fn progress_never_exceeds_what_there_is_to_do() {
 #[test]
 fn an_event_that_tells_more_bytes_than_there_are_is_not_shown() {
     use crate::control::Event;
-    let place = Place::new();
+    let place = AgentPlace::new();
     let agent = place.builder().start().unwrap();
     let active = super::super::active::Active::new(completed(&agent, Task::Backup));
     let control = active.control(&Env::system(), &agent.0.worker.changes);
@@ -232,7 +232,7 @@ fn an_event_that_tells_more_bytes_than_there_are_is_not_shown() {
 
 #[test]
 fn marks_are_those_of_the_barrier_and_two_databases_share_it() {
-    let place = Place::new();
+    let place = AgentPlace::new();
     place.database("second.sqlite");
     let height = Arc::new(Mutex::new(6));
     let hold: HoldHook = {
@@ -263,7 +263,7 @@ fn marks_are_those_of_the_barrier_and_two_databases_share_it() {
 
 #[test]
 fn what_an_agent_writes_is_never_captured_and_no_node_directory_is_made() {
-    let place = Place::new();
+    let place = AgentPlace::new();
     let inside = place.node().join("agent");
     for builder in [place.builder().data_dir(&inside), place.builder().scratch(&inside)] {
         assert_eq!(builder.start().err().unwrap().kind(), Kind::Input);
@@ -283,7 +283,7 @@ fn what_an_agent_writes_is_never_captured_and_no_node_directory_is_made() {
 
 #[test]
 fn a_stopped_agent_lets_another_one_begin_while_somebody_still_reads_it() {
-    let place = Place::new();
+    let place = AgentPlace::new();
     let first = place.builder().start().unwrap();
     let reader = first.clone();
     assert_eq!(place.builder().start().err().unwrap().kind(), Kind::Conflict);

@@ -83,7 +83,7 @@ fn nice(task: &Path) -> i64 {
 }
 
 /// An agent, whose options and hold see how nice they are.
-fn watched(place: &Place, node: &str, seen: &Seen) -> AgentBuilder {
+fn watched(place: &AgentPlace, node: &str, seen: &Seen) -> AgentBuilder {
     let (of_hold, of_options) = (seen.clone(), seen.clone());
     let hold: HoldHook = Arc::new(move |capture| {
         of_hold.note_own("hold");
@@ -105,7 +105,7 @@ fn watched(place: &Place, node: &str, seen: &Seen) -> AgentBuilder {
 fn a_backup_is_nice_to_the_node_but_where_the_node_waits_for_it() {
     let own = nice(Path::new("/proc/thread-self"));
     assert!(own < LOW, "the tests are run as nice as what they look for");
-    let (place, seen) = (Place::new(), Seen::default());
+    let (place, seen) = (AgentPlace::new(), Seen::default());
     let agent = watched(&place, "nice", &seen).start().unwrap();
     completed(&agent, Task::Backup);
     for what in ["options", "hold", "commit"] {
@@ -126,7 +126,7 @@ fn a_backup_is_nice_to_the_node_but_where_the_node_waits_for_it() {
 
 #[test]
 fn checks_and_retention_are_nice_too() {
-    let (place, seen) = (Place::new(), Seen::default());
+    let (place, seen) = (AgentPlace::new(), Seen::default());
     let retention = Retention { last: 1, ..Retention::default() };
     let env = Env::system().with_faults(seen.clone()).with_clock(seen.clone());
     let agent = place.builder().retention(retention).env(env).start().unwrap();
@@ -142,7 +142,7 @@ fn checks_and_retention_are_nice_too() {
 #[test]
 fn an_agent_that_may_takes_its_part_as_everything_else() {
     let own = nice(Path::new("/proc/thread-self"));
-    let (place, seen) = (Place::new(), Seen::default());
+    let (place, seen) = (AgentPlace::new(), Seen::default());
     let agent = watched(&place, "equal", &seen).priority(Priority::Normal).start().unwrap();
     completed(&agent, Task::Backup);
     completed(&agent, Task::RestoreTest);
@@ -154,7 +154,7 @@ fn an_agent_that_may_takes_its_part_as_everything_else() {
 #[test]
 fn a_database_whose_writers_wait_is_not_read_at_low_priority() {
     let own = nice(Path::new("/proc/thread-self"));
-    let (place, seen) = (Place::new(), Seen::default());
+    let (place, seen) = (AgentPlace::new(), Seen::default());
     let database = place.database("state.sqlite");
     let mode = "PRAGMA journal_mode = DELETE";
     database.query_row(mode, [], |row| row.get::<_, String>(0)).unwrap();
