@@ -16,8 +16,8 @@ use crate::profile::{Content, Files, Marks, Profile};
 use crate::rgb_lightning_node;
 
 const DATABASE: &str = "ldk_node_data.sqlite";
-const MONITOR_ROWS: &str =
-    "SELECT key, substr(value, 1, 12) FROM ldk_node_data WHERE primary_namespace = 'monitors'";
+const MONITOR_ROWS: &str = "SELECT key, rowid AS \"head:ldk_node_data:value:12\" FROM ldk_node_data \
+     WHERE primary_namespace = 'monitors'";
 const UPDATE_ROWS: &str = "SELECT secondary_namespace, key FROM ldk_node_data WHERE primary_namespace = 'monitor_updates'";
 const MONITORS: &str = "monitors";
 const UPDATES: &str = "monitor_updates";

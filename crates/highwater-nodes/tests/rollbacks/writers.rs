@@ -370,7 +370,9 @@ impl Writer for Lnd {
         let sql = "PRAGMA journal_mode = WAL; CREATE TABLE channeldb_kv (key BLOB NOT NULL, value BLOB, parent_id \
                    BIGINT, id INTEGER PRIMARY KEY, sequence BIGINT, CONSTRAINT channeldb_kv_parent FOREIGN KEY \
                    (parent_id) REFERENCES channeldb_kv (id) ON UPDATE NO ACTION ON DELETE CASCADE); \
-                   CREATE INDEX channeldb_kv_p ON channeldb_kv (parent_id);";
+                   CREATE INDEX channeldb_kv_p ON channeldb_kv (parent_id); CREATE UNIQUE INDEX channeldb_kv_up \
+                   ON channeldb_kv (parent_id, key) WHERE parent_id IS NOT NULL; CREATE UNIQUE INDEX \
+                   channeldb_kv_unp ON channeldb_kv (key) WHERE parent_id IS NULL;";
         let database = Lnd::database(dir);
         database.execute_batch(sql).unwrap();
         Lnd::put(&database, None, b"open-chan-bucket", None);

@@ -341,6 +341,8 @@ impl<'a> Assembler<'a> {
             let (pack, unit) = self.add_unit(FrameKind::Map, id, bytes)?;
             LeafRuns::Stored { pack: pack_number(&mut packs, pack), unit }
         };
+        // Nearly every file has one: there are as many vectors of them as files.
+        file.leaves.reserve_exact(1);
         file.leaves.push(LeafMap { content, packs, runs });
         Ok(())
     }

@@ -42,7 +42,7 @@ impl Leaves {
             };
             Ok(Leaf { content: leaf.content, packs, runs })
         };
-        map.leaves.iter().map(leaf).collect()
+        all(map.leaves.iter().map(leaf))
     }
 
     /// The leaves of an unchanged file: its packs go by other numbers here.
@@ -56,8 +56,17 @@ impl Leaves {
             let packs = leaf.packs.iter().map(number).collect::<Result<_>>()?;
             Ok(Leaf { packs, ..leaf.clone() })
         };
-        old.leaves.iter().map(leaf).collect()
+        all(old.leaves.iter().map(leaf))
     }
+}
+
+/// All of them, without the room for more that a vector has which grows: nearly every file has one leaf.
+fn all(leaves: impl ExactSizeIterator<Item = Result<Leaf>>) -> Result<Vec<Leaf>> {
+    let mut found = Vec::with_capacity(leaves.len());
+    for leaf in leaves {
+        found.push(leaf?);
+    }
+    Ok(found)
 }
 
 /// A manifest in the making: what was captured, and where the content of each file will be found.

@@ -176,7 +176,8 @@ impl<'a> CapturedFiles<'a> {
     }
 
     /// The rows that a query finds in the captured SQLite database `path`. What is asked stands in the code: it
-    /// only reads.
+    /// only reads. A column named `head:TABLE:COLUMN:BYTES` gives numbers of rows (`rowid`) of that table; in their
+    /// place stand the first so many bytes of that column's values, of which no more is read.
     ///
     /// # Errors
     /// Not found where it was not captured. Input where it was captured as files and is too large for memory, or
