@@ -32,7 +32,7 @@ demo: ## Show the whole circle on a generated node, in a temporary directory
 	@cargo run --profile demo --locked --package highwater-cli --no-default-features -- demo
 
 .PHONY: test
-test: setup fmt clippy tidy features wasm nextest doctests rustdoc ## All that CI runs
+test: setup fmt clippy tidy features wasm nextest doctests rustdoc embed ## All that CI runs
 	@echo; echo '== make test: passed'
 
 .PHONY: fmt
@@ -107,6 +107,10 @@ rustdoc: setup ## The documentation builds, and its links lead somewhere
 	@RUSTDOCFLAGS='-D warnings' \
 	  scripts/stage rustdoc cargo doc --no-deps --package highwater \
 	  --package highwater-guard --package highwater-nodes --package highwater-server --all-features
+
+.PHONY: embed
+embed: setup ## A program of its own that embeds the library, built, and run
+	@scripts/stage embed scripts/embed
 
 .PHONY: nightly
 nightly: setup ## The same tests with longer searches (NIGHTLY_CASES, NIGHTLY_SEEDS), the model's larger ones too; fuzzing

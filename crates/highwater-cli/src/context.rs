@@ -52,7 +52,7 @@ impl Context {
             Ok(source) => source.load()?,
             Err(none) => prompt::secret(none)?,
         };
-        Vault::open(&location, &secret, self.env())
+        Vault::open_with(&location, &secret, self.env())
     }
 
     /// The same, for a command on `node_dir`: the secret may lie neither in the vault nor in there.
@@ -66,7 +66,7 @@ impl Context {
             }
             Err(none) => prompt::secret(none)?,
         };
-        Vault::open(&location, &secret, self.env())
+        Vault::open_with(&location, &secret, self.env())
     }
 
     /// Refuses an output file in whose place this command's own secret or settings lie: without the

@@ -13,7 +13,7 @@ use highwater::backup::{self, BackupOptions, BackupReport};
 use highwater::engine::freeze::Freeze;
 use highwater::engine::{self, DiscoverOptions};
 use highwater::guard::GuardKind;
-use highwater::vault::{Actor, Secret, Vault};
+use highwater::vault::{Actor, CreateOptions, Secret, Vault};
 use highwater::{Control, Env};
 use rusqlite::Connection;
 
@@ -184,7 +184,7 @@ fn marks(kind: &str) -> Marks {
 fn back_up(scratch: &Path, unguarded: bool) -> BackupReport {
     let location = scratch.join("vault").display().to_string().parse().unwrap();
     let secret = Secret::create_key_file(&scratch.join("key")).unwrap();
-    Vault::create(&location, &secret, false, &Env::system()).unwrap();
+    Vault::create_with(&location, &secret, &CreateOptions::default(), &Env::system()).unwrap();
     back_up_again(scratch, unguarded)
 }
 
@@ -196,7 +196,7 @@ fn back_up_with(scratch: &Path, options: BackupOptions) -> BackupReport {
     let env = Env::system();
     let location = scratch.join("vault").display().to_string().parse().unwrap();
     let secret = Secret::from_key_file(&scratch.join("key")).unwrap();
-    let vault = Vault::open(&location, &secret, &env).unwrap();
+    let vault = Vault::open_with(&location, &secret, &env).unwrap();
     let actor = Actor { state_dir: scratch.join("state"), name: "node@host".into() };
     let options = BackupOptions { recogniser: Some(Arc::new(Known)), ..options };
     backup::run(&vault, &scratch.join("node"), &actor, &options, &Control::new(env)).unwrap()
@@ -318,7 +318,7 @@ fn marks_are_not_read_from_a_main_file_whose_log_has_more() {
     assert_eq!(line, "ready\n");
     let location = scratch.path().join("vault").display().to_string().parse().unwrap();
     let secret = Secret::create_key_file(&scratch.path().join("key")).unwrap();
-    Vault::create(&location, &secret, false, &Env::system()).unwrap();
+    Vault::create_with(&location, &secret, &CreateOptions::default(), &Env::system()).unwrap();
     let mut options = BackupOptions::default();
     options.capture.freeze = Some(Freeze { pid: child.id(), ..Freeze::default() });
     let frozen = back_up_with(scratch.path(), options);

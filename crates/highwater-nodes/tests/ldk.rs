@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use highwater::backup::{self, BackupOptions};
-use highwater::vault::{Actor, Location, Secret, Vault};
+use highwater::vault::{Actor, CreateOptions, Location, Secret, Vault};
 use highwater::{Control, Env};
 use highwater_nodes::Known;
 use lightning::util::persist::KVStoreSync as _;
@@ -108,11 +108,11 @@ fn marks(scratch: &Path, dir: &Path, kind: &str) -> BTreeMap<String, u64> {
         true => Secret::from_key_file(&key).unwrap(),
         false => {
             let secret = Secret::create_key_file(&key).unwrap();
-            Vault::create(&location, &secret, false, &env).unwrap();
+            Vault::create_with(&location, &secret, &CreateOptions::default(), &env).unwrap();
             secret
         }
     };
-    let vault = Vault::open(&location, &secret, &env).unwrap();
+    let vault = Vault::open_with(&location, &secret, &env).unwrap();
     let actor = Actor { state_dir: scratch.join("state"), name: "node@host".into() };
     let options = BackupOptions {
         recogniser: Some(Arc::new(Known)),

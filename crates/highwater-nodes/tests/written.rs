@@ -15,7 +15,7 @@ use highwater::backup::{self, BackupOptions, BackupReport};
 use highwater::engine::freeze::Freeze;
 use highwater::guard::{self, GuardKind, Which};
 use highwater::restore::{self, RestoreOptions};
-use highwater::vault::{Actor, Location, Secret, Selector, Vault};
+use highwater::vault::{Actor, CreateOptions, Location, Secret, Selector, Vault};
 use highwater::{Control, Env, Result};
 use highwater_nodes::Known;
 use rusqlite::Connection;
@@ -149,7 +149,13 @@ impl Ground {
     fn new(place: &str) -> Ground {
         let scratch = tempfile::tempdir().unwrap();
         let secret = Secret::create_key_file(&scratch.path().join("key")).unwrap();
-        Vault::create(&location(scratch.path()), &secret, false, &Env::system()).unwrap();
+        Vault::create_with(
+            &location(scratch.path()),
+            &secret,
+            &CreateOptions::default(),
+            &Env::system(),
+        )
+        .unwrap();
         let ground = Ground { scratch, place: place.into() };
         fs::create_dir(ground.dir()).unwrap();
         ground
@@ -161,7 +167,7 @@ impl Ground {
 
     fn vault(&self) -> Vault {
         let secret = Secret::from_key_file(&self.scratch.path().join("key")).unwrap();
-        Vault::open(&location(self.scratch.path()), &secret, &Env::system()).unwrap()
+        Vault::open_with(&location(self.scratch.path()), &secret, &Env::system()).unwrap()
     }
 
     /// Backs the node up, and stops the process of this number for it.
@@ -183,7 +189,7 @@ impl Ground {
         let options = RestoreOptions { selector, ..RestoreOptions::default() };
         let plan = restore::plan(&self.vault(), &target, &options).unwrap();
         assert_eq!(plan.hold, Some(GuardKind::Databases));
-        restore::run(&self.vault(), &plan, &control).unwrap();
+        restore::run(&self.vault(), &plan, &options, &control).unwrap();
         let state = target.join(&self.place);
         let point =
             if state.join("manager").exists() { state.join("manager") } else { state.clone() };

@@ -10,7 +10,7 @@ use futures::{Stream, StreamExt as _};
 use highwater::agent::{Agent, Rules, State as Stage, Task, VaultSource};
 use highwater::archive::{Export, ExportOptions};
 use highwater::backup::BackupOptions;
-use highwater::vault::{Actor, Location, Secret, Selector, Vault};
+use highwater::vault::{Actor, CreateOptions, Location, Secret, Selector, Vault};
 use highwater::{Control, Env};
 use tokio::runtime::Runtime;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -70,7 +70,13 @@ impl Bench {
 
     pub(crate) fn of_bytes(bytes: usize) -> Bench {
         let dir = tempfile::tempdir().unwrap();
-        let vault = Vault::create(&place(dir.path()), &secret(), false, &Env::system()).unwrap();
+        let vault = Vault::create_with(
+            &place(dir.path()),
+            &secret(),
+            &CreateOptions::default(),
+            &Env::system(),
+        )
+        .unwrap();
         let node = dir.path().join("node");
         std::fs::create_dir(&node).unwrap();
         std::fs::write(node.join("large"), noise(bytes, 0)).unwrap();

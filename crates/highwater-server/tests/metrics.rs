@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use highwater::agent::{Agent, Rules, State, Task};
-use highwater::vault::{Actor, Location, Secret, Vault};
+use highwater::vault::{Actor, CreateOptions, Location, Secret, Vault};
 use highwater::{Env, Error};
 use highwater_server::{Agents, Running, Scope, Server, ServerBuilder, Tokens};
 use tokio::runtime::Runtime;
@@ -32,8 +32,12 @@ fn agent(dir: &Path, name: &str, fails: bool) -> Agent {
     let location: Location = dir.join("vault").to_str().unwrap().parse().unwrap();
     let secret = Secret::Key([7; 32].into());
     let vault = match dir.join("vault").exists() {
-        true => Vault::open(&location, &secret, &Env::system()).unwrap(),
-        false => Vault::create(&location, &secret, false, &Env::system()).unwrap().vault,
+        true => Vault::open_with(&location, &secret, &Env::system()).unwrap(),
+        false => {
+            Vault::create_with(&location, &secret, &CreateOptions::default(), &Env::system())
+                .unwrap()
+                .vault
+        }
     };
     std::fs::create_dir(dir.join(name)).unwrap();
     std::fs::write(dir.join(name).join("state.bin"), [1; 5000]).unwrap();

@@ -11,7 +11,7 @@ use highwater::agent::{Agent, Rules};
 use highwater::replica::local::MemoryStore;
 use highwater::replica::remote::{VssAuth, VssRemote};
 use highwater::replica::{Permissions, ReplicaKeys, ReplicatedStore};
-use highwater::vault::{Actor, Location, Secret, Vault};
+use highwater::vault::{Actor, CreateOptions, Location, Secret, Vault};
 use highwater::{Env, Result};
 use highwater_server::vss::{Auth, Running as Stores, Sqlite, VssServer};
 use highwater_server::{Agents, Running, Scope, Server, Tokens};
@@ -75,8 +75,12 @@ impl World {
         let location: Location = path("vault").to_str().unwrap().parse().unwrap();
         let secret = Secret::Key([7; 32].into());
         let vault = match path("vault").exists() {
-            true => Vault::open(&location, &secret, &Env::system()).unwrap(),
-            false => Vault::create(&location, &secret, false, &Env::system()).unwrap().vault,
+            true => Vault::open_with(&location, &secret, &Env::system()).unwrap(),
+            false => {
+                Vault::create_with(&location, &secret, &CreateOptions::default(), &Env::system())
+                    .unwrap()
+                    .vault
+            }
         };
         std::fs::create_dir(path(node)).unwrap();
         let actor = Actor { state_dir: path("state"), name: "test".to_owned() };

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use highwater::Env;
 use highwater::agent::{Agent, Cadence, Rules, State, Task};
-use highwater::vault::{Actor, Location, Secret, Vault};
+use highwater::vault::{Actor, CreateOptions, Location, Secret, Vault};
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -66,9 +66,15 @@ fn vault(dir: &Path) -> Outcome<(Vault, Actor)> {
     let (env, key, path) = (Env::system(), dir.join("vault.key"), dir.join("vault"));
     let location = Location::Local(std::path::absolute(&path)?);
     let vault = if path.exists() {
-        Vault::open(&location, &Secret::from_key_file(&key)?, &env)?
+        Vault::open_with(&location, &Secret::from_key_file(&key)?, &env)?
     } else {
-        Vault::create(&location, &Secret::create_key_file(&key)?, false, &env)?.vault
+        Vault::create_with(
+            &location,
+            &Secret::create_key_file(&key)?,
+            &CreateOptions::default(),
+            &env,
+        )?
+        .vault
     };
     Ok((vault, Actor { state_dir: dir.join("state"), name: "agent-sqlite".to_owned() }))
 }

@@ -16,7 +16,7 @@ use highwater::agent::{Agent, Cadence, Rules, State, Task, VaultSource};
 use highwater::backup::BackupOptions;
 use highwater::engine::HoldHook;
 use highwater::restore::{self, RestoreOptions};
-use highwater::vault::{Actor, Location, Secret, Selector, Vault};
+use highwater::vault::{Actor, CreateOptions, Location, Secret, Selector, Vault};
 use highwater::{Control, Env};
 use rusqlite::Connection;
 
@@ -118,7 +118,7 @@ fn compare(dir: &Path, vault: &VaultSource, marked: u64) -> Outcome<()> {
     let options = RestoreOptions { selector, force: true, ..RestoreOptions::default() };
     let vault = vault.get()?;
     let plan = restore::plan(&vault, &target, &options)?;
-    restore::run(&vault, &plan, &Control::new(Env::system()))?;
+    restore::run(&vault, &plan, &options, &Control::new(Env::system()))?;
     for name in ["blocks.sqlite", "state.sqlite"] {
         let found = height(&Connection::open(target.join(name))?)?;
         println!("{name}: height {found} of {marked}");
@@ -144,9 +144,15 @@ fn vault(dir: &Path) -> Outcome<(Vault, Actor)> {
     let (env, key, path) = (Env::system(), dir.join("vault.key"), dir.join("vault"));
     let location = Location::Local(std::path::absolute(&path)?);
     let vault = if path.exists() {
-        Vault::open(&location, &Secret::from_key_file(&key)?, &env)?
+        Vault::open_with(&location, &Secret::from_key_file(&key)?, &env)?
     } else {
-        Vault::create(&location, &Secret::create_key_file(&key)?, false, &env)?.vault
+        Vault::create_with(
+            &location,
+            &Secret::create_key_file(&key)?,
+            &CreateOptions::default(),
+            &env,
+        )?
+        .vault
     };
     Ok((vault, Actor { state_dir: dir.join("state"), name: "agent-two-databases".to_owned() }))
 }

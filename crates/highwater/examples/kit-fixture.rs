@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let env = Env::system();
     let secret = Secret::from_key_file(&dir.join("vault-1.key"))?;
     let location = Location::Local(std::path::absolute(dir.join("vault-1"))?);
-    let vault = Vault::open(&location, &secret, &env)?;
+    let vault = Vault::open_with(&location, &secret, &env)?;
     let node = dir.join("node");
     fs::create_dir_all(node.join(".highwater"))?;
     fs::write(node.join(".highwater/node.json"), NODE)?;

@@ -23,7 +23,7 @@ use highwater::backup::{self, BackupOptions};
 use highwater::engine::conformance::{self, Fixture};
 use highwater::engine::{Engine as _, EngineKind, Engines};
 use highwater::restore::{self, RestoreOptions};
-use highwater::vault::{Actor, Secret, Selector, Vault};
+use highwater::vault::{Actor, CreateOptions, Secret, Selector, Vault};
 use highwater::{Control, Env};
 
 #[path = "own-engine/log.rs"]
@@ -58,7 +58,7 @@ fn circle(scratch: &Path) -> Outcome<()> {
     let control = Control::new(env.clone());
     let secret = Secret::create_key_file(&scratch.join("key"))?;
     let location = scratch.join("vault").display().to_string().parse()?;
-    let vault = Vault::create(&location, &secret, false, &env)?.vault;
+    let vault = Vault::create_with(&location, &secret, &CreateOptions::default(), &env)?.vault;
     let actor = Actor { state_dir: scratch.join("state"), name: "node@host".into() };
     let mut options = BackupOptions::default();
     options.discover.engines = engines.clone();
@@ -69,7 +69,7 @@ fn circle(scratch: &Path) -> Outcome<()> {
     restore::test(&vault, &latest, scratch, &engines, &control)?;
     let options = RestoreOptions { selector: latest, engines, ..RestoreOptions::default() };
     let plan = restore::plan(&vault, &target, &options)?;
-    restore::run(&vault, &plan, &control)?;
+    restore::run(&vault, &plan, &options, &control)?;
 
     let (restored, _) = records(&File::open(target.join("payments/records.log"))?)?;
     for (number, record) in restored.iter().enumerate() {
@@ -80,8 +80,11 @@ fn circle(scratch: &Path) -> Outcome<()> {
         );
     }
     assert!(restored.len() as u64 > before, "a record that was acknowledged is not there");
-    for (name, engine, files, bytes) in report.parts {
-        println!("backed up: {name} ({engine}), {files} files, {bytes} bytes");
+    for part in report.parts {
+        println!(
+            "backed up: {} ({}), {} files, {} bytes",
+            part.name, part.engine, part.files, part.bytes
+        );
     }
     println!("restored: {} records, {before} were acknowledged before", restored.len());
     Ok(())

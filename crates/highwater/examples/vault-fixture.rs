@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use highwater::backup::{self, BackupOptions};
-use highwater::vault::{Actor, Location, Secret, Vault};
+use highwater::vault::{Actor, CreateOptions, Location, Secret, Vault};
 use highwater::{Control, Env};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -18,7 +18,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let env = Env::system();
     let secret = Secret::create_key_file(&dir.join("vault-1.key"))?;
     let location = Location::Local(std::path::absolute(dir.join("vault-1"))?);
-    let vault = Vault::create(&location, &secret, true, &env)?.vault;
+    let vault = Vault::create_with(
+        &location,
+        &secret,
+        &CreateOptions { recovery: true, ..CreateOptions::default() },
+        &env,
+    )?
+    .vault;
     let work = dir.join("work");
     let node = work.join("node");
     first_state(&node)?;

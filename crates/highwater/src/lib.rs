@@ -4,6 +4,9 @@
 //! node directory while the node runs, seals it into a vault, verifies it, and restores it in one
 //! atomic exchange.
 //!
+//! Most callers need [`Vault`], [`Backup`] and [`Restore`]; a node that runs for long has an [`agent`]; a
+//! restored node asks [`guard`] whether it may start.
+//!
 //! The way of the data: [`engine`] captures, [`vault`] seals and keeps, [`backup`] and [`restore`]
 //! are the scripts over them. Nothing here prints, reads the environment or exits, and every call
 //! blocks its thread: from asynchronous code, call it on a thread that may block.
@@ -36,9 +39,17 @@ mod rooted;
 mod time;
 pub mod vault;
 
-pub use control::Control;
+#[cfg(feature = "agent")]
+pub use agent::Agent;
+pub use backup::Backup;
+pub use control::{Cancel, Control};
 pub use env::Env;
 pub use error::{Error, Kind, Remedy, Result};
+pub use ids::{NodeName, SnapshotId};
+#[cfg(feature = "replica")]
+pub use replica::ReplicatedStore;
+pub use restore::Restore;
+pub use vault::{Actor, Location, Secret, Selector, Vault};
 
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/guide.md")]

@@ -12,7 +12,7 @@ use highwater::Env;
 use highwater::agent::{Agent, Cadence, Rules, State, Task};
 use highwater::backup::BackupOptions;
 use highwater::engine::CheckpointHook;
-use highwater::vault::{Actor, Location, Secret, Vault};
+use highwater::vault::{CreateOptions, Actor, Location, Secret, Vault};
 use rocksdb::DB;
 use rocksdb::checkpoint::Checkpoint;
 
@@ -60,9 +60,9 @@ fn vault(dir: &Path) -> Outcome<(Vault, Actor)> {
     let (env, key, path) = (Env::system(), dir.join("vault.key"), dir.join("vault"));
     let location = Location::Local(std::path::absolute(&path)?);
     let vault = if path.exists() {
-        Vault::open(&location, &Secret::from_key_file(&key)?, &env)?
+        Vault::open_with(&location, &Secret::from_key_file(&key)?, &env)?
     } else {
-        Vault::create(&location, &Secret::create_key_file(&key)?, false, &env)?.vault
+        Vault::create_with(&location, &Secret::create_key_file(&key)?, &CreateOptions::default(), &env)?.vault
     };
     Ok((vault, Actor { state_dir: dir.join("state"), name: "rocksdb-binding".to_owned() }))
 }

@@ -3,11 +3,12 @@
 use highwater::engine::{self, DiscoverOptions, EngineKind, FoundPart, Layout, User};
 use highwater::guard::{self, GuardKind, Standing};
 use highwater::ids::RelPath;
+use highwater::vault::PartSummary;
 use highwater::{Error, Result};
 use highwater_nodes::Node;
 use serde_json::{Value, json};
 
-use super::record::{self, Part};
+use super::record;
 use crate::answer::Answer;
 use crate::cli::InspectArgs;
 use crate::context::Context;
@@ -135,11 +136,12 @@ fn human(
     standing: Option<&Standing>,
     nodes: &[Node],
 ) -> String {
-    let rows: Vec<Part> = parts
+    let rows: Vec<PartSummary> = parts
         .iter()
         .map(|seen| {
             let part = seen.part;
-            (part.name.clone(), part.engine, part.files, part.bytes)
+            let (name, engine) = (part.name.clone(), part.engine);
+            PartSummary { name, engine, files: part.files, bytes: part.bytes }
         })
         .collect();
     let total: u64 = layout.parts.iter().map(|part| part.bytes).sum();

@@ -3,29 +3,26 @@
 use std::collections::BTreeMap;
 
 use highwater::backup::Changes;
-use highwater::engine::{EngineKind, ReplicaPoint};
+use highwater::engine::ReplicaPoint;
 use highwater::guard::GuardKind;
 pub(super) use highwater::vault::manifest::channels;
 use highwater::vault::manifest::{Mark, PartRecord, totals};
 use highwater::vault::shrink::UNACKNOWLEDGED;
-use highwater::vault::{Manifest, SlotInfo};
+use highwater::vault::{Manifest, PartSummary, SlotInfo};
 use serde_json::{Value, json};
 
 use crate::format;
 
-/// Name, engine, files and bytes of a part.
-pub(super) type Part = (String, EngineKind, u64, u64);
-
 /// The parts as an array of objects.
-pub(super) fn parts(parts: &[Part]) -> Value {
-    let part = |(name, engine, files, bytes): &Part| json!({"name": name, "engine": engine, "files": files, "bytes": bytes});
-    parts.iter().map(part).collect()
+pub(super) fn parts(parts: &[PartSummary]) -> Value {
+    parts.iter().map(|part| json!(part)).collect()
 }
 
 /// The parts as a table.
-pub(super) fn part_table(parts: &[Part]) -> String {
-    let row = |(name, engine, files, bytes): &Part| {
-        vec![name.clone(), word(engine), files.to_string(), format::bytes(*bytes)]
+pub(super) fn part_table(parts: &[PartSummary]) -> String {
+    let row = |part: &PartSummary| {
+        let (files, bytes) = (part.files.to_string(), format::bytes(part.bytes));
+        vec![part.name.clone(), word(&part.engine), files, bytes]
     };
     format::table(&["PART", "ENGINE", "FILES", "SIZE"], &[2, 3], parts.iter().map(row).collect())
 }

@@ -19,7 +19,7 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<Answer> {
     let Source { vault, node_dir, mut selector } = source(context, args)?;
     selector.before = args.before;
     selector.require = args.require;
-    let options = RestoreOptions {
+    let mut options = RestoreOptions {
         selector,
         part: args.part.clone(),
         force: args.force,
@@ -37,12 +37,13 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<Answer> {
         };
         let warnings = record::with_ways_out(plan.warnings.clone());
         let warnings: Vec<String> = plan.refusals.iter().map(refused).chain(warnings).collect();
-        let answer = Answer::new(plan_document(&plan, &warnings), plan_human(&plan));
+        let answer =
+            Answer::new(plan_document(&plan, &options, &warnings), plan_human(&plan, &options));
         return Ok(answer.warnings(warnings));
     }
-    let mut plan = restore::plan(&vault, &node_dir, &options)?;
-    plan.second_belt = highwater_nodes::second_belt(&plan.kinds);
-    let report = restore::run(&vault, &plan, &context.control)?;
+    let plan = restore::plan(&vault, &node_dir, &options)?;
+    options.second_belt = highwater_nodes::second_belt(&plan.kinds);
+    let report = restore::run(&vault, &plan, &options, &context.control)?;
     let (kinds, below) = (plan.kinds, plan.marks_below);
     let mut warnings = record::with_ways_out(plan.warnings);
     warnings.extend(
@@ -139,7 +140,7 @@ fn human(report: &RestoreReport, hold: Option<GuardKind>, because: Option<String
     lines.join("\n")
 }
 
-fn plan_document(plan: &RestorePlan, warnings: &[String]) -> Value {
+fn plan_document(plan: &RestorePlan, options: &RestoreOptions, warnings: &[String]) -> Value {
     json!({
         "plan": true,
         "snapshot": plan.snapshot,
@@ -150,11 +151,11 @@ fn plan_document(plan: &RestorePlan, warnings: &[String]) -> Value {
         "exchange": exchange_word(plan.exchange),
         "staging": places::text(&plan.staging),
         "keep": plan.keep.as_deref().map(places::text),
-        "part": plan.part,
+        "part": options.part,
         "parts": record::parts(&plan.parts),
         "bytes": plan.bytes,
-        "owner": plan.owner.map(|(user, group)| format!("{user}:{group}")),
-        "force": plan.force,
+        "owner": options.owner.map(|(user, group)| format!("{user}:{group}")),
+        "force": options.force,
         "hold": plan.hold,
         "reasons": plan.reasons,
         "marks_below": plan.marks_below,
@@ -172,7 +173,7 @@ fn exchange_word(exchange: Exchange) -> &'static str {
     }
 }
 
-fn plan_human(plan: &RestorePlan) -> String {
+fn plan_human(plan: &RestorePlan, options: &RestoreOptions) -> String {
     let exchange = match plan.exchange {
         Exchange::Create => "staging becomes the target, which does not exist yet",
         Exchange::Whole => "directory against directory, in one step",
@@ -190,7 +191,7 @@ fn plan_human(plan: &RestorePlan) -> String {
     if let Some(keep) = &plan.keep {
         fields.push(("keeps", format!("the old directory, in {}", places::text(keep))));
     }
-    if let Some((user, group)) = plan.owner {
+    if let Some((user, group)) = options.owner {
         fields.push(("owner", format!("{user}:{group}")));
     }
     fields.push(("writes", format::bytes(plan.bytes)));

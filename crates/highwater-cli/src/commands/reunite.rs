@@ -72,7 +72,7 @@ fn open_vault(context: &Context, args: &ReplicaRestoreArgs) -> Result<Vault> {
         key.refuse_inside_vault(&location)?;
         key.refuse_inside_node(&args.output)?;
     }
-    Vault::open(&location, &of_vault.load()?, context.env())
+    Vault::open_with(&location, &of_vault.load()?, context.env())
 }
 
 /// One name in a directory.

@@ -1,11 +1,11 @@
 //! `show`: one snapshot.
 
 use highwater::Result;
-use highwater::vault::SnapshotInfo;
+use highwater::vault::{PartSummary, SnapshotInfo};
 use highwater::vault::manifest::PartRecord;
 use serde_json::{Value, json};
 
-use super::record::{self, Part};
+use super::record;
 use crate::answer::Answer;
 use crate::cli::ShowArgs;
 use crate::context::Context;
@@ -103,11 +103,7 @@ fn human(info: &SnapshotInfo) -> String {
     if !manifest.tags.is_empty() {
         fields.push(("tags", record::tag_line(&manifest.tags)));
     }
-    let parts: Vec<Part> = manifest
-        .parts
-        .iter()
-        .map(|part| (part.name.clone(), part.engine, part.files(), part.bytes()))
-        .collect();
+    let parts: Vec<_> = manifest.parts.iter().map(PartSummary::of).collect();
     format!("{}\n\n{}", format::fields(&fields), record::part_table(&parts))
 }
 

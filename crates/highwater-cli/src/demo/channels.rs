@@ -113,7 +113,7 @@ impl Shop<'_> {
             ..RestoreOptions::default()
         };
         let plan = restore::plan(vault, &self.dir, &options)?;
-        let report = restore::run(vault, &plan, &self.demo.context.control)?;
+        let report = restore::run(vault, &plan, &options, &self.demo.context.control)?;
         let text =
             "It is restored from that backup, which is old for `cinema`. Nobody knows that yet:";
         self.demo.say(text)?;

@@ -221,7 +221,7 @@ impl Scene {
     pub(crate) fn open_vault(&self) -> Vault {
         let location: Location = self.seen("vault").to_str().unwrap().parse().unwrap();
         let secret = Secret::from_key_file(&self.path("vault.key")).unwrap();
-        Vault::open(&location, &secret, &Env::system()).unwrap()
+        Vault::open_with(&location, &secret, &Env::system()).unwrap()
     }
 }
 

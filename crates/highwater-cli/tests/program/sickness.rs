@@ -48,7 +48,7 @@ fn back_up_under_a_clock_that_is_ahead(world: &World) {
     let location: Location = world.path("vault").to_str().unwrap().parse().unwrap();
     let env = Env::system().with_clock(Ahead);
     let secret = Secret::from_key_file(&world.path("key")).unwrap();
-    let vault = Vault::open(&location, &secret, &env).unwrap();
+    let vault = Vault::open_with(&location, &secret, &env).unwrap();
     let actor = Actor { state_dir: world.path("state"), name: "a test".to_owned() };
     let options = BackupOptions::default();
     backup::run(&vault, &world.path("node"), &actor, &options, &Control::new(env)).unwrap();

@@ -2,7 +2,7 @@
 
 use highwater::guard::{Basis, Which};
 use highwater::restore::{self, RestoreOptions};
-use highwater::vault::Selector;
+use highwater::vault::{CreateOptions, Selector};
 
 use super::*;
 
@@ -67,7 +67,7 @@ fn marks_of_a_frozen_lighthouse_are_those_of_its_main_file() {
     assert!(fs::metadata(journal).unwrap().len() > 0, "nothing is left beside it");
     let location = scratch.path().join("vault").display().to_string().parse().unwrap();
     let secret = Secret::create_key_file(&scratch.path().join("key")).unwrap();
-    Vault::create(&location, &secret, false, &Env::system()).unwrap();
+    Vault::create_with(&location, &secret, &CreateOptions::default(), &Env::system()).unwrap();
     let mut options = BackupOptions::default();
     options.capture.freeze = Some(Freeze { pid: child.id(), ..Freeze::default() });
     let frozen = back_up_with(scratch.path(), options);
@@ -82,14 +82,14 @@ fn restored(kind: &str, scratch: &Path, copy: &str) -> std::path::PathBuf {
     let report = back_up(scratch, false);
     let location = scratch.join("vault").display().to_string().parse().unwrap();
     let secret = Secret::from_key_file(&scratch.join("key")).unwrap();
-    let vault = Vault::open(&location, &secret, &Env::system()).unwrap();
+    let vault = Vault::open_with(&location, &secret, &Env::system()).unwrap();
     let options = RestoreOptions {
         selector: Selector { snapshot: report.snapshot.to_string(), ..Selector::default() },
         ..RestoreOptions::default()
     };
     let target = scratch.join(copy);
     let plan = restore::plan(&vault, &target, &options).unwrap();
-    restore::run(&vault, &plan, &Control::new(Env::system())).unwrap();
+    restore::run(&vault, &plan, &options, &Control::new(Env::system())).unwrap();
     target
 }
 

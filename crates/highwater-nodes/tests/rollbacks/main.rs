@@ -21,7 +21,7 @@ use highwater::backup::{self, BackupOptions};
 use highwater::env::Faults;
 use highwater::guard::{self, Which};
 use highwater::restore::{self, Outcome, RestoreOptions, RestorePlan, RollbackOptions};
-use highwater::vault::{Actor, Secret, Selector, Vault};
+use highwater::vault::{Actor, CreateOptions, Secret, Selector, Vault};
 use highwater::{Control, Env, Error, Result};
 use highwater_nodes::Known;
 
@@ -73,7 +73,8 @@ impl Ground {
         let env = Env::system().with_faults(Cut(Arc::clone(&cut)));
         let ground = Ground { scratch, env, cut };
         let secret = Secret::create_key_file(&ground.scratch.path().join("key")).unwrap();
-        Vault::create(&ground.location(), &secret, false, &ground.env).unwrap();
+        Vault::create_with(&ground.location(), &secret, &CreateOptions::default(), &ground.env)
+            .unwrap();
         ground
     }
 
@@ -83,7 +84,7 @@ impl Ground {
 
     fn vault(&self) -> Vault {
         let secret = Secret::from_key_file(&self.scratch.path().join("key")).unwrap();
-        Vault::open(&self.location(), &secret, &self.env).unwrap()
+        Vault::open_with(&self.location(), &secret, &self.env).unwrap()
     }
 
     fn dir(&self) -> PathBuf {
@@ -194,14 +195,14 @@ fn roll_back(
     let target = if clone { ground.scratch.path().join("clone") } else { ground.dir() };
     let vault = ground.vault();
     let selector = Selector { snapshot: snapshot.clone(), ..Selector::default() };
-    let options = RestoreOptions { selector, force: true, ..RestoreOptions::default() };
-    let mut plan = restore::plan(&vault, &target, &options).unwrap();
-    plan.second_belt = highwater_nodes::second_belt(&plan.kinds);
+    let mut options = RestoreOptions { selector, force: true, ..RestoreOptions::default() };
+    let plan = restore::plan(&vault, &target, &options).unwrap();
+    options.second_belt = highwater_nodes::second_belt(&plan.kinds);
     let expected = below(marks, highest, newest);
     assert_eq!(plan.marks_below, expected, "of {snapshot}, {back} back");
     counts.marks_named += expected.len();
     counts.lacking += expected.iter().filter(|said| said.contains("is not in")).count();
-    if !restored(ground, dice, &plan, &target, counts) {
+    if !restored(ground, dice, &plan, &options, counts) {
         // It is the old one, whole.
         if !clone {
             writer.check(&ground.dir());
@@ -246,20 +247,20 @@ fn restored(
     ground: &Ground,
     dice: &mut Dice,
     plan: &RestorePlan,
-    target: &Path,
+    options: &RestoreOptions,
     counts: &mut Counts,
 ) -> bool {
     if dice.below(3) == 0 {
         ground.cut.store(1 + dice.below(25), Ordering::Relaxed);
     }
-    let done = restore::run(&ground.vault(), plan, &ground.control());
+    let done = restore::run(&ground.vault(), plan, options, &ground.control());
     let cut = ground.cut.swap(0, Ordering::Relaxed) == 0 && done.is_err();
     if !cut {
         done.unwrap();
         return true;
     }
     counts.power_cuts += 1;
-    let outcome = restore::recover(target, &ground.control());
+    let outcome = restore::recover(&plan.target, &ground.control());
     !matches!(outcome, Ok(Outcome::Old | Outcome::Nothing) | Err(_))
 }
 

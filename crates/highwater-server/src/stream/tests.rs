@@ -370,7 +370,7 @@ fn peak_kib() -> u64 {
 #[test]
 fn measured_process() {
     let Some(dir) = std::env::var_os(MEASURED) else { return };
-    let vault = Vault::open(&place(dir.as_ref()), &secret(), &Env::system()).unwrap();
+    let vault = Vault::open_with(&place(dir.as_ref()), &secret(), &Env::system()).unwrap();
     let own = tempfile::tempdir().unwrap();
     std::fs::create_dir(own.path().join("node")).unwrap();
     let bench = Bench::in_dir(own, VaultSource::from(vault));

@@ -16,7 +16,7 @@ use highwater::ids::Time;
 use highwater::replica::local::MemoryStore;
 use highwater::replica::remote::MemoryRemote;
 use highwater::replica::{Permissions, ReplicaKeys, ReplicatedStore};
-use highwater::vault::{Actor, Location, Secret, Vault};
+use highwater::vault::{Actor, CreateOptions, Location, Secret, Vault};
 use highwater::{Env, Error};
 use highwater_server::{Agents, Running, Server, ServerBuilder};
 use tokio::runtime::Runtime;
@@ -123,8 +123,12 @@ impl World {
         let location: Location = self.path("vault").to_str().unwrap().parse().unwrap();
         let secret = Secret::Key([7; 32].into());
         match self.path("vault").exists() {
-            true => Vault::open(&location, &secret, &self.env()).unwrap(),
-            false => Vault::create(&location, &secret, false, &self.env()).unwrap().vault,
+            true => Vault::open_with(&location, &secret, &self.env()).unwrap(),
+            false => {
+                Vault::create_with(&location, &secret, &CreateOptions::default(), &self.env())
+                    .unwrap()
+                    .vault
+            }
         }
     }
 

@@ -31,7 +31,7 @@ fn restored() -> (World, Agent) {
         let latest = Selector { snapshot: "latest".to_owned(), ..Selector::default() };
         let options = RestoreOptions { selector: latest, force: true, ..RestoreOptions::default() };
         let plan = restore::plan(&vault, &node, &options).unwrap();
-        restore::run(&vault, &plan, &Control::new(Env::system())).unwrap();
+        restore::run(&vault, &plan, &options, &Control::new(Env::system())).unwrap();
     });
     (world, agent)
 }

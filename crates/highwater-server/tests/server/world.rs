@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use highwater::agent::{Agent, AgentBuilder, Rules, VaultSource};
 use highwater::backup::BackupOptions;
-use highwater::vault::{Actor, Location, Secret, Vault};
+use highwater::vault::{Actor, CreateOptions, Location, Secret, Vault};
 use highwater::{Env, Error};
 use highwater_server::v1::backups_client::BackupsClient;
 use highwater_server::v1::guard_client::GuardClient;
@@ -82,8 +82,12 @@ impl World {
         let location: Location = self.path("vault").to_str().unwrap().parse().unwrap();
         let secret = Secret::Key([7; 32].into());
         block_in_place(|| match self.path("vault").exists() {
-            true => Vault::open(&location, &secret, &Env::system()).unwrap(),
-            false => Vault::create(&location, &secret, false, &Env::system()).unwrap().vault,
+            true => Vault::open_with(&location, &secret, &Env::system()).unwrap(),
+            false => {
+                Vault::create_with(&location, &secret, &CreateOptions::default(), &Env::system())
+                    .unwrap()
+                    .vault
+            }
         })
     }
 

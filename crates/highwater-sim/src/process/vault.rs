@@ -69,7 +69,7 @@ pub(super) fn open(args: &VaultArgs, env: &Env) -> Result<Vault> {
     let location = Location::Local(
         std::path::absolute(&args.vault).map_err(|error| Error::io("the vault", error))?,
     );
-    Vault::open(&location, &Secret::from_key_file(&args.key_file)?, env)
+    Vault::open_with(&location, &Secret::from_key_file(&args.key_file)?, env)
 }
 
 /// Takes the witness of a node over.
@@ -96,7 +96,7 @@ pub(super) fn restore(args: RestoreArgs, control: &Control) -> Result<Value> {
         ..RestoreOptions::default()
     };
     let plan = restore::plan(&vault, &args.dir, &options)?;
-    let report = restore::run(&vault, &plan, control)?;
+    let report = restore::run(&vault, &plan, &options, control)?;
     Ok(json!({
         "snapshot": report.snapshot,
         "quarantined": report.quarantined,

@@ -30,7 +30,7 @@ fn a_kit_alone_brings_the_money_of_every_channel_home() {
     // The kit is sealed and put away; then node and vault are lost.
     let env = Env::system();
     let secret = Secret::from_key_file(&world.path("vault.key")).unwrap();
-    let vault = Vault::open(&Location::Local(world.path("vault")), &secret, &env).unwrap();
+    let vault = Vault::open_with(&Location::Local(world.path("vault")), &secret, &env).unwrap();
     let sealed = kit::seal(&vault, &Kit::of_dir(&home, None, content, env.now()).unwrap()).unwrap();
     let file = world.path("alice.hwk");
     kit::write_file(&file, &sealed, false, &env).unwrap();

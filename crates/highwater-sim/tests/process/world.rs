@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use highwater::Env;
-use highwater::vault::{Location, Secret, Vault};
+use highwater::vault::{CreateOptions, Location, Secret, Vault};
 use serde_json::{Value, json};
 
 use super::tap::Tap;
@@ -76,7 +76,7 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let secret = Secret::create_key_file(&dir.path().join("vault.key")).unwrap();
         let vault = Location::Local(dir.path().join("vault"));
-        Vault::create(&vault, &secret, false, &Env::system()).unwrap();
+        Vault::create_with(&vault, &secret, &CreateOptions::default(), &Env::system()).unwrap();
         let ledger = Process::start(&["ledger"], &[]);
         let mut world = World { dir, ledger, nodes: Vec::new(), aside: None };
         for name in ["alice", "bob"] {

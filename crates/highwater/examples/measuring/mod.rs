@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::Path;
 
 use highwater::Env;
-use highwater::vault::{Location, Secret, Vault};
+use highwater::vault::{CreateOptions, Location, Secret, Vault};
 
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -17,5 +17,5 @@ pub(crate) fn number(place: usize, usual: u64) -> Outcome<u64> {
 pub(crate) fn new_vault(dir: &Path) -> Outcome<Vault> {
     let location = Location::Local(std::path::absolute(dir.join("vault"))?);
     let secret = Secret::create_key_file(&dir.join("vault.key"))?;
-    Ok(Vault::create(&location, &secret, false, &Env::system())?.vault)
+    Ok(Vault::create_with(&location, &secret, &CreateOptions::default(), &Env::system())?.vault)
 }

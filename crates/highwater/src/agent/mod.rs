@@ -13,7 +13,7 @@
 //! # fn secret() -> Secret { unimplemented!() }
 //! # fn location() -> Location { unimplemented!() }
 //!
-//! let vault = Vault::open(&location(), &secret(), &highwater::Env::system())?;
+//! let vault = Vault::open_with(&location(), &secret(), &highwater::Env::system())?;
 //! let actor = Actor { state_dir: "/var/lib/node-state/highwater".into(), name: "node@host".into() };
 //! let agent = Agent::builder("/var/lib/node", vault, actor)
 //!     .rules(Rules {

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use super::*;
 use crate::env::Clock;
 use crate::ids::Time;
-use crate::vault::{Location, Secret, Vault};
+use crate::vault::{CreateOptions, Location, Secret, Vault};
 
 /// A node, a vault and what an agent keeps, in a temporary directory.
 struct AgentPlace {
@@ -23,7 +23,10 @@ impl AgentPlace {
     fn new() -> AgentPlace {
         let dir = tempfile::tempdir().unwrap();
         let location = location(dir.path());
-        let vault = Vault::create(&location, &secret(), false, &Env::system()).unwrap().vault;
+        let vault =
+            Vault::create_with(&location, &secret(), &CreateOptions::default(), &Env::system())
+                .unwrap()
+                .vault;
         let place = AgentPlace { dir, source: vault.into() };
         std::fs::create_dir(place.node()).unwrap();
         place.database("state.sqlite");

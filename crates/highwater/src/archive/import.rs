@@ -47,7 +47,7 @@ pub fn import(
     match Vault::id_at(location, &control.env)? {
         Some(there) if there != archived => Err(another_vault(there, archived)),
         Some(_) => {
-            let vault = Vault::open(location, secret, &control.env)?;
+            let vault = Vault::open_with(location, secret, &control.env)?;
             run(&vault, begun, actor, control)
         }
         None => {

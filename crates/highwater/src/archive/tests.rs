@@ -8,7 +8,7 @@ use crate::backup::{self, BackupOptions};
 use crate::env::Env;
 use crate::error::Kind;
 use crate::vault::pack::pack_name;
-use crate::vault::{Actor, Intent, Location, Secret, SnapshotName};
+use crate::vault::{Actor, CreateOptions, Intent, Location, Secret, SnapshotName};
 
 struct Bench {
     dir: tempfile::TempDir,
@@ -21,7 +21,9 @@ impl Bench {
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let location = Location::Local(dir.path().join("vault"));
         let env = Env::system();
-        let vault = Vault::create(&location, &secret(), false, &env).unwrap().vault;
+        let vault = Vault::create_with(&location, &secret(), &CreateOptions::default(), &env)
+            .unwrap()
+            .vault;
         std::fs::create_dir(dir.path().join("node")).unwrap();
         Bench { dir, vault, control: Control::new(env) }
     }
@@ -65,7 +67,7 @@ impl Bench {
     }
 
     fn copy(&self) -> Vault {
-        Vault::open(&self.place(), &secret(), &self.control.env).unwrap()
+        Vault::open_with(&self.place(), &secret(), &self.control.env).unwrap()
     }
 
     fn refused(&self, archives: &[&[u8]], kind: Kind, words: &str) {

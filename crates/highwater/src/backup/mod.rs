@@ -10,21 +10,23 @@ use serde::Serialize;
 use crate::control::{Control, Event, Priority};
 use crate::engine::{
     self, Barrier, CaptureOptions, Captured, CapturedFiles, Consistency, DiscoverOptions,
-    EngineKind, EntryType, Layout, Recognised, Recogniser, SourceEntry,
+    EntryType, Layout, Recognised, Recogniser, SourceEntry,
 };
 use crate::env::FaultPoint;
 use crate::error::{Error, Result};
 use crate::ids::{Epoch, GuardKind, NodeName, RelPath, Seq, SnapshotId};
 use crate::node::NodeFile;
-use crate::vault::manifest::{EntryRecord, Mark, PartRecord};
+use crate::vault::manifest::{EntryRecord, Mark};
 use crate::vault::shrink::Loss;
 use crate::vault::{
-    Actor, BACKUP_TIME_MAX, Intent, Known, Location, Manifest, SnapshotName, Vault, copied,
+    Actor, BACKUP_TIME_MAX, Intent, Known, Location, Manifest, PartSummary, SnapshotName, Vault,
+    copied,
 };
 
 mod assemble;
 mod batch;
 mod buffers;
+mod call;
 mod commit;
 mod compare;
 mod effort;
@@ -34,6 +36,8 @@ mod pipeline;
 mod plan;
 mod room;
 mod write;
+
+pub use call::Backup;
 
 use commit::Draft;
 use compare::Before;
@@ -78,8 +82,8 @@ pub struct BackupReport {
     pub snapshot: SnapshotId,
     /// The node's name.
     pub node: NodeName,
-    /// Name, engine, files and bytes of each part.
-    pub parts: Vec<(String, EngineKind, u64, u64)>,
+    /// Its parts.
+    pub parts: Vec<PartSummary>,
     /// Files beside the snapshot before.
     pub changes: Changes,
     /// Bytes of all files.
@@ -450,10 +454,9 @@ fn given_up() -> Error {
 impl Made {
     fn report(self, duration: Duration) -> BackupReport {
         let Made { manifest, manifest_bytes, pause, warnings } = self;
-        let part = |part: &PartRecord| (part.name.clone(), part.engine, part.files(), part.bytes());
         BackupReport {
             snapshot: manifest.snapshot,
-            parts: manifest.parts.iter().map(part).collect(),
+            parts: manifest.parts.iter().map(PartSummary::of).collect(),
             changes: Changes::default(),
             bytes_total: manifest.bytes_total(),
             bytes_read: manifest.bytes_read,

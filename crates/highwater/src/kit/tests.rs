@@ -5,7 +5,7 @@ use super::*;
 use crate::Env;
 use crate::error::Kind;
 use crate::vault::document::tests::{every_damage_is_found, forged};
-use crate::vault::{Location, Secret, Vault};
+use crate::vault::{CreateOptions, Location, Secret, Vault};
 
 const FIXTURE: &[u8] = include_bytes!("../../tests/fixtures/kit-1.hwk");
 const FIXTURE_CONTENT: &str = include_str!("../../tests/fixtures/kit-1.json");
@@ -27,7 +27,13 @@ fn key(byte: u8) -> Secret {
 fn bench() -> Bench {
     let dir = tempfile::tempdir().unwrap();
     let location = Location::Local(dir.path().join("vault"));
-    let created = Vault::create(&location, &key(1), true, &Env::system()).unwrap();
+    let created = Vault::create_with(
+        &location,
+        &key(1),
+        &CreateOptions { recovery: true, ..CreateOptions::default() },
+        &Env::system(),
+    )
+    .unwrap();
     fs::create_dir(dir.path().join("node")).unwrap();
     Bench { dir, vault: created.vault, words: created.recovery_words.unwrap() }
 }

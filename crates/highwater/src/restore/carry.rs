@@ -21,11 +21,16 @@ use super::plan::chosen;
 use super::stage::{Stage, copy_others};
 use super::users::refuse_users;
 use super::work::Work;
-use super::{RestorePlan, RestoreReport};
+use super::{RestoreOptions, RestorePlan, RestoreReport};
 use crate::durable::{self, remove_tree};
 
 /// Carries a plan out.
-pub(super) fn run(vault: &Vault, plan: &RestorePlan, control: &Control) -> Result<RestoreReport> {
+pub(super) fn run(
+    vault: &Vault,
+    plan: &RestorePlan,
+    options: &RestoreOptions,
+    control: &Control,
+) -> Result<RestoreReport> {
     let start = control.env.monotonic();
     let selector = Selector {
         snapshot: plan.snapshot.to_string(),
@@ -34,19 +39,19 @@ pub(super) fn run(vault: &Vault, plan: &RestorePlan, control: &Control) -> Resul
     };
     let manifest = vault.resolve(&selector)?.manifest;
     let place = locate(&plan.target)?;
-    if place.exchange != plan.exchange || (place.keep.is_some() && !plan.force) {
+    if place.exchange != plan.exchange || (place.keep.is_some() && !options.force) {
         return Err(Error::conflict("the target is no longer what it was when this was planned")
             .with_remedy("plan again"));
     }
-    refuse_users(&place.target.path(), &plan.engines)?;
-    let markers = plan.markers();
+    refuse_users(&place.target.path(), &options.engines)?;
+    let markers = options.markers();
     // Asked again: a newer backup may have raised a mark since the plan was made.
-    let mut weighed = hold::weigh(vault, &manifest, &place.target, plan.adapter.is_some())?;
+    let mut weighed = hold::weigh(vault, &manifest, &place.target, options.adapter.is_some())?;
     weighed.kind = weighed.kind.or(plan.hold);
-    let parts = chosen(&manifest, plan.part.as_deref())?;
+    let parts = chosen(&manifest, options.part.as_deref())?;
     let named = entry_points(&parts);
-    let known = Known { named: &named, engines: &plan.engines };
-    let restore = match &plan.hydrated {
+    let known = Known { named: &named, engines: &options.engines };
+    let restore = match &options.hydrated {
         Some(hydrated) => hydrated.restore,
         None => RestoreId::random(&control.env)?,
     };
@@ -56,6 +61,7 @@ pub(super) fn run(vault: &Vault, plan: &RestorePlan, control: &Control) -> Resul
         vault,
         manifest: &manifest,
         plan,
+        options,
         parts,
         restore,
         target: &place.target,
@@ -95,7 +101,7 @@ pub(super) fn run(vault: &Vault, plan: &RestorePlan, control: &Control) -> Resul
     })
 }
 
-impl RestorePlan {
+impl RestoreOptions {
     fn markers(&self) -> hold::Markers<'_> {
         let (adapter, second) = (self.adapter.as_deref(), self.second_belt.as_deref());
         hold::Markers { adapter, second }
@@ -107,6 +113,7 @@ struct Staged<'a> {
     vault: &'a Vault,
     manifest: &'a Manifest,
     plan: &'a RestorePlan,
+    options: &'a RestoreOptions,
     parts: Vec<&'a PartRecord>,
     restore: RestoreId,
     target: &'a RootedPath,
@@ -117,24 +124,24 @@ struct Staged<'a> {
 impl Staged<'_> {
     /// Writes the whole of it, and checks it. Returns warnings.
     fn make(&self, guard: Option<GuardKind>) -> Result<Vec<String>> {
-        let Staged { vault, manifest, plan, parts, target, dir, control, .. } = self;
+        let Staged { vault, manifest, plan, options, parts, target, dir, control, .. } = self;
         let mut warnings = Vec::new();
-        if let (Some(_), Some(_), [part]) = (&plan.part, &plan.keep, parts.as_slice()) {
-            warnings = keep_others(part, target, dir, &plan.engines, control)?;
+        if let (Some(_), Some(_), [part]) = (&options.part, &plan.keep, parts.as_slice()) {
+            warnings = keep_others(part, target, dir, &options.engines, control)?;
         }
         let shown = target.path();
-        let stage = Stage::new(dir, plan.owner, plan.setid).for_target(manifest, &shown)?;
+        let stage = Stage::new(dir, options.owner, options.setid).for_target(manifest, &shown)?;
         stage.write(vault, manifest, parts, control)?;
-        if let Some(hydrated) = &plan.hydrated {
+        if let Some(hydrated) = &options.hydrated {
             hydrated.fill(dir, hydrated.check(parts)?)?;
             control.env.fault(FaultPoint::PairFilled)?;
         }
         control.report(Event::Stage { name: "verify", bytes_total: 0 });
-        warnings.extend(check_parts(dir, parts, Depth::Open, &plan.engines, control)?.warnings);
+        warnings.extend(check_parts(dir, parts, Depth::Open, &options.engines, control)?.warnings);
         NodeFile { uid: manifest.uid, restore: Some(self.restore), guard }
             .write(dir, &control.env)?;
         // A node directory of which one part alone was exchanged stays what it was.
-        let root = match (&plan.part, &plan.keep) {
+        let root = match (&options.part, &plan.keep) {
             (Some(_), Some(_)) => engine::look_at(target)?.meta,
             _ => manifest.root.clone(),
         };
@@ -160,8 +167,8 @@ impl Staged<'_> {
 
     /// Puts the hold on, and makes all of it durable.
     fn hold(&self, weighed: hold::Weighed, known: Known<'_>) -> Result<Option<hold::Held>> {
-        let Staged { manifest, plan, target, dir, control, .. } = self;
-        if plan.part.is_some()
+        let Staged { manifest, options, target, dir, control, .. } = self;
+        if options.part.is_some()
             && let Some(latch) = Latch::read_at(target)?
         {
             // The rest of the node is in quarantine, whatever this part was captured with.
@@ -170,16 +177,16 @@ impl Staged<'_> {
         let about = hold::About {
             manifest,
             restore: self.restore,
-            original_gone: plan.original_gone.as_ref(),
+            original_gone: options.original_gone.as_ref(),
         };
-        let held = hold::put_on(weighed, &about, plan.markers(), dir, known, &control.env)?;
+        let held = hold::put_on(weighed, &about, options.markers(), dir, known, &control.env)?;
         // Nobody else has been here: all that is Highwater's goes to the owner of the rest.
         let (own, owner) = (dir.join(node::OWN_DIR), dir.owner()?);
         for made in durable::names(&own)?.iter().map(|name| own.join(name)).chain([own.clone()]) {
             made.hand_over(owner).map_err(|error| durable::met(&made, "give away", error))?;
         }
         control.env.fault(FaultPoint::RestoreSync)?;
-        Stage::new(dir, plan.owner, plan.setid).sync()?;
+        Stage::new(dir, options.owner, options.setid).sync()?;
         Ok(held)
     }
 }

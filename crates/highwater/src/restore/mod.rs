@@ -1,5 +1,6 @@
 //! One restore: plan, fetch into staging, verify, exchange, keep the old directory.
 
+mod call;
 mod carry;
 mod entries;
 mod exchange;
@@ -26,12 +27,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::control::Control;
-use crate::engine::{Checked, EngineKind, Engines, Recogniser};
+use crate::engine::{Checked, Engines, Recogniser};
 use crate::error::{Error, Result};
 use crate::guard::{Adapter, Released};
 use crate::ids::{GuardKind, NodeName, SnapshotId, Time};
-use crate::vault::{Level, Selector, Vault};
+use crate::vault::{Level, PartSummary, Selector, Vault};
 
+pub use call::Restore;
 pub use hydrated::{HydratedStore, Pair};
 pub use kept::Kept;
 
@@ -95,22 +97,14 @@ pub struct RestorePlan {
     pub staging: PathBuf,
     /// Where the old directory is kept; `None` where there is none.
     pub keep: Option<PathBuf>,
-    /// Name, engine, files and bytes of each part that is restored.
-    pub parts: Vec<(String, EngineKind, u64, u64)>,
+    /// The parts that are restored.
+    pub parts: Vec<PartSummary>,
     /// Bytes that are written.
     pub bytes: u64,
     /// What the operator should know first.
     pub warnings: Vec<String>,
     /// What the restore would be refused for as things stand; none but of [`preview`].
     pub refusals: Vec<Error>,
-    /// Owner and group of all that is restored, instead of the recorded ones.
-    pub owner: Option<(u32, u32)>,
-    /// Set-user-id and set-group-id bits of files, and capabilities, come back as well.
-    pub setid: bool,
-    /// One part alone.
-    pub part: Option<String>,
-    /// `--force` was given.
-    pub force: bool,
     /// How the restored node is held back; `None` if it is not.
     pub hold: Option<GuardKind>,
     /// Why it is held back.
@@ -119,17 +113,26 @@ pub struct RestorePlan {
     pub marks_below: Vec<String>,
     /// The kinds of the node, where they were known.
     pub kinds: Vec<String>,
-    /// Opens the node's database.
-    pub adapter: Option<Arc<dyn Adapter>>,
-    /// Marks the channels as well where the databases are withheld.
-    pub second_belt: Option<Arc<dyn Adapter>>,
-    /// The statement that no other copy of the node runs or ever will: without it, and without a
-    /// witness, a peer's word clears no channel.
-    pub original_gone: Option<Released>,
-    /// Takes the place of the replicated store in one part.
-    pub hydrated: Option<HydratedStore>,
-    /// The engines of the node's databases.
-    pub engines: Engines,
+    /// Which of the options it was made with change what it would do.
+    asked: Asked,
+}
+
+/// What a plan depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Asked {
+    part: Option<String>,
+    force: bool,
+    adapter: bool,
+}
+
+impl Asked {
+    fn of(options: &RestoreOptions) -> Asked {
+        Asked {
+            part: options.part.clone(),
+            force: options.force,
+            adapter: options.adapter.is_some(),
+        }
+    }
 }
 
 /// What a restore did.
@@ -177,9 +180,24 @@ pub fn preview(vault: &Vault, target: &Path, options: &RestoreOptions) -> Result
     plan::plan(vault, target, options, plan::Obstacles::Tell)
 }
 
-/// Carries a plan out.
-pub fn run(vault: &Vault, plan: &RestorePlan, control: &Control) -> Result<RestoreReport> {
-    carry::run(vault, plan, control)
+/// Carries a plan out, by the options that it was made with. Owner, second belt and what else does not change
+/// the plan itself may be chosen after it was looked at.
+///
+/// # Errors
+/// Input where the part, `force` or the adapter are others than those of the plan; conflict where the target has
+/// changed since, or somebody uses it; what [`plan()`] would be refused for by now; what the vault and the file
+/// system say.
+pub fn run(
+    vault: &Vault,
+    plan: &RestorePlan,
+    options: &RestoreOptions,
+    control: &Control,
+) -> Result<RestoreReport> {
+    if plan.asked != Asked::of(options) {
+        return Err(Error::input("the restore was planned with other options")
+            .with_remedy("plan it again with these"));
+    }
+    carry::run(vault, plan, options, control)
 }
 
 /// Restores a snapshot into a scratch directory below `scratch`, opens its databases, lets the

@@ -9,12 +9,12 @@ use crate::guard::{Latch, few};
 use crate::ids::encode;
 use crate::rooted::RootedPath;
 use crate::vault::manifest::PartRecord;
-use crate::vault::{Level, Manifest, SnapshotInfo, Vault};
+use crate::vault::{Level, Manifest, PartSummary, SnapshotInfo, Vault};
 
 use super::place::{TargetPlace, locate, refuse_mounts};
 use super::rollback::refuse_interrupted;
 use super::users::users;
-use super::{RestoreOptions, RestorePlan};
+use super::{Asked, RestoreOptions, RestorePlan};
 use super::{hold, kept, stage};
 
 /// What becomes of something that the restore would be refused for.
@@ -91,7 +91,6 @@ pub(super) fn plan(
     warnings.extend(few(&weighed.marks_below));
     warnings.extend(keeps_more(&place)?.into_iter().chain(leftovers(&place)?));
     warnings.extend(newer_ones(vault, &manifest)?);
-    let part = |part: &&PartRecord| (part.name.clone(), part.engine, part.files(), part.bytes());
     Ok(RestorePlan {
         snapshot: manifest.snapshot,
         node: manifest.node.clone(),
@@ -101,23 +100,15 @@ pub(super) fn plan(
         exchange: place.exchange,
         staging: place.staging.path(),
         keep: place.keep.map(|keep| keep.path()),
-        parts: parts.iter().map(part).collect(),
+        parts: parts.iter().map(|part| PartSummary::of(part)).collect(),
         bytes: parts.iter().map(|part| part.bytes()).sum(),
         warnings,
         refusals,
-        owner: options.owner,
-        setid: options.setid,
-        part: options.part.clone(),
-        force: options.force,
         hold: weighed.kind,
         reasons: weighed.reasons,
         marks_below: weighed.marks_below,
         kinds: manifest.kinds.clone(),
-        adapter: options.adapter.clone(),
-        second_belt: options.second_belt.clone(),
-        original_gone: options.original_gone.clone(),
-        hydrated: options.hydrated.clone(),
-        engines: options.engines.clone(),
+        asked: Asked::of(options),
     })
 }
 

@@ -29,14 +29,14 @@ impl Choice {
         Some(Choice { manifest, part, fit: held.fit(&point), point })
     }
 
-    /// The restore of its files.
+    /// The restore of its files, and the options that it is carried out by.
     pub(super) fn plan(
         &self,
         vault: &Vault,
         target: &Path,
         options: &ReuniteOptions,
         hydrated: Option<HydratedStore>,
-    ) -> Result<RestorePlan> {
+    ) -> Result<(RestorePlan, RestoreOptions)> {
         // Before the store is taken it is only looked whether the part can be filled at all.
         let hydrated = hydrated.unwrap_or_else(|| HydratedStore {
             part: self.part.clone(),
@@ -56,7 +56,7 @@ impl Choice {
             hydrated: Some(hydrated),
             ..RestoreOptions::default()
         };
-        restore::plan(vault, target, &options)
+        Ok((restore::plan(vault, target, &options)?, options))
     }
 
     /// What matches, and what does not.

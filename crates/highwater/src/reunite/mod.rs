@@ -124,8 +124,8 @@ pub fn run(
     taken.waiting.set_state(&HydratedState::new(restore, pair.clone()))?;
     let hydrated =
         HydratedStore { part: choice.part.clone(), database: taken.waiting.database(), restore };
-    let plan = choice.plan(streams.vault, target, options, Some(hydrated))?;
-    let report = restore::run(streams.vault, &plan, control)?;
+    let (plan, by) = choice.plan(streams.vault, target, options, Some(hydrated))?;
+    let report = restore::run(streams.vault, &plan, &by, control)?;
     let mut warnings = plan.warnings;
     warnings.extend(report.warnings);
     warnings.extend(told(&pair));

@@ -37,6 +37,11 @@ const COMMITTED: &str = "committed";
 pub(crate) struct Lock(#[expect(dead_code, reason = "closing it gives the lock up")] File);
 
 impl Actor {
+    /// Of this state directory, known to others by this name.
+    pub fn new(state_dir: impl Into<PathBuf>, name: impl Into<String>) -> Actor {
+        Actor { state_dir: state_dir.into(), name: name.into() }
+    }
+
     /// The writer id of this user here; made at the first use.
     pub(crate) fn writer(&self, env: &Env) -> Result<WriterId> {
         make_private_dir(&self.state_dir)?;

@@ -110,12 +110,12 @@ impl ObjectStore for EndlessStore {
 
 fn vault_in(dir: &Path, secret: &Secret) -> Location {
     let location = Location::Local(dir.join("vault"));
-    Vault::create(&location, secret, false, &Env::system()).unwrap();
+    Vault::create_with(&location, secret, &CreateOptions::default(), &Env::system()).unwrap();
     location
 }
 
 fn open(location: &Location, secret: &Secret) -> Result<Vault> {
-    Vault::open(location, secret, &Env::system())
+    Vault::open_with(location, secret, &Env::system())
 }
 
 fn key() -> Secret {

@@ -135,6 +135,31 @@ impl PackTable {
     }
 }
 
+/// What a part of a snapshot holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PartSummary {
+    /// Its name: the path of its database inside the node directory, or `files`.
+    pub name: String,
+    /// What keeps its data.
+    pub engine: EngineKind,
+    /// How many files it has.
+    pub files: u64,
+    /// Bytes of all of them.
+    pub bytes: u64,
+}
+
+impl PartSummary {
+    /// Of this part.
+    pub fn of(part: &PartRecord) -> PartSummary {
+        PartSummary {
+            name: part.name.clone(),
+            engine: part.engine,
+            files: part.files(),
+            bytes: part.bytes(),
+        }
+    }
+}
+
 /// A part of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

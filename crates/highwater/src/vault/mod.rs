@@ -5,6 +5,7 @@
 
 use zeroize::Zeroizing;
 
+use crate::control::Control;
 use crate::env::Env;
 use crate::error::{Error, Remedy, Result};
 use crate::ids::VaultId;
@@ -72,7 +73,7 @@ pub use keys::{Secret, SlotInfo, SlotKind};
 pub(crate) use limits::{MANIFEST_BYTES_MAX, PLAIN_BYTES_MAX, UPLOADS_IN_FLIGHT_MAX};
 pub(crate) use local::TEMPORARY;
 pub use location::{Location, RemoteLocation};
-pub use manifest::{Manifest, channel_mark, channel_of};
+pub use manifest::{Manifest, PartSummary, channel_mark, channel_of};
 pub use nodes::Ownership;
 pub(crate) use nodes::{NodeRecord, copied, unrecorded};
 pub(crate) use snapshots::{ContentId, SnapshotName};
@@ -114,20 +115,22 @@ pub struct Vault {
 }
 
 impl Vault {
-    /// Makes a vault with one slot for `secret` and, if wished, a recovery slot. A directory or
-    /// prefix that holds anything already is a conflict.
-    pub fn create(
-        location: &Location,
-        secret: &Secret,
-        recovery: bool,
-        env: &Env,
-    ) -> Result<Created> {
-        let options = CreateOptions { recovery, ..CreateOptions::default() };
-        Vault::create_with(location, secret, &options, env)
+    /// Makes a vault that `secret` alone opens. Whoever loses the secret has lost the vault: see
+    /// [`CreateOptions::recovery`].
+    ///
+    /// # Errors
+    /// Those of [`Vault::create_with`].
+    pub fn create(location: &Location, secret: &Secret) -> Result<Vault> {
+        Vault::create_with(location, secret, &CreateOptions::default(), &Env::system())
+            .map(|created| created.vault)
     }
 
-    /// Makes a vault. A directory or prefix that holds anything already is a conflict; so is a
-    /// store that was found not to keep two writers apart, unless that is accepted.
+    /// Makes a vault with one slot for `secret` and, if wished, a recovery slot, in an environment of
+    /// the caller's.
+    ///
+    /// # Errors
+    /// Conflict where the directory or prefix holds anything already, and where the store was found not to
+    /// keep two writers apart, unless that is accepted. What the store says.
     pub fn create_with(
         location: &Location,
         secret: &Secret,
@@ -163,7 +166,15 @@ impl Vault {
     /// # Errors
     /// Not found where there is none; denied where `secret` opens no slot; corrupt where a slot or
     /// the header is damaged; input where a newer program made it.
-    pub fn open(location: &Location, secret: &Secret, env: &Env) -> Result<Vault> {
+    pub fn open(location: &Location, secret: &Secret) -> Result<Vault> {
+        Vault::open_with(location, secret, &Env::system())
+    }
+
+    /// [`Vault::open`] in an environment of the caller's.
+    ///
+    /// # Errors
+    /// Those of [`Vault::open`].
+    pub fn open_with(location: &Location, secret: &Secret, env: &Env) -> Result<Vault> {
         Vault::open_in(Store::open(location, env)?, location, secret, env)
     }
 
@@ -266,6 +277,11 @@ impl Vault {
             Location::Archive(_) => Err(self.location.read_only()),
             Location::Local(_) | Location::Remote(_) => Ok(()),
         }
+    }
+
+    /// A control for an operation on it, in the environment that it was opened with.
+    pub fn control(&self) -> Control {
+        Control::new(self.env.clone())
     }
 
     /// Where it is.

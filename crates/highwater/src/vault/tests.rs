@@ -293,7 +293,9 @@ fn vault() -> (tempfile::TempDir, Vault) {
     let dir = tempfile::tempdir().unwrap();
     let location = Location::Local(dir.path().join("vault"));
     let secret = Secret::Key(Zeroizing::new([1; 32]));
-    let vault = Vault::create(&location, &secret, false, &Env::system()).unwrap().vault;
+    let vault = Vault::create_with(&location, &secret, &CreateOptions::default(), &Env::system())
+        .unwrap()
+        .vault;
     (dir, vault)
 }
 

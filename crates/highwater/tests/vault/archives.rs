@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use highwater::Kind;
 use highwater::archive::{self, Export, ExportOptions, ExportReport, ImportReport, Input};
 use highwater::control::Event;
-use highwater::vault::{CheckOptions, check};
+use highwater::vault::{CheckOptions, CreateOptions, check};
 
 use super::*;
 
@@ -57,7 +57,7 @@ impl VaultPlace {
     }
 
     fn open(&self) -> Vault {
-        Vault::open(&self.location, &key(1), &env()).unwrap()
+        Vault::open_with(&self.location, &key(1), &env()).unwrap()
     }
 
     fn path(&self) -> &Path {
@@ -380,7 +380,7 @@ fn another_vault_and_another_key_are_told_apart() {
     let (bench, archives) = small();
     let archives = slices(&archives);
     let other = VaultPlace::new(&bench, "other");
-    Vault::create(&other.location, &key(1), false, &env()).unwrap();
+    Vault::create_with(&other.location, &key(1), &CreateOptions::default(), &env()).unwrap();
     let before = other.content();
     let error = other.import(&archives).unwrap_err();
     assert_eq!(error.kind(), Kind::Input);
@@ -416,7 +416,7 @@ fn any_slot_opens_an_archive_and_a_removed_one_does_not_come_back() {
     let increment = export(&bench.vault, second, Some(first));
     place.import(&[&increment]).unwrap();
     assert_eq!(place.open().slots().unwrap().len(), 1);
-    assert_eq!(kind(Vault::open(&place.location, &key(2), &env())), Kind::Denied);
+    assert_eq!(kind(Vault::open_with(&place.location, &key(2), &env())), Kind::Denied);
     place.assert_sound();
 }
 
@@ -515,7 +515,7 @@ fn a_damaged_vault_is_not_exported() {
         let mut damaged = sound.clone();
         damaged[at] ^= 1;
         fs::write(&pack, damaged).unwrap();
-        let vault = Vault::open(bench.vault.location(), &key(1), &env()).unwrap();
+        let vault = Vault::open_with(bench.vault.location(), &key(1), &env()).unwrap();
         let output = bench.dir.path().join("a.hwa");
         let options = ExportOptions { selector: select(snapshot), since: None };
         let export = Export::new(&vault, &options).unwrap();
@@ -606,8 +606,11 @@ fn nothing_is_written_to_archives() {
         Kind::Input
     );
     let location = opened.vault.location();
-    assert_eq!(kind(Vault::open(location, &key(1), &env())), Kind::Input);
-    assert_eq!(kind(Vault::create(location, &key(1), false, &env()).map(drop)), Kind::Input);
+    assert_eq!(kind(Vault::open_with(location, &key(1), &env())), Kind::Input);
+    assert_eq!(
+        kind(Vault::create_with(location, &key(1), &CreateOptions::default(), &env()).map(drop)),
+        Kind::Input
+    );
     let options = CheckOptions { read_data: true, ..Default::default() };
     assert!(check(&opened.vault, &options, &control()).unwrap().ok);
 }
@@ -634,7 +637,7 @@ fn the_archives_of_version_1_are_read_for_ever() {
     let actor = Actor { state_dir: dir.path().join("state"), name: "a test".into() };
     let both = [whole.as_slice(), increment.as_slice()];
     archive::import(&location, &secret, inputs(&both), &actor, &control()).unwrap();
-    let copy = Vault::open(&location, &secret, &env()).unwrap();
+    let copy = Vault::open_with(&location, &secret, &env()).unwrap();
     let report =
         check(&copy, &CheckOptions { read_data: true, ..Default::default() }, &control()).unwrap();
     assert!(report.ok, "{:?}", report.errors);

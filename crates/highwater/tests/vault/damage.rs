@@ -87,7 +87,7 @@ fn a_lost_pack_is_named_and_not_restored_around() {
         assert!(pack.ends_with(&report.errors[0].entry), "{:?}", report.errors);
     }
     let target = bench.dir.path().join("target");
-    let again = Vault::open(bench.vault.location(), &key(1), &env()).unwrap();
+    let again = Vault::open_with(bench.vault.location(), &key(1), &env()).unwrap();
     let restored = restore_to(&again, snapshot, &target, false, None);
     assert_eq!(kind(restored), Kind::Corrupt);
     assert!(!target.exists());

@@ -30,7 +30,7 @@ pub(super) fn secret() -> Secret {
 
 /// Opens the vault in `dir` with the key of the fixture.
 pub(super) fn unlock(dir: &Path) -> Result<Vault> {
-    Vault::open(&Location::Local(dir.to_path_buf()), &secret(), &env())
+    Vault::open_with(&Location::Local(dir.to_path_buf()), &secret(), &env())
 }
 
 /// A copy of it, so that no test changes what has to stay as it is.

@@ -104,7 +104,7 @@ fn an_archive_brings_its_lists() {
     };
     let inputs = archives.iter().map(input).collect();
     archive::import(&location, &key(1), inputs, &bench.actor("other"), &control()).unwrap();
-    let other = Vault::open(&location, &key(1), &env()).unwrap();
+    let other = Vault::open_with(&location, &key(1), &env()).unwrap();
     let target = bench.dir.path().join("elsewhere");
     restore_to(&other, second.snapshot, &target, false, None).unwrap();
     assert_same(&tree(&target), &tree(&bench.node()));
@@ -122,7 +122,7 @@ fn a_damaged_list_is_named_with_its_pack() {
         let mut bytes = sound.clone();
         bytes[at] ^= 1;
         fs::write(&path, bytes).unwrap();
-        let vault = Vault::open(bench.vault.location(), &key(1), &env()).unwrap();
+        let vault = Vault::open_with(bench.vault.location(), &key(1), &env()).unwrap();
         let infos = vault.snapshots(None).unwrap();
         let found: Vec<_> = infos.iter().map(|info| info.manifest.bytes_total()).collect();
         assert_eq!(found, [manifest.bytes_total()], "what lies in lists is not needed for a list");
@@ -145,7 +145,7 @@ fn where_lists_are_lost_everything_is_stored_anew() {
     let pack = manifest.packs[list.pack as usize].id.to_string();
     let path = bench.objects("packs").into_iter().find(|path| path.ends_with(&pack)).unwrap();
     fs::remove_file(path).unwrap();
-    let vault = Vault::open(bench.vault.location(), &key(1), &env()).unwrap();
+    let vault = Vault::open_with(bench.vault.location(), &key(1), &env()).unwrap();
     let (options, node) = (BackupOptions::default(), bench.node());
     let report = backup::run(&vault, &node, &bench.actor("alice"), &options, &control()).unwrap();
     assert!(

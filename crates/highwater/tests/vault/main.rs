@@ -32,7 +32,7 @@ use highwater::control::Control;
 use highwater::env::{Clock, Env};
 use highwater::ids::{NodeName, SnapshotId, Time};
 use highwater::restore::{self, RestoreOptions, RestoreReport};
-use highwater::vault::{Actor, Location, Secret, Selector, Vault};
+use highwater::vault::{Actor, CreateOptions, Location, Secret, Selector, Vault};
 use highwater::{Error, Result};
 
 /// An hour ahead of the system, so that no file's times are too young to be trusted.
@@ -80,7 +80,9 @@ impl Bench {
     fn new() -> Bench {
         let dir = scratch();
         let location = Location::Local(dir.path().join("vault"));
-        let vault = Vault::create(&location, &key(1), false, &env()).unwrap().vault;
+        let vault = Vault::create_with(&location, &key(1), &CreateOptions::default(), &env())
+            .unwrap()
+            .vault;
         fs::create_dir(dir.path().join("node")).unwrap();
         Bench { dir, vault, restores: std::cell::Cell::new(0) }
     }
@@ -174,7 +176,7 @@ fn restore_to(
     let selector = Selector { snapshot: snapshot.to_string(), ..Selector::default() };
     let options = RestoreOptions { selector, force, owner, ..RestoreOptions::default() };
     let plan = restore::plan(vault, target, &options)?;
-    let report = restore::run(vault, &plan, &control())?;
+    let report = restore::run(vault, &plan, &options, &control())?;
     if report.quarantined > 0 {
         // An older snapshot is held back; the tests look at what it holds.
         let all = highwater::guard::Which::All;

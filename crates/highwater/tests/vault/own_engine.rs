@@ -34,7 +34,7 @@ fn backed_up() -> (Bench, Selector) {
         BackupOptions { guard: Some(GuardKind::Databases), ..BackupOptions::default() };
     options.discover.engines = engines();
     let report = bench.backup_with(&options);
-    assert_eq!(report.parts[0].1, LogEngine.kind());
+    assert_eq!(report.parts[0].engine, LogEngine.kind());
     let snapshot = report.snapshot.to_string();
     (bench, Selector { snapshot, ..Selector::default() })
 }
@@ -47,7 +47,7 @@ fn restore_over(bench: &Bench, target: &Path, selector: &Selector, engines: Engi
         ..RestoreOptions::default()
     };
     let plan = restore::plan(&bench.vault, target, &options).unwrap();
-    restore::run(&bench.vault, &plan, &control()).unwrap();
+    restore::run(&bench.vault, &plan, &options, &control()).unwrap();
 }
 
 #[cfg(feature = "agent")]

@@ -63,7 +63,7 @@ impl Faults for TakeOverAt {
         if point == self.at
             && let Some((location, node, actor)) = self.from.lock().unwrap().take()
         {
-            Vault::open(&location, &key(1), &env())?.take_over(&node, &actor, "test")?;
+            Vault::open_with(&location, &key(1), &env())?.take_over(&node, &actor, "test")?;
         }
         Ok(())
     }
@@ -120,7 +120,8 @@ fn what_was_committed_before_the_takeover_stays_and_its_writer_hears_of_it() {
 fn vault_and_node_do_not_lie_in_one_another() {
     let bench = Bench::new();
     let inside = Location::Local(bench.node().join("vault"));
-    let vault = Vault::create(&inside, &key(1), false, &env()).unwrap().vault;
+    let vault =
+        Vault::create_with(&inside, &key(1), &CreateOptions::default(), &env()).unwrap().vault;
     let actor = bench.actor("alice");
     let run = |dir: &Path| {
         let options = BackupOptions { node: Some(bench.name()), ..BackupOptions::default() };
@@ -145,7 +146,7 @@ fn nothing_is_written_to_a_newer_vault() {
     let sum = blake3::hash(body.as_bytes()).to_hex();
     fs::write(&path, format!("{body}  \"blake3\": \"{sum}\"\n}}\n")).unwrap();
     let before = bench.objects("");
-    let error = Vault::open(bench.vault.location(), &key(1), &env()).map(drop).unwrap_err();
+    let error = Vault::open_with(bench.vault.location(), &key(1), &env()).map(drop).unwrap_err();
     assert_eq!((error.kind(), error.entry()), (Kind::Input, Some("vault.json")));
     assert!(error.to_string().contains("newer"), "{error}");
     assert_eq!(bench.objects(""), before);

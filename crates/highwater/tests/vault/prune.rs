@@ -44,7 +44,7 @@ fn rewriting() -> Option<Rewriting> {
 }
 
 pub(super) fn rewrite_of(location: &Location, actor: &Actor, control: &Control) -> Result<Pruned> {
-    let vault = Vault::open(location, &key(1), &control.env)?;
+    let vault = Vault::open_with(location, &key(1), &control.env)?;
     let options = PruneOptions { rewrite: rewriting(), ..PruneOptions::default() };
     let plan = prune::plan(&vault, actor, &options, control)?;
     prune::run(&vault, actor, &plan, control)
@@ -57,7 +57,7 @@ fn prune_of(
     grace: Duration,
     control: &Control,
 ) -> Result<Pruned> {
-    let vault = Vault::open(location, &key(1), &control.env)?;
+    let vault = Vault::open_with(location, &key(1), &control.env)?;
     let plan =
         prune::plan(&vault, actor, &PruneOptions { grace, ..PruneOptions::default() }, control)?;
     prune::run(&vault, actor, &plan, control)
@@ -213,7 +213,10 @@ fn scene() -> (Bench, History) {
     change(&bench, 9);
     let (location, node, bob) = (bench.vault.location().clone(), bench.name(), bench.actor("bob"));
     let control = at(FaultPoint::BackupManifest, 1, move || {
-        Vault::open(&location, &key(1), &env()).unwrap().take_over(&node, &bob, "test").unwrap();
+        Vault::open_with(&location, &key(1), &env())
+            .unwrap()
+            .take_over(&node, &bob, "test")
+            .unwrap();
     });
     assert_eq!(kind(bench.backup_as("alice", &BackupOptions::default(), &control)), Kind::Fenced);
     bench.vault.take_over(&bench.name(), &bench.actor("alice"), "back").unwrap();
@@ -287,7 +290,7 @@ fn a_backup_at_every_step_of_a_prune_is_whole() {
             let made = Arc::new(Mutex::new(None));
             let told = Arc::clone(&made);
             let control = at(point, 1, move || {
-                let vault = Vault::open(&vault, &key(1), &env()).unwrap();
+                let vault = Vault::open_with(&vault, &key(1), &env()).unwrap();
                 let options = BackupOptions { node: Some(name.clone()), ..Default::default() };
                 let report = backup::run(&vault, &node, &alice, &options, &super::control());
                 *told.lock().unwrap() = Some(report.unwrap().snapshot);
@@ -320,7 +323,7 @@ fn a_prune_at_every_step_of_a_backup_takes_nothing_from_it() {
             let passes = Arc::clone(&passed);
             let control = at(point, count, move || {
                 *passes.lock().unwrap() = true;
-                let vault = Vault::open(&location, &key(1), &env()).unwrap();
+                let vault = Vault::open_with(&location, &key(1), &env()).unwrap();
                 let all = vault.snapshots(None).unwrap();
                 let snapshots = all.iter().map(|info| info.manifest.snapshot.to_string()).collect();
                 let options = ForgetOptions { snapshots, ..ForgetOptions::default() };
@@ -387,7 +390,7 @@ fn walk(dir: &Path) -> Vec<PathBuf> {
 #[test]
 fn what_is_brought_back_beside_a_prune_is_whole_or_refused() {
     let undo = |location: &Location, actor: &Actor, snapshot: SnapshotId, control: &Control| {
-        let vault = Vault::open(location, &key(1), &env())?;
+        let vault = Vault::open_with(location, &key(1), &env())?;
         forget::undo(&vault, actor, &snapshot.to_string(), control)
     };
     for point in of_a_prune().filter(|point| point.name().starts_with("prune.")) {
@@ -447,7 +450,7 @@ fn an_undo_that_comes_between_is_taken_back() {
             begin.send(()).unwrap();
             decided.lock().unwrap().recv().unwrap();
         });
-        let vault = Vault::open(&location, &key(1), &env()).unwrap();
+        let vault = Vault::open_with(&location, &key(1), &env()).unwrap();
         let back = forget::undo(&vault, &other, &snapshot.to_string(), &control);
         assert_eq!(kind(back), Kind::Conflict);
         assert!(
@@ -549,7 +552,7 @@ fn a_damaged_tombstone_hides_nothing() {
         bytes[60] ^= 1;
         fs::write(&tombstone, bytes).unwrap();
     }
-    let vault = Vault::open(bench.vault.location(), &key(1), &env()).unwrap();
+    let vault = Vault::open_with(bench.vault.location(), &key(1), &env()).unwrap();
     assert_eq!(vault.snapshots(None).unwrap().len(), 5);
     let options = highwater::vault::CheckOptions::default();
     let report = highwater::vault::check(&vault, &options, &control()).unwrap();
@@ -579,7 +582,7 @@ fn every_byte_of_a_tombstone_counts() {
         let mut bytes = sound.clone();
         bytes[at] ^= 1 << (at % 8);
         fs::write(&tombstone, bytes).unwrap();
-        let vault = Vault::open(bench.vault.location(), &key(1), &env()).unwrap();
+        let vault = Vault::open_with(bench.vault.location(), &key(1), &env()).unwrap();
         assert_eq!(vault.snapshots(None).unwrap().len(), 2, "byte {at}");
         let options = highwater::vault::CheckOptions::default();
         let report = highwater::vault::check(&vault, &options, &control()).unwrap();

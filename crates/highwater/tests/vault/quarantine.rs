@@ -161,9 +161,13 @@ fn plan(
     target: &Path,
     adapter: Option<Arc<dyn Adapter>>,
 ) -> RestorePlan {
+    restore::plan(&bench.vault, target, &over(snapshot, adapter)).unwrap()
+}
+
+/// A restore of a snapshot in place of what the target holds.
+fn over(snapshot: SnapshotId, adapter: Option<Arc<dyn Adapter>>) -> RestoreOptions {
     let selector = Selector { snapshot: snapshot.to_string(), ..Selector::default() };
-    let options = RestoreOptions { selector, force: true, adapter, ..RestoreOptions::default() };
-    restore::plan(&bench.vault, target, &options).unwrap()
+    RestoreOptions { selector, force: true, adapter, ..RestoreOptions::default() }
 }
 
 fn restore_with(
@@ -173,7 +177,8 @@ fn restore_with(
     adapter: Option<Arc<dyn Adapter>>,
     control: &Control,
 ) -> Result<RestoreReport> {
-    restore::run(&bench.vault, &plan(bench, snapshot, target, adapter), control)
+    let options = over(snapshot, adapter.clone());
+    restore::run(&bench.vault, &plan(bench, snapshot, target, adapter), &options, control)
 }
 
 /// A bench whose node was backed up, and has moved on since.
@@ -202,7 +207,8 @@ fn what_could_be_punished_is_marked_in_what_becomes_the_node() {
     let honest = Arc::new(Honest::default());
     let plan = plan(&bench, snapshot, &bench.node(), Some(honest.clone()));
     assert_eq!(plan.hold, Some(GuardKind::Channels));
-    let report = restore::run(&bench.vault, &plan, &control()).unwrap();
+    let options = over(snapshot, Some(honest.clone()));
+    let report = restore::run(&bench.vault, &plan, &options, &control()).unwrap();
     assert_eq!(report.quarantined, 3);
     assert_eq!(
         (stale(&bench.node()), signed(&bench.node())),
@@ -378,7 +384,8 @@ fn a_node_that_nobody_can_change_opens_nothing_until_its_release() {
     let plan = plan(&bench, report.snapshot, &target, None);
     assert_eq!(plan.hold, Some(GuardKind::Databases));
     assert_eq!(plan.reasons, ["its backups ask for quarantine"]);
-    assert_eq!(restore::run(&bench.vault, &plan, &control()).unwrap().quarantined, 3);
+    let options = over(report.snapshot, None);
+    assert_eq!(restore::run(&bench.vault, &plan, &options, &control()).unwrap().quarantined, 3);
     assert_eq!(starts(&target), [false, false]);
     for point in ["store/CURRENT", "wallet.sqlite", "pages.db"] {
         assert!(target.join(point).is_dir(), "{point} is withheld, not absent");
@@ -464,7 +471,10 @@ fn marks_below_the_highest_hold_a_node_back_and_say_by_how_much() {
     let told = "mark `height` is 4 below the highest seen, 105";
     assert!(below.warnings.iter().any(|warning| warning == told), "{:?}", below.warnings);
     assert_eq!(below.reasons, [told]);
-    assert_eq!(restore::run(&bench.vault, &below, &control()).unwrap().quarantined, 3);
+    assert_eq!(
+        restore::run(&bench.vault, &below, &over(second, None), &control()).unwrap().quarantined,
+        3
+    );
     assert_eq!(starts(&target("second")), [false, false]);
     let held = guard::list(&target("second")).unwrap();
     assert!(held[0].reason.ends_with(told), "{held:?}");
@@ -530,7 +540,10 @@ fn marks_that_can_not_be_read_hold_a_node_back() {
     let plan = plan(&bench, snapshot, &target, None);
     assert_eq!(plan.hold, Some(GuardKind::Databases));
     assert!(plan.reasons[0].contains("can't be read"), "{:?}", plan.reasons);
-    assert_eq!(restore::run(&bench.vault, &plan, &control()).unwrap().quarantined, 3);
+    assert_eq!(
+        restore::run(&bench.vault, &plan, &over(snapshot, None), &control()).unwrap().quarantined,
+        3
+    );
 }
 
 #[test]
@@ -672,14 +685,14 @@ fn one_part_alone_leaves_no_quarantine_behind() {
         let selector = Selector { snapshot: snapshot.to_string(), ..Selector::default() };
         let part = Some(part.to_owned());
         let options = RestoreOptions { selector, force: true, part, ..RestoreOptions::default() };
-        restore::plan(&bench.vault, &node, &options)
+        restore::plan(&bench.vault, &node, &options).map(|plan| (plan, options))
     };
     let guarded = bench.backup_with(&guarded(GuardKind::Databases)).snapshot;
     restore_with(&bench, guarded, &node, None, &control()).unwrap();
     assert_eq!(kind(part("files", plain)), Kind::Quarantined);
     guard::release(&node, &Which::All, "why", "me", &control()).unwrap();
-    let plan = part("wallet.sqlite", guarded).unwrap();
-    restore::run(&bench.vault, &plan, &control()).unwrap();
+    let (plan, options) = part("wallet.sqlite", guarded).unwrap();
+    restore::run(&bench.vault, &plan, &options, &control()).unwrap();
     assert_eq!((states(&node), starts(&node)), (withheld(), [false, false]));
 }
 
@@ -883,9 +896,9 @@ fn an_owner_is_given_all_that_a_hold_writes() {
     let adapters: [Option<Arc<dyn Adapter>>; 2] = [None, Some(Arc::new(Littering))];
     for (number, adapter) in adapters.into_iter().enumerate() {
         let target = bench.dir.path().join(format!("target-{number}"));
-        let mut plan = plan(&bench, snapshot, &target, adapter);
-        plan.owner = Some(owner);
-        restore::run(&bench.vault, &plan, &control()).unwrap();
+        let plan = plan(&bench, snapshot, &target, adapter.clone());
+        let options = RestoreOptions { owner: Some(owner), ..over(snapshot, adapter) };
+        restore::run(&bench.vault, &plan, &options, &control()).unwrap();
         let mut pending = vec![target.clone()];
         while let Some(path) = pending.pop() {
             let found = path.symlink_metadata().unwrap();

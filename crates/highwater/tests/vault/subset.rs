@@ -51,7 +51,7 @@ fn twenty_checks_of_a_twentieth_read_all_and_find_the_damage() {
     let coverage = share(&bench, "5%").coverage.unwrap();
     assert_eq!(coverage.packs_read, packs.len() as u64 - 1, "the bad one does not count as read");
     fs::write(damaged, sound).unwrap();
-    let vault = Vault::open(bench.vault.location(), &key(1), &env()).unwrap();
+    let vault = Vault::open_with(bench.vault.location(), &key(1), &env()).unwrap();
     let options = CheckOptions {
         read_data: true,
         actor: Some(bench.actor("alice")),

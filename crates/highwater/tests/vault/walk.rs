@@ -77,7 +77,7 @@ impl Scene {
             bench.backup_as("alice", &marked(height), control).unwrap().snapshot
         };
         let first = backup(10, &control());
-        let vault = Arc::new(Vault::open(bench.vault.location(), &key(1), &env()).unwrap());
+        let vault = Arc::new(Vault::open_with(bench.vault.location(), &key(1), &env()).unwrap());
         let store = Arc::new(VaultWitness::new(vault, bench.name()).unwrap());
         let witness = Witness::take_over(store, bench.name(), "holder".to_owned(), &env()).unwrap();
         raise(&witness, 1).unwrap();
@@ -138,11 +138,11 @@ impl Scene {
     fn observe(&self) -> Vec<String> {
         let mut seen = Vec::new();
         let location = self.bench.vault.location();
-        let second = Vault::open(location, &key(2), &env());
+        let second = Vault::open_with(location, &key(2), &env());
         if let Err(error) = &second {
             seen.push(format!("second key: {:?}", error.kind()));
         }
-        let vault = match (Vault::open(location, &key(1), &env()), second) {
+        let vault = match (Vault::open_with(location, &key(1), &env()), second) {
             (Ok(vault), _) => vault,
             (Err(error), second) => {
                 seen.push(format!("first key: {:?}", error.kind()));
@@ -496,7 +496,10 @@ fn a_snapshot_without_its_nodes_record_is_restored_by_its_id_and_held_back() {
     let plan = restore::plan(&bench.vault, &target, &by_id(first)).unwrap();
     assert_eq!(plan.hold, Some(GuardKind::Databases));
     assert!(plan.reasons.concat().contains("record of node is missing"), "{:?}", plan.reasons);
-    assert_eq!(restore::run(&bench.vault, &plan, &control()).unwrap().quarantined, 1);
+    assert_eq!(
+        restore::run(&bench.vault, &plan, &by_id(first), &control()).unwrap().quarantined,
+        1
+    );
 }
 
 #[test]
@@ -560,7 +563,7 @@ fn import(bench: &Bench, place: &str, bytes: &[u8]) -> Result<Vault> {
     let location = Location::Local(bench.dir.path().join(place));
     let input = Input { name: "archive".to_owned(), read: Box::new(bytes) };
     archive::import(&location, &key(1), vec![input], &bench.actor(place), &control())?;
-    Vault::open(&location, &key(1), &env())
+    Vault::open_with(&location, &key(1), &env())
 }
 
 #[test]
@@ -598,7 +601,7 @@ fn a_node_with_marks_is_held_back_after_a_restore_from_an_archive() {
         let target = bench.dir.path().join(format!("from {snapshot}"));
         let plan = restore::plan(&opened.vault, &target, &by_id(snapshot)).unwrap();
         assert_eq!(plan.hold.is_some(), held, "{:?}", plan.reasons);
-        let report = restore::run(&opened.vault, &plan, &control()).unwrap();
+        let report = restore::run(&opened.vault, &plan, &by_id(snapshot), &control()).unwrap();
         assert_eq!(report.quarantined > 0, held);
         assert_eq!(plan.reasons.concat().contains("an archive does not tell"), held);
     }

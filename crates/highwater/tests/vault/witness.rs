@@ -16,7 +16,7 @@ fn start(vault: &Arc<Vault>, node: NodeName) -> Witness {
 #[test]
 fn backups_and_their_collections_leave_the_witness_alone() {
     let bench = Bench::new();
-    let vault = Arc::new(Vault::open(bench.vault.location(), &key(1), &env()).unwrap());
+    let vault = Arc::new(Vault::open_with(bench.vault.location(), &key(1), &env()).unwrap());
     let witness = start(&vault, bench.name());
     for number in 1..=12 {
         let ours = Ours { signed: Some(number), epoch: witness.epoch(), ..Ours::default() };

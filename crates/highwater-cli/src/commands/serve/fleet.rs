@@ -164,7 +164,7 @@ fn vault_source(context: &Context, args: &VaultArgs) -> Result<VaultSource> {
     key.load()?;
     let env = context.env().clone();
     let name = location.to_string();
-    Ok(VaultSource::new(name, move || Vault::open(&location, &key.load()?, &env)))
+    Ok(VaultSource::new(name, move || Vault::open_with(&location, &key.load()?, &env)))
 }
 
 fn refuse_keys_inside(settings: &Settings, key: &KeyArgs, nodes: &[NodeSettings]) -> Result<()> {

@@ -94,7 +94,7 @@ fn a_vault_that_can_not_be_reached_fails_backups_until_it_can() {
             match *tries {
                 1 => panic!("the key store has gone"),
                 2..=4 => Err(Error::unavailable("no route to the vault")),
-                _ => Vault::open(&at, &secret(), &Env::system()),
+                _ => Vault::open_with(&at, &secret(), &Env::system()),
             }
         })
     };
@@ -212,7 +212,7 @@ fn a_node_whose_restore_was_interrupted_is_in_maintenance_and_not_backed_up() {
     let options = RestoreOptions { selector, force: true, ..RestoreOptions::default() };
     let plan = restore::plan(&vault, &place.node(), &options).unwrap();
     let control = Control::new(Env::system().with_faults(Stop));
-    restore::run(&vault, &plan, &control).unwrap_err();
+    restore::run(&vault, &plan, &options, &control).unwrap_err();
     let failed = run(&agent, Task::Backup);
     assert_eq!((failed.state, failed.kind.as_deref()), (State::Failed, Some("conflict")));
     assert!(agent.status().maintenance);

@@ -62,11 +62,12 @@ fn stored(store: &dyn WitnessStore, channel: &str) -> Option<WitnessEntry> {
 }
 
 fn local_vault() -> (tempfile::TempDir, Arc<crate::vault::Vault>) {
-    use crate::vault::{Location, Secret, Vault};
+    use crate::vault::{CreateOptions, Location, Secret, Vault};
     let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let location = Location::Local(dir.path().join("vault"));
     let secret = Secret::Key(zeroize::Zeroizing::new([1; 32]));
-    let vault = Vault::create(&location, &secret, false, &env()).unwrap().vault;
+    let vault =
+        Vault::create_with(&location, &secret, &CreateOptions::default(), &env()).unwrap().vault;
     (dir, Arc::new(vault))
 }
 

@@ -7,7 +7,7 @@ use super::*;
 use crate::backup::{self, BackupOptions, BackupReport};
 use crate::control::Control;
 use crate::env::Env;
-use crate::vault::{Actor, Location, Secret};
+use crate::vault::{Actor, CreateOptions, Location, Secret};
 
 struct Bench {
     dir: tempfile::TempDir,
@@ -21,7 +21,8 @@ impl Bench {
         let env = Env::system();
         let location = Location::Local(dir.path().join("vault"));
         let secret = Secret::Key(zeroize::Zeroizing::new([3; 32]));
-        let vault = Vault::create(&location, &secret, false, &env).unwrap().vault;
+        let vault =
+            Vault::create_with(&location, &secret, &CreateOptions::default(), &env).unwrap().vault;
         fs::create_dir(dir.path().join("node")).unwrap();
         fs::write(dir.path().join("node/file"), [7; 10_000]).unwrap();
         Bench { dir, vault, control: Control::new(env) }

@@ -313,7 +313,7 @@ fn a_server_that_is_not_there_is_unavailable() {
     let settings = [&PAIR[..], &[("aws_endpoint_url", &endpoint)]].concat();
     let location = location("s3://b", &settings);
     let secret = Secret::Key(zeroize::Zeroizing::new([1; 32]));
-    let opened = Vault::open(&location, &secret, &Env::system()).map(drop).unwrap_err();
+    let opened = Vault::open_with(&location, &secret, &Env::system()).map(drop).unwrap_err();
     assert_eq!(opened.kind(), Kind::Unavailable);
     assert!(opened.message().contains("refused") && opened.hint().is_some(), "{opened}");
     let options = CreateOptions::default();

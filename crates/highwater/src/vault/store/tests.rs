@@ -281,7 +281,8 @@ fn a_store_can_be_dropped_where_tasks_run() {
     let dir = tempfile::tempdir().unwrap();
     let location: Location = dir.path().join("vault").to_str().unwrap().parse().unwrap();
     let secret = Secret::Key(zeroize::Zeroizing::new([1; 32]));
-    let made = Vault::create(&location, &secret, false, &Env::system()).unwrap();
+    let made =
+        Vault::create_with(&location, &secret, &CreateOptions::default(), &Env::system()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async { drop(made) });
 }

@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::Control;
 use crate::env::Env;
-use crate::vault::{CheckOptions, Location, Secret, check};
+use crate::vault::{CheckOptions, CreateOptions, Location, Secret, check};
 
 const RECORD: &str = include_str!("../../../tests/fixtures/witness.json");
 
@@ -50,7 +50,10 @@ impl WitnessPlace {
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let location = Location::Local(dir.path().join("vault"));
         let secret = Secret::Key(Zeroizing::new([1; 32]));
-        let vault = Vault::create(&location, &secret, false, &Env::system()).unwrap().vault;
+        let vault =
+            Vault::create_with(&location, &secret, &CreateOptions::default(), &Env::system())
+                .unwrap()
+                .vault;
         WitnessPlace { _dir: dir, vault }
     }
 

@@ -62,7 +62,7 @@ fn a_backup_that_wakes_takes_nothing_from_who_has_built_on_it() {
     let control = at(FaultPoint::BackupSecondLook, 1, move || {
         age_below(&root, 30);
         prune_of(&location, &warden, HOUR * 48, &super::control()).unwrap();
-        let vault = Vault::open(&location, &key(1), &env()).unwrap();
+        let vault = Vault::open_with(&location, &key(1), &env()).unwrap();
         vault.take_over(&name, &bob, "it is gone").unwrap();
         fs::write(node.join("more"), b"more").unwrap();
         let options = BackupOptions { node: Some(name.clone()), ..Default::default() };
@@ -160,7 +160,7 @@ fn two_undos_at_once_bring_both_back() {
     let (location, other, second) =
         (bench.vault.location().clone(), bench.actor("other"), all[1].to_string());
     let control = at(FaultPoint::ForgetUndo, 1, move || {
-        let vault = Vault::open(&location, &key(1), &env()).unwrap();
+        let vault = Vault::open_with(&location, &key(1), &env()).unwrap();
         forget::undo(&vault, &other, &second, &super::control()).unwrap();
     });
     let warden = bench.actor("warden");
@@ -284,7 +284,7 @@ fn a_tombstone_is_as_old_as_its_put() {
     history.take(&bench, 2);
     let root = root(&bench);
     let slept = at(FaultPoint::LocalPutLink, 1, move || age_below(&root.join(".tmp"), 60));
-    let vault = Vault::open(bench.vault.location(), &key(1), &slept.env).unwrap();
+    let vault = Vault::open_with(bench.vault.location(), &key(1), &slept.env).unwrap();
     let options = ForgetOptions { snapshots: vec![one.to_string()], ..ForgetOptions::default() };
     let plan = forget::plan(&vault, &options).unwrap();
     forget::run(&vault, &bench.actor("warden"), &plan, &control()).unwrap();

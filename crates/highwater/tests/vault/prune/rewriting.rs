@@ -214,7 +214,7 @@ fn whatever_happens_beside_a_rewriting_is_whole() {
             let made = Arc::new(Mutex::new(None));
             let tells = Arc::clone(&made);
             let control = at(point, 1, move || {
-                let vault = Vault::open(&location, &key(1), &env()).unwrap();
+                let vault = Vault::open_with(&location, &key(1), &env()).unwrap();
                 let control = super::control();
                 match deed {
                     "backup" => {

@@ -147,7 +147,7 @@ impl World {
             }
             Deed::Prune { grace, rewrite } => {
                 let vault =
-                    Vault::open(self.bench.vault.location(), &key(1), &control.env).unwrap();
+                    Vault::open_with(self.bench.vault.location(), &key(1), &control.env).unwrap();
                 let rewrite = if rewrite { super::rewriting() } else { None };
                 let options = PruneOptions { grace: HOUR * grace, rewrite };
                 dies(|| {

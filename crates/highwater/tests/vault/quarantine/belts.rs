@@ -192,7 +192,7 @@ fn restore_belted(
         RestoreOptions { selector, force: true, second_belt, ..RestoreOptions::default() };
     let plan = restore::plan(&bench.vault, target, &options).unwrap();
     assert_eq!(plan.hold, Some(GuardKind::Databases));
-    restore::run(&bench.vault, &plan, control)
+    restore::run(&bench.vault, &plan, &options, control)
 }
 
 fn marked_in(dir: &Path) -> Vec<String> {

@@ -270,7 +270,7 @@ fn a_writer_that_sleeps_in_the_middle_of_its_put_never_succeeds() {
         let location = Location::Local(dir.path().join("vault"));
         let secret = Secret::Key(zeroize::Zeroizing::new([1; 32]));
         let hooked = env().with_faults(Hook(Arc::clone(&hook)));
-        let same_vault = Arc::new(Vault::open(&location, &secret, &hooked).unwrap());
+        let same_vault = Arc::new(Vault::open_with(&location, &secret, &hooked).unwrap());
         let store = VaultWitness::new(same_vault, node()).unwrap();
         let original = start(store, "original");
         *hook.asleep.lock().unwrap() = true;
