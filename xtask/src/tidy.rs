@@ -5,11 +5,12 @@
 mod arrows;
 mod circles;
 mod claims;
-mod links;
+pub(crate) mod links;
 mod names;
 mod reach;
 mod rust;
 mod sizes;
+pub(crate) mod summary;
 mod texts;
 mod tree;
 mod words;
@@ -56,6 +57,7 @@ pub(crate) fn run(tree: &Tree) -> (Vec<Problem>, String) {
     problems.extend(words::check(tree));
     problems.extend(texts::check(tree));
     problems.extend(links::check(tree));
+    problems.extend(summary::check(tree));
     problems.extend(workspace::check(tree));
     problems.sort();
     problems.dedup();
