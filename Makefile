@@ -123,8 +123,25 @@ fuzz: ## Fuzzes what is read from other hands, each target for FUZZ_SECONDS; FUZ
 	@scripts/setup fuzz
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/fuzz $(FUZZ)
 
+.PHONY: packages
+packages: setup ## The packages of the published crates, their sizes and what they must hold; PACKAGES_VERIFY=1 builds from them
+	@scripts/stage packages scripts/packages
+
+.PHONY: semver
+semver: setup ## What the libraries export, beside the last release (or SEMVER_BASELINE): no break that the version doesn't tell
+	@scripts/stage semver scripts/semver
+
+.PHONY: msrv
+msrv: setup ## Everything builds with the oldest Rust that is promised, where that is installed
+	@scripts/stage msrv scripts/msrv
+
+.PHONY: site
+site: ## The documents as a site, built by mdBook; its links lead somewhere
+	@scripts/setup site
+	@scripts/site
+
 .PHONY: lint-deps
-lint-deps: setup ## Licences, bans and advisories of the dependencies; installs cargo-deny if it is missing
+lint-deps: packages ## Packages as above; licences, bans and advisories of dependencies; installs cargo-deny if it is missing
 	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
 	@scripts/stage lint-deps cargo deny --all-features check licenses bans sources
 	@scripts/stage advisories scripts/advisories

@@ -1,10 +1,12 @@
-//! `cargo xtask tidy`: the checks of the tree that no compiler makes. `cargo xtask bench`: figures.
+//! `cargo xtask tidy`: the checks of the tree that no compiler makes. `cargo xtask site`: the documents, laid
+//! out for mdBook. `cargo xtask bench`: figures.
 
 mod bench;
+mod site;
 mod tidy;
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
@@ -14,15 +16,24 @@ fn main() -> Result<ExitCode> {
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["tidy"] => tidy(),
         ["bench", ..] => bench::run(&args[1..]).map(|()| ExitCode::SUCCESS),
-        _ => bail!("usage: cargo xtask tidy | bench"),
+        ["site", dir] => {
+            let root = root()?;
+            let tree = tidy::Tree::read(&root)?;
+            site::write(&tree, &root, Path::new(dir)).map(|()| ExitCode::SUCCESS)
+        }
+        _ => bail!("usage: cargo xtask tidy | site DIR | bench"),
     }
 }
 
-fn tidy() -> Result<ExitCode> {
+/// The root of the tree.
+fn root() -> Result<PathBuf> {
     // Asked when it runs: worktrees that share a target directory share this program.
-    let home = std::env::var_os("CARGO_MANIFEST_DIR").context("run it as `cargo xtask tidy`")?;
-    let root = Path::new(&home).parent().context("xtask has a parent")?;
-    let tree = tidy::Tree::read(root)?;
+    let home = std::env::var_os("CARGO_MANIFEST_DIR").context("run it as `cargo xtask`")?;
+    Ok(Path::new(&home).parent().context("xtask has a parent")?.to_path_buf())
+}
+
+fn tidy() -> Result<ExitCode> {
+    let tree = tidy::Tree::read(&root()?)?;
     let (problems, counts) = tidy::run(&tree);
     let mut out = std::io::stdout().lock();
     for problem in &problems {

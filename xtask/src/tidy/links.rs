@@ -15,7 +15,7 @@ pub(super) fn check(tree: &Tree) -> Vec<Problem> {
 }
 
 /// The targets of `[text](target)` outside fenced blocks, with their lines.
-fn links(text: &str) -> Vec<(usize, &str)> {
+pub(crate) fn links(text: &str) -> Vec<(usize, &str)> {
     let mut links = Vec::new();
     let mut fenced = false;
     for (number, line) in text.lines().enumerate() {
@@ -36,12 +36,11 @@ fn links(text: &str) -> Vec<(usize, &str)> {
 }
 
 fn broken(tree: &Tree, from: &str, target: &str) -> Option<String> {
-    if target.contains("://") || target.starts_with("mailto:") {
+    if is_outside(target) {
         return None;
     }
-    let (path, heading) = target.split_once('#').unwrap_or((target, ""));
-    let full = if path.is_empty() { Some(from.to_string()) } else { resolve(from, path) };
-    let Some(full) = full.filter(|full| tree.paths.contains(full)) else {
+    let heading = target.split_once('#').map_or("", |(_, heading)| heading);
+    let Some(full) = leads_to(from, target).filter(|full| tree.paths.contains(full)) else {
         return Some(format!("`{target}` leads nowhere"));
     };
     let file = tree.file(&full)?;
@@ -49,6 +48,23 @@ fn broken(tree: &Tree, from: &str, target: &str) -> Option<String> {
         || !full.ends_with(".md")
         || file.text.lines().any(|line| anchor(line).is_some_and(|anchor| anchor == heading));
     (!found).then(|| format!("`{full}` has no heading `#{heading}`"))
+}
+
+/// Whether a target is none of the tree's.
+fn is_outside(target: &str) -> bool {
+    target.contains("://") || target.starts_with("mailto:")
+}
+
+/// The path, from the root of the tree, of what a target in the file `from` names; `None` where that is not
+/// in the tree.
+pub(crate) fn leads_to(from: &str, target: &str) -> Option<String> {
+    if is_outside(target) {
+        return None;
+    }
+    match target.split_once('#').map_or(target, |(path, _)| path) {
+        "" => Some(from.to_string()),
+        path => resolve(from, path),
+    }
 }
 
 /// `path` as seen from the file `from`; `None` where it leaves the tree.

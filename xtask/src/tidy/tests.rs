@@ -238,10 +238,33 @@ fn links_that_lead_nowhere_are_found() {
     assert_eq!(check("```\n[c](c.md)\n```\n"), [0; 0]);
 }
 
+#[test]
+fn a_document_that_the_summary_lacks_is_found() {
+    let check = |summary: &str, readme: &str| -> Vec<(String, usize)> {
+        let tree = Tree::of(&[
+            (summary::PATH, summary),
+            ("README.md", readme),
+            ("NEWS.md", ""),
+            ("docs/a.md", "[b](b.md) [s](#top) [w](https://x.org/y.md) [c](../x.rs)\n"),
+            ("docs/b.md", ""),
+            ("crates/x/README.md", "[n](../../NEWS.md)\n"),
+        ]);
+        summary::check(&tree).into_iter().map(|problem| (problem.path, problem.line)).collect()
+    };
+    let all = "# Summary\n\n[First](../README.md)\n- [A](a.md)\n- [B](b.md)\n";
+    assert_eq!(check(all, "[a](docs/a.md)\n"), []);
+    let missing = all.replace("- [B](b.md)\n", "");
+    assert_eq!(check(&missing, ""), [("docs/b.md".into(), 1)]);
+    assert_eq!(check(all, "\n[n](NEWS.md)\n"), [("README.md".into(), 2)]);
+    assert_eq!(check(&format!("{all}- [N](../NEWS.md)\n"), "[n](NEWS.md)\n"), []);
+    assert_eq!(check(&format!("{all}- [Again](b.md)\n"), ""), [(summary::PATH.into(), 6)]);
+    assert_eq!(summary::check(&Tree::of(&[])).len(), 1);
+}
+
 const MANIFEST: &str = "[workspace]\nresolver = \"3\"\nmembers = [\"crates/highwater\", \
     \"crates/highwater-cli\", \"crates/highwater-guard\", \"crates/highwater-nodes\", \"crates/highwater-server\", \
     \"crates/highwater-sim\", \"xtask\"]\n\n[workspace.lints.rust]\nunsafe_code = \"forbid\"\n";
-const MEMBER: &str = "[package]\nname = \"x\"\n\n[lints]\nworkspace = true\n";
+const MEMBER: &str = "[package]\nname = \"x\"\npublish = false\n\n[lints]\nworkspace = true\n";
 
 #[test]
 fn the_workspace_is_as_known() {
@@ -254,8 +277,36 @@ fn the_workspace_is_as_known() {
     assert_eq!(check(MANIFEST, "crates/highwater-common/Cargo.toml", MEMBER), 1);
     let lax = MEMBER.replace("true", "false");
     assert_eq!(check(MANIFEST, "xtask/Cargo.toml", &lax), 1);
-    assert_eq!(check(MANIFEST, "xtask/Cargo.toml", "[package]\n"), 1);
+    assert_eq!(check(MANIFEST, "xtask/Cargo.toml", "[package]\npublish = false\n"), 1);
     assert_eq!(workspace::check(&Tree::of(&[])).len(), 1);
+}
+
+#[test]
+fn a_crate_is_ready_to_be_published_or_says_that_it_is_not() {
+    let check = |dependencies: &str, member: &str| -> Vec<String> {
+        let package = "\n[workspace.package]\nversion = \"0.2.0\"\n\n[workspace.dependencies]\n";
+        let root = format!("{MANIFEST}{package}{dependencies}");
+        let tree =
+            Tree::of(&[("Cargo.toml", &root), ("crates/highwater-nodes/Cargo.toml", member)]);
+        workspace::check(&tree).into_iter().map(|problem| problem.message).collect()
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(check("", MEMBER), none);
+    let said =
+        "description = \"d\"\nreadme = \"r\"\nkeywords = []\ncategories = []\ninclude = []\n";
+    let ready = MEMBER.replace("publish = false\n", said);
+    assert_eq!(check("", &ready), none);
+    let bare = check("", &ready.replace("include = []\n", ""));
+    assert_eq!(bare, ["`include` is missing; or say `publish = false`"]);
+    let path = format!("{ready}\n[dependencies]\nhighwater = {{ path = \"../highwater\" }}\n");
+    assert_eq!(check("", &path).len(), 1);
+
+    let dependency = "highwater = { version = \"0.2.0\", path = \"crates/highwater\" }\n";
+    assert_eq!(check(dependency, MEMBER), none);
+    let stale = check(&dependency.replace("0.2.0", "0.1.9"), MEMBER);
+    assert_eq!(stale, ["`highwater` must have the version \"0.2.0\", that of the workspace"]);
+    let without = check(&dependency.replace("version = \"0.2.0\", ", ""), MEMBER);
+    assert_eq!(without.len(), 1);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The crates of the workspace, and that none of them steps out of its lints.
+//! The crates of the workspace: that none of them steps out of its lints, and that each is ready to be
+//! published, or says that it is not.
 
 use std::collections::BTreeSet;
 
@@ -24,6 +25,9 @@ const APART: &[&str] = &[
     "examples/vss-clients",
     "fuzz",
 ];
+
+/// What a registry shows of a crate, and what keeps its package small.
+const PUBLISHED: &[&str] = &["description", "readme", "keywords", "categories", "include"];
 
 pub(super) fn check(tree: &Tree) -> Vec<Problem> {
     const ROOT: &str = "Cargo.toml";
@@ -51,11 +55,45 @@ pub(super) fn check(tree: &Tree) -> Vec<Problem> {
         if value(&file.text, "lints", "workspace") != Some("true") {
             problems.push(Problem::new(&file.path, 1, "`[lints] workspace = true` is missing"));
         }
+        if value(&file.text, "package", "publish") != Some("false") {
+            problems.extend(published(&file.path, &file.text));
+        }
     }
+    problems.extend(versions(&root.text));
     if value(&root.text, "workspace.lints.rust", "unsafe_code") != Some("\"forbid\"") {
         problems.push(Problem::new(ROOT, 1, "the workspace must forbid unsafe code"));
     }
     problems
+}
+
+/// What a crate lacks to be published.
+fn published(path: &str, text: &str) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for key in PUBLISHED.iter().filter(|key| value(text, "package", key).is_none()) {
+        let message = format!("`{key}` is missing; or say `publish = false`");
+        problems.push(Problem::new(path, 1, message));
+    }
+    for (number, line) in text.lines().enumerate() {
+        if line.contains("path = \"../") {
+            let message = "a path without a version: take it from the workspace, which has both";
+            problems.push(Problem::new(path, number + 1, message));
+        }
+    }
+    problems
+}
+
+/// The crates depend on each other in the version that they all have.
+fn versions(root: &str) -> Vec<Problem> {
+    let ours = value(root, "workspace.package", "version").unwrap_or("none");
+    let inside = root.lines().enumerate().filter(|(_, line)| line.contains("path = \"crates/"));
+    let stale = inside.filter(|(_, line)| !line.contains(&format!("{{ version = {ours},")));
+    stale
+        .map(|(number, line)| {
+            let name = line.split_whitespace().next().unwrap_or(line);
+            let message = format!("`{name}` must have the version {ours}, that of the workspace");
+            Problem::new("Cargo.toml", number + 1, message)
+        })
+        .collect()
 }
 
 /// The strings of `members = [...]`.
