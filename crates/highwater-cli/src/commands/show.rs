@@ -1,8 +1,8 @@
 //! `show`: one snapshot.
 
 use highwater::Result;
-use highwater::vault::{PartSummary, SnapshotInfo};
 use highwater::vault::manifest::PartRecord;
+use highwater::vault::{PartSummary, SnapshotInfo};
 use serde_json::{Value, json};
 
 use super::record;

@@ -32,12 +32,7 @@ pub(super) fn run(
     control: &Control,
 ) -> Result<RestoreReport> {
     let start = control.env.monotonic();
-    let selector = Selector {
-        snapshot: plan.snapshot.to_string(),
-        node: Some(plan.node.clone()),
-        ..Selector::default()
-    };
-    let manifest = vault.resolve(&selector)?.manifest;
+    let manifest = planned(vault, plan)?;
     let place = locate(&plan.target)?;
     if place.exchange != plan.exchange || (place.keep.is_some() && !options.force) {
         return Err(Error::conflict("the target is no longer what it was when this was planned")
@@ -99,6 +94,16 @@ pub(super) fn run(
         marked: held.map_or(0, |held| held.marked),
         warnings,
     })
+}
+
+/// The snapshot that was planned.
+fn planned(vault: &Vault, plan: &RestorePlan) -> Result<Manifest> {
+    let selector = Selector {
+        snapshot: plan.snapshot.to_string(),
+        node: Some(plan.node.clone()),
+        ..Selector::default()
+    };
+    Ok(vault.resolve(&selector)?.manifest)
 }
 
 impl RestoreOptions {

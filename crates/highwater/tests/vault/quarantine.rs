@@ -23,7 +23,7 @@ use highwater::restore::{
     self, Outcome, RestoreOptions, RestorePlan, RestoreReport, RollbackOptions, Undo,
 };
 use highwater::vault::Selector;
-use highwater::{Error, Kind, Result};
+use highwater::{Backup, Error, Kind, Result};
 use highwater_guard::{Channel, Opened, Ours, Policy, Report};
 use rusqlite::Connection;
 
@@ -391,13 +391,7 @@ fn a_node_that_nobody_can_change_opens_nothing_until_its_release() {
         assert!(target.join(point).is_dir(), "{point} is withheld, not absent");
     }
     assert_eq!(states(&target), withheld());
-    let backup = highwater::backup::run(
-        &bench.vault,
-        &target,
-        &bench.actor("alice"),
-        &BackupOptions { node: Some(bench.name()), ..BackupOptions::default() },
-        &control(),
-    );
+    let backup = Backup::of(&target).node(bench.name()).run(&bench.vault, &bench.actor("alice"));
     assert_eq!(kind(backup), Kind::Quarantined);
 
     let release =
