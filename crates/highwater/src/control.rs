@@ -73,6 +73,33 @@ impl Priority {
 }
 
 /// What a caller hands to a long operation; clones share everything.
+///
+/// ```
+/// # use highwater::{Actor, Backup, Secret, Vault};
+/// # let scratch = tempfile::tempdir().unwrap();
+/// # std::env::set_current_dir(scratch.path()).unwrap();
+/// # std::fs::create_dir("node").unwrap();
+/// # std::fs::write("node/state", "seven channels").unwrap();
+/// # let secret = Secret::Passphrase("correct horse battery staple".to_owned().into());
+/// # let vault = Vault::create(&"vault".parse()?, &secret)?;
+/// # let actor = Actor::new("state", "operator@node-1");
+/// # let backup = Backup::of("node").run(&vault, &actor)?;
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use highwater::control::Event;
+///
+/// let read = Arc::new(AtomicU64::new(0));
+/// let counter = Arc::clone(&read);
+/// let control = vault.control().on_event(move |event| {
+///     if let Event::Bytes(bytes) = event {
+///         counter.fetch_add(bytes, Ordering::Relaxed);
+///     }
+/// });
+/// let cancel = control.cancel.clone(); // `cancel.cancel()` ends the operation at its next step
+/// Backup::of("node").control(control).run(&vault, &actor)?;
+/// assert_eq!(read.load(Ordering::Relaxed), backup.bytes_total);
+/// # Ok::<(), highwater::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Control {
     /// Clock, randomness and fault points.

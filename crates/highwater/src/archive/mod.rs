@@ -4,6 +4,27 @@
 //! nothing is sealed again, and nothing of it can be read without a secret of the vault. It is
 //! written and read once, from its beginning to its end, in bounded memory, so that it can go through
 //! a pipe or over a network. The format is documented in `docs/archive-format.md`.
+//!
+//! ```
+//! # use highwater::{Actor, Backup, Secret, Vault};
+//! # let scratch = tempfile::tempdir().unwrap();
+//! # std::env::set_current_dir(scratch.path()).unwrap();
+//! # std::fs::create_dir("node").unwrap();
+//! # std::fs::write("node/state", "seven channels").unwrap();
+//! # let secret = Secret::Passphrase("correct horse battery staple".to_owned().into());
+//! # let vault = Vault::create(&"vault".parse()?, &secret)?;
+//! # let actor = Actor::new("state", "operator@node-1");
+//! # let backup = Backup::of("node").run(&vault, &actor)?;
+//! use std::path::Path;
+//! use highwater::archive::{Export, ExportOptions};
+//! use highwater::Selector;
+//!
+//! let selector = Selector { snapshot: backup.snapshot.to_string(), ..Selector::default() };
+//! let export = Export::new(&vault, &ExportOptions { selector, since: None })?;
+//! let report = export.write_file(Path::new("node.hwa"), false, &vault.control())?;
+//! assert_eq!(report.bytes, std::fs::metadata("node.hwa").unwrap().len());
+//! # Ok::<(), highwater::Error>(())
+//! ```
 
 mod arrive;
 mod chain;
@@ -53,6 +74,7 @@ pub struct Export<'a> {
 
 /// What an export did.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ExportReport {
     /// The snapshot.
     pub snapshot: SnapshotId,
@@ -186,6 +208,7 @@ pub struct Input<'a> {
 
 /// What an import did.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ImportReport {
     /// The vault.
     pub vault: VaultId,

@@ -77,6 +77,7 @@ pub struct BackupOptions {
 
 /// What a backup did.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct BackupReport {
     /// The snapshot.
     pub snapshot: SnapshotId,

@@ -355,6 +355,22 @@ pub struct Checked {
 
 /// Finds the parts of a node directory by looking. Opens no file that a process of ours has open.
 ///
+/// ```
+/// use std::path::Path;
+/// use highwater::engine::{DiscoverOptions, discover};
+///
+/// # let scratch = tempfile::tempdir().unwrap();
+/// # std::env::set_current_dir(scratch.path()).unwrap();
+/// # std::fs::create_dir("node").unwrap();
+/// # std::fs::write("node/state", "seven channels").unwrap();
+/// let layout = discover(Path::new("node"), &DiscoverOptions::default())?;
+/// for part in &layout.parts {
+///     println!("{} ({}): {} files, {} bytes", part.name, part.engine, part.files, part.bytes);
+/// }
+/// assert_eq!(layout.parts[0].name, "files");
+/// # Ok::<(), highwater::Error>(())
+/// ```
+///
 /// # Errors
 /// Not found where there is no such directory; input where it is not a directory, or a glob or an
 /// agreed link is malformed or fits nothing.

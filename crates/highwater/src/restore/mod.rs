@@ -1,4 +1,31 @@
 //! One restore: plan, fetch into staging, verify, exchange, keep the old directory.
+//!
+//! [`Restore`] is how most callers ask for one. What it replaced is kept, and comes back by [`rollback`]; what was
+//! interrupted is finished or undone by [`recover`], which a node calls before it starts:
+//!
+//! ```
+//! # use highwater::{Actor, Backup, Secret, Vault};
+//! # let scratch = tempfile::tempdir().unwrap();
+//! # std::env::set_current_dir(scratch.path()).unwrap();
+//! # std::fs::create_dir("node").unwrap();
+//! # std::fs::write("node/state", "seven channels").unwrap();
+//! # let secret = Secret::Passphrase("correct horse battery staple".to_owned().into());
+//! # let vault = Vault::create(&"vault".parse()?, &secret)?;
+//! # let actor = Actor::new("state", "operator@node-1");
+//! # let backup = Backup::of("node").run(&vault, &actor)?;
+//! use std::path::Path;
+//! use highwater::{Restore, restore};
+//!
+//! std::fs::write("node/state", "eight channels").unwrap();
+//! Restore::snapshot(backup.snapshot.to_string(), "node").over_existing().run(&vault)?;
+//! assert_eq!(std::fs::read("node/state").unwrap(), b"seven channels");
+//!
+//! let (node, control) = (Path::new("node"), vault.control());
+//! assert_eq!(restore::recover(node, &control)?, restore::Outcome::Nothing);
+//! restore::rollback(node, &control)?;
+//! assert_eq!(std::fs::read("node/state").unwrap(), b"eight channels");
+//! # Ok::<(), highwater::Error>(())
+//! ```
 
 mod call;
 mod carry;
@@ -80,6 +107,7 @@ pub enum Exchange {
 
 /// What a restore would do: data that prints.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RestorePlan {
     /// The snapshot.
     pub snapshot: SnapshotId,
@@ -137,6 +165,7 @@ impl Asked {
 
 /// What a restore did.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RestoreReport {
     /// The snapshot.
     pub snapshot: SnapshotId,

@@ -52,6 +52,7 @@ pub struct ReuniteOptions {
 
 /// What was brought together.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ReuniteReport {
     /// The node directory.
     pub target: PathBuf,

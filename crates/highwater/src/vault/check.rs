@@ -55,6 +55,7 @@ pub struct Fault {
 
 /// What a check found.
 #[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct CheckReport {
     /// No fault was found.
     pub ok: bool,
@@ -73,6 +74,27 @@ pub struct CheckReport {
 }
 
 /// Checks a vault. Faults are in the report; an error is what kept the check from being made.
+///
+/// ```
+/// # use highwater::{Actor, Backup, Secret, Vault};
+/// # let scratch = tempfile::tempdir().unwrap();
+/// # std::env::set_current_dir(scratch.path()).unwrap();
+/// # std::fs::create_dir("node").unwrap();
+/// # std::fs::write("node/state", "seven channels").unwrap();
+/// # let secret = Secret::Passphrase("correct horse battery staple".to_owned().into());
+/// # let vault = Vault::create(&"vault".parse()?, &secret)?;
+/// # let actor = Actor::new("state", "operator@node-1");
+/// # let backup = Backup::of("node").run(&vault, &actor)?;
+/// use highwater::vault::{CheckOptions, check};
+///
+/// let options = CheckOptions { read_data: true, ..CheckOptions::default() };
+/// let report = check(&vault, &options, &vault.control())?;
+/// for fault in &report.errors {
+///     println!("{}: {}", fault.entry, fault.problem);
+/// }
+/// assert!(report.ok);
+/// # Ok::<(), highwater::Error>(())
+/// ```
 pub fn check(vault: &Vault, options: &CheckOptions, control: &Control) -> Result<CheckReport> {
     if options.subset.is_some() && !(options.read_data && options.actor.is_some()) {
         return Err(

@@ -3,6 +3,27 @@
 //! A tombstone destroys nothing. What it hides can be brought back until a prune that comes after
 //! the grace period has begun to delete it. See [`crate::vault::prune`] for why that is safe beside
 //! backups and other prunes.
+//!
+//! ```
+//! # use highwater::{Actor, Backup, Secret, Vault};
+//! # let scratch = tempfile::tempdir().unwrap();
+//! # std::env::set_current_dir(scratch.path()).unwrap();
+//! # std::fs::create_dir("node").unwrap();
+//! # std::fs::write("node/state", "seven channels").unwrap();
+//! # let secret = Secret::Passphrase("correct horse battery staple".to_owned().into());
+//! # let vault = Vault::create(&"vault".parse()?, &secret)?;
+//! # let actor = Actor::new("state", "operator@node-1");
+//! # let backup = Backup::of("node").run(&vault, &actor)?;
+//! use highwater::vault::forget::{self, ForgetOptions};
+//! use highwater::vault::retention::Retention;
+//!
+//! let retention = Retention { last: 7, ..Retention::default() };
+//! let options = ForgetOptions { retention, ..ForgetOptions::default() };
+//! let plan = forget::plan(&vault, &options)?;
+//! assert_eq!(plan.nodes[0].keep.len(), 1);
+//! let forgot = forget::run(&vault, &actor, &plan, &vault.control())?;
+//! # Ok::<(), highwater::Error>(())
+//! ```
 
 use std::collections::BTreeMap;
 
@@ -33,6 +54,7 @@ pub struct ForgetOptions {
 
 /// What would be forgotten: data that prints.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct ForgetPlan {
     /// The nodes, by name.
     pub nodes: Vec<NodePlan>,
@@ -42,6 +64,7 @@ pub struct ForgetPlan {
 
 /// What would become of the snapshots of a node.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct NodePlan {
     /// The node.
     pub node: NodeName,
@@ -73,6 +96,7 @@ pub struct Goes {
 
 /// What was forgotten.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Forgot {
     /// The snapshots.
     pub snapshots: Vec<SnapshotId>,

@@ -20,6 +20,7 @@ pub enum Level {
 
 /// A snapshot, as `snapshots` lists it.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct SnapshotInfo {
     /// The sealed description.
     pub manifest: Manifest,

@@ -44,6 +44,7 @@ pub enum SlotKind {
 
 /// A key slot, as `key list` shows it.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct SlotInfo {
     /// Its id.
     pub slot: SlotId,

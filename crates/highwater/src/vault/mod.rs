@@ -95,6 +95,7 @@ pub struct CreateOptions {
 }
 
 /// A new vault.
+#[non_exhaustive]
 pub struct Created {
     /// The vault, open.
     pub vault: Vault,

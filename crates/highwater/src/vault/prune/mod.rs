@@ -120,6 +120,7 @@ impl Rewriting {
 
 /// What would be rewritten.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct RewritePlan {
     /// Bytes in packs of the visible snapshots that none of them needs.
     pub bytes_unused: u64,
@@ -131,6 +132,7 @@ pub struct RewritePlan {
 
 /// What was rewritten.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Rewritten {
     /// Snapshots that have a new generation.
     pub manifests: u64,
@@ -178,6 +180,7 @@ pub struct Waiting {
 
 /// What a prune would delete: data that prints.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct PrunePlan {
     /// What time it was, by the store's clock.
     pub time: Time,
@@ -218,6 +221,7 @@ impl PrunePlan {
 
 /// What a prune has deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Pruned {
     /// Snapshots, that is manifests of any generation.
     pub manifests: u64,
@@ -232,6 +236,24 @@ pub struct Pruned {
 /// Decides what a prune would delete. Nothing is deleted; a small object is put, and removed again,
 /// to learn the store's time.
 ///
+/// ```
+/// # use highwater::{Actor, Backup, Secret, Vault};
+/// # let scratch = tempfile::tempdir().unwrap();
+/// # std::env::set_current_dir(scratch.path()).unwrap();
+/// # std::fs::create_dir("node").unwrap();
+/// # std::fs::write("node/state", "seven channels").unwrap();
+/// # let secret = Secret::Passphrase("correct horse battery staple".to_owned().into());
+/// # let vault = Vault::create(&"vault".parse()?, &secret)?;
+/// # let actor = Actor::new("state", "operator@node-1");
+/// # let backup = Backup::of("node").run(&vault, &actor)?;
+/// use highwater::vault::prune::{self, PruneOptions};
+///
+/// let plan = prune::plan(&vault, &actor, &PruneOptions::default(), &vault.control())?;
+/// assert!(plan.is_empty(), "what is visible stays, and what was forgotten stays for a while");
+/// let pruned = prune::run(&vault, &actor, &plan, &vault.control())?;
+/// assert_eq!(pruned.packs, 0);
+/// # Ok::<(), highwater::Error>(())
+/// ```
 /// # Errors
 /// Corrupt where a manifest that stays can't be opened, since what it needs is not known then; input
 /// where a newer program wrote one.
