@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
 use highwater::ids::{NodeName, Time};
 use highwater::vault::{Level, Share};
@@ -27,6 +27,7 @@ pub(crate) use vss::{
     VssHistoryRestoreArgs, VssPolicyArgs, VssServeArgs, VssStatsArgs, VssStoreArgs,
 };
 
+use crate::log::LogFormat;
 use crate::values;
 
 /// Disaster recovery for nodes whose state must never go back in time.
@@ -44,6 +45,12 @@ pub(crate) struct Cli {
     /// Settings file [default: highwater/highwater.toml in the user's configuration directory]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// Log what is done to standard error; twice: each step, and how long it took
+    #[arg(long, short, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Log, in this format
+    #[arg(long, global = true, value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
 }
 
 #[derive(Subcommand, Debug)]

@@ -22,9 +22,9 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// The context of the process: its signals cancel, its terminal shows progress.
-    pub(crate) fn new(settings: Settings, json: bool) -> Result<Context> {
-        let progress = Progress::new(!json);
+    /// The context of the process: its signals cancel, its terminal shows progress unless it is to be `quiet`.
+    pub(crate) fn new(settings: Settings, json: bool, quiet: bool) -> Result<Context> {
+        let progress = Progress::new(!quiet);
         let control = Control::new(environment()?).on_event(progress.sink());
         signals::cancel_on_signals(&control.cancel)?;
         Ok(Context { settings, control, progress, json })

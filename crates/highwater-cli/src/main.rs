@@ -16,6 +16,7 @@ mod exit;
 mod faults;
 mod format;
 mod keys;
+mod log;
 mod output;
 mod places;
 mod program;

@@ -11,7 +11,7 @@ use crate::answer::Answer;
 use crate::cli::{Cli, Command};
 use crate::context::Context;
 use crate::settings::{Environment, Settings};
-use crate::{commands, confined, demo, descriptors, exit, output, supervisor};
+use crate::{commands, confined, demo, descriptors, exit, log, output, supervisor};
 
 /// Runs the program; a panic is a bug, and says so with the documented exit code.
 pub(crate) fn main() -> ExitCode {
@@ -49,11 +49,13 @@ fn run(arguments: &[OsString]) -> Result<ExitCode> {
         Ok(cli) => cli,
         Err(error) => return usage(&error, asks_for_json(arguments)),
     };
+    log::begin(cli.verbose, cli.log_format)?;
     if let Command::DemoWriter(args) = &cli.command {
         return demo::writer::run(args).map(|()| ExitCode::SUCCESS);
     }
     let settings = Settings::load(cli.config.as_deref(), &Environment::of_process())?;
-    let context = Context::new(settings, cli.json)?;
+    let quiet = cli.json || cli.verbose > 0 || cli.log_format.is_some();
+    let context = Context::new(settings, cli.json, quiet)?;
     let answer = execute(&context, &cli.command);
     context.progress.finish();
     if let Command::Export(args) = &cli.command

@@ -28,7 +28,9 @@ pub(crate) struct Call<'a> {
 
 impl Call<'_> {
     fn read(&self) -> Result<(), CallFault> {
-        self.state.allow(self.identity, Scope::Read, self.method, "").map(drop)
+        let caller = self.state.allow(self.identity, Scope::Read, self.method, "")?;
+        tracing::debug!(method = self.method, caller = ?caller.label, "read");
+        Ok(())
     }
 
     /// Does what changes something, and records it where it fails although it was allowed.
@@ -39,6 +41,7 @@ impl Call<'_> {
         act: impl FnOnce(&str) -> Result<T>,
     ) -> Result<T, CallFault> {
         let caller = self.state.allow(self.identity, scope, self.method, about)?;
+        tracing::info!(method = self.method, caller = ?caller.label, ?about, "called");
         act(&caller.label).map_err(|error| {
             let fault = CallFault::Error(error);
             match self.state.record(self.identity, self.method, about, fault.kind()) {

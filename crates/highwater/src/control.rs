@@ -127,8 +127,11 @@ impl Control {
         self
     }
 
-    /// Reports an event to the sink.
+    /// Reports an event to the sink, and a stage to the log.
     pub fn report(&self, event: Event) {
+        if let Event::Stage { name, bytes_total } = &event {
+            tracing::debug!(stage = name, bytes_total, "stage");
+        }
         (self.progress)(event);
     }
 
@@ -138,10 +141,11 @@ impl Control {
         if self.priority == Priority::Normal {
             return part();
         }
+        let span = tracing::Span::current();
         let done = std::thread::scope(|scope| {
             let part = scope.spawn(|| {
                 self.priority.enter();
-                part()
+                span.in_scope(part)
             });
             part.join()
         });

@@ -55,6 +55,7 @@ mod links;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod live;
+mod log;
 #[cfg(test)]
 mod many;
 #[cfg(feature = "fault-points")]

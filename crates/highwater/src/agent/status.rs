@@ -19,7 +19,6 @@ use super::worker::Worker;
 
 /// How a node stands.
 #[derive(Clone, Debug, Serialize)]
-#[non_exhaustive]
 pub struct Status {
     /// The node.
     pub node: NodeName,

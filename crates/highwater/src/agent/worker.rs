@@ -459,7 +459,9 @@ impl Worker {
         self.write_history();
         self.tell();
         metrics::gauge!("highwater_operations_running").increment(1.0);
-        let outcome = control.cancel.check().and_then(|()| self.carry_out(task, &control));
+        let span = tracing::info_span!("operation", node = %self.node, %id, ?task);
+        let work = || control.cancel.check().and_then(|()| self.carry_out(task, &control));
+        let outcome = span.in_scope(work);
         metrics::gauge!("highwater_operations_running").decrement(1.0);
         self.look_at_vault();
         self.vault.rest();
@@ -479,6 +481,10 @@ impl Worker {
         drop(shared);
         self.write_history();
         self.tell();
+        if let Some(Operation { node, task, state, kind, .. }) = &ended {
+            let kind = kind.as_deref().unwrap_or("none");
+            tracing::info!(%node, %id, ?task, ?state, error = kind, "operation ended");
+        }
         if let Some(Operation { task: Task::Backup, state: State::Failed, kind, .. }) = ended {
             let kind = kind.unwrap_or_default();
             metrics::counter!("highwater_backup_failures_total", "kind" => kind).increment(1);

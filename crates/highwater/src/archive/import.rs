@@ -159,6 +159,7 @@ fn run(
     if vault.id() != archived {
         return Err(another_vault(vault.id(), archived));
     }
+    let _span = tracing::info_span!("import").entered();
     let bytes_total = begun.iter().map(|archive| archive.reader.header.bytes).sum();
     control.report(Event::Stage { name: "import", bytes_total });
     let mut importer = Importer {
@@ -186,7 +187,13 @@ fn run(
         }
         Err(_) => error,
     })?;
-    Ok(importer.report())
+    let report = importer.report();
+    tracing::info!(
+        snapshots = report.snapshots.len(),
+        bytes_stored = report.bytes_stored,
+        "imported"
+    );
+    Ok(report)
 }
 
 /// A snapshot that an archive holds.

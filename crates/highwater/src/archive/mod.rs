@@ -134,7 +134,10 @@ impl<'a> Export<'a> {
     /// Writes the archive. Every frame is opened on its way: damage in the vault is an error, and the output
     /// then lacks its end marker, so that nobody takes it for an archive.
     pub fn write(&self, out: &mut dyn Write, control: &Control) -> Result<ExportReport> {
-        write::write(self.vault, &self.settled, out, control)
+        let _span = tracing::info_span!("export", snapshot = %self.snapshot()).entered();
+        let report = write::write(self.vault, &self.settled, out, control)?;
+        tracing::info!(packs = report.packs, bytes = report.bytes, "exported");
+        Ok(report)
     }
 
     /// Writes the archive to a file of mode 0600: whole and durable, or not at all. An existing file of

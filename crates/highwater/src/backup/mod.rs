@@ -169,6 +169,7 @@ pub fn run(
     plan::keep_apart(&layout.dir, vault)?;
     crate::guard::hold::refuse_withheld(layout.held())?;
     let node = crate::node::node_name(&layout.dir, options.node.as_ref())?;
+    let _span = tracing::info_span!("backup", %node).entered();
     let writer = actor.writer(&control.env)?;
     let _lock = actor.lock_node(vault.id(), &node)?;
     vault.collect_temporary()?;
@@ -268,7 +269,9 @@ impl Task<'_> {
                 warnings.extend(made.warnings.iter().cloned());
                 let duration = self.control.env.monotonic() - self.start;
                 let changes = Changes::between(self.base.as_ref(), &made.manifest);
-                Ok(BackupReport { changes, ..Made { warnings, ..made }.report(duration) })
+                let report = BackupReport { changes, ..Made { warnings, ..made }.report(duration) };
+                report.log();
+                Ok(report)
             }
             // What can't be removed now is collected by the next backup, which finds it by the
             // intent.
@@ -289,8 +292,9 @@ impl Task<'_> {
         if let Some(freeze) = &mut options.freeze {
             freeze.cancel = self.control.cancel.clone();
         }
-        let mut captured = engine::capture(self.layout, &options, &self.control.env)?;
-        self.read_marks(&mut captured);
+        let mut captured = tracing::debug_span!("capture")
+            .in_scope(|| engine::capture(self.layout, &options, &self.control.env))?;
+        tracing::debug_span!("marks").in_scope(|| self.read_marks(&mut captured));
         let known = self.known_files();
         let mut draft = Draft::of(self, &captured)?;
         let mut bytes_total = 0;
@@ -450,6 +454,22 @@ impl Task<'_> {
 fn given_up() -> Error {
     Error::conflict("the backup took too long, and its packs were taken for abandoned")
         .with_remedy("back up again")
+}
+
+impl BackupReport {
+    fn log(&self) {
+        tracing::info!(
+            snapshot = %self.snapshot,
+            seq = self.seq.0,
+            bytes_total = self.bytes_total,
+            bytes_read = self.bytes_read,
+            bytes_stored = self.bytes_stored,
+            pause_ms = self.pause.as_millis() as u64,
+            duration_ms = self.duration.as_millis() as u64,
+            warnings = self.warnings.len(),
+            "committed"
+        );
+    }
 }
 
 impl Made {

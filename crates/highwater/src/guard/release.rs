@@ -78,6 +78,7 @@ fn decide(
         Ok(Some(latch))
     })?;
     let Some(latch) = recorded else { return Ok(Vec::new()) };
+    tracing::info!(by, although_old, held = before.len(), "released from quarantine");
     if latch.withheld.is_empty() && latch.kind == GuardKind::Channels {
         return Ok(before);
     }

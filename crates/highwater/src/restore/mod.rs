@@ -226,7 +226,18 @@ pub fn run(
         return Err(Error::input("the restore was planned with other options")
             .with_remedy("plan it again with these"));
     }
-    carry::run(vault, plan, options, control)
+    let _span =
+        tracing::info_span!("restore", node = %plan.node, snapshot = %plan.snapshot).entered();
+    let report = carry::run(vault, plan, options, control)?;
+    tracing::info!(
+        bytes = report.bytes,
+        quarantined = report.quarantined,
+        marked = report.marked,
+        duration_ms = report.duration.as_millis() as u64,
+        warnings = report.warnings.len(),
+        "restored"
+    );
+    Ok(report)
 }
 
 /// Restores a snapshot into a scratch directory below `scratch`, opens its databases, lets the
@@ -239,7 +250,10 @@ pub fn test(
     engines: &Engines,
     control: &Control,
 ) -> Result<Checked> {
-    carry::test(vault, selector, scratch, engines, control)
+    let _span = tracing::info_span!("restore test", snapshot = selector.snapshot).entered();
+    let checked = carry::test(vault, selector, scratch, engines, control)?;
+    tracing::info!("restored, and removed again");
+    Ok(checked)
 }
 
 /// How a rollback goes about it.
@@ -310,7 +324,10 @@ pub fn rollback(target: &Path, control: &Control) -> Result<Outcome> {
 /// [`rollback`] with more to say of it: of a node whose database an adapter opens, the channels are marked
 /// stale.
 pub fn rollback_by(target: &Path, options: &RollbackOptions, control: &Control) -> Result<Outcome> {
-    rollback::rollback(target, options, control, crate::engine::users)
+    let _span = tracing::info_span!("rollback").entered();
+    let outcome = rollback::rollback(target, options, control, crate::engine::users)?;
+    tracing::info!(?outcome, "rolled back");
+    Ok(outcome)
 }
 
 /// Finishes an interrupted restore or rollback of `target`, one way or the other: undone where the
@@ -328,7 +345,10 @@ pub fn recover(target: &Path, control: &Control) -> Result<Outcome> {
 /// Those of [`recover`].
 pub fn recover_by(target: &Path, engines: &Engines, control: &Control) -> Result<Outcome> {
     place::refuse_missing(target)?;
-    rollback::recover(target, engines, control, crate::engine::users)
+    let _span = tracing::info_span!("recover").entered();
+    let outcome = rollback::recover(target, engines, control, crate::engine::users)?;
+    tracing::info!(?outcome, "recovered");
+    Ok(outcome)
 }
 
 /// Refuses a node directory whose restore or rollback is running or was interrupted: a conflict until

@@ -101,6 +101,7 @@ pub fn check(vault: &Vault, options: &CheckOptions, control: &Control) -> Result
             Error::input("a share was given where no data is read").with_remedy(Remedy::CheckData)
         );
     }
+    let _span = tracing::info_span!("check", read_data = options.read_data).entered();
     let mut report = CheckReport::default();
     let objects = vault.store().list(None)?;
     let sizes: BTreeMap<&str, u64> =

@@ -146,6 +146,7 @@ pub fn run(vault: &Vault, actor: &Actor, plan: &ForgetPlan, control: &Control) -
     }
     let put = first.map(|first| vault.trash_put_at(&first)).transpose()?;
     let until = put.map(|put| after(put, GRACE));
+    tracing::info!(snapshots = gone.len(), "forgotten");
     Ok(Forgot { snapshots: gone.into_iter().map(|gone| gone.snapshot).collect(), until })
 }
 

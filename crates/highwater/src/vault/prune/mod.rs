@@ -324,6 +324,7 @@ fn plan_rewriting(
 /// Conflict where this user prunes the vault already; as [`plan`] otherwise. Whatever ends it, what
 /// is visible is whole, and the next prune finishes.
 pub fn run(vault: &Vault, actor: &Actor, plan: &PrunePlan, control: &Control) -> Result<Pruned> {
+    let _span = tracing::info_span!("prune").entered();
     let _lock = actor.lock_vault(vault.id())?;
     vault.collect_temporary()?;
     let mut pruned = match plan.decision.is_empty() {
@@ -333,6 +334,8 @@ pub fn run(vault: &Vault, actor: &Actor, plan: &PrunePlan, control: &Control) ->
     if let Some(rewriting) = plan.rewrites() {
         pruned.rewritten = rewrite::run(vault, actor, rewriting, control)?;
     }
+    let Pruned { manifests, packs, bytes, rewritten } = pruned;
+    tracing::info!(manifests, packs, bytes, packs_rewritten = rewritten.packs, "pruned");
     Ok(pruned)
 }
 
