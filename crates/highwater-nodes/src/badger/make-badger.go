@@ -6,10 +6,19 @@
 //
 //	go run make-badger.go fixtures OUT   # makes the small directories that are kept as fixtures
 //	go run make-badger.go many OUT N     # makes N larger ones with random settings and kills
+//	go run make-badger.go lives OUT      # makes tests/fixtures/ev-node: one store in three lives
+//
+// Where no module proxy is in reach, GO111MODULE=off does, with the sources of badger v4.5.1, ristretto v2.1.0 and
+// flatbuffers v24.12.23 in a GOPATH, and behind it /usr/share/gocode with Debian 12's packages of the other modules.
 //
 // Each directory gets a file EXPECTED: `height N`, `absent` or `error`, as Badger 4.5.1 answers on a copy of
 // it. The fixture `mem` also gets CUTS and FLIPS: what Badger answers after its log is cut at a byte, or
 // after a bit of a byte is flipped; one line `POSITION ANSWER` each.
+//
+// Each of the lives is the directory that a SIGKILL left; the next life goes on in it, and its Badger first makes a
+// table of the log before. HEIGHTS has what Badger answers where the log ends earlier, with zeros behind that up to its
+// full size, as Badger makes it: a line `POSITION ANSWER` for each transaction, and before it one with `torn`, for a
+// position inside of that transaction, where a power cut may leave it.
 //
 // Files that Badger fills up with zeros beforehand are stored without most of these zeros. EXPECTED is asked
 // of what is stored, so it also shows that Badger does not miss them.
@@ -57,6 +66,7 @@ type plan struct {
 	Kill        bool   // Dies by SIGKILL at the end, else closes.
 	Forever     bool   // Writes on until it is killed from outside.
 	Clean       bool   // Flattens all levels before the end.
+	Light       bool   // Writes only the header of a block and the height, and after every other block what is done with it.
 }
 
 func must(err error) {
@@ -97,7 +107,25 @@ func block(height uint64, size int) map[string][]byte {
 	}
 }
 
+// light writes a block, and after every other one how far the data layer is, in a transaction of its own.
+func light(db *badger.DB, p plan, height uint64) {
+	all := block(height, p.Bytes)
+	header := "/0/h/" + strconv.FormatUint(height, 10)
+	batch := db.NewWriteBatch()
+	must(batch.Set([]byte(header), all[header]))
+	must(batch.Set(heightKey, all[string(heightKey)]))
+	must(batch.Flush())
+	if height%2 == 0 {
+		included := func(txn *badger.Txn) error { return txn.Set([]byte("/0/m/d"), all[string(heightKey)]) }
+		must(db.Update(included))
+	}
+}
+
 func write(db *badger.DB, p plan, height uint64) {
+	if p.Light {
+		light(db, p, height)
+		return
+	}
 	begin := db.NewWriteBatch
 	if p.Managed {
 		begin = db.NewManagedWriteBatch
@@ -136,6 +164,9 @@ func child(p plan) {
 	for i := 0; p.Settle && i < 200 && levels(db) < 2; i++ {
 		time.Sleep(20 * time.Millisecond)
 	}
+	for i := 0; p.Light && i < 200 && len(logs(p.Dir)) > 1; i++ {
+		time.Sleep(20 * time.Millisecond)
+	}
 	if p.Kill {
 		must(syscall.Kill(os.Getpid(), syscall.SIGKILL))
 		select {}
@@ -151,6 +182,12 @@ func levels(db *badger.DB) int {
 		}
 	}
 	return len(seen)
+}
+
+func logs(dir string) []string {
+	found, err := filepath.Glob(filepath.Join(dir, "*.mem"))
+	must(err)
+	return found
 }
 
 // live runs a child until it ends, or kills it after a while.
@@ -179,7 +216,8 @@ func store(from, to string) {
 	must(err)
 	for _, file := range files {
 		name := file.Name()
-		if name == "LOCK" || name == "DISCARD" || name == "EXPECTED" || name == "CUTS" || name == "FLIPS" {
+		switch name {
+		case "LOCK", "DISCARD", "EXPECTED", "CUTS", "FLIPS", "HEIGHTS":
 			continue
 		}
 		data, err := os.ReadFile(filepath.Join(from, name))
@@ -321,6 +359,80 @@ func fixtures(out string) {
 	makeOne(out, "empty", 0, plan{From: 1, To: 0})
 }
 
+// ends finds where the entries of a log end, and which of them end a transaction: only with those does anything count.
+func ends(log []byte) (positions []int, whole []bool) {
+	for at := 20; ; {
+		entry := log[at:]
+		begin, lengths := 2, [3]uint64{} // Of the key, of the value; when it expires.
+		for i := range lengths {
+			number, bytes := binary.Uvarint(entry[begin:])
+			lengths[i] = number
+			begin += bytes
+		}
+		if lengths[0] == 0 {
+			return positions, whole
+		}
+		at += begin + int(lengths[0]+lengths[1]) + 4
+		positions = append(positions, at)
+		whole = append(whole, entry[0]&(1<<7) != 0)
+	}
+}
+
+// heights asks Badger about each transaction of the only log, and about a place inside of each.
+func heights(dir string, p plan) {
+	found := logs(dir)
+	if len(found) != 1 {
+		panic(found)
+	}
+	log, err := os.ReadFile(found[0])
+	must(err)
+	var lines strings.Builder
+	line := func(at int, note string) string {
+		answer := ask(dir, p, func(copied string) {
+			cut := filepath.Join(copied, filepath.Base(found[0]))
+			must(os.Truncate(cut, int64(at)))
+			must(os.Truncate(cut, 2*p.MemTable))
+		})
+		fmt.Fprintf(&lines, "%d %s%s\n", at, answer, note)
+		return answer
+	}
+	last, random := 20, rand.New(rand.NewSource(int64(p.From)))
+	before := line(last, "")
+	positions, whole := ends(log)
+	for i, at := range positions {
+		if !whole[i] {
+			continue
+		}
+		// Between two entries or inside of one. Without a checksum at least: it may end with zeros, as what follows.
+		torn := last + 1 + random.Intn(at-last-4)
+		if random.Intn(2) == 0 {
+			torn = positions[i-1]
+		}
+		if answer := line(torn, " torn"); answer != before {
+			panic(answer)
+		}
+		before, last = line(at, ""), at
+	}
+	must(os.WriteFile(filepath.Join(dir, "HEIGHTS"), []byte(lines.String()), 0o644))
+}
+
+// lives makes one store that grows over three lives, and stores it at the end of each.
+func lives(out string) {
+	work, err := os.MkdirTemp("", "badger")
+	must(err)
+	defer os.RemoveAll(work)
+	upTo := []uint64{0, 8, 20, 900}
+	for number := 1; number < len(upTo); number++ {
+		p := plan{Dir: work, From: upTo[number-1] + 1, To: upTo[number], Bytes: 12, MemTable: 256 << 10,
+			Table: 64 << 10, Threshold: 1 << 10, Compression: options.ZSTD, Light: true, Kill: true}
+		live(p, 0)
+		to := filepath.Join(out, strconv.Itoa(number))
+		must(os.RemoveAll(to))
+		store(work, to)
+		heights(to, p)
+	}
+}
+
 func many(out string, count int) {
 	for i := 0; i < count; i++ {
 		random := rand.New(rand.NewSource(int64(i)))
@@ -357,8 +469,10 @@ func main() {
 		count, err := strconv.Atoi(os.Args[3])
 		must(err)
 		many(os.Args[2], count)
+	case len(os.Args) == 3 && os.Args[1] == "lives":
+		lives(os.Args[2])
 	default:
-		fmt.Fprintln(os.Stderr, "usage: make-badger fixtures OUT | many OUT N")
+		fmt.Fprintln(os.Stderr, "usage: make-badger fixtures OUT | many OUT N | lives OUT")
 		os.Exit(2)
 	}
 }

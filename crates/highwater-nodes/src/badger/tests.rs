@@ -165,6 +165,28 @@ fn a_spoilt_log_gives_what_badger_makes_of_it() {
     }
 }
 
+/// One database in three lives, whose log ends after each of its transactions, and within it.
+#[test]
+fn each_state_of_a_store_that_grows_is_read_as_badger_reads_it() {
+    let lives = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/ev-node");
+    let mut last = 0;
+    for (life, log) in [("1", "00001.mem"), ("2", "00002.mem"), ("3", "00003.mem")] {
+        let files = Memory::load(&lives.join(life));
+        for line in files.text("HEIGHTS").lines() {
+            let (end, answer) = line.split_once(' ').unwrap();
+            let torn = answer.strip_suffix(" torn");
+            let mut content = files.0[log][..end.parse().unwrap()].to_vec();
+            content.resize(content.len() + 100, 0);
+            let read = newest(&files.with(log, content), HEIGHT_KEY).unwrap();
+            let expected = heights(torn.unwrap_or(answer));
+            let found = (read.height().unwrap(), read.torn);
+            assert_eq!(found, (expected, torn.is_some()), "{life}: {line}");
+            last = expected.unwrap_or(last);
+        }
+    }
+    assert_eq!(last, 900);
+}
+
 #[test]
 fn a_log_counts_up_to_its_last_whole_transaction() {
     let files = Memory::fixture("mem");

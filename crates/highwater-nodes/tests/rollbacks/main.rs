@@ -7,6 +7,7 @@
 
 #[path = "../bbolt/mod.rs"]
 mod bbolt;
+mod ev_node;
 mod lnd;
 mod writers;
 
@@ -315,6 +316,13 @@ fn fiber() {
 #[test]
 fn cometbft() {
     rollbacks_of(&mut writers::CometBft::default(), 6);
+}
+
+#[test]
+fn ev_node() {
+    let mut node = ev_node::EvNode::new();
+    rollbacks_of(&mut node, 11);
+    node.check_course();
 }
 
 #[test]
