@@ -1,52 +1,47 @@
-//! Commits of many threads in one transaction: whoever comes first writes for all that wait, and a thread of
-//! its own for those who wait in no thread.
+//! Commits of many threads in one transaction: the line in which they wait for their turn, and what of it the
+//! server does not have yet. Without a lock of its own: it is a part of what [`super::shared`] locks.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use futures::channel::oneshot;
 
-use super::book::{Book, Queued, Way, seq_op};
+use super::book::{Queued, Way, seq_op};
 use super::class::{Class, Classes};
 use super::local::{Op, Space};
+use super::sync::Condvar;
 use super::write::Write;
 use crate::env::Env;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Commits of one local store, in one order.
-pub(super) struct Committer {
-    book: Book,
-    classes: Classes,
-    env: Env,
-    line: Mutex<Line>,
-    /// Something was submitted that nobody waits for in a thread.
-    submitted: Condvar,
-    /// Writes in the queue, and their bytes. They are counted before anybody can send them.
-    waiting: Mutex<(u64, u64)>,
-    /// Keys whose last write waits for the server before it is seen here, and its number.
-    unseen: Mutex<HashMap<Vec<u8>, u64>>,
-}
-
-#[derive(Default)]
-struct Line {
+pub(super) struct Line {
     waiting: Vec<Asked>,
     /// Somebody writes for others.
     busy: bool,
-    /// The last number given.
-    seq: u64,
-    /// Nothing is taken any more.
-    closed: bool,
+    /// The last number given, whatever became of its transaction: no number is given twice.
+    given: u64,
+    /// The last number of a transaction that is known to be durable here.
+    written: u64,
+    /// Writes in the queue, and their bytes. They are counted before anybody can send them.
+    pending: (u64, u64),
+    /// Keys whose last write waits for the server before it is seen here, and its number.
+    unseen: HashMap<Vec<u8>, u64>,
 }
 
 /// A transaction that waits for its turn.
-struct Asked {
+pub(super) struct Asked {
     writes: Vec<Write>,
     lazy: bool,
+    /// One of its keys is remote-first, and it is not lazy.
+    asks: bool,
+    /// Writes of it that are replicated, and their bytes.
+    replicated: (u64, u64),
     by: By,
 }
 
 /// Who is told.
-enum By {
+pub(super) enum By {
     /// A thread, which waits there.
     Thread(Arc<Slot>),
     /// Nobody, perhaps: who submitted it may have gone.
@@ -55,37 +50,15 @@ enum By {
 
 /// Where one thread waits: for its outcome, or for its turn to write.
 #[derive(Default)]
-struct Slot {
-    state: Mutex<(bool, Option<Outcome>)>,
-    moved: Condvar,
+pub(super) struct Slot {
+    pub(super) moved: Condvar,
+    /// Set under the lock, which those who wait for it hold when they look.
+    outcome: OnceLock<Outcome>,
 }
 
 impl Slot {
-    fn state(&self) -> MutexGuard<'_, (bool, Option<Outcome>)> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take(&self) -> Option<Outcome> {
-        self.state().1.take()
-    }
-
-    fn done(&self, outcome: Outcome) {
-        self.state().1 = Some(outcome);
-        self.moved.notify_one();
-    }
-
-    fn lead(&self) {
-        self.state().0 = true;
-        self.moved.notify_one();
-    }
-
-    /// The outcome, or nothing where it may be this one's turn.
-    fn wait(&self) -> Option<Outcome> {
-        let waits = |state: &mut (bool, Option<Outcome>)| !state.0 && state.1.is_none();
-        let waited = self.moved.wait_while(self.state(), waits);
-        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
-        state.0 = false;
-        state.1.take()
+    pub(super) fn outcome(&self) -> Option<&Outcome> {
+        self.outcome.get()
     }
 }
 
@@ -99,191 +72,206 @@ pub(super) struct Committed {
     pub(super) seq: u64,
     /// Whether it must wait until the server has that.
     pub(super) remote_first: bool,
-    /// Writes, and their bytes, that went into the queue.
-    pub(super) writes: u64,
-    pub(super) bytes: u64,
 }
 
-impl Committer {
-    /// `sent`: the last write that the server has.
-    pub(super) fn new(book: Book, classes: Classes, env: Env, sent: u64) -> Result<Committer> {
-        let (last, writes, bytes) = book.waiting()?;
-        // Numbers of writes that were undone are given again: none of them is anywhere.
-        let line = Mutex::new(Line { seq: last.max(sent), ..Line::default() });
-        let waiting = Mutex::new((writes, bytes));
-        let (submitted, unseen) = (Condvar::new(), Mutex::default());
-        Ok(Committer { book, classes, env, line, submitted, waiting, unseen })
+impl Asked {
+    /// What can be known of a transaction before its turn. Lazy ones are never waited for, whatever their class.
+    pub(super) fn new(writes: Vec<Write>, lazy: bool, by: By, classes: &Classes) -> Asked {
+        let class = |write: &Write| classes.of(&write.key);
+        let asks = !lazy && writes.iter().any(|write| class(write) == Class::RemoteFirst);
+        let sent = writes.iter().filter(|write| class(write) != Class::LocalOnly);
+        let bytes =
+            |write: &Write| (write.key.len() + write.value.as_ref().map_or(0, Vec::len)) as u64;
+        let replicated = sent.fold((0, 0), |(writes, all), write| (writes + 1, all + bytes(write)));
+        Asked { writes, lazy, asks, replicated, by }
+    }
+}
+
+/// Transactions that are committed in one.
+pub(super) struct Batch {
+    transactions: Vec<Numbered>,
+    /// The last number that it uses.
+    seq: u64,
+}
+
+/// A transaction whose writes have numbers.
+struct Numbered {
+    writes: Vec<Write>,
+    /// The number before its first one.
+    after: u64,
+    way: Way,
+    replicated: (u64, u64),
+    committed: Committed,
+    by: By,
+}
+
+/// Who is told of a batch once the lock is given up.
+#[must_use]
+pub(super) struct Done {
+    threads: Vec<Arc<Slot>>,
+    futures: Vec<(oneshot::Sender<Outcome>, Outcome)>,
+}
+
+impl Done {
+    pub(super) fn tell(self) {
+        self.threads.iter().for_each(|slot| slot.moved.notify_one());
+        // Who asked may have gone; the write stays.
+        self.futures.into_iter().for_each(|(tell, outcome)| drop(tell.send(outcome)));
+    }
+}
+
+impl Line {
+    /// `last`: the last number given; `pending`: what waits for the server.
+    pub(super) fn new(last: u64, pending: (u64, u64)) -> Line {
+        Line {
+            waiting: Vec::new(),
+            busy: false,
+            given: last,
+            written: last,
+            pending,
+            unseen: HashMap::new(),
+        }
+    }
+
+    /// The last write that is durable here.
+    pub(super) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// The last number given.
+    #[cfg(test)]
+    pub(super) fn given(&self) -> u64 {
+        self.given
     }
 
     /// Writes that wait for the server, and their bytes.
-    pub(super) fn waiting(&self) -> (u64, u64) {
-        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn pending(&self) -> (u64, u64) {
+        self.pending
     }
 
-    /// This many no longer wait.
-    pub(super) fn sent(&self, writes: u64, bytes: u64) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        *waiting = (waiting.0.saturating_sub(writes), waiting.1.saturating_sub(bytes));
+    /// Whether somebody writes for others.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy
     }
 
-    /// Writes up to this one are seen here; how many keys that waited for it.
-    pub(super) fn settle(&self, seq: u64) -> u64 {
-        let mut unseen = self.unseen();
-        let before = unseen.len();
-        unseen.retain(|_, last| *last > seq);
-        (before - unseen.len()) as u64
+    /// Whether nothing waits for its turn.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
     }
 
     /// Whether a write waits for the server that is not seen here before.
     pub(super) fn is_waited_for(&self) -> bool {
-        !self.unseen().is_empty()
+        !self.unseen.is_empty()
     }
 
-    fn unseen(&self) -> MutexGuard<'_, HashMap<Vec<u8>, u64>> {
-        self.unseen.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes a place, for good.
+    pub(super) fn push(&mut self, asked: Asked) {
+        self.waiting.push(asked);
     }
 
-    fn wait_more(&self, committed: &Committed) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        *waiting = (waiting.0 + committed.writes, waiting.1 + committed.bytes);
+    /// Who comes next.
+    pub(super) fn next(&self) -> Option<&By> {
+        self.waiting.first().map(|asked| &asked.by)
     }
 
-    fn line(&self) -> MutexGuard<'_, Line> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    /// This many no longer wait for the server.
+    pub(super) fn sent(&mut self, (writes, bytes): (u64, u64)) {
+        let (all, all_bytes) = self.pending;
+        self.pending = (all.saturating_sub(writes), all_bytes.saturating_sub(bytes));
     }
 
-    /// The last number given.
-    pub(super) fn seq(&self) -> u64 {
-        self.line().seq
+    /// Writes up to this one are seen here; how many keys that waited for it.
+    pub(super) fn settle(&mut self, seq: u64) -> u64 {
+        let before = self.unseen.len();
+        self.unseen.retain(|_, last| *last > seq);
+        (before - self.unseen.len()) as u64
     }
 
-    /// Commits writes as one transaction, perhaps together with those of others. Lazy ones are never
-    /// waited for, whatever their class.
-    pub(super) fn commit(&self, writes: Vec<Write>, lazy: bool) -> Result<Committed> {
-        let slot = Arc::<Slot>::default();
-        let mut line = self.line();
-        line.waiting.push(Asked { writes, lazy, by: By::Thread(Arc::clone(&slot)) });
-        loop {
-            if let Some(outcome) = slot.take() {
-                return outcome;
-            }
-            if !line.busy {
-                line = self.write_for_all(line);
-                continue;
-            }
-            drop(line);
-            if let Some(outcome) = slot.wait() {
-                return outcome;
-            }
-            line = self.line();
-        }
+    /// Gives numbers to all that wait; nobody else writes until [`Line::done`]. No value is copied here.
+    pub(super) fn take(&mut self, classes: &Classes) -> Batch {
+        self.busy = true;
+        let mut seq = self.given;
+        let waiting = std::mem::take(&mut self.waiting);
+        let transactions = waiting.into_iter().map(|asked| self.number(asked, classes, &mut seq));
+        Batch { transactions: transactions.collect(), seq }
     }
 
-    /// The same, whose place among all writes is fixed when this returns; the outcome follows, where
-    /// [`Committer::lead`] runs.
-    pub(super) fn submit(&self, writes: Vec<Write>, lazy: bool) -> oneshot::Receiver<Outcome> {
-        let (tell, told) = oneshot::channel();
-        let mut line = self.line();
-        if line.closed {
-            let ended = Error::unavailable("the replica has ended");
-            // Who asked may have gone.
-            let _ = tell.send(Err(ended));
-            return told;
-        }
-        line.waiting.push(Asked { writes, lazy, by: By::Future(tell) });
-        self.submitted.notify_one();
-        told
-    }
-
-    /// Commits what was submitted, and calls `after` each time, until it is closed.
-    pub(super) fn lead(&self, after: &dyn Fn()) {
-        let idle = |line: &mut Line| line.busy || (line.waiting.is_empty() && !line.closed);
-        let mut line = self.line();
-        loop {
-            line = self.submitted.wait_while(line, idle).unwrap_or_else(PoisonError::into_inner);
-            if line.waiting.is_empty() {
-                return;
-            }
-            line = self.write_for_all(line);
-            drop(line);
-            after();
-            line = self.line();
-        }
-    }
-
-    /// Takes nothing that is submitted from here on; [`Committer::lead`] ends.
-    pub(super) fn close(&self) {
-        self.line().closed = true;
-        self.submitted.notify_all();
-    }
-
-    fn write_for_all<'a>(&'a self, mut line: MutexGuard<'a, Line>) -> MutexGuard<'a, Line> {
-        line.busy = true;
-        let waiting = std::mem::take(&mut line.waiting);
-        let mut seq = line.seq;
-        drop(line);
-        let (mut ops, mut outcomes) = (Vec::new(), Vec::new());
-        for Asked { writes, lazy, by } in waiting {
-            let committed = self.ops(writes, lazy, &mut seq, &mut ops);
-            self.wait_more(&committed);
-            outcomes.push((by, committed));
-        }
-        ops.push(seq_op(seq));
-        let written = self.book.local.write(&ops);
-        let mut line = self.line();
-        // A number is never given twice, whatever became of its transaction.
-        line.seq = seq;
-        if written.is_err() {
-            outcomes.iter().for_each(|(_, committed)| self.sent(committed.writes, committed.bytes));
-        }
-        for (by, committed) in outcomes {
-            let outcome = written.clone().map(|()| committed);
-            match by {
-                By::Thread(slot) => slot.done(outcome),
-                // Who asked may have gone; the write stays.
-                By::Future(tell) => drop(tell.send(outcome)),
-            }
-        }
-        line.busy = false;
-        // One of those who came meanwhile writes for all of them.
-        match line.waiting.first().map(|asked| &asked.by) {
-            Some(By::Thread(slot)) => slot.lead(),
-            Some(By::Future(_)) => self.submitted.notify_one(),
-            None => {}
-        }
-        line
-    }
-
-    fn ops(&self, writes: Vec<Write>, lazy: bool, seq: &mut u64, ops: &mut Vec<Op>) -> Committed {
-        let mut committed = Committed::default();
-        let mut unseen = self.unseen();
-        let class = |write: &Write| self.classes.of(&write.key);
+    fn number(&mut self, asked: Asked, classes: &Classes, seq: &mut u64) -> Numbered {
+        let Asked { writes, lazy, asks, replicated, by } = asked;
         // Writes of one transaction become visible together: where one of them waits for the server, all
         // do. And what is written over a value that still waits for it must not be seen before that one.
-        let asks = !lazy && writes.iter().any(|write| class(write) == Class::RemoteFirst);
-        let remote_first = asks || writes.iter().any(|write| unseen.contains_key(&write.key));
-        committed.remote_first = remote_first && !lazy;
-        let is_sent = |write: &&Write| class(write) != Class::LocalOnly;
-        let replicated = writes.iter().filter(is_sent).count() as u64;
-        for Write { key, value } in writes {
-            if self.classes.of(&key) == Class::LocalOnly {
+        let remote_first = asks || writes.iter().any(|write| self.unseen.contains_key(&write.key));
+        let after = *seq;
+        *seq += replicated.0;
+        if remote_first {
+            let sent = writes.iter().filter(|write| classes.of(&write.key) != Class::LocalOnly);
+            self.unseen.extend(sent.map(|write| write.key.clone()).zip(after + 1..));
+        }
+        self.pending = (self.pending.0 + replicated.0, self.pending.1 + replicated.1);
+        Numbered {
+            writes,
+            after,
+            way: if remote_first { Way::RemoteFirst } else { Way::LocalFirst },
+            replicated,
+            committed: Committed {
+                seq: if replicated.0 == 0 { 0 } else { *seq },
+                remote_first: remote_first && !lazy,
+            },
+            by,
+        }
+    }
+
+    /// What became of a batch; the next one may be taken.
+    pub(super) fn done(&mut self, batch: Batch, written: &Result<()>) -> Done {
+        self.given = batch.seq;
+        if written.is_ok() {
+            self.written = batch.seq;
+        }
+        let mut done = Done { threads: Vec::new(), futures: Vec::new() };
+        for Numbered { replicated, committed, by, .. } in batch.transactions {
+            if written.is_err() {
+                self.sent(replicated);
+            }
+            let outcome = written.clone().map(|()| committed);
+            match by {
+                By::Thread(slot) => {
+                    // Only one batch has it.
+                    let _ = slot.outcome.set(outcome);
+                    done.threads.push(slot);
+                }
+                By::Future(tell) => done.futures.push((tell, outcome)),
+            }
+        }
+        self.busy = false;
+        done
+    }
+}
+
+impl Batch {
+    /// The steps of the one transaction; the writes are gone then.
+    pub(super) fn ops(&mut self, classes: &Classes, env: &Env) -> Vec<Op> {
+        let mut ops = Vec::new();
+        self.transactions.iter_mut().for_each(|numbered| numbered.ops(classes, env, &mut ops));
+        ops.push(seq_op(self.seq));
+        ops
+    }
+}
+
+impl Numbered {
+    fn ops(&mut self, classes: &Classes, env: &Env, ops: &mut Vec<Op>) {
+        let (mut seq, last) = (self.after, self.after + self.replicated.0);
+        for Write { key, value } in std::mem::take(&mut self.writes) {
+            if classes.of(&key) == Class::LocalOnly {
                 ops.push(Op { space: Space::Data, key, value });
                 continue;
             }
-            *seq += 1;
-            let way = if remote_first { Way::RemoteFirst } else { Way::LocalFirst };
-            committed.seq = *seq;
-            committed.writes += 1;
-            let more = committed.writes < replicated;
-            let queued = Queued { seq: *seq, way, at: self.env.now(), key, value, more };
-            committed.bytes += queued.bytes();
+            seq += 1;
+            let (way, more) = (self.way, seq < last);
+            let queued = Queued { seq, way, at: env.now(), key, value, more };
             ops.push(queued.op());
-            if remote_first {
-                unseen.insert(queued.key, *seq);
-            } else {
+            if way == Way::LocalFirst {
                 ops.push(Op { space: Space::Data, key: queued.key, value: queued.value });
             }
         }
-        committed
     }
 }

@@ -8,6 +8,9 @@
 //!
 //! Writing is the only thing that this does not do alone: whose store it is, and what happens where store
 //! and server differ, is decided once, at [`ReplicaBuilder::open`].
+//!
+//! All threads of a store meet under one lock. What may be done under it, and who waits for whom, is written
+//! down at the head of `shared.rs`.
 
 mod between;
 mod book;
@@ -30,6 +33,7 @@ pub mod remote;
 mod sender;
 mod shared;
 mod store;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod witness;

@@ -1,19 +1,18 @@
 //! The store that a node uses.
 
 use std::future::Future;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::book::{Book, Queued};
 use super::class::{Class, Classes};
-use super::commit::Committer;
 use super::head::HeadState;
 use super::keys::ReplicaKeys;
 use super::local::{LocalStore, Rows, Space};
 use super::owner::{Permissions, Start, Started};
 use super::remote::Remote;
-use super::shared::{End, Goal, Shared, State};
+use super::shared::{End, Goal, Shared};
+use super::sync::{Builder, JoinHandle};
 use super::write::{Bound, Write};
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
@@ -118,27 +117,20 @@ impl ReplicaBuilder {
         };
         let (mut sender, started) = start.run()?;
         sender.carried = self.classes.carried.clone();
-        let shared = Arc::new(Shared {
-            local: self.local,
-            committer: Committer::new(book, self.classes, self.env.clone(), sender.held.head.seq)?,
-            bound: self.bound,
-            state: Mutex::new(State::of(&sender)),
-            moved: Condvar::new(),
-            work: Condvar::new(),
-            env: self.env.clone(),
-        });
+        let shared = Shared::new(book, self.classes, self.bound, self.env, &sender)?;
+        let shared = Arc::new(shared);
         let sends = spawn("highwater-replica", {
             let shared = Arc::clone(&shared);
             move || shared.send(sender)
         })?;
         let commits = spawn("highwater-commit", {
             let shared = Arc::clone(&shared);
-            move || shared.committer.lead(&|| shared.wake())
+            move || shared.lead()
         });
         // Nobody could end what sends.
-        let commits = commits.inspect_err(|_| shared.end(End::Stop))?;
-        let threads = Mutex::new(Some((sends, commits)));
-        Ok((ReplicatedStore { shared, threads }, started))
+        let commits = commits.inspect_err(|_| shared.abandon())?;
+        shared.set_threads((sends, commits));
+        Ok((ReplicatedStore { shared }, started))
     }
 }
 
@@ -146,17 +138,13 @@ fn spawn<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>> {
-    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    let spawned = Builder::new().name(name.to_owned()).spawn(work);
     spawned.map_err(|error| Error::io("starting the replica", error))
 }
-
-/// What sends, and what commits for those who wait in no thread.
-type Threads = (JoinHandle<Result<()>>, JoinHandle<()>);
 
 /// A node's store, and its copy on a server. Shared by all threads of the node.
 pub struct ReplicatedStore {
     shared: Arc<Shared>,
-    threads: Mutex<Option<Threads>>,
 }
 
 impl ReplicatedStore {
@@ -183,7 +171,7 @@ impl ReplicatedStore {
     /// # Errors
     /// What the local store says.
     pub fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.shared.local.get(Space::Data, key)
+        self.shared.book.local.get(Space::Data, key)
     }
 
     /// At most `limit` rows whose keys begin with `prefix`, in order, from the first key above `after`.
@@ -191,7 +179,7 @@ impl ReplicatedStore {
     /// # Errors
     /// What the local store says.
     pub fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Rows> {
-        self.shared.local.scan(Space::Data, prefix, after, limit)
+        self.shared.book.local.scan(Space::Data, prefix, after, limit)
     }
 
     /// Writes one value.
@@ -231,9 +219,7 @@ impl ReplicatedStore {
 
     fn commit_as(&self, writes: Vec<Write>, lazy: bool) -> Result<()> {
         check(&writes)?;
-        self.shared.room()?;
-        let committed = self.shared.committer.commit(writes, lazy)?;
-        self.shared.wake();
+        let committed = self.shared.commit(writes, lazy)?;
         match committed.remote_first {
             true => self.shared.wait_for(committed.seq),
             false => Ok(()),
@@ -256,9 +242,7 @@ impl ReplicatedStore {
         lazy: bool,
     ) -> impl Future<Output = Result<()>> + Send + 'static {
         let shared = Arc::clone(&self.shared);
-        let submitted = check(&writes)
-            .and_then(|()| shared.open())
-            .map(|()| shared.committer.submit(writes, lazy));
+        let submitted = check(&writes).and_then(|()| shared.submit(writes, lazy));
         async move {
             let ended = |_| Error::unavailable("the replica has ended");
             let outcome = submitted?.await.map_err(ended)?;
@@ -284,23 +268,7 @@ impl ReplicatedStore {
     /// # Errors
     /// Fenced where another owner writes; unavailable once `wait` has passed, which goes on behind.
     pub fn flush(&self, wait: Duration) -> Result<()> {
-        let goal = self.shared.committer.seq();
-        let state = self.shared.ask(goal);
-        let reached = |state: &mut State| state.acknowledged < goal && state.fenced.is_none();
-        let waited = self.shared.moved.wait_timeout_while(state, wait, reached);
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if let Some(why) = &state.fenced {
-            return Err(why.clone());
-        }
-        if state.acknowledged < goal {
-            let writes = self.shared.committer.waiting().0;
-            let error = state.last_error.clone();
-            let error = error.unwrap_or_else(|| Error::unavailable("it takes long"));
-            let told = error.told_as(|why| format!("{writes} writes still wait: {why}"));
-            // Whatever keeps them: it may pass.
-            return Err(told.with_kind(Kind::Unavailable));
-        }
-        Ok(())
+        self.shared.flush(wait)
     }
 
     /// How it stands.
@@ -308,16 +276,15 @@ impl ReplicatedStore {
     /// # Errors
     /// What the local store says.
     pub fn status(&self) -> Result<ReplicaStatus> {
-        let written = self.shared.committer.seq();
-        let book = Book { local: Arc::clone(&self.shared.local) };
-        let oldest = book.queued(self.shared.state().acknowledged, 1)?;
-        let (pending_writes, pending_bytes) = self.shared.committer.waiting();
+        let acknowledged = self.shared.state().acknowledged;
+        let oldest = self.shared.book.queued(acknowledged, 1)?;
         let state = self.shared.state();
+        let (pending_writes, pending_bytes) = state.line.pending();
         Ok(ReplicaStatus {
             epoch: state.epoch,
             state: state.head,
             acknowledged: state.acknowledged,
-            written,
+            written: state.line.written(),
             pending_writes,
             pending_bytes,
             pending_since: oldest.first().map(|queued: &Queued| queued.at),
@@ -346,13 +313,9 @@ impl ReplicatedStore {
     }
 
     fn end(&self, end: End) -> Result<()> {
-        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some((sends, commits)) = threads else { return Ok(()) };
+        let Some((sends, commits)) = self.shared.end(end) else { return Ok(()) };
         let panicked = |_| Error::bug("a thread of the replica has panicked");
-        // What was submitted is committed first, so that a release sends it.
-        self.shared.committer.close();
         commits.join().map_err(panicked)?;
-        self.shared.end(end);
         sends.join().map_err(panicked)?
     }
 }

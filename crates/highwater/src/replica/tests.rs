@@ -14,6 +14,7 @@ mod incidents;
 mod parts;
 #[cfg(feature = "sqlite")]
 mod points;
+mod schedules;
 mod simulation;
 mod waiting;
 

@@ -15,10 +15,10 @@ use super::*;
 use crate::env::{Clock, Random};
 use crate::ids::Time;
 use crate::replica::book::Book;
-use crate::replica::commit::Committer;
 use crate::replica::owner::Start;
 use crate::replica::remote::Versioned;
 use crate::replica::sender::{Sender, Step};
+use crate::replica::shared::Shared;
 use machine::{Log, Machine, Mortal, Process, Transaction};
 use server::{Landing, Line, Server};
 
@@ -233,8 +233,8 @@ impl World {
     fn started(&mut self, number: usize, started: Started, sender: Sender, mortal: Arc<Mortal>) {
         assert_eq!(self.shown.owner, number, "who started is not the owner");
         let book = Book { local: Arc::clone(&mortal) as _ };
-        let committer =
-            Committer::new(book, classes(), self.env.clone(), sender.held.head.seq).unwrap();
+        let shared =
+            Shared::new(book, classes(), Bound::default(), self.env.clone(), &sender).unwrap();
         let landed = self.shown.seq;
         let machine = &mut self.machines[number];
         let (found, fills) = (machine.values(), std::mem::take(&mut machine.fills));
@@ -261,13 +261,13 @@ impl World {
             // There may have been nothing to fill it with.
             Started::Filling | Started::Resumed => {
                 machine.log.check_plausible(&found);
-                let from = committer.seq();
+                let from = shared.state().line.given();
                 machine.log = Log { base: found, from, ..Log::default() };
                 "filled"
             }
         };
         self.note(number, what);
-        self.machines[number].process = Some(Process { mortal, sender, committer });
+        self.machines[number].process = Some(Process { mortal, sender, shared });
     }
 
     /// A machine has what the server has, as it was told, and goes on from there.
@@ -338,7 +338,7 @@ impl World {
             .collect();
         let machine = &mut self.machines[number];
         let Some(process) = &machine.process else { return };
-        if process.committer.waiting().0 >= BOUND {
+        if process.shared.state().line.pending().0 >= BOUND {
             return;
         }
         let landed = process.sender.held.head.seq;
@@ -350,7 +350,7 @@ impl World {
             .iter()
             .any(|(key, _)| key.starts_with(b"r/") || machine.log.waits_for(key, landed));
         let before = process.mortal.done();
-        let committed = process.committer.commit(writes, false);
+        let committed = process.shared.commit(writes, false);
         if process.mortal.done() > before {
             for (key, value) in own {
                 match value {
@@ -359,7 +359,7 @@ impl World {
                 };
             }
             if !sent.is_empty() {
-                let last = process.committer.seq();
+                let last = process.shared.state().line.given();
                 let transaction = Transaction { waits, told: false, writes: sent };
                 let known = machine.log.transactions.insert(last, transaction);
                 assert!(known.is_none(), "a number is given twice");
@@ -369,7 +369,11 @@ impl World {
             Ok(committed) => {
                 assert_eq!(committed.remote_first, waits);
                 let (_, writes, bytes) = process.sender.book.waiting().unwrap();
-                assert_eq!(process.committer.waiting(), (writes, bytes), "the bound is wrong");
+                assert_eq!(
+                    process.shared.state().line.pending(),
+                    (writes, bytes),
+                    "the bound is wrong"
+                );
             }
             Err(error) => {
                 assert!(process.mortal.is_dead(), "{error}");
@@ -390,8 +394,7 @@ impl World {
                 let machine = &mut self.machines[number];
                 let process = machine.process.as_ref().expect("it has sent");
                 let landed = process.sender.held.head.seq;
-                process.committer.sent(writes, bytes);
-                process.committer.settle(landed);
+                process.shared.landed(&process.sender, (writes, bytes));
                 machine.log.tell(landed);
                 machine.check(landed);
                 self.shown.told = self.shown.told.max(landed);

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::server::Line;
 use super::{LOCAL, Values};
 use crate::error::{Error, Result};
-use crate::replica::commit::Committer;
 use crate::replica::local::{LocalStore, MemoryStore, Op, Rows, Space};
 use crate::replica::sender::Sender;
+use crate::replica::shared::Shared;
 
 /// A store whose process dies after so many writes: before the last of them, or right after it.
 pub(super) struct Mortal {
@@ -70,7 +70,7 @@ impl LocalStore for Mortal {
 pub(super) struct Process {
     pub(super) mortal: Arc<Mortal>,
     pub(super) sender: Sender,
-    pub(super) committer: Committer,
+    pub(super) shared: Shared,
 }
 
 /// One transaction, as the node made it.
