@@ -158,6 +158,20 @@ impl RemoteLocation {
         })
     }
 
+    /// That this build can't reach such a store.
+    #[cfg(not(all(feature = "s3", feature = "gcs", feature = "azure")))]
+    pub(super) fn not_built(&self) -> Error {
+        let feature = match self.provider {
+            Provider::S3 => "s3",
+            Provider::Gcs => "gcs",
+            Provider::Azure => "azure",
+        };
+        let what = format!("this build can't reach {}:// stores", self.provider.scheme());
+        Error::input(what)
+            .with_entry(self.to_string())
+            .with_remedy(format!("build it with the feature `{feature}`"))
+    }
+
     pub(super) fn provider(&self) -> Provider {
         self.provider
     }

@@ -19,7 +19,7 @@ pub mod forget;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod header;
-#[cfg(test)]
+#[cfg(all(test, feature = "s3", feature = "gcs", feature = "azure"))]
 mod hostile;
 mod import;
 mod info;
@@ -38,13 +38,14 @@ mod probe;
 mod provider;
 pub mod prune;
 pub(crate) mod read;
+#[cfg(feature = "remote")]
 mod remote;
 pub mod retention;
 pub(crate) mod runs;
 mod runtime;
 pub(crate) mod seal;
 mod sealed;
-#[cfg(test)]
+#[cfg(all(test, feature = "s3", feature = "gcs", feature = "azure"))]
 #[path = "../../tests/servers/mod.rs"]
 pub(crate) mod servers;
 pub mod shrink;

@@ -22,6 +22,7 @@ use super::limits::{LISTED_MAX, object_bytes_max};
 use super::local::{LocalMedium, LocalStore};
 use super::location::{Location, RemoteLocation};
 use super::medium::{Medium, ReadOnly, get_at_most};
+#[cfg(feature = "remote")]
 use super::remote::{self, RemoteMedium};
 use super::runtime::Runtime;
 use super::upload::Upload;
@@ -79,14 +80,22 @@ impl Store {
     }
 
     /// An object store over the network, by a client that reaches it.
+    #[cfg(feature = "remote")]
     pub(super) fn remote(objects: Arc<dyn ObjectStore>, location: RemoteLocation) -> Result<Store> {
         let medium = Box::new(RemoteMedium::new(objects, location));
         Ok(Store { medium, runtime: Runtime::of_its_own()? })
     }
 
     /// The store of a remote vault. Nothing is sent yet.
+    #[cfg(feature = "remote")]
     fn of_remote(location: &RemoteLocation) -> Result<Store> {
         Store::remote(remote::client(location)?, location.clone())
+    }
+
+    /// That this build reaches no store over the network.
+    #[cfg(not(feature = "remote"))]
+    fn of_remote(location: &RemoteLocation) -> Result<Store> {
+        Err(location.not_built())
     }
 
     /// Its objects.
@@ -279,5 +288,5 @@ impl Store {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "s3", feature = "gcs", feature = "azure"))]
 mod tests;
