@@ -19,7 +19,7 @@ pub mod forget;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod header;
-#[cfg(all(test, feature = "s3", feature = "gcs", feature = "azure"))]
+#[cfg(test)]
 mod hostile;
 mod import;
 mod info;
@@ -31,7 +31,7 @@ mod local;
 mod location;
 mod loss;
 pub mod manifest;
-mod medium;
+pub(crate) mod medium;
 mod nodes;
 pub(crate) mod pack;
 mod probe;
@@ -42,7 +42,6 @@ pub(crate) mod read;
 mod remote;
 pub mod retention;
 pub(crate) mod runs;
-mod runtime;
 pub(crate) mod seal;
 mod sealed;
 #[cfg(all(test, feature = "s3", feature = "gcs", feature = "azure"))]

@@ -20,6 +20,7 @@ use super::location::RemoteLocation;
 use super::provider::{Provider, Role};
 
 mod medium;
+mod runtime;
 
 pub(super) use medium::RemoteMedium;
 
@@ -35,7 +36,7 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(300);
 
 /// A client with connections of its own.
-pub(super) fn client(location: &RemoteLocation) -> Result<Arc<dyn ObjectStore>> {
+fn client(location: &RemoteLocation) -> Result<Arc<dyn ObjectStore>> {
     choose_tls();
     let allow_http = allows_http(location)?;
     let options = ClientOptions::new()
@@ -187,7 +188,7 @@ fn is_loopback(url: &reqwest::Url) -> bool {
 
 /// An error of a remote store as the library's. Its own text is not repeated: it may be long, and
 /// holds what the server chose to say of the request.
-pub(super) fn describe(location: &RemoteLocation, name: &str, error: object_store::Error) -> Error {
+fn describe(location: &RemoteLocation, name: &str, error: object_store::Error) -> Error {
     use object_store::Error as E;
     let text = error.to_string();
     let (code, status) = (code_of(&text), status_of(&text));
@@ -289,5 +290,7 @@ fn asks_for_metadata(text: &str) -> bool {
         .any(|place| text.contains(place))
 }
 
+#[cfg(test)]
+mod endless;
 #[cfg(all(test, feature = "s3", feature = "gcs", feature = "azure"))]
 mod tests;
