@@ -16,7 +16,7 @@ use super::provider::Provider;
 pub enum Location {
     /// A local directory, absolute.
     Local(PathBuf),
-    /// A prefix in an object store.
+    /// A prefix in an object store; the features `s3`, `gcs` and `azure` reach it.
     Remote(RemoteLocation),
     /// Archive files, in the order of their chain: a vault that can only be read. What opens them is
     /// [`crate::archive::open`].
@@ -54,7 +54,7 @@ impl Location {
 
     /// With settings for the store: credentials, region, endpoint, by the names that
     /// `object_store` gives them (`aws_access_key_id`). Input where the store takes no such
-    /// setting.
+    /// setting, or where this build lacks the feature that reaches it.
     pub fn with_settings(self, settings: BTreeMap<String, String>) -> Result<Location> {
         #[cfg(not(all(feature = "s3", feature = "gcs", feature = "azure")))]
         if let Location::Remote(remote) = &self
