@@ -28,7 +28,7 @@ help: ## List the targets
 .PHONY: demo
 demo: ## Show the whole circle on a generated node, in a temporary directory
 	@scripts/setup demo
-	@# Without RocksDB's own library, which takes longer to build than all the rest.
+	@# Without RocksDB's own library, which takes longer to build than all the rest, and clients of object stores.
 	@cargo run --profile demo --locked --package highwater-cli --no-default-features -- demo
 
 .PHONY: test
@@ -50,8 +50,14 @@ tidy: setup ## The checks of the tree: arrows, sizes, claims and their tests, li
 FEATURES := cargo clippy --package highwater --all-targets --no-default-features
 
 .PHONY: features
-features: setup ## Every feature alone, and none
+features: setup ## Every feature alone, and none; without any it is few crates, whose vaults work
+	@scripts/stage 'features: crates' scripts/crates
 	@scripts/stage 'features: none' $(FEATURES) -- -D warnings
+	@scripts/stage 'features: vaults' cargo nextest run --package highwater --no-default-features --lib \
+	  -E 'test(/^(vault|archive)::/)'
+	@scripts/stage 'features: s3' $(FEATURES) --features s3 -- -D warnings
+	@scripts/stage 'features: gcs' $(FEATURES) --features gcs -- -D warnings
+	@scripts/stage 'features: azure' $(FEATURES) --features azure -- -D warnings
 	@scripts/stage 'features: rocksdb' $(FEATURES) --features rocksdb -- -D warnings
 	@scripts/stage 'features: sqlite' $(FEATURES) --features sqlite -- -D warnings
 	@scripts/stage 'features: agent' $(FEATURES) --features agent -- -D warnings
@@ -60,6 +66,7 @@ features: setup ## Every feature alone, and none
 	@scripts/stage 'features: conformance' $(FEATURES) --features conformance -- -D warnings
 	@scripts/stage 'features: guard' cargo clippy --package highwater-guard --all-targets -- -D warnings
 	@scripts/stage 'features: program' cargo clippy --package highwater-cli --all-targets -- -D warnings
+	@scripts/stage 'features: demo' cargo clippy --package highwater-cli --no-default-features -- -D warnings
 
 .PHONY: wasm
 wasm: setup ## The verdicts build for WebAssembly, and need no native engine

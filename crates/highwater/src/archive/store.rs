@@ -1,27 +1,19 @@
 //! Archive files as a vault that can only be read: its objects are ranges of the files.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs::File;
+use std::io;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt as _;
-use futures::stream::{self, BoxStream};
-use object_store::path::Path as Name;
-use object_store::{
-    CopyOptions, Error as StoreError, GetOptions, GetResult, GetResultPayload, ListResult,
-    MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload,
-    PutResult,
-};
 
 use crate::control::{Control, Event};
 use crate::error::{Error, Remedy, Result};
-use crate::ids::{NodeName, SnapshotId, encode};
+use crate::ids::{NodeName, SnapshotId, Time, encode};
+use crate::vault::medium::{Listed, Medium, Take, Way, absent, failed};
 use crate::vault::pack::pack_name;
 use crate::vault::store::Store;
 use crate::vault::{HEADER_NAME, Location, Manifest, MasterKey, Secret, SnapshotName, Vault};
@@ -63,8 +55,7 @@ pub fn open(paths: &[PathBuf], secret: &Secret, control: &Control) -> Result<Ope
     let master = chain::unlock(&begun, secret)?;
     let bytes_total = begun.iter().map(|archive| archive.reader.header.bytes).sum();
     control.report(Event::Stage { name: "verify", bytes_total });
-    let mut store =
-        ArchiveStore { files: files.into_iter().map(Arc::new).collect(), objects: BTreeMap::new() };
+    let mut store = ArchiveStore { files, objects: BTreeMap::new() };
     let mut read = Vec::with_capacity(paths.len());
     for (place, archive) in begun.into_iter().enumerate() {
         read.push(read_whole(archive, place, &master, &mut store, control)?);
@@ -75,7 +66,7 @@ pub fn open(paths: &[PathBuf], secret: &Secret, control: &Control) -> Result<Ope
             .map(|path| std::path::absolute(path).map_err(|error| Error::io(path.display(), error)))
             .collect::<Result<_>>()?,
     );
-    let vault = Vault::open_in(Store::archive(Arc::new(store))?, &location, secret, &control.env)?;
+    let vault = Vault::open_in(Store::of(store), &location, secret, &control.env)?;
     let mut before: Option<Manifest> = None;
     for whole in &read {
         before = Some(whole.verify(&vault, before.as_ref())?);
@@ -186,128 +177,93 @@ impl Object {
     }
 }
 
-/// The objects of archive files.
+/// The objects of archive files, which are only read.
 #[derive(Debug)]
 struct ArchiveStore {
     /// Kept open: what is read later is what was verified, whatever a name leads to by then.
-    files: Vec<Arc<File>>,
+    files: Vec<File>,
     objects: BTreeMap<String, Object>,
 }
 
 impl ArchiveStore {
-    fn meta(&self, name: &str, object: &Object) -> object_store::Result<ObjectMeta> {
-        let modified = match object {
-            Object::Range { file, .. } => self.files[*file].metadata().map_err(generic)?.mtime(),
-            Object::Held(_) => 0,
-        };
-        Ok(ObjectMeta {
-            location: Name::from(name),
-            last_modified: (std::time::UNIX_EPOCH
-                + std::time::Duration::from_secs(u64::try_from(modified).unwrap_or(0)))
-            .into(),
-            size: object.size(),
-            e_tag: None,
-            version: None,
-        })
+    fn object(&self, name: &str) -> Result<&Object> {
+        self.objects.get(name).ok_or_else(|| absent(name))
     }
 
-    fn read(&self, object: &Object, range: &std::ops::Range<u64>) -> std::io::Result<Bytes> {
+    /// A range that the object has.
+    fn read(&self, name: &str, object: &Object, range: Range<u64>) -> Result<Bytes> {
+        let at = |error| failed(name, error);
+        let memory =
+            |length: u64| usize::try_from(length).map_err(|error| at(io::Error::other(error)));
         match object {
-            Object::Held(bytes) => Ok(bytes.slice(range.start as usize..range.end as usize)),
+            Object::Held(bytes) => Ok(bytes.slice(memory(range.start)?..memory(range.end)?)),
             Object::Range { file, offset, .. } => {
-                let mut bytes = vec![0; (range.end - range.start) as usize];
-                self.files[*file].read_exact_at(&mut bytes, offset + range.start)?;
+                let mut bytes = vec![0; memory(range.end - range.start)?];
+                self.files[*file].read_exact_at(&mut bytes, offset + range.start).map_err(at)?;
                 Ok(bytes.into())
             }
         }
     }
-}
 
-impl fmt::Display for ArchiveStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ArchiveStore({} files)", self.files.len())
-    }
-}
-
-#[async_trait]
-impl ObjectStore for ArchiveStore {
-    async fn put_opts(
-        &self,
-        location: &Name,
-        _: PutPayload,
-        _: PutOptions,
-    ) -> object_store::Result<PutResult> {
-        Err(refused(location))
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        location: &Name,
-        _: PutMultipartOptions,
-    ) -> object_store::Result<Box<dyn MultipartUpload>> {
-        Err(refused(location))
-    }
-
-    async fn get_opts(
-        &self,
-        location: &Name,
-        options: GetOptions,
-    ) -> object_store::Result<GetResult> {
-        let object = self.objects.get(location.as_ref()).ok_or_else(|| StoreError::NotFound {
-            path: location.to_string(),
-            source: "no archive holds it".into(),
-        })?;
-        let meta = self.meta(location.as_ref(), object)?;
-        options.check_preconditions(&meta)?;
-        let range = match &options.range {
-            Some(range) => range.as_range(meta.size).map_err(generic)?,
-            None => 0..meta.size,
+    /// When the archive was written that an object lies in.
+    fn modified(&self, object: &Object) -> io::Result<Time> {
+        let seconds = match object {
+            Object::Range { file, .. } => self.files[*file].metadata()?.mtime(),
+            Object::Held(_) => 0,
         };
-        let wanted = if options.head { 0..0 } else { range.clone() };
-        let bytes = self.read(object, &wanted).map_err(generic)?;
-        Ok(GetResult {
-            payload: GetResultPayload::Stream(stream::iter([Ok(bytes)]).boxed()),
-            meta,
-            range,
-            attributes: Default::default(),
-            extensions: Default::default(),
-        })
+        Ok(Time::from_nanos(seconds.max(0).checked_mul(1_000_000_000).unwrap_or(0)))
+    }
+}
+
+impl Medium for ArchiveStore {
+    fn get(&self, name: &str, most: u64) -> Result<Option<Bytes>> {
+        let object = self.object(name)?;
+        let size = object.size();
+        if size > most {
+            return Ok(None);
+        }
+        self.read(name, object, 0..size).map(Some)
     }
 
-    fn delete_stream(
-        &self,
-        locations: BoxStream<'static, object_store::Result<Name>>,
-    ) -> BoxStream<'static, object_store::Result<Name>> {
-        locations.map(|location| Err(refused(&location?))).boxed()
+    fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes> {
+        let object = self.object(name)?;
+        let range = range.start..range.end.min(object.size());
+        if range.is_empty() {
+            let what = "it has none of the bytes that are asked for";
+            return Err(failed(name, io::Error::new(io::ErrorKind::InvalidInput, what)));
+        }
+        self.read(name, object, range)
     }
 
-    fn list(&self, prefix: Option<&Name>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+    fn size(&self, name: &str) -> Result<Option<u64>> {
+        Ok(self.objects.get(name).map(Object::size))
+    }
+
+    fn list(&self, prefix: Option<&str>, take: &mut Take<'_>) -> Result<()> {
         let below = prefix.map_or_else(String::new, |prefix| format!("{prefix}/"));
-        let found: Vec<_> = self
-            .objects
-            .iter()
-            .filter(|(name, _)| name.starts_with(&below))
-            .map(|(name, object)| self.meta(name, object))
-            .collect();
-        stream::iter(found).boxed()
+        for (name, object) in self.objects.iter().filter(|(name, _)| name.starts_with(&below)) {
+            let modified = self.modified(object).map_err(|error| failed(name, error))?;
+            if take(Listed { name: name.clone(), size: object.size(), modified }).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
-    async fn list_with_delimiter(&self, _: Option<&Name>) -> object_store::Result<ListResult> {
-        Err(StoreError::NotSupported { source: "listing an archive by folders".into() })
+    fn put_new(&self, name: &str, _: Bytes) -> Result<bool> {
+        Err(refused(name))
     }
 
-    async fn copy_opts(&self, _: &Name, to: &Name, _: CopyOptions) -> object_store::Result<()> {
-        Err(refused(to))
+    fn delete(&self, name: &str) -> Result<()> {
+        Err(refused(name))
     }
-}
 
-fn refused(location: &Name) -> StoreError {
-    StoreError::PermissionDenied {
-        path: location.to_string(),
-        source: "an archive can't be written: import it into a vault".into(),
+    fn begin<'a>(&'a self, name: &str) -> Result<Box<dyn Way<'a> + 'a>> {
+        Err(refused(name))
     }
 }
 
-fn generic(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
-    StoreError::Generic { store: "archive", source: source.into() }
+/// Nothing comes here: what writes asks before whether the vault can be written.
+fn refused(name: &str) -> Error {
+    Error::denied("an archive can't be written").with_entry(name).with_remedy(Remedy::ImportArchive)
 }

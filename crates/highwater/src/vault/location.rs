@@ -16,7 +16,7 @@ use super::provider::Provider;
 pub enum Location {
     /// A local directory, absolute.
     Local(PathBuf),
-    /// A prefix in an object store.
+    /// A prefix in an object store; the features `s3`, `gcs` and `azure` reach it.
     Remote(RemoteLocation),
     /// Archive files, in the order of their chain: a vault that can only be read. What opens them is
     /// [`crate::archive::open`].
@@ -54,8 +54,15 @@ impl Location {
 
     /// With settings for the store: credentials, region, endpoint, by the names that
     /// `object_store` gives them (`aws_access_key_id`). Input where the store takes no such
-    /// setting.
+    /// setting, or where this build lacks the feature that reaches it.
     pub fn with_settings(self, settings: BTreeMap<String, String>) -> Result<Location> {
+        #[cfg(not(all(feature = "s3", feature = "gcs", feature = "azure")))]
+        if let Location::Remote(remote) = &self
+            && !settings.is_empty()
+            && !remote.provider.is_built()
+        {
+            return Err(remote.not_built());
+        }
         if let Some(name) = settings.keys().find(|name| !self.takes_setting(name)) {
             return Err(Error::input(format!("a vault at {self} takes no setting `{name}`")));
         }
@@ -158,18 +165,31 @@ impl RemoteLocation {
         })
     }
 
+    /// That this build can't reach such a store.
+    #[cfg(not(all(feature = "s3", feature = "gcs", feature = "azure")))]
+    pub(super) fn not_built(&self) -> Error {
+        let what = format!("this build can't reach {}:// stores", self.provider.scheme());
+        Error::input(what)
+            .with_entry(self.to_string())
+            .with_remedy(format!("build it with the feature `{}`", self.provider.feature()))
+    }
+
+    #[cfg(feature = "remote")]
     pub(super) fn provider(&self) -> Provider {
         self.provider
     }
 
+    #[cfg(any(feature = "remote", test))]
     pub(super) fn bucket(&self) -> &str {
         &self.bucket
     }
 
+    #[cfg(any(feature = "remote", test))]
     pub(super) fn prefix(&self) -> &str {
         &self.prefix
     }
 
+    #[cfg(feature = "remote")]
     pub(super) fn settings(&self) -> &BTreeMap<String, String> {
         &self.settings
     }
@@ -290,6 +310,35 @@ mod tests {
     }
 
     #[test]
+    #[cfg(not(all(feature = "s3", feature = "gcs", feature = "azure")))]
+    fn what_this_build_does_not_reach_is_told_with_its_feature() {
+        use crate::env::Env;
+        use crate::vault::{Secret, Vault};
+
+        let secret = Secret::Key(zeroize::Zeroizing::new([1; 32]));
+        for (url, feature, built) in [
+            ("s3://b/a", "s3", cfg!(feature = "s3")),
+            ("gs://b/a", "gcs", cfg!(feature = "gcs")),
+            ("az://b/a", "azure", cfg!(feature = "azure")),
+        ] {
+            if built {
+                continue;
+            }
+            let location: Location = url.parse().unwrap();
+            let settings = BTreeMap::from([("aws_region".to_owned(), "here".to_owned())]);
+            for error in [
+                Vault::open(&location, &secret, &Env::system()).map(drop).unwrap_err(),
+                Vault::create(&location, &secret, false, &Env::system()).map(drop).unwrap_err(),
+                location.with_settings(settings).unwrap_err(),
+            ] {
+                assert_eq!((error.kind(), error.entry()), (Kind::Input, Some(url)), "{error}");
+                assert!(error.hint().unwrap().contains(&format!("`{feature}`")), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    #[cfg(all(feature = "s3", feature = "gcs", feature = "azure"))]
     fn settings_are_known_ones_and_never_shown() {
         let settings = |name: &str| BTreeMap::from([(name.to_owned(), "hunter2".to_owned())]);
         for (url, name) in [

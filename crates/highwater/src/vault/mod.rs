@@ -32,20 +32,20 @@ mod local;
 mod location;
 mod loss;
 pub mod manifest;
-mod medium;
+pub(crate) mod medium;
 mod nodes;
 pub(crate) mod pack;
 mod probe;
 mod provider;
 pub mod prune;
 pub(crate) mod read;
+#[cfg(feature = "remote")]
 mod remote;
 pub mod retention;
 pub(crate) mod runs;
-mod runtime;
 pub(crate) mod seal;
 mod sealed;
-#[cfg(test)]
+#[cfg(all(test, feature = "s3", feature = "gcs", feature = "azure"))]
 #[path = "../../tests/servers/mod.rs"]
 pub(crate) mod servers;
 pub mod shrink;

@@ -1,14 +1,9 @@
 //! What a store really does. Several of those that speak a protocol well ignore its conditions, or
 //! look whether an object is there before they write it, and so let two writers in.
 
-use std::sync::{Arc, Barrier};
+use std::sync::Barrier;
 
 use bytes::Bytes;
-use object_store::path::Path as Name;
-use object_store::{
-    Error as StoreError, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
-    UpdateVersion,
-};
 
 use crate::env::Env;
 use crate::error::{Error, Kind, Remedy, Result};
@@ -16,6 +11,7 @@ use crate::ids::SnapshotId;
 
 use super::folder::Folder;
 use super::header::StoreTraits;
+use super::medium::{Condition, Medium, Put};
 use super::store::Store;
 
 /// So many writers race for one name, over connections of their own.
@@ -78,7 +74,7 @@ impl Store {
     /// Tries puts under a condition, alone and in a race, under names of its own, and removes them
     /// again.
     pub(super) fn probe(&self, env: &Env) -> Result<Findings> {
-        let (rounds, bytes) = match self.is_remote() {
+        let (rounds, bytes) = match self.medium().is_remote() {
             true => (ROUNDS, RACE_BYTES),
             false => (LOCAL_ROUNDS, LOCAL_RACE_BYTES),
         };
@@ -103,22 +99,14 @@ struct Probe<'a> {
     bytes: usize,
 }
 
-/// How a put under a condition ended.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Put {
-    Done,
-    Refused,
-    Unsupported,
-}
-
 impl Probe<'_> {
     fn run(&self) -> Result<Findings> {
         let mut unfit = Vec::new();
         let mut unfenced = Vec::new();
         let alone = format!("{}-alone", self.base);
         let (first, second, third) = (self.content(0), self.content(1), self.content(2));
-        let create = || PutMode::Create;
-        self.put(&**self.store.objects(), &alone, &first, create())?;
+        let medium = self.store.medium();
+        medium.put_if(&alone, first.clone(), &Condition::Absent)?;
         if self.store.get(&alone)? != first {
             unfit.push("it returns other bytes than were put");
         }
@@ -127,7 +115,7 @@ impl Probe<'_> {
         if size != Some(first.len() as u64) {
             unfit.push("it does not list what was just put");
         }
-        let again = self.put(&**self.store.objects(), &alone, &second, create())?;
+        let again = medium.put_if(&alone, second, &Condition::Absent)?;
         if again != Put::Refused || self.store.get(&alone)? != first {
             unfenced.push("it overwrites what must only be created");
         }
@@ -148,13 +136,12 @@ impl Probe<'_> {
 
     /// Whether a put under the condition that the object is unchanged is refused once it has changed.
     fn compares_and_sets(&self, name: &str, bytes: &Bytes) -> Result<bool> {
-        let old = self.version(name)?;
-        let update = |version: &UpdateVersion| PutMode::Update(version.clone());
-        let objects = &**self.store.objects();
-        if self.put(objects, name, bytes, update(&old))? != Put::Done {
+        let medium = self.store.medium();
+        let unchanged = Condition::Unchanged(medium.version(name)?);
+        if medium.put_if(name, bytes.clone(), &unchanged)? != Put::Done {
             return Ok(false);
         }
-        let late = self.put(objects, name, &self.content(3), update(&old))?;
+        let late = medium.put_if(name, self.content(3), &unchanged)?;
         Ok(late == Put::Refused
             && self.store.get(name)? == *bytes
             && self.race("update", Some(bytes))?)
@@ -163,19 +150,22 @@ impl Probe<'_> {
     /// Whether each of several races for one name has at most one winner, whose content stays. With
     /// `old` the object is there, and the race is for updating it.
     fn race(&self, what: &str, old: Option<&Bytes>) -> Result<bool> {
-        let clients: Vec<Arc<dyn ObjectStore>> =
-            (0..RACERS).map(|_| self.store.twin()).collect::<Result<_>>()?;
+        let medium = self.store.medium();
+        let twins: Vec<Option<Box<dyn Medium>>> =
+            (0..RACERS).map(|_| medium.twin()).collect::<Result<_>>()?;
+        let clients: Vec<&dyn Medium> =
+            twins.iter().map(|twin| twin.as_deref().unwrap_or(medium)).collect();
         let rounds = if old.is_some() { self.rounds.min(UPDATE_ROUNDS_MAX) } else { self.rounds };
         for round in 0..rounds {
             let name = format!("{}-{what}-{round}", self.base);
-            let mode = match old {
-                None => PutMode::Create,
+            let condition = match old {
+                None => Condition::Absent,
                 Some(old) => {
-                    self.put(&**self.store.objects(), &name, old, PutMode::Create)?;
-                    PutMode::Update(self.version(&name)?)
+                    medium.put_if(&name, old.clone(), &Condition::Absent)?;
+                    Condition::Unchanged(medium.version(&name)?)
                 }
             };
-            if !self.race_once(&clients, &name, &mode)? {
+            if !self.race_once(&clients, &name, &condition)? {
                 return Ok(false);
             }
             self.store.delete(&name)?;
@@ -185,9 +175,9 @@ impl Probe<'_> {
 
     fn race_once(
         &self,
-        clients: &[Arc<dyn ObjectStore>],
+        clients: &[&dyn Medium],
         name: &str,
-        mode: &PutMode,
+        condition: &Condition,
     ) -> Result<bool> {
         let start = Barrier::new(clients.len());
         let outcomes: Vec<Result<Put>> = std::thread::scope(|scope| {
@@ -199,10 +189,9 @@ impl Probe<'_> {
                     scope.spawn(move || {
                         // Its connection stands before the race begins; whether anything is there
                         // does not matter.
-                        let ready = self.store.runtime.block_on(client.head(&Name::from(name)));
-                        drop(ready);
+                        drop(client.size(name));
                         start.wait();
-                        self.put(&**client, name, &bytes, mode.clone())
+                        client.put_if(name, bytes, condition)
                     })
                 })
                 .collect();
@@ -220,34 +209,6 @@ impl Probe<'_> {
             [winner] => Ok(self.store.get(name)? == self.content(winner)),
             _ => Ok(false),
         }
-    }
-
-    fn put(
-        &self,
-        objects: &dyn ObjectStore,
-        name: &str,
-        bytes: &Bytes,
-        mode: PutMode,
-    ) -> Result<Put> {
-        let options = PutOptions { mode, ..PutOptions::default() };
-        let path = Name::from(name);
-        let put = objects.put_opts(&path, PutPayload::from_bytes(bytes.clone()), options);
-        match self.store.runtime.block_on(put) {
-            Ok(_) => Ok(Put::Done),
-            Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. }) => {
-                Ok(Put::Refused)
-            }
-            Err(StoreError::NotSupported { .. } | StoreError::NotImplemented { .. }) => {
-                Ok(Put::Unsupported)
-            }
-            Err(error) => Err(self.store.error(name, error)),
-        }
-    }
-
-    fn version(&self, name: &str) -> Result<UpdateVersion> {
-        let head = self.store.runtime.block_on(self.store.objects().head(&Name::from(name)));
-        let meta = head.map_err(|error| self.store.error(name, error))?;
-        Ok(UpdateVersion { e_tag: meta.e_tag, version: meta.version })
     }
 
     /// What one of the writers puts.

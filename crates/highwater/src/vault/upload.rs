@@ -1,29 +1,19 @@
 //! A large object on its way into a store. It is visible under its name, whole, once it is finished,
 //! or never.
 
-use tokio::task::JoinHandle;
+use crate::error::Result;
 
-use crate::error::{Error, Result};
-
-use super::medium::{Medium, Way};
-use super::runtime::Runtime;
+use super::medium::{Arrival, Medium, Way};
 
 /// A large object on its way.
 pub(crate) struct Upload<'a> {
-    runtime: &'a Runtime,
-    name: String,
-    way: Box<dyn Way + 'a>,
+    way: Box<dyn Way<'a> + 'a>,
     bytes: u64,
 }
 
 impl<'a> Upload<'a> {
-    pub(super) fn begin(
-        medium: &'a dyn Medium,
-        runtime: &'a Runtime,
-        name: &str,
-    ) -> Result<Upload<'a>> {
-        let way = medium.begin(runtime, name)?;
-        Ok(Upload { runtime, name: name.to_owned(), way, bytes: 0 })
+    pub(super) fn begin(medium: &'a dyn Medium, name: &str) -> Result<Upload<'a>> {
+        Ok(Upload { way: medium.begin(name)?, bytes: 0 })
     }
 
     /// Adds bytes at the end.
@@ -35,8 +25,7 @@ impl<'a> Upload<'a> {
     /// Ends the object. It is visible and durable under its name once [`Ending::wait`] returns;
     /// until then its last parts may be on their way.
     pub(crate) fn finish(self) -> Result<Ending<'a>> {
-        let Upload { runtime, name, way, bytes } = self;
-        Ok(Ending { runtime, name, bytes, task: way.finish()? })
+        Ok(Ending { arrival: self.way.finish()?, bytes: self.bytes })
     }
 
     /// Gives the object up; nothing of it stays.
@@ -47,19 +36,17 @@ impl<'a> Upload<'a> {
 
 /// A large object that was ended, and may not have arrived.
 pub(crate) struct Ending<'a> {
-    runtime: &'a Runtime,
-    name: String,
+    /// `None`: it has.
+    arrival: Option<Arrival<'a>>,
     bytes: u64,
-    task: Option<JoinHandle<Result<()>>>,
 }
 
 impl Ending<'_> {
     /// Waits until the object is visible and durable; its size.
     pub(crate) fn wait(self) -> Result<u64> {
-        let Some(task) = self.task else { return Ok(self.bytes) };
-        match self.runtime.block_on(task) {
-            Ok(sent) => sent.map(|()| self.bytes),
-            Err(_) => Err(Error::bug("an upload panicked").with_entry(self.name)),
+        if let Some(wait) = self.arrival {
+            wait()?;
         }
+        Ok(self.bytes)
     }
 }

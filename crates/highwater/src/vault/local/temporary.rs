@@ -7,14 +7,14 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use object_store::path::Path as Name;
-use object_store::{Error, PutPayload, PutResult, Result};
 use rustix::fs::{AtFlags, CWD, FlockOperation, RenameFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::{Directory, TEMPORARY, failed, generic, meta_of, sync_directory};
+use super::{Directory, sync_directory};
 use crate::direct::SequentialWriter;
 use crate::env::FaultPoint;
+use crate::error::Result;
+use crate::vault::medium::failed;
 
 const TRIES_MAX: u32 = 16;
 
@@ -28,12 +28,12 @@ pub(super) struct Temporary {
 }
 
 impl Temporary {
-    /// A new file, private and locked.
-    pub(super) fn new(directory: &Arc<Directory>) -> Result<Temporary> {
-        let at = |error| failed(TEMPORARY, error);
+    /// A new file for the object `object`, private and locked.
+    pub(super) fn new(directory: &Arc<Directory>, object: &str) -> Result<Temporary> {
+        let at = |error| failed(object, error);
         directory.make_durable(&directory.temporary).map_err(at)?;
         for _ in 0..TRIES_MAX {
-            let name = hex::encode(directory.env.random::<16>().map_err(generic)?);
+            let name = hex::encode(directory.env.random::<16>()?);
             let path = directory.temporary.join(name);
             let mut options = OpenOptions::new();
             let created = options.read(true).write(true).create_new(true).mode(0o600).open(&path);
@@ -56,54 +56,29 @@ impl Temporary {
         Err(at(io::Error::other("no temporary file could be made")))
     }
 
-    pub(super) fn write(&mut self, payload: &PutPayload) -> Result<()> {
-        payload.iter().try_for_each(|bytes| self.append(bytes))
+    pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.writer.write(bytes)
     }
 
-    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        self.writer.write(bytes).map_err(|error| failed(TEMPORARY, error))
-    }
-
-    /// Copies all of `source` into the file.
-    pub(super) fn copy(&mut self, source: &mut File) -> Result<()> {
-        io::copy(source, &mut self.writer.file())
-            .map(drop)
-            .map_err(|error| failed(TEMPORARY, error))
-    }
-
-    /// Gives the file its name, durably. A crash before the last sync leaves the object whole or
-    /// absent, and at most a second, temporary name for it.
-    pub(super) fn publish(
-        mut self,
-        location: &Name,
-        path: &Path,
-        overwrite: bool,
-    ) -> Result<PutResult> {
-        let at = |error: io::Error| failed(location.as_ref(), error);
+    /// Gives the file its name, durably; `false` where that is taken. A crash before the last sync
+    /// leaves the object whole or absent, and at most a second, temporary name for it.
+    pub(super) fn publish(mut self, object: &str, path: &Path) -> Result<bool> {
+        let at = |error: io::Error| failed(object, error);
         let directory = Arc::clone(&self.directory);
         self.writer.finish().map_err(at)?;
-        directory.env.fault(FaultPoint::LocalPutSync).map_err(generic)?;
+        directory.env.fault(FaultPoint::LocalPutSync)?;
         self.writer.file().sync_all().map_err(at)?;
-        directory.env.fault(FaultPoint::LocalPutLink).map_err(generic)?;
+        directory.env.fault(FaultPoint::LocalPutLink)?;
         let parent = path.parent().unwrap_or(&directory.root);
         directory.make_durable(parent).map_err(at)?;
         // The object's time is that of its put, not that of the last write before it.
         touch(self.writer.file()).map_err(at)?;
-        if overwrite {
-            fs::rename(&self.path, path).map_err(at)?;
-            self.published = true;
-        } else {
-            self.published = link_new(&self.path, path).map_err(|error| match error {
-                Errno::EXIST => Error::AlreadyExists {
-                    path: location.to_string(),
-                    source: Box::new(io::Error::from(error)),
-                },
-                error => at(error.into()),
-            })?;
+        match link_new(&self.path, path) {
+            Err(Errno::EXIST) => return Ok(false),
+            linked => self.published = linked.map_err(|error| at(error.into()))?,
         }
         sync_directory(parent).map_err(at)?;
-        let meta = meta_of(location.clone(), &self.writer.file().metadata().map_err(at)?)?;
-        Ok(PutResult { e_tag: meta.e_tag, version: None, extensions: Default::default() })
+        Ok(true)
     }
 }
 

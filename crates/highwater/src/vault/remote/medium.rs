@@ -1,21 +1,28 @@
 //! An object store over the network as what is behind a store: packs travel in one request or in parts,
 //! several at once, while more is written.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::TryStreamExt as _;
+use futures::stream::BoxStream;
 use object_store::path::Path as Name;
-use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt as _, PutPayload};
+use object_store::{
+    MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
+    UpdateVersion,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
+use super::runtime::Runtime;
 use super::{client, describe};
 use crate::error::{Error, Kind, Result};
+use crate::ids::Time;
 use crate::vault::limits::UPLOADS_IN_FLIGHT_MAX;
 use crate::vault::location::RemoteLocation;
-use crate::vault::medium::{Medium, Way, get_at_most, put_once};
-use crate::vault::runtime::Runtime;
+use crate::vault::medium::{Arrival, Condition, Listed, Medium, Put, Take, Version, Way};
 
 /// A pack of a remote store is ended after so many bytes, before compression: it travels in one
 /// request then, create-only, and several of them at once.
@@ -43,37 +50,68 @@ type Sent = object_store::Result<()>;
 pub(in crate::vault) struct RemoteMedium {
     objects: Arc<dyn ObjectStore>,
     location: Arc<RemoteLocation>,
+    runtime: Arc<Runtime>,
     /// One permit for each request of an upload that may be on its way.
     parts: Arc<Semaphore>,
 }
 
 impl RemoteMedium {
+    /// Of a location. Nothing is sent yet.
+    pub(in crate::vault) fn of(location: &RemoteLocation) -> Result<RemoteMedium> {
+        RemoteMedium::over(client(location)?, location)
+    }
+
     /// Of objects that a client reaches.
-    pub(in crate::vault) fn new(
+    pub(in crate::vault) fn over(
         objects: Arc<dyn ObjectStore>,
-        location: RemoteLocation,
-    ) -> RemoteMedium {
+        location: &RemoteLocation,
+    ) -> Result<RemoteMedium> {
+        let (location, runtime) = (Arc::new(location.clone()), Arc::new(Runtime::new()?));
         let parts = Arc::new(Semaphore::new(UPLOADS_IN_FLIGHT_MAX));
-        RemoteMedium { objects, location: Arc::new(location), parts }
+        Ok(RemoteMedium { objects, location, runtime, parts })
     }
 
     fn object(&self, name: &str) -> Object {
         let (objects, location) = (Arc::clone(&self.objects), Arc::clone(&self.location));
         Object { objects, location, name: name.to_owned() }
     }
+
+    fn error(&self, name: &str, error: object_store::Error) -> Error {
+        describe(&self.location, name, error)
+    }
+
+    /// Waits until one more request of an upload may be on its way.
+    fn permit(&self) -> Result<OwnedSemaphorePermit> {
+        let permit = self.runtime.block_on(Arc::clone(&self.parts).acquire_owned());
+        permit.map_err(|_| Error::bug("the store was closed"))
+    }
+
+    /// What a list goes on with; pages without an object are waited through for a time.
+    async fn next_listed(
+        &self,
+        place: &str,
+        stream: &mut BoxStream<'_, object_store::Result<ObjectMeta>>,
+    ) -> Result<Option<ObjectMeta>> {
+        let next = tokio::time::timeout(LIST_SILENCE_MAX, stream.try_next()).await;
+        let next = next.map_err(|_| {
+            Error::unavailable("the store's list does not go on")
+                .with_entry(place)
+                .with_remedy("look at the store: it answers, and tells of no object")
+        })?;
+        next.map_err(|error| self.error(place, error))
+    }
 }
 
 impl Medium for RemoteMedium {
-    fn objects(&self) -> &Arc<dyn ObjectStore> {
-        &self.objects
-    }
-
     fn is_remote(&self) -> bool {
         true
     }
 
-    fn twin(&self) -> Result<Arc<dyn ObjectStore>> {
-        client(&self.location)
+    fn twin(&self) -> Result<Option<Box<dyn Medium>>> {
+        let objects = client(&self.location)?;
+        let (location, runtime) = (Arc::clone(&self.location), Arc::clone(&self.runtime));
+        let parts = Arc::new(Semaphore::new(UPLOADS_IN_FLIGHT_MAX));
+        Ok(Some(Box::new(RemoteMedium { objects, location, runtime, parts })))
     }
 
     fn readers(&self, cores: usize) -> usize {
@@ -84,28 +122,129 @@ impl Medium for RemoteMedium {
         PACK_BYTES
     }
 
-    fn list_silence_max(&self) -> Option<Duration> {
-        Some(LIST_SILENCE_MAX)
+    fn get(&self, name: &str, most: u64) -> Result<Option<Bytes>> {
+        let get = get_at_most(self.objects.as_ref(), name, most);
+        self.runtime.block_on(get).map_err(|error| self.error(name, error))
     }
 
-    fn put_new(&self, runtime: &Runtime, name: &str, bytes: Bytes) -> Result<bool> {
-        runtime.block_on(self.object(name).put_new(bytes))
+    fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes> {
+        let path = Name::from(name);
+        let get = self.objects.get_range(&path, range);
+        self.runtime.block_on(get).map_err(|error| self.error(name, error))
     }
 
-    fn begin<'a>(&'a self, runtime: &'a Runtime, name: &str) -> Result<Box<dyn Way + 'a>> {
+    fn get_ranges(&self, name: &str, ranges: [Range<u64>; 2]) -> [Result<Bytes>; 2] {
+        let path = Name::from(name);
+        let [one, other] = ranges.map(|range| self.objects.get_range(&path, range));
+        let (one, other) = self.runtime.block_on(async { tokio::join!(one, other) });
+        [one, other].map(|got| got.map_err(|error| self.error(name, error)))
+    }
+
+    fn size(&self, name: &str) -> Result<Option<u64>> {
+        match self.runtime.block_on(self.objects.head(&Name::from(name))) {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.error(name, error)),
+        }
+    }
+
+    fn list(&self, prefix: Option<&str>, take: &mut Take<'_>) -> Result<()> {
+        let place = prefix.unwrap_or("the vault");
+        let prefix_path = prefix.map(Name::from);
+        let mut stream = self.objects.list(prefix_path.as_ref());
+        while let Some(meta) = self.runtime.block_on(self.next_listed(place, &mut stream))? {
+            let taken = take(Listed {
+                name: meta.location.to_string(),
+                size: meta.size,
+                modified: Time::from_nanos(meta.last_modified.timestamp_nanos_opt().unwrap_or(0)),
+            });
+            if taken.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn put_new(&self, name: &str, bytes: Bytes) -> Result<bool> {
+        self.runtime.block_on(self.object(name).put_new(bytes))
+    }
+
+    fn put_if(&self, name: &str, bytes: Bytes, condition: &Condition) -> Result<Put> {
+        use object_store::Error as E;
+        let mode = match condition {
+            Condition::Absent => PutMode::Create,
+            Condition::Unchanged(Version { e_tag, version }) => {
+                PutMode::Update(UpdateVersion { e_tag: e_tag.clone(), version: version.clone() })
+            }
+        };
+        match self.runtime.block_on(put_once(self.objects.as_ref(), name, &bytes, mode)) {
+            Ok(()) => Ok(Put::Done),
+            Err(E::AlreadyExists { .. } | E::Precondition { .. }) => Ok(Put::Refused),
+            Err(E::NotSupported { .. } | E::NotImplemented { .. }) => Ok(Put::Unsupported),
+            Err(error) => Err(self.error(name, error)),
+        }
+    }
+
+    fn version(&self, name: &str) -> Result<Version> {
+        let head = self.runtime.block_on(self.objects.head(&Name::from(name)));
+        let meta = head.map_err(|error| self.error(name, error))?;
+        Ok(Version { e_tag: meta.e_tag, version: meta.version })
+    }
+
+    fn delete(&self, name: &str) -> Result<()> {
+        match self.runtime.block_on(self.objects.delete(&Name::from(name))) {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.error(name, error)),
+        }
+    }
+
+    fn begin<'a>(&'a self, name: &str) -> Result<Box<dyn Way<'a> + 'a>> {
         let (object, pending) = (self.object(name), Vec::with_capacity(PENDING_BYTES));
-        Ok(Box::new(Parallel { medium: self, runtime, object, begun: None, pending, bytes: 0 }))
+        Ok(Box::new(Parallel { medium: self, object, begun: None, pending, bytes: 0 }))
     }
+}
 
-    fn error(&self, name: &str, error: object_store::Error) -> Error {
-        describe(&self.location, name, error)
+/// Puts an object by one request.
+async fn put_once(
+    objects: &dyn ObjectStore,
+    name: &str,
+    bytes: &Bytes,
+    mode: PutMode,
+) -> object_store::Result<()> {
+    let options = PutOptions { mode, ..PutOptions::default() };
+    let payload = PutPayload::from_bytes(bytes.clone());
+    objects.put_opts(&Name::from(name), payload, options).await.map(drop)
+}
+
+/// The whole of an object; `None` where it has more than `most` bytes, whatever its size is said to be.
+async fn get_at_most(
+    objects: &dyn ObjectStore,
+    name: &str,
+    most: u64,
+) -> object_store::Result<Option<Bytes>> {
+    let found = objects.get(&Name::from(name)).await?;
+    if found.meta.size > most {
+        return Ok(None);
     }
+    let mut stream = found.into_stream();
+    let mut pieces: Vec<Bytes> = Vec::new();
+    let mut length = 0;
+    while let Some(piece) = stream.try_next().await? {
+        length += piece.len() as u64;
+        if length > most {
+            return Ok(None);
+        }
+        pieces.push(piece);
+    }
+    Ok(Some(match <[Bytes; 1]>::try_from(pieces) {
+        Ok([whole]) => whole,
+        Err(pieces) => pieces.concat().into(),
+    }))
 }
 
 /// One request for a small object, else parts. They travel while more is written.
 struct Parallel<'a> {
     medium: &'a RemoteMedium,
-    runtime: &'a Runtime,
     object: Object,
     begun: Option<Begun>,
     /// What was written and not sent.
@@ -120,7 +259,7 @@ struct Begun {
     sent: JoinSet<Sent>,
 }
 
-impl Way for Parallel<'_> {
+impl<'a> Way<'a> for Parallel<'a> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.bytes += bytes.len() as u64;
         self.pending.extend_from_slice(bytes);
@@ -134,23 +273,28 @@ impl Way for Parallel<'_> {
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>) -> Result<Option<JoinHandle<Result<()>>>> {
+    fn finish(mut self: Box<Self>) -> Result<Option<Arrival<'a>>> {
         if !self.pending.is_empty() && self.begun.is_some() {
             self.send(self.pending.len())?;
         }
+        let runtime = &self.medium.runtime;
+        let name = self.object.name.clone();
         let task = match self.begun.take() {
-            Some(begun) => self.runtime.spawn(self.object.complete(begun, self.bytes)),
+            Some(begun) => runtime.spawn(self.object.complete(begun, self.bytes)),
             None => {
-                let permit = self.permit()?;
-                self.runtime.spawn(self.object.put_whole(self.pending, permit))
+                let permit = self.medium.permit()?;
+                runtime.spawn(self.object.put_whole(self.pending, permit))
             }
         };
-        Ok(Some(task))
+        Ok(Some(Box::new(move || match runtime.block_on(task) {
+            Ok(sent) => sent,
+            Err(_) => Err(Error::bug("an upload panicked").with_entry(name)),
+        })))
     }
 
     fn abort(mut self: Box<Self>) -> Result<()> {
         let Some(begun) = self.begun.take() else { return Ok(()) };
-        let given_up = self.runtime.block_on(give_up(begun));
+        let given_up = self.medium.runtime.block_on(give_up(begun));
         given_up.map_err(|error| self.object.error(error))
     }
 }
@@ -163,37 +307,24 @@ impl Parallel<'_> {
         let mut part = std::mem::replace(&mut self.pending, rest);
         part.truncate(length);
         let part = PutPayload::from_bytes(Bytes::from(part));
-        let permit = if self.begun.is_some() { Some(self.permit()?) } else { None };
+        let runtime = &self.medium.runtime;
         let begun = match &mut self.begun {
             Some(begun) => begun,
             none => none.insert(Begun {
-                upload: self.runtime.block_on(self.object.begin_multipart())?,
+                upload: runtime.block_on(self.object.begin_multipart())?,
                 sent: JoinSet::new(),
             }),
         };
-        let permit = match permit {
-            Some(permit) => permit,
-            None => permit_of(self.runtime, &self.medium.parts)?,
-        };
+        let permit = self.medium.permit()?;
         let put = begun.upload.put_part(part);
         let sending = async move {
             let sent = put.await;
             drop(permit);
             sent
         };
-        begun.sent.spawn_on(sending, self.runtime.handle());
+        begun.sent.spawn_on(sending, runtime.handle());
         arrived(begun).map_err(|error| self.object.error(error))
     }
-
-    fn permit(&self) -> Result<OwnedSemaphorePermit> {
-        permit_of(self.runtime, &self.medium.parts)
-    }
-}
-
-/// Waits until one more request may be on its way.
-fn permit_of(runtime: &Runtime, permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit> {
-    let permit = runtime.block_on(Arc::clone(permits).acquire_owned());
-    permit.map_err(|_| Error::bug("the store was closed"))
 }
 
 /// The first error among the parts that have arrived or failed by now.
@@ -226,7 +357,7 @@ impl Object {
         let objects = self.objects.as_ref();
         let mut tries = 1;
         loop {
-            let error = match put_once(objects, &self.name, &bytes).await {
+            let error = match put_once(objects, &self.name, &bytes, PutMode::Create).await {
                 Ok(()) => return Ok(true),
                 Err(error) => error,
             };

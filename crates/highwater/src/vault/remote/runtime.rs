@@ -1,4 +1,4 @@
-//! What drives the requests of a store.
+//! What drives the requests of a remote store.
 
 use crate::error::{Error, Result};
 
@@ -12,24 +12,13 @@ const RESOLVERS_MAX: usize = 2;
 pub(super) struct Runtime(Option<tokio::runtime::Runtime>);
 
 impl Runtime {
-    /// One that goes on while somebody waits for it, on the thread that waits.
-    pub(super) fn of_caller() -> Result<Runtime> {
-        Runtime::built(&mut tokio::runtime::Builder::new_current_thread())
-    }
-
-    /// One with threads of its own, so that requests go on while nobody waits for them; they end with it.
-    pub(super) fn of_its_own() -> Result<Runtime> {
-        Runtime::built(
-            tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(DRIVERS)
-                .max_blocking_threads(RESOLVERS_MAX)
-                .thread_name("highwater-store")
-                .enable_all(),
-        )
-    }
-
-    fn built(builder: &mut tokio::runtime::Builder) -> Result<Runtime> {
-        builder
+    /// With threads of its own, so that requests go on while nobody waits for them; they end with it.
+    pub(super) fn new() -> Result<Runtime> {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(DRIVERS)
+            .max_blocking_threads(RESOLVERS_MAX)
+            .thread_name("highwater-store")
+            .enable_all()
             .build()
             .map(|runtime| Runtime(Some(runtime)))
             .map_err(|error| Error::io("starting the object store's runtime", error))
