@@ -45,7 +45,8 @@ pub mod retention;
 pub(crate) mod runs;
 pub(crate) mod seal;
 mod sealed;
-#[cfg(all(test, feature = "s3", feature = "gcs", feature = "azure"))]
+#[cfg(all(feature = "s3", feature = "gcs", feature = "azure"))]
+#[cfg(test)]
 #[path = "../../tests/servers/mod.rs"]
 pub(crate) mod servers;
 pub mod shrink;

@@ -292,5 +292,6 @@ fn asks_for_metadata(text: &str) -> bool {
 
 #[cfg(test)]
 mod endless;
-#[cfg(all(test, feature = "s3", feature = "gcs", feature = "azure"))]
+#[cfg(all(feature = "s3", feature = "gcs", feature = "azure"))]
+#[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use std::sync::Barrier;
 
 use super::*;
 use crate::Kind;
-use crate::vault::{Secret, Vault};
+use crate::vault::{CreateOptions, Secret, Vault};
 
 #[cfg(all(feature = "s3", feature = "gcs", feature = "azure"))]
 mod remote;
