@@ -10,6 +10,9 @@ use std::io::{self, Write as _};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -19,8 +22,8 @@ use crate::rooted::RootedPath;
 /// Memory, offset and length of a direct write are multiples of this: a page, which is a multiple of
 /// every block size that file systems ask for.
 const ALIGNMENT: usize = 4096;
-/// How much is written at once: enough for a disk to run at its full speed.
-const BUFFER_BYTES: usize = 8 << 20;
+/// How much is written at once: enough for a disk to run at its full speed. As much is gathered meanwhile.
+const BUFFER_BYTES: usize = 4 << 20;
 /// Shorter reads and writes go through the page cache: their cost is that of a call.
 const DIRECT_BYTES_MIN: usize = 1 << 20;
 
@@ -160,21 +163,85 @@ fn to_memory(length: u64) -> io::Result<usize> {
 }
 
 /// A file that is written from its start to its end. Files shorter than what is written at once go
-/// through the page cache. Nothing is durable before the caller syncs the file.
+/// through the page cache; longer ones are written by a thread of their own, while the next bytes are gathered.
+/// Nothing is durable before the caller syncs the file.
 #[derive(Debug)]
 pub(crate) struct SequentialWriter {
-    file: File,
+    file: Arc<File>,
     buffer: AlignedBuffer,
-    /// Whether direct I/O may still be tried: no write was refused.
-    direct: bool,
-    /// Whether the buffer was full once.
-    large: bool,
+    /// Writes what was gathered; `None` until the buffer was full once.
+    behind: Option<Behind>,
+}
+
+/// The thread that writes one buffer while the next one is filled.
+#[derive(Debug)]
+struct Behind {
+    /// Buffers to write; `None` once there are no more.
+    full: Option<SyncSender<AlignedBuffer>>,
+    /// Buffers that were written, or why one was not.
+    done: Receiver<io::Result<AlignedBuffer>>,
+    /// Whether one is being written.
+    writing: bool,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Behind {
+    fn start(file: &Arc<File>) -> io::Result<Behind> {
+        let (full, to_write) = sync_channel::<AlignedBuffer>(1);
+        let (written, done) = sync_channel(1);
+        let file = Arc::clone(file);
+        let work = move || {
+            let mut direct = true;
+            for mut buffer in to_write {
+                let outcome = write_past_cache(&file, buffer.bytes(), &mut direct);
+                buffer.clear();
+                if written.send(outcome.map(|()| buffer)).is_err() {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("write".to_owned()).spawn(work)?;
+        Ok(Behind { full: Some(full), done, writing: false, thread: Some(thread) })
+    }
+
+    /// Hands over a full buffer once the one before it is written; returns an empty one.
+    fn write(&mut self, buffer: AlignedBuffer) -> io::Result<AlignedBuffer> {
+        let empty = self.settle()?;
+        let sent = self.full.as_ref().map(|full| full.send(buffer));
+        self.writing = true;
+        match sent {
+            Some(Ok(())) => Ok(empty),
+            _ => Err(ended()),
+        }
+    }
+
+    /// Waits until all that was handed over is written; returns the buffer that held it.
+    fn settle(&mut self) -> io::Result<AlignedBuffer> {
+        if !std::mem::take(&mut self.writing) {
+            return Ok(AlignedBuffer::default());
+        }
+        self.done.recv().unwrap_or_else(|_| Err(ended()))
+    }
+}
+
+impl Drop for Behind {
+    fn drop(&mut self) {
+        self.full = None;
+        if let Some(thread) = self.thread.take() {
+            // What it could not write was told, unless the file is given up.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn ended() -> io::Error {
+    io::Error::other("the thread that writes has ended")
 }
 
 impl SequentialWriter {
     /// A writer of `file`, which is empty. Memory is taken with the first byte.
     pub(crate) fn new(file: File) -> SequentialWriter {
-        SequentialWriter { file, buffer: AlignedBuffer::default(), direct: true, large: false }
+        SequentialWriter { file: Arc::new(file), buffer: AlignedBuffer::default(), behind: None }
     }
 
     /// The file; what was written may not be in it before [`SequentialWriter::finish`].
@@ -189,39 +256,49 @@ impl SequentialWriter {
             self.buffer.extend(now);
             bytes = later;
             if self.buffer.len() == BUFFER_BYTES {
-                self.large = true;
-                self.write_buffer()?;
+                self.hand_over()?;
             }
         }
+        Ok(())
+    }
+
+    fn hand_over(&mut self) -> io::Result<()> {
+        let behind = match self.behind.take() {
+            Some(behind) => behind,
+            None => Behind::start(&self.file)?,
+        };
+        let behind = self.behind.insert(behind);
+        self.buffer = behind.write(std::mem::take(&mut self.buffer))?;
         Ok(())
     }
 
     /// Writes what is left, and gives the memory back.
     pub(crate) fn finish(&mut self) -> io::Result<()> {
-        self.write_buffer()?;
-        self.buffer = AlignedBuffer::default();
-        Ok(())
-    }
-
-    /// Writes what is buffered, past the page cache where that is not refused. The flag is on for
-    /// this write alone, so that whoever else uses the file is not bound by it.
-    fn write_buffer(&mut self) -> io::Result<()> {
-        let bytes = self.buffer.bytes();
-        let whole = &bytes[..bytes.len() / ALIGNMENT * ALIGNMENT];
-        let mut written = 0;
-        if self.large && self.direct && whole.as_ptr().align_offset(ALIGNMENT) == 0 {
-            let flags = rustix::fs::fcntl_getfl(&self.file)?;
-            if rustix::fs::fcntl_setfl(&self.file, flags | OFlags::DIRECT).is_ok() {
-                let done = write_whole_blocks(whole, |rest, _| rustix::io::write(&self.file, rest));
-                rustix::fs::fcntl_setfl(&self.file, flags)?;
-                written = done?;
-            }
-            self.direct = written == whole.len();
+        let mut direct = false;
+        if let Some(mut behind) = self.behind.take() {
+            behind.settle()?;
+            direct = true;
         }
-        self.file.write_all(&bytes[written..])?;
-        self.buffer.clear();
-        Ok(())
+        let left = std::mem::take(&mut self.buffer);
+        write_past_cache(&self.file, left.bytes(), &mut direct)
     }
+}
+
+/// Writes bytes at the end of what was written, past the page cache unless that was refused before. The flag is on for
+/// this write alone, so that whoever else uses the file is not bound by it.
+fn write_past_cache(mut file: &File, bytes: &[u8], direct: &mut bool) -> io::Result<()> {
+    let whole = &bytes[..bytes.len() / ALIGNMENT * ALIGNMENT];
+    let mut written = 0;
+    if *direct && whole.as_ptr().align_offset(ALIGNMENT) == 0 {
+        let flags = rustix::fs::fcntl_getfl(file)?;
+        if rustix::fs::fcntl_setfl(file, flags | OFlags::DIRECT).is_ok() {
+            let done = write_whole_blocks(whole, |rest, _| rustix::io::write(file, rest));
+            rustix::fs::fcntl_setfl(file, flags)?;
+            written = done?;
+        }
+        *direct = written == whole.len();
+    }
+    file.write_all(&bytes[written..])
 }
 
 /// Writes until all is written, or until the file system refuses to go on in this way; returns how
@@ -317,11 +394,9 @@ mod tests {
     fn a_refusal_is_no_failure() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
-        let mut writer = SequentialWriter::new(File::create(&path).unwrap());
-        writer.direct = false;
-        writer.write(&vec![7; BUFFER_BYTES + 9]).unwrap();
-        writer.finish().unwrap();
-        assert!(std::fs::read(&path).unwrap() == vec![7; BUFFER_BYTES + 9]);
+        let file = File::create(&path).unwrap();
+        write_past_cache(&file, &[7; 3 * ALIGNMENT + 9], &mut false).unwrap();
+        assert!(std::fs::read(&path).unwrap() == [7; 3 * ALIGNMENT + 9]);
 
         // At an odd offset the file system refuses.
         let mut file = File::create(&path).unwrap();
@@ -332,5 +407,20 @@ mod tests {
         let found = std::fs::read(&path).unwrap();
         assert_eq!(&found[..3], b"odd");
         assert!(found[3..] == vec![9; BUFFER_BYTES + 1]);
+    }
+
+    /// What the thread could not write is told by the next write or by the end, and nothing is said to be written.
+    #[test]
+    fn a_failed_write_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, b"").unwrap();
+        for more in [0, BUFFER_BYTES] {
+            let mut writer = SequentialWriter::new(File::open(&path).unwrap());
+            writer.write(&vec![7; BUFFER_BYTES]).unwrap();
+            let outcome = writer.write(&vec![7; more]).and_then(|()| writer.finish());
+            assert_eq!(outcome.unwrap_err().raw_os_error(), Some(Errno::BADF.raw_os_error()));
+        }
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
     }
 }

@@ -218,12 +218,21 @@ impl<'a> Way<'a> for Upload {
         self.append(bytes)
     }
 
+    /// Made durable by a thread of its own: whoever fills the next object need not wait for the disk meanwhile.
     fn finish(self: Box<Self>) -> Result<Option<Arrival<'a>>> {
         let name = self.name.clone();
-        if self.publish()? {
-            return Ok(None);
-        }
-        Err(Error::conflict(format!("the vault has an object {name} already")).with_entry(name))
+        let publish = move || {
+            let name = self.name.clone();
+            if self.publish()? {
+                return Ok(());
+            }
+            Err(Error::conflict(format!("the vault has an object {name} already")).with_entry(name))
+        };
+        let thread = std::thread::Builder::new().name("publish".to_owned()).spawn(publish);
+        let thread = thread.map_err(|error| failed(&name, error))?;
+        let panicked =
+            move |_| Err(Error::bug("the thread that publishes panicked").with_entry(name));
+        Ok(Some(Box::new(move || thread.join().unwrap_or_else(panicked))))
     }
 
     fn abort(self: Box<Self>) -> Result<()> {

@@ -241,6 +241,11 @@ fn what_is_deleted_is_gone() {
     assert!(put(&store, "d/e", b"again").unwrap());
 }
 
+/// Ends an object, and waits until it has arrived.
+fn arrive(upload: Box<dyn Way<'_> + '_>) -> Result<()> {
+    upload.finish()?.map_or(Ok(()), |wait| wait())
+}
+
 #[test]
 fn an_upload_is_seen_when_it_is_complete_and_creates_only() {
     let place = StorePlace::new();
@@ -249,12 +254,12 @@ fn an_upload_is_seen_when_it_is_complete_and_creates_only() {
         upload.write(part.as_bytes()).unwrap();
     }
     assert!(names(&place.store, None).is_empty());
-    assert!(upload.finish().unwrap().is_none(), "it has arrived");
+    arrive(upload).unwrap();
     assert_eq!(get(&place.store, "p/1").unwrap(), "one two three");
 
     let mut second = place.store.begin("p/1").unwrap();
     second.write(b"other").unwrap();
-    let error = second.finish().map(drop).unwrap_err();
+    let error = arrive(second).unwrap_err();
     assert_eq!((error.kind(), error.entry()), (Kind::Conflict, Some("p/1")), "{error}");
     assert_eq!(get(&place.store, "p/1").unwrap(), "one two three");
     assert_eq!(place.leftovers(), 0);
@@ -293,7 +298,7 @@ fn a_failing_step_leaves_neither_object_nor_temporary_file() {
         assert!(error.to_string().contains("told to fail"), "{error}");
         let mut upload = place.store.begin("a/b").unwrap();
         upload.write(b"x").unwrap();
-        assert!(upload.finish().is_err());
+        assert!(arrive(upload).is_err());
         assert!(names(&place.store, None).is_empty());
         assert_eq!(place.leftovers(), 0);
     }
@@ -345,7 +350,7 @@ fn what_a_killed_writer_leaves_is_collected_and_a_living_one_is_left_alone() {
         other.collect_leftovers().unwrap();
         assert_eq!(place.leftovers(), 1);
         put(&other, "a/b", b"again").unwrap();
-        living.finish().unwrap();
+        arrive(living).unwrap();
         other.collect_leftovers().unwrap();
         assert_eq!((names(&other, None).len(), place.leftovers()), (2, 0));
     }
@@ -439,7 +444,7 @@ fn a_full_disk_is_told_and_leaves_nothing_behind() {
     assert_eq!(io_kind(&error), Some(io::ErrorKind::StorageFull), "{error}");
     // Whoever goes on all the same gets no object that lacks a piece.
     assert!(upload.write(b"x").is_err());
-    assert!(upload.finish().is_err());
+    assert!(arrive(upload).is_err());
     assert_eq!(fs::read_dir(mount.0.path().join(TEMPORARY)).unwrap().count(), 0);
     assert!(names(&store, None).is_empty());
     put(&store, "small", &[1; 512 << 10]).unwrap();
