@@ -263,6 +263,12 @@ impl FileSet {
         tells
     }
 
+    /// Makes room for so many more entries: a node may have a million.
+    fn reserve(&mut self, entries: usize) {
+        self.entries.reserve(entries);
+        self.sources.reserve(entries);
+    }
+
     fn push(&mut self, listed: Listed, mut found: Found) -> Result<()> {
         refuse_borrowed(&listed, &found)?;
         if found.kind == EntryType::File && found.names > 1 {

@@ -161,6 +161,7 @@ impl PlainFiles {
 
     /// Adds entries; those that are gone by now are left out.
     fn list(&mut self, paths: &[RelPath]) -> Result<()> {
+        self.set.reserve(paths.len());
         let mut near = None;
         for path in paths {
             let source = self.dir.at(path);
