@@ -1,10 +1,11 @@
 //! The agents that a server speaks for, by the names of their nodes.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use highwater::agent::{Agent, Operation, OperationId};
 use highwater::{Error, Kind, Result};
+use parking_lot::RwLock;
 
 /// The agents of one process; clones share them.
 #[derive(Clone, Default)]
@@ -16,7 +17,7 @@ struct Inner(RwLock<BTreeMap<String, Agent>>);
 impl Drop for Inner {
     /// The last of an agent drops its vault, which must not be where asynchronous code runs.
     fn drop(&mut self) {
-        let agents = std::mem::take(self.0.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let agents = std::mem::take(self.0.get_mut());
         std::thread::scope(|scope| drop(scope.spawn(move || drop(agents))));
     }
 }
@@ -25,17 +26,17 @@ impl Agents {
     /// Adds an agent; one of the same node is replaced, and returned.
     pub fn add(&self, agent: Agent) -> Option<Agent> {
         let node = agent.node().to_string();
-        self.0.0.write().unwrap_or_else(PoisonError::into_inner).insert(node, agent)
+        self.0.0.write().insert(node, agent)
     }
 
     /// Takes the agent of a node out. It goes on until it is stopped or dropped.
     pub fn remove(&self, node: &str) -> Option<Agent> {
-        self.0.0.write().unwrap_or_else(PoisonError::into_inner).remove(node)
+        self.0.0.write().remove(node)
     }
 
     /// All of them, by the names of their nodes.
     pub fn all(&self) -> Vec<Agent> {
-        self.0.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.0.0.read().values().cloned().collect()
     }
 
     /// The agent of a node; where no node is named, the only one.
@@ -43,7 +44,7 @@ impl Agents {
     /// # Errors
     /// Not found where no agent serves the node; input where none is named and there are several.
     pub fn find(&self, node: &str) -> Result<Agent> {
-        let agents = self.0.0.read().unwrap_or_else(PoisonError::into_inner);
+        let agents = self.0.0.read();
         let found = match (node, agents.len()) {
             ("", 1) => agents.values().next(),
             ("", 2..) => {

@@ -9,11 +9,11 @@ use std::io::Write as _;
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use highwater::ids::Time;
 use highwater::{Env, Error, Kind, Result};
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::limits::network;
@@ -97,7 +97,7 @@ impl Audit {
     /// # Errors
     /// Unavailable where it can't be written.
     pub(crate) fn write(&self, line: &Line<'_>, env: &Env) -> Result<()> {
-        let mut repeats = self.lock();
+        let mut repeats = self.repeats.lock();
         self.tell_due(&mut repeats, env)?;
         let file = self.append(&Written::of(line, env, None))?;
         file.sync_data().map_err(|error| self.failed(error))
@@ -108,7 +108,7 @@ impl Audit {
     /// # Errors
     /// Unavailable where it can't be written.
     pub(crate) fn refuse(&self, line: &Line<'_>, env: &Env) -> Result<()> {
-        let mut repeats = self.lock();
+        let mut repeats = self.repeats.lock();
         self.tell_due(&mut repeats, env)?;
         let known = Refused::of(line);
         let kind = match repeats.contains_key(&known) || repeats.len() < KINDS_MAX {
@@ -141,10 +141,6 @@ impl Audit {
             }
         }
         Ok(())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Refused, Repeats>> {
-        self.repeats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn append(&self, line: &Written) -> Result<File> {
@@ -195,7 +191,7 @@ impl Audit {
 impl Drop for Audit {
     /// Tells what was only counted.
     fn drop(&mut self) {
-        let repeats = std::mem::take(&mut *self.lock());
+        let repeats = std::mem::take(&mut *self.repeats.lock());
         for mut found in repeats.into_values().filter(|found| found.more > 0) {
             found.last.repeated = Some(found.more);
             // Nobody is left whom a failure could be told.

@@ -6,10 +6,10 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::{PoisonError, RwLock};
 
 use highwater::ids::Time;
 use highwater::{Env, Error, Result};
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 /// What tokens begin with, so that a scanner for leaked secrets finds them.
@@ -211,7 +211,7 @@ impl Tokens {
     /// As [`Tokens::find`].
     pub(crate) fn find_hash(&self, hash: &blake3::Hash) -> Result<Option<TokenInfo>> {
         self.refresh()?;
-        let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.seen.read();
         let mut found = None;
         // Each is compared in constant time, and all of them are.
         for token in seen.iter().flat_map(|(_, tokens)| tokens) {
@@ -228,11 +228,11 @@ impl Tokens {
         let fresh = |seen: &Option<(Stamp, _)>| {
             seen.as_ref().is_some_and(|(stamp, _)| *stamp == Stamp::from(&metadata))
         };
-        if fresh(&self.seen.read().unwrap_or_else(PoisonError::into_inner)) {
+        if fresh(&self.seen.read()) {
             return Ok(());
         }
         let read = self.read();
-        let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.write();
         *seen = None;
         *seen = Some(read?);
         Ok(())

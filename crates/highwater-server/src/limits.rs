@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 /// How many callers are counted separately; beyond them, those that have been idle longest are forgotten.
 const CALLERS_MAX: usize = 4096;
@@ -80,7 +81,7 @@ impl Buckets {
             let passed = now.saturating_sub(bucket.at).as_secs_f64();
             (bucket.left + passed * self.per_second).min(full)
         };
-        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut callers = self.callers.lock();
         if callers.len() >= CALLERS_MAX && !callers.contains_key(caller) {
             callers.retain(|_, bucket| fill(bucket) < full);
             let oldest = callers.iter().min_by_key(|(_, bucket)| bucket.at);

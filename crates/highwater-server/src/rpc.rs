@@ -1,7 +1,7 @@
 //! The same by JSON-RPC 2.0: each call by its name in small letters, with the fields of its request. Parameters come by
 //! name or by place; an unknown name is an error.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
@@ -18,6 +18,7 @@ use jsonrpsee::core::RegisterMethodError;
 use jsonrpsee::server::{BatchRequestConfig, ServerBuilder, ServerConfig, stop_channel};
 use jsonrpsee::types::{ErrorObjectOwned, Params};
 use jsonrpsee::{Extensions, RpcModule};
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -136,12 +137,12 @@ struct Outcome(Arc<Mutex<(usize, Option<StatusCode>)>>);
 
 impl Outcome {
     fn code(&self) -> Option<StatusCode> {
-        let outcome = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = self.0.lock();
         outcome.1.filter(|_| outcome.0 == 1)
     }
 
     fn tell<T>(&self, done: &Result<T, CallFault>) {
-        let mut outcome = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outcome = self.0.lock();
         outcome.0 += 1;
         outcome.1 = match done {
             Ok(_) | Err(CallFault::Error(_)) => None,

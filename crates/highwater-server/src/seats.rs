@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::future::Future as _;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::connection::Calls;
@@ -51,7 +52,7 @@ impl Seats {
 
     /// A place for a connection from `network`; none where nobody has to make room for it.
     pub(crate) fn take(seats: &Arc<Seats>, network: IpAddr) -> Option<Seat> {
-        let mut table = seats.lock();
+        let mut table = seats.table.lock();
         if table.taken.len() >= seats.most {
             let number = table.whose(network)?;
             if let Some(guest) = table.taken.remove(&number) {
@@ -65,10 +66,6 @@ impl Seats {
         table.next += 1;
         table.taken.insert(number, Guest { network, calls: calls.clone(), go: sender });
         Some(Seat { calls, seats: Arc::clone(seats), number, go, gone: false })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -111,7 +108,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.seats.lock().taken.remove(&self.number);
+        self.seats.table.lock().taken.remove(&self.number);
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use highwater::backup::{self, BackupOptions};
 use highwater::engine::{CaptureOptions, HoldHook};
@@ -16,6 +16,7 @@ use highwater::restore::{self, RestoreOptions};
 use highwater::vault::{Selector, Vault};
 use highwater::{Error, Result};
 use highwater_guard::{FundingSpent, Opened, Ours, Policy, Quarantined, Reason, Report, Verdict};
+use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 
@@ -84,7 +85,7 @@ impl Shop<'_> {
     fn backup(&self, vault: &Vault, node: &Arc<Mutex<Node>>) -> Result<()> {
         let node = Arc::clone(node);
         let hold: HoldHook = Arc::new(move |capture| {
-            let node = node.lock().unwrap_or_else(PoisonError::into_inner);
+            let node = node.lock();
             capture(node.marks()?);
             Ok(())
         });
@@ -200,7 +201,7 @@ fn word(verdict: Verdict) -> &'static str {
 
 /// One payment: durable here, then the peer has it.
 fn pay(node: &Mutex<Node>, peer: &mut Peer, name: &str) -> Result<()> {
-    node.lock().unwrap_or_else(PoisonError::into_inner).pay(name)?;
+    node.lock().pay(name)?;
     peer.take(name);
     Ok(())
 }

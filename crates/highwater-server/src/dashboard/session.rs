@@ -2,12 +2,12 @@
 //! time is over, or the token is revoked. Sessions live in memory; a new start of the server ends them.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use highwater::{Error, Result};
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
+use parking_lot::Mutex;
 
 /// A session lasts no longer.
 const SESSION_MAX: Duration = Duration::from_secs(12 * 60 * 60);
@@ -42,7 +42,7 @@ impl Sessions {
             .fill(&mut id)
             .map_err(|_| Error::unavailable("the operating system gives no random bytes"))?;
         let id = hex::encode(id);
-        let mut open = self.open();
+        let mut open = self.open.lock();
         open.retain(|_, session| session.ends > now);
         if open.len() >= SESSIONS_MAX {
             let oldest = open.iter().min_by_key(|(_, session)| session.ends);
@@ -58,7 +58,7 @@ impl Sessions {
     /// The token of the session that a request belongs to.
     pub(super) fn token(&self, headers: &HeaderMap, now: Duration) -> Option<blake3::Hash> {
         let key = key(self.id(headers)?);
-        let mut open = self.open();
+        let mut open = self.open.lock();
         match open.get(&key) {
             Some(session) if session.ends > now => Some(session.token),
             _ => {
@@ -71,7 +71,7 @@ impl Sessions {
     /// Ends the session that a request belongs to; the cookie that the browser forgets it by.
     pub(super) fn end(&self, headers: &HeaderMap) -> Result<HeaderValue> {
         if let Some(id) = self.id(headers) {
-            self.open().remove(&key(id));
+            self.open.lock().remove(&key(id));
         }
         self.cookie("", "; Max-Age=0")
     }
@@ -93,10 +93,6 @@ impl Sessions {
             .flat_map(|cookies| cookies.split(';'))
             .filter_map(|cookie| cookie.trim().split_once('='))
             .find_map(|(name, value)| (name == self.name()).then_some(value))
-    }
-
-    fn open(&self) -> MutexGuard<'_, BTreeMap<[u8; 32], Session>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -134,7 +130,7 @@ mod tests {
             sessions.begin(token, start + Duration::from_secs(1)).unwrap();
         }
         assert_eq!(sessions.token(&other, start), None);
-        assert_eq!(sessions.open().len(), SESSIONS_MAX);
+        assert_eq!(sessions.open.lock().len(), SESSIONS_MAX);
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! Who asks: by a signature, by a JSON Web Token, or anybody on this machine.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
 use highwater::{Env, Result};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use k256::ecdsa::signature::hazmat::PrehashVerifier as _;
 use k256::ecdsa::{Signature, VerifyingKey};
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use vss_api::error::VssError;
 
@@ -97,13 +97,12 @@ fn by_signature(
     known: &Mutex<HashMap<String, Signed>>,
     env: &Env,
 ) -> Result<String, VssError> {
-    let lock = || known.lock().unwrap_or_else(PoisonError::into_inner);
-    let remembered = lock().get(given).cloned();
+    let remembered = known.lock().get(given).cloned();
     let signed = match remembered {
         Some(signed) => signed,
         None => {
             let signed = verify(given)?;
-            let mut known = lock();
+            let mut known = known.lock();
             if known.len() >= REMEMBERED {
                 known.clear();
             }

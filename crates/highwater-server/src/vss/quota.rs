@@ -6,10 +6,11 @@
 //! for as long as a count is good.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex as Lock, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use highwater::Env;
+use parking_lot::Mutex as Lock;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
@@ -135,12 +136,12 @@ impl Quotas {
         let known = self.known(&store.user);
         let now = self.env.monotonic();
         let old = |at: Duration, good: Duration| now.saturating_sub(at) >= good;
-        let found = *known.quota.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = *known.quota.lock();
         let quota = match found {
             Some((at, quota)) if !old(at, QUOTA_GOOD) => quota,
             _ => {
                 let quota = backend.quota(&store.user).await?;
-                *known.quota.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, quota));
+                *known.quota.lock() = Some((now, quota));
                 quota
             }
         };
@@ -182,7 +183,7 @@ impl Quotas {
     }
 
     fn known(&self, user: &str) -> Arc<Known> {
-        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut users = self.users.lock();
         if let Some(known) = users.get(user) {
             return Arc::clone(known);
         }

@@ -5,8 +5,9 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use vss_api::error::VssError;
@@ -96,7 +97,7 @@ impl Shares {
     }
 
     fn user(&self, user: &str) -> Arc<Share> {
-        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut users = self.users.lock();
         if let Some(share) = users.get(user) {
             return Arc::clone(share);
         }
@@ -106,7 +107,7 @@ impl Shares {
     }
 
     fn network(&self, network: IpAddr) -> Arc<Share> {
-        let mut networks = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut networks = self.networks.lock();
         if let Some(share) = networks.get(&network) {
             return Arc::clone(share);
         }

@@ -1,11 +1,11 @@
 //! The ledger as a process, and how a node asks it.
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::Subcommand;
 use highwater::{Control, Error, Result};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -51,9 +51,7 @@ pub(super) fn serve(address: SocketAddr, control: &Control) -> Result<()> {
     std::thread::scope(|scope| {
         let (ledger, connections) = (&ledger, &connections);
         lines::accept(scope, listener, connections, move |stream| {
-            lines::answer_all(stream, |request| {
-                answer(&mut ledger.lock().unwrap_or_else(PoisonError::into_inner), request)
-            });
+            lines::answer_all(stream, |request| answer(&mut ledger.lock(), request));
         });
         while !stop() {
             control.env.pause(Duration::from_millis(50));

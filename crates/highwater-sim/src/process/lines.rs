@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
 use std::time::Duration;
 
 use highwater::{Error, Kind, Result};
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ impl Connections {
     pub(super) fn begin(&self, stream: &TcpStream) -> Result<u64> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let copy = stream.try_clone().map_err(|error| Error::io("a connection", error))?;
-        self.open().insert(number, copy);
+        self.open.lock().insert(number, copy);
         if self.ended() {
             self.end_all();
         }
@@ -39,7 +39,7 @@ impl Connections {
     }
 
     pub(super) fn end(&self, number: u64) {
-        self.open().remove(&number);
+        self.open.lock().remove(&number);
     }
 
     pub(super) fn ended(&self) -> bool {
@@ -57,14 +57,10 @@ impl Connections {
     }
 
     fn end_all(&self) {
-        for stream in self.open().values() {
+        for stream in self.open.lock().values() {
             // One that has ended already is ended.
             let _ = stream.shutdown(Shutdown::Both);
         }
-    }
-
-    fn open(&self) -> MutexGuard<'_, BTreeMap<u64, TcpStream>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

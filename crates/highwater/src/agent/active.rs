@@ -1,9 +1,10 @@
 //! An operation that waits or runs, and how far it is.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::control::{Cancel, Control, Event};
@@ -40,8 +41,7 @@ impl Active {
         operation.bytes_total = total.load(Ordering::Relaxed);
         operation.bytes_done = done.load(Ordering::Relaxed).min(operation.bytes_total);
         if operation.state == State::Running {
-            let stage = self.live.stage.lock().unwrap_or_else(PoisonError::into_inner);
-            operation.stage = (*stage).to_owned();
+            operation.stage = (*self.live.stage.lock()).to_owned();
         }
         operation
     }
@@ -73,7 +73,7 @@ impl Live {
     fn note(&self, event: Event) {
         match event {
             Event::Stage { name, bytes_total } => {
-                *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = name;
+                *self.stage.lock() = name;
                 if bytes_total > 0 {
                     self.done.store(0, Ordering::Relaxed);
                     self.total.store(bytes_total, Ordering::Relaxed);

@@ -106,7 +106,7 @@ fn door() -> (Door, impl Fn() -> Result<BackupOptions> + Send + Sync) {
     let opened = Mutex::new(opened);
     let options = move || {
         arrive.send(()).unwrap();
-        opened.lock().unwrap().recv().unwrap();
+        opened.lock().recv().unwrap();
         Ok(BackupOptions::default())
     };
     (Door { reached, open }, options)
@@ -128,7 +128,7 @@ impl Hands {
 
     /// Lets time pass, and has the agent look.
     fn pass(&self, agent: &Agent, time: Duration) {
-        let mut hands = self.0.lock().unwrap();
+        let mut hands = self.0.lock();
         let nanos = i64::try_from(time.as_nanos()).unwrap();
         *hands = (hands.0 + time, Time::from_nanos(hands.1.as_nanos() + nanos));
         drop(hands);
@@ -140,11 +140,11 @@ impl Hands {
 
 impl Clock for Hands {
     fn now(&self) -> Time {
-        self.0.lock().unwrap().1
+        self.0.lock().1
     }
 
     fn monotonic(&self) -> Duration {
-        self.0.lock().unwrap().0
+        self.0.lock().0
     }
 
     fn pause(&self, duration: Duration) {

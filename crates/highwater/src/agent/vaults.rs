@@ -2,8 +2,10 @@
 //! starting.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::vault::Vault;
@@ -47,7 +49,7 @@ impl VaultSource {
     /// # Errors
     /// What opening it says, a panic included; the next call tries again.
     pub fn get(&self) -> Result<Arc<Vault>> {
-        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut opened = self.opened.lock();
         if let Some(vault) = opened.as_ref() {
             return Ok(Arc::clone(vault));
         }
@@ -61,17 +63,17 @@ impl VaultSource {
 
     /// Whether no agent that shares the vault has pruned it for long.
     pub(super) fn prune_is_due(&self, now: Duration) -> bool {
-        let at = *self.pruned_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = *self.pruned_at.lock();
         at.is_none_or(|at| now.saturating_sub(at) >= PRUNE_EVERY)
     }
 
     pub(super) fn pruned(&self, now: Duration) {
-        *self.pruned_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        *self.pruned_at.lock() = Some(now);
     }
 
     /// Gives back the memory that reading the vault has taken.
     pub(super) fn rest(&self) {
-        if let Some(vault) = self.opened.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        if let Some(vault) = self.opened.lock().as_ref() {
             vault.forget_packs();
         }
     }

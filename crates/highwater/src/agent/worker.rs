@@ -8,9 +8,9 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::watch;
 
@@ -196,7 +196,7 @@ impl Shared {
 
 impl Worker {
     pub(super) fn shared(&self) -> MutexGuard<'_, Shared> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     pub(super) fn now(&self) -> Now {
@@ -343,11 +343,7 @@ impl Worker {
     pub(super) fn wait(&self, id: OperationId, max: Option<Duration>) -> Result<Operation> {
         let active =
             |shared: &mut Shared| shared.active.iter().any(|active| active.operation.id == id);
-        let shared = self.shared();
-        match max {
-            None => drop(self.wake.wait_while(shared, active)),
-            Some(max) => drop(self.wake.wait_timeout_while(shared, max, active)),
-        }
+        self.wake.wait_while_for(&mut self.shared(), active, max.unwrap_or(Duration::MAX));
         self.operation(id)
     }
 
@@ -435,8 +431,7 @@ impl Worker {
                 return Next::Chore(chore, shared.chore.clone());
             }
             let wait = shared.when.wait(now).max(Duration::from_millis(1));
-            let waited = self.wake.wait_timeout(shared, wait);
-            shared = waited.unwrap_or_else(PoisonError::into_inner).0;
+            self.wake.wait_for(&mut shared, wait);
         }
     }
 
@@ -525,7 +520,7 @@ impl Worker {
     /// Writes to the history what waits for it. What can't be written stays in memory, shows, and is
     /// tried again with the next one: a disk that is full keeps no backup from another one.
     fn write_history(&self) {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = self.writing.lock();
         loop {
             let Some(first) = self.shared().unwritten.first().cloned() else { return };
             let put = self.history.put(&first);

@@ -3,7 +3,7 @@
 //! Blocks of some megabytes that are taken and given back by different threads leave an allocator
 //! with several times of what is in use, and with pages to be cleared again and again.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 
 /// So many blocks are kept at most; more than the queues hold are never in use.
 const BLOCKS_MAX: usize = 32;
@@ -17,7 +17,7 @@ pub(super) struct Buffers {
 impl Buffers {
     /// An empty block with room for `bytes` at least.
     pub(super) fn take(&self, bytes: usize) -> Vec<u8> {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.free.lock();
         let fitting = free.iter().rposition(|block| block.capacity() >= bytes);
         match fitting {
             Some(place) => free.swap_remove(place),
@@ -33,7 +33,7 @@ impl Buffers {
     /// Takes a block back.
     pub(super) fn give(&self, mut block: Vec<u8>) {
         block.clear();
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.free.lock();
         if block.capacity() > 0 && free.len() < BLOCKS_MAX {
             free.push(block);
         }
@@ -55,6 +55,6 @@ mod tests {
         assert_eq!((again.as_ptr(), again.len()), (place, 0));
         buffers.give(again);
         assert!(buffers.take(1000).capacity() >= 1000);
-        assert_eq!(buffers.free.lock().unwrap().len(), 0, "the small one was let go");
+        assert_eq!(buffers.free.lock().len(), 0, "the small one was let go");
     }
 }

@@ -3,7 +3,7 @@
 //! Frames of pages are sixty times shorter than those of slices: a bound on their number would let
 //! the workers stand still whenever the writer waits for its disk.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use parking_lot::{Condvar, Mutex};
 
 use super::messages::Halt;
 
@@ -29,12 +29,11 @@ impl Room {
 
     /// Takes room for `bytes`; for more than there is in all, once nothing else is on its way.
     pub(super) fn take(&self, bytes: usize) -> Result<(), Halt> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let full = |state: &mut RoomState| {
             !state.closed && state.taken > 0 && state.taken + bytes > BYTES_MAX
         };
-        let mut state =
-            self.changed.wait_while(state, full).unwrap_or_else(PoisonError::into_inner);
+        self.changed.wait_while(&mut state, full);
         if state.closed {
             return Err(Halt::Stopped);
         }
@@ -44,7 +43,7 @@ impl Room {
 
     /// Gives room back.
     pub(super) fn give(&self, bytes: usize) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).taken -= bytes;
+        self.state.lock().taken -= bytes;
         self.changed.notify_all();
     }
 
@@ -59,7 +58,7 @@ pub(super) struct Closing<'a>(&'a Room);
 
 impl Drop for Closing<'_> {
     fn drop(&mut self) {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.0.state.lock().closed = true;
         self.0.changed.notify_all();
     }
 }

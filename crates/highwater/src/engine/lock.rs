@@ -2,8 +2,8 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Flock, FlockOffsetType, FlockType};
@@ -79,7 +79,7 @@ pub(super) fn record(
     name: &str,
     ways_out: Vec<Remedy>,
 ) -> Result<Option<OwnedFd>> {
-    let _taking = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _taking = TAKING.lock();
     not_ours(db, name)?;
     let file = match path.open_with(OFlags::RDWR | OFlags::NONBLOCK, Mode::empty()) {
         Ok(file) => file,
@@ -125,7 +125,7 @@ pub(super) fn whole(path: &RootedPath, name: &str) -> Result<OwnedFd> {
 /// Whether another process holds the lock of a database, as its engine takes it. `root` is its directory
 /// or main file; one that this process has open is not asked.
 pub(super) fn is_held_by_others(root: &RootedPath, lock: Lock) -> Result<bool> {
-    let _taking = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _taking = TAKING.lock();
     if not_ours(root, "").is_err() {
         return Ok(false);
     }

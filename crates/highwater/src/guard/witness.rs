@@ -2,10 +2,11 @@
 //! time is found out without asking its peers, and a copy of it can't act beside it.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_guard::Ours;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
@@ -248,7 +249,7 @@ impl Witness {
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+        self.line.lock()
     }
 }
 

@@ -5,7 +5,9 @@
 //! over fails at its next put, also on a server that was wiped and counts the same versions again.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::keys::{EPOCH_BYTES, ReplicaKeys};
 use super::remote::{Item, Put, Remote, RemotePut, list_all};
@@ -74,7 +76,7 @@ impl WitnessObject {
     /// Denied where these keys don't open it; corrupt where it is not alone, was lost, or is not what was
     /// put; unavailable where the server can't be asked.
     pub(crate) fn newest(&self) -> Result<Option<(u64, Vec<u8>)>> {
-        let name = self.name().clone();
+        let name = self.name.lock().clone();
         if let Some(name) = name
             && let Some((version, sealed)) = self.remote.get(&name)?
         {
@@ -91,7 +93,7 @@ impl WitnessObject {
     /// As [`WitnessObject::newest`]. After an error it may be there all the same; whoever puts it again
     /// learns that.
     pub(crate) fn put_new(&self, number: u64, document: &[u8]) -> Result<bool> {
-        let mut own = self.own();
+        let mut own = self.own.lock();
         let follows = |place: &Place| place.number.checked_add(1) == Some(number);
         let steady = own.doubt.is_none() && own.at.as_ref().is_some_and(follows);
         let newest = if steady { own.at.clone() } else { self.find()?.map(|found| found.place) };
@@ -161,7 +163,7 @@ impl WitnessObject {
             }
         }
         own.doubt = Some(Found { place: next, document: document.to_vec() });
-        *self.name() = Some(name);
+        *self.name.lock() = Some(name);
         // A conflict can be with this very put, whose answer was lost on its way.
         let landed = match self.remote.put(&request)? {
             Put::Landed => true,
@@ -227,14 +229,6 @@ impl WitnessObject {
         let (number, put) = (u64::from_le_bytes(*number), PutId::from_bytes(*put));
         let place = Place { name: name.to_owned(), version, number, put };
         Ok(Found { place, document: document.to_vec() })
-    }
-
-    fn own(&self) -> MutexGuard<'_, Own> {
-        self.own.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn name(&self) -> MutexGuard<'_, Option<String>> {
-        self.name.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

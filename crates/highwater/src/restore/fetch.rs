@@ -4,9 +4,10 @@
 //! frames; workers open, verify and write them at their places.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
 
 use crate::control::{Control, Event};
 use crate::direct::{AlignedBuffer, PlacedWriter};
@@ -73,7 +74,7 @@ pub(super) fn fetch<'a>(
         drop(reads);
         planned
     });
-    match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+    match failure.into_inner() {
         Some(error) => Err(error),
         None => planned,
     }
@@ -97,7 +98,7 @@ fn plan_reads<'a>(
             let base = number as u64 * LEAF_BYTES;
             for (pack, pieces) in cut(vault, entry, &leaf, base)? {
                 let read = Read { pack, file: Arc::clone(&file), path: Arc::clone(&path), pieces };
-                let failed = failure.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+                let failed = failure.lock().is_some();
                 if failed || reads.send(read).is_err() {
                     // The worker's error tells why, and comes before this one.
                     return Err(Error::interrupted());
@@ -165,7 +166,7 @@ fn work(vault: &Vault, queue: &Receiver<Read>, failure: &Mutex<Option<Error>>, c
     for read in queue {
         let done = control.cancel.check().and_then(|()| worker.carry_out(vault, &read, control));
         if let Err(error) = done {
-            failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            failure.lock().get_or_insert(error);
             return;
         }
     }

@@ -1,9 +1,8 @@
 //! Checks of a vault: manifests and sizes, or every byte.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
-use std::sync::PoisonError;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::control::{Control, Event};
@@ -392,10 +391,10 @@ fn check_packs(
 ) -> Result<()> {
     control.report(Event::Stage { name: "check", bytes_total: packs.values().sum() });
     let queue = Mutex::new(packs.iter().map(|(&id, &size)| PackRef { id, size }));
-    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let next = || queue.lock().next();
     let found = Mutex::new(Vec::new());
     let ended = Mutex::new(Vec::new());
-    let end = |id, good| ended.lock().unwrap_or_else(PoisonError::into_inner).push((id, good));
+    let end = |id, good| ended.lock().push((id, good));
     let read = std::thread::scope(|scope| {
         let readers: Vec<_> = (0..vault.store().readers(READERS))
             .map(|_| {
@@ -425,7 +424,7 @@ fn check_packs(
                                 ) =>
                             {
                                 end(pack.id, false);
-                                found.lock().unwrap_or_else(PoisonError::into_inner).push(error);
+                                found.lock().push(error);
                             }
                             Err(error) => return Err(error),
                         }
@@ -442,9 +441,9 @@ fn check_packs(
         }
         Ok(())
     });
-    let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let found = found.into_inner();
     found.iter().for_each(|error| report.fault(error));
-    *looked = ended.into_inner().unwrap_or_else(PoisonError::into_inner);
+    *looked = ended.into_inner();
     read
 }
 

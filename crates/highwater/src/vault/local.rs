@@ -10,9 +10,10 @@ use std::os::unix::fs::{
     DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use rustix::fs::OFlags;
 
 use self::temporary::{Temporary, remove_if_dead};
@@ -277,9 +278,7 @@ impl Directory {
 
     /// Makes the directory `path` and those above it, each durable before it is used.
     fn make_durable(&self, path: &Path) -> io::Result<()> {
-        if self.durable.lock().unwrap_or_else(PoisonError::into_inner).contains(path)
-            && path.is_dir()
-        {
+        if self.durable.lock().contains(path) && path.is_dir() {
             return Ok(());
         }
         let parent = path.parent().ok_or(io::ErrorKind::NotFound)?;
@@ -292,7 +291,7 @@ impl Directory {
             made => made?,
         }
         sync_directory(parent)?;
-        self.durable.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_path_buf());
+        self.durable.lock().insert(path.to_path_buf());
         Ok(())
     }
 

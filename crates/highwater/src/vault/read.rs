@@ -1,10 +1,11 @@
 //! Reading a vault's packs: indexes through a bounded cache, leaves of maps, frames.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD_NO_PAD as BASE64;
+use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::ids::PackId;
@@ -41,7 +42,7 @@ pub(crate) struct PackCache {
 
 impl PackCache {
     pub(super) fn forget(&self) {
-        *self.packs.lock().unwrap_or_else(PoisonError::into_inner) = Cached::default();
+        *self.packs.lock() = Cached::default();
     }
 }
 
@@ -118,7 +119,7 @@ impl Vault {
     /// Opens a pack: header and index. The size is the one that the manifest knows.
     pub(crate) fn open_pack(&self, pack: PackRef) -> Result<Arc<OpenPack>> {
         let cache = &self.pack_cache().packs;
-        if let Some(open) = cache.lock().unwrap_or_else(PoisonError::into_inner).find(pack.id) {
+        if let Some(open) = cache.lock().find(pack.id) {
             return Ok(open);
         }
         let name = pack_name(pack.id);
@@ -154,7 +155,7 @@ impl Vault {
             .and_then(|end| open_index(&key, end, pack.size))
             .ok_or_else(|| wrong("the index of the pack was changed or cut"))?;
         let open = Arc::new(OpenPack { name, key, index });
-        cache.lock().unwrap_or_else(PoisonError::into_inner).insert(pack.id, &open);
+        cache.lock().insert(pack.id, &open);
         Ok(open)
     }
 
@@ -164,7 +165,7 @@ impl Vault {
         let closed: Vec<PackRef> = match readers {
             1 => return Ok(()),
             _ => {
-                let cached = self.pack_cache().packs.lock().unwrap_or_else(PoisonError::into_inner);
+                let cached = self.pack_cache().packs.lock();
                 packs.iter().filter(|pack| !cached.packs.contains_key(&pack.id)).copied().collect()
             }
         };

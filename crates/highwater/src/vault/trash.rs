@@ -5,9 +5,10 @@
 //! those of the objects, by the store's clock.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Remedy, Result};
@@ -187,14 +188,14 @@ impl Vault {
                 Err(error) => return Err(error),
             }
         }
-        let mut cached = self.trash_cache().0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cached = self.trash_cache().0.lock();
         cached.retain(|name, _| listed.iter().any(|listed| listed.name == *name));
         Ok(Some(trash))
     }
 
     pub(crate) fn open_trash(&self, name: &str) -> Result<Arc<TrashDoc>> {
-        let cache = || self.trash_cache().0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(doc) = cache().get(name) {
+        let cache = &self.trash_cache().0;
+        if let Some(doc) = cache.lock().get(name) {
             return Ok(Arc::clone(doc));
         }
         let doc: TrashDoc = sealed::open(self, ObjectKind::Trash, name, &self.store().get(name)?)?;
@@ -202,7 +203,7 @@ impl Vault {
             return Err(sealed::foreign(name));
         }
         let doc = Arc::new(doc);
-        cache().insert(name.to_owned(), Arc::clone(&doc));
+        cache.lock().insert(name.to_owned(), Arc::clone(&doc));
         Ok(doc)
     }
 

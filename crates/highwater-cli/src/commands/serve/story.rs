@@ -1,10 +1,11 @@
 //! What the agents do, told a line at a time.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use highwater::Result;
 use highwater::agent::{Agent, Operation, OperationId, State};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::task::AbortHandle;
 
@@ -64,19 +65,15 @@ impl Story {
     pub(super) fn end(self) {
         self.task.abort();
         self.teller.look();
-        self.teller.agent().take();
+        self.teller.agent.lock().take();
     }
 }
 
 impl Teller {
-    fn agent(&self) -> MutexGuard<'_, Option<Agent>> {
-        self.agent.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn look(&self) {
-        let agent = self.agent();
+        let agent = self.agent.lock();
         let Some(agent) = &*agent else { return };
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told.lock();
         let operations = match agent.operations(OPERATIONS_MAX) {
             Ok(operations) => operations,
             Err(error) => {

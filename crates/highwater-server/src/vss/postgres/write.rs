@@ -4,10 +4,11 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher as _};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use deadpool_postgres::Pool;
 use highwater::{Env, Error};
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_postgres::types::ToSql;
@@ -114,16 +115,15 @@ impl Lanes {
         let (answer, done) = oneshot::channel();
         let job = Job { store: store.clone(), effects, heads, bytes, answer };
         let lane = usize::try_from(hash(store) % LANES as u64).unwrap_or_default();
-        let queue = self.queues.lock().unwrap_or_else(PoisonError::into_inner).get(lane).cloned();
+        let queue = self.queues.lock().get(lane).cloned();
         queue.ok_or_else(closed)?.send(job).await.map_err(|_| closed())?;
         done.await.map_err(|_| closed())?
     }
 
     /// Lets all that waits end.
     pub(super) async fn close(&self) {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        let tasks: Vec<_> =
-            self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
+        self.queues.lock().clear();
+        let tasks: Vec<_> = self.tasks.lock().drain(..).collect();
         for task in tasks {
             // A panic there has been told to those who waited.
             let _ = task.await;

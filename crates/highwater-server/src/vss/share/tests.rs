@@ -99,7 +99,7 @@ async fn who_has_nothing_under_way_is_forgotten() {
             turns.push(turn);
         }
     }
-    let known = shares.users.lock().unwrap().len();
+    let known = shares.users.lock().len();
     assert!((10..=CLIENTS + 10).contains(&known), "{known}");
     // Those at work are counted on.
     let second = shares.turn("0", None, later()).await.unwrap();

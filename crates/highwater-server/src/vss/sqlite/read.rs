@@ -1,11 +1,12 @@
 //! What is read, on connections of its own: a read never waits for a write.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use highwater::Error;
 use highwater::ids::Time;
+use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use tokio::sync::Semaphore;
 use vss_api::kv_store::GLOBAL_VERSION_KEY;
@@ -49,12 +50,12 @@ impl Readers {
         let place = Arc::clone(&self.free).acquire_owned().await.map_err(closed)?;
         let connections = Arc::clone(&self.connections);
         let done = tokio::task::spawn_blocking(move || {
-            let lock = || connections.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut connection = lock()
+            let mut connection = connections
+                .lock()
                 .pop()
                 .ok_or_else(|| Refusal::Failed(Error::bug("a place without a connection")))?;
             let done = work(&mut connection);
-            lock().push(connection);
+            connections.lock().push(connection);
             drop(place);
             done.map_err(failed)
         });
@@ -65,7 +66,7 @@ impl Readers {
 
     pub(super) fn close(&self) {
         self.free.close();
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.connections.lock().clear();
     }
 }
 

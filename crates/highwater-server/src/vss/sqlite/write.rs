@@ -3,11 +3,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use highwater::ids::Time;
 use highwater::{Env, Error, Kind, Result};
+use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 use tokio::sync::{mpsc, oneshot};
 
@@ -124,7 +124,7 @@ impl Writer {
         work: impl FnOnce(&mut Batch<'_>) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
         let closed = || Refusal::Failed(Error::unavailable("the database is closed"));
-        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let queue = self.queue.lock().clone();
         let (waits, answer) = oneshot::channel();
         let user = self.numbers.hash_one(user);
         let call = Call { user, bytes, work: Some(work), done: None, waits };
@@ -134,8 +134,8 @@ impl Writer {
 
     /// Lets all that waits end.
     pub(super) async fn close(&self) {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.queue.lock().take();
+        let thread = self.thread.lock().take();
         if let Some(thread) = thread {
             // A panic there has been told to those who waited.
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;

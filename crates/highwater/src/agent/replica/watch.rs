@@ -2,9 +2,11 @@
 //! read, and at the server. On a thread of its own, so that no caller waits for either.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
 
 use super::{ReplicaSource, ReplicaStanding, ReplicaState, lag};
 use crate::agent::panic::panicked;
@@ -71,7 +73,7 @@ impl ReplicaWatch {
 
 impl Drop for ReplicaWatch {
     fn drop(&mut self) {
-        self.shared.state().stopping = true;
+        self.shared.state.lock().stopping = true;
         self.shared.wake.notify_all();
         if let Some(thread) = self.thread.take() {
             // The thread catches its panics.
@@ -82,7 +84,7 @@ impl Drop for ReplicaWatch {
 
 impl ReplicaSource for ReplicaWatch {
     fn standing(&self, _now: Time) -> ReplicaStanding {
-        self.shared.state().standing.clone()
+        self.shared.state.lock().standing.clone()
     }
 
     fn flush(&self, _wait: Duration) -> Result<()> {
@@ -94,13 +96,9 @@ impl ReplicaSource for ReplicaWatch {
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, WatchState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn run(&self) {
         let env = &self.watched.env;
-        while !self.state().stopping {
+        while !self.state.lock().stopping {
             let begun = env.monotonic();
             let look = AssertUnwindSafe(|| look(&self.watched));
             let standing = std::panic::catch_unwind(look).unwrap_or_else(|panic| ReplicaStanding {
@@ -108,11 +106,11 @@ impl Shared {
                 ..ReplicaStanding::default()
             });
             let took = env.monotonic().saturating_sub(begun);
-            let mut state = self.state();
+            let mut state = self.state.lock();
             state.standing = standing;
             let rest = self.watched.interval.max(took * REST);
             let stays = |state: &mut WatchState| !state.stopping;
-            drop(self.wake.wait_timeout_while(state, rest, stays));
+            self.wake.wait_while_for(&mut state, stays, rest);
         }
     }
 }

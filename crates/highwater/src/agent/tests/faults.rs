@@ -14,7 +14,7 @@ fn a_panic_of_a_hook_fails_the_operation_and_nothing_else() {
     let turns = Mutex::new(0);
     let options = move || {
         let mut options = BackupOptions::default();
-        let mut turn = turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turn = turns.lock();
         *turn += 1;
         match *turn {
             1 => panic!("in the options"),
@@ -52,7 +52,7 @@ fn a_panic_of_a_checkpoint_hook_fails_the_operation_and_the_next_one_succeeds() 
     store.put("height", "7").unwrap();
     let turns = Mutex::new(0);
     let hook: crate::engine::CheckpointHook = Arc::new(move |target| {
-        let mut turn = turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turn = turns.lock();
         *turn += 1;
         match *turn {
             1 => panic!("before the checkpoint"),
@@ -89,7 +89,7 @@ fn a_vault_that_can_not_be_reached_fails_backups_until_it_can() {
     let source = {
         let (broken, at) = (Arc::clone(&broken), location(place.dir.path()));
         VaultSource::new("the vault", move || {
-            let mut tries = broken.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut tries = broken.lock();
             *tries += 1;
             match *tries {
                 1 => panic!("the key store has gone"),
@@ -291,7 +291,7 @@ fn a_thread_that_ends_by_a_panic_keeps_nobody_waiting() {
     struct Broken(Arc<Mutex<bool>>);
     impl crate::env::Random for Broken {
         fn fill(&self, bytes: &mut [u8]) -> Result<()> {
-            assert!(!*self.0.lock().unwrap_or_else(PoisonError::into_inner), "no randomness");
+            assert!(!*self.0.lock(), "no randomness");
             bytes.fill_with(|| 7);
             crate::env::Random::fill(&System, bytes)
         }
@@ -311,7 +311,7 @@ fn a_thread_that_ends_by_a_panic_keeps_nobody_waiting() {
     let agent = place.builder().options_from(options).env(env).start().unwrap();
     let asked = agent.begin(Task::Backup).unwrap();
     door.reached.recv().unwrap();
-    *broken.lock().unwrap() = true;
+    *broken.lock() = true;
     door.open.send(()).unwrap();
     let failed = agent.wait(asked.id).unwrap();
     assert_eq!((failed.state, failed.kind.as_deref()), (State::Failed, Some("bug")));

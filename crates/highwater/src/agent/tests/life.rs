@@ -238,7 +238,7 @@ fn marks_are_those_of_the_barrier_and_two_databases_share_it() {
     let hold: HoldHook = {
         let height = Arc::clone(&height);
         Arc::new(move |capture| {
-            let mut height = height.lock().unwrap();
+            let mut height = height.lock();
             // It rises until the writers are held.
             *height += 1;
             capture([("height".to_owned(), *height)].into());

@@ -12,7 +12,7 @@ struct Seen(Arc<Mutex<BTreeMap<&'static str, BTreeSet<i64>>>>);
 
 impl Seen {
     fn note(&self, what: &'static str, nice: i64) {
-        self.0.lock().unwrap().entry(what).or_default().insert(nice);
+        self.0.lock().entry(what).or_default().insert(nice);
     }
 
     fn note_own(&self, what: &'static str) {
@@ -20,7 +20,7 @@ impl Seen {
     }
 
     fn of(&self, what: &str) -> Vec<i64> {
-        let seen = self.0.lock().unwrap();
+        let seen = self.0.lock();
         seen.get(what).map(|seen| seen.iter().copied().collect()).unwrap_or_default()
     }
 }
@@ -133,7 +133,7 @@ fn checks_and_retention_are_nice_too() {
     completed(&agent, Task::Backup);
     completed(&agent, Task::Backup);
     assert_eq!(seen.of("retention"), [LOW]);
-    seen.0.lock().unwrap().clear();
+    seen.0.lock().clear();
     completed(&agent, Task::CheckData);
     // The agent's own thread looks at it as well.
     assert!(seen.of("clock").contains(&LOW), "{:?}", seen.of("clock"));

@@ -2,9 +2,10 @@
 
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 
 use super::wire::{self, Answer, Image, Job, Message, Order, Part, Request, Value};
@@ -316,18 +317,16 @@ impl PartCapture for Confined {
             left = left.checked_sub(length).ok_or_else(wire::nonsense)?;
             sink(piece)
         };
-        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        reader.stream(self.number, &mut bounded)?;
+        self.reader.lock().stream(self.number, &mut bounded)?;
         if left == 0 { Ok(()) } else { Err(wire::nonsense()) }
     }
 
     fn query(&mut self, sql: &str) -> Result<Option<Vec<Row>>> {
-        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        reader.query(self.number, sql).map(Some)
+        self.reader.lock().query(self.number, sql).map(Some)
     }
 
     fn finish(self: Box<Self>) -> Result<Finished> {
-        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reader = self.reader.lock();
         reader.order(&Order::Finish { part: self.number })?;
         match reader.answer()? {
             Answer::Finished(finished) => Ok(finished),

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
@@ -63,7 +63,7 @@ impl Source {
         company: Company,
         env: &Env,
     ) -> Result<Source> {
-        let _opening = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
+        let _opening = OPENING.lock();
         let path = dir.at(&part.root);
         let mut before = Stamps::take(&path)?;
         let way = rest::way(dir, &path, &mut before, company, env)?;

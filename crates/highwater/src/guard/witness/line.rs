@@ -4,7 +4,6 @@
 //! in between, the next leader begins by reading back.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::PoisonError;
 
 use crate::error::{Error, Result};
 use crate::ids::{PutId, Time};
@@ -74,7 +73,7 @@ impl Witness {
                 return answer;
             }
             if line.led {
-                line = self.moved.wait(line).unwrap_or_else(PoisonError::into_inner);
+                self.moved.wait(&mut line);
                 continue;
             }
             line.led = true;

@@ -1,7 +1,9 @@
 //! A witness in memory, for simulations and tests: shared by its clones, with faults on demand.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 
@@ -42,17 +44,17 @@ impl MemoryWitness {
 
     /// Lets the next puts fail, one after the other.
     pub fn fail(&self, faults: impl IntoIterator<Item = PutFault>) {
-        self.shelf().faults.extend(faults);
+        self.0.lock().faults.extend(faults);
     }
 
     /// Lets every call fail, until it is called again with `false`.
     pub fn cut_off(&self, unreachable: bool) {
-        self.shelf().unreachable = unreachable;
+        self.0.lock().unreachable = unreachable;
     }
 
     /// Lets delayed records arrive.
     pub fn deliver(&self) {
-        let mut shelf = self.shelf();
+        let mut shelf = self.0.lock();
         for (number, document) in std::mem::take(&mut shelf.delayed) {
             shelf.put_new(number, document);
         }
@@ -60,16 +62,12 @@ impl MemoryWitness {
 
     /// Goes back to `number` records, as a witness that forgets.
     pub fn forget_above(&self, number: u64) {
-        self.shelf().records.retain(|&stands, _| stands <= number);
+        self.0.lock().records.retain(|&stands, _| stands <= number);
     }
 
     /// How many puts have arrived or failed.
     pub fn puts(&self) -> u64 {
-        self.shelf().puts
-    }
-
-    fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().puts
     }
 }
 
@@ -92,13 +90,13 @@ impl Shelf {
 
 impl WitnessStore for MemoryWitness {
     fn newest(&self) -> Result<Option<(u64, Vec<u8>)>> {
-        let shelf = self.shelf();
+        let shelf = self.0.lock();
         shelf.reach()?;
         Ok(shelf.records.last_key_value().map(|(number, document)| (*number, document.clone())))
     }
 
     fn put_new(&self, number: u64, document: &[u8]) -> Result<bool> {
-        let mut shelf = self.shelf();
+        let mut shelf = self.0.lock();
         shelf.puts += 1;
         shelf.reach()?;
         match shelf.faults.pop_front() {

@@ -1,7 +1,8 @@
 //! A store in memory, for tests and simulations.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::{LocalStore, Op, Rows, Space};
 use crate::error::Result;
@@ -17,14 +18,13 @@ type Place = (Space, Vec<u8>);
 impl MemoryStore {
     /// A copy of what it holds now.
     pub fn copy(&self) -> MemoryStore {
-        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        MemoryStore { rows: Mutex::new(rows) }
+        MemoryStore { rows: Mutex::new(self.rows.lock().clone()) }
     }
 }
 
 impl LocalStore for MemoryStore {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let rows = self.rows.lock();
         Ok(rows.get(&(space, key.to_vec())).cloned())
     }
 
@@ -35,7 +35,7 @@ impl LocalStore for MemoryStore {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Rows> {
-        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let rows = self.rows.lock();
         let from = (space, after.map_or(prefix, |after| after.max(prefix)).to_vec());
         let found = rows
             .range(from..)
@@ -46,7 +46,7 @@ impl LocalStore for MemoryStore {
     }
 
     fn write(&self, ops: &[Op]) -> Result<()> {
-        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rows = self.rows.lock();
         for op in ops {
             let key = (op.space, op.key.clone());
             match &op.value {

@@ -2,9 +2,9 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -105,12 +105,8 @@ impl SqliteStore {
         Ok(())
     }
 
-    fn connection(&self) -> MutexGuard<'_, Connection> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn run<T>(&self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T> {
-        work(&mut self.connection()).map_err(|error| failed(&self.path, error))
+        work(&mut self.connection.lock()).map_err(|error| failed(&self.path, error))
     }
 }
 

@@ -1,7 +1,8 @@
 //! A server in memory that follows the protocol's rules, for tests and simulations.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::{Listed, Put, Remote, RemotePut};
 use crate::error::{Error, Result};
@@ -69,35 +70,31 @@ impl State {
 }
 
 impl MemoryRemote {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// What goes wrong with the next calls, one after the other; none: nothing.
     pub fn fail(&self, faults: impl IntoIterator<Item = Option<RemoteFault>>) {
-        self.state().faults.extend(faults);
+        self.state.lock().faults.extend(faults);
     }
 
     /// Nothing goes wrong any more.
     pub fn set_calm(&self) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.faults.clear();
         state.late.clear();
     }
 
     /// Puts that have landed.
     pub fn puts(&self) -> u64 {
-        self.state().puts
+        self.state.lock().puts
     }
 
     /// All that it holds.
     pub fn values(&self) -> BTreeMap<String, (i64, Vec<u8>)> {
-        self.state().values.clone()
+        self.state.lock().values.clone()
     }
 
     /// Holds these instead: a server that was rolled back, wiped or tampered with.
     pub fn set_values(&self, values: BTreeMap<String, (i64, Vec<u8>)>) {
-        self.state().values = values;
+        self.state.lock().values = values;
     }
 
     /// Runs a call, or what is left of it.
@@ -106,7 +103,7 @@ impl MemoryRemote {
         put: Option<&RemotePut>,
         work: impl FnOnce(&mut State) -> Result<T>,
     ) -> Result<T> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.arrive();
         let lost = |what: &str| Err(Error::unavailable(format!("{what} was lost")));
         match state.faults.pop_front().flatten() {

@@ -37,7 +37,7 @@ fn nothing_is_read_back_where_nothing_is_in_doubt() {
     struct ReadOnce(MemoryWitness, Mutex<bool>);
     impl WitnessStore for ReadOnce {
         fn newest(&self) -> Result<Option<(u64, Vec<u8>)>> {
-            assert!(!std::mem::replace(&mut *self.1.lock().unwrap(), true), "read again");
+            assert!(!std::mem::replace(&mut *self.1.lock(), true), "read again");
             self.0.newest()
         }
         fn put_new(&self, number: u64, document: &[u8]) -> Result<bool> {
@@ -126,7 +126,7 @@ impl WitnessStore for Scripted {
 
     fn put_new(&self, number: u64, document: &[u8]) -> Result<bool> {
         if number > 1 {
-            self.store.fail(self.script.lock().unwrap().pop().flatten());
+            self.store.fail(self.script.lock().pop().flatten());
         }
         self.store.put_new(number, document)
     }
@@ -206,7 +206,7 @@ fn a_store_that_refuses_is_not_asked_again() {
             self.0.newest()
         }
         fn put_new(&self, number: u64, document: &[u8]) -> Result<bool> {
-            *self.1.lock().unwrap() += 1;
+            *self.1.lock() += 1;
             if number > 1 {
                 return Err(Error::denied("read only"));
             }
@@ -216,7 +216,7 @@ fn a_store_that_refuses_is_not_asked_again() {
     let store = Arc::new(Refuses(MemoryWitness::new(), Mutex::new(0)));
     let us = Witness::take_over(Arc::clone(&store) as _, node(), "us".to_owned(), &env()).unwrap();
     assert_eq!(kind(raise(&us, "a", 1)), Kind::Denied);
-    assert_eq!(*store.1.lock().unwrap(), 2);
+    assert_eq!(*store.1.lock(), 2);
     let next = Witness::take_over(store, node(), "next".to_owned(), &env());
     assert_eq!(next.unwrap_err().kind(), Kind::Denied);
 }

@@ -19,7 +19,7 @@ impl Turns {
     }
 
     fn step<T>(&self, who: usize, act: impl FnOnce() -> T) -> T {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         loop {
             let (order, done) = &mut *state;
             while order.last().is_some_and(|&next| done[next]) {
@@ -28,7 +28,7 @@ impl Turns {
             if order.last().is_none_or(|&next| next == who) {
                 break;
             }
-            state = self.passed.wait(state).unwrap();
+            self.passed.wait(&mut state);
         }
         let acted = act();
         state.0.pop();
@@ -37,7 +37,7 @@ impl Turns {
     }
 
     fn done(&self, who: usize) {
-        self.state.lock().unwrap().1[who] = true;
+        self.state.lock().1[who] = true;
         self.passed.notify_all();
     }
 }
@@ -66,7 +66,7 @@ impl WitnessStore for InTurn {
 
     fn put_new(&self, number: u64, document: &[u8]) -> Result<bool> {
         self.turns.step(self.who, || {
-            if std::mem::take(&mut *self.loses.lock().unwrap()) {
+            if std::mem::take(&mut *self.loses.lock()) {
                 self.store.fail([PutFault::Unacknowledged]);
             }
             self.store.put_new(number, document)
@@ -122,7 +122,7 @@ fn a_raise_beside_a_takeover_is_seen_or_fenced() {
         let turns = Turns::new(schedule, 8);
         let [one, other] = InTurn::pair(&store, &Turns::new(0, 0), [loses, false]);
         let [one, other] = [one, other].map(|it| {
-            let (store, loses) = (it.store.clone(), Mutex::new(*it.loses.lock().unwrap()));
+            let (store, loses) = (it.store.clone(), Mutex::new(*it.loses.lock()));
             Arc::new(InTurn { store, turns: Arc::clone(&turns), who: it.who, loses })
         });
         let original =
@@ -238,12 +238,11 @@ impl WhileAsleep {
 
 impl Faults for WhileAsleep {
     fn reached(&self, point: FaultPoint) -> Result<()> {
-        let sleeps =
-            point == FaultPoint::LocalPutLink && std::mem::take(&mut *self.asleep.lock().unwrap());
+        let sleeps = point == FaultPoint::LocalPutLink && std::mem::take(&mut *self.asleep.lock());
         if sleeps {
             // On a thread of its own: this one is inside the store's runtime.
             let copy = std::thread::scope(|scope| scope.spawn(|| self.act()).join().unwrap());
-            *self.copy.lock().unwrap() = Some(copy);
+            *self.copy.lock() = Some(copy);
         }
         Ok(())
     }
@@ -273,9 +272,9 @@ fn a_writer_that_sleeps_in_the_middle_of_its_put_never_succeeds() {
         let same_vault = Arc::new(Vault::open_with(&location, &secret, &hooked).unwrap());
         let store = VaultWitness::new(same_vault, node()).unwrap();
         let original = start(store, "original");
-        *hook.asleep.lock().unwrap() = true;
+        *hook.asleep.lock() = true;
         assert_eq!(kind(raise(&original, "a", 1)), Kind::Fenced, "{more}");
-        let copy = copy.lock().unwrap().take().unwrap();
+        let copy = copy.lock().take().unwrap();
         assert_eq!(raise(&copy, "a", 100).unwrap(), Raised::Durable, "{more}");
         let stands = std::fs::read_dir(dir.path().join("vault/witness/node")).unwrap().count();
         assert!(stands <= 8, "{more}: {stands}");

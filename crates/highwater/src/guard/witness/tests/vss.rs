@@ -56,7 +56,7 @@ impl Remote for Meanwhile {
     }
 
     fn put(&self, put: &RemotePut) -> Result<Put> {
-        let other = self.others.lock().unwrap().pop();
+        let other = self.others.lock().pop();
         if let Some(other) = other {
             other();
         }

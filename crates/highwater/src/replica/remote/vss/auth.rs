@@ -1,10 +1,10 @@
 //! Who asks: nobody, whoever has a token, or whoever can sign the time with a key.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
 
 use k256::ecdsa::signature::hazmat::PrehashSigner as _;
 use k256::ecdsa::{Signature, SigningKey};
+use parking_lot::Mutex;
 use reqwest::header::HeaderValue;
 use ring::digest;
 use zeroize::Zeroizing;
@@ -80,7 +80,7 @@ impl Signer {
             Way::Signed(key, last) => (key, last),
         };
         let now = self.env.now().as_nanos() / 1_000_000_000;
-        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = last.lock();
         if let Some((second, header)) = &*last
             && *second == now
         {

@@ -2,8 +2,10 @@
 //! late, a machine that is cut off. What each put leaves is read as a restore would read it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::Values;
 use crate::error::{Error, Result};
@@ -38,26 +40,22 @@ impl Server {
         Server { memory: MemoryRemote::default(), keys, state: Mutex::default() }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Puts that have landed since this was asked for the last time, in order.
     pub(super) fn landings(&self) -> Vec<Landing> {
-        std::mem::take(&mut self.state().landings)
+        std::mem::take(&mut self.state.lock().landings)
     }
 
     /// Whoever waits for it is cut off.
     pub(super) fn drop_late(&self) {
-        self.state().late.clear();
+        self.state.lock().late.clear();
     }
 
     /// Puts that were held up long enough come now.
     fn arrive(&self) {
-        let waiting = std::mem::take(&mut self.state().late);
+        let waiting = std::mem::take(&mut self.state.lock().late);
         for (calls, put) in waiting {
             match calls.checked_sub(1) {
-                Some(calls) => self.state().late.push((calls, put)),
+                Some(calls) => self.state.lock().late.push((calls, put)),
                 None => drop(self.put(&put)),
             }
         }
@@ -67,7 +65,7 @@ impl Server {
         let done = self.memory.put(put)?;
         if done == Put::Landed {
             let landing = self.read();
-            self.state().landings.push(landing);
+            self.state.lock().landings.push(landing);
         }
         Ok(done)
     }
@@ -108,12 +106,12 @@ impl Line {
 
     /// What goes wrong with the next calls.
     pub(super) fn fail(&self, faults: impl IntoIterator<Item = Option<RemoteFault>>) {
-        self.weather.lock().unwrap_or_else(PoisonError::into_inner).extend(faults);
+        self.weather.lock().extend(faults);
     }
 
     /// Nothing goes wrong any more.
     pub(super) fn calm(&self) {
-        self.weather.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.weather.lock().clear();
         self.cut.store(false, Ordering::SeqCst);
     }
 
@@ -128,12 +126,12 @@ impl Line {
             return lost("the line");
         }
         self.server.arrive();
-        let fault = self.weather.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let fault = self.weather.lock().pop_front();
         match fault.flatten() {
             None => work(),
             Some(RemoteFault::Request) => lost("the request"),
             Some(RemoteFault::Late(calls)) => {
-                self.server.state().late.extend(put.map(|put| (calls, put.clone())));
+                self.server.state.lock().late.extend(put.map(|put| (calls, put.clone())));
                 lost("the request")
             }
             Some(RemoteFault::Answer) => {
