@@ -1,4 +1,4 @@
-//! The examples of the agent: programs that run and end by themselves.
+//! The examples: programs that run and end by themselves.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -40,12 +40,4 @@ fn two_databases_behind_a_hold_hook_are_of_the_instant_that_was_marked() {
         let told = run("agent-two-databases", &[dir, "--once"]);
         assert_eq!(told.matches(": height ").count(), 2, "{told}");
     }
-}
-
-#[test]
-fn idle_agents_are_measured() {
-    let told = run("idle-agents", &["3", "0"]);
-    let measured: serde_json::Value = serde_json::from_str(&told).unwrap();
-    assert_eq!(measured["agents"], 3);
-    assert!(measured["resident_kib"].as_u64().unwrap() > 0);
 }
