@@ -198,7 +198,7 @@ fn parse(args: &[String]) -> Result<Options> {
     Ok(options)
 }
 
-/// What is built optimised: the program, where `make build` puts it, and the examples.
+/// What is built optimised: the program, where `make build` puts it, and those of `highwater-bench`.
 fn built(name: &str) -> Result<PathBuf> {
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);

@@ -1,5 +1,5 @@
 //! Agents inside a process: what they cost that have nothing to do, and what one costs a node that writes.
-//! Both are measured by examples of the library.
+//! Both are measured by programs of `highwater-bench`.
 
 use std::fmt::Write as _;
 use std::process::Command;
@@ -22,7 +22,7 @@ pub(super) fn run(options: &Options) -> Result<String> {
 
 fn idle() -> Result<String> {
     super::eprint_line("idle agents")?;
-    let measured = example("idle-agents", &[AGENTS, IDLE_SECONDS])?;
+    let measured = printed_by("idle-agents", &[AGENTS, IDLE_SECONDS])?;
     let number = |field: &str| figure(&measured, field);
     Ok(format!(
         "| agents | first backups, s | resident without, MiB | resident, MiB | share of a core, % |\n\
@@ -39,7 +39,7 @@ fn overhead(options: &Options) -> Result<String> {
     super::eprint_line("a node that writes beside an agent")?;
     let place = Place::make(&options.dir.join("place"), &options.program)?;
     let (dir, rounds) = (place.dir().display().to_string(), options.repeat.to_string());
-    let measured = example("agent-overhead", &[&dir, WRITE_SECONDS, &rounds])?;
+    let measured = printed_by("agent-overhead", &[&dir, WRITE_SECONDS, &rounds])?;
     place.remove()?;
     let mut text =
         String::from("| beside | rows a second | lost, % | backups |\n|---|---|---|---|\n");
@@ -61,9 +61,9 @@ fn overhead(options: &Options) -> Result<String> {
     Ok(text)
 }
 
-/// What an example prints, which `make bench` has built.
-pub(super) fn example(name: &str, arguments: &[&str]) -> Result<Value> {
-    let program = super::built("examples")?.join(name);
+/// What a program of `highwater-bench` prints, which `make bench` has built.
+pub(super) fn printed_by(name: &str, arguments: &[&str]) -> Result<Value> {
+    let program = super::built(name)?;
     let output = Command::new(&program)
         .args(arguments)
         .output()

@@ -1,12 +1,12 @@
 //! What a replica costs a node, beside a server of stores on the same machine: writes, lag, an empty disk
-//! filled over a slow link, writes that wait for the server. Measured by an example of the library.
+//! filled over a slow link, writes that wait for the server. Measured by a program of `highwater-bench`.
 
 use std::fmt::Write as _;
 
 use anyhow::Result;
 use serde_json::Value;
 
-use super::agent::{example, figure};
+use super::agent::{figure, printed_by};
 use super::tools::Place;
 use super::vss;
 
@@ -46,7 +46,7 @@ pub(super) fn run(options: &super::Options) -> Result<String> {
     let mut arguments = vec![dir.display().to_string(), server.address.to_string()];
     arguments.extend(numbers.map(|number| number.to_string()));
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let measured = example("replica-cost", &arguments)?;
+    let measured = printed_by("replica-cost", &arguments)?;
     drop(server);
     place.remove()?;
     Ok(format!("### Replica\n\n{}\n{}", writes(&measured)?, others(&measured)?))

@@ -8,6 +8,7 @@ use super::{Problem, Tree};
 /// A crate earns its place by different dependencies, another audience or special build flags.
 const CRATES: &[&str] = &[
     "crates/highwater",
+    "crates/highwater-bench",
     "crates/highwater-cli",
     "crates/highwater-guard",
     "crates/highwater-nodes",

@@ -22,8 +22,8 @@ pub(super) const CONFIG: &str = "config.toml";
 pub(super) const CONFIG_TEXT: &str = "alias = \"demo\"\nlisten = \"127.0.0.1:9735\"\n";
 /// A link to the configuration.
 pub(super) const LINK: &str = "current.toml";
-/// The files of the RocksDB: made by RocksDB itself (`cargo run --package highwater --example demo-store`), and kept,
-/// so that a demo needs none of its library.
+/// The files of the RocksDB: made by RocksDB itself (`cargo run --package highwater-bench --bin demo-store`), and
+/// kept, so that a demo needs none of its library.
 const STORE_FILES: [(&str, &[u8]); 6] = [
     ("CURRENT", include_bytes!("store/CURRENT")),
     ("IDENTITY", include_bytes!("store/IDENTITY")),

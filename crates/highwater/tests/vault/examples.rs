@@ -1,4 +1,4 @@
-//! The examples of the agent: programs that run and end by themselves.
+//! The examples: programs that run and end by themselves.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -42,10 +42,39 @@ fn two_databases_behind_a_hold_hook_are_of_the_instant_that_was_marked() {
     }
 }
 
+/// Runs an example that needs no arguments, which has to say all of this in this order.
+fn tells(name: &str, expected: &[&str]) {
+    let told = run(name, &[]);
+    let mut rest = told.as_str();
+    for text in expected {
+        let Some((_, after)) = rest.split_once(text) else {
+            panic!("{name} does not say `{text}` in its place:\n{told}")
+        };
+        rest = after;
+    }
+}
+
 #[test]
-fn idle_agents_are_measured() {
-    let told = run("idle-agents", &["3", "0"]);
-    let measured: serde_json::Value = serde_json::from_str(&told).unwrap();
-    assert_eq!(measured["agents"], 3);
-    assert!(measured["resident_kib"].as_u64().unwrap() > 0);
+fn the_example_of_a_backup_lists_checks_and_restores_it() {
+    let (listed, checked) = ("listed: ", "checked: 2 snapshots, sound: true");
+    tells("backup", &[listed, listed, checked, "restored: channels one, two"]);
+}
+
+#[test]
+fn the_example_of_a_guarded_node_starts_again_once_it_is_released() {
+    let (two, one) = ("has made 2 payments", "restored, held back: 1");
+    tells("guard", &[two, one, "does not start", "held back: payments", "made 2 payments"]);
+}
+
+#[cfg(feature = "replica")]
+#[test]
+fn the_example_of_a_replica_fills_an_empty_disk() {
+    let (sent, filled) = ("2 values, 0 not yet sent", "filled from the server: 2 values");
+    tells("replica", &[sent, "refused: ", filled, "monitors/1: state 7", "peers/1: "]);
+}
+
+#[cfg(feature = "ldk")]
+#[test]
+fn the_example_for_ldk_reads_its_monitor_on_another_machine() {
+    tells("ldk", &["written: [\"channel-1\"]", "read on another machine: update 41"]);
 }

@@ -1,4 +1,4 @@
-//! The vault of format version 1 that is kept for ever; `examples/vault-fixture.rs` made it.
+//! The vault of format version 1 that is kept for ever; `vault-fixture` of `highwater-bench` made it.
 
 use super::*;
 

@@ -1,9 +1,7 @@
 //! What a witness in a local vault costs: raises a second and their latency, beside appending the
-//! same bytes to one file with an fsync each: `cargo run --release --example witness-cost -- DIR
-//! [SECONDS]`. DIR is made, and removed again; it says which disk is measured.
+//! same bytes to one file with an fsync each: `cargo run --release --package highwater-bench --bin
+//! witness-cost -- DIR [SECONDS]`. DIR is made, and removed again; it says which disk is measured.
 #![allow(clippy::print_stdout, reason = "a program that prints a table")]
-
-mod measuring;
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -16,7 +14,7 @@ use highwater::guard::{Move, Raised, VaultWitness, Witness};
 use highwater::ids::NodeName;
 use highwater_guard::Ours;
 
-use measuring::{Outcome, new_vault, number};
+use highwater_bench::{Outcome, new_vault, number};
 
 const CHANNELS: [usize; 2] = [10, 100];
 const THREADS: [usize; 3] = [1, 8, 64];

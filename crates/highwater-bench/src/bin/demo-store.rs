@@ -1,12 +1,14 @@
-//! Makes the RocksDB of the program's demo, which is kept beside it: `demo-store DIR`.
+//! Makes the RocksDB of the program's demo, which is kept beside it: `cargo run --package highwater-bench
+//! --bin demo-store -- DIR`.
 
-#[path = "../../highwater-cli/src/demo/rows.rs"]
+#[path = "../../../highwater-cli/src/demo/rows.rs"]
 mod rows;
 
+use highwater_bench::Outcome;
 use rust_rocksdb::{DB, Options};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let dir = std::env::args().nth(1).ok_or("demo-store DIR")?;
+fn main() -> Outcome<()> {
+    let dir = std::env::args().nth(1).ok_or("give a directory")?;
     let mut options = Options::default();
     options.create_if_missing(true);
     options.set_keep_log_file_num(1);

@@ -1,8 +1,7 @@
-//! Makes the vault that is kept in `tests/fixtures/vault-1`, with its key file beside it:
-//! `cargo run --example vault-fixture -- DIR`. What was released is never made again: a new
+//! Makes the vault that the library's tests keep as `vault-1`, with its key file beside it:
+//! `cargo run --package highwater-bench --bin vault-fixture -- DIR`. What was released is never made again: a new
 //! version of the format gets a fixture of its own.
 
-use std::error::Error;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt as _;
@@ -12,8 +11,9 @@ use std::path::{Path, PathBuf};
 use highwater::backup::{self, BackupOptions};
 use highwater::vault::{Actor, CreateOptions, Location, Secret, Vault};
 use highwater::{Control, Env};
+use highwater_bench::Outcome;
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Outcome<()> {
     let dir = PathBuf::from(std::env::args_os().nth(1).ok_or("give a directory")?);
     let env = Env::system();
     let secret = Secret::create_key_file(&dir.join("vault-1.key"))?;
@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn first_state(node: &Path) -> Result<(), Box<dyn Error>> {
+fn first_state(node: &Path) -> Outcome<()> {
     fs::create_dir_all(node.join("keys/empty"))?;
     fs::write(node.join("keys/seed"), b"not a secret\n")?;
     fs::write(node.join(OsStr::from_bytes(b"name-\xFF-%")), b"a name that is not UTF-8")?;
@@ -68,7 +68,7 @@ fn pages() -> Vec<u8> {
     bytes
 }
 
-fn second_state(node: &Path) -> Result<(), Box<dyn Error>> {
+fn second_state(node: &Path) -> Outcome<()> {
     fs::rename(node.join("sparse"), node.join("renamed"))?;
     fs::write(node.join("zero"), b"no more")?;
     File::options()
@@ -81,7 +81,7 @@ fn second_state(node: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn back_up(vault: &Vault, work: &Path, tag: &str, height: u64) -> Result<(), Box<dyn Error>> {
+fn back_up(vault: &Vault, work: &Path, tag: &str, height: u64) -> Outcome<()> {
     let actor = Actor { state_dir: work.join("state"), name: "fixture@nowhere".to_owned() };
     let options = BackupOptions {
         tags: [("fixture".to_owned(), tag.to_owned())].into(),

@@ -1,15 +1,13 @@
-//! What a replica costs a node: `cargo run --release --example replica-cost -- DIR ADDRESS [SECONDS] [ROUNDS]
-//! [KEYS]`, with a server of stores at ADDRESS that asks nobody who they are. Prints a JSON document:
+//! What a replica costs a node: `cargo run --release --package highwater-bench --bin replica-cost -- DIR
+//! ADDRESS [SECONDS] [ROUNDS] [KEYS]`, with a server of stores at ADDRESS that asks nobody who they are. Prints a JSON document:
 //! synced writes a second to a bare RocksDB and through a replicated store over one, with 1, 8 and 64
 //! threads; how long after its commit a write is acknowledged by the server, at a thousand writes a second;
 //! an empty disk filled over a slow link, beside key by key; writes that wait for the server over that link.
 #![allow(clippy::print_stdout, reason = "a program that tells what it measures")]
 
-#[path = "replica-cost/link.rs"]
 mod link;
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,12 +20,11 @@ use highwater::replica::{
     Class, Classes, Permissions, Remote, ReplicaKeys, ReplicatedStore, Started,
 };
 use highwater::{Env, Result};
+use highwater_bench::{Outcome, number};
 use rust_rocksdb::{DB, WriteOptions};
 use serde_json::{Value, json};
 
 use link::Link;
-
-type Outcome<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 const VALUE_BYTES: usize = 1 << 10;
 /// Keys of each thread, which it writes again and again.
@@ -41,11 +38,6 @@ const DELAY: Duration = Duration::from_millis(20);
 const SINGLE: usize = 500;
 const CHANNELS: usize = 64;
 const LONG: Duration = Duration::from_secs(600);
-
-/// An argument of the program by its place; `usual` where it is not given.
-fn number(place: usize, usual: u64) -> Outcome<u64> {
-    Ok(std::env::args().nth(place).map_or(Ok(usual), |text| text.parse())?)
-}
 
 /// Writes a value, durably.
 type WriteOne<'a> = dyn Fn(&[u8], &[u8]) -> Outcome<()> + Sync + 'a;

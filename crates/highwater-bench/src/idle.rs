@@ -1,10 +1,4 @@
-//! What agents cost that have nothing to do: `cargo run --example idle-agents -- [AGENTS] [SECONDS]`.
-//! Starts so many agents of small nodes, all with one vault, in a temporary directory; once their first
-//! backups are done, measures for so long how much memory and processor time this process takes, and
-//! prints that as JSON.
-#![allow(clippy::print_stdout, reason = "a program that prints a measurement")]
-
-mod measuring;
+//! What agents cost that have nothing to do.
 
 use std::fs;
 use std::path::Path;
@@ -13,11 +7,16 @@ use std::time::Duration;
 use highwater::Env;
 use highwater::agent::{Agent, Cadence, Rules, State, VaultSource};
 use highwater::vault::Actor;
+use serde_json::Value;
 
-use measuring::{Outcome, new_vault, number};
+use crate::{Outcome, new_vault};
 
-fn main() -> Outcome<()> {
-    let (count, seconds) = (number(1, 50)?, number(2, 30)?);
+/// Starts so many agents of small nodes, all with one vault, in a temporary directory; once their first backups are
+/// done, measures for so long how much memory and processor time this process takes.
+///
+/// # Errors
+/// An agent can't be started or its first backup fails, or the kernel does not tell.
+pub fn measure(count: u64, seconds: u64) -> Outcome<Value> {
     let dir = tempfile::tempdir()?;
     let env = Env::system();
     let begun = env.monotonic();
@@ -42,9 +41,8 @@ fn main() -> Outcome<()> {
         "processor_seconds": cpu.as_secs_f64(),
         "processor_percent_of_one_core": 100.0 * cpu.as_secs_f64() / passed.as_secs_f64(),
     });
-    println!("{measured}");
     agents.iter().for_each(Agent::stop);
-    Ok(())
+    Ok(measured)
 }
 
 fn start(dir: &Path, number: u64, vault: &VaultSource) -> Outcome<Agent> {
@@ -88,4 +86,18 @@ fn processor_time() -> Outcome<Duration> {
         time += Duration::from_nanos(nanos.parse()?);
     }
     Ok(time)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
+
+    use super::measure;
+
+    #[test]
+    fn idle_agents_are_measured() {
+        let measured = measure(3, 0).unwrap();
+        assert_eq!(measured["agents"], 3);
+        assert!(measured["resident_kib"].as_u64().unwrap() > 0);
+    }
 }

@@ -1,19 +1,19 @@
 //! What it costs to verify the checksums of RocksDB's tables while they are streamed:
-//! `cargo run --release --example table-cost -- NODE_DIR`, with a RocksDB in it that nobody has open.
+//! `cargo run --release --package highwater-bench --bin table-cost -- NODE_DIR`, with a RocksDB in it that nobody has open.
 //! Both passes read from the page cache.
 
-use std::error::Error;
 use std::hint::black_box;
 use std::io::Read as _;
 use std::path::PathBuf;
 
 use highwater::Env;
 use highwater::engine::{self, CaptureOptions, DiscoverOptions, Piece};
+use highwater_bench::Outcome;
 
 const PASSES: u32 = 5;
 
 #[expect(clippy::print_stdout, reason = "that is what it is for")]
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Outcome<()> {
     let dir = PathBuf::from(std::env::args_os().nth(1).ok_or("give a node directory")?);
     let env = Env::system();
     let layout = engine::discover(&dir, &DiscoverOptions::default())?;

@@ -1,11 +1,9 @@
-//! What an attached agent costs a node that writes: `cargo run --release --example agent-overhead -- DIR
-//! [SECONDS] [ROUNDS]`. A RocksDB takes batches of a hundred rows as fast as it can: without an agent,
+//! What an attached agent costs a node that writes: `cargo run --release --package highwater-bench
+//! --bin agent-overhead -- DIR [SECONDS] [ROUNDS]`. A RocksDB takes batches of a hundred rows as fast as it can: without an agent,
 //! with one that is idle, with one that backs up without a break, and with one that does so at the node's
 //! own priority; each for some seconds, in turn, on a database of its own. Prints a JSON document with the
 //! medians: rows a second, how much less than without an agent, and the backups in all rounds.
 #![allow(clippy::print_stdout, reason = "a program that tells what it measures")]
-
-mod measuring;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +19,7 @@ use rust_rocksdb::checkpoint::Checkpoint;
 use rust_rocksdb::{DB, WriteBatch};
 use serde_json::json;
 
-use measuring::{Outcome, new_vault, number};
+use highwater_bench::{Outcome, new_vault, number};
 
 /// Rows of a batch, and bytes of a row.
 const BATCH: u64 = 100;

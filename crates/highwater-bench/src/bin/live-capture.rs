@@ -1,4 +1,5 @@
-//! How well, and how fast, a RocksDB is captured while it is written at full speed.
+//! How well, and how fast, a RocksDB is captured while it is written at full speed: `cargo run --release
+//! --package highwater-bench --bin live-capture -- ROLE …`.
 //!
 //! `live-capture write NODE_DIR COUNTER` is a node: four column families, merges, blobs, ingested tables; it
 //! writes over its rows again, so that it stays small, and tells in COUNTER how many it has written.
@@ -17,12 +18,11 @@ use std::time::Duration;
 use highwater::Env;
 use highwater::engine::{self, Barrier, CaptureOptions, DiscoverOptions, EntryType, Piece};
 use highwater::env::{FaultPoint, Faults};
+use highwater_bench::Outcome;
 use rust_rocksdb::{
     ColumnFamilyDescriptor, DB, IngestExternalFileOptions, IteratorMode, Options, SstFileWriter,
     WriteBatch,
 };
-
-type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 const FAMILIES: [&str; 4] = ["default", "channels", "invoices", "ingested"];
 /// Rows of a family; later ones are written over earlier ones.

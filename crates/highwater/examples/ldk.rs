@@ -1,0 +1,45 @@
+//! A replicated store where LDK takes a store: what is written through its trait `KVStoreSync` is read again on
+//! another machine: `cargo run --example ldk --features ldk`. Stores and server are in this process.
+#![allow(clippy::print_stdout, reason = "an example tells what it does")]
+
+use std::error::Error;
+use std::sync::Arc;
+
+use highwater::Result;
+use highwater::replica::ldk::{Persistence, classes};
+use highwater::replica::local::MemoryStore;
+use highwater::replica::remote::MemoryRemote;
+use highwater::replica::{Permissions, ReplicaKeys, ReplicatedStore};
+use lightning::util::persist::{
+    CHANNEL_MONITOR_PERSISTENCE_PRIMARY_NAMESPACE as MONITORS, KVStoreSync,
+};
+
+fn main() -> std::result::Result<(), Box<dyn Error>> {
+    let server = Arc::<MemoryRemote>::default();
+    // What LDK is given: `MonitorUpdatingPersister::new(store, …)`, or `build_with_store(store)` of `ldk-node`.
+    let store: Arc<dyn KVStoreSync> = Arc::new(open(&server)?);
+    store.write(MONITORS, "", "channel-1", b"update 41".to_vec())?;
+    store.write("", "", "manager", b"one channel".to_vec())?;
+    println!("written: {:?} of {MONITORS}", store.list(MONITORS, "")?);
+
+    // The machine is lost, and another one begins with nothing.
+    drop(store);
+    let store: Arc<dyn KVStoreSync> = Arc::new(open(&server)?);
+    let monitor = store.read(MONITORS, "", "channel-1")?;
+    println!("read on another machine: {}", String::from_utf8(monitor)?);
+    Ok(())
+}
+
+/// Over an empty store of its own; a node has a `SqliteStore` or a `RocksStore`, and a `VssRemote`.
+fn open(server: &Arc<MemoryRemote>) -> Result<ReplicatedStore> {
+    // An empty disk and an empty server are taken for a new node; a disk alone, for a machine that was lost.
+    let permissions = Permissions {
+        allow_empty: true,
+        take_over: Some("the machine is lost".to_owned()),
+        ..Permissions::default()
+    };
+    let (local, keys) = (MemoryStore::default(), ReplicaKeys::from_entropy(&[7; 32], "my-node")?);
+    let builder = ReplicatedStore::builder(Arc::new(local), Arc::clone(server) as _, keys);
+    let builder = builder.classes(classes(Persistence::Synchronous)).permissions(permissions);
+    Ok(builder.open()?.0)
+}
