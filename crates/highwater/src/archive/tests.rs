@@ -5,10 +5,11 @@ use std::path::Path;
 
 use super::*;
 use crate::backup::{self, BackupOptions};
+use crate::direct::AlignedBuffer;
 use crate::env::Env;
 use crate::error::Kind;
 use crate::vault::pack::pack_name;
-use crate::vault::{Actor, CreateOptions, Intent, Location, Secret, SnapshotName};
+use crate::vault::{Actor, CheckOptions, CreateOptions, Intent, Location, Secret, SnapshotName};
 
 struct Bench {
     dir: tempfile::TempDir,
@@ -185,6 +186,43 @@ fn put_packs(bench: &Bench, vault: &Vault, intent: &Intent) {
         let name = pack_name(*pack);
         vault.store().put_new(&name, bench.vault.store().get(&name).unwrap()).unwrap();
     }
+}
+
+#[test]
+fn what_an_opened_archive_holds_is_read_as_it_was_in_its_vault_and_never_written() {
+    let bench = Bench::new();
+    let snapshot = bench.backup(&"one".repeat(5000));
+    let path = bench.dir.path().join("one.hwa");
+    std::fs::write(&path, bench.export(snapshot, None)).unwrap();
+    let opened = open(&[path], &secret(), &bench.control).unwrap().vault;
+    let (there, here) = (opened.store(), bench.vault.store());
+    let mut buffer = AlignedBuffer::default();
+    for folder in ["keys", "snapshots", "packs"] {
+        let listed = there.list(Some(folder)).unwrap();
+        let known = here.list(Some(folder)).unwrap();
+        assert_eq!(listed.len(), known.len(), "{folder}");
+        for (listed, known) in listed.iter().zip(&known) {
+            assert_eq!((&listed.name, listed.size), (&known.name, known.size));
+            let (name, whole) = (&listed.name, here.get(&listed.name).unwrap());
+            assert_eq!(there.get(name).unwrap(), whole);
+            assert_eq!(there.size(name).unwrap(), Some(listed.size));
+            assert_eq!(there.get_range(name, 3..9).unwrap(), whole[3..9]);
+            assert_eq!(there.get_range(name, 3..u64::MAX).unwrap(), whole[3..]);
+            there.read(name, 1..listed.size, &mut buffer).unwrap();
+            assert_eq!(buffer.bytes(), &whole[1..]);
+            let error = there.get_range(name, listed.size..listed.size + 1).unwrap_err();
+            assert_eq!((error.kind(), error.entry()), (Kind::Corrupt, Some(name.as_str())));
+            assert_eq!(there.delete(name).unwrap_err().kind(), Kind::Denied);
+        }
+    }
+    assert_eq!(there.list(Some("pack")).unwrap(), [], "a prefix is a folder");
+    assert_eq!(there.get("packs/none").unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(there.size("packs/none").unwrap(), None);
+    assert_eq!(there.put_new("packs/none", &b"x"[..]).unwrap_err().kind(), Kind::Denied);
+    assert_eq!(there.upload("packs/none").map(drop).unwrap_err().kind(), Kind::Denied);
+    let options = CheckOptions { read_data: true, ..CheckOptions::default() };
+    let report = crate::vault::check(&opened, &options, &bench.control).unwrap();
+    assert!(report.ok && report.snapshots == 1 && report.chunks > 0, "{report:?}");
 }
 
 fn packs(vault: &Vault) -> usize {
