@@ -312,7 +312,6 @@ mod tests {
     #[test]
     #[cfg(not(all(feature = "s3", feature = "gcs", feature = "azure")))]
     fn what_this_build_does_not_reach_is_told_with_its_feature() {
-        use crate::env::Env;
         use crate::vault::{Secret, Vault};
 
         let secret = Secret::Key(zeroize::Zeroizing::new([1; 32]));
@@ -327,8 +326,8 @@ mod tests {
             let location: Location = url.parse().unwrap();
             let settings = BTreeMap::from([("aws_region".to_owned(), "here".to_owned())]);
             for error in [
-                Vault::open(&location, &secret, &Env::system()).map(drop).unwrap_err(),
-                Vault::create(&location, &secret, false, &Env::system()).map(drop).unwrap_err(),
+                Vault::open(&location, &secret).map(drop).unwrap_err(),
+                Vault::create(&location, &secret).map(drop).unwrap_err(),
                 location.with_settings(settings).unwrap_err(),
             ] {
                 assert_eq!((error.kind(), error.entry()), (Kind::Input, Some(url)), "{error}");
