@@ -18,16 +18,21 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     let server = Arc::<MemoryRemote>::default();
     // What LDK is given: `MonitorUpdatingPersister::new(store, …)`, or `build_with_store(store)` of `ldk-node`.
     let store: Arc<dyn KVStoreSync> = Arc::new(open(&server)?);
-    store.write(MONITORS, "", "channel-1", b"update 41".to_vec())?;
-    store.write("", "", "manager", b"one channel".to_vec())?;
-    println!("written: {:?} of {MONITORS}", store.list(MONITORS, "")?);
+    store.write(MONITORS, "", "channel-1", b"update 41".to_vec()).map_err(told)?;
+    store.write("", "", "manager", b"one channel".to_vec()).map_err(told)?;
+    println!("written: {:?} of {MONITORS}", store.list(MONITORS, "").map_err(told)?);
 
     // The machine is lost, and another one begins with nothing.
     drop(store);
     let store: Arc<dyn KVStoreSync> = Arc::new(open(&server)?);
-    let monitor = store.read(MONITORS, "", "channel-1")?;
+    let monitor = store.read(MONITORS, "", "channel-1").map_err(told)?;
     println!("read on another machine: {}", String::from_utf8(monitor)?);
     Ok(())
+}
+
+/// LDK's errors are errors of the standard library only where its dependencies are built so.
+fn told(error: lightning::io::Error) -> String {
+    error.to_string()
 }
 
 /// Over an empty store of its own; a node has a `SqliteStore` or a `RocksStore`, and a `VssRemote`.
