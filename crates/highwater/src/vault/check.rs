@@ -130,6 +130,8 @@ pub fn check(vault: &Vault, options: &CheckOptions, control: &Control) -> Result
     report.errors.dedup();
     report.name_snapshots(&manifests);
     report.ok = report.errors.is_empty();
+    let CheckReport { snapshots, bytes, .. } = report;
+    tracing::info!(snapshots, bytes, faults = report.errors.len(), "checked");
     Ok(report)
 }
 
