@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
+use std::mem;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::vault::Manifest;
 use crate::vault::manifest::{EntryRecord, Leaf, Mark, PackRef, PackTable, PartRecord, Runs};
 
 use super::assemble::{FileMap, LeafRuns};
+use super::known::Comparison;
 use super::pipeline::Stored;
 use super::{Made, Task};
 
@@ -46,17 +48,13 @@ impl Leaves {
     }
 
     /// The leaves of an unchanged file: its packs go by other numbers here.
-    fn again(&mut self, parent: &Manifest, old: &EntryRecord) -> Result<Vec<Leaf>> {
-        let damaged = || Error::corrupt("its map names no pack").with_entry(old.path.to_string());
-        let leaf = |leaf: &Leaf| {
-            let number = |&pack: &u32| {
-                let pack = parent.packs.get(pack as usize).ok_or_else(damaged)?;
-                self.number(pack.id)
-            };
-            let packs = leaf.packs.iter().map(number).collect::<Result<_>>()?;
-            Ok(Leaf { packs, ..leaf.clone() })
-        };
-        all(old.leaves.iter().map(leaf))
+    fn again(&mut self, parent: &Manifest, path: &RelPath, leaves: &mut [Leaf]) -> Result<()> {
+        let damaged = || Error::corrupt("its map names no pack").with_entry(path.to_string());
+        for pack in leaves.iter_mut().flat_map(|leaf| &mut leaf.packs) {
+            let known = parent.packs.get(*pack as usize).ok_or_else(damaged)?;
+            *pack = self.number(known.id)?;
+        }
+        Ok(())
     }
 }
 
@@ -70,10 +68,10 @@ fn all(leaves: impl ExactSizeIterator<Item = Result<Leaf>>) -> Result<Vec<Leaf>>
 }
 
 /// A manifest in the making: what was captured, and where the content of each file will be found.
-pub(super) struct Draft<'a> {
+pub(super) struct Draft {
     parts: Vec<PartRecord>,
-    /// Files that the parent has, by part and entry.
-    unchanged: Vec<(usize, usize, &'a EntryRecord)>,
+    /// Files that the parent has, by part and entry, and where it has them.
+    unchanged: Vec<((usize, usize), Vec<Leaf>)>,
     barrier: Barrier,
     time: Time,
     pause: Duration,
@@ -81,8 +79,12 @@ pub(super) struct Draft<'a> {
     warnings: Vec<String>,
 }
 
-impl<'a> Draft<'a> {
-    pub(super) fn of(task: &Task<'_>, captured: &Captured) -> Result<Draft<'a>> {
+impl Draft {
+    pub(super) fn of(
+        task: &Task<'_>,
+        captured: &Captured,
+        unchanged: Vec<((usize, usize), Vec<Leaf>)>,
+    ) -> Result<Draft> {
         let told = |name: &str| {
             let mut points = captured.points.iter();
             points.find(|(part, _)| part == name).map(|(_, point)| *point)
@@ -111,7 +113,7 @@ impl<'a> Draft<'a> {
         let marks = all_marks(&task.options.marks, &captured.marks)?;
         Ok(Draft {
             parts: captured.parts.iter().map(|part| describe(part.as_ref())).collect(),
-            unchanged: Vec::new(),
+            unchanged,
             barrier: captured.barrier,
             time: captured.time,
             pause: captured.pause,
@@ -120,20 +122,27 @@ impl<'a> Draft<'a> {
         })
     }
 
-    /// The content of a file is where the parent has it.
-    pub(super) fn unchanged(&mut self, part: usize, entry: usize, old: &'a EntryRecord) {
-        self.unchanged.push((part, entry, old));
-    }
-
     /// The manifest, now that all is stored.
-    pub(super) fn complete(mut self, task: &Task<'_>, stored: Stored) -> Result<Made> {
+    pub(super) fn complete(
+        mut self,
+        task: &Task<'_>,
+        stored: Stored,
+        mut comparison: Comparison,
+    ) -> Result<Made> {
         for (part, entry, revised) in &stored.revised {
             if let Revised::Changed(source) = revised {
                 self.revise(*part, *entry, source)?;
             }
         }
+        let gone: HashSet<(usize, usize)> = stored
+            .revised
+            .iter()
+            .filter(|(_, _, revised)| matches!(revised, Revised::Gone))
+            .map(|(part, entry, _)| (*part, *entry))
+            .collect();
+        comparison.gone(self.went(&gone));
         let packs = self.place(task.base.as_ref(), &stored)?;
-        self.leave_out(&stored.revised);
+        self.leave_out(&gone);
         for finished in stored.finished {
             self.pause = self.pause.max(finished.blocked);
             self.warnings.extend(finished.warnings);
@@ -167,7 +176,8 @@ impl<'a> Draft<'a> {
             bytes_stored: stored.bytes_stored,
             shrunk: Vec::new(),
         };
-        Ok(Made { manifest, manifest_bytes: 0, pause: self.pause, warnings: self.warnings })
+        let (pause, warnings) = (self.pause, self.warnings);
+        Ok(Made { manifest, manifest_bytes: 0, pause, comparison, warnings })
     }
 
     /// Records an entry as it was captured in the end; one that came meanwhile is added.
@@ -183,13 +193,19 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
+    /// Files of the parent that were gone after all, as it has them.
+    fn went(&mut self, gone: &HashSet<(usize, usize)>) -> Vec<EntryRecord> {
+        let is_gone = |(place, _): &mut ((usize, usize), Vec<Leaf>)| gone.contains(place);
+        let went: Vec<_> = self.unchanged.extract_if(.., is_gone).collect();
+        let known = went.into_iter().map(|((part, entry), leaves)| EntryRecord {
+            leaves,
+            ..self.parts[part].entries[entry].clone()
+        });
+        known.collect()
+    }
+
     /// Leaves out what was gone before it was captured, and puts what came in its order.
-    fn leave_out(&mut self, revised: &[(usize, usize, Revised)]) {
-        let gone: HashSet<(usize, usize)> = revised
-            .iter()
-            .filter(|(_, _, revised)| matches!(revised, Revised::Gone))
-            .map(|(part, entry, _)| (*part, *entry))
-            .collect();
+    fn leave_out(&mut self, gone: &HashSet<(usize, usize)>) {
         for (number, part) in self.parts.iter_mut().enumerate() {
             let mut index = 0;
             part.entries.retain(|_| {
@@ -214,8 +230,10 @@ impl<'a> Draft<'a> {
             self.parts[part].entries[entry].leaves = leaves.of_map(map)?;
         }
         if let Some(parent) = parent {
-            for &(part, entry, old) in &self.unchanged {
-                self.parts[part].entries[entry].leaves = leaves.again(parent, old)?;
+            for ((part, entry), mut known) in mem::take(&mut self.unchanged) {
+                let entry = &mut self.parts[part].entries[entry];
+                leaves.again(parent, &entry.path, &mut known)?;
+                entry.leaves = known;
             }
         }
         Ok(leaves.table.packs)

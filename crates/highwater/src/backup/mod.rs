@@ -1,6 +1,6 @@
 //! One backup: capture the node, seal what changed, commit a snapshot.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::engine::{
 };
 use crate::env::FaultPoint;
 use crate::error::{Error, Result};
-use crate::ids::{Epoch, GuardKind, NodeName, RelPath, Seq, SnapshotId};
+use crate::ids::{Epoch, GuardKind, NodeName, Seq, SnapshotId};
 use crate::node::NodeFile;
 use crate::vault::manifest::{EntryRecord, Mark};
 use crate::vault::shrink::Loss;
@@ -30,6 +30,7 @@ mod call;
 mod commit;
 mod compare;
 mod effort;
+mod known;
 mod lists;
 mod messages;
 mod pipeline;
@@ -41,6 +42,7 @@ pub use call::Backup;
 
 use commit::Draft;
 use compare::Before;
+use known::{Comparison, KnownFiles};
 use pipeline::PartToRead;
 
 /// What a backup does besides the common.
@@ -126,28 +128,6 @@ pub struct Changes {
     pub unchanged: u64,
     /// Only in the snapshot before.
     pub removed: u64,
-}
-
-impl Changes {
-    fn between(before: Option<&Manifest>, now: &Manifest) -> Changes {
-        let is_file = |entry: &&EntryRecord| entry.kind == EntryType::File;
-        let mut old: HashMap<&RelPath, &EntryRecord> = before
-            .into_iter()
-            .flat_map(Manifest::entries)
-            .filter(is_file)
-            .map(|entry| (&entry.path, entry))
-            .collect();
-        let mut changes = Changes::default();
-        for entry in now.entries().filter(is_file) {
-            match old.remove(&entry.path) {
-                None => changes.new += 1,
-                Some(before) if before.same_content(entry) => changes.unchanged += 1,
-                Some(_) => changes.changed += 1,
-            }
-        }
-        changes.removed = old.len() as u64;
-        changes
-    }
 }
 
 /// Backs up the node directory `dir` into `vault`.
@@ -253,12 +233,14 @@ struct Made {
     /// The size of the manifest's object, once it is put.
     manifest_bytes: u64,
     pause: Duration,
+    /// What became of the files of the snapshot before.
+    comparison: Comparison,
     warnings: Vec<String>,
 }
 
 impl Task<'_> {
     /// Captures, commits, reports; gives up what was stored where that fails.
-    fn carry_out(&self, mut warnings: Vec<String>) -> Result<BackupReport> {
+    fn carry_out(mut self, mut warnings: Vec<String>) -> Result<BackupReport> {
         let mut tried = false;
         let made = self.capture().and_then(|mut made| {
             made.manifest_bytes = self.commit(&mut made.manifest, &mut tried)?;
@@ -268,8 +250,7 @@ impl Task<'_> {
             Ok(made) => {
                 warnings.extend(made.warnings.iter().cloned());
                 let duration = self.control.env.monotonic() - self.start;
-                let changes = Changes::between(self.base.as_ref(), &made.manifest);
-                let report = BackupReport { changes, ..Made { warnings, ..made }.report(duration) };
+                let report = Made { warnings, ..made }.report(duration);
                 report.log();
                 Ok(report)
             }
@@ -286,7 +267,7 @@ impl Task<'_> {
     }
 
     /// Captures the node and stores what the parent does not have.
-    fn capture(&self) -> Result<Made> {
+    fn capture(&mut self) -> Result<Made> {
         let mut options = self.options.capture.clone();
         options.stores.extend(self.recognised.stores.iter().cloned());
         if let Some(freeze) = &mut options.freeze {
@@ -295,11 +276,11 @@ impl Task<'_> {
         let mut captured = tracing::debug_span!("capture")
             .in_scope(|| engine::capture(self.layout, &options, &self.control.env))?;
         tracing::debug_span!("marks").in_scope(|| self.read_marks(&mut captured));
-        let known = self.known_files();
-        let mut draft = Draft::of(self, &captured)?;
+        let mut known = KnownFiles::take(self.base.as_mut());
+        let mut unchanged = Vec::new();
         let mut bytes_total = 0;
-        let mut parts = Vec::with_capacity(captured.parts.len());
-        for (part, capture) in captured.parts.into_iter().enumerate() {
+        let mut to_read = Vec::with_capacity(captured.parts.len());
+        for (part, capture) in captured.parts.iter().enumerate() {
             let mut files = Vec::new();
             for (entry, source) in capture.entries().iter().enumerate() {
                 // A plain file that is empty may have been caught while it was written anew.
@@ -308,18 +289,21 @@ impl Task<'_> {
                 if source.kind != EntryType::File || (source.size == 0 && !moves) {
                     continue;
                 }
-                let old = known.get(&source.path).copied();
-                match old.filter(|old| self.unchanged(source, old)) {
-                    Some(old) => draft.unchanged(part, entry, old),
+                match known.leaves(source, |old| self.unchanged(source, old)) {
+                    Some(leaves) => unchanged.push(((part, entry), leaves)),
                     None => {
                         bytes_total += source.size;
-                        files.push((entry, old));
+                        files.push((entry, known.to_read(source).map(Box::new)));
                     }
                 }
             }
-            parts.push(PartToRead { part, capture, files });
+            to_read.push(files);
         }
-        drop(known);
+        let comparison = known.finish();
+        let draft = Draft::of(self, &captured, unchanged)?;
+        let captured = captured.parts.into_iter().zip(to_read).enumerate();
+        let mut parts: Vec<PartToRead> =
+            captured.map(|(part, (capture, files))| PartToRead { part, capture, files }).collect();
         // A SQLite in rollback-journal mode keeps its writers waiting until it is read; plain files
         // can vanish until they are; the others are locked, or a checkpoint of their own.
         parts.sort_by_key(|part| match part.capture.consistency() {
@@ -344,7 +328,7 @@ impl Task<'_> {
             )
         })?;
         let packs = stored.packs.len() as u32;
-        let mut made = draft.complete(self, stored)?;
+        let mut made = draft.complete(self, stored, comparison)?;
         lists::put(self, &mut made.manifest, packs)?;
         Ok(self.before.settle(self, made))
     }
@@ -365,16 +349,8 @@ impl Task<'_> {
         }));
     }
 
-    /// The parent's files, where this directory is still the one that the parent saw: a restore
+    /// Whether a file is what the parent has, where this directory is still the one that the parent saw: a restore
     /// since then may have put other content behind the same names, sizes and times.
-    fn known_files(&self) -> HashMap<&RelPath, &'_ EntryRecord> {
-        let Some(base) = &self.base else { return HashMap::new() };
-        base.entries()
-            .filter(|entry| entry.kind == EntryType::File)
-            .map(|entry| (&entry.path, entry))
-            .collect()
-    }
-
     fn unchanged(&self, source: &SourceEntry, old: &EntryRecord) -> bool {
         let same_directory =
             self.base.as_ref().is_some_and(|base| base.restore == self.identity.restore);
@@ -474,11 +450,11 @@ impl BackupReport {
 
 impl Made {
     fn report(self, duration: Duration) -> BackupReport {
-        let Made { manifest, manifest_bytes, pause, warnings } = self;
+        let Made { manifest, manifest_bytes, pause, comparison, warnings } = self;
         BackupReport {
+            changes: comparison.changes(&manifest),
             snapshot: manifest.snapshot,
             parts: manifest.parts.iter().map(PartSummary::of).collect(),
-            changes: Changes::default(),
             bytes_total: manifest.bytes_total(),
             bytes_read: manifest.bytes_read,
             bytes_stored: manifest.bytes_stored + manifest_bytes,

@@ -36,12 +36,12 @@ const WORKERS_MAX: usize = 8;
 const ZERO_PIECE_BYTES: usize = 256;
 
 /// A part, and what of it is to be read.
-pub(super) struct PartToRead<'a> {
+pub(super) struct PartToRead {
     /// Its place among the parts.
     pub(super) part: usize,
     pub(super) capture: Box<dyn PartCapture>,
     /// Places among its entries, with what the parent knows of each.
-    pub(super) files: Vec<(usize, Option<&'a EntryRecord>)>,
+    pub(super) files: Vec<(usize, Option<Box<EntryRecord>>)>,
 }
 
 /// What the pipeline has stored.
@@ -67,7 +67,7 @@ pub(super) fn run(
     vault: &Vault,
     snapshot: SnapshotId,
     parent: Option<&Manifest>,
-    parts: Vec<PartToRead<'_>>,
+    parts: Vec<PartToRead>,
     rate_max: Option<u64>,
     control: &Control,
 ) -> Result<Stored> {
@@ -176,7 +176,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn run(&mut self, parts: Vec<PartToRead<'_>>) -> Result<Reading, Halt> {
+    fn run(&mut self, parts: Vec<PartToRead>) -> Result<Reading, Halt> {
         let mut reading = Reading::default();
         for PartToRead { part, mut capture, files } in parts {
             for (entry, old) in files {
@@ -206,7 +206,7 @@ impl Reader<'_> {
         &mut self,
         (part, entry): (usize, usize),
         capture: &mut dyn PartCapture,
-        old: Option<&EntryRecord>,
+        old: Option<Box<EntryRecord>>,
         reading: &mut Reading,
     ) -> Result<(), Halt> {
         if capture.ready(entry)? {
@@ -220,12 +220,11 @@ impl Reader<'_> {
         &mut self,
         part: &mut dyn PartCapture,
         entry: usize,
-        old: Option<&EntryRecord>,
+        old: Option<Box<EntryRecord>>,
         number: usize,
     ) -> Result<u64, Halt> {
         let source = &part.entries()[entry];
         let (units, size, path) = (source.units, source.size, source.path.clone());
-        let old = old.cloned().map(Box::new);
         self.control.report(Event::File(path.clone()));
         self.send(Read::Begin { file: number, units, size, old })?;
         let mut batcher = Batcher::new(units, size, self.buffers);
