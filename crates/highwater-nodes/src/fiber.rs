@@ -13,6 +13,8 @@
 //! The values are bincode 1.3 of the types in `fiber-types`; the layout of both stands in the private module
 //! `values`. A value that does not read to its last byte as the version of its store asks for is an error.
 
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod reader;
 mod sqlite;
 mod store;

@@ -13,6 +13,9 @@ mod eclair;
 mod ev_node;
 pub mod fiber;
 pub mod floor;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod ldk;
 mod lighthouse;
 mod lnd;

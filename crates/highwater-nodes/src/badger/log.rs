@@ -5,7 +5,7 @@
 //! kind can be. An entry that is part of a transaction counts once the mark of the transaction's end
 //! is read. The file is longer than what was written: zeros follow.
 
-use super::{Captured, Error, Found, VALUE_BYTES_MAX, damaged, is_of, varint, version};
+use super::{Captured, Error, Found, VALUE_BYTES_MAX, damaged, fits, is_of, varint, version};
 
 /// A number of the key that the file is encrypted with, and the beginning of initialisation vectors.
 const HEAD_BYTES: u64 = 20;
@@ -157,7 +157,7 @@ impl Log<'_> {
         self.each(4, &mut 0, |part| {
             stored = part.iter().fold(stored, |sum, &byte| sum << 8 | u32::from(byte));
         })?;
-        Ok((sum == stored).then_some(entry))
+        Ok(fits(sum, stored.into()).then_some(entry))
     }
 
     /// Hands on so many bytes, which have to be there, and adds them to a checksum.

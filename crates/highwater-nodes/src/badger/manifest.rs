@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Captured, Error, MANIFEST, damaged, varint};
+use super::{Captured, Error, MANIFEST, damaged, fits, varint};
 
 const MAGIC: &[u8] = b"Bdgr";
 const VERSION: u16 = 8;
@@ -68,7 +68,7 @@ fn set<'a>(rest: &mut &'a [u8], size: u64) -> Result<Option<&'a [u8]>, Error> {
         return damaged(MANIFEST, "a set of changes is longer than the file");
     }
     let Some((set, behind)) = behind.split_at_checked(bytes as usize) else { return Ok(None) };
-    if crc32c::crc32c(set) != u32::from_be_bytes([e, f, g, h]) {
+    if !fits(crc32c::crc32c(set), u32::from_be_bytes([e, f, g, h]).into()) {
         return damaged(MANIFEST, "a set of changes has another checksum");
     }
     *rest = behind;

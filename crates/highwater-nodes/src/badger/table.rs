@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::io::Read;
 
 use super::manifest::{Codec, Table, checksum};
-use super::{Captured, Error, Found, VERSION_BYTES, damaged, is_of, varint, version};
+use super::{Captured, Error, Found, VERSION_BYTES, damaged, fits, is_of, varint, version};
 
 /// The index names every block and holds 10 bits or so for each key.
 const INDEX_BYTES_MAX: u64 = 64 << 20;
@@ -146,7 +146,7 @@ fn vector(bytes: &[u8], at: usize, element: usize) -> Option<(usize, usize)> {
 
 fn verify(file: &str, bytes: &[u8], sum: &[u8]) -> Result<(), Error> {
     match checksum(sum) {
-        Some(sum) if sum == u64::from(crc32c::crc32c(bytes)) => Ok(()),
+        Some(sum) if fits(crc32c::crc32c(bytes), sum) => Ok(()),
         Some(_) => damaged(file, "a part of it has another checksum"),
         None => Err(Error::Unknown { file: file.to_owned(), what: "another kind of checksum" }),
     }
