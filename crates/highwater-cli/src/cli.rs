@@ -11,11 +11,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use highwater::ids::{NodeName, Time};
-use highwater::vault::{Level, Share};
+use highwater::vault::{Effort, Level, Share};
 use highwater_server::Scope;
+use serde::Deserialize;
 
 pub(crate) use migrate::ReplicaMigrateArgs;
 pub(crate) use replica::{
@@ -209,6 +210,28 @@ pub(crate) struct InitArgs {
     pub(crate) unfenced: bool,
 }
 
+/// How hard what is stored is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Compression {
+    /// Half the processor time, and more bytes: for a fast disk of one's own
+    Fast,
+    /// As few bytes as tools store that take several times as long
+    Balanced,
+    /// Some bytes in a hundred less, for several times the processor time
+    Dense,
+}
+
+impl From<Compression> for Effort {
+    fn from(compression: Compression) -> Effort {
+        match compression {
+            Compression::Fast => Effort::Fast,
+            Compression::Balanced => Effort::Balanced,
+            Compression::Dense => Effort::Dense,
+        }
+    }
+}
+
 #[derive(Args, Debug, Default)]
 pub(crate) struct BackupArgs {
     /// The node's data directory
@@ -235,6 +258,9 @@ pub(crate) struct BackupArgs {
     /// Read at most this many bytes a second (10M and 10MiB: 10 × 1024²; 10MB: 10 × 1000²)
     #[arg(long, value_name = "BYTES", value_parser = values::size)]
     pub(crate) limit_rate: Option<u64>,
+    /// How hard what is stored is compressed [default: balanced]
+    #[arg(long)]
+    pub(crate) effort: Option<Compression>,
     /// How long a writer of a SQLite in rollback-journal mode may be kept waiting [default: 30s]
     #[arg(long, value_name = "SECONDS", value_parser = values::duration)]
     pub(crate) max_block: Option<Duration>,

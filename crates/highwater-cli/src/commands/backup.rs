@@ -8,6 +8,7 @@ use highwater::engine::freeze::Freeze;
 use highwater::engine::{self, CaptureOptions, DiscoverOptions};
 use highwater::guard::GuardKind;
 use highwater::ids::RelPath;
+use highwater::vault::Effort;
 use highwater::{Error, Remedy, Result};
 use highwater_nodes::{Known, Node};
 use serde_json::{Value, json};
@@ -42,6 +43,7 @@ pub(crate) fn run(context: &Context, args: &BackupArgs) -> Result<Answer> {
         rehash: args.rehash,
         full: args.full,
         rate_max: args.limit_rate,
+        effort: args.effort.map(Effort::from).unwrap_or_default(),
         guard: args.guarded.then_some(GuardKind::Databases),
         recogniser: Some(Arc::new(Known)),
         unguarded: args.unguarded.is_some(),

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use highwater::agent::{Cadence, Priority, Rules};
 use highwater::ids::NodeName;
+use highwater::vault::Effort;
 use highwater::vault::retention::Retention;
 use highwater::{Error, Result};
 use serde::{Deserialize, Deserializer};
 
 use super::replica::{ReplicaSettings, ReplicaTable};
+use crate::cli::Compression;
 use crate::values;
 
 /// Where the agent listens if nothing is said.
@@ -68,6 +70,7 @@ pub(super) struct NodeTable {
     no_barrier: bool,
     #[serde(default)]
     priority: PriorityName,
+    effort: Option<Compression>,
     #[serde(default)]
     exclude: Vec<String>,
     #[serde(default)]
@@ -170,6 +173,7 @@ pub(crate) struct NodeSettings {
     pub(crate) unguarded: Option<String>,
     pub(crate) no_barrier: bool,
     pub(crate) priority: Priority,
+    pub(crate) effort: Effort,
     pub(crate) exclude: Vec<String>,
     pub(crate) retention: Retention,
     pub(crate) replica: Option<ReplicaSettings>,
@@ -284,6 +288,7 @@ impl NodeTable {
                 PriorityName::Low => Priority::Low,
                 PriorityName::Normal => Priority::Normal,
             },
+            effort: self.effort.map(Effort::from).unwrap_or_default(),
             exclude: self.exclude,
             retention,
             name,

@@ -49,6 +49,30 @@ fn a_backup_under_a_writer_holds_all_that_was_committed_before() {
 }
 
 #[test]
+fn each_effort_stores_less_than_the_one_before_and_builds_on_any() {
+    let world = World::with_node();
+    let line = |number: u32| format!("{number}: balance_msat={}\n", number.wrapping_mul(7919));
+    let text: String = (0..100_000).map(line).collect();
+    std::fs::write(world.path("node/history.log"), &text).expect("a file");
+    let stored = |backup: serde_json::Value| backup["bytes_stored"].as_u64().expect("a number");
+    let full = |effort| {
+        let backup = ["backup", "node", "--full", "--effort", effort];
+        stored(world.on_vault(&backup).code(0).json())
+    };
+    let [fast, balanced, dense] = ["fast", "balanced", "dense"].map(full);
+    assert!(dense < balanced && balanced < fast, "{dense}, {balanced}, {fast}");
+    let usual = stored(world.on_vault(&["backup", "node", "--full"]).code(0).json());
+    assert!(usual.abs_diff(balanced) < 1000, "{usual}");
+
+    let next = world.on_vault(&["backup", "node", "--rehash", "--effort", "fast"]).code(0).json();
+    assert!(stored(next) < usual / 10, "nothing is stored that is there");
+    world.on_vault(&["restore", "latest", "restored"]).code(0);
+    assert_node(&world.path("restored"), ROWS);
+    let restored = std::fs::read_to_string(world.path("restored/history.log")).expect("a file");
+    assert!(restored == text);
+}
+
+#[test]
 fn a_target_that_holds_something_is_a_conflict_and_force_keeps_it_for_rollback() {
     let world = World::with_node();
     world.on_vault(&["backup", "node"]).code(0);

@@ -10,6 +10,7 @@ fn a_wrong_call_exits_with_2_and_says_so_in_a_document() {
         &["backup"],
         &["backup", "node", "--frobnicate"],
         &["backup", "node", "--limit-rate", "much"],
+        &["backup", "node", "--effort", "much"],
         &["backup", "node", "--mark", "height=high"],
         &["backup", "node", "--node", ".hidden"],
         &["backup", "node", "--key-file", "a", "--passphrase-file", "b"],

@@ -7,7 +7,7 @@ use crate::control::Control;
 use crate::engine::CheckpointHook;
 use crate::error::Result;
 use crate::ids::NodeName;
-use crate::vault::{Actor, Vault};
+use crate::vault::{Actor, Effort, Vault};
 
 use super::{BackupOptions, BackupReport};
 
@@ -57,6 +57,12 @@ impl Backup {
     /// Records a tag.
     pub fn tag(mut self, name: impl Into<String>, value: impl Into<String>) -> Backup {
         self.options.tags.insert(name.into(), value.into());
+        self
+    }
+
+    /// Compresses what is stored so hard.
+    pub fn effort(mut self, effort: Effort) -> Backup {
+        self.options.effort = effort;
         self
     }
 

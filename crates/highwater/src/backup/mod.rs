@@ -19,8 +19,8 @@ use crate::node::NodeFile;
 use crate::vault::manifest::{EntryRecord, Mark};
 use crate::vault::shrink::Loss;
 use crate::vault::{
-    Actor, BACKUP_TIME_MAX, Intent, Known, Location, Manifest, PartSummary, SnapshotName, Vault,
-    copied,
+    Actor, BACKUP_TIME_MAX, Effort, Intent, Known, Location, Manifest, PartSummary, SnapshotName,
+    Vault, copied,
 };
 
 mod assemble;
@@ -29,7 +29,6 @@ mod buffers;
 mod call;
 mod commit;
 mod compare;
-mod effort;
 mod known;
 mod lists;
 mod messages;
@@ -68,6 +67,8 @@ pub struct BackupOptions {
     pub full: bool,
     /// Reads no more than so many bytes a second.
     pub rate_max: Option<u64>,
+    /// How hard what is stored is compressed.
+    pub effort: Effort,
     /// How the node is held back once it is restored or rolled back; `None`: as its backup before
     /// asked for, so that no call forgets it.
     pub guard: Option<GuardKind>,
@@ -323,7 +324,7 @@ impl Task<'_> {
                 self.intent.snapshot,
                 self.base.as_ref(),
                 parts,
-                self.options.rate_max,
+                self.options,
                 &control,
             )
         })?;

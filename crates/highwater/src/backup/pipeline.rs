@@ -14,12 +14,12 @@ use crate::error::{Error, Kind, Result};
 use crate::ids::{PackId, SnapshotId};
 use crate::vault::manifest::EntryRecord;
 use crate::vault::pack::{FrameKind, UnitId, UnitKeys, seal_frame, sealed_bytes_max};
-use crate::vault::{Manifest, Vault};
+use crate::vault::{Effort, Manifest, Vault};
 
+use super::BackupOptions;
 use super::assemble::{Assembler, FileMap};
 use super::batch::{Batcher, Cut, Rate};
 use super::buffers::Buffers;
-use super::effort::Gauge;
 use super::messages::{Halt, Hashed, Job, Read, Write};
 use super::room::Room;
 use super::write::{Written, write_packs};
@@ -68,7 +68,7 @@ pub(super) fn run(
     snapshot: SnapshotId,
     parent: Option<&Manifest>,
     parts: Vec<PartToRead>,
-    rate_max: Option<u64>,
+    options: &BackupOptions,
     control: &Control,
 ) -> Result<Stored> {
     let (read_in, read_out) = bounded::<Read>(BATCHES_MAX);
@@ -76,13 +76,13 @@ pub(super) fn run(
     let (jobs_in, jobs_out) = bounded::<Job>(JOBS_MAX);
     let room = &Room::new();
     let keys = vault.unit_keys();
-    let gauge = &Gauge::default();
     let buffers = &Buffers::default();
+    let effort = options.effort;
     let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, WORKERS_MAX);
     std::thread::scope(|scope| {
         for _ in 0..workers {
             let jobs = jobs_out.clone();
-            scope.spawn(move || work(keys, gauge, buffers, &jobs));
+            scope.spawn(move || work(keys, effort, buffers, &jobs));
         }
         drop(jobs_out);
         let assembler_jobs = jobs_in.clone();
@@ -92,10 +92,15 @@ pub(super) fn run(
         });
         let writer = scope.spawn(move || {
             let _closing = room.closing();
-            write_packs(vault, &write_out, gauge, (buffers, room), control)
+            write_packs(vault, &write_out, (buffers, room), control)
         });
-        let mut reader =
-            Reader { jobs: jobs_in, out: read_in, rate: Rate::new(rate_max), buffers, control };
+        let mut reader = Reader {
+            jobs: jobs_in,
+            out: read_in,
+            rate: Rate::new(options.rate_max),
+            buffers,
+            control,
+        };
         let read = reader.run(parts);
         drop(reader);
         let assembled = assembler.join().unwrap_or_else(|_| Err(panicked("assembler")));
@@ -131,7 +136,7 @@ fn conclude(
     }
 }
 
-fn work(keys: &UnitKeys, gauge: &Gauge, buffers: &Buffers, jobs: &Receiver<Job>) {
+fn work(keys: &UnitKeys, effort: Effort, buffers: &Buffers, jobs: &Receiver<Job>) {
     // A reply that nobody waits for any more belongs to a backup that has failed already.
     for job in jobs {
         match job {
@@ -141,7 +146,7 @@ fn work(keys: &UnitKeys, gauge: &Gauge, buffers: &Buffers, jobs: &Receiver<Job>)
             }
             Job::Seal { key, number, frame, reply } => {
                 let room = buffers.take(sealed_bytes_max(frame.bytes.len()));
-                let sealed = seal_frame(&key, number, &frame, gauge.effort(), room);
+                let sealed = seal_frame(&key, number, &frame, effort, room);
                 buffers.give(frame.bytes);
                 let _ = reply.send(sealed.map(|sealed| (sealed, frame.ids)));
             }

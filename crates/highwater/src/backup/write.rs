@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
@@ -17,7 +16,6 @@ use crate::vault::seal::ObjectKey;
 use crate::vault::upload::{Ending, Upload};
 
 use super::buffers::Buffers;
-use super::effort::{Gauge, Ticks, WriterWatch};
 use super::messages::{Halt, Write};
 use super::room::Room;
 
@@ -54,21 +52,12 @@ struct Packs<'a> {
 pub(super) fn write_packs(
     vault: &Vault,
     input: &Receiver<Write>,
-    gauge: &Gauge,
     (buffers, room): (&Buffers, &Room),
     control: &Control,
 ) -> Result<Written, Halt> {
     let mut written = Written::default();
     let mut packs = Packs::default();
-    let outcome = write_all(
-        vault,
-        input,
-        WriterWatch::new(gauge, Ticks::now),
-        (buffers, room),
-        control,
-        &mut packs,
-        &mut written,
-    );
+    let outcome = write_all(vault, input, (buffers, room), control, &mut packs, &mut written);
     if outcome.is_err() {
         // What ended the backup is told, not what follows from it: an unfinished upload is never
         // visible, and the caller removes the packs that are.
@@ -83,7 +72,6 @@ pub(super) fn write_packs(
 fn write_all<'a>(
     vault: &'a Vault,
     input: &Receiver<Write>,
-    mut watch: WriterWatch<'_>,
     (buffers, room): (&Buffers, &Room),
     control: &Control,
     packs: &mut Packs<'a>,
@@ -92,24 +80,18 @@ fn write_all<'a>(
     for write in input {
         match write {
             Write::Pack { id, key } => {
-                let begin = control.env.monotonic();
                 end_pack(packs, control, written)?;
-                watch.note(Duration::ZERO, control.env.monotonic() - begin, 0);
                 control.env.fault(FaultPoint::BackupPackBegin)?;
                 let mut upload = vault.store().upload(&pack_name(id))?;
                 upload.write(key.header())?;
                 packs.open = Some(Pack { id, key, upload, frames: Vec::new(), ids: Vec::new() });
             }
             Write::Frame(sealed) => {
-                let begin = control.env.monotonic();
                 let (sealed, ids) = sealed.recv().map_err(|_| Halt::Stopped)??;
-                let sealed_at = control.env.monotonic();
                 let Some(pack) = &mut packs.open else {
                     return Err(Error::bug("a frame came before its pack").into());
                 };
                 pack.upload.write(&sealed.bytes)?;
-                let stored = control.env.monotonic() - sealed_at;
-                watch.note(sealed_at - begin, stored, sealed.bytes.len());
                 pack.frames.push(sealed.record);
                 pack.ids.extend(ids);
                 room.give(sealed.record.plain as usize);

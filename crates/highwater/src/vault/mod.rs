@@ -64,6 +64,7 @@ pub use actor::Actor;
 pub(crate) use actor::{Known, Lock, boot};
 pub use check::{CheckOptions, CheckReport, Fault, check};
 pub use checked::{Coverage, Share};
+pub use codec::Effort;
 pub(crate) use folder::Folder;
 pub(crate) use folder::HEADER as HEADER_NAME;
 pub(crate) use header::Header;

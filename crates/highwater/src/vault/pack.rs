@@ -23,7 +23,7 @@ pub(super) mod fuzzing;
 /// It is closed, too, once it holds so many units: its index is kept in memory as a whole.
 pub(crate) const PACK_UNITS_MAX: u32 = 1 << 18;
 /// Pages are sealed together up to so many bytes.
-pub(crate) const FRAME_BYTES: usize = 64 << 10;
+pub(crate) const FRAME_BYTES: usize = 256 << 10;
 /// A slice, but for the last one of a file.
 pub(crate) const SLICE_BYTES: usize = 4 << 20;
 /// No frame is longer than this before compression.
@@ -369,7 +369,7 @@ mod tests {
         wrong[4096] ^= 1;
         assert!(!opens_to(&key, 3, sealed.record, &sealed.bytes, &wrong));
         let mut frame = Vec::new();
-        let codec = Codec::compress(&wrong, Effort::Dense, &mut frame).unwrap();
+        let codec = Codec::compress(&wrong, Effort::Balanced, &mut frame).unwrap();
         key.seal(4, Purpose::Data, &[], &mut frame).unwrap();
         let record = FrameRecord { stored: frame.len() as u32, codec, ..sealed.record };
         assert!(!opens_to(&key, 4, record, &frame, &bytes), "compressed from other bytes");

@@ -38,7 +38,7 @@ pub(super) fn seal_text(
     plain: &[u8],
 ) -> Result<Bytes> {
     let mut body = Vec::new();
-    let codec = Codec::compress(plain, Effort::Dense, &mut body)?;
+    let codec = Codec::compress(plain, Effort::Balanced, &mut body)?;
     let mut frame = Vec::with_capacity(PREFIX_BYTES + body.len() + 16);
     frame.push(codec as u8);
     frame.extend_from_slice(&(plain.len() as u64).to_le_bytes());

@@ -146,7 +146,7 @@ impl<'a> Writer<'a> {
         let pack =
             self.open.as_mut().ok_or_else(|| Error::bug("a unit was promised to no pack"))?;
         let (number, room) = (pack.frames.len() as u64, std::mem::take(&mut self.room));
-        let sealed = seal_frame(&pack.key, number, &self.pending, Effort::Dense, room)?;
+        let sealed = seal_frame(&pack.key, number, &self.pending, Effort::Balanced, room)?;
         pack.upload.write(&sealed.bytes)?;
         pack.frames.push(sealed.record);
         pack.ids.append(&mut self.pending.ids);

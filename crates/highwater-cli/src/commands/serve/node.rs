@@ -75,6 +75,7 @@ impl Capture {
                 freeze,
                 ..CaptureOptions::default()
             },
+            effort: settings.effort,
             guard: settings.guarded.then_some(GuardKind::Databases),
             recogniser: Some(Arc::new(Known)),
             unguarded: settings.unguarded.is_some(),
