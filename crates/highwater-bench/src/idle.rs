@@ -51,11 +51,9 @@ fn start(dir: &Path, number: u64, vault: &VaultSource) -> Outcome<Agent> {
     let rows = "CREATE TABLE t (n); INSERT INTO t VALUES (hex(randomblob(50000)));";
     rusqlite::Connection::open(node.join("state.sqlite"))?.execute_batch(rows)?;
     let actor = Actor { state_dir: dir.join("state"), name: "idle-agents".to_owned() };
-    let rules = Rules {
-        backup: Some(Cadence::Every(Duration::from_secs(6 * 60 * 60))),
-        first_after: Some(Duration::ZERO),
-        ..Rules::default()
-    };
+    let rules = Rules::default()
+        .backup(Some(Cadence::Every(Duration::from_secs(6 * 60 * 60))))
+        .first_after(Some(Duration::ZERO));
     Ok(Agent::builder(node, vault.clone(), actor).rules(rules).start()?)
 }
 

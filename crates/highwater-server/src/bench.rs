@@ -92,13 +92,15 @@ impl Bench {
         let (reported, opened) = (Arc::clone(&height), Arc::clone(&gate));
         let actor = Actor { state_dir: dir.path().join("state"), name: "test".to_owned() };
         let agent = Agent::builder(dir.path().join("node"), vault, actor)
-            .rules(Rules { first_after: None, ..Rules::default() })
+            .rules(Rules::default().first_after(None))
             .data_dir(dir.path().join("data"))
             .options_from(move || {
                 drop(opened.lock().unwrap());
                 let height = reported.load(Ordering::Relaxed);
                 let marks = (height > 0).then(|| ("height".to_owned(), height));
-                Ok(BackupOptions { marks: marks.into_iter().collect(), ..Default::default() })
+                let mut options = BackupOptions::default();
+                options.marks = marks.into_iter().collect();
+                Ok(options)
             });
         std::fs::create_dir_all(dir.path().join("data")).unwrap();
         std::fs::create_dir_all(dir.path().join("out")).unwrap();
@@ -137,7 +139,7 @@ impl Bench {
     /// The archive as the library writes it.
     pub(crate) fn export(&self, snapshot: &str, since: Option<&str>) -> Vec<u8> {
         let select = |id: &str| Selector { snapshot: id.to_owned(), ..Selector::default() };
-        let options = ExportOptions { selector: select(snapshot), since: since.map(select) };
+        let options = ExportOptions::default().selector(select(snapshot)).since(since.map(select));
         let mut bytes = Vec::new();
         let vault = self.vault();
         let export = Export::new(&vault, &options).unwrap();

@@ -189,10 +189,9 @@ impl Work {
         let vault = agent.vault().get()?;
         let select = |snapshot: &str| selector(agent.node(), snapshot);
         let since = Some(self.request.since.as_str()).filter(|since| !since.is_empty());
-        let options = ExportOptions {
-            selector: select(&self.snapshot)?,
-            since: since.map(select).transpose()?,
-        };
+        let options = ExportOptions::default()
+            .selector(select(&self.snapshot)?)
+            .since(since.map(select).transpose()?);
         let export = Export::new(&vault, &options)?;
         let header = self.header(&export)?;
         let snapshot = header.snapshot.clone();

@@ -42,7 +42,7 @@ fn agent(dir: &Path, name: &str, fails: bool) -> Agent {
     std::fs::create_dir(dir.join(name)).unwrap();
     std::fs::write(dir.join(name).join("state.bin"), [1; 5000]).unwrap();
     let actor = Actor { state_dir: dir.join("state"), name: "test".to_owned() };
-    let rules = Rules { first_after: None, ..Rules::default() };
+    let rules = Rules::default().first_after(None);
     let mut builder = Agent::builder(dir.join(name), vault, actor).rules(rules);
     if fails {
         builder = builder.options_from(|| Err(Error::denied("no key")));

@@ -37,7 +37,7 @@ fn main() -> Outcome<()> {
     let every = Cadence::Every(Duration::from_secs(6 * 60 * 60));
     let agent = Agent::builder(&node, vault, actor)
         .options(options)
-        .rules(Rules { backup: Some(every), ..Rules::default() })
+        .rules(Rules::default().backup(Some(every)))
         .start()?;
 
     store.put("channel/1", "open")?;

@@ -27,11 +27,11 @@ fn main() -> Outcome<()> {
 
     // All that the node does for its backups.
     let agent = Agent::builder(&node, vault, actor)
-        .rules(Rules {
-            backup: Some(Cadence::Every(Duration::from_secs(6 * 60 * 60))),
-            restore_test: Some(Duration::from_secs(7 * 24 * 60 * 60)),
-            ..Rules::default()
-        })
+        .rules(
+            Rules::default()
+                .backup(Some(Cadence::Every(Duration::from_secs(6 * 60 * 60))))
+                .restore_test(Some(Duration::from_secs(7 * 24 * 60 * 60))),
+        )
         .start()?;
 
     database.execute("INSERT INTO channel VALUES (hex(randomblob(16)), 1)", [])?;

@@ -50,7 +50,7 @@ fn main() -> Outcome<()> {
     let every = Cadence::Every(Duration::from_secs(6 * 60 * 60));
     let agent = Agent::builder(&home, vault.clone(), actor)
         .options(options)
-        .rules(Rules { backup: Some(every), ..Rules::default() })
+        .rules(Rules::default().backup(Some(every)))
         .start()?;
 
     let ended = AtomicBool::new(false);
@@ -115,7 +115,9 @@ fn height(database: &Connection) -> Outcome<u64> {
 fn compare(dir: &Path, vault: &VaultSource, marked: u64) -> Outcome<()> {
     let target = dir.join("restored");
     let selector = Selector { snapshot: "latest".to_owned(), ..Selector::default() };
-    let options = RestoreOptions { selector, force: true, ..RestoreOptions::default() };
+    let mut options = RestoreOptions::default();
+    options.selector = selector;
+    options.force = true;
     let vault = vault.get()?;
     let plan = restore::plan(&vault, &target, &options)?;
     restore::run(&vault, &plan, &options, &Control::new(Env::system()))?;

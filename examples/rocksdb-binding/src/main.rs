@@ -51,7 +51,7 @@ fn agent(node: &Path, store: Arc<DB>, vault: Vault, actor: Actor) -> Outcome<Age
     let every = Cadence::Every(Duration::from_secs(60 * 60));
     Ok(Agent::builder(node, vault, actor)
         .options(options)
-        .rules(Rules { backup: Some(every), ..Rules::default() })
+        .rules(Rules::default().backup(Some(every)))
         .start()?)
 }
 

@@ -145,7 +145,7 @@ fn agent(dir: &Path, store: &Arc<DB>, priority: Priority) -> Outcome<Agent> {
     let mut options = BackupOptions::default();
     options.capture.hooks.push(("store".to_owned(), hook));
     let actor = Actor { state_dir: dir.join("state"), name: "agent-overhead".to_owned() };
-    let rules = Rules { first_after: None, ..Rules::default() };
+    let rules = Rules::default().first_after(None);
     let agent = Agent::builder(dir.join("node"), new_vault(dir)?, actor);
     Ok(agent.options(options).rules(rules).priority(priority).start()?)
 }

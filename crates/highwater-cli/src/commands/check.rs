@@ -60,13 +60,12 @@ fn check(
         Some(snapshot) => Some(context.selector(snapshot, node)?),
         None => None,
     };
-    let options = CheckOptions {
-        selector,
-        node: node.cloned(),
-        read_data: args.read_data,
-        subset: args.subset,
-        actor: if args.read_data { Some(context.actor()?) } else { None },
-    };
+    let options = CheckOptions::default()
+        .selector(selector)
+        .node(node.cloned())
+        .read_data(args.read_data)
+        .subset(args.subset)
+        .actor(if args.read_data { Some(context.actor()?) } else { None });
     vault::check(vault, &options, &context.control)
 }
 

@@ -33,11 +33,11 @@ impl Served {
         let runtime = Runtime::new().unwrap();
         let actor = Actor { state_dir: scene.path("state"), name: "agent".to_owned() };
         fs::create_dir_all(scene.path("data")).unwrap();
-        let options =
-            BackupOptions { marks: [("height".to_owned(), 7)].into(), ..Default::default() };
+        let mut options = BackupOptions::default();
+        options.marks = [("height".to_owned(), 7)].into();
         let agent = Agent::builder(scene.path("node"), scene.open_vault(), actor)
             .data_dir(scene.path("data"))
-            .rules(Rules { first_after: None, ..Rules::default() })
+            .rules(Rules::default().first_after(None))
             .options(options)
             .start()
             .unwrap();

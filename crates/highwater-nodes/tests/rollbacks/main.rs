@@ -100,8 +100,8 @@ impl Ground {
     fn back_up(&self) -> (String, Marks, Vec<String>) {
         let actor =
             Actor { state_dir: self.scratch.path().join("state"), name: "node@host".into() };
-        let options =
-            BackupOptions { recogniser: Some(Arc::new(Known)), ..BackupOptions::default() };
+        let mut options = BackupOptions::default();
+        options.recogniser = Some(Arc::new(Known));
         let report =
             backup::run(&self.vault(), &self.dir(), &actor, &options, &self.control()).unwrap();
         let marks = report.marks.iter().map(|(name, mark)| (name.clone(), mark.value)).collect();
@@ -196,7 +196,9 @@ fn roll_back(
     let target = if clone { ground.scratch.path().join("clone") } else { ground.dir() };
     let vault = ground.vault();
     let selector = Selector { snapshot: snapshot.clone(), ..Selector::default() };
-    let mut options = RestoreOptions { selector, force: true, ..RestoreOptions::default() };
+    let mut options = RestoreOptions::default();
+    options.selector = selector;
+    options.force = true;
     let plan = restore::plan(&vault, &target, &options).unwrap();
     options.second_belt = highwater_nodes::second_belt(&plan.kinds);
     let expected = below(marks, highest, newest);
@@ -230,8 +232,7 @@ fn roll_back(
     if dice.below(4) == 0 {
         // Who undoes it gets the newer one back, which nothing has run on since.
         counts.undone += 1;
-        let options =
-            RollbackOptions { recogniser: Some(Arc::new(Known)), ..RollbackOptions::default() };
+        let options = RollbackOptions::default().recogniser(Some(Arc::new(Known)));
         restore::rollback_by(&target, &options, &ground.control()).unwrap();
         writer.check(&target);
         return;

@@ -137,7 +137,7 @@ impl World {
         std::fs::create_dir(&dir).unwrap();
         std::fs::write(dir.join("state.bin"), noise(bytes)).unwrap();
         let actor = Actor { state_dir: self.path("state"), name: "test@host".to_owned() };
-        let rules = Rules { first_after: None, ..Rules::default() };
+        let rules = Rules::default().first_after(None);
         Agent::builder(dir, self.vault(), actor).rules(rules).env(self.env())
     }
 
@@ -159,11 +159,9 @@ impl World {
         tags: &[(&str, &str)],
         marks: &[(&str, u64)],
     ) -> Agent {
-        let options = BackupOptions {
-            tags: tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
-            marks: marks.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect(),
-            ..BackupOptions::default()
-        };
+        let mut options = BackupOptions::default();
+        options.tags = tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        options.marks = marks.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect();
         let agent = self.add(self.builder(name, 5_000_000).options(options));
         assert_eq!(run(&agent, Task::Backup), State::Completed);
         agent
@@ -179,7 +177,8 @@ impl World {
 
     /// A node whose backups go only as far as the test lets them, 4 MiB a step.
     pub(crate) fn held_back(&self, name: &str) -> Agent {
-        let options = BackupOptions { rate_max: Some(1 << 20), ..BackupOptions::default() };
+        let mut options = BackupOptions::default();
+        options.rate_max = Some(1 << 20);
         self.add(self.builder(name, 48 << 20).options(options))
     }
 

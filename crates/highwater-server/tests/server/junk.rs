@@ -238,7 +238,8 @@ async fn junk_neither_panics_nor_grows_nor_stops_a_server() {
         before(info);
     }));
     let world = World::new();
-    let limits = Limits { requests_per_second: u32::MAX, ..Limits::default() };
+    let mut limits = Limits::default();
+    limits.requests_per_second = u32::MAX;
     let serving = Serving::of(world.server().limits(limits)).await;
     let mut dice = Dice(20_261_121);
     // What is allocated once is allocated now.

@@ -80,6 +80,7 @@ impl Clockwork {
 
 /// What an agent does by itself.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Rules {
     /// How often it backs up; `None`: only when asked, or by events.
     pub backup: Option<Cadence>,
@@ -94,6 +95,17 @@ pub struct Rules {
     pub delay_max: Duration,
     /// A newest snapshot that is older than this is stale: somebody must look why.
     pub age_max: Duration,
+}
+
+setters! {
+    Rules {
+        backup: Option<Cadence>,
+        first_after: Option<Duration>,
+        restore_test: Option<Duration>,
+        debounce: Duration,
+        delay_max: Duration,
+        age_max: Duration,
+    }
 }
 
 impl Default for Rules {

@@ -27,6 +27,7 @@ const READERS: usize = 2;
 
 /// What a check looks at.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct CheckOptions {
     /// One snapshot alone.
     pub selector: Option<Selector>,
@@ -38,6 +39,16 @@ pub struct CheckOptions {
     pub subset: Option<Share>,
     /// Who remembers which packs were read; needed where only a share is.
     pub actor: Option<Actor>,
+}
+
+setters! {
+    CheckOptions {
+        selector: Option<Selector>,
+        node: Option<NodeName>,
+        read_data: bool,
+        subset: Option<Share>,
+        actor: Option<Actor>,
+    }
 }
 
 /// A fault that a check found.

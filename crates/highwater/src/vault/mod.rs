@@ -87,12 +87,20 @@ use trash::TrashCache;
 
 /// How a vault is made.
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct CreateOptions {
     /// With a recovery slot.
     pub recovery: bool,
     /// Also in a store that does not keep two writers apart. Nobody can take over there, and no
     /// witness can be kept.
     pub unfenced: bool,
+}
+
+setters! {
+    CreateOptions {
+        recovery: bool,
+        unfenced: bool,
+    }
 }
 
 /// A new vault.
