@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use highwater::Env;
-use highwater::agent::{Agent, Cadence, Rules, State, VaultSource};
+use highwater::agent::{Agent, Cadence, OperationState, Rules, VaultSource};
 use highwater::vault::Actor;
 use serde_json::Value;
 
@@ -60,7 +60,7 @@ fn start(dir: &Path, number: u64, vault: &VaultSource) -> Outcome<Agent> {
 fn wait_for_first(agent: &Agent, env: &Env) -> Outcome<()> {
     loop {
         match agent.status().last_backup {
-            Some(done) if done.state == State::Completed => return Ok(()),
+            Some(done) if done.state == OperationState::Completed => return Ok(()),
             Some(failed) => return Err(failed.reason.unwrap_or_default().into()),
             None => env.pause(Duration::from_millis(50)),
         }

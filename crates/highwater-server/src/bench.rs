@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures::{Stream, StreamExt as _};
-use highwater::agent::{Agent, Rules, State as Stage, Task, VaultSource};
+use highwater::agent::{Agent, OperationState, Rules, Task, VaultSource};
 use highwater::archive::{Export, ExportOptions};
 use highwater::backup::BackupOptions;
 use highwater::vault::{Actor, CreateOptions, Location, Secret, Selector, Vault};
@@ -128,7 +128,7 @@ impl Bench {
     pub(crate) fn back_up(&self, seed: u64) -> String {
         std::fs::write(self.dir.path().join("node/small"), noise(4096, seed)).unwrap();
         let done = self.agent.wait(self.agent.begin(Task::Backup).unwrap().id).unwrap();
-        assert_eq!((done.state, done.reason), (Stage::Completed, None));
+        assert_eq!((done.state, done.reason), (OperationState::Completed, None));
         done.snapshot.unwrap().to_string()
     }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
-use highwater::agent::{Agent, Operation, OperationId, State as Stage, Task};
+use highwater::agent::{Agent, Operation, OperationId, OperationState, Task};
 use highwater::archive::{Export, ExportOptions};
 use highwater::control::Cancel;
 use highwater::{Control, Error, Kind, Result};
@@ -163,8 +163,8 @@ fn begin(agent: &Agent) -> Result<OperationId> {
 fn snapshot_of(operation: &Operation) -> Result<String> {
     let reason = operation.reason.as_deref().unwrap_or("it does not say why");
     match (operation.state, operation.snapshot) {
-        (Stage::Completed, Some(snapshot)) => Ok(snapshot.to_string()),
-        (Stage::Cancelled, _) => {
+        (OperationState::Completed, Some(snapshot)) => Ok(snapshot.to_string()),
+        (OperationState::Cancelled, _) => {
             Err(Error::conflict("the backup was cancelled before it could be streamed"))
         }
         _ => {

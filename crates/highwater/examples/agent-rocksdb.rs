@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater::Env;
-use highwater::agent::{Agent, Cadence, Rules, State, Task};
+use highwater::agent::{Agent, Cadence, OperationState, Rules, Task};
 use highwater::backup::BackupOptions;
 use highwater::engine::CheckpointHook;
 use highwater::vault::{Actor, CreateOptions, Location, Secret, Vault};
@@ -57,7 +57,7 @@ fn run(agent: &Agent, task: Task) -> Outcome<()> {
     let snapshot = done.snapshot.map(|snapshot| snapshot.to_string()).unwrap_or_default();
     println!("{} {}: {} bytes {snapshot}", task.name(), done.state.name(), done.bytes_done);
     match done.state {
-        State::Completed => Ok(()),
+        OperationState::Completed => Ok(()),
         _ => Err(done.reason.unwrap_or_default().into()),
     }
 }

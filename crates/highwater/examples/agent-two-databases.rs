@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use highwater::agent::{Agent, Cadence, Rules, State, Task, VaultSource};
+use highwater::agent::{Agent, Cadence, OperationState, Rules, Task, VaultSource};
 use highwater::backup::BackupOptions;
 use highwater::engine::HoldHook;
 use highwater::restore::{self, RestoreOptions};
@@ -136,7 +136,7 @@ fn run(agent: &Agent, task: Task) -> Outcome<()> {
     let snapshot = done.snapshot.map(|snapshot| snapshot.to_string()).unwrap_or_default();
     println!("{} {}: {} bytes {snapshot}", task.name(), done.state.name(), done.bytes_done);
     match done.state {
-        State::Completed => Ok(()),
+        OperationState::Completed => Ok(()),
         _ => Err(done.reason.unwrap_or_default().into()),
     }
 }

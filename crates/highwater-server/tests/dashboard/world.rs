@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use highwater::agent::{Agent, AgentBuilder, Rules, State, Task};
+use highwater::agent::{Agent, AgentBuilder, OperationState, Rules, Task};
 use highwater::backup::BackupOptions;
 use highwater::env::Clock;
 use highwater::guard::{Cause, GuardKind, Latch, Recorded};
@@ -163,7 +163,7 @@ impl World {
         options.tags = tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         options.marks = marks.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect();
         let agent = self.add(self.builder(name, 5_000_000).options(options));
-        assert_eq!(run(&agent, Task::Backup), State::Completed);
+        assert_eq!(run(&agent, Task::Backup), OperationState::Completed);
         agent
     }
 
@@ -252,13 +252,13 @@ pub(crate) fn open_store(remote: &Arc<MemoryRemote>, owner: &str) -> Arc<Replica
 }
 
 /// Runs a task to its end.
-pub(crate) fn run(agent: &Agent, task: Task) -> State {
+pub(crate) fn run(agent: &Agent, task: Task) -> OperationState {
     let asked = agent.begin(task).unwrap();
     agent.wait(asked.id).unwrap().state
 }
 
 /// Waits until an agent's operation is in this state.
-pub(crate) fn wait_for(agent: &Agent, task: Task, state: State) {
+pub(crate) fn wait_for(agent: &Agent, task: Task, state: OperationState) {
     let mut changes = agent.changes();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {

@@ -53,7 +53,7 @@ setters! {
 
 /// A fault that a check found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Fault {
+pub struct CheckFault {
     /// The object or file.
     pub entry: String,
     /// What is wrong with it.
@@ -80,7 +80,7 @@ pub struct CheckReport {
     /// What the operator should know.
     pub warnings: Vec<String>,
     /// The faults.
-    pub errors: Vec<Fault>,
+    pub errors: Vec<CheckFault>,
 }
 
 /// Checks a vault. Faults are in the report; an error is what kept the check from being made.
@@ -150,7 +150,7 @@ impl CheckReport {
     fn fault(&mut self, error: &Error) {
         let entry = error.entry().unwrap_or("the vault").to_owned();
         let problem = error.message().to_owned();
-        self.errors.push(Fault { entry, problem, snapshots: Vec::new() });
+        self.errors.push(CheckFault { entry, problem, snapshots: Vec::new() });
     }
 
     /// Reads the lists of a manifest; damage is a fault. The manifest is returned all the same, so that the snapshot

@@ -62,7 +62,7 @@ pub(crate) mod writer;
 
 pub use actor::Actor;
 pub(crate) use actor::{Known, Lock, boot};
-pub use check::{CheckOptions, CheckReport, Fault, check};
+pub use check::{CheckFault, CheckOptions, CheckReport, check};
 pub use checked::{Coverage, Share};
 pub(crate) use folder::Folder;
 pub(crate) use folder::HEADER as HEADER_NAME;
