@@ -59,11 +59,13 @@ pub(super) fn put(shape: &Shape, client: usize) -> Request {
     };
     let mut body = Vec::new();
     field(&mut body, 1, store.as_bytes());
-    let mut random = Random(client as u64 + 1);
+    // Bytes that can't be compressed, the same each time.
+    let mut random = fastrand::Rng::with_seed(client as u64 + 1);
     let (mut keys, mut values) = (Vec::new(), Vec::new());
     for _ in 0..shape.items {
         let key = format!("{}/client-{client:03}/{:0DIGITS$}", shape.name, 0);
-        let value: Vec<u8> = (0..shape.value_bytes).map(|_| random.byte()).collect();
+        let mut value = vec![0; shape.value_bytes];
+        random.fill(&mut value);
         let mut item = Vec::new();
         field(&mut item, 1, key.as_bytes());
         let key_end = item.len();
@@ -196,18 +198,6 @@ impl Answer {
         let text = self.bytes.get(body).unwrap_or_default().to_vec();
         self.bytes.clear();
         Ok(text)
-    }
-}
-
-/// Bytes that can't be compressed, the same each time.
-struct Random(u64);
-
-impl Random {
-    fn byte(&mut self) -> u8 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 32) as u8
     }
 }
 
