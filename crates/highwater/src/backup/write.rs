@@ -16,10 +16,9 @@ use crate::vault::pack::{FrameRecord, UnitId, pack_name, seal_index};
 use crate::vault::seal::ObjectKey;
 use crate::vault::upload::{Ending, Upload};
 
-use super::buffers::Buffers;
 use super::effort::{Gauge, Ticks, WriterWatch};
 use super::messages::{Halt, Write};
-use super::room::Room;
+use super::room::Memory;
 
 /// The packs that were written.
 #[derive(Default)]
@@ -55,7 +54,7 @@ pub(super) fn write_packs(
     vault: &Vault,
     input: &Receiver<Write>,
     gauge: &Gauge,
-    (buffers, room): (&Buffers, &Room),
+    memory: Memory<'_>,
     control: &Control,
 ) -> Result<Written, Halt> {
     let mut written = Written::default();
@@ -64,7 +63,7 @@ pub(super) fn write_packs(
         vault,
         input,
         WriterWatch::new(gauge, Ticks::now),
-        (buffers, room),
+        memory,
         control,
         &mut packs,
         &mut written,
@@ -84,7 +83,7 @@ fn write_all<'a>(
     vault: &'a Vault,
     input: &Receiver<Write>,
     mut watch: WriterWatch<'_>,
-    (buffers, room): (&Buffers, &Room),
+    memory: Memory<'_>,
     control: &Control,
     packs: &mut Packs<'a>,
     written: &mut Written,
@@ -112,8 +111,8 @@ fn write_all<'a>(
                 watch.note(sealed_at - begin, stored, sealed.bytes.len());
                 pack.frames.push(sealed.record);
                 pack.ids.extend(ids);
-                room.give(sealed.record.plain as usize);
-                buffers.give(sealed.bytes);
+                memory.room.give(sealed.record.plain as usize);
+                memory.buffers.give(sealed.bytes);
                 control.env.fault(FaultPoint::BackupPackWrite)?;
             }
             Write::Finished => {
