@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use highwater::Env;
-use highwater::agent::{Agent, Cadence, Rules, State, VaultSource};
+use highwater::agent::{Agent, Cadence, OperationState, Rules, VaultSource};
 use highwater::vault::Actor;
 use serde_json::Value;
 
@@ -51,18 +51,16 @@ fn start(dir: &Path, number: u64, vault: &VaultSource) -> Outcome<Agent> {
     let rows = "CREATE TABLE t (n); INSERT INTO t VALUES (hex(randomblob(50000)));";
     rusqlite::Connection::open(node.join("state.sqlite"))?.execute_batch(rows)?;
     let actor = Actor { state_dir: dir.join("state"), name: "idle-agents".to_owned() };
-    let rules = Rules {
-        backup: Some(Cadence::Every(Duration::from_secs(6 * 60 * 60))),
-        first_after: Some(Duration::ZERO),
-        ..Rules::default()
-    };
+    let rules = Rules::default()
+        .backup(Some(Cadence::Every(Duration::from_secs(6 * 60 * 60))))
+        .first_after(Some(Duration::ZERO));
     Ok(Agent::builder(node, vault.clone(), actor).rules(rules).start()?)
 }
 
 fn wait_for_first(agent: &Agent, env: &Env) -> Outcome<()> {
     loop {
         match agent.status().last_backup {
-            Some(done) if done.state == State::Completed => return Ok(()),
+            Some(done) if done.state == OperationState::Completed => return Ok(()),
             Some(failed) => return Err(failed.reason.unwrap_or_default().into()),
             None => env.pause(Duration::from_millis(50)),
         }

@@ -7,13 +7,7 @@ use highwater::ids::Time;
 
 /// Bytes in binary units: `312 B`, `4.5 MiB`.
 pub(crate) fn bytes(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let power = (bytes.ilog2() / 10).min(UNITS.len() as u32);
-    let value = bytes as f64 / f64::from(1024).powi(power as i32);
-    format!("{value:.1} {}", UNITS[power as usize - 1])
+    bytesize::ByteSize(bytes).display().iec().to_string()
 }
 
 /// Two units at most: `45 s`, `3 h 12 min`, `2 d 4 h`.
@@ -87,7 +81,7 @@ mod tests {
         assert_eq!(bytes(1023), "1023 B");
         assert_eq!(bytes(1024), "1.0 KiB");
         assert_eq!(bytes(5 << 20), "5.0 MiB");
-        assert_eq!(bytes(u64::MAX), "16384.0 PiB");
+        assert_eq!(bytes(u64::MAX), "16.0 EiB");
     }
 
     #[test]

@@ -189,16 +189,18 @@ fn back_up(scratch: &Path, unguarded: bool) -> BackupReport {
 }
 
 fn back_up_again(scratch: &Path, unguarded: bool) -> BackupReport {
-    back_up_with(scratch, BackupOptions { unguarded, ..BackupOptions::default() })
+    let mut options = BackupOptions::default();
+    options.unguarded = unguarded;
+    back_up_with(scratch, options)
 }
 
-fn back_up_with(scratch: &Path, options: BackupOptions) -> BackupReport {
+fn back_up_with(scratch: &Path, mut options: BackupOptions) -> BackupReport {
     let env = Env::system();
     let location = scratch.join("vault").display().to_string().parse().unwrap();
     let secret = Secret::from_key_file(&scratch.join("key")).unwrap();
     let vault = Vault::open_with(&location, &secret, &env).unwrap();
     let actor = Actor { state_dir: scratch.join("state"), name: "node@host".into() };
-    let options = BackupOptions { recogniser: Some(Arc::new(Known)), ..options };
+    options.recogniser = Some(Arc::new(Known));
     backup::run(&vault, &scratch.join("node"), &actor, &options, &Control::new(env)).unwrap()
 }
 
@@ -270,11 +272,9 @@ fn what_the_operator_says_goes_before_what_is_read() {
     let scratch = tempfile::tempdir().unwrap();
     node("cometbft", &scratch.path().join("node"));
     back_up(scratch.path(), true);
-    let options = BackupOptions {
-        marks: BTreeMap::from([("height".to_owned(), 5)]),
-        guard: Some(GuardKind::Channels),
-        ..BackupOptions::default()
-    };
+    let mut options = BackupOptions::default();
+    options.marks = BTreeMap::from([("height".to_owned(), 5)]);
+    options.guard = Some(GuardKind::Channels);
     let report = back_up_with(scratch.path(), options);
     assert_eq!((report.marks["height"].value, report.marks["height"].claimed), (5, true));
     // What was asked for once stays, although the kind asks for something else.
@@ -320,7 +320,7 @@ fn marks_are_not_read_from_a_main_file_whose_log_has_more() {
     let secret = Secret::create_key_file(&scratch.path().join("key")).unwrap();
     Vault::create_with(&location, &secret, &CreateOptions::default(), &Env::system()).unwrap();
     let mut options = BackupOptions::default();
-    options.capture.freeze = Some(Freeze { pid: child.id(), ..Freeze::default() });
+    options.capture.freeze = Some(Freeze::of(child.id()));
     let frozen = back_up_with(scratch.path(), options);
     // Read by its own transaction it is whole.
     let live = back_up_again(scratch.path(), false);

@@ -114,12 +114,10 @@ fn marks(scratch: &Path, dir: &Path, kind: &str) -> BTreeMap<String, u64> {
     };
     let vault = Vault::open_with(&location, &secret, &env).unwrap();
     let actor = Actor { state_dir: scratch.join("state"), name: "node@host".into() };
-    let options = BackupOptions {
-        recogniser: Some(Arc::new(Known)),
-        node: Some(dir.file_name().unwrap().to_str().unwrap().parse().unwrap()),
-        adopt: true,
-        ..BackupOptions::default()
-    };
+    let mut options = BackupOptions::default();
+    options.recogniser = Some(Arc::new(Known));
+    options.node = Some(dir.file_name().unwrap().to_str().unwrap().parse().unwrap());
+    options.adopt = true;
     let report = backup::run(&vault, dir, &actor, &options, &Control::new(env)).unwrap();
     assert_eq!(report.kinds, [kind]);
     let channel =

@@ -174,9 +174,9 @@ impl Ground {
     fn back_up(&self, frozen: Option<u32>) -> Result<BackupReport> {
         let actor =
             Actor { state_dir: self.scratch.path().join("state"), name: "node@host".into() };
-        let mut options =
-            BackupOptions { recogniser: Some(Arc::new(Known)), ..BackupOptions::default() };
-        options.capture.freeze = frozen.map(|pid| Freeze { pid, ..Freeze::default() });
+        let mut options = BackupOptions::default();
+        options.recogniser = Some(Arc::new(Known));
+        options.capture.freeze = frozen.map(Freeze::of);
         let control = Control::new(Env::system());
         backup::run(&self.vault(), &self.dir(), &actor, &options, &control)
     }
@@ -186,7 +186,8 @@ impl Ground {
         let target = self.scratch.path().join(report.snapshot.to_string());
         let control = Control::new(Env::system());
         let selector = Selector { snapshot: report.snapshot.to_string(), ..Selector::default() };
-        let options = RestoreOptions { selector, ..RestoreOptions::default() };
+        let mut options = RestoreOptions::default();
+        options.selector = selector;
         let plan = restore::plan(&self.vault(), &target, &options).unwrap();
         assert_eq!(plan.hold, Some(GuardKind::Databases));
         restore::run(&self.vault(), &plan, &options, &control).unwrap();

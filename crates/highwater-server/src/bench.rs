@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures::{Stream, StreamExt as _};
-use highwater::agent::{Agent, Rules, State as Stage, Task, VaultSource};
+use highwater::agent::{Agent, OperationState, Rules, Task, VaultSource};
 use highwater::archive::{Export, ExportOptions};
 use highwater::backup::BackupOptions;
 use highwater::vault::{Actor, CreateOptions, Location, Secret, Selector, Vault};
@@ -52,14 +52,9 @@ pub(crate) fn secret() -> Secret {
 
 /// Bytes that don't compress.
 pub(crate) fn noise(length: usize, seed: u64) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ seed.rotate_left(32);
-    let word = |_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    (0..length / 8).flat_map(word).collect()
+    let mut bytes = vec![0; length];
+    fastrand::Rng::with_seed(seed).fill(&mut bytes);
+    bytes
 }
 
 impl Bench {
@@ -92,13 +87,15 @@ impl Bench {
         let (reported, opened) = (Arc::clone(&height), Arc::clone(&gate));
         let actor = Actor { state_dir: dir.path().join("state"), name: "test".to_owned() };
         let agent = Agent::builder(dir.path().join("node"), vault, actor)
-            .rules(Rules { first_after: None, ..Rules::default() })
+            .rules(Rules::default().first_after(None))
             .data_dir(dir.path().join("data"))
             .options_from(move || {
                 drop(opened.lock().unwrap());
                 let height = reported.load(Ordering::Relaxed);
                 let marks = (height > 0).then(|| ("height".to_owned(), height));
-                Ok(BackupOptions { marks: marks.into_iter().collect(), ..Default::default() })
+                let mut options = BackupOptions::default();
+                options.marks = marks.into_iter().collect();
+                Ok(options)
             });
         std::fs::create_dir_all(dir.path().join("data")).unwrap();
         std::fs::create_dir_all(dir.path().join("out")).unwrap();
@@ -126,7 +123,7 @@ impl Bench {
     pub(crate) fn back_up(&self, seed: u64) -> String {
         std::fs::write(self.dir.path().join("node/small"), noise(4096, seed)).unwrap();
         let done = self.agent.wait(self.agent.begin(Task::Backup).unwrap().id).unwrap();
-        assert_eq!((done.state, done.reason), (Stage::Completed, None));
+        assert_eq!((done.state, done.reason), (OperationState::Completed, None));
         done.snapshot.unwrap().to_string()
     }
 
@@ -137,7 +134,7 @@ impl Bench {
     /// The archive as the library writes it.
     pub(crate) fn export(&self, snapshot: &str, since: Option<&str>) -> Vec<u8> {
         let select = |id: &str| Selector { snapshot: id.to_owned(), ..Selector::default() };
-        let options = ExportOptions { selector: select(snapshot), since: since.map(select) };
+        let options = ExportOptions::default().selector(select(snapshot)).since(since.map(select));
         let mut bytes = Vec::new();
         let vault = self.vault();
         let export = Export::new(&vault, &options).unwrap();

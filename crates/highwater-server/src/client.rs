@@ -33,6 +33,7 @@ const TOKEN_BYTES_MAX: u64 = 4096;
 
 /// What is pulled, from where, and to where.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct PullOptions {
     /// The server: `https://HOST:PORT`, or `http://` where it is on this machine.
     pub url: String,

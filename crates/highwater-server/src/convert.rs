@@ -1,6 +1,6 @@
 //! From what the library says to the messages of both interfaces.
 
-use highwater::agent::{Operation, ReplicaStanding, Snapshot, State, Status};
+use highwater::agent::{Operation, OperationState, ReplicaStanding, Snapshot, Status};
 use highwater::guard::Held;
 use highwater::ids::{NodeName, Time};
 use highwater::vault::Level;
@@ -27,11 +27,11 @@ pub(crate) fn level(level: Level) -> &'static str {
 
 pub(crate) fn operation(operation: &Operation) -> v1::Operation {
     let state = match operation.state {
-        State::Queued => v1::State::Queued,
-        State::Running => v1::State::Running,
-        State::Completed => v1::State::Completed,
-        State::Failed => v1::State::Failed,
-        State::Cancelled => v1::State::Cancelled,
+        OperationState::Queued => v1::State::Queued,
+        OperationState::Running => v1::State::Running,
+        OperationState::Completed => v1::State::Completed,
+        OperationState::Failed => v1::State::Failed,
+        OperationState::Cancelled => v1::State::Cancelled,
     };
     v1::Operation {
         id: operation.id.to_string(),

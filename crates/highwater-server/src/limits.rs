@@ -11,6 +11,7 @@ const CALLERS_MAX: usize = 4096;
 
 /// How much a server does at once.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Limits {
     /// Streams of archives at once.
     pub streams: usize,

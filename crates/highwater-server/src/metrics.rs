@@ -11,7 +11,7 @@ use axum::Router;
 use axum::extract::State as Shared;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use highwater::agent::{ReplicaStanding, ReplicaState, State as Standing, Status};
+use highwater::agent::{OperationState, ReplicaStanding, ReplicaState, Status};
 use highwater::ids::Time;
 use highwater::vault::Level;
 use http::header::CONTENT_TYPE;
@@ -231,7 +231,8 @@ fn reckoned(statuses: &[Status], text: &mut String) {
         }
         if family.name == "highwater_operations_running" {
             let active = statuses.iter().flat_map(|status| &status.active);
-            let running = active.filter(|operation| operation.state == Standing::Running).count();
+            let running =
+                active.filter(|operation| operation.state == OperationState::Running).count();
             samples = format!("{} {running}\n", family.name);
         }
         if !samples.is_empty() {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
-use highwater::agent::{Agent, Operation, OperationId, State as Stage, Task};
+use highwater::agent::{Agent, Operation, OperationId, OperationState, Task};
 use highwater::archive::{Export, ExportOptions};
 use highwater::control::Cancel;
 use highwater::{Control, Error, Kind, Result};
@@ -163,8 +163,8 @@ fn begin(agent: &Agent) -> Result<OperationId> {
 fn snapshot_of(operation: &Operation) -> Result<String> {
     let reason = operation.reason.as_deref().unwrap_or("it does not say why");
     match (operation.state, operation.snapshot) {
-        (Stage::Completed, Some(snapshot)) => Ok(snapshot.to_string()),
-        (Stage::Cancelled, _) => {
+        (OperationState::Completed, Some(snapshot)) => Ok(snapshot.to_string()),
+        (OperationState::Cancelled, _) => {
             Err(Error::conflict("the backup was cancelled before it could be streamed"))
         }
         _ => {
@@ -189,10 +189,9 @@ impl Work {
         let vault = agent.vault().get()?;
         let select = |snapshot: &str| selector(agent.node(), snapshot);
         let since = Some(self.request.since.as_str()).filter(|since| !since.is_empty());
-        let options = ExportOptions {
-            selector: select(&self.snapshot)?,
-            since: since.map(select).transpose()?,
-        };
+        let options = ExportOptions::default()
+            .selector(select(&self.snapshot)?)
+            .since(since.map(select).transpose()?);
         let export = Export::new(&vault, &options)?;
         let header = self.header(&export)?;
         let snapshot = header.snapshot.clone();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater::Env;
-use highwater::replica::ldk_node::{LdkNodeKeys, LdkNodeSchema, LdkNodeStore};
+use highwater::replica::ldk_node::{LdkNodeKey, LdkNodeKeys, LdkNodeSchema, LdkNodeStore};
 use highwater::replica::local::{LocalStore as _, MemoryStore, Space};
 use highwater::replica::remote::VssRemote;
 use highwater_server::vss::{Auth, Sqlite, VssServer};
@@ -25,7 +25,7 @@ use vss_client_ng::util::retry::{
 use vss_client_ng::util::storable_builder::{EntropySource, StorableBuilder};
 
 type Client = VssClient<MaxAttemptsRetryPolicy<ExponentialBackoffRetryPolicy<VssError>>>;
-type Values = BTreeMap<(String, String, String), Vec<u8>>;
+type Values = BTreeMap<LdkNodeKey, Vec<u8>>;
 
 const WORDS: &str =
     "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
@@ -45,8 +45,14 @@ fn key(digits: &str) -> [u8; 32] {
     hex::decode(digits).unwrap().try_into().unwrap()
 }
 
+fn named(primary: &str, secondary: &str, key: &str) -> LdkNodeKey {
+    let [primary, secondary, key] = [primary, secondary, key].map(str::to_owned);
+    LdkNodeKey { primary, secondary, key }
+}
+
 /// The name of a value, and what it is bound to.
-fn name(schema: LdkNodeSchema, (primary, secondary, key): (&str, &str, &str)) -> (String, Vec<u8>) {
+fn name(schema: LdkNodeSchema, of: &LdkNodeKey) -> (String, Vec<u8>) {
+    let LdkNodeKey { primary, secondary, key } = of;
     let names = KeyObfuscator::new(self::key(NAMES_KEY));
     match schema {
         LdkNodeSchema::V0 if primary.is_empty() => (names.obfuscate(key), Vec::new()),
@@ -61,13 +67,8 @@ fn name(schema: LdkNodeSchema, (primary, secondary, key): (&str, &str, &str)) ->
     }
 }
 
-async fn write(
-    client: &Client,
-    schema: LdkNodeSchema,
-    (primary, secondary, key): (&str, &str, &str),
-    value: &[u8],
-) {
-    let (name, bound) = name(schema, (primary, secondary, key));
+async fn write(client: &Client, schema: LdkNodeSchema, of: &LdkNodeKey, value: &[u8]) {
+    let (name, bound) = name(schema, of);
     let sealed = StorableBuilder::new(Zeros);
     let sealed = sealed.build(value.to_vec(), -1, &self::key(VALUES_KEY), &bound);
     let item = KeyValue { key: name, version: -1, value: sealed.encode_to_vec() };
@@ -82,7 +83,7 @@ async fn write(
 
 fn values() -> Values {
     let of = |primary: &str, secondary: &str, key: &str, value: Vec<u8>| {
-        ((primary.to_owned(), secondary.to_owned(), key.to_owned()), value)
+        (named(primary, secondary, key), value)
     };
     let mut values = Values::from([
         of("", "", "manager", vec![1; 40_000]),
@@ -109,11 +110,11 @@ fn both_schemas_as_the_client_crate_writes_them_are_read_over_http() {
     let client = VssClient::new_with_headers(url.clone(), once, headers);
     for schema in [LdkNodeSchema::V0, LdkNodeSchema::V1] {
         runtime.block_on(async {
-            for ((primary, secondary, key), value) in &values() {
-                write(&client, schema, (primary, secondary, key), value).await;
+            for (key, value) in &values() {
+                write(&client, schema, key, value).await;
             }
             if schema == LdkNodeSchema::V1 {
-                write(&client, schema, ("", "", "vss_schema_version"), &[1, 0]).await;
+                write(&client, schema, &named("", "", "vss_schema_version"), &[1, 0]).await;
             }
         });
         let remote = VssRemote::builder(&url, schema.number().to_string()).build().unwrap();
@@ -124,9 +125,10 @@ fn both_schemas_as_the_client_crate_writes_them_are_read_over_http() {
         let done = store.copy_to(&local).unwrap();
         assert_eq!(done.values, values().len() as u64);
         let rows = local.scan(Space::Data, b"", None, usize::MAX).unwrap();
-        let expected = values().into_iter().map(|((primary, secondary, key), value)| {
-            (format!("{primary}/{secondary}/{key}").into_bytes(), value)
-        });
+        let expected =
+            values().into_iter().map(|(LdkNodeKey { primary, secondary, key }, value)| {
+                (format!("{primary}/{secondary}/{key}").into_bytes(), value)
+            });
         assert!(rows.into_iter().collect::<BTreeMap<_, _>>() == expected.collect());
     }
     runtime.block_on(running.shutdown()).unwrap();

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use highwater::agent::{Agent, Rules, State, Task};
+use highwater::agent::{Agent, OperationState, Rules, Task};
 use highwater::vault::{Actor, CreateOptions, Location, Secret, Vault};
 use highwater::{Env, Error};
 use highwater_server::{Agents, Running, Scope, Server, ServerBuilder, Tokens};
@@ -42,7 +42,7 @@ fn agent(dir: &Path, name: &str, fails: bool) -> Agent {
     std::fs::create_dir(dir.join(name)).unwrap();
     std::fs::write(dir.join(name).join("state.bin"), [1; 5000]).unwrap();
     let actor = Actor { state_dir: dir.join("state"), name: "test".to_owned() };
-    let rules = Rules { first_after: None, ..Rules::default() };
+    let rules = Rules::default().first_after(None);
     let mut builder = Agent::builder(dir.join(name), vault, actor).rules(rules);
     if fails {
         builder = builder.options_from(|| Err(Error::denied("no key")));
@@ -50,7 +50,7 @@ fn agent(dir: &Path, name: &str, fails: bool) -> Agent {
     builder.start().unwrap()
 }
 
-fn run(agent: &Agent, task: Task) -> State {
+fn run(agent: &Agent, task: Task) -> OperationState {
     agent.wait(agent.begin(task).unwrap().id).unwrap().state
 }
 
@@ -105,11 +105,11 @@ fn metrics_are_those_of_the_contract_and_prometheus_reads_them() {
     // The recorder has to be there before what it counts.
     let running = serve(&runtime, &agents);
     let alice = agent(dir.path(), "alice", false);
-    assert_eq!(run(&alice, Task::Backup), State::Completed);
-    assert_eq!(run(&alice, Task::RestoreTest), State::Completed);
+    assert_eq!(run(&alice, Task::Backup), OperationState::Completed);
+    assert_eq!(run(&alice, Task::RestoreTest), OperationState::Completed);
     let bob = agent(dir.path(), "bob", true);
     for _ in 0..2 {
-        assert_eq!(run(&bob, Task::Backup), State::Failed);
+        assert_eq!(run(&bob, Task::Backup), OperationState::Failed);
     }
     // Its last failure is counted once its thread has ended.
     bob.stop();
@@ -160,7 +160,7 @@ fn two_servers_in_one_process_share_what_is_counted() {
     let agents = Agents::default();
     let servers = [serve(&runtime, &agents), serve(&runtime, &agents)];
     let alice = agent(dir.path(), "alice", false);
-    assert_eq!(run(&alice, Task::Backup), State::Completed);
+    assert_eq!(run(&alice, Task::Backup), OperationState::Completed);
     agents.add(alice);
     for running in &servers {
         let (_, text) = scrape(running, "");
@@ -177,7 +177,7 @@ fn a_node_with_a_recorder_of_its_own_keeps_it() {
     let agents = Agents::default();
     let running = serve(&runtime, &agents);
     let alice = agent(dir.path(), "alice", false);
-    assert_eq!(run(&alice, Task::Backup), State::Completed);
+    assert_eq!(run(&alice, Task::Backup), OperationState::Completed);
     agents.add(alice);
     let (_, text) = scrape(&running, "");
     assert!(text.contains("highwater_snapshot_age_seconds{node=\"alice\""), "{text}");

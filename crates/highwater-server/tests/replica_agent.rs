@@ -84,7 +84,7 @@ impl World {
         };
         std::fs::create_dir(path(node)).unwrap();
         let actor = Actor { state_dir: path("state"), name: "test".to_owned() };
-        let rules = Rules { first_after: None, ..Rules::default() };
+        let rules = Rules::default().first_after(None);
         let agent = Agent::builder(path(node), vault, actor).rules(rules);
         let agent = match store {
             Some(store) => agent.replica(store),

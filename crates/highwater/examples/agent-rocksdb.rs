@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater::Env;
-use highwater::agent::{Agent, Cadence, Rules, State, Task};
+use highwater::agent::{Agent, Cadence, OperationState, Rules, Task};
 use highwater::backup::BackupOptions;
 use highwater::engine::CheckpointHook;
 use highwater::vault::{Actor, CreateOptions, Location, Secret, Vault};
@@ -37,7 +37,7 @@ fn main() -> Outcome<()> {
     let every = Cadence::Every(Duration::from_secs(6 * 60 * 60));
     let agent = Agent::builder(&node, vault, actor)
         .options(options)
-        .rules(Rules { backup: Some(every), ..Rules::default() })
+        .rules(Rules::default().backup(Some(every)))
         .start()?;
 
     store.put("channel/1", "open")?;
@@ -57,7 +57,7 @@ fn run(agent: &Agent, task: Task) -> Outcome<()> {
     let snapshot = done.snapshot.map(|snapshot| snapshot.to_string()).unwrap_or_default();
     println!("{} {}: {} bytes {snapshot}", task.name(), done.state.name(), done.bytes_done);
     match done.state {
-        State::Completed => Ok(()),
+        OperationState::Completed => Ok(()),
         _ => Err(done.reason.unwrap_or_default().into()),
     }
 }

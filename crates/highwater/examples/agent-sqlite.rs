@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use highwater::Env;
-use highwater::agent::{Agent, Cadence, Rules, State, Task};
+use highwater::agent::{Agent, Cadence, OperationState, Rules, Task};
 use highwater::vault::{Actor, CreateOptions, Location, Secret, Vault};
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -27,11 +27,11 @@ fn main() -> Outcome<()> {
 
     // All that the node does for its backups.
     let agent = Agent::builder(&node, vault, actor)
-        .rules(Rules {
-            backup: Some(Cadence::Every(Duration::from_secs(6 * 60 * 60))),
-            restore_test: Some(Duration::from_secs(7 * 24 * 60 * 60)),
-            ..Rules::default()
-        })
+        .rules(
+            Rules::default()
+                .backup(Some(Cadence::Every(Duration::from_secs(6 * 60 * 60))))
+                .restore_test(Some(Duration::from_secs(7 * 24 * 60 * 60))),
+        )
         .start()?;
 
     database.execute("INSERT INTO channel VALUES (hex(randomblob(16)), 1)", [])?;
@@ -56,7 +56,7 @@ fn run(agent: &Agent, task: Task) -> Outcome<()> {
     let snapshot = done.snapshot.map(|snapshot| snapshot.to_string()).unwrap_or_default();
     println!("{} {}: {} bytes {snapshot}", task.name(), done.state.name(), done.bytes_done);
     match done.state {
-        State::Completed => Ok(()),
+        OperationState::Completed => Ok(()),
         _ => Err(done.reason.unwrap_or_default().into()),
     }
 }

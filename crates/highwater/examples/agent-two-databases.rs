@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use highwater::agent::{Agent, Cadence, Rules, State, Task, VaultSource};
+use highwater::agent::{Agent, Cadence, OperationState, Rules, Task, VaultSource};
 use highwater::backup::BackupOptions;
 use highwater::engine::HoldHook;
 use highwater::restore::{self, RestoreOptions};
@@ -50,7 +50,7 @@ fn main() -> Outcome<()> {
     let every = Cadence::Every(Duration::from_secs(6 * 60 * 60));
     let agent = Agent::builder(&home, vault.clone(), actor)
         .options(options)
-        .rules(Rules { backup: Some(every), ..Rules::default() })
+        .rules(Rules::default().backup(Some(every)))
         .start()?;
 
     let ended = AtomicBool::new(false);
@@ -115,7 +115,9 @@ fn height(database: &Connection) -> Outcome<u64> {
 fn compare(dir: &Path, vault: &VaultSource, marked: u64) -> Outcome<()> {
     let target = dir.join("restored");
     let selector = Selector { snapshot: "latest".to_owned(), ..Selector::default() };
-    let options = RestoreOptions { selector, force: true, ..RestoreOptions::default() };
+    let mut options = RestoreOptions::default();
+    options.selector = selector;
+    options.force = true;
     let vault = vault.get()?;
     let plan = restore::plan(&vault, &target, &options)?;
     restore::run(&vault, &plan, &options, &Control::new(Env::system()))?;
@@ -134,7 +136,7 @@ fn run(agent: &Agent, task: Task) -> Outcome<()> {
     let snapshot = done.snapshot.map(|snapshot| snapshot.to_string()).unwrap_or_default();
     println!("{} {}: {} bytes {snapshot}", task.name(), done.state.name(), done.bytes_done);
     match done.state {
-        State::Completed => Ok(()),
+        OperationState::Completed => Ok(()),
         _ => Err(done.reason.unwrap_or_default().into()),
     }
 }

@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("listed: {} of {}", info.manifest.snapshot, info.manifest.node);
     }
 
-    let options = CheckOptions { read_data: true, ..CheckOptions::default() };
+    let options = CheckOptions::default().read_data(true);
     let report = check(&vault, &options, &vault.control())?;
     for fault in &report.errors {
         println!("damaged: {}: {}", fault.entry, fault.problem);

@@ -67,7 +67,9 @@ fn circle(scratch: &Path) -> Outcome<()> {
 
     let latest = Selector { snapshot: "latest".into(), ..Selector::default() };
     restore::test(&vault, &latest, scratch, &engines, &control)?;
-    let options = RestoreOptions { selector: latest, engines, ..RestoreOptions::default() };
+    let mut options = RestoreOptions::default();
+    options.selector = latest;
+    options.engines = engines;
     let plan = restore::plan(&vault, &target, &options)?;
     restore::run(&vault, &plan, &options, &control)?;
 

@@ -11,6 +11,22 @@
 //! are the scripts over them. Nothing here prints, reads the environment or exits, and every call
 //! blocks its thread: from asynchronous code, call it on a thread that may block.
 
+/// Methods of options that set one field each, by its name, and return the options.
+macro_rules! setters {
+    ($options:ident { $($field:ident: $type:ty,)* }) => {
+        impl $options {
+            $(
+                #[doc = concat!("Sets `", stringify!($field), "`.")]
+                #[must_use]
+                pub fn $field(mut self, $field: $type) -> Self {
+                    self.$field = $field;
+                    self
+                }
+            )*
+        }
+    };
+}
+
 #[cfg(feature = "agent")]
 pub mod agent;
 pub mod archive;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater::Env;
-use highwater::agent::{Agent, Cadence, Rules, State, Task};
+use highwater::agent::{Agent, Cadence, OperationState, Rules, Task};
 use highwater::backup::BackupOptions;
 use highwater::engine::CheckpointHook;
 use highwater::vault::{CreateOptions, Actor, Location, Secret, Vault};
@@ -32,7 +32,7 @@ fn main() -> Outcome<()> {
     if once {
         let done = agent.wait(agent.begin(Task::Backup)?.id)?;
         println!("backup {}: {} bytes", done.state.name(), done.bytes_done);
-        if done.state != State::Completed {
+        if done.state != OperationState::Completed {
             return Err(done.reason.unwrap_or_default().into());
         }
     } else {
@@ -51,7 +51,7 @@ fn agent(node: &Path, store: Arc<DB>, vault: Vault, actor: Actor) -> Outcome<Age
     let every = Cadence::Every(Duration::from_secs(60 * 60));
     Ok(Agent::builder(node, vault, actor)
         .options(options)
-        .rules(Rules { backup: Some(every), ..Rules::default() })
+        .rules(Rules::default().backup(Some(every)))
         .start()?)
 }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use highwater::Env;
-use highwater::agent::{Agent, Priority, Rules, State, Task};
+use highwater::agent::{Agent, OperationState, Priority, Rules, Task};
 use highwater::backup::BackupOptions;
 use highwater::engine::CheckpointHook;
 use highwater::vault::Actor;
@@ -100,7 +100,7 @@ fn measure(dir: &Path, beside: Beside, time: Duration) -> Outcome<(f64, u64)> {
             {
                 let done = agent.wait(agent.begin(Task::Backup)?.id)?;
                 match done.state {
-                    State::Completed => made += 1,
+                    OperationState::Completed => made += 1,
                     _ => return Err(done.reason.unwrap_or_default().into()),
                 }
             }
@@ -145,7 +145,7 @@ fn agent(dir: &Path, store: &Arc<DB>, priority: Priority) -> Outcome<Agent> {
     let mut options = BackupOptions::default();
     options.capture.hooks.push(("store".to_owned(), hook));
     let actor = Actor { state_dir: dir.join("state"), name: "agent-overhead".to_owned() };
-    let rules = Rules { first_after: None, ..Rules::default() };
+    let rules = Rules::default().first_after(None);
     let agent = Agent::builder(dir.join("node"), new_vault(dir)?, actor);
     Ok(agent.options(options).rules(rules).priority(priority).start()?)
 }

@@ -18,13 +18,9 @@ fn main() -> Outcome<()> {
     let env = Env::system();
     let secret = Secret::create_key_file(&dir.join("vault-1.key"))?;
     let location = Location::Local(std::path::absolute(dir.join("vault-1"))?);
-    let vault = Vault::create_with(
-        &location,
-        &secret,
-        &CreateOptions { recovery: true, ..CreateOptions::default() },
-        &env,
-    )?
-    .vault;
+    let vault =
+        Vault::create_with(&location, &secret, &CreateOptions::default().recovery(true), &env)?
+            .vault;
     let work = dir.join("work");
     let node = work.join("node");
     first_state(&node)?;
@@ -83,11 +79,9 @@ fn second_state(node: &Path) -> Outcome<()> {
 
 fn back_up(vault: &Vault, work: &Path, tag: &str, height: u64) -> Outcome<()> {
     let actor = Actor { state_dir: work.join("state"), name: "fixture@nowhere".to_owned() };
-    let options = BackupOptions {
-        tags: [("fixture".to_owned(), tag.to_owned())].into(),
-        marks: [("height".to_owned(), height)].into(),
-        ..BackupOptions::default()
-    };
+    let mut options = BackupOptions::default();
+    options.tags = [("fixture".to_owned(), tag.to_owned())].into();
+    options.marks = [("height".to_owned(), height)].into();
     backup::run(vault, &work.join("node"), &actor, &options, &Control::new(Env::system()))?;
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use highwater::backup::{self, BackupOptions, BackupReport};
 use highwater::engine::freeze::Freeze;
-use highwater::engine::{self, CaptureOptions, DiscoverOptions};
+use highwater::engine::{self, DiscoverOptions};
 use highwater::guard::GuardKind;
 use highwater::ids::RelPath;
 use highwater::vault::Effort;
@@ -28,27 +28,23 @@ pub(crate) fn run(context: &Context, args: &BackupArgs) -> Result<Answer> {
         }
         tags.insert("unguarded".to_owned(), reason.clone());
     }
-    let options = BackupOptions {
-        node: context.settings.node(args.node.as_ref()),
-        tags,
-        marks: unique("--mark", &args.mark)?,
-        schema: args.schema,
-        discover: discover(args)?,
-        capture: CaptureOptions {
-            allow_no_barrier: args.no_barrier,
-            block_max: args.max_block,
-            freeze: args.freeze.map(|pid| freeze(pid, args)).transpose()?,
-            ..CaptureOptions::default()
-        },
-        rehash: args.rehash,
-        full: args.full,
-        rate_max: args.limit_rate,
-        effort: args.effort.map(Effort::from).unwrap_or_default(),
-        guard: args.guarded.then_some(GuardKind::Databases),
-        recogniser: Some(Arc::new(Known)),
-        unguarded: args.unguarded.is_some(),
-        adopt: args.adopt,
-    };
+    let mut options = BackupOptions::default();
+    options.node = context.settings.node(args.node.as_ref());
+    options.tags = tags;
+    options.marks = unique("--mark", &args.mark)?;
+    options.schema = args.schema;
+    options.discover = discover(args)?;
+    options.capture.allow_no_barrier = args.no_barrier;
+    options.capture.block_max = args.max_block;
+    options.capture.freeze = args.freeze.map(|pid| freeze(pid, args)).transpose()?;
+    options.rehash = args.rehash;
+    options.full = args.full;
+    options.rate_max = args.limit_rate;
+    options.effort = args.effort.map(Effort::from).unwrap_or_default();
+    options.guard = args.guarded.then_some(GuardKind::Databases);
+    options.recogniser = Some(Arc::new(Known));
+    options.unguarded = args.unguarded.is_some();
+    options.adopt = args.adopt;
     let actor = context.actor()?;
     let vault = context.vault_for_node(&args.vault, &args.node_dir)?;
     let report = backup::run(&vault, &args.node_dir, &actor, &options, &context.control)?;
@@ -58,11 +54,9 @@ pub(crate) fn run(context: &Context, args: &BackupArgs) -> Result<Answer> {
 
 /// What belongs to the node: with `--lean` without what it fetches or builds again.
 fn discover(args: &BackupArgs) -> Result<DiscoverOptions> {
-    let mut options = DiscoverOptions {
-        exclude: args.files.exclude.clone(),
-        include: args.files.include.clone(),
-        ..DiscoverOptions::default()
-    };
+    let mut options = DiscoverOptions::default();
+    options.exclude = args.files.exclude.clone();
+    options.include = args.files.include.clone();
     if args.lean {
         let layout = engine::discover(&args.node_dir, &options)?;
         let nodes = highwater_nodes::recognise(&layout);
@@ -88,8 +82,10 @@ fn glob_of(path: &RelPath) -> String {
 }
 
 fn freeze(pid: u32, args: &BackupArgs) -> Result<Freeze> {
-    let supervisor = Some(supervisor::command()?);
-    Ok(Freeze { pid, pause_max: args.max_pause, supervisor, ..Freeze::default() })
+    let mut freeze = Freeze::of(pid);
+    freeze.pause_max = args.max_pause;
+    freeze.supervisor = Some(supervisor::command()?);
+    Ok(freeze)
 }
 
 fn unique<V: Clone>(flag: &str, pairs: &[(String, V)]) -> Result<BTreeMap<String, V>> {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use highwater::engine::{Checked, Engines};
 use highwater::ids::NodeName;
-use highwater::vault::{self, CheckOptions, CheckReport, Fault, Selector, Vault};
+use highwater::vault::{self, CheckFault, CheckOptions, CheckReport, Selector, Vault};
 use highwater::{Kind, Result, restore};
 use serde_json::json;
 
@@ -60,13 +60,12 @@ fn check(
         Some(snapshot) => Some(context.selector(snapshot, node)?),
         None => None,
     };
-    let options = CheckOptions {
-        selector,
-        node: node.cloned(),
-        read_data: args.read_data,
-        subset: args.subset,
-        actor: if args.read_data { Some(context.actor()?) } else { None },
-    };
+    let options = CheckOptions::default()
+        .selector(selector)
+        .node(node.cloned())
+        .read_data(args.read_data)
+        .subset(args.subset)
+        .actor(if args.read_data { Some(context.actor()?) } else { None });
     vault::check(vault, &options, &context.control)
 }
 
@@ -104,7 +103,7 @@ fn restore_test(
         Err(error) if error.kind() == Kind::Corrupt => error,
         Err(error) => return Err(error),
     };
-    let fault = Fault {
+    let fault = CheckFault {
         entry: error.entry().unwrap_or(&selector.snapshot).to_owned(),
         problem: error.message().to_owned(),
         snapshots: Vec::new(),
@@ -118,7 +117,7 @@ fn restore_test(
 /// How many snapshots are named with a fault; the document names all.
 const NAMED_MAX: usize = 5;
 
-fn fault_line(fault: &Fault) -> String {
+fn fault_line(fault: &CheckFault) -> String {
     let named: Vec<String> =
         fault.snapshots.iter().rev().take(NAMED_MAX).map(record::short).collect();
     let more = fault.snapshots.len().saturating_sub(NAMED_MAX);

@@ -28,7 +28,7 @@ pub(crate) fn run(context: &Context, args: &ExportArgs) -> Result<Answer> {
             .with_remedy("redirect standard output to a file or a pipe, or give --output FILE"));
     }
     let vault = context.vault(&args.vault)?;
-    let export = Export::new(&vault, &ExportOptions { selector, since })?;
+    let export = Export::new(&vault, &ExportOptions::default().selector(selector).since(since))?;
     if to_stdout {
         let report = export.write(&mut std::io::stdout().lock(), &context.control)?;
         return Ok(answer(&report, Path::new("-")));

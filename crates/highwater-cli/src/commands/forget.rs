@@ -24,11 +24,10 @@ pub(crate) fn run(context: &Context, args: &ForgetArgs) -> Result<Answer> {
         let human = format!("Snapshot {snapshot} is back.");
         return Ok(Answer::new(json!({"snapshot": snapshot}), human));
     }
-    let options = ForgetOptions {
-        node: context.settings.node(args.node.as_ref()),
-        retention: retention(args),
-        snapshots: args.snapshots.clone(),
-    };
+    let options = ForgetOptions::default()
+        .node(context.settings.node(args.node.as_ref()))
+        .retention(retention(args))
+        .snapshots(args.snapshots.clone());
     let plan = forget::plan(&vault, &options)?;
     let forgot = match args.dry_run {
         true => None,

@@ -17,7 +17,7 @@ pub(crate) fn run(context: &Context, args: &InitArgs) -> Result<Answer> {
     let source = context.settings.key(&args.key)?;
     source.refuse_inside_vault(&location)?;
     let (secret, made) = source.load_or_make()?;
-    let options = CreateOptions { recovery: !args.no_recovery_slot, unfenced: args.unfenced };
+    let options = CreateOptions::default().recovery(!args.no_recovery_slot).unfenced(args.unfenced);
     let created = Vault::create_with(&location, &secret, &options, context.env());
     let created = created.map_err(|error| {
         // These come before anything is stored, so that no vault can need the key just made.

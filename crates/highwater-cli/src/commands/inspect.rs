@@ -15,11 +15,9 @@ use crate::context::Context;
 use crate::{format, places, remedy};
 
 pub(crate) fn run(context: &Context, args: &InspectArgs) -> Result<Answer> {
-    let options = DiscoverOptions {
-        exclude: args.files.exclude.clone(),
-        include: args.files.include.clone(),
-        ..DiscoverOptions::default()
-    };
+    let mut options = DiscoverOptions::default();
+    options.exclude = args.files.exclude.clone();
+    options.include = args.files.include.clone();
     let mut layout = engine::discover(&args.node_dir, &options)?;
     let known: Vec<Error> = layout.refusals.clone();
     let obstacles = engine::obstacles(&layout, context.env());

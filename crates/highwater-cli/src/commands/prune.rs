@@ -27,10 +27,9 @@ pub(super) fn carry_out(
     let unused_max = args.max_unused.unwrap_or(Rewriting::USUAL.unused_max);
     let bytes_max = args.max_rewrite.unwrap_or(Rewriting::USUAL.bytes_max);
     let rewriting = Rewriting { unused_max, bytes_max };
-    let options = PruneOptions {
-        grace: args.grace.unwrap_or(GRACE),
-        rewrite: Some(rewriting).filter(|_| !unused_max.is_all()),
-    };
+    let options = PruneOptions::default()
+        .grace(args.grace.unwrap_or(GRACE))
+        .rewrite(Some(rewriting).filter(|_| !unused_max.is_all()));
     let plan = prune::plan(vault, actor, &options, &context.control)?;
     let document = |pruned: Option<&Pruned>| {
         json!({

@@ -20,19 +20,18 @@ pub(crate) fn run(context: &Context, args: &PullArgs) -> Result<Answer> {
         std::fs::read(path)
             .map_err(|error| Error::io(format!("{name} can't be read"), error).with_entry(&name))
     };
-    let options = PullOptions {
-        url: args.from.clone(),
-        token: args.token_file.as_deref().map(Token::from_file).transpose()?,
-        ca: args.ca_file.as_ref().map(ca).transpose()?,
-        allow_http: args.allow_http,
-        node: context.settings.node(args.node.as_ref()),
-        snapshot: args.snapshot.clone(),
-        since: args.since.clone(),
-        target_height: args.target_height,
-        output: args.output.clone(),
-        replace: args.force,
-        timeout: args.timeout,
-    };
+    let mut options = PullOptions::default();
+    options.url = args.from.clone();
+    options.token = args.token_file.as_deref().map(Token::from_file).transpose()?;
+    options.ca = args.ca_file.as_ref().map(ca).transpose()?;
+    options.allow_http = args.allow_http;
+    options.node = context.settings.node(args.node.as_ref());
+    options.snapshot = args.snapshot.clone();
+    options.since = args.since.clone();
+    options.target_height = args.target_height;
+    options.output = args.output.clone();
+    options.replace = args.force;
+    options.timeout = args.timeout;
     Ok(answer(&client::pull(&options, &context.control)?))
 }
 

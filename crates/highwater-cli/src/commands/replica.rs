@@ -181,10 +181,10 @@ fn flush(context: &Context, args: &ReplicaFlushArgs) -> Result<Answer> {
 }
 
 fn restore(context: &Context, args: &ReplicaRestoreArgs, reason: Option<&str>) -> Result<Answer> {
-    if args.files.vault.is_some() {
-        return reunite::run(context, args, connect(context, &args.replica)?, reason);
-    }
     let (keys, remote) = connect(context, &args.replica)?;
+    if args.files.vault.is_some() {
+        return reunite::run(context, args, &keys, remote, reason);
+    }
     let options = FillOptions {
         owner: context.who(),
         permissions: Permissions {

@@ -19,16 +19,14 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<Answer> {
     let Source { vault, node_dir, mut selector } = source(context, args)?;
     selector.before = args.before;
     selector.require = args.require;
-    let mut options = RestoreOptions {
-        selector,
-        part: args.part.clone(),
-        force: args.force,
-        owner: args.owner,
-        setid: args.setid,
-        schema: args.schema,
-        original_gone: original_gone(context, args.original_gone.as_deref())?,
-        ..RestoreOptions::default()
-    };
+    let mut options = RestoreOptions::default();
+    options.selector = selector;
+    options.part = args.part.clone();
+    options.force = args.force;
+    options.owner = args.owner;
+    options.setid = args.setid;
+    options.schema = args.schema;
+    options.original_gone = original_gone(context, args.original_gone.as_deref())?;
     if args.plan {
         let plan = restore::preview(&vault, &node_dir, &options)?;
         let refused = |error: &Error| {

@@ -21,7 +21,8 @@ use crate::{format, places};
 pub(super) fn run(
     context: &Context,
     args: &ReplicaRestoreArgs,
-    (keys, remote): (ReplicaKeys, VssRemote),
+    keys: &ReplicaKeys,
+    remote: VssRemote,
     reason: Option<&str>,
 ) -> Result<Answer> {
     if args.allow_empty_restore {
@@ -46,7 +47,7 @@ pub(super) fn run(
         original_gone: restore::original_gone(context, files.original_gone.as_deref())?,
     };
     let remote: Arc<dyn Remote> = Arc::new(remote);
-    let streams = Streams { vault: &vault, keys: &keys, remote: &remote };
+    let streams = Streams { vault: &vault, keys, remote: &remote };
     let report = reunite::run(streams, &args.output, &options, &context.control)?;
     let hold = highwater::guard::standing(&report.target)?.map(|standing| standing.kind);
     let human = human(&report, guard::line(&report.target, report.quarantined, hold));

@@ -29,7 +29,8 @@ pub(crate) fn run(context: &Context, args: &RollbackArgs) -> Result<Answer> {
     };
     let recogniser = Some(Arc::new(Known) as Arc<dyn Recogniser>);
     let second_belt = second_belt(args);
-    let options = RollbackOptions { undo, second_belt, recogniser, ..RollbackOptions::default() };
+    let options =
+        RollbackOptions::default().undo(undo).second_belt(second_belt).recogniser(recogniser);
     let outcome = restore::rollback_by(&args.node_dir, &options, &context.control)?;
     let target = places::text(&args.node_dir);
     let human = match outcome {

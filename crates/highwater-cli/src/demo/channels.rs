@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use highwater::backup::{self, BackupOptions};
-use highwater::engine::{CaptureOptions, HoldHook};
+use highwater::engine::HoldHook;
 use highwater::guard::{
     Adapter, Arrival, ChannelRecord, Guard, GuardKind, GuardedStore, Phase, Released, channel_marks,
 };
@@ -89,11 +89,9 @@ impl Shop<'_> {
             capture(node.marks()?);
             Ok(())
         });
-        let options = BackupOptions {
-            guard: Some(GuardKind::Channels),
-            capture: CaptureOptions { hold: Some(hold), ..CaptureOptions::default() },
-            ..BackupOptions::default()
-        };
+        let mut options = BackupOptions::default();
+        options.guard = Some(GuardKind::Channels);
+        options.capture.hold = Some(hold);
         let context = &self.demo.context;
         let report = backup::run(vault, &self.dir, &context.actor()?, &options, &context.control)?;
         self.demo.say(&format!("    backed up, with {} marks of its channels", report.marks.len()))
@@ -103,16 +101,11 @@ impl Shop<'_> {
     fn restore(&self, vault: &Vault) -> Result<u64> {
         let adapter: Arc<dyn Adapter> = Arc::new(ShopAdapter);
         let node: NodeName = "shop".parse()?;
-        let options = RestoreOptions {
-            selector: Selector {
-                snapshot: "latest".to_owned(),
-                node: Some(node),
-                ..Selector::default()
-            },
-            adapter: Some(adapter),
-            original_gone: Some(self.statement()?),
-            ..RestoreOptions::default()
-        };
+        let mut options = RestoreOptions::default();
+        options.selector =
+            Selector { snapshot: "latest".to_owned(), node: Some(node), ..Selector::default() };
+        options.adapter = Some(adapter);
+        options.original_gone = Some(self.statement()?);
         let plan = restore::plan(vault, &self.dir, &options)?;
         let report = restore::run(vault, &plan, &options, &self.demo.context.control)?;
         let text =

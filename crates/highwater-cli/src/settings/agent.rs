@@ -187,7 +187,7 @@ impl NodeSettings {
             (None, interval) => interval.map(Cadence::Every),
         };
         let (restore_test, age_max) = (self.restore_test, self.max_age);
-        Ok(Rules { backup, restore_test, age_max, ..Rules::default() })
+        Ok(Rules::default().backup(backup).restore_test(restore_test).age_max(age_max))
     }
 
     /// Whether an agent under the other settings can go on under these with other rules alone.

@@ -5,7 +5,7 @@ use std::fs;
 
 use highwater::env::FaultPoint;
 
-use crate::scene::{Scene, counts};
+use crate::scene::{Scene, Strike, counts};
 use crate::tree::Tree;
 use crate::{node, tree};
 
@@ -44,7 +44,7 @@ impl Stage {
     }
 
     /// Backs up with a fault.
-    fn strike(&self, fault: (FaultPoint, u64, &str)) -> crate::scene::Ran {
+    fn strike(&self, fault: Strike<'_>) -> crate::scene::Ran {
         self.reset();
         self.scene.run_with_fault(fault, ["backup".as_ref(), self.scene.path("node").as_os_str()])
     }
@@ -100,7 +100,7 @@ fn a_backup_killed_anywhere_leaves_whole_snapshots_and_the_next_one_clears_up() 
         let mut kills = 0;
         for count in counts() {
             let what = format!("killed at {} ({count})", point.name());
-            let ran = stage.strike((point, count, "kill"));
+            let ran = stage.strike(Strike::kill(point, count));
             if !ran.killed() {
                 ran.ok();
                 break;
@@ -127,7 +127,7 @@ fn a_backup_that_fails_anywhere_leaves_nothing_behind() {
     for point in of_a_backup() {
         for (count, action) in counts().flat_map(|count| [(count, "error"), (count, "enospc")]) {
             let what = format!("{action} at {} ({count})", point.name());
-            let ran = stage.strike((point, count, action));
+            let ran = stage.strike(Strike { point, count, action });
             if ran.code == Some(0) {
                 assert!(count > 1, "no backup passes {}", point.name());
                 break;

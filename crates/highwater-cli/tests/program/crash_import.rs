@@ -5,7 +5,7 @@ use std::fs;
 
 use highwater::env::FaultPoint;
 
-use crate::scene::{Ran, Scene, counts};
+use crate::scene::{Ran, Scene, Strike, counts};
 use crate::tree::Tree;
 use crate::{node, tree};
 
@@ -98,7 +98,8 @@ fn an_import_killed_anywhere_leaves_whole_snapshots_and_the_next_one_clears_up()
         for count in counts() {
             let what = format!("killed at {} ({count})", point.name());
             stage.reset();
-            let ran = stage.scene.run_with_fault((point, count, "kill"), stage.words(&["2.hwa"]));
+            let ran =
+                stage.scene.run_with_fault(Strike::kill(point, count), stage.words(&["2.hwa"]));
             if !ran.killed() {
                 ran.ok();
                 break;
@@ -127,7 +128,7 @@ fn an_import_to_where_no_vault_is_can_be_made_again_after_any_kill() {
             let what = format!("killed at {} ({count})", point.name());
             stage.clear();
             let both = stage.words(&["1.hwa", "2.hwa"]);
-            let ran = stage.scene.run_with_fault((point, count, "kill"), &both);
+            let ran = stage.scene.run_with_fault(Strike::kill(point, count), &both);
             if !ran.killed() {
                 ran.ok();
                 break;
@@ -155,7 +156,7 @@ fn an_import_that_fails_anywhere_leaves_nothing_behind() {
                     stage.reset()
                 }
                 let words = stage.words(archives);
-                let ran = stage.scene.run_with_fault((point, count, action), words);
+                let ran = stage.scene.run_with_fault(Strike { point, count, action }, words);
                 if ran.code == Some(0) {
                     let passed = count > 1 || (point == FaultPoint::ImportVault && !fresh);
                     assert!(passed, "no import passes {}", point.name());
@@ -193,7 +194,9 @@ fn an_export_killed_or_failing_anywhere_leaves_no_archive() {
                 if let Some(old) = old {
                     fs::write(&archive, old).unwrap();
                 }
-                let ran = stage.scene.run_with_fault((*point, count, action), words(old.is_some()));
+                let ran = stage
+                    .scene
+                    .run_with_fault(Strike { point: *point, count, action }, words(old.is_some()));
                 if ran.code == Some(0) {
                     assert!(count > 1, "no export passes {}", point.name());
                 } else {

@@ -6,7 +6,7 @@ use std::fs;
 use highwater::env::FaultPoint;
 
 use crate::prune::age;
-use crate::scene::{Scene, counts};
+use crate::scene::{Scene, Strike, counts};
 use crate::tree::Tree;
 use crate::{node, tree};
 
@@ -37,7 +37,7 @@ impl Stage {
         // A backup that was killed has left a pack.
         fs::write(scene.path("node").join("number"), "killed").unwrap();
         let killed = scene.run_with_fault(
-            (FaultPoint::BackupManifest, 1, "kill"),
+            Strike::kill(FaultPoint::BackupManifest, 1),
             ["backup".as_ref(), scene.path("node").as_os_str()],
         );
         assert!(killed.killed());
@@ -100,7 +100,7 @@ fn a_prune_killed_anywhere_leaves_whole_snapshots_and_the_next_one_clears_up() {
         for count in counts().take(COUNTS_MAX) {
             let what = format!("killed at {} ({count})", point.name());
             stage.reset();
-            let ran = stage.scene.run_with_fault((point, count, "kill"), FORGET);
+            let ran = stage.scene.run_with_fault(Strike::kill(point, count), FORGET);
             if !ran.killed() {
                 ran.ok();
                 break;
@@ -120,7 +120,7 @@ fn a_prune_that_fails_anywhere_leaves_whole_snapshots() {
         for (count, action) in [(1, "error"), (2, "enospc")] {
             let what = format!("{action} at {} ({count})", point.name());
             stage.reset();
-            let ran = stage.scene.run_with_fault((point, count, action), FORGET);
+            let ran = stage.scene.run_with_fault(Strike { point, count, action }, FORGET);
             if ran.code == Some(0) {
                 assert!(count > 1, "no prune passes {}", point.name());
                 continue;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use highwater::env::FaultPoint;
 
 use crate::node::{self, Age};
-use crate::scene::{Mounted, Ran, Scene, counts};
+use crate::scene::{Mounted, Ran, Scene, Strike, counts};
 use crate::tree::{self, Tree};
 
 /// A vault with a snapshot of the old state and one of the new state.
@@ -51,7 +51,7 @@ impl Stage {
 
     fn strike_restore(&self, target: &Path, point: FaultPoint, count: u64) -> Ran {
         let args = ["restore".as_ref(), "latest".as_ref(), target.as_os_str(), "--force".as_ref()];
-        self.scene.run_with_fault((point, count, "kill"), args)
+        self.scene.run_with_fault(Strike::kill(point, count), args)
     }
 
     fn on_target(&self, command: &str, target: &Path) -> Ran {
@@ -184,7 +184,7 @@ fn a_rollback_killed_anywhere_ends_with_the_old_or_the_new_node() {
             stage.scene.restore(&stage.first, &target).ok();
             stage.scene.restore("latest", &target).ok();
             let args = ["rollback".as_ref(), target.as_os_str()];
-            let ran = stage.scene.run_with_fault((point, count, "kill"), args);
+            let ran = stage.scene.run_with_fault(Strike::kill(point, count), args);
             if !ran.killed() {
                 assert_eq!(ran.ok()["outcome"], "old");
                 assert_eq!(stage.stands(&target, &what), Stands::Old);
@@ -226,7 +226,7 @@ fn a_restore_that_fails_is_undone_or_says_what_finishes_it() {
     for point in of_a_restore().filter(|point| !ENTRIES.contains(point)) {
         for (count, action) in counts().flat_map(|count| [(count, "error"), (count, "enospc")]) {
             let what = format!("{action} at {} ({count})", point.name());
-            let fault = (point, count, action);
+            let fault = Strike { point, count, action };
             let args =
                 ["restore".as_ref(), "latest".as_ref(), target.as_os_str(), "--force".as_ref()];
             let ran = stage.scene.run_with_fault(fault, args);
@@ -294,7 +294,7 @@ fn kill_in_a_mount(command: &str, before: Stands) {
             let ran = if command == "rollback" {
                 stage.scene.restore("latest", &volume).ok();
                 let args = ["rollback".as_ref(), volume.as_os_str()];
-                stage.scene.run_with_fault((point, count, "kill"), args)
+                stage.scene.run_with_fault(Strike::kill(point, count), args)
             } else {
                 stage.strike_restore(&volume, point, count)
             };

@@ -11,7 +11,7 @@ use highwater::env::FaultPoint;
 use serde_json::{Value, json};
 
 use crate::node::{self, Age};
-use crate::scene::{Ran, Scene, counts};
+use crate::scene::{Ran, Scene, Strike, counts};
 use crate::strangers::{attempt, is_there};
 use crate::tree::{self, Tree};
 
@@ -267,7 +267,7 @@ fn a_release_killed_anywhere_is_finished_by_the_next_one() {
             fs::remove_dir_all(&target).unwrap();
             tree::copy(&model, &target);
             let args = words("release", &target, &["--all", "--reason", REASON]);
-            let ran = scene.run_with_fault((point, count, "kill"), args);
+            let ran = scene.run_with_fault(Strike::kill(point, count), args);
             if !ran.killed() {
                 ran.ok();
                 break;

@@ -15,7 +15,7 @@ use crate::guard::{
     withheld, words,
 };
 use crate::node::{self, Age};
-use crate::scene::{PROGRAM, Scene, finish, skip};
+use crate::scene::{PROGRAM, Scene, Strike, finish, skip};
 use crate::strangers::is_there;
 
 fn send(child: &Child, signal: Signal) {
@@ -129,7 +129,7 @@ fn run_refuses_a_directory_whose_restore_was_interrupted() {
     backup(&scene, &["--guarded"]).ok();
     let target = scene.path("target");
     let args = ["restore".as_ref(), "latest".as_ref(), target.as_os_str()];
-    let struck = (FaultPoint::RestoreKeep, 1, "kill");
+    let struck = Strike::kill(FaultPoint::RestoreKeep, 1);
     assert!(scene.run_with_fault(struck, args).killed());
     let mut run = scene.plain_command(["run".as_ref(), target.as_os_str()]);
     let output = run.args(["--timeout", "0", "--", "echo", "it runs"]).output().unwrap();

@@ -18,7 +18,7 @@ use rusqlite::Connection;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::node::{self, Age};
-use crate::scene::{Mounted, Scene, finish};
+use crate::scene::{Mounted, Scene, Strike, finish};
 use crate::tree;
 
 /// How often a test looks for something that another process is about to do.
@@ -165,7 +165,7 @@ fn nothing_is_open_to_others_whatever_the_umask() {
     for point in FaultPoint::ALL.iter().filter(|point| point.name().starts_with("restore.")) {
         let target = scene.path("target");
         let args = ["restore".as_ref(), "latest".as_ref(), target.as_os_str(), "--force".as_ref()];
-        let ran = scene.run_with_fault((*point, 1, "kill"), args);
+        let ran = scene.run_with_fault(Strike::kill(*point, 1), args);
         let work = scene.path(".highwater-target");
         if ran.killed() && work.exists() {
             let mode = work.metadata().unwrap().mode() & 0o7777;

@@ -11,7 +11,7 @@ use crate::world::{Answered, World, answered};
 
 /// Starts a backup that takes long, and waits until its intent stands in the vault.
 fn start_slow_backup(world: &World) -> Child {
-    std::fs::write(world.path("node/large"), noise(48 << 20)).expect("a large file");
+    std::fs::write(world.path("node/large"), crate::world::noise(48 << 20)).expect("a large file");
     let vault = ["--vault", "vault", "--key-file", "key", "--json"];
     let arguments = [&["backup", "node", "--limit-rate", "1M"][..], &vault].concat();
     let mut command = world.command(&arguments);
@@ -27,18 +27,6 @@ fn start_slow_backup(world: &World) -> Child {
         env.pause(Duration::from_millis(5));
     }
     child
-}
-
-/// Bytes that don't compress.
-fn noise(length: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let word = |_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    (0..length / 8).flat_map(word).collect()
 }
 
 fn signal(child: &Child, signal: Signal) {

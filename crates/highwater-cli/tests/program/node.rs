@@ -153,18 +153,10 @@ fn open_ledger(dir: &Path) -> Result<Age, String> {
 
 /// Bytes that look random and follow from their place.
 pub(crate) fn bytes(name: &str, row: u64, length: usize) -> Vec<u8> {
-    let mut state = name.bytes().fold(row.wrapping_add(1), |state, byte| {
+    let seed = name.bytes().fold(row.wrapping_add(1), |state, byte| {
         (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        // SplitMix64.
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = state;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bytes.extend_from_slice(&(word ^ (word >> 31)).to_le_bytes());
-    }
-    bytes.truncate(length);
+    let mut bytes = vec![0; length];
+    fastrand::Rng::with_seed(seed).fill(&mut bytes);
     bytes
 }

@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 
 use crate::guard::release_all;
 use crate::node::{self, Age};
-use crate::scene::{Mounted, Ran, Scene, finish};
+use crate::scene::{Mounted, Ran, Scene, Strike, finish};
 use crate::tree;
 
 /// A server of a scene's node, in this process.
@@ -33,11 +33,11 @@ impl Served {
         let runtime = Runtime::new().unwrap();
         let actor = Actor { state_dir: scene.path("state"), name: "agent".to_owned() };
         fs::create_dir_all(scene.path("data")).unwrap();
-        let options =
-            BackupOptions { marks: [("height".to_owned(), 7)].into(), ..Default::default() };
+        let mut options = BackupOptions::default();
+        options.marks = [("height".to_owned(), 7)].into();
         let agent = Agent::builder(scene.path("node"), scene.open_vault(), actor)
             .data_dir(scene.path("data"))
-            .rules(Rules { first_after: None, ..Rules::default() })
+            .rules(Rules::default().first_after(None))
             .options(options)
             .start()
             .unwrap();
@@ -200,7 +200,7 @@ fn a_pull_that_is_killed_leaves_no_archive_and_the_next_one_tidies_up() {
         fs::create_dir_all(scene.path("out")).unwrap();
         let output = scene.path("out/a.hwa");
         let words = ["pull", "--from", &url, "--force", "--output", output.to_str().unwrap()];
-        let ran = scene.run_with_fault((point, 1, "kill"), words);
+        let ran = scene.run_with_fault(Strike::kill(point, 1), words);
         assert!(ran.killed(), "{point:?}: {ran:?}");
         assert!(!output.exists(), "{point:?}");
         assert_eq!(tree::names(&scene.path("out")).len(), 1, "what the dead has left");

@@ -23,6 +23,22 @@ pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_highwater");
 /// The number of a user and of a group that own nothing.
 const NOBODY: u32 = 65534;
 
+/// A fault that the program meets.
+#[derive(Clone, Copy)]
+pub(crate) struct Strike<'a> {
+    pub(crate) point: FaultPoint,
+    /// At which passage of the point.
+    pub(crate) count: u64,
+    /// What happens there: `kill`, `error` or `enospc`.
+    pub(crate) action: &'a str,
+}
+
+impl Strike<'_> {
+    pub(crate) fn kill(point: FaultPoint, count: u64) -> Strike<'static> {
+        Strike { point, count, action: "kill" }
+    }
+}
+
 /// A directory with all that a test needs; gone at its end.
 pub(crate) struct Scene {
     dir: tempfile::TempDir,
@@ -158,17 +174,17 @@ impl Scene {
         finish(self.command(args).spawn().unwrap())
     }
 
-    /// The same, with a fault at the `count`th passage of `point`.
+    /// The same, struck by a fault.
     pub(crate) fn run_with_fault<S: AsRef<OsStr>>(
         &self,
-        (point, count, action): (FaultPoint, u64, &str),
+        strike: Strike<'_>,
         args: impl IntoIterator<Item = S>,
     ) -> Ran {
         let mut command = self.command(args);
         command
-            .env("HIGHWATER_FAULT_POINT", point.name())
-            .env("HIGHWATER_FAULT_COUNT", count.to_string())
-            .env("HIGHWATER_FAULT_ACTION", action);
+            .env("HIGHWATER_FAULT_POINT", strike.point.name())
+            .env("HIGHWATER_FAULT_COUNT", strike.count.to_string())
+            .env("HIGHWATER_FAULT_ACTION", strike.action);
         finish(command.spawn().unwrap())
     }
 

@@ -4,23 +4,9 @@
 mod heights;
 mod slots;
 
+use fastrand::Rng;
+
 use super::*;
-
-/// Numbers that look random and are the same in every run.
-struct Random(u64);
-
-impl Random {
-    fn of(seed: u64) -> Random {
-        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
-}
 
 /// How a signer comes to an older state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

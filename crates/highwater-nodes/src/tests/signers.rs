@@ -69,7 +69,7 @@ fn marks_of_a_frozen_lighthouse_are_those_of_its_main_file() {
     let secret = Secret::create_key_file(&scratch.path().join("key")).unwrap();
     Vault::create_with(&location, &secret, &CreateOptions::default(), &Env::system()).unwrap();
     let mut options = BackupOptions::default();
-    options.capture.freeze = Some(Freeze { pid: child.id(), ..Freeze::default() });
+    options.capture.freeze = Some(Freeze::of(child.id()));
     let frozen = back_up_with(scratch.path(), options);
     drop(child.stdin.take());
     child.wait().unwrap();
@@ -83,10 +83,8 @@ fn restored(kind: &str, scratch: &Path, copy: &str) -> std::path::PathBuf {
     let location = scratch.join("vault").display().to_string().parse().unwrap();
     let secret = Secret::from_key_file(&scratch.join("key")).unwrap();
     let vault = Vault::open_with(&location, &secret, &Env::system()).unwrap();
-    let options = RestoreOptions {
-        selector: Selector { snapshot: report.snapshot.to_string(), ..Selector::default() },
-        ..RestoreOptions::default()
-    };
+    let mut options = RestoreOptions::default();
+    options.selector = Selector { snapshot: report.snapshot.to_string(), ..Selector::default() };
     let target = scratch.join(copy);
     let plan = restore::plan(&vault, &target, &options).unwrap();
     restore::run(&vault, &plan, &options, &Control::new(Env::system())).unwrap();

@@ -12,7 +12,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::writers::{Dice, Marks, Writer};
+use fastrand::Rng;
+
+use crate::writers::{Marks, Writer};
 
 const SIGNER: &str = "config/signer.json";
 const DATABASE: &str = "data/evm-single";
@@ -120,9 +122,9 @@ impl Writer for EvNode {
     }
 
     /// The next transaction: a block, or what became of one. Now and then the power is cut within it.
-    fn step(&mut self, dir: &Path, dice: &mut Dice) {
+    fn step(&mut self, dir: &Path, dice: &mut Rng) {
         self.at += 1;
-        if self.states.get(self.at).expect(LONGER).torn && dice.below(4) != 0 {
+        if self.states.get(self.at).expect(LONGER).torn && dice.u64(..4) != 0 {
             self.at += 1;
         }
         let State { life, torn, .. } = self.states[self.at];

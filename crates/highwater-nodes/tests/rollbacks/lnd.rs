@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use fastrand::Rng;
+
 use crate::bbolt::{self, CommittedState, Program};
-use crate::writers::{Channel, Channels, Dice, Marks, Writer, next};
+use crate::writers::{Channel, Channels, Marks, Writer, next};
 
 const FILE: &str = "data/graph/mainnet/channel.db";
 
@@ -72,7 +74,7 @@ impl Writer for OnBbolt {
         lnd.quit();
     }
 
-    fn step(&mut self, dir: &Path, dice: &mut Dice) {
+    fn step(&mut self, dir: &Path, dice: &mut Rng) {
         let before = self.known.channels.clone();
         let it = next(&mut self.known.channels, dice, id);
         let number = usize::from_str_radix(&it[56..64], 16).unwrap();

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use fastrand::Rng;
 use highwater::backup::{self, BackupOptions};
 use highwater::env::Faults;
 use highwater::guard::{self, Which};
@@ -26,7 +27,7 @@ use highwater::vault::{Actor, CreateOptions, Secret, Selector, Vault};
 use highwater::{Control, Env, Error, Result};
 use highwater_nodes::Known;
 
-use writers::{Dice, Marks, Writer};
+use writers::{Marks, Writer};
 
 /// So many rollbacks of each kind, where nothing else is asked for.
 const ROLLBACKS: usize = 60;
@@ -100,8 +101,8 @@ impl Ground {
     fn back_up(&self) -> (String, Marks, Vec<String>) {
         let actor =
             Actor { state_dir: self.scratch.path().join("state"), name: "node@host".into() };
-        let options =
-            BackupOptions { recogniser: Some(Arc::new(Known)), ..BackupOptions::default() };
+        let mut options = BackupOptions::default();
+        options.recogniser = Some(Arc::new(Known));
         let report =
             backup::run(&self.vault(), &self.dir(), &actor, &options, &self.control()).unwrap();
         let marks = report.marks.iter().map(|(name, mark)| (name.clone(), mark.value)).collect();
@@ -150,15 +151,15 @@ fn rollbacks_of(writer: &mut dyn Writer, seed: u64) {
     let wanted =
         std::env::var("HIGHWATER_ROLLBACKS").ok().map_or(ROLLBACKS, |n| n.parse().unwrap());
     let ground = Ground::new();
-    let mut dice = Dice::new(seed);
+    let mut dice = Rng::with_seed(seed);
     let mut counts = Counts::default();
     let mut highest = Marks::new();
     let mut history: Vec<(String, Marks, Vec<u8>)> = Vec::new();
     fs::create_dir_all(ground.dir()).unwrap();
     writer.begin(&ground.dir());
     while counts.rollbacks < wanted {
-        for _ in 0..=dice.below(3) {
-            for _ in 0..=dice.below(4) {
+        for _ in 0..=dice.u64(..3) {
+            for _ in 0..=dice.u64(..4) {
                 writer.step(&ground.dir(), &mut dice);
             }
             let (snapshot, marks, told) = ground.back_up();
@@ -181,22 +182,24 @@ fn rollbacks_of(writer: &mut dyn Writer, seed: u64) {
 fn roll_back(
     ground: &Ground,
     writer: &mut dyn Writer,
-    dice: &mut Dice,
+    dice: &mut Rng,
     history: &[(String, Marks, Vec<u8>)],
     highest: &Marks,
     counts: &mut Counts,
 ) {
     let last = history.len() - 1;
-    let back = if dice.below(3) == 0 { 1 } else { dice.below(history.len() as u64) as usize };
+    let back = if dice.u64(..3) == 0 { 1 } else { dice.usize(..history.len()) };
     let (snapshot, marks, saved) = &history[last.saturating_sub(back)];
     let newest = back == 0 || last == 0;
     counts.rollbacks += 1;
     counts.one_step += usize::from(back == 1 && last > 0);
-    let clone = dice.below(4) == 0;
+    let clone = dice.u64(..4) == 0;
     let target = if clone { ground.scratch.path().join("clone") } else { ground.dir() };
     let vault = ground.vault();
     let selector = Selector { snapshot: snapshot.clone(), ..Selector::default() };
-    let mut options = RestoreOptions { selector, force: true, ..RestoreOptions::default() };
+    let mut options = RestoreOptions::default();
+    options.selector = selector;
+    options.force = true;
     let plan = restore::plan(&vault, &target, &options).unwrap();
     options.second_belt = highwater_nodes::second_belt(&plan.kinds);
     let expected = below(marks, highest, newest);
@@ -227,11 +230,10 @@ fn roll_back(
         remove(&target);
         return;
     }
-    if dice.below(4) == 0 {
+    if dice.u64(..4) == 0 {
         // Who undoes it gets the newer one back, which nothing has run on since.
         counts.undone += 1;
-        let options =
-            RollbackOptions { recogniser: Some(Arc::new(Known)), ..RollbackOptions::default() };
+        let options = RollbackOptions::default().recogniser(Some(Arc::new(Known)));
         restore::rollback_by(&target, &options, &ground.control()).unwrap();
         writer.check(&target);
         return;
@@ -246,13 +248,13 @@ fn roll_back(
 /// Carries a plan out, and cuts the power on the way now and then; whether the new directory stands in the end.
 fn restored(
     ground: &Ground,
-    dice: &mut Dice,
+    dice: &mut Rng,
     plan: &RestorePlan,
     options: &RestoreOptions,
     counts: &mut Counts,
 ) -> bool {
-    if dice.below(3) == 0 {
-        ground.cut.store(1 + dice.below(25), Ordering::Relaxed);
+    if dice.u64(..3) == 0 {
+        ground.cut.store(1 + dice.u64(..25), Ordering::Relaxed);
     }
     let done = restore::run(&ground.vault(), plan, options, &ground.control());
     let cut = ground.cut.swap(0, Ordering::Relaxed) == 0 && done.is_err();

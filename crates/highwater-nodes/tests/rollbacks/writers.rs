@@ -4,25 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use fastrand::Rng;
 use rusqlite::{Connection, params};
 
 pub(crate) type Marks = BTreeMap<String, u64>;
-
-/// Numbers that are the same at every run (xorshift).
-pub(crate) struct Dice(u64);
-
-impl Dice {
-    pub(crate) fn new(seed: u64) -> Dice {
-        Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-}
 
 /// A node: what it has written, and its marks.
 pub(crate) trait Writer {
@@ -32,7 +17,7 @@ pub(crate) trait Writer {
     /// Makes an empty node.
     fn begin(&mut self, dir: &Path);
     /// Persists one step: a commitment, a channel opened or closed, a signature.
-    fn step(&mut self, dir: &Path, dice: &mut Dice);
+    fn step(&mut self, dir: &Path, dice: &mut Rng);
     fn marks(&self) -> Marks;
     /// What it knows by heart, to go back to.
     fn save(&self) -> Vec<u8>;
@@ -60,19 +45,19 @@ pub(crate) type Channels = BTreeMap<String, Channel>;
 /// What happens next: the channel that it happens to.
 pub(crate) fn next(
     channels: &mut Channels,
-    dice: &mut Dice,
+    dice: &mut Rng,
     name: impl Fn(usize) -> String,
 ) -> String {
     let open: Vec<String> =
         channels.iter().filter(|(_, it)| !it.closed).map(|(id, _)| id.clone()).collect();
-    if open.is_empty() || (channels.len() < 12 && dice.below(5) == 0) {
+    if open.is_empty() || (channels.len() < 12 && dice.u64(..5) == 0) {
         let id = name(channels.len());
         channels.insert(id.clone(), Channel::default());
         return id;
     }
-    let id = open[dice.below(open.len() as u64) as usize].clone();
+    let id = open[dice.usize(..open.len())].clone();
     let channel = channels.get_mut(&id).unwrap();
-    match dice.below(12) {
+    match dice.u64(..12) {
         0 if open.len() > 1 => channel.closed = true,
         n if n % 2 == 0 => channel.local += 1,
         _ if channel.pending => {
@@ -124,7 +109,7 @@ impl Writer for CoreLightning {
         write(dir.join("bitcoin/hsm_secret"), &[1; 32]);
     }
 
-    fn step(&mut self, dir: &Path, dice: &mut Dice) {
+    fn step(&mut self, dir: &Path, dice: &mut Rng) {
         let id = next(&mut self.channels, dice, |number| format!("{number:064x}"));
         self.version += 1;
         let channel = self.channels[&id];
@@ -256,14 +241,14 @@ impl Writer for Ldk {
         self.state.monitors.insert(format!("{:064x}_0", 0), (0, 0));
     }
 
-    fn step(&mut self, dir: &Path, dice: &mut Dice) {
+    fn step(&mut self, dir: &Path, dice: &mut Rng) {
         let ids: Vec<String> = self.state.monitors.keys().cloned().collect();
-        let id = ids[dice.below(ids.len() as u64) as usize].clone();
+        let id = ids[dice.usize(..ids.len())].clone();
         let (last, stored) = self.state.monitors[&id];
-        match dice.below(8) {
+        match dice.u64(..8) {
             0 if ids.len() < 10 => {
                 // Never one that was there before.
-                let fresh = format!("{:064x}_{}", dice.below(1 << 40), ids.len());
+                let fresh = format!("{:064x}_{}", dice.u64(..1 << 40), ids.len());
                 self.monitor(dir, &fresh, 0);
                 self.state.monitors.insert(fresh, (0, 0));
             }
@@ -283,7 +268,7 @@ impl Writer for Ldk {
         }
         self.put(dir, "", "", "manager", Some(format!("manager {last}").as_bytes()));
         if self.kind == "rgb-lightning-node" {
-            self.state.operation += 1 + dice.below(9);
+            self.state.operation += 1 + dice.u64(..9);
             let database = Connection::open(dir.join("1a2b3c4d/rgb_lib_db")).unwrap();
             let raise = "UPDATE backup_info SET last_operation_timestamp = ?1";
             database.execute(raise, [self.state.operation.to_string()]).unwrap();
@@ -379,7 +364,7 @@ impl Writer for Lnd {
         Lnd::put(&database, None, b"outpoint-bucket", None);
     }
 
-    fn step(&mut self, dir: &Path, dice: &mut Dice) {
+    fn step(&mut self, dir: &Path, dice: &mut Rng) {
         let id = next(&mut self.channels, dice, |number| format!("{number:02x}").repeat(32));
         let channel = self.channels[&id];
         let byte = u8::from_str_radix(&id[..2], 16).unwrap();
@@ -453,8 +438,8 @@ impl Writer for CometBft {
         write(dir.join("data/priv_validator_state.json"), state);
     }
 
-    fn step(&mut self, dir: &Path, dice: &mut Dice) {
-        self.height += 1 + dice.below(3);
+    fn step(&mut self, dir: &Path, dice: &mut Rng) {
+        self.height += 1 + dice.u64(..3);
         let state = format!(r#"{{"height": "{}", "round": 0, "step": 3}}"#, self.height);
         write(dir.join("data/priv_validator_state.json"), state.as_bytes());
     }
@@ -508,9 +493,9 @@ impl Writer for Tmkms {
         (0..2).for_each(|chain| self.write(dir, chain));
     }
 
-    fn step(&mut self, dir: &Path, dice: &mut Dice) {
-        let chain = dice.below(2) as usize;
-        self.heights[chain] += 1 + dice.below(3);
+    fn step(&mut self, dir: &Path, dice: &mut Rng) {
+        let chain = dice.usize(..2);
+        self.heights[chain] += 1 + dice.u64(..3);
         self.write(dir, chain);
     }
 
@@ -581,17 +566,17 @@ impl Writer for Lighthouse {
         }
     }
 
-    fn step(&mut self, dir: &Path, dice: &mut Dice) {
-        let id = 1 + dice.below(2) as u8;
+    fn step(&mut self, dir: &Path, dice: &mut Rng) {
+        let id = 1 + dice.u64(..2) as u8;
         let database = Lighthouse::database(dir);
-        if dice.below(2) == 0 {
+        if dice.u64(..2) == 0 {
             let slot = self.slots.entry(id).or_insert(100);
-            *slot += 1 + dice.below(40);
+            *slot += 1 + dice.u64(..40);
             let row = "INSERT INTO signed_blocks VALUES (?1, ?2, randomblob(32))";
             database.execute(row, params![id, *slot as i64]).unwrap();
         } else {
             let (source, target) = self.epochs.entry(id).or_insert((2, 3));
-            *source += dice.below(2);
+            *source += dice.u64(..2);
             *target = (*target).max(*source) + 1;
             let row = "INSERT INTO signed_attestations VALUES (?1, ?2, ?3, randomblob(32))";
             database.execute(row, params![id, *source as i64, *target as i64]).unwrap();
@@ -725,7 +710,7 @@ impl Writer for Fiber {
         database.execute(version, [FIBER_VERSION]).unwrap();
     }
 
-    fn step(&mut self, dir: &Path, dice: &mut Dice) {
+    fn step(&mut self, dir: &Path, dice: &mut Rng) {
         let id = next(&mut self.channels, dice, |number| format!("{:064x}", number + 1));
         let mut database = Fiber::database(dir);
         let step = database.transaction().unwrap();

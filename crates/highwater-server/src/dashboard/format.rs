@@ -4,20 +4,7 @@ use highwater::ids::Time;
 
 /// Bytes in binary units: `312 B`, `4.5 MiB`.
 pub(super) fn bytes(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    let mut unit = 1_u64;
-    let mut name = None;
-    for next in UNITS {
-        if bytes / unit < 1024 {
-            break;
-        }
-        unit *= 1024;
-        name = Some(next);
-    }
-    match name {
-        None => format!("{bytes} B"),
-        Some(name) => format!("{:.1} {name}", bytes as f64 / unit as f64),
-    }
+    bytesize::ByteSize(bytes).display().iec().to_string()
 }
 
 /// A length of time in one unit or two: `45 s`, `3 h 12 min`, `2 d 4 h`.

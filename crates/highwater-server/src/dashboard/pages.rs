@@ -2,7 +2,7 @@
 
 use askama::Template;
 use highwater::Result;
-use highwater::agent::{Agent, Operation, Snapshot, State, Status, Task};
+use highwater::agent::{Agent, Operation, OperationState, Snapshot, Status, Task};
 use highwater::guard::{HeldState, Latch, Recorded};
 use highwater::ids::Time;
 use highwater::vault::Level;
@@ -359,7 +359,7 @@ impl OperationPage {
         let node = operation.node.as_str();
         let row = OperationRow::new(operation, scene.now);
         let live = !operation.state.is_final();
-        let again = operation.state == State::Failed && operation.task == Task::Backup;
+        let again = operation.state == OperationState::Failed && operation.task == Task::Backup;
         OperationPage {
             frame: scene.frame(&format!("{} of {node}", row.task), Some(node)),
             running: live.then(|| Running::new(operation, scene)).into_iter().collect(),
@@ -452,9 +452,9 @@ fn sizes(status: &Status) -> Option<Trend> {
 
 /// How long the last backups took that were completed, in seconds, oldest first.
 fn durations(operations: &[Operation]) -> Vec<f64> {
-    let whole = operations
-        .iter()
-        .filter(|operation| operation.task == Task::Backup && operation.state == State::Completed);
+    let whole = operations.iter().filter(|operation| {
+        operation.task == Task::Backup && operation.state == OperationState::Completed
+    });
     let seconds = whole.filter_map(|operation| {
         let took = operation.finished_at?.as_nanos() - operation.started_at?.as_nanos();
         Some(took as f64 / 1e9)
@@ -484,7 +484,7 @@ fn strip(operations: &[Operation]) -> Vec<Bar> {
 
 impl LastError {
     fn of(last: &Operation, now: Time) -> Option<LastError> {
-        (last.state == State::Failed).then(|| LastError {
+        (last.state == OperationState::Failed).then(|| LastError {
             kind: standing::kind(last),
             reason: last.reason.clone().unwrap_or_default(),
             operation: last.id.to_string(),
@@ -519,12 +519,12 @@ impl SnapshotRow {
     }
 }
 
-fn class(state: State) -> &'static str {
+fn class(state: OperationState) -> &'static str {
     match state {
-        State::Completed => "good",
-        State::Failed => "bad",
-        State::Cancelled => "idle",
-        State::Queued | State::Running => "live",
+        OperationState::Completed => "good",
+        OperationState::Failed => "bad",
+        OperationState::Cancelled => "idle",
+        OperationState::Queued | OperationState::Running => "live",
     }
 }
 
@@ -651,7 +651,7 @@ fn closing(closing: bool) -> &'static str {
 impl TestRow {
     fn new(status: &Status) -> TestRow {
         let last = status.last_restore_test.as_ref();
-        let failed = last.filter(|last| last.state == State::Failed);
+        let failed = last.filter(|last| last.state == OperationState::Failed);
         let (class, result) = match last {
             None => ("warn", "never tested"),
             Some(_) if failed.is_some() => ("bad", "failed"),

@@ -1,6 +1,6 @@
 //! How good a node stands, and what an operator should know: pure, from its status to sentences.
 
-use highwater::agent::{Operation, State, Status, Task};
+use highwater::agent::{Operation, OperationState, Status, Task};
 use highwater::vault::Level;
 
 use super::commands::{self, Server};
@@ -163,7 +163,7 @@ pub(super) fn kind(operation: &Operation) -> String {
 
 fn restore_tests(status: &Status, add: Add<'_>) {
     let Some(last) = &status.last_restore_test else { return };
-    if last.state == State::Failed {
+    if last.state == OperationState::Failed {
         let reason = last.reason.clone().unwrap_or_default();
         let text = format!("The last restore test has failed ({}): {reason}", kind(last));
         add(

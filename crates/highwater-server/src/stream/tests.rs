@@ -302,7 +302,7 @@ fn a_backup_that_fails_or_is_cancelled_streams_nothing() {
     refused(&bench, request(""), Code::NotFound, "the backup failed");
     std::fs::rename(bench.dir.path().join("away"), bench.dir.path().join("node")).unwrap();
     let operation = bench.agent.operations(1).unwrap().remove(0);
-    let cancelled = Operation { state: Stage::Cancelled, ..operation };
+    let cancelled = Operation { state: OperationState::Cancelled, ..operation };
     assert_eq!(snapshot_of(&cancelled).unwrap_err().kind(), Kind::Conflict);
 }
 

@@ -99,15 +99,8 @@ async fn the_longest_keys_and_values_past_a_page_are_kept() {
     let backend = Postgres::connect(&cluster.database(), Env::system()).await.unwrap();
     let name = store(&"\u{10ffff}".repeat(120));
     // As random as ciphertext is: nothing to compress.
-    let mut state = 1_u32;
-    let mut long = || -> String {
-        (0..600)
-            .map(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                char::from_u32(0x1_0000 + (state >> 12) % 0xf_0000).unwrap()
-            })
-            .collect()
-    };
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut long = || -> String { (0..600).map(|_| random.char('\u{10000}'..)).collect() };
     let keys = [long(), long(), "\u{10ffff}".repeat(600)];
     let large = vec![0_u8; 20 << 20];
     let keep = highwater_server::vss::Keep { versions: 1, days: 1 };

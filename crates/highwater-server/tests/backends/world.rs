@@ -108,21 +108,16 @@ impl Clock for Standing {
 }
 
 /// Numbers that a seed fixes.
-pub(crate) struct Chance(Mutex<u64>);
+pub(crate) struct Chance(Mutex<fastrand::Rng>);
 
 impl Chance {
     pub(crate) fn new(seed: u64) -> Chance {
-        Chance(Mutex::new(seed))
+        Chance(Mutex::new(fastrand::Rng::with_seed(seed)))
     }
 
     /// One below `end`.
     pub(crate) fn below(&self, end: u64) -> u64 {
-        let mut state = self.0.lock().unwrap();
-        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = *state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % end
+        self.0.lock().unwrap().u64(..end)
     }
 
     pub(crate) fn one_in(&self, end: u64) -> bool {

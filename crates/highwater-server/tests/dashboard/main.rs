@@ -7,7 +7,7 @@ mod world;
 
 use std::time::Duration;
 
-use highwater::agent::{State, Task};
+use highwater::agent::{OperationState, Task};
 use highwater::guard::Recorded;
 use webdriver::{Browser, ENTER, TAB};
 use world::{World, fetch, open_store, run, token, wait_for};
@@ -40,15 +40,15 @@ fn gallery() -> World {
     let world = World::new();
     let tags = [("release", "v2.1"), ("by", EVIL)];
     let alice = world.backed_up("alice", &tags, &[("height", 871_204), ("commitment", 41)]);
-    assert_eq!(run(&alice, Task::RestoreTest), State::Completed);
+    assert_eq!(run(&alice, Task::RestoreTest), OperationState::Completed);
     let bob = world.failing("bob", "the key file is gone <b>bold</b>");
     for _ in 0..3 {
-        assert_eq!(run(&bob, Task::Backup), State::Failed);
+        assert_eq!(run(&bob, Task::Backup), OperationState::Failed);
     }
     let carol = world.backed_up("carol", &[], &[]);
     world.quarantine(&carol, &[("02ab…c1:0", blocked()), ("<i>03f7</i>:1", waiting())]);
     world.put_forward(Duration::from_secs(2 * 3600 + 14 * 60 + 5));
-    assert_eq!(run(&alice, Task::Backup), State::Completed);
+    assert_eq!(run(&alice, Task::Backup), OperationState::Completed);
     world.put_forward(Duration::from_secs(47 * 60));
     world
 }
@@ -171,7 +171,7 @@ fn the_progress_of_a_running_backup_moves_by_itself() {
     let agent = world.held_back("erin");
     world.hold();
     agent.begin(Task::Backup).unwrap();
-    wait_for(&agent, Task::Backup, State::Running);
+    wait_for(&agent, Task::Backup, OperationState::Running);
     let address = world.serve();
     let browser = Browser::start();
     browser.open(&address);
@@ -199,7 +199,7 @@ fn a_page_whose_agent_is_gone_says_so() {
     let agent = world.held_back("erin");
     world.hold();
     agent.begin(Task::Backup).unwrap();
-    wait_for(&agent, Task::Backup, State::Running);
+    wait_for(&agent, Task::Backup, OperationState::Running);
     let address = world.serve();
     let browser = Browser::start();
     browser.open(&address);

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use highwater::agent::{Agent, AgentBuilder, Rules, State, Task};
+use highwater::agent::{Agent, AgentBuilder, OperationState, Rules, Task};
 use highwater::backup::BackupOptions;
 use highwater::env::Clock;
 use highwater::guard::{Cause, GuardKind, Latch, Recorded};
@@ -137,7 +137,7 @@ impl World {
         std::fs::create_dir(&dir).unwrap();
         std::fs::write(dir.join("state.bin"), noise(bytes)).unwrap();
         let actor = Actor { state_dir: self.path("state"), name: "test@host".to_owned() };
-        let rules = Rules { first_after: None, ..Rules::default() };
+        let rules = Rules::default().first_after(None);
         Agent::builder(dir, self.vault(), actor).rules(rules).env(self.env())
     }
 
@@ -159,13 +159,11 @@ impl World {
         tags: &[(&str, &str)],
         marks: &[(&str, u64)],
     ) -> Agent {
-        let options = BackupOptions {
-            tags: tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
-            marks: marks.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect(),
-            ..BackupOptions::default()
-        };
+        let mut options = BackupOptions::default();
+        options.tags = tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        options.marks = marks.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect();
         let agent = self.add(self.builder(name, 5_000_000).options(options));
-        assert_eq!(run(&agent, Task::Backup), State::Completed);
+        assert_eq!(run(&agent, Task::Backup), OperationState::Completed);
         agent
     }
 
@@ -179,7 +177,8 @@ impl World {
 
     /// A node whose backups go only as far as the test lets them, 4 MiB a step.
     pub(crate) fn held_back(&self, name: &str) -> Agent {
-        let options = BackupOptions { rate_max: Some(1 << 20), ..BackupOptions::default() };
+        let mut options = BackupOptions::default();
+        options.rate_max = Some(1 << 20);
         self.add(self.builder(name, 48 << 20).options(options))
     }
 
@@ -253,13 +252,13 @@ pub(crate) fn open_store(remote: &Arc<MemoryRemote>, owner: &str) -> Arc<Replica
 }
 
 /// Runs a task to its end.
-pub(crate) fn run(agent: &Agent, task: Task) -> State {
+pub(crate) fn run(agent: &Agent, task: Task) -> OperationState {
     let asked = agent.begin(task).unwrap();
     agent.wait(asked.id).unwrap().state
 }
 
 /// Waits until an agent's operation is in this state.
-pub(crate) fn wait_for(agent: &Agent, task: Task, state: State) {
+pub(crate) fn wait_for(agent: &Agent, task: Task, state: OperationState) {
     let mut changes = agent.changes();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
@@ -274,17 +273,10 @@ pub(crate) fn wait_for(agent: &Agent, task: Task, state: State) {
 }
 
 /// Bytes that no compression makes smaller.
-fn noise(bytes: usize) -> Vec<u8> {
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut noise = Vec::with_capacity(bytes + 8);
-    while noise.len() < bytes {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        noise.extend_from_slice(&state.to_le_bytes());
-    }
-    noise.truncate(bytes);
-    noise
+fn noise(length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    fastrand::Rng::with_seed(1).fill(&mut bytes);
+    bytes
 }
 
 /// The text of an answer to a plain request, with its head.

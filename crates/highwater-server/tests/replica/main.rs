@@ -346,16 +346,13 @@ fn a_server_that_is_wiped_is_noticed_and_filled_again() {
 }
 
 /// Fates at random: of ten requests six pass.
-fn at_random(mut seed: u64) -> impl FnMut() -> Fate + Send + 'static {
-    move || {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let drawn = seed >> 33;
-        match drawn % 10 {
-            0 => Fate::LoseRequest,
-            1 | 2 => Fate::LoseAnswer,
-            3 => Fate::Late(Duration::from_millis(drawn / 10 % 100)),
-            _ => Fate::Pass,
-        }
+fn at_random(seed: u64) -> impl FnMut() -> Fate + Send + 'static {
+    let mut random = fastrand::Rng::with_seed(seed);
+    move || match random.u64(..10) {
+        0 => Fate::LoseRequest,
+        1 | 2 => Fate::LoseAnswer,
+        3 => Fate::Late(Duration::from_millis(random.u64(..100))),
+        _ => Fate::Pass,
     }
 }
 

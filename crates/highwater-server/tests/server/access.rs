@@ -225,7 +225,8 @@ async fn what_cant_be_recorded_is_not_done() {
 async fn a_caller_that_asks_too_often_is_told_to_wait() {
     let world = World::new();
     let (tokens, [read, backup, _]) = world.tokens();
-    let limits = Limits { requests_per_second: 1, ..Limits::default() };
+    let mut limits = Limits::default();
+    limits.requests_per_second = 1;
     let serving = Serving::of(world.server().tokens(tokens).limits(limits)).await;
     let mut backups = serving.backups().await;
     let mut codes = Vec::new();

@@ -18,7 +18,8 @@ use crate::world::{Serving, World, bearing, make_node};
 /// A world whose node was restored without proof that it is current.
 fn restored() -> (World, Agent) {
     let world = World::empty();
-    let guarded = BackupOptions { guard: Some(GuardKind::Databases), ..BackupOptions::default() };
+    let mut guarded = BackupOptions::default();
+    guarded.guard = Some(GuardKind::Databases);
     let node = make_node(&world.path("node"));
     let builder = Agent::builder(&node, world.vault(), world.actor())
         .data_dir(world.path("data"))
@@ -29,7 +30,9 @@ fn restored() -> (World, Agent) {
         assert_eq!(agent.wait(id).unwrap().reason, None);
         let vault = agent.vault().get().unwrap();
         let latest = Selector { snapshot: "latest".to_owned(), ..Selector::default() };
-        let options = RestoreOptions { selector: latest, force: true, ..RestoreOptions::default() };
+        let mut options = RestoreOptions::default();
+        options.selector = latest;
+        options.force = true;
         let plan = restore::plan(&vault, &node, &options).unwrap();
         restore::run(&vault, &plan, &options, &Control::new(Env::system())).unwrap();
     });

@@ -10,24 +10,16 @@ use tokio::task::block_in_place;
 
 use crate::world::{Serving, World};
 
-/// A random sequence that its seed decides (SplitMix64).
-struct Dice(u64);
+/// What a seed decides.
+struct Dice(fastrand::Rng);
 
 impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
     fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % u64::try_from(end).unwrap()).unwrap()
+        self.0.usize(..end)
     }
 
     fn bytes(&mut self, most: usize) -> Vec<u8> {
-        (0..self.below(most + 1)).map(|_| self.next().to_le_bytes()[0]).collect()
+        (0..self.below(most + 1)).map(|_| self.0.u8(..)).collect()
     }
 
     fn pick<T: Copy>(&mut self, from: &[T]) -> T {
@@ -39,8 +31,8 @@ impl Dice {
         match self.below(if depth == 0 { 5 } else { 7 }) {
             0 => Value::Null,
             1 => json!(self.below(2) == 0),
-            2 => json!(self.next() as i64),
-            3 => json!(f64::from_bits(self.next())),
+            2 => json!(self.0.i64(..)),
+            3 => json!(f64::from_bits(self.0.u64(..))),
             4 => json!(String::from_utf8_lossy(&self.bytes(40))),
             5 => (0..self.below(4)).map(|_| self.value(depth - 1)).collect(),
             _ => {
@@ -75,7 +67,7 @@ impl Dice {
         let mut text = call.to_string().into_bytes();
         if self.below(3) == 0 && !text.is_empty() {
             let at = self.below(text.len());
-            text[at] = self.next().to_le_bytes()[0];
+            text[at] = self.0.u8(..);
         }
         String::from_utf8_lossy(&text).into_owned()
     }
@@ -238,9 +230,10 @@ async fn junk_neither_panics_nor_grows_nor_stops_a_server() {
         before(info);
     }));
     let world = World::new();
-    let limits = Limits { requests_per_second: u32::MAX, ..Limits::default() };
+    let mut limits = Limits::default();
+    limits.requests_per_second = u32::MAX;
     let serving = Serving::of(world.server().limits(limits)).await;
-    let mut dice = Dice(20_261_121);
+    let mut dice = Dice(fastrand::Rng::with_seed(20_261_121));
     // What is allocated once is allocated now.
     junk_by_grpc(&serving, &mut dice, count / 5).await;
     junk_by_http(&serving, &mut dice, count / 5).await;

@@ -14,7 +14,8 @@ const SHORT: Duration = Duration::from_millis(200);
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_never_asks_is_hung_up_on() {
     let world = World::new();
-    let limits = Limits { request_wait: SHORT, ..Limits::default() };
+    let mut limits = Limits::default();
+    limits.request_wait = SHORT;
     let serving = Serving::of(world.server().limits(limits)).await;
     // Nothing; the beginning of each protocol; a head that never ends.
     for said in ["", "P", "PRI * HTTP/2.0\r\n", "GET /healthz HT", "GET / HTTP/1.1\r\na: b\r\n"] {
@@ -40,7 +41,8 @@ async fn a_client_that_never_asks_is_hung_up_on() {
 async fn a_connection_without_a_call_is_closed_and_one_with_a_call_is_not() {
     let world = World::empty();
     let mut hold = world.add_held("node");
-    let limits = Limits { idle_wait: SHORT, ..Limits::default() };
+    let mut limits = Limits::default();
+    limits.idle_wait = SHORT;
     let serving = Serving::of(world.server().limits(limits)).await;
     let mut backups = serving.backups().await;
     let id = backups.start_backup(v1::StartBackupRequest::default()).await.unwrap().into_inner().id;
@@ -66,7 +68,8 @@ async fn a_connection_without_a_call_is_closed_and_one_with_a_call_is_not() {
 async fn one_connection_too_many_is_closed_and_a_client_that_goes_gives_its_place_back() {
     let world = World::empty();
     let mut hold = world.add_held("node");
-    let limits = Limits { connections: 1, ..Limits::default() };
+    let mut limits = Limits::default();
+    limits.connections = 1;
     let serving = Serving::of(world.server().limits(limits)).await;
     let mut backups = serving.backups().await;
     let id = backups.start_backup(v1::StartBackupRequest::default()).await.unwrap().into_inner().id;

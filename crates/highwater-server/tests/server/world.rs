@@ -45,7 +45,7 @@ impl World {
     }
 
     pub(crate) fn add_agent(&self, builder: AgentBuilder) -> Agent {
-        let rules = Rules { first_after: None, ..Rules::default() };
+        let rules = Rules::default().first_after(None);
         // What a vault waits for must not wait on a thread of the test's runtime.
         let agent = block_in_place(|| builder.rules(rules).start().unwrap());
         self.agents.add(agent.clone());

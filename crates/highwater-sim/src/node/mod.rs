@@ -116,7 +116,7 @@ pub struct Listed {
     /// The other party.
     pub peer: PeerId,
     /// How it stands.
-    pub state: State,
+    pub state: ChannelState,
     /// Why, where there is more to say.
     pub reason: Option<String>,
     /// What we remember.
@@ -130,7 +130,7 @@ pub struct Listed {
 /// How a channel stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum ChannelState {
     /// Offered, nothing signed.
     Offered,
     /// Signed; its funding waits for the ledger, or for the peer to see it.
@@ -322,13 +322,15 @@ impl Moves {
 impl Slot {
     fn listed(&self, id: ChannelId, peer: PeerId) -> Listed {
         let (state, reason, ours, balance, settled) = match self {
-            Slot::Offered(_) => (State::Offered, None, None, None, true),
+            Slot::Offered(_) => (ChannelState::Offered, None, None, None, true),
             Slot::Live(channel) => {
                 let state = match channel {
-                    _ if channel.stopped().is_some() => State::Stopped,
-                    _ if channel.is_closing() || channel.is_shutting_down() => State::Closing,
-                    _ if channel.is_open() => State::Open,
-                    _ => State::Funding,
+                    _ if channel.stopped().is_some() => ChannelState::Stopped,
+                    _ if channel.is_closing() || channel.is_shutting_down() => {
+                        ChannelState::Closing
+                    }
+                    _ if channel.is_open() => ChannelState::Open,
+                    _ => ChannelState::Funding,
                 };
                 let ours = highwater_guard::Channel::ours(&**channel);
                 let reason = channel.stopped().map(str::to_owned);
@@ -336,11 +338,11 @@ impl Slot {
             }
             Slot::Quarantined(held) => {
                 let blocked = matches!(held.verdict(), Verdict::Blocked(_));
-                let state = if blocked { State::Blocked } else { State::Waiting };
+                let state = if blocked { ChannelState::Blocked } else { ChannelState::Waiting };
                 let reason = Some(words(held.verdict()).to_owned());
                 (state, reason, Some(held.ours()), None, false)
             }
-            Slot::Closed(_) => (State::Closed, None, None, None, true),
+            Slot::Closed(_) => (ChannelState::Closed, None, None, None, true),
         };
         Listed { id, peer, state, reason, ours, balance, settled }
     }

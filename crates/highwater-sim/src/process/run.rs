@@ -25,7 +25,7 @@ use crate::driver::{Driver, Failure, Outcome};
 use crate::gate::Gate;
 use crate::ids::{ChannelId, PeerId};
 use crate::keys::NodeKeys;
-use crate::node::{Answer, Effect, Input, Listed, State};
+use crate::node::{Answer, ChannelState, Effect, Input, Listed};
 use crate::store::{SqliteStore, Store as _};
 use crate::wire::{Message, read_frame, write_frame};
 
@@ -286,7 +286,7 @@ impl<G: Gate> Shell<'_, '_, G> {
     /// Writes what a recovery kit is made of beside the node's state, where it names other channels
     /// than there are: at the start, and within a tick of an opening.
     fn keep_kit(&mut self) -> Result<(), Fatal> {
-        let open = |it: &Listed| !matches!(it.state, State::Offered | State::Closed);
+        let open = |it: &Listed| !matches!(it.state, ChannelState::Offered | ChannelState::Closed);
         let listed = self.driver.node().list();
         let channels: BTreeSet<ChannelId> =
             listed.into_iter().filter(open).map(|it| it.id).collect();
@@ -472,7 +472,7 @@ impl<G: Gate> Shell<'_, '_, G> {
 
     fn held(&self) -> Vec<ChannelId> {
         let list = self.driver.node().list().into_iter();
-        list.filter(|it| matches!(it.state, State::Waiting | State::Blocked))
+        list.filter(|it| matches!(it.state, ChannelState::Waiting | ChannelState::Blocked))
             .map(|it| it.id)
             .collect()
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, channel};
 
 use highwater::backup::{self, BackupOptions};
-use highwater::engine::{CaptureOptions, HoldHook};
+use highwater::engine::HoldHook;
 use highwater::guard::{Adapter, Released, VaultWitness, Witness};
 use highwater::ids::{GuardKind, NodeName};
 use highwater::restore::{self, Outcome, RestoreOptions, RollbackOptions};
@@ -40,12 +40,10 @@ impl Backups {
             drop(finished);
             Ok(())
         });
-        let options = BackupOptions {
-            node: Some(self.node.clone()),
-            guard: Some(GuardKind::Channels),
-            capture: CaptureOptions { hold: Some(hold), ..CaptureOptions::default() },
-            ..BackupOptions::default()
-        };
+        let mut options = BackupOptions::default();
+        options.node = Some(self.node.clone());
+        options.guard = Some(GuardKind::Channels);
+        options.capture.hold = Some(hold);
         let actor = Actor { state_dir: beside(&self.dir)?, name: "channel-node".into() };
         let report = backup::run(&self.vault, &self.dir, &actor, &options, control)?;
         let marks: BTreeMap<&String, u64> =
@@ -88,13 +86,11 @@ pub(super) fn restore(args: RestoreArgs, control: &Control) -> Result<Value> {
         by: "channel-node restore".into(),
         time: control.env.now(),
     });
-    let options = RestoreOptions {
-        selector: Selector { snapshot: args.snapshot, node: args.name, ..Selector::default() },
-        force: args.force,
-        adapter: Some(adapter),
-        original_gone,
-        ..RestoreOptions::default()
-    };
+    let mut options = RestoreOptions::default();
+    options.selector = Selector { snapshot: args.snapshot, node: args.name, ..Selector::default() };
+    options.force = args.force;
+    options.adapter = Some(adapter);
+    options.original_gone = original_gone;
     let plan = restore::plan(&vault, &args.dir, &options)?;
     let report = restore::run(&vault, &plan, &options, control)?;
     Ok(json!({
@@ -106,8 +102,7 @@ pub(super) fn restore(args: RestoreArgs, control: &Control) -> Result<Value> {
 
 /// Undoes the last restore.
 pub(super) fn rollback(dir: &Path, control: &Control) -> Result<Value> {
-    let options =
-        RollbackOptions { adapter: Some(Arc::new(NodeAdapter)), ..RollbackOptions::default() };
+    let options = RollbackOptions::default().adapter(Some(Arc::new(NodeAdapter)));
     let node = match restore::rollback_by(dir, &options, control)? {
         Outcome::Nothing => "nothing",
         Outcome::Old => "old",

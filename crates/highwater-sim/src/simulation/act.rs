@@ -9,7 +9,7 @@ use super::gate::GateCut;
 use super::world::{At, Copy, Crash, Image, Outcome, Paying, Story, World, load, numbers};
 use crate::ids::{Both, ChannelId, Sats};
 use crate::ledger::{Spend, View};
-use crate::node::{Answer, Command, Input, State};
+use crate::node::{Answer, ChannelState, Command, Input};
 use crate::store::Cut;
 
 /// How many images of one party are kept.
@@ -479,7 +479,7 @@ impl World {
     }
 
     /// How a channel stands with a copy.
-    pub(super) fn state(&self, at: At, id: &ChannelId) -> Option<State> {
+    pub(super) fn state(&self, at: At, id: &ChannelId) -> Option<ChannelState> {
         let listed = self.copy(at).driver.as_ref()?.node().list();
         listed.into_iter().find(|listed| listed.id == *id).map(|listed| listed.state)
     }

@@ -7,7 +7,7 @@ use super::world::{At, Outcome, World, rank};
 use super::{Breach, Kind};
 use crate::ids::{Both, ChannelId, PaymentHash, Sats, Side};
 use crate::ledger::DELAY_BLOCKS;
-use crate::node::{Command, State};
+use crate::node::{ChannelState, Command};
 use crate::store::PaymentState;
 
 /// More messages than this are said for ever.
@@ -145,7 +145,7 @@ impl World {
         let [a, b] = self.ends(id);
         let states = [a, b].map(|at| self.state(at, id));
         self.note(format_args!("{id}: {states:?}, whole: {whole:?}"));
-        if states == [Some(State::Open); 2] {
+        if states == [Some(ChannelState::Open); 2] {
             self.pay(a, b, id.clone(), Sats(1))?;
             self.pay(b, a, id.clone(), Sats(1))?;
             return self.pump();
@@ -193,14 +193,19 @@ impl World {
         if view.spend.is_some() {
             return stuck(format!("{id} is spent, and was never paid"));
         }
-        if states == [Some(State::Open); 2] {
+        if states == [Some(ChannelState::Open); 2] {
             self.tally.open += 1;
             return self.agree(id, a, b);
         }
         // Nobody is left who remembers it, and may close it: an operator has to decide.
-        let mute = |state: &Option<State>, at: At| {
+        let mute = |state: &Option<ChannelState>, at: At| {
             !self.honest(at.0)
-                || matches!(state, None | Some(State::Offered | State::Blocked | State::Waiting))
+                || matches!(
+                    state,
+                    None | Some(
+                        ChannelState::Offered | ChannelState::Blocked | ChannelState::Waiting
+                    )
+                )
         };
         if mute(&states[0], a) && mute(&states[1], b) {
             return Ok(());

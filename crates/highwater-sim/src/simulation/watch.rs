@@ -10,7 +10,7 @@ use super::{Breach, Kind};
 use crate::channel::Channel;
 use crate::ids::{ChannelId, PublicKey, Side, Signature};
 use crate::ledger::{Spend, Transaction};
-use crate::node::{Effect, State};
+use crate::node::{ChannelState, Effect};
 use crate::wire::{Body, Message};
 
 /// A party's end of a channel.
@@ -131,8 +131,9 @@ impl World {
         }
         let driver = self.copy(at).driver.as_ref().expect("it has just answered");
         let listed = driver.node().list().into_iter().find(|listed| listed.id == *channel);
-        let held =
-            listed.is_some_and(|listed| matches!(listed.state, State::Waiting | State::Blocked));
+        let held = listed.is_some_and(|listed| {
+            matches!(listed.state, ChannelState::Waiting | ChannelState::Blocked)
+        });
         let marked = self.stored(at).channels.iter().any(|stored| {
             stored.channel.id() == channel && stored.stale.is_some() && !stored.closed
         });
@@ -283,13 +284,15 @@ impl World {
         for listed in driver.node().list() {
             let end = (at.0, listed.id);
             match listed.state {
-                State::Blocked => {
+                ChannelState::Blocked => {
                     self.tally.blocked += u64::from(self.watch.blocked.insert(end));
                 }
-                State::Waiting => {
+                ChannelState::Waiting => {
                     self.watch.waiting.insert(end);
                 }
-                State::Open => self.tally.cleared += u64::from(self.watch.waiting.remove(&end)),
+                ChannelState::Open => {
+                    self.tally.cleared += u64::from(self.watch.waiting.remove(&end))
+                }
                 _ => {}
             }
         }

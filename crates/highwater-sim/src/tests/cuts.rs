@@ -113,7 +113,7 @@ fn a_cut_after_any_message_of_a_close_still_closes() {
         world.blocks(2);
         assert_eq!(
             (world.state(ALICE, &id), world.state(BOB, &id)),
-            (State::Closed, State::Closed)
+            (ChannelState::Closed, ChannelState::Closed)
         );
         let paid = world.ledger.view(&id).paid.expect("it is paid");
         assert_eq!(paid.opener + paid.acceptor, Sats(100_000));

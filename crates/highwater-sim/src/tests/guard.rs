@@ -45,7 +45,7 @@ fn a_quarantined_channel_is_silent_at_start_at_connect_and_at_reconnect() {
         world.connect();
         world.run();
         for who in [ALICE, BOB] {
-            assert_eq!(world.state(who, &id), State::Waiting);
+            assert_eq!(world.state(who, &id), ChannelState::Waiting);
             refuses(&mut world, who, &id);
         }
         world.crash(ALICE);
@@ -63,9 +63,9 @@ fn the_peers_reestablish_clears_a_channel_that_lost_nothing_and_it_pays_again() 
     world.start(ALICE);
     world.connect();
     assert!(world.said_since(ALICE, since).is_empty());
-    assert_eq!(world.state(ALICE, &id), State::Waiting);
+    assert_eq!(world.state(ALICE, &id), ChannelState::Waiting);
     assert!(world.deliver(ALICE), "Bob speaks first");
-    assert_eq!(world.state(ALICE, &id), State::Open);
+    assert_eq!(world.state(ALICE, &id), ChannelState::Open);
     world.run();
     world.pay(ALICE, &id, 500);
     world.pay(BOB, &id, 700);
@@ -116,7 +116,7 @@ fn one_lost_revocation_blocks_for_good_until_the_peer_closes() {
         world.connect();
         world.run();
         world.blocks(1);
-        assert_eq!(world.state(ALICE, &id), State::Blocked);
+        assert_eq!(world.state(ALICE, &id), ChannelState::Blocked);
         refuses(&mut world, ALICE, &id);
         world.crash(ALICE);
     }
@@ -128,7 +128,7 @@ fn one_lost_revocation_blocks_for_good_until_the_peer_closes() {
 
     world.command(BOB, Command::ForceClose { channel: id.clone() }).unwrap();
     world.blocks(8);
-    assert_eq!(world.state(ALICE, &id), State::Closed);
+    assert_eq!(world.state(ALICE, &id), ChannelState::Closed);
     let paid = world.ledger.view(&id).paid.unwrap();
     assert_eq!(paid.opener + paid.acceptor, Sats(100_000));
     assert!(paid.opener >= Sats(49_000), "{paid:?}");
@@ -148,10 +148,10 @@ fn channels_are_judged_each_by_itself() {
     world.start(ALICE);
     world.connect();
     world.run();
-    assert_eq!(world.state(ALICE, &quiet), State::Open);
-    assert_eq!(world.state(ALICE, &busy), State::Blocked);
+    assert_eq!(world.state(ALICE, &quiet), ChannelState::Open);
+    assert_eq!(world.state(ALICE, &busy), ChannelState::Blocked);
     world.pay(ALICE, &quiet, 10);
-    assert_eq!(world.state(ALICE, &busy), State::Blocked);
+    assert_eq!(world.state(ALICE, &busy), ChannelState::Blocked);
 }
 
 #[test]
@@ -162,13 +162,13 @@ fn a_revoked_commitment_that_the_peer_publishes_is_punished_in_quarantine() {
     let image = world.parties[ALICE].disk.image();
     world.restore(ALICE, &image);
     world.start(ALICE);
-    assert_eq!(world.state(ALICE, &id), State::Waiting);
+    assert_eq!(world.state(ALICE, &id), ChannelState::Waiting);
     let keys = world.parties[BOB].keys.channel(old.index());
     world.ledger.submit(Transaction::Commit(old.publish(&keys))).unwrap();
     world.blocks(8);
     let alice = world.id(ALICE);
     assert_eq!(world.ledger.paid(&alice), Sats(100_000));
-    assert_eq!(world.state(ALICE, &id), State::Closed);
+    assert_eq!(world.state(ALICE, &id), ChannelState::Closed);
 }
 
 #[test]
@@ -185,12 +185,12 @@ fn a_commitment_that_we_published_and_forgot_keeps_us_silent_whatever_the_peer_s
         }
         world.connect();
         world.run();
-        assert_eq!(world.state(ALICE, &id), State::Waiting);
+        assert_eq!(world.state(ALICE, &id), ChannelState::Waiting);
         world.look();
-        assert_eq!(world.state(ALICE, &id), State::Waiting);
+        assert_eq!(world.state(ALICE, &id), ChannelState::Waiting);
         assert!(world.said_since(ALICE, since).is_empty());
         world.blocks(8);
-        assert_eq!(world.state(ALICE, &id), State::Closed);
+        assert_eq!(world.state(ALICE, &id), ChannelState::Closed);
         assert!(!world.ledger.view(&id).punished);
     }
 }
@@ -209,7 +209,7 @@ fn a_closing_channel_resumes_closing_once_it_is_clear() {
     world.run();
     world.blocks(2);
     for who in [ALICE, BOB] {
-        assert_eq!(world.state(who, &id), State::Closed);
+        assert_eq!(world.state(who, &id), ChannelState::Closed);
     }
     assert_eq!(world.ledger.view(&id).paid.unwrap().opener, Sats(49_000));
 }
@@ -248,7 +248,7 @@ fn between_any_two_moments_of_two_payments_a_restore_is_clear_only_where_it_is_s
         for crash in 0.. {
             let Some((mut world, id, same)) = restored_between(backup, crash) else { break };
             match world.state(ALICE, &id) {
-                State::Open => {
+                ChannelState::Open => {
                     clear += 1;
                     world.agreed(&id);
                     // It may publish what it holds: nobody can punish it.
@@ -256,7 +256,7 @@ fn between_any_two_moments_of_two_payments_a_restore_is_clear_only_where_it_is_s
                     world.blocks(8);
                     assert!(!world.ledger.view(&id).punished, "{backup} {crash}");
                 }
-                State::Blocked => {
+                ChannelState::Blocked => {
                     blocked += 1;
                     assert!(!same, "{backup} {crash}: nothing was lost");
                 }

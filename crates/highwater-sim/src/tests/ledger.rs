@@ -16,7 +16,10 @@ fn an_own_commitment_pays_what_it_says_after_the_delay() {
     world.command(ALICE, Command::ForceClose { channel: id.clone() }).unwrap();
     world.blocks(7);
     assert_eq!(paid(&world, &id), (49_000, 51_000));
-    assert_eq!((world.state(ALICE, &id), world.state(BOB, &id)), (State::Closed, State::Closed));
+    assert_eq!(
+        (world.state(ALICE, &id), world.state(BOB, &id)),
+        (ChannelState::Closed, ChannelState::Closed)
+    );
     assert_eq!(world.ledger.paid(&world.id(BOB)), Sats(51_000));
 }
 

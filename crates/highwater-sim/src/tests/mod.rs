@@ -22,7 +22,7 @@ use crate::gate::{Gate, PeerGate};
 use crate::ids::{Both, ChannelId, PaymentHash, PeerId, Sats};
 use crate::keys::NodeKeys;
 use crate::ledger::Ledger;
-use crate::node::{Answer, Command, Effect, Input, Listed, State};
+use crate::node::{Answer, ChannelState, Command, Effect, Input, Listed};
 use crate::store::{Cut, Disk, MemoryStore, PaymentState};
 use crate::wire::Message;
 
@@ -252,7 +252,7 @@ impl<G: Gate> World<G> {
         self.driver(who).node().live(id).expect("it is live")
     }
 
-    fn state(&mut self, who: Who, id: &ChannelId) -> State {
+    fn state(&mut self, who: Who, id: &ChannelId) -> ChannelState {
         self.listed(who, id).state
     }
 

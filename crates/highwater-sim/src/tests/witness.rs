@@ -31,7 +31,7 @@ fn a_disk_that_was_taken_back_is_found_out_at_the_start_without_a_peer() {
     copy(&mut world, &image);
     let since = world.said.len();
     world.start(ALICE);
-    assert_eq!(world.state(ALICE, &id), State::Blocked);
+    assert_eq!(world.state(ALICE, &id), ChannelState::Blocked);
     assert_eq!(reason(&mut world, &id), words(Reason::WitnessAhead));
     world.connect();
     world.run();
@@ -46,7 +46,7 @@ fn a_current_disk_is_clear_at_the_start_without_a_peer() {
     let image = world.parties[ALICE].disk.image();
     world.restore(ALICE, &image);
     world.start(ALICE);
-    assert_eq!(world.state(ALICE, &id), State::Open);
+    assert_eq!(world.state(ALICE, &id), ChannelState::Open);
     world.connect();
     world.run();
     world.pay(ALICE, &id, 10);
@@ -169,7 +169,7 @@ fn keys_of_a_channel_that_is_lacking_are_never_used_again() {
     assert_eq!(lacking, std::slice::from_ref(&second));
     world.connect();
     world.run();
-    assert_eq!(world.state(ALICE, &first), State::Open);
+    assert_eq!(world.state(ALICE, &first), ChannelState::Open);
     let third = world.open();
     assert!(third != second && third != first);
     let index = world.live(ALICE, &third).index();

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::control::{Cancel, Control, Event};
 use crate::env::Env;
 
-use super::operation::{Operation, State};
+use super::operation::{Operation, OperationState};
 
 /// The shortest time between two reports of progress.
 const TELL_EVERY: Duration = Duration::from_millis(100);
@@ -40,7 +40,7 @@ impl Active {
         let (done, total) = (&self.live.done, &self.live.total);
         operation.bytes_total = total.load(Ordering::Relaxed);
         operation.bytes_done = done.load(Ordering::Relaxed).min(operation.bytes_total);
-        if operation.state == State::Running {
+        if operation.state == OperationState::Running {
             operation.stage = (*self.live.stage.lock()).to_owned();
         }
         operation

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{NodeName, Time};
 
-use super::operation::{Operation, OperationId, State, Task, Trigger};
+use super::operation::{Operation, OperationId, OperationState, Task, Trigger};
 
 /// The version of the tables.
 const VERSION: i64 = 1;
@@ -242,7 +242,7 @@ fn parse(row: &Row<'_>) -> Result<Operation> {
         node: text(1)?.parse::<NodeName>().map_err(corrupt)?,
         task: Task::parse(&text(2)?).ok_or_else(|| unknown("task"))?,
         trigger: Trigger::parse(&text(3)?).ok_or_else(|| unknown("trigger"))?,
-        state: State::parse(&text(4)?).ok_or_else(|| unknown("state"))?,
+        state: OperationState::parse(&text(4)?).ok_or_else(|| unknown("state"))?,
         stage: String::new(),
         bytes_done: count(5)?,
         bytes_total: count(6)?,

@@ -65,7 +65,7 @@ use crate::vault::Actor;
 use crate::vault::retention::Retention;
 
 pub use crate::control::Priority;
-pub use operation::{Operation, OperationId, State, Task, Trigger};
+pub use operation::{Operation, OperationId, OperationState, Task, Trigger};
 pub use replica::{ReplicaSource, ReplicaStanding, ReplicaState};
 #[cfg(feature = "replica")]
 pub use replica::{ReplicaWatch, Watched};

@@ -59,7 +59,7 @@ macro_rules! words {
 
 words! {
     /// Where an operation stands.
-    State {
+    OperationState {
         /// It waits for its turn.
         Queued = "queued",
         /// It runs.
@@ -73,10 +73,13 @@ words! {
     }
 }
 
-impl State {
+impl OperationState {
     /// Whether it will not change any more.
     pub fn is_final(self) -> bool {
-        matches!(self, State::Completed | State::Failed | State::Cancelled)
+        matches!(
+            self,
+            OperationState::Completed | OperationState::Failed | OperationState::Cancelled
+        )
     }
 }
 
@@ -122,7 +125,7 @@ pub struct Operation {
     /// What has started it.
     pub trigger: Trigger,
     /// Where it stands.
-    pub state: State,
+    pub state: OperationState,
     /// What it is doing: a few words; empty before it runs and after it.
     pub stage: String,
     /// Bytes of the node, or of the vault, that it has passed over.
@@ -151,7 +154,7 @@ impl Operation {
     /// How much is done, from 0 to 100; `None` where it can't be told.
     pub fn percent(&self) -> Option<u8> {
         match (self.state, self.bytes_total) {
-            (State::Completed, _) => Some(100),
+            (OperationState::Completed, _) => Some(100),
             (_, 0) => None,
             (_, total) => {
                 let percent = u128::from(self.bytes_done.min(total)) * 100 / u128::from(total);
@@ -166,18 +169,18 @@ impl Operation {
         self.stage.clear();
         match outcome {
             Ok(done) => {
-                self.state = State::Completed;
+                self.state = OperationState::Completed;
                 // Files that went while they were read count as passed over.
                 self.bytes_done = self.bytes_total;
                 self.snapshot = done.snapshot.or(self.snapshot);
                 self.warnings = done.warnings;
             }
             Err(error) if cancelled && error.kind() == Kind::Interrupted => {
-                self.state = State::Cancelled;
+                self.state = OperationState::Cancelled;
                 self.reason = Some("cancelled".to_owned());
             }
             Err(error) => {
-                self.state = State::Failed;
+                self.state = OperationState::Failed;
                 self.kind = Some(error.kind().name().to_owned());
                 self.reason = Some(error.summary());
             }

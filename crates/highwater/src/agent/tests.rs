@@ -78,7 +78,7 @@ fn run(agent: &Agent, task: Task) -> Operation {
 
 fn completed(agent: &Agent, task: Task) -> Operation {
     let done = run(agent, task);
-    assert_eq!((done.state, &done.reason), (State::Completed, &None));
+    assert_eq!((done.state, &done.reason), (OperationState::Completed, &None));
     done
 }
 

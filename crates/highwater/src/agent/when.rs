@@ -9,7 +9,7 @@ use croner::parser::{CronParser, Seconds, Year};
 use crate::error::{Error, Result};
 use crate::ids::Time;
 
-use super::operation::{State, Task, Trigger};
+use super::operation::{OperationState, Task, Trigger};
 
 /// How long an agent waits before it looks at the clocks again: a wall clock may be set, and the
 /// machine may have been suspended.
@@ -80,6 +80,7 @@ impl Clockwork {
 
 /// What an agent does by itself.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Rules {
     /// How often it backs up; `None`: only when asked, or by events.
     pub backup: Option<Cadence>,
@@ -94,6 +95,17 @@ pub struct Rules {
     pub delay_max: Duration,
     /// A newest snapshot that is older than this is stale: somebody must look why.
     pub age_max: Duration,
+}
+
+setters! {
+    Rules {
+        backup: Option<Cadence>,
+        first_after: Option<Duration>,
+        restore_test: Option<Duration>,
+        debounce: Duration,
+        delay_max: Duration,
+        age_max: Duration,
+    }
 }
 
 impl Default for Rules {
@@ -359,14 +371,14 @@ impl When {
 
     /// A task has ended. One that was cancelled is neither a failure nor a success: it is not tried
     /// again, unless what the node has told of would be lost.
-    pub(super) fn ended(&mut self, task: Task, trigger: Trigger, state: State, now: Now) {
+    pub(super) fn ended(&mut self, task: Task, trigger: Trigger, state: OperationState, now: Now) {
         match (task, state) {
-            (Task::Backup, State::Completed) => {
+            (Task::Backup, OperationState::Completed) => {
                 self.backup = Failures::default();
                 (self.unsaved, self.owed) = (false, false);
                 self.testable = true;
             }
-            (Task::Backup, State::Failed) => {
+            (Task::Backup, OperationState::Failed) => {
                 self.owed |= trigger != Trigger::Manual;
                 self.backup.failed(self.owed, now);
             }
@@ -376,8 +388,8 @@ impl When {
                     self.backup.hold(retry, now);
                 }
             }
-            (Task::RestoreTest, State::Completed) => self.test = Failures::default(),
-            (Task::RestoreTest, State::Failed) => self.test.failed(true, now),
+            (Task::RestoreTest, OperationState::Completed) => self.test = Failures::default(),
+            (Task::RestoreTest, OperationState::Failed) => self.test.failed(true, now),
             (Task::RestoreTest | Task::Check | Task::CheckData, _) => {}
         }
     }

@@ -25,7 +25,7 @@ use crate::vault::{Actor, Level};
 use super::OptionsHook;
 use super::active::Active;
 use super::history::History;
-use super::operation::{Done, Operation, OperationId, State, Task, Trigger};
+use super::operation::{Done, Operation, OperationId, OperationState, Task, Trigger};
 use super::replica::ReplicaSource;
 use super::snapshot::Snapshot;
 use super::vaults::VaultSource;
@@ -133,7 +133,7 @@ impl Shared {
         let now = Now { monotonic: env.monotonic(), wall: env.now() };
         let mut unwritten = history.unfinished()?;
         for operation in &mut unwritten {
-            operation.state = State::Failed;
+            operation.state = OperationState::Failed;
             operation.kind = Some(Kind::Interrupted.name().to_owned());
             operation.reason = Some("the process ended before the operation did".to_owned());
             operation.finished_at = Some(now.wall);
@@ -163,14 +163,14 @@ impl Shared {
     fn note_end(&mut self, operation: Operation, now: Now) {
         let Operation { task, trigger, state, .. } = operation;
         self.when.ended(task, trigger, state, now);
-        if state != State::Cancelled {
+        if state != OperationState::Cancelled {
             match task {
                 Task::Backup => self.last_backup = Some(operation.clone()),
                 Task::RestoreTest => self.last_restore_test = Some(operation.clone()),
                 Task::Check | Task::CheckData => {}
             }
         }
-        if (task, state) == (Task::RestoreTest, State::Completed) {
+        if (task, state) == (Task::RestoreTest, OperationState::Completed) {
             self.restore_tested = operation.finished_at;
         }
         self.record(operation);
@@ -247,7 +247,7 @@ impl Worker {
             node: self.node.clone(),
             task,
             trigger,
-            state: State::Queued,
+            state: OperationState::Queued,
             stage: String::new(),
             bytes_done: 0,
             bytes_total: 0,
@@ -319,7 +319,7 @@ impl Worker {
             drop(shared);
             return self.operation(id);
         };
-        if shared.active[place].operation.state == State::Running {
+        if shared.active[place].operation.state == OperationState::Running {
             shared.active[place].cancel();
             return Ok(shared.active[place].now());
         }
@@ -420,7 +420,7 @@ impl Worker {
                 if !waits && let Err(error) = self.enqueue(&mut shared, task, trigger) {
                     shared.trouble.vault = Some(error.summary());
                     shared.when.began(task, now);
-                    shared.when.ended(task, trigger, State::Failed, now);
+                    shared.when.ended(task, trigger, OperationState::Failed, now);
                 }
             }
             if let Some(first) = shared.active.front() {
@@ -443,7 +443,7 @@ impl Worker {
         else {
             return;
         };
-        active.operation.state = State::Running;
+        active.operation.state = OperationState::Running;
         active.operation.started_at = Some(now.wall);
         let (task, operation) = (active.operation.task, active.operation.clone());
         let mut control = active.control(&self.env, &self.changes);
@@ -480,7 +480,9 @@ impl Worker {
             let kind = kind.as_deref().unwrap_or("none");
             tracing::info!(%node, %id, ?task, ?state, error = kind, "operation ended");
         }
-        if let Some(Operation { task: Task::Backup, state: State::Failed, kind, .. }) = ended {
+        if let Some(Operation { task: Task::Backup, state: OperationState::Failed, kind, .. }) =
+            ended
+        {
             let kind = kind.unwrap_or_default();
             metrics::counter!("highwater_backup_failures_total", "kind" => kind).increment(1);
         }

@@ -59,11 +59,19 @@ pub const FORMAT_VERSION: u16 = format::FORMAT_VERSION;
 
 /// Which snapshot is exported.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct ExportOptions {
     /// The snapshot.
     pub selector: Selector,
     /// An older snapshot of the node, which the other side has already: what it holds is left out.
     pub since: Option<Selector>,
+}
+
+setters! {
+    ExportOptions {
+        selector: Selector,
+        since: Option<Selector>,
+    }
 }
 
 /// An export that is settled and not yet written.

@@ -17,9 +17,8 @@ use crate::vault::runs::{self, LEAF_BYTES, Run, UnitPlace};
 use crate::vault::seal::{ObjectKey, ObjectKind};
 use crate::vault::{Manifest, Vault};
 
-use super::buffers::Buffers;
 use super::messages::{Halt, Hashed, Job, Read, Write};
-use super::room::Room;
+use super::room::Memory;
 
 /// Runs up to so many bytes stand in the manifest itself.
 const INLINE_BYTES_MAX: usize = 256;
@@ -74,8 +73,7 @@ pub(super) struct Assembler<'a> {
     vault: &'a Vault,
     snapshot: SnapshotId,
     parent: Option<&'a Manifest>,
-    buffers: &'a Buffers,
-    room: &'a Room,
+    memory: Memory<'a>,
     jobs: Sender<Job>,
     out: Sender<Write>,
     pack: Option<OpenPack>,
@@ -92,7 +90,7 @@ impl<'a> Assembler<'a> {
         vault: &'a Vault,
         snapshot: SnapshotId,
         parent: Option<&'a Manifest>,
-        (buffers, room): (&'a Buffers, &'a Room),
+        memory: Memory<'a>,
         jobs: Sender<Job>,
         out: Sender<Write>,
     ) -> Assembler<'a> {
@@ -100,8 +98,7 @@ impl<'a> Assembler<'a> {
             vault,
             snapshot,
             parent,
-            buffers,
-            room,
+            memory,
             jobs,
             out,
             pack: None,
@@ -163,7 +160,7 @@ impl<'a> Assembler<'a> {
                 }
             }
         }
-        self.buffers.give(batch.bytes);
+        self.memory.buffers.give(batch.bytes);
         Ok(())
     }
 
@@ -295,14 +292,14 @@ impl<'a> Assembler<'a> {
         let empty = PlainFrame {
             kind: FrameKind::Pages,
             ids: Vec::new(),
-            bytes: self.buffers.take(FRAME_BYTES),
+            bytes: self.memory.buffers.take(FRAME_BYTES),
         };
         let frame = std::mem::replace(&mut self.pending, empty);
         self.send_frame(frame)
     }
 
     fn send_frame(&mut self, frame: PlainFrame) -> Result<(), Halt> {
-        self.room.take(frame.bytes.len())?;
+        self.memory.room.take(frame.bytes.len())?;
         let pack = self.pack.as_mut().expect("a unit was promised to it");
         let (reply, sealed) = bounded(1);
         let job = Job::Seal { key: Arc::clone(&pack.key), number: pack.frames, frame, reply };

@@ -46,6 +46,7 @@ use pipeline::PartToRead;
 
 /// What a backup does besides the common.
 #[derive(Clone, Default)]
+#[non_exhaustive]
 pub struct BackupOptions {
     /// The node's name in the vault; the directory's name where `None`.
     pub node: Option<NodeName>,

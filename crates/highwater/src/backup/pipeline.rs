@@ -21,7 +21,7 @@ use super::assemble::{Assembler, FileMap};
 use super::batch::{Batcher, Cut, Rate};
 use super::buffers::Buffers;
 use super::messages::{Halt, Hashed, Job, Read, Write};
-use super::room::Room;
+use super::room::{Memory, Room};
 use super::write::{Written, write_packs};
 
 /// Batches between reader and assembler: at most so many times 4 MiB.
@@ -86,13 +86,13 @@ pub(super) fn run(
         }
         drop(jobs_out);
         let assembler_jobs = jobs_in.clone();
+        let memory = Memory { buffers, room };
         let assembler = scope.spawn(move || {
-            let memory = (buffers, room);
             Assembler::new(vault, snapshot, parent, memory, assembler_jobs, write_in).run(&read_out)
         });
         let writer = scope.spawn(move || {
             let _closing = room.closing();
-            write_packs(vault, &write_out, (buffers, room), control)
+            write_packs(vault, &write_out, memory, control)
         });
         let mut reader = Reader {
             jobs: jobs_in,
@@ -185,7 +185,7 @@ impl Reader<'_> {
         let mut reading = Reading::default();
         for PartToRead { part, mut capture, files } in parts {
             for (entry, old) in files {
-                self.read_entry((part, entry), capture.as_mut(), old, &mut reading)?;
+                self.read_entry(part, entry, capture.as_mut(), old, &mut reading)?;
             }
             loop {
                 let arrived = capture.arrived()?;
@@ -194,7 +194,7 @@ impl Reader<'_> {
                 }
                 for entry in arrived {
                     if capture.entries()[entry].kind == EntryType::File {
-                        self.read_entry((part, entry), capture.as_mut(), None, &mut reading)?;
+                        self.read_entry(part, entry, capture.as_mut(), None, &mut reading)?;
                     }
                 }
             }
@@ -209,7 +209,8 @@ impl Reader<'_> {
     /// Reads one file, if it is still there.
     fn read_entry(
         &mut self,
-        (part, entry): (usize, usize),
+        part: usize,
+        entry: usize,
         capture: &mut dyn PartCapture,
         old: Option<Box<EntryRecord>>,
         reading: &mut Reading,

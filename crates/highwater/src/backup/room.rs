@@ -5,10 +5,20 @@
 
 use parking_lot::{Condvar, Mutex};
 
+use super::buffers::Buffers;
 use super::messages::Halt;
 
 /// Bytes of frames between assembler and writer, before compression.
 const BYTES_MAX: usize = 24 << 20;
+
+/// What assembler and writer share of memory.
+#[derive(Clone, Copy)]
+pub(super) struct Memory<'a> {
+    /// Given back by the writer, for frames to come.
+    pub(super) buffers: &'a Buffers,
+    /// Taken by the assembler, given back by the writer.
+    pub(super) room: &'a Room,
+}
 
 /// Room for so many bytes; whoever takes some waits until there is enough.
 pub(super) struct Room {

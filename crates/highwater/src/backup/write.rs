@@ -15,9 +15,8 @@ use crate::vault::pack::{FrameRecord, UnitId, pack_name, seal_index};
 use crate::vault::seal::ObjectKey;
 use crate::vault::upload::{Ending, Upload};
 
-use super::buffers::Buffers;
 use super::messages::{Halt, Write};
-use super::room::Room;
+use super::room::Memory;
 
 /// The packs that were written.
 #[derive(Default)]
@@ -52,12 +51,12 @@ struct Packs<'a> {
 pub(super) fn write_packs(
     vault: &Vault,
     input: &Receiver<Write>,
-    (buffers, room): (&Buffers, &Room),
+    memory: Memory<'_>,
     control: &Control,
 ) -> Result<Written, Halt> {
     let mut written = Written::default();
     let mut packs = Packs::default();
-    let outcome = write_all(vault, input, (buffers, room), control, &mut packs, &mut written);
+    let outcome = write_all(vault, input, memory, control, &mut packs, &mut written);
     if outcome.is_err() {
         // What ended the backup is told, not what follows from it: an unfinished upload is never
         // visible, and the caller removes the packs that are.
@@ -72,7 +71,7 @@ pub(super) fn write_packs(
 fn write_all<'a>(
     vault: &'a Vault,
     input: &Receiver<Write>,
-    (buffers, room): (&Buffers, &Room),
+    memory: Memory<'_>,
     control: &Control,
     packs: &mut Packs<'a>,
     written: &mut Written,
@@ -94,8 +93,8 @@ fn write_all<'a>(
                 pack.upload.write(&sealed.bytes)?;
                 pack.frames.push(sealed.record);
                 pack.ids.extend(ids);
-                room.give(sealed.record.plain as usize);
-                buffers.give(sealed.bytes);
+                memory.room.give(sealed.record.plain as usize);
+                memory.buffers.give(sealed.bytes);
                 control.env.fault(FaultPoint::BackupPackWrite)?;
             }
             Write::Finished => {

@@ -99,7 +99,7 @@ pub(super) fn inside(layout: &Layout, roots: &[RelPath]) -> Result<Vec<(RelPath,
         let seen =
             seen.map_err(|errno| Error::io("can't look at it", errno).with_entry(shown(root)))?;
         if let Some(seen) = seen.filter(|_| !globs.excludes(root)) {
-            look_inside(&layout.held, (root, 0), &seen, &mut globs, &mut found)?;
+            look_inside(&layout.held, root, 0, &seen, &mut globs, &mut found)?;
         }
     }
     Ok(found)
@@ -107,7 +107,8 @@ pub(super) fn inside(layout: &Layout, roots: &[RelPath]) -> Result<Vec<(RelPath,
 
 fn look_inside(
     dir: &RootedPath,
-    (path, depth): (&RelPath, usize),
+    path: &RelPath,
+    depth: usize,
     seen: &Statx,
     globs: &mut Globs,
     found: &mut Vec<(RelPath, Option<Stamp>)>,
@@ -128,7 +129,7 @@ fn look_inside(
         let Some(seen) = held.join(&name).stat().map_err(failed)? else { continue };
         let inner = path.join(&name);
         if !is_own(&inner, dir)? && !globs.excludes(&inner) {
-            look_inside(dir, (&inner, depth + 1), &seen, globs, found)?;
+            look_inside(dir, &inner, depth + 1, &seen, globs, found)?;
         }
     }
     Ok(())

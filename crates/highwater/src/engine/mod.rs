@@ -95,6 +95,7 @@ pub struct Layout {
 
 /// What belongs to a node, beyond what lies in its directory.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct DiscoverOptions {
     /// Globs over paths inside the node directory that are left out.
     pub exclude: Vec<String>,
@@ -156,6 +157,7 @@ pub type HoldHook = Arc<
 
 /// How a capture goes about it.
 #[derive(Clone, Default)]
+#[non_exhaustive]
 pub struct CaptureOptions {
     /// Holds the node's writers and reports its marks. It is the barrier of all databases that only the
     /// node writes.

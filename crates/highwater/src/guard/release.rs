@@ -34,7 +34,7 @@ pub fn release(
     by: &str,
     control: &Control,
 ) -> Result<Vec<Held>> {
-    decide(dir, which, (reason, by), false, control)
+    decide(dir, which, reason, by, false, control)
 }
 
 /// [`release`] of a state that is known to be old: whatever the node signs from it can be punished.
@@ -48,13 +48,14 @@ pub fn release_although_old(
     by: &str,
     control: &Control,
 ) -> Result<Vec<Held>> {
-    decide(dir, which, (reason, by), true, control)
+    decide(dir, which, reason, by, true, control)
 }
 
 fn decide(
     dir: &Path,
     which: &Which,
-    (reason, by): (&str, &str),
+    reason: &str,
+    by: &str,
     although_old: bool,
     control: &Control,
 ) -> Result<Vec<Held>> {

@@ -130,7 +130,8 @@ fn withhold(dir: &WorkDir, journal: &Journal, env: &Env) -> Result<()> {
             Side::Incoming => &incoming,
         };
         let (here, waiting) = places(dir, root, withheld, number, &mut parents);
-        trade((&here, withheld.inode), (&waiting, withheld.placeholder))?;
+        let one = Name { path: &here, inode: withheld.inode };
+        trade(one, Name { path: &waiting, inode: withheld.placeholder })?;
         env.fault(FaultPoint::RestoreWithhold)?;
     }
     parents.values().try_for_each(durable::sync_dir)
@@ -147,7 +148,8 @@ fn reveal(dir: &WorkDir, journal: &Journal, env: &Env) -> Result<()> {
                 continue;
             }
             let (here, waiting) = places(dir, root, withheld, number, &mut parents);
-            trade((&here, withheld.placeholder), (&waiting, withheld.inode))?;
+            let one = Name { path: &here, inode: withheld.placeholder };
+            trade(one, Name { path: &waiting, inode: withheld.inode })?;
             env.fault(FaultPoint::RestoreReveal)?;
         }
     }
@@ -170,16 +172,22 @@ fn places(
     (root.at(&withheld.path), dir.withheld().join(number.to_string()))
 }
 
-/// Exchanges two names, unless it is done: each is given with the inode that it has before.
-fn trade(one: (&RootedPath, Inode), other: (&RootedPath, Inode)) -> Result<()> {
-    let found = (durable::inode(one.0)?, durable::inode(other.0)?);
-    if found == (Some(one.1), Some(other.1)) {
-        return durable::exchange(one.0, other.0);
+/// A name, and the inode that it has before an exchange.
+struct Name<'a> {
+    path: &'a RootedPath,
+    inode: Inode,
+}
+
+/// Exchanges two names, unless it is done.
+fn trade(one: Name<'_>, other: Name<'_>) -> Result<()> {
+    let found = (durable::inode(one.path)?, durable::inode(other.path)?);
+    if found == (Some(one.inode), Some(other.inode)) {
+        return durable::exchange(one.path, other.path);
     }
-    if found == (Some(other.1), Some(one.1)) {
+    if found == (Some(other.inode), Some(one.inode)) {
         return Ok(());
     }
-    Err(moved(one.0))
+    Err(moved(one.path))
 }
 
 fn moved(path: &RootedPath) -> Error {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use highwater_guard::Verdict;
 
+use super::journal::Journal;
 use super::{RollbackOptions, mark};
 use crate::durable;
 use crate::engine::{self, DiscoverOptions, Engines, Recogniser};
@@ -424,7 +425,7 @@ pub(super) fn read_back(
 pub(super) fn put_on_kept(
     kept: &RootedPath,
     target: &RootedPath,
-    undone: (RestoreId, SnapshotId),
+    undone: &Journal,
     options: &RollbackOptions,
     env: &Env,
 ) -> Result<Option<Held>> {
@@ -450,7 +451,7 @@ pub(super) fn put_on_kept(
         Some(before) if before.needs_statement() => {
             (before.cause, (before.restore, before.snapshot))
         }
-        _ => (Cause::Rollback, (Some(undone.0), Some(undone.1))),
+        _ => (Cause::Rollback, (Some(undone.restore), Some(undone.snapshot))),
     };
     let old = ours.latch.as_ref().and_then(|before| before.old.clone());
     let latches = [theirs.latch, ours.latch];

@@ -25,7 +25,7 @@ pub(super) fn mark(
     latch: &mut Latch,
     env: &Env,
 ) -> Result<()> {
-    mark_those(adapter, dir, (latch, Listed::Marked), &mut false, env)
+    mark_those(adapter, dir, latch, Listed::Marked, &mut false, env)
 }
 
 /// [`mark`] of a node whose databases are withheld as well: what has no mark is listed without one. Why nothing
@@ -38,7 +38,7 @@ pub(super) fn mark_as_well(
     env: &Env,
 ) -> Result<Option<Error>> {
     let mut begun = false;
-    match mark_those(adapter, dir, (latch, Listed::Living), &mut begun, env) {
+    match mark_those(adapter, dir, latch, Listed::Living, &mut begun, env) {
         Err(error) if matches!(error.kind(), Kind::Input | Kind::Corrupt) && !begun => {
             Ok(Some(error))
         }
@@ -49,7 +49,8 @@ pub(super) fn mark_as_well(
 fn mark_those(
     adapter: &dyn Adapter,
     dir: &RootedPath,
-    (latch, listed): (&mut Latch, Listed),
+    latch: &mut Latch,
+    listed: Listed,
     begun: &mut bool,
     env: &Env,
 ) -> Result<()> {

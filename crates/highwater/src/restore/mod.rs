@@ -66,6 +66,7 @@ pub use kept::Kept;
 
 /// What a restore does besides the common.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct RestoreOptions {
     /// Which snapshot.
     pub selector: Selector,
@@ -258,6 +259,7 @@ pub fn test(
 
 /// How a rollback goes about it.
 #[derive(Clone, Default)]
+#[non_exhaustive]
 pub struct RollbackOptions {
     /// What it undoes.
     pub undo: Undo,
@@ -269,6 +271,16 @@ pub struct RollbackOptions {
     pub second_belt: Option<Arc<dyn Adapter>>,
     /// The engines of the node's databases.
     pub engines: Engines,
+}
+
+setters! {
+    RollbackOptions {
+        undo: Undo,
+        adapter: Option<Arc<dyn Adapter>>,
+        recogniser: Option<Arc<dyn Recogniser>>,
+        second_belt: Option<Arc<dyn Adapter>>,
+        engines: Engines,
+    }
 }
 
 /// What a rollback does.

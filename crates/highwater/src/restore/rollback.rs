@@ -47,8 +47,7 @@ pub(super) fn rollback_at(
     let mut journal = record.rollback(control.env.now());
     exchange::refuse_mounts(&dir, &journal)?;
     dir.refuse_users(users, engines)?;
-    let undone = (record.restore, record.snapshot);
-    let held = hold::put_on_kept(&dir.kept(), &dir.target, undone, options, &control.env)?;
+    let held = hold::put_on_kept(&dir.kept(), &dir.target, &record, options, &control.env)?;
     match place.exchange {
         Exchange::Create | Exchange::Whole => exchange::announce(&dir, &mut journal),
         Exchange::Entries => entries::announce(&dir, &mut journal, Known::by(engines)),

@@ -27,6 +27,7 @@ const READERS: usize = 2;
 
 /// What a check looks at.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct CheckOptions {
     /// One snapshot alone.
     pub selector: Option<Selector>,
@@ -40,9 +41,19 @@ pub struct CheckOptions {
     pub actor: Option<Actor>,
 }
 
+setters! {
+    CheckOptions {
+        selector: Option<Selector>,
+        node: Option<NodeName>,
+        read_data: bool,
+        subset: Option<Share>,
+        actor: Option<Actor>,
+    }
+}
+
 /// A fault that a check found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Fault {
+pub struct CheckFault {
     /// The object or file.
     pub entry: String,
     /// What is wrong with it.
@@ -69,7 +80,7 @@ pub struct CheckReport {
     /// What the operator should know.
     pub warnings: Vec<String>,
     /// The faults.
-    pub errors: Vec<Fault>,
+    pub errors: Vec<CheckFault>,
 }
 
 /// Checks a vault. Faults are in the report; an error is what kept the check from being made.
@@ -120,7 +131,8 @@ pub fn check(vault: &Vault, options: &CheckOptions, control: &Control) -> Result
         if options.selector.is_none() && options.node.is_none() {
             add_unreferenced_packs(&objects, &mut packs, &mut report);
         }
-        let chosen = read_packs(vault, options, (&packs, &needed, &objects), control, &mut report)?;
+        let read = Packs { all: &packs, needed: &needed, objects: &objects };
+        let chosen = read_packs(vault, options, read, control, &mut report)?;
         let chosen = chosen.as_ref().map(|chosen| (chosen, &packs));
         check_maps(vault, &manifests, chosen, control, &mut report)?;
     } else {
@@ -139,7 +151,7 @@ impl CheckReport {
     fn fault(&mut self, error: &Error) {
         let entry = error.entry().unwrap_or("the vault").to_owned();
         let problem = error.message().to_owned();
-        self.errors.push(Fault { entry, problem, snapshots: Vec::new() });
+        self.errors.push(CheckFault { entry, problem, snapshots: Vec::new() });
     }
 
     /// Reads the lists of a manifest; damage is a fault. The manifest is returned all the same, so that the snapshot
@@ -344,11 +356,21 @@ fn add_unreferenced_packs(
     }
 }
 
+/// The packs of a check.
+struct Packs<'a> {
+    /// Those that can be read, with their sizes.
+    all: &'a BTreeMap<PackId, u64>,
+    /// Those that snapshots need.
+    needed: &'a BTreeSet<PackId>,
+    /// What is in the vault.
+    objects: &'a [Listed],
+}
+
 /// Reads the packs, or the share of them that is due, and remembers which. Returns that share.
 fn read_packs(
     vault: &Vault,
     options: &CheckOptions,
-    (packs, needed, objects): (&BTreeMap<PackId, u64>, &BTreeSet<PackId>, &[Listed]),
+    packs: Packs<'_>,
     control: &Control,
     report: &mut CheckReport,
 ) -> Result<Option<BTreeSet<PackId>>> {
@@ -358,21 +380,22 @@ fn read_packs(
     };
     report.warnings.extend(memory.iter_mut().filter_map(|memory| memory.warning.take()));
     let chosen = memory.as_ref().zip(options.subset);
-    let chosen = chosen.map(|(memory, share)| memory.choose(packs, share));
+    let chosen = chosen.map(|(memory, share)| memory.choose(packs.all, share));
     let read: BTreeMap<PackId, u64> = packs
+        .all
         .iter()
         .filter(|(id, _)| chosen.as_ref().is_none_or(|chosen| chosen.contains(id)))
         .map(|(&id, &size)| (id, size))
         .collect();
     let mut looked = Vec::new();
-    let checked = check_packs(vault, &read, needed, control, &mut looked, report);
+    let checked = check_packs(vault, &read, packs.needed, control, &mut looked, report);
     if let (Some(memory), Some(actor)) = (&mut memory, &options.actor) {
         let now = control.env.now();
         looked.iter().for_each(|&(id, good)| memory.note(id, good, now));
         // Packs of other nodes and snapshots are remembered as well.
-        let known = objects.iter().filter_map(|listed| pack_of(&listed.name)).collect();
+        let known = packs.objects.iter().filter_map(|listed| pack_of(&listed.name)).collect();
         memory.save(actor, &known)?;
-        report.coverage = Some(memory.coverage(packs));
+        report.coverage = Some(memory.coverage(packs.all));
     }
     checked.map(|()| chosen)
 }

@@ -43,6 +43,7 @@ use super::{Actor, Level, SnapshotInfo, SnapshotName, Vault};
 
 /// What is to be forgotten.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct ForgetOptions {
     /// One node alone; each of them by itself where `None`.
     pub node: Option<NodeName>,
@@ -50,6 +51,14 @@ pub struct ForgetOptions {
     pub retention: Retention,
     /// Ids or unique prefixes; empty where there is a policy.
     pub snapshots: Vec<String>,
+}
+
+setters! {
+    ForgetOptions {
+        node: Option<NodeName>,
+        retention: Retention,
+        snapshots: Vec<String>,
+    }
 }
 
 /// What would be forgotten: data that prints.

@@ -62,7 +62,7 @@ pub(crate) mod writer;
 
 pub use actor::Actor;
 pub(crate) use actor::{Known, Lock, boot};
-pub use check::{CheckOptions, CheckReport, Fault, check};
+pub use check::{CheckFault, CheckOptions, CheckReport, check};
 pub use checked::{Coverage, Share};
 pub use codec::Effort;
 pub(crate) use folder::Folder;
@@ -88,12 +88,20 @@ use trash::TrashCache;
 
 /// How a vault is made.
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct CreateOptions {
     /// With a recovery slot.
     pub recovery: bool,
     /// Also in a store that does not keep two writers apart. Nobody can take over there, and no
     /// witness can be kept.
     pub unfenced: bool,
+}
+
+setters! {
+    CreateOptions {
+        recovery: bool,
+        unfenced: bool,
+    }
 }
 
 /// A new vault.

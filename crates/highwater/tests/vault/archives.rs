@@ -21,7 +21,7 @@ fn export_to(
     since: Option<SnapshotId>,
     out: &mut dyn Write,
 ) -> Result<ExportReport> {
-    let options = ExportOptions { selector: select(snapshot), since: since.map(select) };
+    let options = ExportOptions::default().selector(select(snapshot)).since(since.map(select));
     Export::new(vault, &options)?.write(out, &control())
 }
 
@@ -75,7 +75,7 @@ impl VaultPlace {
     }
 
     fn assert_sound(&self) {
-        let options = CheckOptions { read_data: true, ..Default::default() };
+        let options = CheckOptions::default().read_data(true);
         let report = check(&self.open(), &options, &control()).unwrap();
         assert!(report.ok, "{:?}", report.errors);
         assert_eq!(self.content().keys().filter(|name| name.starts_with(b"intents/")).count(), 0);
@@ -426,8 +426,8 @@ fn marks_and_newest_are_taken_over_and_the_owner_is_not() {
     let mut archives = Vec::new();
     for height in [5, 9] {
         bench.write("a", format!("{height}"));
-        let options =
-            BackupOptions { marks: [("height".to_owned(), height)].into(), ..Default::default() };
+        let mut options = BackupOptions::default();
+        options.marks = [("height".to_owned(), height)].into();
         let before = archives.last().map(|(snapshot, _)| *snapshot);
         let snapshot = bench.backup_with(&options).snapshot;
         archives.push((snapshot, export(&bench.vault, snapshot, before)));
@@ -436,12 +436,9 @@ fn marks_and_newest_are_taken_over_and_the_owner_is_not() {
     place.import(&[&archives[0].1, &archives[1].1]).unwrap();
     let owner = place.open().owner(&bench.name(), &place.actor).unwrap();
     assert_eq!((owner.writer, owner.epoch.0), (None, 1));
-    let plan = restore::plan(
-        &place.open(),
-        &bench.dir.path().join("x"),
-        &RestoreOptions { selector: select(archives[0].0), ..Default::default() },
-    )
-    .unwrap();
+    let mut first = RestoreOptions::default();
+    first.selector = select(archives[0].0);
+    let plan = restore::plan(&place.open(), &bench.dir.path().join("x"), &first).unwrap();
     assert!(plan.reasons.iter().any(|why| why.contains("4 below the highest seen, 9")), "{plan:?}");
     // Who writes next claims the node under a new epoch, and goes on after what was imported.
     let options = BackupOptions::default();
@@ -517,7 +514,7 @@ fn a_damaged_vault_is_not_exported() {
         fs::write(&pack, damaged).unwrap();
         let vault = Vault::open_with(bench.vault.location(), &key(1), &env()).unwrap();
         let output = bench.dir.path().join("a.hwa");
-        let options = ExportOptions { selector: select(snapshot), since: None };
+        let options = ExportOptions::default().selector(select(snapshot));
         let export = Export::new(&vault, &options).unwrap();
         let error = export.write_file(&output, false, &control()).unwrap_err();
         assert_eq!(error.kind(), Kind::Corrupt, "byte {at}: {error}");
@@ -540,7 +537,7 @@ fn the_file_of_an_archive_is_whole_private_and_new() {
     let bench = Bench::new();
     bench.write("a", b"one");
     let snapshot = bench.backup().snapshot;
-    let options = ExportOptions { selector: select(snapshot), since: None };
+    let options = ExportOptions::default().selector(select(snapshot));
     let export = Export::new(&bench.vault, &options).unwrap();
     assert!(export.file_name().starts_with("node-20") && export.file_name().ends_with("Z.hwa"));
     assert_eq!(export.file_name().len(), "node-20261121T083000Z.hwa".len());
@@ -579,7 +576,7 @@ fn a_cancelled_export_or_import_leaves_nothing() {
             }
         })
     };
-    let options = ExportOptions { selector: select(snapshot), since: None };
+    let options = ExportOptions::default().selector(select(snapshot));
     let output = bench.dir.path().join("a.hwa");
     let export = Export::new(&bench.vault, &options).unwrap();
     assert_eq!(kind(export.write_file(&output, false, &cancelling())), Kind::Interrupted);
@@ -611,7 +608,7 @@ fn nothing_is_written_to_archives() {
         kind(Vault::create_with(location, &key(1), &CreateOptions::default(), &env()).map(drop)),
         Kind::Input
     );
-    let options = CheckOptions { read_data: true, ..Default::default() };
+    let options = CheckOptions::default().read_data(true);
     assert!(check(&opened.vault, &options, &control()).unwrap().ok);
 }
 
@@ -638,8 +635,7 @@ fn the_archives_of_version_1_are_read_for_ever() {
     let both = [whole.as_slice(), increment.as_slice()];
     archive::import(&location, &secret, inputs(&both), &actor, &control()).unwrap();
     let copy = Vault::open_with(&location, &secret, &env()).unwrap();
-    let report =
-        check(&copy, &CheckOptions { read_data: true, ..Default::default() }, &control()).unwrap();
+    let report = check(&copy, &CheckOptions::default().read_data(true), &control()).unwrap();
     assert!(report.ok, "{:?}", report.errors);
     let us = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     for (name, bytes) in [("1.hwa", &whole), ("2.hwa", &increment)] {

@@ -28,7 +28,7 @@ fn faults(dir: &Path) -> Vec<String> {
             return vec![error.entry().unwrap().to_owned()];
         }
     };
-    let options = CheckOptions { read_data: true, ..Default::default() };
+    let options = CheckOptions::default().read_data(true);
     match check(&vault, &options, &control()) {
         Ok(report) => report.errors.into_iter().map(|fault| fault.entry).collect(),
         Err(error) => panic!("{error}"),
@@ -81,7 +81,7 @@ fn a_lost_pack_is_named_and_not_restored_around() {
     let pack = bench.objects("packs").remove(0);
     fs::remove_file(&pack).unwrap();
     for read_data in [false, true] {
-        let options = CheckOptions { read_data, ..Default::default() };
+        let options = CheckOptions::default().read_data(read_data);
         let report = check(&bench.vault, &options, &control()).unwrap();
         assert!(!report.ok);
         assert!(pack.ends_with(&report.errors[0].entry), "{:?}", report.errors);

@@ -89,7 +89,7 @@ fn it_lists_and_checks() {
     assert_eq!(second.manifest.tags["fixture"], "second");
     assert_eq!(second.manifest.marks["height"].value, 2);
     assert!(second.manifest.bytes_stored < first.manifest.bytes_stored);
-    let options = highwater::vault::CheckOptions { read_data: true, ..Default::default() };
+    let options = highwater::vault::CheckOptions::default().read_data(true);
     let report = highwater::vault::check(&vault, &options, &control()).unwrap();
     assert!(report.ok, "{:?}", report.errors);
     assert_eq!(report.snapshots, 2);

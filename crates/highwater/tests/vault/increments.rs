@@ -34,10 +34,8 @@ fn tables_and_pages_that_have_not_changed_are_not_read_again() {
     let bench = Bench::new();
     insert(&bench, 0..300);
     put(&bench, 0..3000);
-    let options = BackupOptions {
-        capture: highwater::engine::CaptureOptions { allow_no_barrier: true, ..Default::default() },
-        ..BackupOptions::default()
-    };
+    let mut options = BackupOptions::default();
+    options.capture.allow_no_barrier = true;
     let first = bench.backup_with(&options);
     assert_eq!(first.bytes_read, first.bytes_total);
     assert!(first.bytes_total > 3_500_000, "{}", first.bytes_total);
@@ -55,7 +53,8 @@ fn tables_and_pages_that_have_not_changed_are_not_read_again() {
     let restored = bench.restore(third.snapshot);
     assert_same(&tables(&restored), &tables(&bench.node()));
 
-    let rehashed = bench.backup_with(&BackupOptions { rehash: true, ..options });
+    options.rehash = true;
+    let rehashed = bench.backup_with(&options);
     assert_eq!(rehashed.bytes_read, rehashed.bytes_total);
     assert_eq!(bench.packs_stored(&rehashed), 0);
     bench.assert_sound();
@@ -115,10 +114,8 @@ fn the_backup_after_a_restore_has_what_was_written_since() {
     insert(&bench, 0..100);
     bench.write("a", noise(1, 50_000));
     bench.write("page.db", page_file(2, 20));
-    let options = BackupOptions {
-        capture: highwater::engine::CaptureOptions { allow_no_barrier: true, ..Default::default() },
-        ..BackupOptions::default()
-    };
+    let mut options = BackupOptions::default();
+    options.capture.allow_no_barrier = true;
     let old = bench.backup_with(&options);
     let old_tree = tree(&bench.node());
     insert(&bench, 100..200);
@@ -168,7 +165,9 @@ fn plain_files_that_have_not_changed_are_not_read_again() {
     assert_eq!(third.bytes_read, 700);
     bench.assert_restores(third.snapshot, &tree(&bench.node()));
 
-    let rehashed = bench.backup_with(&BackupOptions { rehash: true, ..BackupOptions::default() });
+    let mut options = BackupOptions::default();
+    options.rehash = true;
+    let rehashed = bench.backup_with(&options);
     assert_eq!(rehashed.bytes_read, 40 * 700);
     bench.assert_sound();
 }

@@ -91,7 +91,7 @@ fn an_archive_brings_its_lists() {
             snapshot: snapshot.to_string(),
             ..Selector::default()
         };
-        let options = ExportOptions { selector: select(snapshot), since: since.map(select) };
+        let options = ExportOptions::default().selector(select(snapshot)).since(since.map(select));
         let mut bytes = Vec::new();
         Export::new(&bench.vault, &options).unwrap().write(&mut bytes, &control()).unwrap();
         bytes

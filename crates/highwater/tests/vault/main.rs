@@ -146,7 +146,7 @@ impl Bench {
     }
 
     fn assert_sound(&self) {
-        let options = highwater::vault::CheckOptions { read_data: true, ..Default::default() };
+        let options = highwater::vault::CheckOptions::default().read_data(true);
         let report = highwater::vault::check(&self.vault, &options, &control()).unwrap();
         assert!(report.ok, "{:?}", report.errors);
     }
@@ -174,7 +174,10 @@ fn restore_to(
     owner: Option<(u32, u32)>,
 ) -> Result<RestoreReport> {
     let selector = Selector { snapshot: snapshot.to_string(), ..Selector::default() };
-    let options = RestoreOptions { selector, force, owner, ..RestoreOptions::default() };
+    let mut options = RestoreOptions::default();
+    options.selector = selector;
+    options.force = force;
+    options.owner = owner;
     let plan = restore::plan(vault, target, &options)?;
     let report = restore::run(vault, &plan, &options, &control())?;
     if report.quarantined > 0 {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use highwater::Kind;
-use highwater::engine::{Barrier, CaptureOptions, HoldHook};
+use highwater::engine::{Barrier, HoldHook};
 use rusqlite::Connection;
 
 use super::*;
@@ -52,8 +52,9 @@ fn holding(node: &Arc<Mutex<Node>>) -> BackupOptions {
         capture(BTreeMap::from([("height".to_owned(), node.height)]));
         Ok(())
     });
-    let capture = CaptureOptions { hold: Some(hold), ..CaptureOptions::default() };
-    BackupOptions { capture, ..BackupOptions::default() }
+    let mut options = BackupOptions::default();
+    options.capture.hold = Some(hold);
+    options
 }
 
 #[test]
@@ -88,9 +89,10 @@ fn a_mark_is_told_or_claimed_not_both() {
     let bench = Bench::new();
     let node = Arc::new(Mutex::new(Node::open(&bench.node())));
     node.lock().unwrap().step();
-    let claim = |name: &str| BackupOptions {
-        marks: BTreeMap::from([(name.to_owned(), 9)]),
-        ..holding(&node)
+    let claim = |name: &str| {
+        let mut options = holding(&node);
+        options.marks.insert(name.to_owned(), 9);
+        options
     };
     let twice = bench.backup_as("alice", &claim("height"), &control());
     assert_eq!(kind(twice), Kind::Input);

@@ -30,8 +30,8 @@ fn backed_up() -> (Bench, Selector) {
     let bench = Bench::new();
     bench.write("key", b"secret");
     Log::open(&bench.node().join("payments")).and_then(|mut log| log.append(b"first")).unwrap();
-    let mut options =
-        BackupOptions { guard: Some(GuardKind::Databases), ..BackupOptions::default() };
+    let mut options = BackupOptions::default();
+    options.guard = Some(GuardKind::Databases);
     options.discover.engines = engines();
     let report = bench.backup_with(&options);
     assert_eq!(report.parts[0].engine, LogEngine.kind());
@@ -40,12 +40,10 @@ fn backed_up() -> (Bench, Selector) {
 }
 
 fn restore_over(bench: &Bench, target: &Path, selector: &Selector, engines: Engines) {
-    let options = RestoreOptions {
-        selector: selector.clone(),
-        force: true,
-        engines,
-        ..RestoreOptions::default()
-    };
+    let mut options = RestoreOptions::default();
+    options.selector = selector.clone();
+    options.force = true;
+    options.engines = engines;
     let plan = restore::plan(&bench.vault, target, &options).unwrap();
     restore::run(&bench.vault, &plan, &options, &control()).unwrap();
 }
@@ -85,7 +83,7 @@ fn a_rollback_withholds_its_database_too() {
     )
     .unwrap();
     assert!(node.join(RECORDS).is_file());
-    let options = RollbackOptions { engines: engines(), ..RollbackOptions::default() };
+    let options = RollbackOptions::default().engines(engines());
     assert_eq!(restore::rollback_by(&node, &options, &control()).unwrap(), Outcome::Old);
     assert!(node.join(RECORDS).is_dir(), "the older node could open its log");
     assert!(node.join("key").is_file());

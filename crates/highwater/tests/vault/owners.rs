@@ -124,7 +124,8 @@ fn vault_and_node_do_not_lie_in_one_another() {
         Vault::create_with(&inside, &key(1), &CreateOptions::default(), &env()).unwrap().vault;
     let actor = bench.actor("alice");
     let run = |dir: &Path| {
-        let options = BackupOptions { node: Some(bench.name()), ..BackupOptions::default() };
+        let mut options = BackupOptions::default();
+        options.node = Some(bench.name());
         backup::run(&vault, dir, &actor, &options, &control())
     };
     assert_eq!(kind(run(&bench.node())), Kind::Input);
@@ -163,7 +164,8 @@ fn two_nodes_of_one_name_do_not_share_a_vault() {
         backup::run(&bench.vault, &other.node(), &bench.actor("alice"), options, &control())
     };
     assert_eq!(kind(run(&BackupOptions::default())), Kind::Conflict);
-    let named = BackupOptions { node: Some("other".parse().unwrap()), ..Default::default() };
+    let mut named = BackupOptions::default();
+    named.node = Some("other".parse().unwrap());
     let theirs = run(&named).unwrap();
     assert_eq!(kind(run(&BackupOptions::default())), Kind::Conflict, "its uid is another one");
     bench.assert_restores(ours.snapshot, &tree(&bench.node()));

@@ -26,14 +26,14 @@ pub(super) fn age(bench: &Bench, hours: u32) {
 
 fn forget_named(bench: &Bench, snapshots: &[SnapshotId], control: &Control) -> Result<Forgot> {
     let snapshots = snapshots.iter().map(SnapshotId::to_string).collect();
-    let options = ForgetOptions { snapshots, ..ForgetOptions::default() };
+    let options = ForgetOptions::default().snapshots(snapshots);
     let plan = forget::plan(&bench.vault, &options)?;
     forget::run(&bench.vault, &bench.actor("warden"), &plan, control)
 }
 
 pub(super) fn keep_last(bench: &Bench, last: u32) -> Vec<SnapshotId> {
     let retention = Retention { last, ..Retention::default() };
-    let options = ForgetOptions { retention, ..ForgetOptions::default() };
+    let options = ForgetOptions::default().retention(retention);
     let plan = forget::plan(&bench.vault, &options).unwrap();
     forget::run(&bench.vault, &bench.actor("warden"), &plan, &control()).unwrap().snapshots
 }
@@ -45,7 +45,7 @@ fn rewriting() -> Option<Rewriting> {
 
 pub(super) fn rewrite_of(location: &Location, actor: &Actor, control: &Control) -> Result<Pruned> {
     let vault = Vault::open_with(location, &key(1), &control.env)?;
-    let options = PruneOptions { rewrite: rewriting(), ..PruneOptions::default() };
+    let options = PruneOptions::default().rewrite(rewriting());
     let plan = prune::plan(&vault, actor, &options, control)?;
     prune::run(&vault, actor, &plan, control)
 }
@@ -58,8 +58,7 @@ fn prune_of(
     control: &Control,
 ) -> Result<Pruned> {
     let vault = Vault::open_with(location, &key(1), &control.env)?;
-    let plan =
-        prune::plan(&vault, actor, &PruneOptions { grace, ..PruneOptions::default() }, control)?;
+    let plan = prune::plan(&vault, actor, &PruneOptions::default().grace(grace), control)?;
     prune::run(&vault, actor, &plan, control)
 }
 
@@ -94,7 +93,7 @@ impl History {
                 .unwrap_or_else(|| panic!("{what}"));
             bench.assert_restores(*snapshot, expected);
         }
-        let options = highwater::vault::CheckOptions { read_data: true, ..Default::default() };
+        let options = highwater::vault::CheckOptions::default().read_data(true);
         let report = highwater::vault::check(&bench.vault, &options, &control()).unwrap();
         assert!(report.ok, "{what}: {:?}", report.errors);
         visible
@@ -291,7 +290,8 @@ fn a_backup_at_every_step_of_a_prune_is_whole() {
             let told = Arc::clone(&made);
             let control = at(point, 1, move || {
                 let vault = Vault::open_with(&vault, &key(1), &env()).unwrap();
-                let options = BackupOptions { node: Some(name.clone()), ..Default::default() };
+                let mut options = BackupOptions::default();
+                options.node = Some(name.clone());
                 let report = backup::run(&vault, &node, &alice, &options, &super::control());
                 *told.lock().unwrap() = Some(report.unwrap().snapshot);
             });
@@ -326,7 +326,7 @@ fn a_prune_at_every_step_of_a_backup_takes_nothing_from_it() {
                 let vault = Vault::open_with(&location, &key(1), &env()).unwrap();
                 let all = vault.snapshots(None).unwrap();
                 let snapshots = all.iter().map(|info| info.manifest.snapshot.to_string()).collect();
-                let options = ForgetOptions { snapshots, ..ForgetOptions::default() };
+                let options = ForgetOptions::default().snapshots(snapshots);
                 let plan = forget::plan(&vault, &options).unwrap();
                 forget::run(&vault, &warden, &plan, &super::control()).unwrap();
                 let pruned = prune_of(&location, &warden, Duration::ZERO, &super::control());
@@ -614,10 +614,11 @@ fn every_byte_of_a_tombstone_counts() {
 fn forgetting_the_newest_does_not_make_an_older_one_current() {
     let bench = Bench::new();
     change(&bench, 1);
-    let marked = |height: u64| BackupOptions {
-        marks: [("height".to_owned(), height)].into(),
-        guard: Some(highwater::ids::GuardKind::Databases),
-        ..BackupOptions::default()
+    let marked = |height: u64| {
+        let mut options = BackupOptions::default();
+        options.marks.insert("height".to_owned(), height);
+        options.guard = Some(highwater::ids::GuardKind::Databases);
+        options
     };
     let old = bench.backup_with(&marked(5)).snapshot;
     change(&bench, 2);
@@ -637,7 +638,8 @@ fn forgetting_the_newest_does_not_make_an_older_one_current() {
             _ => {}
         }
         let selector = Selector { snapshot: old.to_string(), ..Selector::default() };
-        let options = RestoreOptions { selector, ..RestoreOptions::default() };
+        let mut options = RestoreOptions::default();
+        options.selector = selector;
         let plan = restore::plan(&bench.vault, &bench.dir.path().join("away"), &options).unwrap();
         let reasons = plan.reasons.join("; ");
         assert!(reasons.contains("below the highest seen, 9"), "{step}: {reasons}");

@@ -147,12 +147,16 @@ fn move_on(dir: &Path) {
 }
 
 fn guarded(kind: GuardKind) -> BackupOptions {
-    BackupOptions { guard: Some(kind), ..BackupOptions::default() }
+    let mut options = BackupOptions::default();
+    options.guard = Some(kind);
+    options
 }
 
 fn marked(height: u64) -> BackupOptions {
     let marks = BTreeMap::from([("height".to_owned(), height)]);
-    BackupOptions { marks, ..BackupOptions::default() }
+    let mut options = BackupOptions::default();
+    options.marks = marks;
+    options
 }
 
 fn plan(
@@ -167,7 +171,11 @@ fn plan(
 /// A restore of a snapshot in place of what the target holds.
 fn over(snapshot: SnapshotId, adapter: Option<Arc<dyn Adapter>>) -> RestoreOptions {
     let selector = Selector { snapshot: snapshot.to_string(), ..Selector::default() };
-    RestoreOptions { selector, force: true, adapter, ..RestoreOptions::default() }
+    let mut options = RestoreOptions::default();
+    options.selector = selector;
+    options.force = true;
+    options.adapter = adapter;
+    options
 }
 
 fn restore_with(
@@ -198,7 +206,7 @@ fn signed(dir: &Path) -> u64 {
 
 /// A rollback of a node whose database this adapter opens.
 fn undo(undo: Undo, adapter: Option<&Arc<dyn Adapter>>) -> RollbackOptions {
-    RollbackOptions { undo, adapter: adapter.cloned(), ..RollbackOptions::default() }
+    RollbackOptions::default().undo(undo).adapter(adapter.cloned())
 }
 
 #[test]
@@ -678,7 +686,10 @@ fn one_part_alone_leaves_no_quarantine_behind() {
     let part = |part: &str, snapshot: SnapshotId| {
         let selector = Selector { snapshot: snapshot.to_string(), ..Selector::default() };
         let part = Some(part.to_owned());
-        let options = RestoreOptions { selector, force: true, part, ..RestoreOptions::default() };
+        let mut options = RestoreOptions::default();
+        options.selector = selector;
+        options.force = true;
+        options.part = part;
         restore::plan(&bench.vault, &node, &options).map(|plan| (plan, options))
     };
     let guarded = bench.backup_with(&guarded(GuardKind::Databases)).snapshot;
@@ -891,7 +902,8 @@ fn an_owner_is_given_all_that_a_hold_writes() {
     for (number, adapter) in adapters.into_iter().enumerate() {
         let target = bench.dir.path().join(format!("target-{number}"));
         let plan = plan(&bench, snapshot, &target, adapter.clone());
-        let options = RestoreOptions { owner: Some(owner), ..over(snapshot, adapter) };
+        let mut options = over(snapshot, adapter);
+        options.owner = Some(owner);
         restore::run(&bench.vault, &plan, &options, &control()).unwrap();
         let mut pending = vec![target.clone()];
         while let Some(path) = pending.pop() {

@@ -92,7 +92,9 @@ proptest! {
         for edit in edits.iter().chain([&Edit::Backup { rehash: false }]) {
             apply(&bench, &mut pages, edit);
             if let Edit::Backup { rehash } = *edit {
-                let report = bench.backup_with(&BackupOptions { rehash, ..Default::default() });
+                let mut options = BackupOptions::default();
+                options.rehash = rehash;
+                let report = bench.backup_with(&options);
                 taken.push((report.snapshot, tree(&bench.node())));
             }
         }

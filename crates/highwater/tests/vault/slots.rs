@@ -32,13 +32,9 @@ fn slots_come_and_go_but_the_last_one_stays() {
 fn the_recovery_words_open_it() {
     let dir = tempfile::tempdir().unwrap();
     let location = Location::Local(dir.path().join("vault"));
-    let created = Vault::create_with(
-        &location,
-        &key(1),
-        &CreateOptions { recovery: true, ..CreateOptions::default() },
-        &env(),
-    )
-    .unwrap();
+    let created =
+        Vault::create_with(&location, &key(1), &CreateOptions::default().recovery(true), &env())
+            .unwrap();
     let words = created.recovery_words.unwrap();
     assert_eq!(words.split(' ').count(), 24);
     // As somebody types them from paper.

@@ -6,12 +6,10 @@ use highwater::vault::{CheckOptions, CheckReport, check};
 use super::*;
 
 fn share(bench: &Bench, text: &str) -> CheckReport {
-    let options = CheckOptions {
-        read_data: true,
-        subset: Some(text.parse().unwrap()),
-        actor: Some(bench.actor("alice")),
-        ..CheckOptions::default()
-    };
+    let options = CheckOptions::default()
+        .read_data(true)
+        .subset(Some(text.parse().unwrap()))
+        .actor(Some(bench.actor("alice")));
     check(&bench.vault, &options, &control()).unwrap()
 }
 
@@ -52,11 +50,7 @@ fn twenty_checks_of_a_twentieth_read_all_and_find_the_damage() {
     assert_eq!(coverage.packs_read, packs.len() as u64 - 1, "the bad one does not count as read");
     fs::write(damaged, sound).unwrap();
     let vault = Vault::open_with(bench.vault.location(), &key(1), &env()).unwrap();
-    let options = CheckOptions {
-        read_data: true,
-        actor: Some(bench.actor("alice")),
-        ..CheckOptions::default()
-    };
+    let options = CheckOptions::default().read_data(true).actor(Some(bench.actor("alice")));
     let whole = check(&vault, &options, &control()).unwrap();
     let coverage = whole.coverage.unwrap();
     assert!(whole.ok && coverage.bytes_read == coverage.bytes && coverage.since.is_some());
@@ -84,10 +78,8 @@ fn a_damaged_memory_is_a_warning_and_is_begun_anew() {
 #[test]
 fn a_share_of_nothing_read_is_a_wrong_call() {
     let bench = Bench::new();
-    let options = CheckOptions {
-        subset: Some("5%".parse().unwrap()),
-        actor: Some(bench.actor("alice")),
-        ..CheckOptions::default()
-    };
+    let options = CheckOptions::default()
+        .subset(Some("5%".parse().unwrap()))
+        .actor(Some(bench.actor("alice")));
     assert_eq!(kind(check(&bench.vault, &options, &control())), Kind::Input);
 }

@@ -74,7 +74,8 @@ fn silent_damage_is_found_where_all_is_read() {
     file.set_modified(times.modified().unwrap()).unwrap();
     drop(file);
     bench.backup();
-    let rehash = BackupOptions { rehash: true, ..BackupOptions::default() };
+    let mut rehash = BackupOptions::default();
+    rehash.rehash = true;
     assert_eq!(kind(bench.backup_as("alice", &rehash, &control())), Kind::Corrupt);
 }
 
@@ -91,7 +92,8 @@ fn a_checkpoint_is_verified_as_the_database_is() {
             let checkpoint = Checkpoint::new(&db).map_err(|error| error.to_string())?;
             checkpoint.create_checkpoint(dir).map_err(|error| error.to_string().into())
         });
-        let mut options = BackupOptions { rehash: true, ..BackupOptions::default() };
+        let mut options = BackupOptions::default();
+        options.rehash = true;
         options.capture.hooks.push(("store".to_owned(), hook));
         options
     };

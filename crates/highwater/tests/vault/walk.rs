@@ -28,7 +28,9 @@ struct Scene {
 }
 
 fn marked(height: u64) -> BackupOptions {
-    BackupOptions { marks: [("height".to_owned(), height)].into(), ..BackupOptions::default() }
+    let mut options = BackupOptions::default();
+    options.marks = [("height".to_owned(), height)].into();
+    options
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -57,8 +59,7 @@ impl Faults for CopyAt {
 }
 
 fn forget_one(bench: &Bench, snapshot: SnapshotId) {
-    let options =
-        ForgetOptions { snapshots: vec![snapshot.to_string()], ..ForgetOptions::default() };
+    let options = ForgetOptions::default().snapshots(vec![snapshot.to_string()]);
     let plan = forget::plan(&bench.vault, &options).unwrap();
     forget::run(&bench.vault, &bench.actor("alice"), &plan, &control()).unwrap();
 }
@@ -150,7 +151,7 @@ impl Scene {
                 vault
             }
         };
-        let options = CheckOptions { read_data: true, ..CheckOptions::default() };
+        let options = CheckOptions::default().read_data(true);
         let faults = check(&vault, &options, &control()).unwrap().errors;
         let folder = |entry: &str| entry.split('/').next().unwrap().to_owned();
         let folders: BTreeSet<String> = faults.iter().map(|fault| folder(&fault.entry)).collect();
@@ -195,7 +196,9 @@ fn latest() -> Selector {
 
 fn by_id(snapshot: SnapshotId) -> RestoreOptions {
     let selector = Selector { snapshot: snapshot.to_string(), ..Selector::default() };
-    RestoreOptions { selector, ..RestoreOptions::default() }
+    let mut options = RestoreOptions::default();
+    options.selector = selector;
+    options
 }
 
 /// What becomes of an act.
@@ -553,7 +556,7 @@ fn a_snapshot_that_a_crash_kept_from_being_recorded_is_recorded_by_the_next_back
 
 fn exported(bench: &Bench, snapshot: SnapshotId) -> Vec<u8> {
     let selector = Selector { snapshot: snapshot.to_string(), ..Selector::default() };
-    let options = ExportOptions { selector, since: None };
+    let options = ExportOptions::default().selector(selector);
     let mut bytes = Vec::new();
     Export::new(&bench.vault, &options).unwrap().write(&mut bytes, &control()).unwrap();
     bytes

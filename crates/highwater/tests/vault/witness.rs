@@ -47,7 +47,7 @@ fn a_vault_from_before_there_were_witnesses_takes_one() {
     let name: NodeName = "node".parse().unwrap();
     assert_eq!(start(&vault, name.clone()).epoch(), 1);
     assert_eq!(start(&vault, name).epoch(), 2);
-    let options = CheckOptions { read_data: true, ..CheckOptions::default() };
+    let options = CheckOptions::default().read_data(true);
     let report = check(&vault, &options, &control()).unwrap();
     assert_eq!((report.ok, report.snapshots), (true, 2), "{:?}", report.errors);
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use anyhow::{Context as _, Result, bail};
+use prost::Message as _;
 
 /// Digits of a key's number.
 const DIGITS: usize = 8;
@@ -59,11 +60,13 @@ pub(super) fn put(shape: &Shape, client: usize) -> Request {
     };
     let mut body = Vec::new();
     field(&mut body, 1, store.as_bytes());
-    let mut random = Random(client as u64 + 1);
+    // Bytes that can't be compressed, the same each time.
+    let mut random = fastrand::Rng::with_seed(client as u64 + 1);
     let (mut keys, mut values) = (Vec::new(), Vec::new());
     for _ in 0..shape.items {
         let key = format!("{}/client-{client:03}/{:0DIGITS$}", shape.name, 0);
-        let value: Vec<u8> = (0..shape.value_bytes).map(|_| random.byte()).collect();
+        let mut value = vec![0; shape.value_bytes];
+        random.fill(&mut value);
         let mut item = Vec::new();
         field(&mut item, 1, key.as_bytes());
         let key_end = item.len();
@@ -98,30 +101,19 @@ pub(super) fn list(store: &str, token: Option<&str>) -> Vec<u8> {
     bytes
 }
 
+/// A page of a listing: its keys are counted and not looked at.
+#[derive(prost::Message)]
+struct Page {
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    keys: Vec<Vec<u8>>,
+    #[prost(string, tag = "2")]
+    next: String,
+}
+
 /// How many keys a page has, and where the next one begins.
-pub(super) fn page(mut body: &[u8]) -> Result<(usize, Option<String>)> {
-    let (mut keys, mut token) = (0, None);
-    while !body.is_empty() {
-        let tag = take_varint(&mut body)?;
-        match tag & 7 {
-            0 => {
-                take_varint(&mut body)?;
-            }
-            2 => {
-                let length = usize::try_from(take_varint(&mut body)?)?;
-                let (text, rest) =
-                    body.split_at_checked(length).context("a page that ends too early")?;
-                body = rest;
-                match tag >> 3 {
-                    1 => keys += 1,
-                    2 => token = Some(String::from_utf8(text.to_vec())?),
-                    _ => {}
-                }
-            }
-            other => bail!("a page with a field of type {other}"),
-        }
-    }
-    Ok((keys, token.filter(|token| !token.is_empty())))
+pub(super) fn page(body: &[u8]) -> Result<(usize, Option<String>)> {
+    let page = Page::decode(body)?;
+    Ok((page.keys.len(), Some(page.next).filter(|next| !next.is_empty())))
 }
 
 fn head(path: &str, length: usize) -> Vec<u8> {
@@ -144,19 +136,6 @@ fn varint(bytes: &mut Vec<u8>, mut value: u64) {
         value >>= 7;
     }
     bytes.push(value as u8);
-}
-
-fn take_varint(bytes: &mut &[u8]) -> Result<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (&byte, rest) = bytes.split_first().context("a number that ends too early")?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Ok(value);
-        }
-    }
-    bail!("a number that does not end")
 }
 
 /// An answer, as it comes in.
@@ -196,18 +175,6 @@ impl Answer {
         let text = self.bytes.get(body).unwrap_or_default().to_vec();
         self.bytes.clear();
         Ok(text)
-    }
-}
-
-/// Bytes that can't be compressed, the same each time.
-struct Random(u64);
-
-impl Random {
-    fn byte(&mut self) -> u8 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 32) as u8
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use highwater::agent::{Agent, VaultSource};
 use highwater::backup::BackupOptions;
 use highwater::engine::freeze::Freeze;
-use highwater::engine::{self, CaptureOptions, DiscoverOptions, EngineKind, InUse};
+use highwater::engine::{self, DiscoverOptions, EngineKind, InUse};
 use highwater::guard::GuardKind;
 use highwater::vault::Actor;
 use highwater::{Env, Error, Kind, Result};
@@ -55,37 +55,25 @@ impl Capture {
 
     fn options(&self) -> Result<BackupOptions> {
         let settings = &self.settings;
-        let discover =
-            DiscoverOptions { exclude: settings.exclude.clone(), ..DiscoverOptions::default() };
-        let freeze = match self.to_freeze(&discover)? {
-            Some(pid) => Some(Freeze {
-                pid,
-                pause_max: settings.max_pause,
-                supervisor: Some(supervisor::command()?),
-                ..Freeze::default()
-            }),
-            None => None,
-        };
-        Ok(BackupOptions {
-            node: Some(settings.name.clone()),
-            discover,
-            capture: CaptureOptions {
-                allow_no_barrier: settings.no_barrier,
-                offline: settings.capture == CaptureMode::Offline,
-                freeze,
-                ..CaptureOptions::default()
-            },
-            effort: settings.effort,
-            guard: settings.guarded.then_some(GuardKind::Databases),
-            recogniser: Some(Arc::new(Known)),
-            unguarded: settings.unguarded.is_some(),
-            tags: settings
-                .unguarded
-                .iter()
-                .map(|reason| ("unguarded".to_owned(), reason.clone()))
-                .collect(),
-            ..BackupOptions::default()
-        })
+        let mut options = BackupOptions::default();
+        options.node = Some(settings.name.clone());
+        options.discover.exclude = settings.exclude.clone();
+        if let Some(pid) = self.to_freeze(&options.discover)? {
+            let mut freeze = Freeze::of(pid);
+            freeze.pause_max = settings.max_pause;
+            freeze.supervisor = Some(supervisor::command()?);
+            options.capture.freeze = Some(freeze);
+        }
+        options.capture.allow_no_barrier = settings.no_barrier;
+        options.capture.offline = settings.capture == CaptureMode::Offline;
+        options.effort = settings.effort;
+        options.guard = settings.guarded.then_some(GuardKind::Databases);
+        options.recogniser = Some(Arc::new(Known));
+        if let Some(reason) = &settings.unguarded {
+            options.unguarded = true;
+            options.tags.insert("unguarded".to_owned(), reason.clone());
+        }
+        Ok(options)
     }
 
     /// The process that is to be stopped; all others that write in the directory are stopped with it.

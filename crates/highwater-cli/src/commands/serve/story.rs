@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use highwater::Result;
-use highwater::agent::{Agent, Operation, OperationId, State};
+use highwater::agent::{Agent, Operation, OperationId, OperationState};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::task::AbortHandle;
@@ -34,7 +34,7 @@ struct Teller {
     /// None once the story has ended: another agent of the node may begin then, whatever look is late.
     agent: Mutex<Option<Agent>>,
     json: bool,
-    told: Mutex<BTreeMap<OperationId, State>>,
+    told: Mutex<BTreeMap<OperationId, OperationState>>,
 }
 
 impl Story {
@@ -85,7 +85,7 @@ impl Teller {
         for operation in operations.iter().rev() {
             let news = told.insert(operation.id, operation.state) != Some(operation.state);
             // People are told once it begins.
-            if news && (self.json || operation.state != State::Queued) {
+            if news && (self.json || operation.state != OperationState::Queued) {
                 tell(self.json, &document(operation), &line(operation));
             }
         }
@@ -105,7 +105,7 @@ fn line(operation: &Operation) -> String {
     if let Some(snapshot) = operation.snapshot {
         line.push_str(&format!(", snapshot {snapshot}"));
     }
-    if let (State::Completed, true) = (operation.state, operation.bytes_total > 0) {
+    if let (OperationState::Completed, true) = (operation.state, operation.bytes_total > 0) {
         line.push_str(&format!(", {}", format::bytes(operation.bytes_total)));
     }
     if let Some(reason) = &operation.reason {

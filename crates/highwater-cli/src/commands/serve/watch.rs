@@ -49,8 +49,8 @@ impl NodeWatch {
     /// What is not known yet is seen for the first time, and has not moved. A directory that can't be looked at has
     /// nothing to watch: its backup says why.
     fn find(&mut self) {
-        let options =
-            DiscoverOptions { exclude: self.exclude.clone(), ..DiscoverOptions::default() };
+        let mut options = DiscoverOptions::default();
+        options.exclude = self.exclude.clone();
         let Ok(layout) = engine::discover(&self.dir, &options) else { return };
         let nodes = highwater_nodes::recognise(&layout);
         let watched = nodes.iter().flat_map(|node| node.watched());

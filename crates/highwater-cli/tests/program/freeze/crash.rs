@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use super::child::Writer;
 use super::{assert_goes_on, assert_no_image, images, scene};
-use crate::scene::PROGRAM;
+use crate::scene::{PROGRAM, Strike};
 
 const POINTS: [FaultPoint; 3] =
     [FaultPoint::FreezeStopped, FaultPoint::FreezeImage, FaultPoint::FreezeContinued];
@@ -22,7 +22,7 @@ fn walk(scene: &crate::scene::Scene) {
     for point in POINTS {
         for count in [1, 2, 5] {
             let words = scene.freezing(&writer.pid(), &[]);
-            let ran = scene.run_with_fault((point, count, "kill"), words);
+            let ran = scene.run_with_fault(Strike::kill(point, count), words);
             if count > 1 && point != FaultPoint::FreezeImage {
                 ran.ok();
                 continue;
@@ -33,7 +33,9 @@ fn walk(scene: &crate::scene::Scene) {
         }
         for action in ["error", "enospc"] {
             let words = scene.freezing(&writer.pid(), &[]);
-            scene.run_with_fault((point, 1, action), words).failed(8, "unavailable");
+            scene
+                .run_with_fault(Strike { point, count: 1, action }, words)
+                .failed(8, "unavailable");
             assert_no_image(&scene.path("node"));
             assert_goes_on(scene, &mut writer);
         }
@@ -59,7 +61,7 @@ fn a_backup_without_a_freeze_clears_up_after_one() {
     let scene = scene();
     let writer = Writer::start("wal", &scene.path("node"));
     let words = scene.freezing(&writer.pid(), &[]);
-    assert!(scene.run_with_fault((FaultPoint::FreezeImage, 1, "kill"), words).killed());
+    assert!(scene.run_with_fault(Strike::kill(FaultPoint::FreezeImage, 1), words).killed());
     assert!(!images(&scene.path("node")).is_empty());
     scene.backup().ok();
     assert_no_image(&scene.path("node"));

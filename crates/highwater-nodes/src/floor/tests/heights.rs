@@ -50,7 +50,7 @@ impl Signer {
 
 /// An original at work: all that it signed, its file after each, and the height that is being decided.
 struct Life {
-    random: Random,
+    random: Rng,
     signer: Signer,
     height: u64,
     signed: Vec<Message>,
@@ -59,8 +59,8 @@ struct Life {
 
 impl Life {
     fn new(seed: u64) -> Life {
-        let mut random = Random::of(seed);
-        let height = 1 + random.below(1000);
+        let mut random = Rng::with_seed(seed);
+        let height = 1 + random.u64(..1000);
         let signer = Signer::new();
         Life { random, signer, height, signed: Vec::new(), files: Vec::new() }
     }
@@ -68,20 +68,20 @@ impl Life {
     /// Signs in so many heights, in several rounds of some, and not always all that it could.
     fn runs(&mut self, heights: u64) {
         for _ in 0..heights {
-            let rounds = if self.random.below(3) == 0 { 1 + self.random.below(4) } else { 1 };
+            let rounds = if self.random.u64(..3) == 0 { 1 + self.random.u64(..4) } else { 1 };
             for round in 0..rounds {
                 for step in 1..=3 {
-                    if self.random.below(4) == 0 {
+                    if self.random.u64(..4) == 0 {
                         continue;
                     }
-                    let message = (self.height, round, step, self.random.below(1 << 40));
+                    let message = (self.height, round, step, self.random.u64(..1 << 40));
                     self.sign(message);
                 }
             }
             self.height += 1;
         }
         // The height at which it stops is not committed.
-        let message = (self.height, 0, 1 + self.random.below(3), self.random.below(1 << 40));
+        let message = (self.height, 0, 1 + self.random.u64(..3), self.random.u64(..1 << 40));
         self.sign(message);
     }
 
@@ -101,14 +101,14 @@ impl Life {
         let count = self.files.len();
         let at = match how {
             Rollback::OneStep => count.saturating_sub(2),
-            Rollback::Many | Rollback::Chain => self.random.below(count as u64) as usize,
+            Rollback::Many | Rollback::Chain => self.random.usize(..count),
             Rollback::Clone => {
                 let at = count - 1;
                 self.runs(2);
                 at
             }
         };
-        let seen = at + self.random.below((self.files.len() - at) as u64) as usize;
+        let seen = at + self.random.usize(..(self.files.len() - at));
         (self.files[at].clone(), height_in(&self.files[seen]))
     }
 }

@@ -94,7 +94,7 @@ impl Rows {
 
 /// A validator at work: all that it signed, and its database after each.
 struct Life {
-    random: Random,
+    random: Rng,
     database: Connection,
     epoch: u64,
     signed: Vec<Message>,
@@ -114,8 +114,8 @@ const SLOTS: u64 = 4;
 
 impl Life {
     fn new(seed: u64) -> Life {
-        let mut random = Random::of(seed);
-        let epoch = 2 + random.below(10);
+        let mut random = Rng::with_seed(seed);
+        let epoch = 2 + random.u64(..10);
         Life { random, database: empty(), epoch, signed: Vec::new(), files: Vec::new() }
     }
 
@@ -148,14 +148,14 @@ impl Life {
     /// Votes in so many epochs, from sources that fall behind where the chain is not final, and proposes.
     fn runs(&mut self, epochs: u64) {
         for _ in 0..epochs {
-            let behind = 1 + if self.random.below(3) == 0 { self.random.below(4) } else { 0 };
+            let behind = 1 + if self.random.u64(..3) == 0 { self.random.u64(..4) } else { 0 };
             let source = self.epoch.saturating_sub(behind);
-            let root = 1 + u8::try_from(self.random.below(100)).unwrap();
-            if self.random.below(3) == 0 {
-                let slot = self.epoch * SLOTS + self.random.below(SLOTS);
+            let root = 1 + u8::try_from(self.random.u64(..100)).unwrap();
+            if self.random.u64(..3) == 0 {
+                let slot = self.epoch * SLOTS + self.random.u64(..SLOTS);
                 self.sign(Message::Block(slot, root));
             }
-            if self.random.below(5) > 0 {
+            if self.random.u64(..5) > 0 {
                 self.sign(Message::Vote(source, self.epoch, root));
             }
             self.epoch += 1;
@@ -167,7 +167,7 @@ impl Life {
         match how {
             Rollback::OneStep => self.files[count.saturating_sub(2)].clone(),
             Rollback::Many | Rollback::Chain => {
-                let at = self.random.below(count as u64) as usize;
+                let at = self.random.usize(..count);
                 self.files[at].clone()
             }
             Rollback::Clone => {

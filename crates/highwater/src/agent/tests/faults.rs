@@ -32,7 +32,11 @@ fn a_panic_of_a_hook_fails_the_operation_and_nothing_else() {
     ];
     for (index, (kind, words)) in failures.into_iter().enumerate() {
         let failed = run(&agent, Task::Backup);
-        assert_eq!((failed.state, failed.kind.as_deref()), (State::Failed, Some(kind)), "{words}");
+        assert_eq!(
+            (failed.state, failed.kind.as_deref()),
+            (OperationState::Failed, Some(kind)),
+            "{words}"
+        );
         assert!(failed.reason.as_ref().unwrap().contains(words), "{:?}", failed.reason);
         let status = agent.status();
         assert_eq!(status.failures, u32::try_from(index).unwrap() + 1);
@@ -69,7 +73,7 @@ fn a_panic_of_a_checkpoint_hook_fails_the_operation_and_the_next_one_succeeds() 
     let agent = place.builder().options(options).start().unwrap();
     for words in ["before the checkpoint", "after the checkpoint", "store"] {
         let failed = run(&agent, Task::Backup);
-        assert_eq!(failed.state, State::Failed);
+        assert_eq!(failed.state, OperationState::Failed);
         assert!(failed.reason.as_ref().unwrap().contains(words), "{:?}", failed.reason);
         assert_eq!(place.snapshots(), 0);
     }
@@ -214,7 +218,7 @@ fn a_node_whose_restore_was_interrupted_is_in_maintenance_and_not_backed_up() {
     let control = Control::new(Env::system().with_faults(Stop));
     restore::run(&vault, &plan, &options, &control).unwrap_err();
     let failed = run(&agent, Task::Backup);
-    assert_eq!((failed.state, failed.kind.as_deref()), (State::Failed, Some("conflict")));
+    assert_eq!((failed.state, failed.kind.as_deref()), (OperationState::Failed, Some("conflict")));
     assert!(agent.status().maintenance);
     assert_eq!(place.snapshots(), 1);
     restore::recover(&place.node(), &Control::new(Env::system())).unwrap();
@@ -227,7 +231,7 @@ fn nothing_to_restore_fails_a_restore_test() {
     let place = AgentPlace::new();
     let agent = place.builder().start().unwrap();
     let failed = run(&agent, Task::RestoreTest);
-    assert_eq!((failed.state, failed.kind.as_deref()), (State::Failed, Some("not_found")));
+    assert_eq!((failed.state, failed.kind.as_deref()), (OperationState::Failed, Some("not_found")));
 }
 
 #[test]
@@ -256,7 +260,7 @@ fn a_snapshot_that_fails_its_restore_test_shows_and_is_not_built_on() {
     }
     assert!(damaged > 0);
     let failed = run(&agent, Task::RestoreTest);
-    assert_eq!((failed.state, failed.kind.as_deref()), (State::Failed, Some("corrupt")));
+    assert_eq!((failed.state, failed.kind.as_deref()), (OperationState::Failed, Some("corrupt")));
     let status = agent.status();
     assert_eq!(status.snapshots.as_ref().unwrap()[0].level, Level::Failed);
     assert!(status.newest(Level::Sealed).is_none() && status.restore_tested.is_none());
@@ -314,7 +318,7 @@ fn a_thread_that_ends_by_a_panic_keeps_nobody_waiting() {
     *broken.lock() = true;
     door.open.send(()).unwrap();
     let failed = agent.wait(asked.id).unwrap();
-    assert_eq!((failed.state, failed.kind.as_deref()), (State::Failed, Some("bug")));
+    assert_eq!((failed.state, failed.kind.as_deref()), (OperationState::Failed, Some("bug")));
     assert!(agent.status().warnings.concat().contains("the agent has ended"));
     assert_eq!(agent.begin(Task::Backup).unwrap_err().kind(), Kind::Conflict);
     agent.stop();

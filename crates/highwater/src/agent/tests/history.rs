@@ -4,11 +4,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use crate::agent::history::{History, KEPT};
-use crate::agent::operation::{Operation, OperationId, State, Task, Trigger};
+use crate::agent::operation::{Operation, OperationId, OperationState, Task, Trigger};
 use crate::ids::Time;
 use crate::{Env, Kind};
 
-fn operation(task: Task, state: State, second: i64) -> Operation {
+fn operation(task: Task, state: OperationState, second: i64) -> Operation {
     let time = Time::from_nanos(second * 1_000_000_000);
     Operation {
         id: OperationId::random(&Env::system()).unwrap(),
@@ -37,12 +37,12 @@ fn open(dir: &Path) -> History {
 #[test]
 fn an_operation_is_read_as_it_was_written_and_only_its_owner_may() {
     let dir = tempfile::tempdir().unwrap();
-    let mut written = operation(Task::Backup, State::Running, 1);
+    let mut written = operation(Task::Backup, OperationState::Running, 1);
     open(dir.path()).put(&written).unwrap();
     let history = open(dir.path());
     assert_eq!(history.get(written.id).unwrap().as_ref(), Some(&written));
     assert_eq!(history.unfinished().unwrap(), [written.clone()]);
-    written.state = State::Completed;
+    written.state = OperationState::Completed;
     written.finished_at = Some(Time::from_nanos(9));
     history.put(&written).unwrap();
     assert_eq!(history.list(10).unwrap(), [written]);
@@ -58,8 +58,8 @@ fn an_operation_is_read_as_it_was_written_and_only_its_owner_may() {
 fn the_newest_is_the_one_that_was_asked_for_last_whatever_a_clock_said() {
     let dir = tempfile::tempdir().unwrap();
     let history = open(dir.path());
-    let first = operation(Task::Backup, State::Completed, 2_000_000_000);
-    let second = operation(Task::Backup, State::Failed, 1_000_000_000);
+    let first = operation(Task::Backup, OperationState::Completed, 2_000_000_000);
+    let second = operation(Task::Backup, OperationState::Failed, 1_000_000_000);
     for operation in [&first, &second, &first] {
         history.put(operation).unwrap();
     }
@@ -74,9 +74,9 @@ fn old_operations_go_but_for_the_last_success_of_each_task() {
     let dir = tempfile::tempdir().unwrap();
     let history = open(dir.path());
     history.connection().execute_batch("PRAGMA synchronous = OFF; BEGIN").unwrap();
-    let tested = operation(Task::RestoreTest, State::Completed, 1);
+    let tested = operation(Task::RestoreTest, OperationState::Completed, 1);
     history.put(&tested).unwrap();
-    let old = operation(Task::Backup, State::Completed, 2);
+    let old = operation(Task::Backup, OperationState::Completed, 2);
     history.put(&old).unwrap();
     history
         .connection()
@@ -88,7 +88,7 @@ fn old_operations_go_but_for_the_last_success_of_each_task() {
             rusqlite::params![KEPT, old.id.to_string()],
         )
         .unwrap();
-    let newest = operation(Task::Backup, State::Completed, 3);
+    let newest = operation(Task::Backup, OperationState::Completed, 3);
     history.put(&newest).unwrap();
     let count: u32 = history
         .connection()
@@ -104,7 +104,7 @@ fn old_operations_go_but_for_the_last_success_of_each_task() {
 fn a_damaged_history_is_put_aside_and_nothing_of_it_is_deleted() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("agent.sqlite");
-    let written = operation(Task::Backup, State::Completed, 1);
+    let written = operation(Task::Backup, OperationState::Completed, 1);
     let damages: [fn(&Path); 3] = [
         |path| {
             std::fs::write(path, b"no database at all, but longer than its header".repeat(9))

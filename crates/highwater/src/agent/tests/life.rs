@@ -32,7 +32,7 @@ fn the_first_backup_comes_soon_after_the_start() {
     let done = until(&agent, || {
         agent.operations(10).unwrap().into_iter().find(|one| one.state.is_final())
     });
-    assert_eq!((done.state, done.trigger), (State::Completed, Trigger::Start));
+    assert_eq!((done.state, done.trigger), (OperationState::Completed, Trigger::Start));
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn schedule_events_and_restore_tests_come_by_themselves() {
         })
     };
     let newest = |operations: &[Operation]| {
-        assert_eq!(operations[0].state, State::Completed, "{:?}", operations[0].reason);
+        assert_eq!(operations[0].state, OperationState::Completed, "{:?}", operations[0].reason);
         (operations[0].task, operations[0].trigger)
     };
     hands.pass(&agent, Duration::from_secs(10));
@@ -87,7 +87,7 @@ fn a_second_backup_is_a_conflict_and_unknown_and_malformed_handles_are_told_apar
     }
     assert_eq!("no handle".parse::<OperationId>().unwrap_err().kind(), Kind::Input);
     door.open.send(()).unwrap();
-    assert_eq!(agent.wait(first.id).unwrap().state, State::Completed);
+    assert_eq!(agent.wait(first.id).unwrap().state, OperationState::Completed);
 }
 
 #[test]
@@ -99,13 +99,13 @@ fn nobody_waits_for_a_running_backup_but_who_asks_to() {
     door.reached.recv().unwrap();
     agent.changed();
     let status = agent.status();
-    assert_eq!((status.active.len(), status.active[0].state), (1, State::Running));
-    assert_eq!(agent.operations(10).unwrap()[0].state, State::Running);
+    assert_eq!((status.active.len(), status.active[0].state), (1, OperationState::Running));
+    assert_eq!(agent.operations(10).unwrap()[0].state, OperationState::Running);
     let waited = agent.wait_for(asked.id, Duration::from_millis(1)).unwrap();
-    assert_eq!((waited.state, waited.percent()), (State::Running, None));
+    assert_eq!((waited.state, waited.percent()), (OperationState::Running, None));
     agent.set_rules(quiet(), Retention::default()).unwrap();
     door.open.send(()).unwrap();
-    assert_eq!(agent.wait(asked.id).unwrap().state, State::Completed);
+    assert_eq!(agent.wait(asked.id).unwrap().state, OperationState::Completed);
 }
 
 #[test]
@@ -117,12 +117,12 @@ fn what_is_cancelled_leaves_nothing_wherever_it_stands() {
     door.reached.recv().unwrap();
     let queued = agent.begin(Task::RestoreTest).unwrap();
     let cancelled = agent.cancel(queued.id).unwrap();
-    assert_eq!(cancelled.state, State::Cancelled);
+    assert_eq!(cancelled.state, OperationState::Cancelled);
     assert_eq!(agent.wait(queued.id).unwrap(), cancelled);
-    assert_eq!(agent.cancel(running.id).unwrap().state, State::Running);
+    assert_eq!(agent.cancel(running.id).unwrap().state, OperationState::Running);
     door.open.send(()).unwrap();
     let ended = agent.wait(running.id).unwrap();
-    assert_eq!((ended.state, ended.kind.as_deref()), (State::Cancelled, None));
+    assert_eq!((ended.state, ended.kind.as_deref()), (OperationState::Cancelled, None));
     assert_eq!(agent.cancel(running.id).unwrap(), ended);
     assert_eq!((place.snapshots(), agent.status().failures), (0, 0));
     door.open.send(()).unwrap();
@@ -148,7 +148,7 @@ fn stopping_cancels_what_runs_and_what_waits_and_waits_for_it() {
         }
     });
     for id in [running.id, queued.id] {
-        assert_eq!(agent.operation(id).unwrap().state, State::Cancelled);
+        assert_eq!(agent.operation(id).unwrap().state, OperationState::Cancelled);
     }
     assert_eq!(agent.begin(Task::Backup).unwrap_err().kind(), Kind::Conflict);
     assert_eq!(place.snapshots(), 0);
@@ -172,7 +172,7 @@ fn an_agent_that_is_dropped_while_a_backup_runs_has_let_go_of_everything() {
         dropped.join().unwrap();
     });
     let agent = place.builder().start().unwrap();
-    assert_eq!(agent.operation(id).unwrap().state, State::Cancelled);
+    assert_eq!(agent.operation(id).unwrap().state, OperationState::Cancelled);
     assert_eq!(place.snapshots(), 0);
     completed(&agent, Task::Backup);
 }
@@ -183,12 +183,12 @@ fn an_operation_that_a_killed_process_left_has_failed() {
     let agent = place.builder().start().unwrap();
     let mut left = completed(&agent, Task::Backup);
     agent.stop();
-    (left.state, left.finished_at) = (State::Running, None);
+    (left.state, left.finished_at) = (OperationState::Running, None);
     agent.0.worker.history.put(&left).unwrap();
     drop(agent);
     let agent = place.builder().start().unwrap();
     let found = agent.operation(left.id).unwrap();
-    assert_eq!((found.state, found.kind.as_deref()), (State::Failed, Some("interrupted")));
+    assert_eq!((found.state, found.kind.as_deref()), (OperationState::Failed, Some("interrupted")));
     assert_eq!(agent.status().last_backup, Some(found));
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::agent::operation::{State, Task, Trigger};
+use crate::agent::operation::{OperationState, Task, Trigger};
 use crate::agent::when::{
     Cadence, Chore, LOOK_EVERY, Now, PERIOD_MIN, RETRY_MAX, RETRY_MIN, Rules, When,
 };
@@ -37,7 +37,7 @@ fn every(period: u64) -> Rules {
     Rules { backup, first_after: None, ..Rules::default() }
 }
 
-fn run(when: &mut When, task: Task, trigger: Trigger, state: State, now: Now) {
+fn run(when: &mut When, task: Task, trigger: Trigger, state: OperationState, now: Now) {
     when.began(task, now);
     when.ended(task, trigger, state, now);
 }
@@ -48,7 +48,7 @@ fn the_first_backup_comes_soon_after_a_start_however_young_the_last_one_is() {
     let mut when = When::new(rules, before(60), None, at(0));
     assert_eq!(when.due(at(9)), []);
     assert_eq!(when.due(at(10)), [(Task::Backup, Trigger::Start)]);
-    run(&mut when, Task::Backup, Trigger::Start, State::Completed, at(10));
+    run(&mut when, Task::Backup, Trigger::Start, OperationState::Completed, at(10));
     assert_eq!(when.due(at(DAY + 9)), []);
     assert_eq!(when.due(at(DAY + 10)), [(Task::Backup, Trigger::Schedule)]);
     let rules = Rules { first_after: Some(seconds(10)), ..every(DAY) };
@@ -84,14 +84,20 @@ fn a_schedule_by_the_clock_follows_a_clock_that_is_set_back() {
     // The beginning is at 8:00:00.
     assert_eq!(when.due(at(599)), []);
     assert_eq!(when.due(at(600)), [(Task::Backup, Trigger::Schedule)]);
-    run(&mut when, Task::Backup, Trigger::Schedule, State::Completed, at(600));
+    run(&mut when, Task::Backup, Trigger::Schedule, OperationState::Completed, at(600));
     // An hour back: the next one is at 7:20, not at 8:20.
     assert_eq!(when.due(skewed(700, -3600)), []);
     assert_eq!(when.due(skewed(1200, -3600)), [(Task::Backup, Trigger::Schedule)]);
-    run(&mut when, Task::Backup, Trigger::Schedule, State::Completed, skewed(1200, -3600));
+    run(&mut when, Task::Backup, Trigger::Schedule, OperationState::Completed, skewed(1200, -3600));
     // Far ahead: one backup for all that were missed.
     assert_eq!(when.due(skewed(1300, 100_000)).len(), 1);
-    run(&mut when, Task::Backup, Trigger::Schedule, State::Completed, skewed(1300, 100_000));
+    run(
+        &mut when,
+        Task::Backup,
+        Trigger::Schedule,
+        OperationState::Completed,
+        skewed(1300, 100_000),
+    );
     assert_eq!(when.due(skewed(1301, 100_000)), []);
 }
 
@@ -101,7 +107,7 @@ fn after_a_suspension_what_was_missed_comes_once() {
     // No wait is longer than a look at the clocks, since a suspended machine does not count it.
     assert!(when.wait(at(1)) <= LOOK_EVERY);
     assert_eq!(when.due(at(DAY)), [(Task::Backup, Trigger::Schedule)]);
-    run(&mut when, Task::Backup, Trigger::Schedule, State::Completed, at(DAY));
+    run(&mut when, Task::Backup, Trigger::Schedule, OperationState::Completed, at(DAY));
     assert_eq!(when.due(at(DAY + 599)), []);
 }
 
@@ -112,13 +118,13 @@ fn other_rules_lose_no_time() {
     when.set_rules(rules(1000, 2000), at(500));
     assert_eq!(when.due(at(999)), []);
     assert_eq!(when.due(at(1000)), [(Task::Backup, Trigger::Schedule)]);
-    run(&mut when, Task::Backup, Trigger::Schedule, State::Completed, at(1000));
+    run(&mut when, Task::Backup, Trigger::Schedule, OperationState::Completed, at(1000));
     // A wall clock that is set and other rules at once: the test counts from where it did.
     when.set_rules(rules(10_000, 2500), skewed(1500, 90_000));
     assert_eq!(when.due(skewed(2399, 90_000)), []);
     assert_eq!(when.due(skewed(2400, 90_000)), [(Task::RestoreTest, Trigger::Schedule)]);
     when.began(Task::RestoreTest, at(2400));
-    when.ended(Task::RestoreTest, Trigger::Schedule, State::Completed, at(2400));
+    when.ended(Task::RestoreTest, Trigger::Schedule, OperationState::Completed, at(2400));
     when.set_rules(rules(10_000, 50), at(2401));
     assert_eq!(when.due(at(2449)), []);
     assert_eq!(when.due(at(2450)), [(Task::RestoreTest, Trigger::Schedule)]);
@@ -142,7 +148,7 @@ fn changes_wait_for_quiet_but_not_for_ever() {
     (101..160).for_each(|second| when.changed(at(second)));
     assert_eq!(when.due(at(159)), []);
     assert_eq!(when.due(at(160)), [(Task::Backup, Trigger::Event)]);
-    run(&mut when, Task::Backup, Trigger::Event, State::Completed, at(160));
+    run(&mut when, Task::Backup, Trigger::Event, OperationState::Completed, at(160));
     assert_eq!((when.due(at(9999)), when.next_backup(at(9999))), (vec![], None));
 }
 
@@ -151,11 +157,11 @@ fn a_backup_that_is_cancelled_takes_no_change_with_it() {
     let rules = Rules { first_after: None, ..Rules::default() };
     let mut when = When::new(rules, before(0), None, at(0));
     when.changed(at(0));
-    run(&mut when, Task::Backup, Trigger::Manual, State::Cancelled, at(1));
+    run(&mut when, Task::Backup, Trigger::Manual, OperationState::Cancelled, at(1));
     assert_eq!(when.due(at(30)), []);
     assert_eq!(when.due(at(31)), [(Task::Backup, Trigger::Retry)]);
-    run(&mut when, Task::Backup, Trigger::Retry, State::Completed, at(31));
-    run(&mut when, Task::Backup, Trigger::Manual, State::Cancelled, at(40));
+    run(&mut when, Task::Backup, Trigger::Retry, OperationState::Completed, at(31));
+    run(&mut when, Task::Backup, Trigger::Manual, OperationState::Cancelled, at(40));
     assert_eq!(when.due(at(9999)), []);
 }
 
@@ -164,14 +170,14 @@ fn only_what_an_agent_owes_is_tried_again() {
     let rules = Rules { first_after: None, ..Rules::default() };
     let mut when = When::new(rules, before(0), None, at(0));
     // Nobody but the caller wanted it.
-    run(&mut when, Task::Backup, Trigger::Manual, State::Failed, at(0));
+    run(&mut when, Task::Backup, Trigger::Manual, OperationState::Failed, at(0));
     assert_eq!((when.failures(), when.next_backup(at(0))), (1, None));
     when.changed(at(10));
-    run(&mut when, Task::Backup, Trigger::Manual, State::Failed, at(11));
+    run(&mut when, Task::Backup, Trigger::Manual, OperationState::Failed, at(11));
     assert_eq!(when.due(at(70)), []);
     assert_eq!(when.due(at(71)), [(Task::Backup, Trigger::Retry)]);
     let mut scheduled = When::new(every(DAY), before(0), None, at(0));
-    run(&mut scheduled, Task::Backup, Trigger::Manual, State::Failed, at(0));
+    run(&mut scheduled, Task::Backup, Trigger::Manual, OperationState::Failed, at(0));
     assert_eq!(scheduled.due(at(30)), [(Task::Backup, Trigger::Retry)]);
 }
 
@@ -180,9 +186,9 @@ fn a_node_without_a_snapshot_is_not_tested_and_a_test_that_failed_is_made_again(
     let rules = Rules { restore_test: Some(seconds(DAY)), first_after: None, ..Rules::default() };
     let mut when = When::new(rules, None, None, at(0));
     assert_eq!(when.due(at(2 * DAY)), []);
-    run(&mut when, Task::Backup, Trigger::Manual, State::Completed, at(0));
+    run(&mut when, Task::Backup, Trigger::Manual, OperationState::Completed, at(0));
     assert_eq!(when.due(at(1)), [(Task::RestoreTest, Trigger::Schedule)]);
-    run(&mut when, Task::RestoreTest, Trigger::Schedule, State::Failed, at(1));
+    run(&mut when, Task::RestoreTest, Trigger::Schedule, OperationState::Failed, at(1));
     assert_eq!(when.due(at(30)), []);
     assert_eq!(when.due(at(31)), [(Task::RestoreTest, Trigger::Retry)]);
 }
@@ -215,8 +221,8 @@ fn the_longest_times_do_no_harm() {
     for now in [now, at(0)] {
         let mut when = When::new(rules.clone(), before(0), before(0), now);
         when.changed(now);
-        run(&mut when, Task::Backup, Trigger::Start, State::Failed, now);
-        run(&mut when, Task::RestoreTest, Trigger::Start, State::Failed, now);
+        run(&mut when, Task::Backup, Trigger::Start, OperationState::Failed, now);
+        run(&mut when, Task::RestoreTest, Trigger::Start, OperationState::Failed, now);
         let _ = (when.due(now), when.next_backup(now), when.wait(now));
     }
 }
@@ -275,7 +281,7 @@ struct Play {
     second: u64,
     wall: i64,
     /// How the backups end, in turn; each takes so many seconds.
-    ends: Vec<(State, u64)>,
+    ends: Vec<(OperationState, u64)>,
     /// Backups that began, by what, and how many had failed in a row.
     begun: Vec<(u64, Trigger, u32)>,
     /// Whether a change waits for a backup since some second, and when the last backup began that
@@ -284,7 +290,7 @@ struct Play {
 }
 
 impl Play {
-    fn new(rules: Rules, ends: Vec<(State, u64)>) -> Play {
+    fn new(rules: Rules, ends: Vec<(OperationState, u64)>) -> Play {
         let when = When::new(rules, before(0), None, at(0));
         Play { when, second: 0, wall: 0, ends, begun: Vec::new(), waiting: None }
     }
@@ -301,7 +307,7 @@ impl Play {
         let (state, takes) = self.ends[self.begun.len() % self.ends.len()];
         self.second += takes;
         self.when.ended(Task::Backup, trigger, state, self.now());
-        if state != State::Completed {
+        if state != OperationState::Completed {
             self.waiting = waited;
         }
     }
@@ -357,11 +363,16 @@ impl Play {
     }
 }
 
-fn ends(failing: bool) -> impl Strategy<Value = Vec<(State, u64)>> {
+fn ends(failing: bool) -> impl Strategy<Value = Vec<(OperationState, u64)>> {
     let states = if failing {
-        vec![State::Completed, State::Failed, State::Failed, State::Cancelled]
+        vec![
+            OperationState::Completed,
+            OperationState::Failed,
+            OperationState::Failed,
+            OperationState::Cancelled,
+        ]
     } else {
-        vec![State::Completed]
+        vec![OperationState::Completed]
     };
     prop::collection::vec((prop::sample::select(states), 0..300u64), 1..6)
 }
@@ -402,7 +413,7 @@ proptest! {
     fn a_change_survives_every_failure_and_every_cancellation(
         happenings in happenings(), mut ends in ends(true),
     ) {
-        ends.push((State::Completed, 1));
+        ends.push((OperationState::Completed, 1));
         let mut play = Play::new(Rules { first_after: None, ..Rules::default() }, ends);
         play.happens(&Happening::Change);
         happenings.iter().for_each(|happening| play.happens(happening));

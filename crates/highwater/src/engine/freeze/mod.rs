@@ -52,6 +52,7 @@ fn ways_out() -> [Remedy; 3] {
 ///
 /// Not for a process that another thread of this one waits for: it would be told of the stop.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Freeze {
     /// A process of the node. All others that can write a file of it are stopped with it.
     pub pid: u32,
@@ -63,6 +64,13 @@ pub struct Freeze {
     pub supervisor: Option<Vec<OsString>>,
     /// Gives the capture up, and continues the node; a backup puts its own here.
     pub cancel: Cancel,
+}
+
+impl Freeze {
+    /// Stops the node of this process for a second at most, by ptrace.
+    pub fn of(pid: u32) -> Freeze {
+        Freeze { pid, ..Freeze::default() }
+    }
 }
 
 /// What a look at a node shows: at the last one before the image is taken, nobody is found any more

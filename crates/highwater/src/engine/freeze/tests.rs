@@ -324,7 +324,7 @@ fn hooks_and_a_freeze_exclude_one_another() {
     let node = Node::new();
     let layout = crate::engine::discover(&node.path(""), &DiscoverOptions::default()).unwrap();
     let options = CaptureOptions {
-        freeze: Some(Freeze { pid: 1, ..Freeze::default() }),
+        freeze: Some(Freeze::of(1)),
         hold: Some(std::sync::Arc::new(|_| Ok(()))),
         ..CaptureOptions::default()
     };

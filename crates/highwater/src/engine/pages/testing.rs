@@ -5,6 +5,8 @@ use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use fastrand::Rng;
+
 use crate::engine::pages::{Depth, PageFault, Result, Seen};
 
 /// A check of one format.
@@ -49,33 +51,15 @@ pub(crate) fn broken(check: Check, what: &str, bytes: &[u8]) -> String {
     }
 }
 
-/// Numbers that look random, and are the same each time.
-pub(crate) struct Dice(pub(crate) u64);
-
-impl Dice {
-    /// The next number.
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    /// A number below `end`.
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-
-    /// A number as a hostile file would have it.
-    fn hostile(&mut self) -> u64 {
-        match self.below(6) {
-            0 => 0,
-            1 => u64::MAX,
-            2 => self.next() % 64,
-            3 => 1 << self.below(64),
-            4 => u64::MAX >> self.below(64),
-            _ => self.next(),
-        }
+/// A number as a hostile file would have it.
+fn hostile(random: &mut Rng) -> u64 {
+    match random.u8(..6) {
+        0 => 0,
+        1 => u64::MAX,
+        2 => random.u64(..64),
+        3 => 1 << random.u8(..64),
+        4 => u64::MAX >> random.u8(..64),
+        _ => random.u64(..),
     }
 }
 
@@ -83,27 +67,27 @@ impl Dice {
 /// Returns how often damage was found. `page` is the size of its pages.
 pub(crate) fn mutate(check: Check, bytes: &[u8], page: usize, count: usize, seed: u64) -> usize {
     let file = file(bytes);
-    let mut dice = Dice(seed);
+    let mut random = Rng::with_seed(seed);
     let mut found = 0;
     for _ in 0..count {
         let mut places = Vec::new();
-        for _ in 0..=dice.below(3) {
-            let at = match dice.below(3) {
+        for _ in 0..=random.usize(..3) {
+            let at = match random.usize(..3) {
                 // The headers of pages are hit more often.
-                0 => dice.below(bytes.len()) / page * page + dice.below(page.min(128)),
-                _ => dice.below(bytes.len()),
+                0 => random.usize(..bytes.len()) / page * page + random.usize(..page.min(128)),
+                _ => random.usize(..bytes.len()),
             };
             let at = at.min(bytes.len() - 1);
-            let value = dice.hostile().to_le_bytes();
-            let patch = match dice.below(7) {
-                0 => vec![bytes[at] ^ (1 << dice.below(8))],
+            let value = hostile(&mut random).to_le_bytes();
+            let patch = match random.usize(..7) {
+                0 => vec![bytes[at] ^ (1 << random.usize(..8))],
                 1 => value[..1].to_vec(),
                 2 => value[..2].to_vec(),
                 3 => value[..4].to_vec(),
                 4 => value.to_vec(),
-                5 => vec![0; dice.below(page) + 1],
+                5 => vec![0; random.usize(..page) + 1],
                 _ => {
-                    let from = dice.below(bytes.len() / page) * page;
+                    let from = random.usize(..bytes.len() / page) * page;
                     bytes[from..from + page].to_vec()
                 }
             };
@@ -112,8 +96,8 @@ pub(crate) fn mutate(check: Check, bytes: &[u8], page: usize, count: usize, seed
             file.write_all_at(patch, start as u64).unwrap();
             places.push((start, patch.len()));
         }
-        if dice.below(50) == 0 {
-            file.set_len(dice.below(bytes.len()) as u64).unwrap();
+        if random.usize(..50) == 0 {
+            file.set_len(random.usize(..bytes.len()) as u64).unwrap();
             places.push((0, bytes.len()));
         }
         for depth in [Depth::Open, Depth::Full] {

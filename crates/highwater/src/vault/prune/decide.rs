@@ -66,7 +66,7 @@ pub(super) fn decide(
             let named = |claim: &TrashRecord| claim.doc.names(name.snapshot);
             why != Why::Forgotten || claim.is_none_or(named)
         };
-        let why = match why(survey, name, replaced, (now, grace)) {
+        let why = match why(survey, name, replaced, now, grace) {
             Fate::Goes(why)
                 if !held.contains(&name.snapshot)
                     && claimed(why)
@@ -119,7 +119,8 @@ fn why(
     survey: &Survey,
     name: &SnapshotName,
     replaced: Option<Time>,
-    (now, grace): (Time, Duration),
+    now: Time,
+    grace: Duration,
 ) -> Fate {
     if let Some(since) = survey.trash.forgotten(name.snapshot) {
         // What a prune has begun to delete is deleted.

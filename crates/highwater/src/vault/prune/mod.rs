@@ -89,11 +89,19 @@ use survey::{Announced, Known, Survey};
 
 /// How a prune decides.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PruneOptions {
     /// How long ago a snapshot was forgotten at least.
     pub grace: Duration,
     /// Whether packs that are mostly unneeded are rewritten.
     pub rewrite: Option<Rewriting>,
+}
+
+setters! {
+    PruneOptions {
+        grace: Duration,
+        rewrite: Option<Rewriting>,
+    }
 }
 
 impl Default for PruneOptions {

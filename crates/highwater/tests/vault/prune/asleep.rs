@@ -65,7 +65,8 @@ fn a_backup_that_wakes_takes_nothing_from_who_has_built_on_it() {
         let vault = Vault::open_with(&location, &key(1), &env()).unwrap();
         vault.take_over(&name, &bob, "it is gone").unwrap();
         fs::write(node.join("more"), b"more").unwrap();
-        let options = BackupOptions { node: Some(name.clone()), ..Default::default() };
+        let mut options = BackupOptions::default();
+        options.node = Some(name.clone());
         let report = backup::run(&vault, &node, &bob, &options, &super::control()).unwrap();
         *tells.lock().unwrap() = Some((report.parent.unwrap(), report.snapshot));
     });
@@ -179,7 +180,7 @@ fn what_lacks_a_pack_is_no_snapshot_to_keep() {
     let own = bench.objects("packs").into_iter().find(|pack| !before.contains(pack)).unwrap();
     fs::remove_file(own).unwrap();
     let retention = Retention { last: 1, ..Retention::default() };
-    let options = ForgetOptions { retention, ..ForgetOptions::default() };
+    let options = ForgetOptions::default().retention(retention);
     let plan = forget::plan(&bench.vault, &options).unwrap();
     assert!(plan.nodes[0].forget.is_empty(), "{plan:?}");
     assert!(
@@ -219,7 +220,8 @@ fn nobody_slips_in_under_a_name_that_was_forgotten() {
     let stranger = bench.dir.path().join("stranger");
     fs::create_dir(&stranger).unwrap();
     fs::write(stranger.join("file"), b"another one").unwrap();
-    let options = BackupOptions { node: Some(bench.name()), ..BackupOptions::default() };
+    let mut options = BackupOptions::default();
+    options.node = Some(bench.name());
     let alice = bench.actor("alice");
     let taken = backup::run(&bench.vault, &stranger, &alice, &options, &control());
     assert_eq!(kind(taken), Kind::Conflict);
@@ -248,7 +250,7 @@ fn a_damaged_record_of_a_node_does_not_stop_a_prune() {
     }
     // Nor does a policy go by it: a snapshot that failed its test might pass for a good one.
     let retention = Retention { last: 1, ..Retention::default() };
-    let options = ForgetOptions { retention, ..ForgetOptions::default() };
+    let options = ForgetOptions::default().retention(retention);
     let plan = forget::plan(&bench.vault, &options).unwrap();
     assert!(plan.nodes.is_empty() && plan.warnings[0].contains("damaged"), "{plan:?}");
     let newest = bench.vault.snapshots(None).unwrap().pop().unwrap().manifest.snapshot;
@@ -285,7 +287,7 @@ fn a_tombstone_is_as_old_as_its_put() {
     let root = root(&bench);
     let slept = at(FaultPoint::LocalPutLink, 1, move || age_below(&root.join(".tmp"), 60));
     let vault = Vault::open_with(bench.vault.location(), &key(1), &slept.env).unwrap();
-    let options = ForgetOptions { snapshots: vec![one.to_string()], ..ForgetOptions::default() };
+    let options = ForgetOptions::default().snapshots(vec![one.to_string()]);
     let plan = forget::plan(&vault, &options).unwrap();
     forget::run(&vault, &bench.actor("warden"), &plan, &control()).unwrap();
     assert_eq!(prune_now(&bench, HOUR * 48).unwrap().manifests, 0);

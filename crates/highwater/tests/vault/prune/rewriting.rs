@@ -57,7 +57,7 @@ pub(super) fn settle(bench: &Bench, history: &History, what: &str) {
 fn what_is_needed_moves_and_the_rest_is_freed() {
     let (bench, history) = scene();
     let (before, old) = (stored(&bench), manifests(&bench));
-    let options = PruneOptions { rewrite: rewriting(), ..PruneOptions::default() };
+    let options = PruneOptions::default().rewrite(rewriting());
     let actor = bench.actor("warden");
     let plan = prune::plan(&bench.vault, &actor, &options, &control()).unwrap();
     let planned = plan.rewrite.unwrap();
@@ -134,10 +134,8 @@ fn runs_of(manifest: &Manifest) -> usize {
 #[test]
 fn no_more_is_copied_than_was_allowed() {
     let (bench, history) = scene();
-    let options = PruneOptions {
-        rewrite: rewriting().map(|all| Rewriting { bytes_max: 10, ..all }),
-        ..PruneOptions::default()
-    };
+    let options =
+        PruneOptions::default().rewrite(rewriting().map(|all| Rewriting { bytes_max: 10, ..all }));
     let actor = bench.actor("warden");
     let plan = prune::plan(&bench.vault, &actor, &options, &control()).unwrap();
     assert_eq!(plan.rewrite.unwrap().packs, 0);
@@ -218,22 +216,19 @@ fn whatever_happens_beside_a_rewriting_is_whole() {
                 let control = super::control();
                 match deed {
                     "backup" => {
-                        let options =
-                            BackupOptions { node: Some(name.clone()), ..Default::default() };
+                        let mut options = BackupOptions::default();
+                        options.node = Some(name.clone());
                         let report = backup::run(&vault, &node, &alice, &options, &control);
                         *tells.lock().unwrap() = Some(report.unwrap().snapshot);
                     }
                     "forget" => {
                         let snapshots = vec![oldest.to_string()];
-                        let options = ForgetOptions { snapshots, ..ForgetOptions::default() };
+                        let options = ForgetOptions::default().snapshots(snapshots);
                         let plan = forget::plan(&vault, &options).unwrap();
                         forget::run(&vault, &other, &plan, &control).unwrap();
                     }
                     "prune" => {
-                        let options = ForgetOptions {
-                            snapshots: vec![oldest.to_string()],
-                            ..ForgetOptions::default()
-                        };
+                        let options = ForgetOptions::default().snapshots(vec![oldest.to_string()]);
                         let plan = forget::plan(&vault, &options).unwrap();
                         forget::run(&vault, &other, &plan, &control).unwrap();
                         let pruned = prune_of(&location, &other, Duration::ZERO, &control);

@@ -76,7 +76,9 @@ impl World {
         fs::write(dir.join("page.db"), pages).unwrap();
         fs::write(dir.join("plain"), noise(u64::from(self.fill), 9_000)).unwrap();
         let before = self.visible();
-        let options = BackupOptions { node: Some(World::name(second)), full, ..Default::default() };
+        let mut options = BackupOptions::default();
+        options.node = Some(World::name(second));
+        options.full = full;
         let actor = self.bench.actor(if self.fill.is_multiple_of(5) { "bob" } else { "alice" });
         let mut owned = true;
         dies(|| match backup::run(&self.bench.vault, &dir, &actor, &options, control) {
@@ -114,7 +116,7 @@ impl World {
             Deed::KeepLast(last) => {
                 let before = self.visible();
                 let retention = Retention { last, ..Retention::default() };
-                let options = ForgetOptions { retention, ..ForgetOptions::default() };
+                let options = ForgetOptions::default().retention(retention);
                 let plan = forget::plan(&self.bench.vault, &options).unwrap();
                 dies(|| {
                     forget::run(&self.bench.vault, &warden, &plan, &control).unwrap();
@@ -149,7 +151,7 @@ impl World {
                 let vault =
                     Vault::open_with(self.bench.vault.location(), &key(1), &control.env).unwrap();
                 let rewrite = if rewrite { super::rewriting() } else { None };
-                let options = PruneOptions { grace: HOUR * grace, rewrite };
+                let options = PruneOptions::default().grace(HOUR * grace).rewrite(rewrite);
                 dies(|| {
                     let plan = prune::plan(&vault, &warden, &options, &control).unwrap();
                     prune::run(&vault, &warden, &plan, &control).unwrap();
@@ -161,7 +163,7 @@ impl World {
 
     /// All that is visible is whole; nothing that is not was seen to be.
     fn assert_whole(&self, quick: bool) {
-        let options = highwater::vault::CheckOptions { read_data: true, ..Default::default() };
+        let options = highwater::vault::CheckOptions::default().read_data(true);
         let report = highwater::vault::check(&self.bench.vault, &options, &control()).unwrap();
         assert!(report.ok, "{:?}", report.errors);
         for snapshot in self.visible() {

@@ -188,8 +188,10 @@ fn restore_belted(
 ) -> Result<RestoreReport> {
     let selector = Selector { snapshot: snapshot.to_string(), ..Selector::default() };
     let second_belt: Option<Arc<dyn Adapter>> = Some(Arc::new(Belt(fails)));
-    let options =
-        RestoreOptions { selector, force: true, second_belt, ..RestoreOptions::default() };
+    let mut options = RestoreOptions::default();
+    options.selector = selector;
+    options.force = true;
+    options.second_belt = second_belt;
     let plan = restore::plan(&bench.vault, target, &options).unwrap();
     assert_eq!(plan.hold, Some(GuardKind::Databases));
     restore::run(&bench.vault, &plan, &options, control)
@@ -398,7 +400,7 @@ fn a_release_of_the_last_channel_killed_anywhere_is_finished_by_the_next() {
 
 fn undo_belted(undo: Undo) -> RollbackOptions {
     let second_belt: Option<Arc<dyn Adapter>> = Some(Arc::new(Belt(Fails::Never)));
-    RollbackOptions { undo, second_belt, ..RollbackOptions::default() }
+    RollbackOptions::default().undo(undo).second_belt(second_belt)
 }
 
 #[test]

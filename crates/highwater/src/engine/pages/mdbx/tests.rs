@@ -1,7 +1,9 @@
 //! Files of three releases of the real engine (`tests/fixtures/pages/make-mdbx.c`), sound and damaged.
 
+use fastrand::Rng;
+
 use super::*;
-use crate::engine::pages::testing::{Dice, broken, fixture, full, mutate, sound};
+use crate::engine::pages::testing::{broken, fixture, full, mutate, sound};
 
 const RELEASES: [&str; 3] = ["0.11", "0.12", "0.13"];
 const KINDS: [(&str, usize); 6] = [
@@ -171,11 +173,11 @@ fn no_change_makes_the_check_fall() {
 
 #[test]
 fn no_noise_makes_the_check_fall() {
-    let mut dice = Dice(9);
+    let mut random = Rng::with_seed(9);
     let bytes = fixture("mdbx-0.13-small");
     for _ in 0..200 {
         let mut noise = bytes.clone();
-        noise[3072..].iter_mut().for_each(|byte| *byte = dice.next() as u8);
+        random.fill(&mut noise[3072..]);
         broken(check, "noise", &noise);
     }
 }

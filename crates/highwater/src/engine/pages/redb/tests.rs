@@ -1,9 +1,10 @@
 //! Files of three releases of the real engine (`tests/fixtures/pages/make-redb.rs`), sound and damaged.
 
+use fastrand::Rng;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::*;
-use crate::engine::pages::testing::{Dice, broken, fixture, full, mutate, sound};
+use crate::engine::pages::testing::{broken, fixture, full, mutate, sound};
 
 const ALL: [&str; 10] = [
     "redb-empty",
@@ -181,15 +182,15 @@ fn other_formats_are_not_called_damaged() {
 /// Only the pages in use: most of a file of redb is room.
 fn mutated(name: &str, count: usize, seed: u64) -> usize {
     let bytes = fixture(name);
-    let mut dice = Dice(seed);
+    let mut random = Rng::with_seed(seed);
     let covered = covered(&bytes);
     let file = crate::engine::pages::testing::file(&bytes);
     let mut found = 0;
     use std::os::unix::fs::FileExt as _;
     for _ in 0..count {
-        let (from, to) = covered[dice.below(covered.len())];
-        let at = from as usize + dice.below((to - from) as usize).min(dice.below(64) + 1);
-        let patch = &(dice.next() >> dice.below(64)).to_le_bytes()[..1 + dice.below(8)];
+        let (from, to) = covered[random.usize(..covered.len())];
+        let at = from as usize + random.usize(..(to - from) as usize).min(random.usize(..64) + 1);
+        let patch = &(random.u64(..) >> random.usize(..64)).to_le_bytes()[..1 + random.usize(..8)];
         let patch = &patch[..patch.len().min(bytes.len() - at)];
         file.write_all_at(patch, at as u64).unwrap();
         let result = check(&file, Depth::Full);
@@ -218,16 +219,16 @@ fn no_forged_page_makes_the_check_fall() {
     let (slot, _) = header.slots().unwrap();
     let slot_at = 64 + 128 * header.primary;
     let roots = [(slot.user, 8), (slot.system, 40)];
-    let mut dice = Dice(5);
+    let mut random = Rng::with_seed(5);
     for _ in 0..4000 {
-        let (root, at) = roots[dice.below(2)];
+        let (root, at) = roots[random.usize(..2)];
         let place = header.layout.place(root.unwrap().page).unwrap();
         let start = place.offset as usize;
         let mut forged = bytes.clone();
-        for _ in 0..=dice.below(4) {
-            let place = start + dice.below(200);
-            let value = (dice.next() >> dice.below(64)).to_le_bytes();
-            let length = 1 + dice.below(8);
+        for _ in 0..=random.usize(..4) {
+            let place = start + random.usize(..200);
+            let value = (random.u64(..) >> random.usize(..64)).to_le_bytes();
+            let length = 1 + random.usize(..8);
             forged[place..place + length].copy_from_slice(&value[..length]);
         }
         // The end that is hashed is where the last value ends, as the changed page tells it.

@@ -329,7 +329,7 @@ impl<'a> Walk<'a> {
             }
             match values {
                 Values::Data => {}
-                Values::Tables { system } => self.table(&mut leaf, (key, value), system)?,
+                Values::Tables { system } => self.table(&mut leaf, key, value, system)?,
                 Values::Several(width) => self.several(name, &mut leaf, value, width, depth)?,
                 Values::Savepoints => self.savepoint(&mut leaf, value)?,
             }
@@ -338,12 +338,12 @@ impl<'a> Walk<'a> {
     }
 
     /// The table that a definition is of.
-    fn table(&mut self, leaf: &mut Leaf, entry: (Span, Span), system: bool) -> Result<()> {
-        let key = leaf.bytes(self.source, entry.0, NAME_BYTES_MAX)?.to_vec();
+    fn table(&mut self, leaf: &mut Leaf, key: Span, value: Span, system: bool) -> Result<()> {
+        let key = leaf.bytes(self.source, key, NAME_BYTES_MAX)?.to_vec();
         let shown: String =
             String::from_utf8_lossy(&key).chars().flat_map(char::escape_debug).collect();
         let name = format!("table \"{shown}\"");
-        let bytes = leaf.bytes(self.source, entry.1, DEFINITION_BYTES)?;
+        let bytes = leaf.bytes(self.source, value, DEFINITION_BYTES)?;
         let width = |flag: usize| {
             let width = u32_at(bytes, flag.saturating_add(1)).map(u64::from);
             bytes.get(flag).zip(width).map(|(flag, width)| (*flag != 0).then_some(width))

@@ -151,12 +151,9 @@ struct Stretched {
 impl Faults for Stretched {
     fn reached(&self, point: FaultPoint) -> Result<()> {
         if point.name().starts_with("live.") {
-            // Knuth's multiplier and increment.
-            let next = |seed: u64| {
-                seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407)
-            };
-            let random = next(self.random.fetch_add(1, Ordering::Relaxed)) >> 33;
-            let end = self.written.load(Ordering::Acquire) + random % (self.most + 1);
+            let seed = self.random.fetch_add(1, Ordering::Relaxed);
+            let more = fastrand::Rng::with_seed(seed).u64(..=self.most);
+            let end = self.written.load(Ordering::Acquire) + more;
             while self.written.load(Ordering::Acquire) < end {
                 std::thread::yield_now();
             }

@@ -182,25 +182,19 @@ fn a_batch_has_as_many_writes_as_it_says() {
 /// What a fuzzer would try, without one: bytes at random, and a database with some bytes changed.
 #[test]
 fn writes_at_random_come_to_what_they_must() {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
+    let mut random = fastrand::Rng::with_seed(1);
     for _ in 0..1500 {
-        let length = next() as usize % 600;
-        let bytes: Vec<u8> = (0..length).map(|_| (next() >> 11) as u8).collect();
+        let mut bytes = vec![0; random.usize(..600)];
+        random.fill(&mut bytes);
         fuzzing::rows(&bytes);
     }
     let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/rocksdb_rows");
     let database = std::fs::read(seeds.join("database")).unwrap();
     for _ in 0..1500 {
         let mut bytes = database.clone();
-        for _ in 0..1 + next() % 4 {
-            let at = next() as usize % bytes.len();
-            bytes[at] ^= 1 << (next() % 8);
+        for _ in 0..random.u8(1..5) {
+            let at = random.usize(..bytes.len());
+            bytes[at] ^= 1 << random.u8(..8);
         }
         fuzzing::rows(&bytes);
     }

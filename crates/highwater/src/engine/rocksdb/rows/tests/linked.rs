@@ -13,46 +13,33 @@ use crate::engine::conformance::tests::Holder;
 use crate::engine::{CaptureOptions, Captured, DiscoverOptions, capture, discover};
 use crate::env::Env;
 
-/// Numbers that look like chance, and are the same each time.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-
-    fn key(&mut self) -> Vec<u8> {
-        let kind = [0, 1, 16, 64, 64, 200][self.below(6) as usize];
-        let number = self.below(300) as u16;
-        [&[kind], &number.to_be_bytes()[..]].concat()
-    }
+fn any_key(random: &mut fastrand::Rng) -> Vec<u8> {
+    let kind = [0, 1, 16, 64, 64, 200][random.usize(..6)];
+    [&[kind], &random.u16(..300).to_be_bytes()[..]].concat()
 }
 
 /// Does what a node does, at random: some of it is in tables, some in the log.
 fn fill(db: &DB, seed: u64) {
-    let mut chance = Chance(seed | 1);
+    let mut random = fastrand::Rng::with_seed(seed);
     for round in 0..1500_u64 {
-        let key = chance.key();
-        match chance.below(40) {
+        let key = any_key(&mut random);
+        match random.u64(..40) {
             0..=27 => db.put(&key, format!("{round} ").repeat(1 + round as usize % 30)).unwrap(),
             28..=32 => db.delete(&key).unwrap(),
             33 => {
                 // Once put, and once deleted.
                 let once = [&[5], &round.to_be_bytes()[..]].concat();
                 db.put(&once, b"once").unwrap();
-                if chance.below(2) == 0 {
+                if random.u64(..2) == 0 {
                     db.single_delete(&once).unwrap();
                 }
             }
             34..=36 => {
                 let mut batch = WriteBatch::default();
-                let other = chance.key();
+                let other = any_key(&mut random);
                 batch.put(&other, b"batched");
                 let (start, end) = if key < other { (key, other) } else { (other, key) };
-                if chance.below(20) == 0 {
+                if random.u64(..20) == 0 {
                     batch.delete_range(&start, &end);
                 }
                 batch.put(&start, b"behind");
@@ -156,21 +143,21 @@ fn deletions_of_ranges_are_obeyed_in_every_level() {
         options.set_max_bytes_for_level_base(16 << 10);
         options.set_level_zero_file_num_compaction_trigger(2);
         let db = DB::open(&options, &path).unwrap();
-        let mut chance = Chance(seed * 7919);
+        let mut random = fastrand::Rng::with_seed(seed);
         let mut snapshots = Vec::new();
         for round in 0..800 {
-            let key = chance.key();
-            match chance.below(10) {
+            let key = any_key(&mut random);
+            match random.u64(..10) {
                 0..=6 => db.put(&key, format!("{seed} {round} ").repeat(20)).unwrap(),
                 7 => {
-                    let other = chance.key();
+                    let other = any_key(&mut random);
                     let (start, end) = if key < other { (key, other) } else { (other, key) };
                     let end =
-                        if chance.below(3) == 0 { end } else { [&start[..], b"\x80"].concat() };
+                        if random.u64(..3) == 0 { end } else { [&start[..], b"\x80"].concat() };
                     delete_range(&db, &start, &end);
                 }
-                8 if chance.below(4) == 0 => snapshots.push(db.snapshot()),
-                9 if chance.below(4) == 0 => db.flush().unwrap(),
+                8 if random.u64(..4) == 0 => snapshots.push(db.snapshot()),
+                9 if random.u64(..4) == 0 => db.flush().unwrap(),
                 _ => {}
             }
         }
