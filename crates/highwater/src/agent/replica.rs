@@ -7,17 +7,6 @@ use serde::{Serialize, Serializer};
 use crate::error::{Error, Result};
 use crate::ids::Time;
 
-#[cfg(feature = "replica")]
-mod embedded;
-#[cfg(feature = "replica")]
-#[cfg(test)]
-mod tests;
-#[cfg(feature = "replica")]
-mod watch;
-
-#[cfg(feature = "replica")]
-pub use watch::{ReplicaWatch, Watched};
-
 /// Tells an agent how its node's replica stands: the node's own store, or an observer in another process.
 pub trait ReplicaSource: Send + Sync {
     /// How it stands at `now`: from memory, or from the node's own store. No server is asked.
@@ -99,11 +88,4 @@ fn summary<S: Serializer>(error: &Option<Error>, serializer: S) -> Result<S::Ok,
 
 fn seconds<S: Serializer>(lag: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     lag.map(|lag| lag.as_secs_f64()).serialize(serializer)
-}
-
-/// From `since` to `now`; none where nothing waits, or a clock was set back.
-#[cfg(feature = "replica")]
-fn lag(since: Option<Time>, now: Time) -> Duration {
-    let nanos = since.map_or(0, |since| now.as_nanos().saturating_sub(since.as_nanos()));
-    Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
 }

@@ -16,11 +16,9 @@ use crate::ids::{RelPath, RestoreId, SnapshotId};
 use crate::rooted::{Reach, RootedPath};
 use crate::vault::manifest::PartRecord;
 
-#[cfg(all(feature = "replica", feature = "sqlite"))]
 mod waiting;
 
-#[cfg(all(feature = "replica", feature = "sqlite"))]
-pub(crate) use waiting::{Waiting, is_made, refuse_users, waiting};
+pub use waiting::{Waiting, is_made, refuse_occupied, refuse_users, waiting};
 
 /// The only format of [`HydratedState`].
 const FORMAT: u32 = 1;
@@ -68,16 +66,26 @@ pub struct Pair {
 /// What is known of a hydrated store that waits for its files: `pair.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct HydratedState {
+pub struct HydratedState {
     /// Always [`FORMAT`].
     format: u32,
     /// The restore that brings them together.
-    pub(crate) restore: RestoreId,
+    restore: RestoreId,
     /// What it brings together.
-    pub(crate) pair: Pair,
+    pair: Pair,
 }
 
 impl HydratedState {
+    /// A store that the restore of this id brings together with its files.
+    pub fn new(restore: RestoreId, pair: Pair) -> HydratedState {
+        HydratedState { format: FORMAT, restore, pair }
+    }
+
+    /// What the restore brings together.
+    pub fn pair(&self) -> &Pair {
+        &self.pair
+    }
+
     fn read(dir: &(impl Reach + ?Sized)) -> Result<Option<HydratedState>> {
         let path = dir.reach()?.join(STATE);
         let name = path.to_string();
