@@ -217,18 +217,3 @@ fn a_look_that_panics_is_an_error_and_not_the_end() {
     }
     assert!(watch.standing(after(LONG)).last_error.unwrap().summary().contains("a fault"));
 }
-
-#[test]
-fn documents_name_the_fields_that_callers_rely_on() {
-    let standing = ReplicaStanding {
-        lag: Some(Duration::from_millis(1500)),
-        state: Some(ReplicaState::Filling),
-        ..ReplicaStanding::default()
-    };
-    let document = serde_json::to_value(&standing).unwrap();
-    assert_eq!((&document["lag_seconds"], &document["state"]), (&1.5.into(), &"filling".into()));
-    for name in ["backup_exists", "backup_required", "pending_writes", "pending_bytes", "epoch"] {
-        assert!(document[name].is_null() && document.get(name).is_some(), "{name}");
-    }
-    assert_eq!(standing.state.unwrap().name(), document["state"]);
-}

@@ -8,6 +8,8 @@ use crate::error::{Error, Result};
 use crate::ids::Time;
 
 /// Tells an agent how its node's replica stands: the node's own store, or an observer in another process.
+///
+/// The agent shows what it is told in its [`Status`](super::Status), from where metrics and the faces of a server have it.
 pub trait ReplicaSource: Send + Sync {
     /// How it stands at `now`: from memory, or from the node's own store. No server is asked.
     fn standing(&self, now: Time) -> ReplicaStanding;
@@ -88,4 +90,28 @@ fn summary<S: Serializer>(error: &Option<Error>, serializer: S) -> Result<S::Ok,
 
 fn seconds<S: Serializer>(lag: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     lag.map(|lag| lag.as_secs_f64()).serialize(serializer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_name_the_fields_that_callers_rely_on() {
+        let standing = ReplicaStanding {
+            lag: Some(Duration::from_millis(1500)),
+            state: Some(ReplicaState::Filling),
+            ..ReplicaStanding::default()
+        };
+        let document = serde_json::to_value(&standing).unwrap();
+        assert_eq!(
+            (&document["lag_seconds"], &document["state"]),
+            (&1.5.into(), &"filling".into())
+        );
+        for name in ["backup_exists", "backup_required", "pending_writes", "pending_bytes", "epoch"]
+        {
+            assert!(document[name].is_null() && document.get(name).is_some(), "{name}");
+        }
+        assert_eq!(standing.state.unwrap().name(), document["state"]);
+    }
 }

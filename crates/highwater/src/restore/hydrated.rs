@@ -2,6 +2,11 @@
 //!
 //! It is hydrated into the work directory of the restore, where it outlives a crash: it remembers that
 //! the store on the server is ours. The staged files get a copy; it goes once they are the node's.
+//!
+//! Whoever fills such stores calls [`refuse_users`], opens a [`Waiting`], fills its database, keeps what is about to
+//! be brought together ([`Waiting::set_state`]), and restores with
+//! [`RestoreOptions::hydrated`](super::RestoreOptions::hydrated). After a crash [`waiting`] tells what was about to
+//! come of it, [`recover`](super::recover) finishes or undoes that, and [`is_made`] tells whether it was finished.
 
 use std::path::PathBuf;
 
@@ -26,7 +31,8 @@ const STATE: &str = "pair.json";
 /// A longer one is none of ours.
 const BYTES_MAX: u64 = 16 << 20;
 
-/// A database with a replicated store, which takes the place of the store in a part of the snapshot.
+/// A SQLite database with a replicated store, in the tables `highwater_data` and `highwater_book`, whose rows take the
+/// place of those in a part of the snapshot.
 #[derive(Clone, Debug)]
 pub struct HydratedStore {
     /// The part, by its name in the snapshot.
