@@ -48,6 +48,7 @@ tidy: setup ## The checks of the tree: arrows, sizes, claims and their tests, li
 	@scripts/stage tidy cargo xtask tidy
 
 FEATURES := cargo clippy --package highwater --all-targets --no-default-features
+REPLICA_FEATURES := cargo clippy --package highwater-replica --all-targets --no-default-features
 
 .PHONY: features
 features: setup ## Every feature alone, and none; without any it is few crates, whose vaults work
@@ -61,9 +62,13 @@ features: setup ## Every feature alone, and none; without any it is few crates, 
 	@scripts/stage 'features: rocksdb' $(FEATURES) --features rocksdb -- -D warnings
 	@scripts/stage 'features: sqlite' $(FEATURES) --features sqlite -- -D warnings
 	@scripts/stage 'features: agent' $(FEATURES) --features agent -- -D warnings
-	@scripts/stage 'features: replica' $(FEATURES) --features replica -- -D warnings
-	@scripts/stage 'features: ldk' $(FEATURES) --features ldk -- -D warnings
 	@scripts/stage 'features: conformance' $(FEATURES) --features conformance -- -D warnings
+	@scripts/stage 'features: replica' $(REPLICA_FEATURES) -- -D warnings
+	@scripts/stage 'features: replica, sqlite' $(REPLICA_FEATURES) --features sqlite -- -D warnings
+	@scripts/stage 'features: replica, rocksdb' $(REPLICA_FEATURES) --features rocksdb -- -D warnings
+	@scripts/stage 'features: replica, agent' $(REPLICA_FEATURES) --features agent -- -D warnings
+	@scripts/stage 'features: replica, ldk' $(REPLICA_FEATURES) --features ldk -- -D warnings
+	@scripts/stage 'features: replica, conformance' $(REPLICA_FEATURES) --features conformance -- -D warnings
 	@scripts/stage 'features: guard' cargo clippy --package highwater-guard --all-targets -- -D warnings
 	@scripts/stage 'features: program' cargo clippy --package highwater-cli --all-targets -- -D warnings
 	@scripts/stage 'features: demo' cargo clippy --package highwater-cli --no-default-features -- -D warnings
@@ -107,13 +112,13 @@ test-clients: setup ## A node with the agent inside; VSS clients of three genera
 .PHONY: doctests
 doctests: setup ## The examples in the documentation of the libraries
 	@scripts/stage doctests cargo test --doc --package highwater \
-	  --package highwater-guard --package highwater-nodes --package highwater-server --all-features
+	  --package highwater-guard --package highwater-nodes --package highwater-replica --package highwater-server --all-features
 
 .PHONY: rustdoc
 rustdoc: setup ## The documentation builds, and its links lead somewhere
 	@RUSTDOCFLAGS='-D warnings' \
 	  scripts/stage rustdoc cargo doc --no-deps --package highwater \
-	  --package highwater-guard --package highwater-nodes --package highwater-server --all-features
+	  --package highwater-guard --package highwater-nodes --package highwater-replica --package highwater-server --all-features
 
 .PHONY: embed
 embed: setup ## A program of its own that embeds the library, built, and run

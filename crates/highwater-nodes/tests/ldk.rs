@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
 
 #[allow(dead_code, reason = "a part of these nodes is for who loses a machine")]
-#[path = "../../highwater/tests/ldk/node.rs"]
+#[path = "../../highwater-replica/tests/ldk/node.rs"]
 mod node;
-#[path = "../../highwater/tests/ldk/wire.rs"]
+#[path = "../../highwater-replica/tests/ldk/wire.rs"]
 mod wire;
 
 use std::collections::BTreeMap;

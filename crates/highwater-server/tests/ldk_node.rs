@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater::Env;
-use highwater::replica::ldk_node::{LdkNodeKey, LdkNodeKeys, LdkNodeSchema, LdkNodeStore};
-use highwater::replica::local::{LocalStore as _, MemoryStore, Space};
-use highwater::replica::remote::VssRemote;
+use highwater_replica::ldk_node::{LdkNodeKey, LdkNodeKeys, LdkNodeSchema, LdkNodeStore};
+use highwater_replica::local::{LocalStore as _, MemoryStore, Space};
+use highwater_replica::remote::VssRemote;
 use highwater_server::vss::{Auth, Sqlite, VssServer};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;

@@ -8,11 +8,12 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use highwater::agent::{Agent, Rules};
-use highwater::replica::local::MemoryStore;
-use highwater::replica::remote::{VssAuth, VssRemote};
-use highwater::replica::{Permissions, ReplicaKeys, ReplicatedStore};
 use highwater::vault::{Actor, CreateOptions, Location, Secret, Vault};
 use highwater::{Env, Result};
+use highwater_replica::agent::OwnReplica;
+use highwater_replica::local::MemoryStore;
+use highwater_replica::remote::{VssAuth, VssRemote};
+use highwater_replica::{Permissions, ReplicaKeys, ReplicatedStore};
 use highwater_server::vss::{Auth, Running as Stores, Sqlite, VssServer};
 use highwater_server::{Agents, Running, Scope, Server, Tokens};
 use serde_json::{Value, json};
@@ -87,7 +88,7 @@ impl World {
         let rules = Rules::default().first_after(None);
         let agent = Agent::builder(path(node), vault, actor).rules(rules);
         let agent = match store {
-            Some(store) => agent.replica(store),
+            Some(store) => agent.replica(OwnReplica::of(store)),
             None => agent,
         };
         self.agents.add(agent.start().unwrap());

@@ -13,12 +13,12 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use highwater::guard::{Move, Raised, VssWitness, Witness, witness_conformance};
-use highwater::replica::local::MemoryStore;
-use highwater::replica::remote::{VssAuth, VssRemote};
-use highwater::replica::{Permissions, Remote, ReplicaKeys, ReplicatedStore, Started};
+use highwater::guard::{Move, Raised, Witness, witness_conformance};
 use highwater::{Env, Kind, Result};
 use highwater_guard::Ours;
+use highwater_replica::local::MemoryStore;
+use highwater_replica::remote::{VssAuth, VssRemote};
+use highwater_replica::{Permissions, Remote, ReplicaKeys, ReplicatedStore, Started, VssWitness};
 use highwater_server::vss::{Auth, Backend, Postgres, Running, Sqlite, VssServer};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;

@@ -46,11 +46,7 @@ pub mod ids;
 pub mod kit;
 mod node;
 pub mod records;
-#[cfg(feature = "replica")]
-pub mod replica;
 pub mod restore;
-#[cfg(all(feature = "replica", feature = "sqlite"))]
-pub mod reunite;
 mod rooted;
 mod time;
 pub mod vault;
@@ -62,11 +58,5 @@ pub use control::{Cancel, Control};
 pub use env::Env;
 pub use error::{Error, Kind, Remedy, Result};
 pub use ids::{NodeName, SnapshotId};
-#[cfg(feature = "replica")]
-pub use replica::ReplicatedStore;
 pub use restore::Restore;
 pub use vault::{Actor, Location, Secret, Selector, Vault};
-
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/guide.md")]
-struct Guide;

@@ -31,8 +31,7 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 use crate::ids::RelPath;
 
-#[cfg(feature = "sqlite")]
-pub(crate) use trust::refuse_for_root;
+pub use trust::refuse_for_root;
 pub(crate) use trust::{Owner, is_only_ours, is_root};
 
 /// A directory that is held open.

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater::Kind;
-use highwater::replica::ldk::{Persistence, classes};
-use highwater::replica::local::MemoryStore;
-use highwater::replica::remote::{VssAuth, VssRemote};
-use highwater::replica::{Permissions, ReplicaKeys, ReplicatedStore, Started};
+use highwater_replica::ldk::{Persistence, classes};
+use highwater_replica::local::MemoryStore;
+use highwater_replica::remote::{VssAuth, VssRemote};
+use highwater_replica::{Permissions, ReplicaKeys, ReplicatedStore, Started};
 use ldk_node::bitcoin::Network;
 use ldk_node::lightning_invoice::{Bolt11InvoiceDescription, Description};
 use ldk_node::{Builder, Node};

@@ -4,6 +4,8 @@ use super::rust::{Rust, is_word};
 use super::{Problem, Tree};
 
 pub(super) const SOURCE: &str = "crates/highwater/src/";
+/// The replica's crate, whose modules have no levels: no two of them may use one another.
+pub(super) const REPLICA: &str = "crates/highwater-replica/src/";
 
 /// What each module of the library may use besides itself.
 const MODULES: &[(&str, &[&str])] = &[
@@ -21,14 +23,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ("durable", &["error", "rooted"]),
     ("node", &["error", "ids", "env", "durable", "rooted"]),
     ("kit", &["error", "ids", "env", "durable", "node", "rooted", "vault"]),
-    // `guard` wraps the witness's places, which `vault` and `replica` know how to keep.
-    (
-        "guard",
-        &[
-            "error", "ids", "env", "control", "durable", "node", "rooted", "engine", "vault",
-            "replica",
-        ],
-    ),
+    // `guard` wraps a place of the witness that `vault` knows how to keep.
+    ("guard", &["error", "ids", "env", "control", "durable", "node", "rooted", "engine", "vault"]),
     (
         "engine",
         &["error", "ids", "env", "control", "copying", "durable", "node", "rooted", "records"],
@@ -38,19 +34,11 @@ const MODULES: &[(&str, &[&str])] = &[
         "agent",
         &[
             "error", "ids", "env", "control", "durable", "node", "rooted", "guard", "engine",
-            "vault", "backup", "restore", "replica",
+            "vault", "backup", "restore",
         ],
     ),
     ("archive", &["error", "ids", "env", "control", "direct", "durable", "vault"]),
     ("backup", &["error", "ids", "env", "control", "node", "rooted", "guard", "engine", "vault"]),
-    ("replica", &["error", "ids", "env", "rooted", "records"]),
-    (
-        "reunite",
-        &[
-            "error", "ids", "env", "control", "durable", "guard", "records", "vault", "replica",
-            "restore",
-        ],
-    ),
     (
         "restore",
         &[

@@ -1,18 +1,23 @@
-//! Files of the library that use one another in a circle. A file and those in the directory of its name are
+//! Files of a library that use one another in a circle. A file and those in the directory of its name are
 //! one house: what goes on between them is theirs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::arrows::{SOURCE, module_of, paths};
+use super::arrows::{REPLICA, SOURCE, module_of, paths};
 use super::{Problem, Tree};
 
 /// Which files each file uses.
 type Edges<'a> = BTreeMap<Vec<&'a str>, BTreeSet<Vec<&'a str>>>;
 
 pub(super) fn check(tree: &Tree) -> Vec<Problem> {
+    [SOURCE, REPLICA].iter().flat_map(|source| inside(tree, source)).collect()
+}
+
+/// Those of one crate.
+fn inside(tree: &Tree, source: &str) -> Vec<Problem> {
     let mut files = BTreeMap::new();
     for (file, rust) in tree.rust() {
-        let Some(inside) = file.path.strip_prefix(SOURCE) else { continue };
+        let Some(inside) = file.path.strip_prefix(source) else { continue };
         let module = module_of(inside);
         // What only fuzzers and tests call may look up.
         if inside != "lib.rs" && !module.contains(&"fuzzing") {

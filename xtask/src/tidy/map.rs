@@ -1,17 +1,19 @@
-//! The map in ARCHITECTURE.md: every crate and every module of the library has its place, and every place is
-//! that of something that is there.
+//! The map in ARCHITECTURE.md: every crate, and every module of the libraries that have tables, has its place, and
+//! every place is that of something that is there.
 
 use std::collections::BTreeSet;
 
-use super::arrows::SOURCE;
+use super::arrows::{REPLICA, SOURCE};
 use super::{Problem, Tree};
 
 const PATH: &str = "ARCHITECTURE.md";
 const SECTION: &str = "## Code map";
-const LIBRARY: &str = "### `crates/highwater`:";
+/// The crates with a table of modules: how its heading begins, and where they are.
+const TABLES: &[(&str, &str)] =
+    &[("### `crates/highwater`:", SOURCE), ("### `crates/highwater-replica`:", REPLICA)];
 
 /// What no program has, and the root.
-const UNMAPPED: &[&str] = &["fuzzing", "lib"];
+const UNMAPPED: &[&str] = &["fuzzing", "lib", "tests"];
 
 /// Something that the map names, and where.
 type Named = Vec<(usize, String)>;
@@ -22,22 +24,27 @@ pub(super) fn check(tree: &Tree) -> Vec<Problem> {
     };
     let lines: Vec<(usize, &str)> = section(&file.text).collect();
     let mut problems = crates(tree, &lines);
-    let modules = modules(tree);
-    let (table, mut unknown) = table(tree, &lines);
-    let levels = levels(&lines);
-    for (place, names) in [("table", &table), ("list of levels", &levels)] {
-        for module in &modules {
-            if !names.iter().any(|(_, name)| name == module) {
-                let message = format!("the {place} of the code map lacks `{module}`");
-                problems.push(Problem::new(PATH, lines.first().map_or(1, |line| line.0), message));
-            }
-        }
+    let at = lines.first().map_or(1, |line| line.0);
+    let mut unknown = Named::new();
+    for (heading, source) in TABLES {
+        let (table, missing) = table(tree, &lines, heading, source);
+        problems.extend(lacking("table", &table, &modules(tree, source), at));
+        unknown.extend(missing);
     }
+    let (levels, modules) = (levels(&lines), modules(tree, SOURCE));
+    problems.extend(lacking("list of levels", &levels, &modules, at));
     unknown.extend(levels.into_iter().filter(|(_, name)| !modules.contains(name.as_str())));
     for (line, name) in unknown {
         problems.push(Problem::new(PATH, line, format!("the library has no module `{name}`")));
     }
     problems
+}
+
+/// The modules that a place of the map does not name.
+fn lacking(place: &str, names: &Named, modules: &BTreeSet<&str>, at: usize) -> Vec<Problem> {
+    let missing = modules.iter().filter(|module| !names.iter().any(|(_, name)| name == **module));
+    let message = |module| format!("the {place} of the code map lacks `{module}`");
+    missing.map(|module| Problem::new(PATH, at, message(module))).collect()
 }
 
 /// The lines of the code map, with their numbers.
@@ -69,22 +76,22 @@ fn crates(tree: &Tree, lines: &[(usize, &str)]) -> Vec<Problem> {
     problems
 }
 
-/// The modules at the top of the library.
-fn modules(tree: &Tree) -> BTreeSet<&str> {
-    let inside = tree.rust().filter_map(|(file, _)| file.path.strip_prefix(SOURCE));
+/// The modules at the top of a library.
+fn modules<'a>(tree: &'a Tree, source: &str) -> BTreeSet<&'a str> {
+    let inside = tree.rust().filter_map(|(file, _)| file.path.strip_prefix(source));
     let top = inside.map(|path| path.split(['/', '.']).next().unwrap_or(path));
     top.filter(|name| !UNMAPPED.contains(name)).collect()
 }
 
-/// What the first cells of the library's table name, and which of it is not there. `…/name` stands beside
+/// What the first cells of a library's table name, and which of it is not there. `…/name` stands beside
 /// or below what was named in full before it.
-fn table(tree: &Tree, lines: &[(usize, &str)]) -> (Named, Named) {
+fn table(tree: &Tree, lines: &[(usize, &str)], heading: &str, source: &str) -> (Named, Named) {
     let there = |path: &str| {
-        tree.paths.contains(&format!("{SOURCE}{path}.rs"))
-            || tree.paths.contains(&format!("{SOURCE}{path}"))
+        tree.paths.contains(&format!("{source}{path}.rs"))
+            || tree.paths.contains(&format!("{source}{path}"))
     };
     let (mut found, mut missing) = (Named::new(), Named::new());
-    let lines = lines.iter().skip_while(|(_, line)| !line.starts_with(LIBRARY)).skip(1);
+    let lines = lines.iter().skip_while(|(_, line)| !line.starts_with(heading)).skip(1);
     for (line, text) in lines.take_while(|(_, line)| !line.starts_with("### ")) {
         let mut base = "";
         for name in

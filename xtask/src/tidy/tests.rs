@@ -62,6 +62,14 @@ fn files_that_use_one_another_in_a_circle_are_found() {
     assert_eq!(found(&tree(to_b, to_c, "fn f() { super::a::g() }\n")), 1);
     let in_test = "#[cfg(test)]\nmod tests {\n    use super::super::a::A;\n}\n";
     assert_eq!(found(&tree(to_b, to_c, in_test)), 0);
+    let replica = |to_owner: &str| {
+        Tree::of(&[
+            ("crates/highwater-replica/src/owner.rs", "use super::sender::Sender;\n"),
+            ("crates/highwater-replica/src/sender.rs", to_owner),
+        ])
+    };
+    assert_eq!(found(&replica("use super::book::Book;\n")), 0);
+    assert_eq!(found(&replica("use crate::owner::Start;\n")), 1);
 }
 
 #[test]
@@ -263,7 +271,7 @@ fn a_document_that_the_summary_lacks_is_found() {
 
 const MANIFEST: &str = "[workspace]\nresolver = \"3\"\nmembers = [\"crates/highwater\", \
     \"crates/highwater-bench\", \"crates/highwater-cli\", \"crates/highwater-guard\", \"crates/highwater-nodes\", \
-    \"crates/highwater-server\", \"crates/highwater-sim\", \"xtask\"]\n\n[workspace.lints.rust]\nunsafe_code = \"forbid\"\n";
+    \"crates/highwater-replica\", \"crates/highwater-server\", \"crates/highwater-sim\", \"xtask\"]\n\n[workspace.lints.rust]\nunsafe_code = \"forbid\"\n";
 const MEMBER: &str = "[package]\nname = \"x\"\npublish = false\n\n[lints]\nworkspace = true\n";
 
 #[test]

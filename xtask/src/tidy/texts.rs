@@ -4,8 +4,12 @@
 use super::{Problem, Tree};
 
 /// Whose texts are read by more than this project's program.
-const LIBRARIES: &[&str] =
-    &["crates/highwater/src/", "crates/highwater-guard/src/", "crates/highwater-nodes/src/"];
+const LIBRARIES: &[&str] = &[
+    "crates/highwater/src/",
+    "crates/highwater-guard/src/",
+    "crates/highwater-nodes/src/",
+    "crates/highwater-replica/src/",
+];
 
 /// Where remedies name functions of the library.
 const REMEDIES: &str = "crates/highwater/src/error/remedy.rs";
@@ -89,12 +93,12 @@ fn of_the_program(text: &str) -> Option<&str> {
     text.match_indices("`highwater").next().map(|(at, name)| &text[at + 1..at + name.len()])
 }
 
-/// Whether the last name of a path is that of a function or a field of the library.
+/// Whether the last name of a path is that of a function or a field of a library.
 fn is_there(tree: &Tree, path: &str) -> bool {
     let name = path.rsplit("::").next().unwrap_or(path);
     let declared = [format!("pub fn {name}("), format!("pub {name}:"), format!("pub fn {name}<")];
-    let library = tree.rust().filter(|(file, _)| file.path.starts_with(LIBRARIES[0]));
-    library
-        .into_iter()
+    let ours = |path: &str| LIBRARIES.iter().any(|library| path.starts_with(library));
+    tree.rust()
+        .filter(|(file, _)| ours(&file.path))
         .any(|(_, rust)| declared.iter().any(|text| rust.code.contains(text.as_str())))
 }

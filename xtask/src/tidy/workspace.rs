@@ -12,6 +12,7 @@ const CRATES: &[&str] = &[
     "crates/highwater-cli",
     "crates/highwater-guard",
     "crates/highwater-nodes",
+    "crates/highwater-replica",
     "crates/highwater-server",
     "crates/highwater-sim",
     "xtask",

@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use highwater::replica::local::SqliteStore;
-use highwater::replica::remote::{VssAuth, VssBuilder, VssRemote};
-use highwater::replica::{
+use highwater::vault::Secret;
+use highwater::{Env, Error, Result};
+use highwater_replica::local::SqliteStore;
+use highwater_replica::remote::{VssAuth, VssBuilder, VssRemote};
+use highwater_replica::{
     FillOptions, Filled, HeadState, Holder, LocalState, Permissions, ReplicaKeys, ReplicatedStore,
     holder, local_state, restore_to,
 };
-use highwater::vault::Secret;
-use highwater::{Env, Error, Result};
 use serde_json::json;
 use zeroize::Zeroizing;
 

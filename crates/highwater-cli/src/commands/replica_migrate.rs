@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use highwater::replica::ldk_node::{LdkNodeKeys, LdkNodeStore, Migrated};
-use highwater::replica::migrate_to;
-use highwater::replica::remote::{VssAuth, VssRemote};
 use highwater::vault::Secret;
 use highwater::{Error, Result};
+use highwater_replica::ldk_node::{LdkNodeKeys, LdkNodeStore, Migrated};
+use highwater_replica::migrate_to;
+use highwater_replica::remote::{VssAuth, VssRemote};
 use serde_json::json;
 use zeroize::Zeroizing;
 

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use highwater::ids::RelPath;
-use highwater::replica::remote::VssRemote;
-use highwater::replica::{Permissions, Remote, ReplicaKeys};
 use highwater::restore::Pair;
-use highwater::reunite::{self, ReuniteOptions, ReuniteReport, Streams};
 use highwater::vault::Vault;
 use highwater::{Error, Result};
+use highwater_replica::remote::VssRemote;
+use highwater_replica::reunite::{self, ReuniteOptions, ReuniteReport, Streams};
+use highwater_replica::{Permissions, Remote, ReplicaKeys};
 use serde_json::{Value, json};
 
 use super::{guard, restore};

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use highwater::replica::local::{LocalStore as _, Space, SqliteStore};
-use highwater::replica::remote::{VssAuth, VssRemote};
-use highwater::replica::{Permissions, ReplicaKeys, ReplicatedStore};
+use highwater_replica::local::{LocalStore as _, Space, SqliteStore};
+use highwater_replica::remote::{VssAuth, VssRemote};
+use highwater_replica::{Permissions, ReplicaKeys, ReplicatedStore};
 
 use crate::vss::Server;
 use crate::world::{Answered, World};

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use highwater::replica::local::{LocalStore as _, Space, SqliteStore};
-use highwater::replica::remote::{Item, Put, Remote as _, RemotePut, VssAuth, VssRemote};
-use highwater::replica::{ReplicaKeys, ReplicatedStore, Started};
+use highwater_replica::local::{LocalStore as _, Space, SqliteStore};
+use highwater_replica::remote::{Item, Put, Remote as _, RemotePut, VssAuth, VssRemote};
+use highwater_replica::{ReplicaKeys, ReplicatedStore, Started};
 
 use crate::vss::Server;
 use crate::world::{Answered, World};
 
 /// What `ldk-node` 0.7.1 wrote to a server, of a seed of 64 times 42: names, and values in hex.
-const FIXTURE: &str = include_str!("../../../highwater/tests/fixtures/ldk-node-0.7.1.txt");
+const FIXTURE: &str = include_str!("../../../highwater-replica/tests/fixtures/ldk-node-0.7.1.txt");
 const OLD: &str = "wallet";
 
 struct Scene {

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater::replica::local::{LocalStore as _, Space, SqliteStore};
-use highwater::replica::remote::{VssAuth, VssRemote};
-use highwater::replica::{Permissions, ReplicaKeys, ReplicatedStore};
+use highwater_replica::local::{LocalStore as _, Space, SqliteStore};
+use highwater_replica::remote::{VssAuth, VssRemote};
+use highwater_replica::{Permissions, ReplicaKeys, ReplicatedStore};
 use rusqlite::Connection;
 use serde_json::Value;
 

@@ -6,9 +6,9 @@ use std::process::{Child, ChildStdout, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater::replica::local::SqliteStore;
-use highwater::replica::remote::{VssAuth, VssRemote};
-use highwater::replica::{Permissions, ReplicaKeys, ReplicatedStore};
+use highwater_replica::local::SqliteStore;
+use highwater_replica::remote::{VssAuth, VssRemote};
+use highwater_replica::{Permissions, ReplicaKeys, ReplicatedStore};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 

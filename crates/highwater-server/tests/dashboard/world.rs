@@ -13,11 +13,12 @@ use highwater::backup::BackupOptions;
 use highwater::env::Clock;
 use highwater::guard::{Cause, GuardKind, Latch, Recorded};
 use highwater::ids::Time;
-use highwater::replica::local::MemoryStore;
-use highwater::replica::remote::MemoryRemote;
-use highwater::replica::{Permissions, ReplicaKeys, ReplicatedStore};
 use highwater::vault::{Actor, CreateOptions, Location, Secret, Vault};
 use highwater::{Env, Error};
+use highwater_replica::agent::OwnReplica;
+use highwater_replica::local::MemoryStore;
+use highwater_replica::remote::MemoryRemote;
+use highwater_replica::{Permissions, ReplicaKeys, ReplicatedStore};
 use highwater_server::{Agents, Running, Server, ServerBuilder};
 use tokio::runtime::Runtime;
 
@@ -171,7 +172,7 @@ impl World {
     pub(crate) fn replicated(&self, name: &str) -> (Arc<ReplicatedStore>, Arc<MemoryRemote>) {
         let remote = Arc::<MemoryRemote>::default();
         let store = open_store(&remote, name);
-        self.add(self.builder(name, 300_000).replica(&store));
+        self.add(self.builder(name, 300_000).replica(OwnReplica::of(&store)));
         (store, remote)
     }
 

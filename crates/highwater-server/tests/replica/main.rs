@@ -17,12 +17,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use highwater::replica::local::{LocalStore, MemoryStore, Space, SqliteStore};
-use highwater::replica::remote::{Put, RemotePut, VssAuth, VssRemote};
-use highwater::replica::{
+use highwater::{Env, Kind, Result};
+use highwater_replica::local::{LocalStore, MemoryStore, Space, SqliteStore};
+use highwater_replica::remote::{Put, RemotePut, VssAuth, VssRemote};
+use highwater_replica::{
     Class, Classes, HeadState, Permissions, Remote, ReplicaKeys, ReplicatedStore, Started,
 };
-use highwater::{Env, Kind, Result};
 use highwater_server::vss::{Sqlite, VssServer};
 use serde_json::json;
 use tempfile::TempDir;
@@ -292,7 +292,7 @@ fn of_owners_that_come_at_once_one_wins_and_the_others_are_told() {
             let together = Barrier::new(2);
             let (won, refused) = at_once(2, |owner| {
                 together.wait();
-                let write = |key: u32| highwater::replica::Write {
+                let write = |key: u32| highwater_replica::Write {
                     key: format!("r/{key}").into_bytes(),
                     value: Some(vec![owner as u8; 100]),
                 };

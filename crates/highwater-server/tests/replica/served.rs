@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater::Env;
-use highwater::replica::remote::{VssAuth, VssRemote};
-use highwater::replica::{Remote, ReplicaKeys};
+use highwater_replica::remote::{VssAuth, VssRemote};
+use highwater_replica::{Remote, ReplicaKeys};
 use highwater_server::vss::{Auth, Backend, Postgres, Running, Sqlite, VssServer};
 use serde_json::Value;
 use tempfile::TempDir;

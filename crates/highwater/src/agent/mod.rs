@@ -67,8 +67,6 @@ use crate::vault::retention::Retention;
 pub use crate::control::Priority;
 pub use operation::{Operation, OperationId, OperationState, Task, Trigger};
 pub use replica::{ReplicaSource, ReplicaStanding, ReplicaState};
-#[cfg(feature = "replica")]
-pub use replica::{ReplicaWatch, Watched};
 pub use snapshot::Snapshot;
 pub use status::Status;
 pub use vaults::VaultSource;
@@ -168,17 +166,10 @@ impl AgentBuilder {
         self
     }
 
-    /// The node's replicated store: the agent tells how it stands, and flushes it on request. It keeps it
-    /// neither open nor alive.
-    #[cfg(feature = "replica")]
+    /// The node's replicated store: the agent tells how it stands, and flushes it on request. The source is the
+    /// store itself where the agent is a part of the node, and an observer of it where the node is another process.
     #[must_use]
-    pub fn replica(self, store: &Arc<crate::replica::ReplicatedStore>) -> AgentBuilder {
-        self.replica_from(Arc::downgrade(store))
-    }
-
-    /// The same from elsewhere: a `ReplicaWatch` where the node is another process.
-    #[must_use]
-    pub fn replica_from(mut self, source: impl ReplicaSource + 'static) -> AgentBuilder {
+    pub fn replica(mut self, source: impl ReplicaSource + 'static) -> AgentBuilder {
         self.replica = Some(Box::new(source));
         self
     }

@@ -7,18 +7,9 @@ use serde::{Serialize, Serializer};
 use crate::error::{Error, Result};
 use crate::ids::Time;
 
-#[cfg(feature = "replica")]
-mod embedded;
-#[cfg(feature = "replica")]
-#[cfg(test)]
-mod tests;
-#[cfg(feature = "replica")]
-mod watch;
-
-#[cfg(feature = "replica")]
-pub use watch::{ReplicaWatch, Watched};
-
 /// Tells an agent how its node's replica stands: the node's own store, or an observer in another process.
+///
+/// The agent shows what it is told in its [`Status`](super::Status), from where metrics and the faces of a server have it.
 pub trait ReplicaSource: Send + Sync {
     /// How it stands at `now`: from memory, or from the node's own store. No server is asked.
     fn standing(&self, now: Time) -> ReplicaStanding;
@@ -101,9 +92,26 @@ fn seconds<S: Serializer>(lag: &Option<Duration>, serializer: S) -> Result<S::Ok
     lag.map(|lag| lag.as_secs_f64()).serialize(serializer)
 }
 
-/// From `since` to `now`; none where nothing waits, or a clock was set back.
-#[cfg(feature = "replica")]
-fn lag(since: Option<Time>, now: Time) -> Duration {
-    let nanos = since.map_or(0, |since| now.as_nanos().saturating_sub(since.as_nanos()));
-    Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_name_the_fields_that_callers_rely_on() {
+        let standing = ReplicaStanding {
+            lag: Some(Duration::from_millis(1500)),
+            state: Some(ReplicaState::Filling),
+            ..ReplicaStanding::default()
+        };
+        let document = serde_json::to_value(&standing).unwrap();
+        assert_eq!(
+            (&document["lag_seconds"], &document["state"]),
+            (&1.5.into(), &"filling".into())
+        );
+        for name in ["backup_exists", "backup_required", "pending_writes", "pending_bytes", "epoch"]
+        {
+            assert!(document[name].is_null() && document.get(name).is_some(), "{name}");
+        }
+        assert_eq!(standing.state.unwrap().name(), document["state"]);
+    }
 }

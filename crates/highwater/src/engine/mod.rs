@@ -52,6 +52,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::records::{
     Barrier, Consistency, EngineKind, EntryType, Identity, Metadata, Opens, ReplicaPoint, Units,
 };
+pub use crate::rooted::refuse_for_root;
 
 use crate::env::Env;
 use crate::error::{Error, Result};

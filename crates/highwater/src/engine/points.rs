@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{FoundPart, Layout, ReplicaPoint};
 use crate::error::{Error, Result};
 
-/// Tells where the replicated store of one part stands, as `replica::point` does.
+/// Tells where the replicated store of one part stands: its last write, and under which ownership it was made.
 pub type PointHook = Arc<
     dyn Fn() -> Result<Option<ReplicaPoint>, Box<dyn std::error::Error + Send + Sync>>
         + Send

@@ -52,8 +52,6 @@ pub(crate) use list::standing_at;
 pub use list::{Held, HeldState, Standing, list, standing, wait, wait_to_start, words};
 pub use release::{Which, release, release_although_old};
 pub use store::{Adapter, ChannelRecord, GuardedStore, Phase};
-#[cfg(feature = "replica")]
-pub use witness::VssWitness;
 #[cfg(any(test, feature = "conformance"))]
 pub use witness::conformance as witness_conformance;
 pub use witness::{

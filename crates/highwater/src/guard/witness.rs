@@ -15,8 +15,6 @@ use crate::ids::{NodeName, PutId, Time};
 pub use crate::vault::witness::{WitnessEntry, WitnessOff, WitnessRecord};
 pub use memory::{MemoryWitness, PutFault};
 pub use vault::VaultWitness;
-#[cfg(feature = "replica")]
-pub use vss::VssWitness;
 
 mod change;
 #[cfg(any(test, feature = "conformance"))]
@@ -24,8 +22,6 @@ pub mod conformance;
 mod line;
 mod memory;
 mod vault;
-#[cfg(feature = "replica")]
-mod vss;
 
 use change::Change;
 use line::Line;

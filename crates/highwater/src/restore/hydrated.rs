@@ -2,6 +2,11 @@
 //!
 //! It is hydrated into the work directory of the restore, where it outlives a crash: it remembers that
 //! the store on the server is ours. The staged files get a copy; it goes once they are the node's.
+//!
+//! Whoever fills such stores calls [`refuse_users`], opens a [`Waiting`], fills its database, keeps what is about to
+//! be brought together ([`Waiting::set_state`]), and restores with
+//! [`RestoreOptions::hydrated`](super::RestoreOptions::hydrated). After a crash [`waiting`] tells what was about to
+//! come of it, [`recover`](super::recover) finishes or undoes that, and [`is_made`] tells whether it was finished.
 
 use std::path::PathBuf;
 
@@ -16,11 +21,9 @@ use crate::ids::{RelPath, RestoreId, SnapshotId};
 use crate::rooted::{Reach, RootedPath};
 use crate::vault::manifest::PartRecord;
 
-#[cfg(all(feature = "replica", feature = "sqlite"))]
 mod waiting;
 
-#[cfg(all(feature = "replica", feature = "sqlite"))]
-pub(crate) use waiting::{Waiting, is_made, refuse_users, waiting};
+pub use waiting::{Waiting, is_made, refuse_occupied, refuse_users, waiting};
 
 /// The only format of [`HydratedState`].
 const FORMAT: u32 = 1;
@@ -28,7 +31,8 @@ const STATE: &str = "pair.json";
 /// A longer one is none of ours.
 const BYTES_MAX: u64 = 16 << 20;
 
-/// A database with a replicated store, which takes the place of the store in a part of the snapshot.
+/// A SQLite database with a replicated store, in the tables `highwater_data` and `highwater_book`, whose rows take the
+/// place of those in a part of the snapshot.
 #[derive(Clone, Debug)]
 pub struct HydratedStore {
     /// The part, by its name in the snapshot.
@@ -68,16 +72,26 @@ pub struct Pair {
 /// What is known of a hydrated store that waits for its files: `pair.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct HydratedState {
+pub struct HydratedState {
     /// Always [`FORMAT`].
     format: u32,
     /// The restore that brings them together.
-    pub(crate) restore: RestoreId,
+    restore: RestoreId,
     /// What it brings together.
-    pub(crate) pair: Pair,
+    pair: Pair,
 }
 
 impl HydratedState {
+    /// A store that the restore of this id brings together with its files.
+    pub fn new(restore: RestoreId, pair: Pair) -> HydratedState {
+        HydratedState { format: FORMAT, restore, pair }
+    }
+
+    /// What the restore brings together.
+    pub fn pair(&self) -> &Pair {
+        &self.pair
+    }
+
     fn read(dir: &(impl Reach + ?Sized)) -> Result<Option<HydratedState>> {
         let path = dir.reach()?.join(STATE);
         let name = path.to_string();

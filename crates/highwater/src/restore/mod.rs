@@ -35,7 +35,7 @@ mod fetch;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod hold;
-pub(crate) mod hydrated;
+pub mod hydrated;
 mod journal;
 mod kept;
 mod mark;

@@ -88,12 +88,12 @@ impl RootedPath {
 }
 
 /// Refuses a path that another user can make lead elsewhere, where a library opens it by that path with
-/// the rights of root.
-#[cfg_attr(
-    not(any(feature = "sqlite", test)),
-    expect(dead_code, reason = "only SQLite opens files by their paths")
-)]
-pub(crate) fn refuse_for_root(path: &Path) -> Result<()> {
+/// the rights of root. For engines and stores whose databases are opened by paths; who is not root is refused
+/// nothing.
+///
+/// # Errors
+/// Denied where another user can change what the path leads to; those of the file system.
+pub fn refuse_for_root(path: &Path) -> Result<()> {
     if is_only_ours(path)? {
         return Ok(());
     }

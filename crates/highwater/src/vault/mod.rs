@@ -78,7 +78,8 @@ pub use location::{Location, RemoteLocation};
 pub use manifest::{Manifest, PartSummary, channel_mark, channel_of};
 pub use nodes::Ownership;
 pub(crate) use nodes::{NodeRecord, copied, unrecorded};
-pub(crate) use snapshots::{ContentId, SnapshotName};
+pub(crate) use snapshots::ContentId;
+pub use snapshots::SnapshotName;
 pub use trash::GRACE;
 
 use pack::UnitKeys;

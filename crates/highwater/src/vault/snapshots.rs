@@ -21,9 +21,10 @@ use super::{Level, Selector, SnapshotInfo, Vault};
 /// So many other snapshots are named where one is damaged.
 const OTHERS_NAMED: usize = 3;
 
-/// A manifest, by its name alone.
+/// A snapshot, as far as the name of its manifest tells: known without opening it. Names are in the order of node,
+/// epoch and sequence.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct SnapshotName {
+pub struct SnapshotName {
     pub(crate) node: NodeName,
     pub(crate) epoch: Epoch,
     pub(crate) seq: Seq,
@@ -37,6 +38,16 @@ pub(crate) struct SnapshotName {
 pub(crate) struct ContentId(pub(crate) [u8; 32]);
 
 impl SnapshotName {
+    /// Whose it is.
+    pub fn node(&self) -> &NodeName {
+        &self.node
+    }
+
+    /// Its id.
+    pub fn snapshot(&self) -> SnapshotId {
+        self.snapshot
+    }
+
     pub(crate) fn object(&self) -> String {
         let SnapshotName { node, epoch, seq, snapshot, generation } = self;
         Folder::Snapshots
@@ -72,7 +83,10 @@ impl Vault {
     /// The visible snapshots of a node or of all, each in its highest generation; by node, epoch
     /// and sequence. Neither one that a deposed writer committed behind the fence is visible, nor
     /// one that was forgotten.
-    pub(crate) fn snapshot_names(&self, node: Option<&NodeName>) -> Result<Vec<SnapshotName>> {
+    ///
+    /// # Errors
+    /// Those of the store; corrupt where it holds what is no manifest.
+    pub fn snapshot_names(&self, node: Option<&NodeName>) -> Result<Vec<SnapshotName>> {
         // The trash first: a prune removes manifests before what hides them.
         let trash = self.trash()?;
         let mut names = self.standing_names(node)?;
@@ -235,8 +249,7 @@ impl Vault {
         }
         let named = by_prefix(&names, &selector.snapshot)
             .or_else(|error| Err(self.forgotten(selector)?.unwrap_or(error)))?;
-        let mut info = self.snapshot_info(named)?;
-        self.fill_in(&mut info.manifest)?;
+        let info = self.open_snapshot(named)?;
         if selector.before.is_some_and(|before| info.manifest.time > before) {
             return Err(Error::not_found("that snapshot is younger than the time asked for"));
         }
@@ -403,6 +416,16 @@ impl Vault {
         let listed = self.store().list(Some(&Folder::Snapshots.object(node)))?;
         let mut names = listed.iter().filter_map(|listed| SnapshotName::parse(&listed.name));
         Ok(names.any(|name| name.snapshot == snapshot))
+    }
+
+    /// One of [`Vault::snapshot_names`], opened: for who looks for one among many, and needs not open all.
+    ///
+    /// # Errors
+    /// Not found where it is gone by now; corrupt where its manifest is damaged.
+    pub fn open_snapshot(&self, name: &SnapshotName) -> Result<SnapshotInfo> {
+        let mut info = self.snapshot_info(name)?;
+        self.fill_in(&mut info.manifest)?;
+        Ok(info)
     }
 
     /// What is known of a snapshot, without lists of its entries.

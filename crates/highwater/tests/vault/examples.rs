@@ -65,16 +65,3 @@ fn the_example_of_a_guarded_node_starts_again_once_it_is_released() {
     let (two, one) = ("has made 2 payments", "restored, held back: 1");
     tells("guard", &[two, one, "does not start", "held back: payments", "made 2 payments"]);
 }
-
-#[cfg(feature = "replica")]
-#[test]
-fn the_example_of_a_replica_fills_an_empty_disk() {
-    let (sent, filled) = ("2 values, 0 not yet sent", "filled from the server: 2 values");
-    tells("replica", &[sent, "refused: ", filled, "monitors/1: state 7", "peers/1: "]);
-}
-
-#[cfg(feature = "ldk")]
-#[test]
-fn the_example_for_ldk_reads_its_monitor_on_another_machine() {
-    tells("ldk", &["written: [\"channel-1\"]", "read on another machine: update 41"]);
-}

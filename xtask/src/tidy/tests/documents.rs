@@ -78,6 +78,24 @@ fn the_code_map_has_every_module_and_nothing_else() {
         code_map(LEVELS, "| `vault`, `…/gone`, `ids` | what is kept |", HEADINGS),
         ["ARCHITECTURE.md:14: the library has no module `…/gone`"]
     );
+    let replica = |rows: &str| {
+        let heading = "## Code map\n\n### `crates/highwater-replica`: a store\n\n";
+        let text = format!("{heading}| module | what |\n|---|---|\n{rows}\n");
+        told(map::check(&Tree::of(&[
+            ("ARCHITECTURE.md", &text),
+            ("crates/highwater-replica/Cargo.toml", ""),
+            ("crates/highwater-replica/src/store.rs", ""),
+            ("crates/highwater-replica/src/tests.rs", ""),
+        ])))
+    };
+    assert_eq!(replica("| `store` | what a node uses |"), NONE);
+    assert_eq!(
+        replica("| `gone` | what a node uses |"),
+        [
+            "ARCHITECTURE.md:1: the table of the code map lacks `store`",
+            "ARCHITECTURE.md:7: the library has no module `gone`"
+        ]
+    );
     assert_eq!(map::check(&Tree::of(&[])).len(), 1);
 }
 

@@ -14,13 +14,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use highwater::replica::local::{LocalStore, MemoryStore, Op, RocksStore, Rows, Space};
-use highwater::replica::remote::VssRemote;
-use highwater::replica::{
-    Class, Classes, Permissions, Remote, ReplicaKeys, ReplicatedStore, Started,
-};
 use highwater::{Env, Result};
 use highwater_bench::{Outcome, number};
+use highwater_replica::local::{LocalStore, MemoryStore, Op, RocksStore, Rows, Space};
+use highwater_replica::remote::VssRemote;
+use highwater_replica::{
+    Class, Classes, Permissions, Remote, ReplicaKeys, ReplicatedStore, Started,
+};
 use rust_rocksdb::{DB, WriteOptions};
 use serde_json::{Value, json};
 

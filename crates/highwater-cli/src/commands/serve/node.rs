@@ -37,7 +37,7 @@ pub(super) fn start(
         .priority(settings.priority)
         .env(env.clone());
     match watch {
-        Some(watch) => agent.replica_from(watch),
+        Some(watch) => agent.replica(watch),
         None => agent,
     }
     .start()

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater::agent::{ReplicaWatch, Watched};
-use highwater::replica::local::SqliteStore;
-use highwater::replica::remote::VssRemote;
-use highwater::replica::{ReplicaKeys, local_view};
 use highwater::{Env, Result};
+use highwater_replica::agent::{ReplicaWatch, Watched};
+use highwater_replica::local::SqliteStore;
+use highwater_replica::remote::VssRemote;
+use highwater_replica::{ReplicaKeys, local_view};
 
 use crate::cli::{KeyArgs, ReplicaArgs};
 use crate::commands::replica::connection;

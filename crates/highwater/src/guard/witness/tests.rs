@@ -8,8 +8,6 @@ mod faults;
 mod line;
 mod model;
 mod races;
-#[cfg(feature = "replica")]
-mod vss;
 
 /// A clock that stands: pauses take no time.
 struct Still;

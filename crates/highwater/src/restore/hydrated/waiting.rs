@@ -9,33 +9,29 @@ use rustix::io::Errno;
 use super::super::kept::tidy;
 use super::super::place::{candidates, locate};
 use super::super::workdir::WorkDir;
-use super::{FORMAT, HydratedState, Pair, STATE};
+use super::{HydratedState, STATE};
 use crate::durable;
 use crate::engine::Engines;
 use crate::error::{Error, Result};
-use crate::ids::RestoreId;
 use crate::node::NodeFile;
 use crate::rooted::{self, RootedPath};
 
 const DATABASE: &str = "store.sqlite";
 
-impl HydratedState {
-    pub(crate) fn new(restore: RestoreId, pair: Pair) -> HydratedState {
-        HydratedState { format: FORMAT, restore, pair }
-    }
-}
-
 /// Where a hydrated store waits for its files; locked.
 #[derive(Debug)]
-pub(crate) struct Waiting {
+pub struct Waiting {
     target: PathBuf,
     dir: RootedPath,
     lock: File,
 }
 
 impl Waiting {
-    /// Makes the place, or finds it, and locks it. A conflict where another process has it.
-    pub(crate) fn open(target: &Path) -> Result<Waiting> {
+    /// Makes the place beside `target`, or in it where nothing can be made beside it, or finds it, and locks it.
+    ///
+    /// # Errors
+    /// Conflict where another process has it; denied where root would have to trust another user's directory.
+    pub fn open(target: &Path) -> Result<Waiting> {
         let place = locate(target)?;
         let work = WorkDir::make(&place.target, &place.work, place.way())?;
         let dir = work.hydrated();
@@ -60,17 +56,17 @@ impl Waiting {
     }
 
     /// The node directory, absolute, links resolved.
-    pub(crate) fn target(&self) -> &Path {
+    pub fn target(&self) -> &Path {
         &self.target
     }
 
-    /// The database.
-    pub(crate) fn database(&self) -> PathBuf {
+    /// Where the database is, or is to be.
+    pub fn database(&self) -> PathBuf {
         self.dir.join(DATABASE).path()
     }
 
     /// Keeps, durably, what is about to be brought together.
-    pub(crate) fn set_state(&self, state: &HydratedState) -> Result<()> {
+    pub fn set_state(&self, state: &HydratedState) -> Result<()> {
         let bytes = serde_json::to_vec_pretty(state)
             .map_err(|error| Error::bug("a pair can't be written down").with_source(error))?;
         let fresh = self.dir.join("pair.json.new");
@@ -78,8 +74,16 @@ impl Waiting {
         durable::replace(&fresh, &self.dir.join(STATE))
     }
 
+    /// Makes the node directory, which only this user may enter; one that is there is left as it is.
+    ///
+    /// # Errors
+    /// Conflict where something else is there.
+    pub fn make_target(&self) -> Result<()> {
+        durable::make_dir(&self.target)
+    }
+
     /// Removes the place, and the work directory where nothing else is in it.
-    pub(crate) fn remove(self) -> Result<()> {
+    pub fn remove(self) -> Result<()> {
         durable::remove_tree(&self.dir)?;
         drop(self.lock);
         let place = locate(&self.target)?;
@@ -91,7 +95,7 @@ impl Waiting {
 }
 
 /// What waits for its files beside `target`, or in it; none where nothing does.
-pub(crate) fn waiting(target: &Path) -> Result<Option<HydratedState>> {
+pub fn waiting(target: &Path) -> Result<Option<HydratedState>> {
     let (_, places) = candidates(target)?;
     for (path, _) in places {
         if let Some(state) = HydratedState::read(&path.join("hydrated"))? {
@@ -102,11 +106,26 @@ pub(crate) fn waiting(target: &Path) -> Result<Option<HydratedState>> {
 }
 
 /// Whether the node directory is what came of it.
-pub(crate) fn is_made(target: &Path, state: &HydratedState) -> Result<bool> {
+pub fn is_made(target: &Path, state: &HydratedState) -> Result<bool> {
     Ok(NodeFile::read(target)?.is_some_and(|node| node.restore == Some(state.restore)))
 }
 
+/// A node directory that is about to be made of a hydrated store alone must hold nothing.
+///
+/// # Errors
+/// Conflict where it does.
+pub fn refuse_occupied(target: &Path) -> Result<()> {
+    if durable::names(target)?.is_empty() {
+        return Ok(());
+    }
+    Err(Error::conflict("the target exists and is not empty")
+        .with_entry(target.display().to_string())
+        .with_remedy(
+            "keys alone take the place of nothing: name a directory that is empty or missing",
+        ))
+}
+
 /// Nobody may have the node directory open: asked before the store on the server is taken.
-pub(crate) fn refuse_users(target: &Path) -> Result<()> {
+pub fn refuse_users(target: &Path) -> Result<()> {
     super::super::users::refuse_users(target, &Engines::default())
 }

@@ -29,6 +29,20 @@ impl Vault {
         Ok(record)
     }
 
+    /// A node whose backups ask for quarantine, among those with snapshots, or `node` alone; one whose snapshots
+    /// were all forgotten counts until a prune has deleted them.
+    ///
+    /// # Errors
+    /// Corrupt where the record of a node is gone, damaged, or older than its snapshots.
+    pub fn guarded(&self, node: Option<&NodeName>) -> Result<Option<NodeName>> {
+        for name in self.standing_names(node)? {
+            if self.sound_record(&name.node)?.is_some_and(|record| record.guard.is_some()) {
+                return Ok(Some(name.node));
+            }
+        }
+        Ok(None)
+    }
+
     /// Corrupt where the snapshots of a node, `names`, can't have been committed under its record.
     pub(crate) fn refuse_set_back(
         &self,
