@@ -171,7 +171,7 @@ BENCH ?= --size 2000 --repeat 3 --scale 200,2000,8000
 bench: build ## Figures beside cp, restic, borg, rustic, ldb and sqlite3, on the same data in one run; streams, agents
 	@scripts/setup bench
 	@scripts/stage 'bench: programs' cargo build --release --locked --package highwater-bench \
-	  --bin idle-agents --bin agent-overhead --bin replica-cost
+	  --bin idle-agents --bin agent-overhead --bin replica-cost --bin shapes
 	@scripts/stage bench cargo xtask bench $(BENCH)
 
 .PHONY: install

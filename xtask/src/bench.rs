@@ -1,13 +1,16 @@
 //! `cargo xtask bench`: backup, check and restore beside the tools that people use today, on the same
-//! data in one run; streams, agents inside a process, servers of stores, replicas. Prints tables for `docs/performance.md`.
+//! data in one run; streams, agents inside a process, servers of stores, replicas. Prints tables for `docs/performance.md`,
+//! and fails where a ratio is worse than in the run before, by more than the spread of both.
 
 mod agent;
 mod data;
+mod ledger;
 mod measure;
 mod replica;
 mod report;
 mod s3;
 mod series;
+mod shapes;
 mod stream;
 mod tools;
 mod vss;
@@ -18,12 +21,13 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 
 use data::{Kind, Node};
+use ledger::Ledger;
 use measure::Samples;
-use tools::{Place, Tool};
+use tools::{Place, Tool, What};
 
 const USAGE: &str = "usage: cargo xtask bench [--size MB] [--repeat N] [--sets lz4,raw,sqlite] \
-                     [--scale MB,MB,…] [--dir DIR] [--program FILE] [--tools NAME,…] \
-                     [--only tools,s3,scale,stream,agent,vss,replica] \
+                     [--scale MB,MB,…] [--dir DIR] [--program FILE] [--record FILE] [--tools NAME,…] \
+                     [--only tools,shapes,s3,scale,stream,agent,vss,replica] \
                      [--vss-servers sqlite,postgres,upstream] [--vss-seconds N] [--vss-keys N] \
                      [--vss-minutes N] [--vss-dir DIR] [--replica-keys N] [--replica-seconds N]";
 
@@ -31,6 +35,7 @@ const USAGE: &str = "usage: cargo xtask bench [--size MB] [--repeat N] [--sets l
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Tools,
+    Shapes,
     S3,
     Scale,
     Stream,
@@ -40,8 +45,9 @@ enum Part {
 }
 
 impl Part {
-    const ALL: [(Part, &str); 7] = [
+    const ALL: [(Part, &str); 8] = [
         (Part::Tools, "tools"),
+        (Part::Shapes, "shapes"),
         (Part::S3, "s3"),
         (Part::Scale, "scale"),
         (Part::Stream, "stream"),
@@ -72,6 +78,8 @@ struct Options {
     scale_mb: Vec<u64>,
     dir: PathBuf,
     program: PathBuf,
+    /// The figures of the run before, and then of this one.
+    record: PathBuf,
     tools: Vec<Tool>,
     parts: Vec<Part>,
     vss: vss::Options,
@@ -85,10 +93,14 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     let tools: Vec<Tool> = options.tools.iter().copied().filter(|tool| tool.is_there()).collect();
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", report::machine(&options, &tools)?)?;
+    let mut ledger = Ledger::new(options.setting());
     let local = match options.has(Part::Tools) {
-        true => compare(&options, &tools, &mut out)?,
+        true => compare(&options, &tools, &mut ledger, &mut out)?,
         false => Vec::new(),
     };
+    if options.has(Part::Shapes) {
+        writeln!(out, "{}", shapes::run(&options, &mut ledger)?)?;
+    }
     if options.has(Part::S3) {
         match s3::program() {
             Some(server) => writeln!(out, "{}", s3::run_all(&options, &server, &local)?)?,
@@ -110,11 +122,16 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     if options.has(Part::Replica) {
         writeln!(out, "{}", replica::run(&options)?)?;
     }
-    Ok(())
+    Ok(writeln!(out, "{}", ledger.settle(&options.record)?)?)
 }
 
 /// Every tool on every node; the figures of each node.
-fn compare(options: &Options, tools: &[Tool], out: &mut impl Write) -> Result<Vec<Samples>> {
+fn compare(
+    options: &Options,
+    tools: &[Tool],
+    ledger: &mut Ledger,
+    out: &mut impl Write,
+) -> Result<Vec<Samples>> {
     let mut local = Vec::new();
     for &kind in &options.sets {
         let node = Node::make(&options.dir, kind, options.size_mb)?;
@@ -128,6 +145,18 @@ fn compare(options: &Options, tools: &[Tool], out: &mut impl Write) -> Result<Ve
             }
         }
         writeln!(out, "{}", report::comparison(&node, tools, &all)?)?;
+        for what in [What::Full, What::Unchanged, What::Check, What::Restore] {
+            for peer in [Tool::Copy, Tool::Restic] {
+                ledger.add(
+                    format!("{kind}: {what} to {peer}"),
+                    all.ratios(Tool::Highwater, peer, what),
+                );
+            }
+        }
+        ledger.add(
+            format!("{kind}: stored, MB"),
+            all.stored_mb(Tool::Highwater).into_iter().collect(),
+        );
         out.flush()?;
         local.push(all);
     }
@@ -135,6 +164,12 @@ fn compare(options: &Options, tools: &[Tool], out: &mut impl Write) -> Result<Ve
 }
 
 impl Options {
+    /// What figures depend on that two runs can be compared by.
+    fn setting(&self) -> String {
+        let sets: Vec<String> = self.sets.iter().map(Kind::to_string).collect();
+        format!("{} MB of {}, {} rounds", self.size_mb, sets.join(", "), self.repeat)
+    }
+
     fn has(&self, part: Part) -> bool {
         self.parts.contains(&part)
     }
@@ -158,12 +193,14 @@ fn parse(args: &[String]) -> Result<Options> {
     let home = std::env::var_os("HOME").context("HOME is not set")?;
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map_or_else(|| PathBuf::from(home).join(".cache"), PathBuf::from);
+    let data = cache.join("highwater/bench-data");
     let mut options = Options {
         size_mb: 2000,
         repeat: 3,
         sets: vec![Kind::Lz4, Kind::Raw, Kind::Sqlite],
         scale_mb: Vec::new(),
-        dir: cache.join("highwater/bench-data"),
+        record: data.join("last.json"),
+        dir: data,
         program: built("highwater")?,
         tools: Tool::ALL.to_vec(),
         parts: Part::ALL.map(|(part, _)| part).to_vec(),
@@ -185,6 +222,7 @@ fn parse(args: &[String]) -> Result<Options> {
             }
             "--dir" => options.dir = std::path::absolute(value)?,
             "--program" => options.program = std::path::absolute(value)?,
+            "--record" => options.record = std::path::absolute(value)?,
             "--tools" => {
                 options.tools = value.split(',').map(str::parse).collect::<Result<_>>()?;
             }

@@ -106,7 +106,8 @@ impl Node {
 
     /// Reads all of it, so that it lies in memory where there is enough of that.
     pub(super) fn warm(&self) -> Result<()> {
-        run(Command::new("bash").args(["-c", "cat -- \"$0\"/* > /dev/null"]).arg(&self.dir))
+        let all = "find \"$0\" -type f -print0 | xargs --null cat -- > /dev/null";
+        run(Command::new("bash").args(["-euo", "pipefail", "-c", all]).arg(&self.dir))
     }
 
     /// A copy to be changed.

@@ -87,6 +87,13 @@ impl Samples {
         self.stored_mb.get(&tool).copied()
     }
 
+    /// So many times as long one took as another, in each round; none where one of them does not do it.
+    pub(super) fn ratios(&self, tool: Tool, peer: Tool, what: What) -> Vec<f64> {
+        let rounds = |tool| self.steps.get(&(tool, what)).map_or(&[][..], Vec::as_slice);
+        let both = rounds(tool).iter().zip(rounds(peer));
+        both.map(|(own, peer)| own.seconds / peer.seconds.max(f64::EPSILON)).collect()
+    }
+
     /// Of each figure the median; `None` where the tool does not do it.
     pub(super) fn median(&self, tool: Tool, what: What) -> Option<Sample> {
         let samples = self.steps.get(&(tool, what))?;

@@ -44,6 +44,7 @@ mod hostile;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
 mod in_use;
+mod inert;
 mod interrupts;
 mod keys;
 mod kit;

@@ -99,6 +99,7 @@ fn rows_of_this_release_are_read_in_all_its_formats() {
         DBCompressionType::Lz4,
         DBCompressionType::Zstd,
     ];
+    let (mut databases, mut compared) = (0, 0);
     for version in 2..=8 {
         for (number, compression) in compressions.into_iter().enumerate() {
             let partitioned = (number + version as usize).is_multiple_of(2);
@@ -123,11 +124,14 @@ fn rows_of_this_release_are_read_in_all_its_formats() {
             let db = DB::open(&options, &path).unwrap();
             fill(&db, u64::from(version as u32) * 64 + number as u64 * 977);
             let expected = all(&db);
-            assert!(expected.len() > 100);
             drop(db);
             same(&path, &expected, &what);
+            databases += 1;
+            compared += expected.len();
         }
     }
+    // Now and then a deletion of a range leaves little of one.
+    assert!(compared > databases * 300, "{compared} rows in {databases} databases");
 }
 
 /// Ranges are deleted under a snapshot, so that compactions have to keep what they cover, and cut deletions at
