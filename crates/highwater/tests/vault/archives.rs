@@ -436,8 +436,7 @@ fn marks_and_newest_are_taken_over_and_the_owner_is_not() {
     place.import(&[&archives[0].1, &archives[1].1]).unwrap();
     let owner = place.open().owner(&bench.name(), &place.actor).unwrap();
     assert_eq!((owner.writer, owner.epoch.0), (None, 1));
-    let mut first = RestoreOptions::default();
-    first.selector = select(archives[0].0);
+    let first = by_id(archives[0].0);
     let plan = restore::plan(&place.open(), &bench.dir.path().join("x"), &first).unwrap();
     assert!(plan.reasons.iter().any(|why| why.contains("4 below the highest seen, 9")), "{plan:?}");
     // Who writes next claims the node under a new epoch, and goes on after what was imported.

@@ -166,6 +166,13 @@ impl Bench {
     }
 }
 
+/// A restore of this snapshot.
+fn by_id(snapshot: SnapshotId) -> RestoreOptions {
+    let mut options = RestoreOptions::default();
+    options.selector.snapshot = snapshot.to_string();
+    options
+}
+
 fn restore_to(
     vault: &Vault,
     snapshot: SnapshotId,
@@ -173,9 +180,7 @@ fn restore_to(
     force: bool,
     owner: Option<(u32, u32)>,
 ) -> Result<RestoreReport> {
-    let selector = Selector { snapshot: snapshot.to_string(), ..Selector::default() };
-    let mut options = RestoreOptions::default();
-    options.selector = selector;
+    let mut options = by_id(snapshot);
     options.force = force;
     options.owner = owner;
     let plan = restore::plan(vault, target, &options)?;

@@ -637,10 +637,8 @@ fn forgetting_the_newest_does_not_make_an_older_one_current() {
             }
             _ => {}
         }
-        let selector = Selector { snapshot: old.to_string(), ..Selector::default() };
-        let mut options = RestoreOptions::default();
-        options.selector = selector;
-        let plan = restore::plan(&bench.vault, &bench.dir.path().join("away"), &options).unwrap();
+        let away = bench.dir.path().join("away");
+        let plan = restore::plan(&bench.vault, &away, &by_id(old)).unwrap();
         let reasons = plan.reasons.join("; ");
         assert!(reasons.contains("below the highest seen, 9"), "{step}: {reasons}");
     }

@@ -3,7 +3,7 @@
 
 mod belts;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::path::{Path, PathBuf};
@@ -22,12 +22,11 @@ use highwater::ids::{SnapshotId, Time};
 use highwater::restore::{
     self, Outcome, RestoreOptions, RestorePlan, RestoreReport, RollbackOptions, Undo,
 };
-use highwater::vault::Selector;
 use highwater::{Backup, Error, Kind, Result};
 use highwater_guard::{Channel, Opened, Ours, Policy, Report};
 use rusqlite::Connection;
 
-use super::{Bench, control, env, kind};
+use super::{Bench, by_id, control, env, kind};
 
 const DATABASE: &str = "channels.sqlite";
 
@@ -153,9 +152,8 @@ fn guarded(kind: GuardKind) -> BackupOptions {
 }
 
 fn marked(height: u64) -> BackupOptions {
-    let marks = BTreeMap::from([("height".to_owned(), height)]);
     let mut options = BackupOptions::default();
-    options.marks = marks;
+    options.marks.insert("height".to_owned(), height);
     options
 }
 
@@ -170,9 +168,7 @@ fn plan(
 
 /// A restore of a snapshot in place of what the target holds.
 fn over(snapshot: SnapshotId, adapter: Option<Arc<dyn Adapter>>) -> RestoreOptions {
-    let selector = Selector { snapshot: snapshot.to_string(), ..Selector::default() };
-    let mut options = RestoreOptions::default();
-    options.selector = selector;
+    let mut options = by_id(snapshot);
     options.force = true;
     options.adapter = adapter;
     options
@@ -684,12 +680,8 @@ fn one_part_alone_leaves_no_quarantine_behind() {
     let plain = bench.backup().snapshot;
     let node = bench.node();
     let part = |part: &str, snapshot: SnapshotId| {
-        let selector = Selector { snapshot: snapshot.to_string(), ..Selector::default() };
-        let part = Some(part.to_owned());
-        let mut options = RestoreOptions::default();
-        options.selector = selector;
-        options.force = true;
-        options.part = part;
+        let mut options = over(snapshot, None);
+        options.part = Some(part.to_owned());
         restore::plan(&bench.vault, &node, &options).map(|plan| (plan, options))
     };
     let guarded = bench.backup_with(&guarded(GuardKind::Databases)).snapshot;

@@ -194,13 +194,6 @@ fn latest() -> Selector {
     Selector { snapshot: "latest".to_owned(), ..Selector::default() }
 }
 
-fn by_id(snapshot: SnapshotId) -> RestoreOptions {
-    let selector = Selector { snapshot: snapshot.to_string(), ..Selector::default() };
-    let mut options = RestoreOptions::default();
-    options.selector = selector;
-    options
-}
-
 /// What becomes of an act.
 enum Told {
     /// Somebody finds it, as listed.

@@ -186,12 +186,8 @@ fn restore_belted(
     fails: Fails,
     control: &Control,
 ) -> Result<RestoreReport> {
-    let selector = Selector { snapshot: snapshot.to_string(), ..Selector::default() };
-    let second_belt: Option<Arc<dyn Adapter>> = Some(Arc::new(Belt(fails)));
-    let mut options = RestoreOptions::default();
-    options.selector = selector;
-    options.force = true;
-    options.second_belt = second_belt;
+    let mut options = over(snapshot, None);
+    options.second_belt = Some(Arc::new(Belt(fails)));
     let plan = restore::plan(&bench.vault, target, &options).unwrap();
     assert_eq!(plan.hold, Some(GuardKind::Databases));
     restore::run(&bench.vault, &plan, &options, control)
