@@ -16,11 +16,11 @@
 //! let vault = Vault::open_with(&location(), &secret(), &highwater::Env::system())?;
 //! let actor = Actor { state_dir: "/var/lib/node-state/highwater".into(), name: "node@host".into() };
 //! let agent = Agent::builder("/var/lib/node", vault, actor)
-//!     .rules(Rules {
-//!         backup: Some(Cadence::Every(Duration::from_secs(6 * 60 * 60))),
-//!         restore_test: Some(Duration::from_secs(7 * 24 * 60 * 60)),
-//!         ..Rules::default()
-//!     })
+//!     .rules(
+//!         Rules::default()
+//!             .backup(Some(Cadence::Every(Duration::from_secs(6 * 60 * 60))))
+//!             .restore_test(Some(Duration::from_secs(7 * 24 * 60 * 60))),
+//!     )
 //!     .start()?;
 //! agent.changed(); // a channel was opened: back up soon
 //! let operation = agent.begin(highwater::agent::Task::Backup)?;

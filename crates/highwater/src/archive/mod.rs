@@ -20,7 +20,7 @@
 //! use highwater::Selector;
 //!
 //! let selector = Selector { snapshot: backup.snapshot.to_string(), ..Selector::default() };
-//! let export = Export::new(&vault, &ExportOptions { selector, since: None })?;
+//! let export = Export::new(&vault, &ExportOptions::default().selector(selector))?;
 //! let report = export.write_file(Path::new("node.hwa"), false, &vault.control())?;
 //! assert_eq!(report.bytes, std::fs::metadata("node.hwa").unwrap().len());
 //! # Ok::<(), highwater::Error>(())

@@ -62,7 +62,7 @@ impl KnownFiles {
     }
 
     /// What is known of a file that is to be read.
-    pub(super) fn to_read(&mut self, source: &SourceEntry) -> Option<EntryRecord> {
+    pub(super) fn changed(&mut self, source: &SourceEntry) -> Option<EntryRecord> {
         let known = &self.entries[self.places.remove(&source.path)?];
         self.read.push(known.clone());
         Some(known.clone())

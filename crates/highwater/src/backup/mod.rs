@@ -295,7 +295,7 @@ impl Task<'_> {
                     Some(leaves) => unchanged.push(((part, entry), leaves)),
                     None => {
                         bytes_total += source.size;
-                        files.push((entry, known.to_read(source).map(Box::new)));
+                        files.push((entry, known.changed(source).map(Box::new)));
                     }
                 }
             }

@@ -97,7 +97,7 @@ pub struct CheckReport {
 /// # let backup = Backup::of("node").run(&vault, &actor)?;
 /// use highwater::vault::{CheckOptions, check};
 ///
-/// let options = CheckOptions { read_data: true, ..CheckOptions::default() };
+/// let options = CheckOptions::default().read_data(true);
 /// let report = check(&vault, &options, &vault.control())?;
 /// for fault in &report.errors {
 ///     println!("{}: {}", fault.entry, fault.problem);

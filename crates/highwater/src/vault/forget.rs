@@ -18,7 +18,7 @@
 //! use highwater::vault::retention::Retention;
 //!
 //! let retention = Retention { last: 7, ..Retention::default() };
-//! let options = ForgetOptions { retention, ..ForgetOptions::default() };
+//! let options = ForgetOptions::default().retention(retention);
 //! let plan = forget::plan(&vault, &options)?;
 //! assert_eq!(plan.nodes[0].keep.len(), 1);
 //! let forgot = forget::run(&vault, &actor, &plan, &vault.control())?;
