@@ -5,8 +5,12 @@
 
 use parking_lot::Mutex;
 
-/// So many blocks are kept at most; more than the queues hold are never in use.
-const BLOCKS_MAX: usize = 32;
+/// So many blocks are kept at most.
+const BLOCKS_MAX: usize = 16;
+/// A block is so many times as long as what it is taken for, at most: a frame of pages does not hold that of a slice.
+const LONGER_MAX: usize = 4;
+/// A block is made one part in so many longer than it is asked to be, so that what held a frame holds it sealed, too.
+const SPARE_PARTS: usize = 64;
 
 /// Blocks that nobody uses at the moment.
 #[derive(Default)]
@@ -18,14 +22,14 @@ impl Buffers {
     /// An empty block with room for `bytes` at least.
     pub(super) fn take(&self, bytes: usize) -> Vec<u8> {
         let mut free = self.free.lock();
-        let fitting = free.iter().rposition(|block| block.capacity() >= bytes);
-        match fitting {
+        let fits = |block: &Vec<u8>| (bytes..=bytes * LONGER_MAX).contains(&block.capacity());
+        match free.iter().rposition(fits) {
             Some(place) => free.swap_remove(place),
             None => {
-                // One that is too small makes room for the one that takes its place.
+                // One of another length makes room for the one that takes its place.
                 free.pop();
                 drop(free);
-                Vec::with_capacity(bytes)
+                Vec::with_capacity(bytes + bytes / SPARE_PARTS)
             }
         }
     }
@@ -56,5 +60,7 @@ mod tests {
         buffers.give(again);
         assert!(buffers.take(1000).capacity() >= 1000);
         assert_eq!(buffers.free.lock().len(), 0, "the small one was let go");
+        buffers.give(Vec::with_capacity(1000));
+        assert!(buffers.take(100).capacity() < 1000, "no small thing holds a large block");
     }
 }
