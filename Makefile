@@ -124,6 +124,17 @@ rustdoc: setup ## The documentation builds, and its links lead somewhere
 embed: setup ## A program of its own that embeds the library, built, and run
 	@scripts/stage embed scripts/embed
 
+.PHONY: wheel
+wheel: ## The Python package as a wheel, optimised; prints where it is
+	@scripts/setup wheel
+	@scripts/wheel
+
+.PHONY: test-python
+test-python: ## The Python package, built as a wheel and installed into a fresh environment: its tests; WRITE_SURFACE=1 rewrites its surface
+	@scripts/setup wheel
+	@cargo clippy --locked --all-targets --manifest-path bindings/uniffi/Cargo.toml -- -D warnings
+	@scripts/wheel test
+
 .PHONY: nightly
 nightly: setup ## The same tests with longer searches (NIGHTLY_CASES, NIGHTLY_SEEDS), the model's larger ones too; fuzzing
 	@PROPTEST_CASES=$(NIGHTLY_CASES) HIGHWATER_MODEL=large HIGHWATER_SIM_SEEDS=$(NIGHTLY_SEEDS) HIGHWATER_JUNK=$(NIGHTLY_JUNK) HIGHWATER_KILLS=100 HIGHWATER_ROLLBACKS=500 HIGHWATER_REPLICA_SEEDS=100000 HIGHWATER_REPLICA_SCHEDULES=20000 VSS_SEQUENCES=3000 \
