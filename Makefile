@@ -124,6 +124,23 @@ rustdoc: setup ## The documentation builds, and its links lead somewhere
 embed: setup ## A program of its own that embeds the library, built, and run
 	@scripts/stage embed scripts/embed
 
+.PHONY: wheel
+wheel: ## The Python package as a wheel, optimised; prints where it is
+	@scripts/setup wheel
+	@scripts/wheel
+
+.PHONY: test-python
+test-python: ## The Python package, built as a wheel and installed into a fresh environment: its tests; WRITE_SURFACE=1 rewrites its surface
+	@scripts/setup wheel
+	@cargo fmt --manifest-path bindings/uniffi/Cargo.toml --check
+	@cargo clippy --locked --all-targets --manifest-path bindings/uniffi/Cargo.toml -- -D warnings
+	@scripts/wheel test
+
+.PHONY: bindings
+bindings: ## The library's Kotlin and Swift code into the target directory; compiled where a compiler is
+	@scripts/setup wheel
+	@scripts/bindings
+
 .PHONY: nightly
 nightly: setup ## The same tests with longer searches (NIGHTLY_CASES, NIGHTLY_SEEDS), the model's larger ones too; fuzzing
 	@PROPTEST_CASES=$(NIGHTLY_CASES) HIGHWATER_MODEL=large HIGHWATER_SIM_SEEDS=$(NIGHTLY_SEEDS) HIGHWATER_JUNK=$(NIGHTLY_JUNK) HIGHWATER_KILLS=100 HIGHWATER_ROLLBACKS=500 HIGHWATER_REPLICA_SEEDS=100000 HIGHWATER_REPLICA_SCHEDULES=20000 VSS_SEQUENCES=3000 \
@@ -152,10 +169,16 @@ site: ## The documents as a site, built by mdBook; its links lead somewhere
 	@scripts/setup site
 	@scripts/site
 
+# One file says what both workspaces may depend on: the bindings have licences of their own, and less of the rest.
+DENY := -A license-exception-not-encountered -A unmatched-skip-root
+DENY_BINDINGS := $(DENY) -A unmatched-skip -A unnecessary-skip
+
 .PHONY: lint-deps
 lint-deps: packages ## Packages as above; licences, bans and advisories of dependencies; installs cargo-deny if it is missing
 	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
-	@scripts/stage lint-deps cargo deny --all-features check licenses bans sources
+	@scripts/stage lint-deps cargo deny --all-features check $(DENY) licenses bans sources
+	@scripts/stage 'lint-deps: bindings' cargo deny --manifest-path bindings/uniffi/Cargo.toml --all-features \
+	  check $(DENY_BINDINGS) licenses bans sources
 	@scripts/stage advisories scripts/advisories
 
 .PHONY: build

@@ -21,6 +21,7 @@ const CRATES: &[&str] = &[
 /// Crates with a workspace of their own: what they link can't be linked into a program of this one, or is
 /// much and of no use to it, or is built by another toolchain. They inherit no lints, so they state them.
 const APART: &[&str] = &[
+    "bindings/uniffi",
     "examples/backup-restore",
     "examples/fiber-node",
     "examples/rocksdb-binding",
