@@ -1,5 +1,6 @@
 """The names and types that programs use, compared with the list that is kept: WRITE_SURFACE=1 rewrites it."""
 
+import ast
 import enum
 import inspect
 import os
@@ -99,3 +100,20 @@ def test_nothing_that_is_generated_is_left_out():
 def test_the_types_of_functions_can_be_read():
     hints = typing.get_type_hints(highwater.backup)
     assert hints["vault"] is highwater.Vault and hints["return"] is highwater.BackupReport
+
+
+def test_type_checkers_know_the_errors_that_there_are():
+    stub = ast.parse((Path(highwater.__file__).parent / "_errors.pyi").read_text())
+    classes = {node.name: node for node in stub.body if isinstance(node, ast.ClassDef)}
+    for error in (highwater.Error, highwater.CallbackError):
+        typed = [node.target.id for node in classes[error.__name__].body if isinstance(node, ast.AnnAssign)]
+        methods = {node.name for node in classes[error.__name__].body if isinstance(node, ast.FunctionDef)}
+        there = {name for name, value in vars(error).items() if inspect.isclass(value)}
+        assert {name for name in typed if name[0].isupper()} == there
+        fields = [name for name in typed if name[0].islower()]
+        for name in there:
+            variant = getattr(error, name)
+            assert list(inspect.signature(variant).parameters) == fields
+            own = {method for method in vars(variant) if not method.startswith("_")}
+            assert own == methods - {"__init__"}
+            assert [base.id for base in classes[f"_{name}"].bases] == [error.__name__]

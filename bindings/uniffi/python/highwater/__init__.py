@@ -7,12 +7,13 @@ a restored node is held back. Errors are variants of ``Error``, by what has to b
 Every call blocks its thread, and lets other threads of Python run meanwhile.
 """
 
+from typing import TYPE_CHECKING
+
 from ._library.highwater import (
     Actor,
     ArchiveReport,
     BackupOptions,
     BackupReport,
-    CallbackError,
     Cancel,
     Changes,
     CheckFault,
@@ -20,7 +21,6 @@ from ._library.highwater import (
     Checkpoint,
     CreatedVault,
     Effort,
-    Error,
     Exchange,
     Guard,
     GuardKind,
@@ -55,6 +55,15 @@ from ._library.highwater import (
     standard_actor,
     version,
 )
+
+if TYPE_CHECKING:
+    from ._errors import CallbackError, Error
+else:
+    from ._library.highwater import CallbackError, Error
+
+    # An exception says what the library says of it, and not how its fields are called.
+    Error.__str__ = lambda self: self.text()
+    CallbackError.__str__ = lambda self: self.reason
 
 __version__ = version()
 
@@ -106,7 +115,3 @@ __all__ = [
     "standard_actor",
     "version",
 ]
-
-# An exception says what the library says of it, and not how its fields are called.
-Error.__str__ = lambda self: self.text()  # type: ignore[method-assign, attr-defined]
-CallbackError.__str__ = lambda self: self.reason  # type: ignore[method-assign, attr-defined]
