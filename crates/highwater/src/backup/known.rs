@@ -34,12 +34,14 @@ pub(super) struct Comparison {
 impl KnownFiles {
     /// Takes them out of the manifest, which has no entries then.
     pub(super) fn take(base: Option<&mut Manifest>) -> KnownFiles {
-        let parts = base.into_iter().flat_map(|base| &mut base.parts);
-        let entries: Vec<EntryRecord> =
-            match Vec::from_iter(parts.filter(|part| !part.entries.is_empty())) {
-                mut parts if parts.len() == 1 => mem::take(&mut parts[0].entries),
-                parts => parts.into_iter().flat_map(|part| mem::take(&mut part.entries)).collect(),
-            };
+        let mut entries = Vec::new();
+        for part in base.into_iter().flat_map(|base| &mut base.parts) {
+            match entries.is_empty() {
+                // Nearly all entries are in one part as a rule: they are not copied.
+                true => entries = mem::take(&mut part.entries),
+                false => entries.append(&mut part.entries),
+            }
+        }
         let files = entries.iter().enumerate().filter(|(_, entry)| entry.kind == EntryType::File);
         let places = files.map(|(place, entry)| (entry.path.clone(), place)).collect();
         KnownFiles { entries, places, unchanged: 0, read: Vec::new() }
