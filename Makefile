@@ -109,16 +109,20 @@ test-clients: setup ## A node with the agent inside; VSS clients of three genera
 	@VSS_UPSTREAM=$$(scripts/vss-upstream) \
 	  scripts/stage test-clients cargo nextest run --workspace --all-features --test replica
 
+# The libraries beside `highwater`.
+DOCUMENTED := --package highwater-gate --package highwater-guard --package highwater-nodes \
+  --package highwater-replica --package highwater-server --package highwater-vss
+
 .PHONY: doctests
 doctests: setup ## The examples in the documentation of the libraries
 	@scripts/stage doctests cargo test --doc --package highwater \
-	  --package highwater-guard --package highwater-nodes --package highwater-replica --package highwater-server --all-features
+	  $(DOCUMENTED) --all-features
 
 .PHONY: rustdoc
 rustdoc: setup ## The documentation builds, and its links lead somewhere
 	@RUSTDOCFLAGS='-D warnings' \
 	  scripts/stage rustdoc cargo doc --no-deps --package highwater \
-	  --package highwater-guard --package highwater-nodes --package highwater-replica --package highwater-server --all-features
+	  $(DOCUMENTED) --all-features
 
 .PHONY: embed
 embed: setup ## A program of its own that embeds the library, built, and run

@@ -17,9 +17,9 @@ use highwater::{Error, Result};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
 use http::{HeaderMap, HeaderValue};
 
-use crate::auth::Scope;
 use crate::fault::CallFault;
 use crate::state::{Caller, Identity, ServerState};
+use highwater_gate::{Scope, bearer};
 
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
@@ -126,11 +126,6 @@ async fn identity(
         Err(CallFault::Unauthenticated)
     });
     looked.await
-}
-
-pub(crate) fn bearer(header: &HeaderValue) -> Option<&str> {
-    let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
 /// The host that a request names: HTTP/2 has it in the target, HTTP/1.1 in a header.

@@ -1,7 +1,7 @@
 //! The table of all calls: how each is called over gRPC and over JSON-RPC, and who may. The methods of JSON-RPC are
 //! registered by it, and `docs/api.md` is made of it and of the definition.
 
-use crate::auth::Scope;
+use highwater_gate::Scope;
 
 /// A call.
 #[derive(Clone, Copy, Debug)]

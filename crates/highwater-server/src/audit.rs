@@ -16,7 +16,7 @@ use highwater::{Env, Error, Kind, Result};
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::limits::network;
+use highwater_gate::network;
 
 /// A field that a caller has a hand in is cut after this.
 const TEXT_BYTES_MAX: usize = 200;

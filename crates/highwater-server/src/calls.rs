@@ -8,9 +8,9 @@ use highwater::ids::NodeName;
 use highwater::vault::Selector;
 use highwater::{Error, Result};
 
-use crate::auth::Scope;
 use crate::fault::CallFault;
 use crate::state::{Identity, ServerState};
+use highwater_gate::Scope;
 
 /// How many operations are listed if the caller does not say.
 const OPERATIONS: u32 = 100;

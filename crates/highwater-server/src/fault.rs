@@ -10,7 +10,7 @@ use serde_json::json;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
-use crate::auth::Scope;
+use highwater_gate::Scope;
 
 /// Metadata of gRPC: the kind of an error.
 pub(crate) const KIND: &str = "highwater-kind";

@@ -12,9 +12,6 @@ use crate::limits::Limits;
 use crate::rpc::{Faces, methods};
 use crate::state::ServerState;
 
-#[cfg(feature = "vss")]
-pub use crate::vss::fuzzing::{vss_list, vss_put};
-
 /// A server without agents, and what its calls run on.
 static SERVER: LazyLock<(Runtime, RpcModule<Faces>)> = LazyLock::new(|| {
     let limits = Limits { requests_per_second: u32::MAX, ..Limits::default() };
@@ -23,12 +20,9 @@ static SERVER: LazyLock<(Runtime, RpcModule<Faces>)> = LazyLock::new(|| {
     (runtime, methods(Arc::new(state)).expect("each method has a name of its own"))
 });
 
-/// What a request says of who sends it: its values of `Authorization`, `Origin` and `Host`, one a line,
-/// and for the Versioned Storage Service a signature or a token.
+/// What a request says of who sends it: its values of `Authorization`, `Origin` and `Host`, one a line.
 pub fn auth(bytes: &[u8]) {
     crate::access::fuzzing::access(bytes);
-    #[cfg(feature = "vss")]
-    crate::vss::fuzzing::auth(bytes);
 }
 
 /// The body of a JSON-RPC request with one call. Every answer is one, of the same version.

@@ -18,7 +18,6 @@ use tower::{Service, ServiceExt as _};
 
 use crate::access;
 use crate::calls::Call;
-use crate::connection::Running;
 use crate::convert;
 use crate::fault::CallFault;
 use crate::state::{Identity, ServerState};
@@ -26,6 +25,7 @@ use crate::v1;
 use crate::v1::backups_server::{Backups, BackupsServer};
 use crate::v1::guard_server::{Guard, GuardServer};
 use crate::v1::replicas_server::{Replicas, ReplicasServer};
+use highwater_gate::RunningCall;
 
 /// The services, what reflects them, and the standard service for health. Health needs no token.
 pub(crate) async fn router(state: &Arc<ServerState>) -> Result<Router> {
@@ -152,7 +152,7 @@ impl Backups for Services {
         &self,
         request: Request<v1::WatchOperationRequest>,
     ) -> Result<Response<Sent<v1::Operation>>, Status> {
-        let running = Running::of(request.extensions());
+        let running = RunningCall::of(request.extensions());
         let work = |call: Call<'_>, asked: v1::WatchOperationRequest| {
             // Listening begins before the operation is read, so that no change is missed.
             let changes = call.operation(&asked.id)?.0.changes();
@@ -218,7 +218,7 @@ impl Backups for Services {
         &self,
         request: Request<v1::StreamRequest>,
     ) -> Result<Response<Sent<v1::StreamResponse>>, Status> {
-        let (identity, running) = (self.identity(&request), Running::of(request.extensions()));
+        let (identity, running) = (self.identity(&request), RunningCall::of(request.extensions()));
         let sent = crate::stream::stream(&self.0, identity, running, request.into_inner()).await?;
         Ok(Response::new(sent))
     }
@@ -283,7 +283,7 @@ struct OperationWatch {
     stopping: watch::Receiver<bool>,
     sent: Option<Operation>,
     operation: Operation,
-    _running: Option<Running>,
+    _running: Option<RunningCall>,
 }
 
 impl OperationWatch {

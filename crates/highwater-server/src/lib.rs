@@ -5,12 +5,10 @@ mod access;
 mod agents;
 pub mod api;
 mod audit;
-mod auth;
 #[cfg(test)]
 mod bench;
 mod calls;
 pub mod client;
-mod connection;
 mod convert;
 mod dashboard;
 mod fault;
@@ -22,16 +20,12 @@ mod health;
 mod limits;
 mod metrics;
 mod rpc;
-mod seats;
 mod server;
 mod state;
 mod stream;
-mod tls;
-#[cfg(feature = "vss")]
-pub mod vss;
 
 pub use agents::Agents;
-pub use auth::{NewToken, Scope, TokenInfo, Tokens};
+pub use highwater_gate::{NewToken, Scope, TokenInfo, Tokens};
 pub use limits::Limits;
 pub use rpc::{Faces, module};
 pub use server::{Running, Server, ServerBuilder};

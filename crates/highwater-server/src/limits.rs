@@ -1,9 +1,9 @@
 //! How much a server does at once, and for one caller.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::time::Duration;
 
+use highwater_gate::Patience;
 use parking_lot::Mutex;
 
 /// How many callers are counted separately; beyond them, those that have been idle longest are forgotten.
@@ -49,13 +49,16 @@ impl Default for Limits {
     }
 }
 
-/// Where an address belongs to: of version 6, whoever has one of a network of 64 bits has all of them.
-pub(crate) fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) if !address.is_loopback() => {
-            IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into())
+impl Limits {
+    /// What each connection may cost.
+    pub(crate) fn patience(&self) -> Patience {
+        Patience {
+            connections: self.connections,
+            calls_per_connection: self.calls_per_connection,
+            request_wait: self.request_wait,
+            idle_wait: self.idle_wait,
+            write_wait: self.write_wait,
         }
-        address => address,
     }
 }
 

@@ -27,12 +27,12 @@ use tower::Service as _;
 use crate::Agents;
 use crate::access;
 use crate::api;
-use crate::auth::Scope;
 use crate::calls::Call;
 use crate::convert;
 use crate::fault::CallFault;
 use crate::limits::Limits;
 use crate::state::{Identity, ServerState};
+use highwater_gate::Scope;
 
 /// Calls in one request.
 const BATCH_MAX: u32 = 20;

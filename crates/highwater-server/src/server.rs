@@ -1,31 +1,20 @@
 //! A server on one port.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum_server::Handle;
-use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use highwater::{Env, Error, Result};
+use highwater_gate::{Port, Serving, TlsFiles, Tokens};
 use http::{HeaderName, HeaderValue};
-use tokio::task::JoinHandle;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::audit::Audit;
-use crate::auth::Tokens;
-use crate::connection::{self, Gate};
 use crate::limits::Limits;
 use crate::state::ServerState;
-use crate::{Agents, access, dashboard, grpc, health, metrics, rpc, tls};
-
-/// How long running calls get to end when a server stops.
-const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
-
-/// Bytes of the head of a request.
-const HEAD_BYTES_MAX: usize = 64 << 10;
+use crate::{Agents, access, dashboard, grpc, health, metrics, rpc};
 
 /// The network faces of agents.
 pub struct Server;
@@ -49,7 +38,7 @@ impl Server {
 pub struct ServerBuilder {
     agents: Agents,
     address: SocketAddr,
-    tls: Option<tls::Files>,
+    tls: Option<TlsFiles>,
     tokens: Option<Tokens>,
     audit: Option<PathBuf>,
     limits: Limits,
@@ -67,7 +56,7 @@ impl ServerBuilder {
     /// The files of a chain of certificates and of its private key, as PEM.
     #[must_use]
     pub fn tls(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> ServerBuilder {
-        self.tls = Some(tls::Files { cert: cert.into(), key: key.into() });
+        self.tls = Some(TlsFiles { cert: cert.into(), key: key.into() });
         self
     }
 
@@ -110,16 +99,11 @@ impl ServerBuilder {
         if let Some(tokens) = &self.tokens {
             tokens.list()?;
         }
-        let tls = self.tls.as_ref().map(|files| tls::load(&files.cert, &files.key)).transpose()?;
         let audit = self.audit.map(Audit::new);
         if let Some(audit) = &audit {
             audit.try_open()?;
         }
-        let name = self.address.to_string();
-        let failed = |error| Error::io("listening", error).with_entry(&name);
-        let listener = TcpListener::bind(self.address).map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
+        let port = Port::open(self.address, self.tls.as_ref(), self.limits.patience())?;
         let state = ServerState {
             tokens: self.tokens,
             audit,
@@ -127,10 +111,8 @@ impl ServerBuilder {
             ..ServerState::new(self.agents, self.limits, self.env)
         };
         let state = Arc::new(state);
-        let router = router(&state).await?;
-        let handle = Handle::new();
-        let task = serve(listener, router, tls, &state.limits, &handle).map_err(failed)?;
-        Ok(Running { address, handle, state, task })
+        let serving = port.serve(router(&state).await?)?;
+        Ok(Running { serving, state })
     }
 
     fn refuse_open(&self) -> Result<()> {
@@ -150,16 +132,14 @@ impl ServerBuilder {
 
 /// A server that runs. Dropped, it goes on.
 pub struct Running {
-    address: SocketAddr,
-    handle: Handle<SocketAddr>,
+    serving: Serving,
     state: Arc<ServerState>,
-    task: JoinHandle<std::io::Result<()>>,
 }
 
 impl Running {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.serving.address()
     }
 
     /// Takes no more calls, lets those that run end, ends streams, and returns when all have. What takes
@@ -169,36 +149,8 @@ impl Running {
     /// Unavailable where it had stopped by itself, and why.
     pub async fn shutdown(self) -> Result<()> {
         self.state.stopping.send_replace(true);
-        self.handle.graceful_shutdown(Some(SHUTDOWN_WAIT));
-        let ended = self.task.await;
-        let ended =
-            ended.map_err(|error| Error::bug("the server has panicked").with_source(error))?;
-        ended.map_err(|error| Error::io("serving", error).with_entry(self.address.to_string()))
+        self.serving.shutdown().await
     }
-}
-
-fn serve(
-    listener: TcpListener,
-    router: Router,
-    tls: Option<RustlsConfig>,
-    limits: &Limits,
-    handle: &Handle<SocketAddr>,
-) -> std::io::Result<JoinHandle<std::io::Result<()>>> {
-    let mut server = axum_server::from_tcp(listener)?.handle(handle.clone());
-    let http = server.http_builder();
-    http.http1().max_buf_size(HEAD_BYTES_MAX);
-    http.http2()
-        .max_concurrent_streams(limits.calls_per_connection)
-        .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX));
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let gate = Gate::new(*limits);
-    Ok(match tls {
-        Some(tls) => {
-            let acceptor = RustlsAcceptor::new(tls).handshake_timeout(limits.request_wait);
-            tokio::spawn(server.acceptor(acceptor.acceptor(gate)).serve(service))
-        }
-        None => tokio::spawn(server.acceptor(gate).serve(service)),
-    })
 }
 
 /// All faces; `identify` sees each request first.
@@ -219,7 +171,7 @@ async fn router(state: &Arc<ServerState>) -> Result<Router> {
     Ok(router
         .fallback(access::nothing)
         .layer(from_fn_with_state(shared(), access::identify))
-        .layer(from_fn_with_state(shared(), connection::count))
+        .layer(from_fn_with_state(state.limits.request_wait, highwater_gate::count))
         // A page of another origin must not make anything of an answer that it can't read.
         .layer(header("x-content-type-options", "nosniff"))
         .layer(header("cross-origin-resource-policy", "same-origin")))

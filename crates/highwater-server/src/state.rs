@@ -4,13 +4,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use highwater::Env;
+use highwater_gate::{Scope, Tokens, network};
 use tokio::sync::{Semaphore, watch};
 
 use crate::Agents;
 use crate::audit::{Audit, Line};
-use crate::auth::{Scope, Tokens};
 use crate::fault::CallFault;
-use crate::limits::{Buckets, Limits, network};
+use crate::limits::{Buckets, Limits};
 
 /// What this server can do. A client asks for nothing that is not named here.
 const CAPABILITIES: &[&str] = &[

@@ -22,13 +22,13 @@ use tokio::task::{JoinError, JoinHandle};
 use tonic::Status;
 
 use crate::Agents;
-use crate::auth::Scope;
 use crate::calls::selector;
-use crate::connection::Running;
 use crate::fault::CallFault;
 use crate::state::{Identity, ServerState};
 use crate::v1::stream_response::Part;
 use crate::v1::{Header, StreamRequest, StreamResponse, Trailer};
+use highwater_gate::RunningCall;
+use highwater_gate::Scope;
 
 /// No chunk is longer.
 pub(crate) const CHUNK_BYTES_MAX: usize = 1 << 20;
@@ -55,7 +55,7 @@ pub(crate) type Messages = Pin<Box<dyn Stream<Item = Result<StreamResponse, Stat
 pub(crate) async fn stream(
     state: &Arc<ServerState>,
     identity: Identity,
-    running: Option<Running>,
+    running: Option<RunningCall>,
     mut request: StreamRequest,
 ) -> Result<Messages, CallFault> {
     let fresh = request.snapshot.is_empty();
@@ -343,7 +343,7 @@ struct Sending {
     stopping: watch::Receiver<bool>,
     _stop: Stop,
     /// Its connection is not idle.
-    _running: Option<Running>,
+    _running: Option<RunningCall>,
 }
 
 impl Sending {

@@ -270,8 +270,8 @@ fn a_document_that_the_summary_lacks_is_found() {
 }
 
 const MANIFEST: &str = "[workspace]\nresolver = \"3\"\nmembers = [\"crates/highwater\", \
-    \"crates/highwater-bench\", \"crates/highwater-cli\", \"crates/highwater-guard\", \"crates/highwater-nodes\", \
-    \"crates/highwater-replica\", \"crates/highwater-server\", \"crates/highwater-sim\", \"xtask\"]\n\n[workspace.lints.rust]\nunsafe_code = \"forbid\"\n";
+    \"crates/highwater-bench\", \"crates/highwater-cli\", \"crates/highwater-gate\", \"crates/highwater-guard\", \"crates/highwater-nodes\", \
+    \"crates/highwater-replica\", \"crates/highwater-server\", \"crates/highwater-sim\", \"crates/highwater-vss\", \"xtask\"]\n\n[workspace.lints.rust]\nunsafe_code = \"forbid\"\n";
 const MEMBER: &str = "[package]\nname = \"x\"\npublish = false\n\n[lints]\nworkspace = true\n";
 
 #[test]

@@ -10,11 +10,13 @@ const CRATES: &[&str] = &[
     "crates/highwater",
     "crates/highwater-bench",
     "crates/highwater-cli",
+    "crates/highwater-gate",
     "crates/highwater-guard",
     "crates/highwater-nodes",
     "crates/highwater-replica",
     "crates/highwater-server",
     "crates/highwater-sim",
+    "crates/highwater-vss",
     "xtask",
 ];
 

@@ -69,7 +69,7 @@ mod nodes;
 #[cfg(test)]
 mod page_files;
 #[cfg(test)]
-#[path = "../../../highwater-server/tests/postgres/mod.rs"]
+#[path = "../../../highwater-vss/tests/postgres/mod.rs"]
 mod postgres;
 #[cfg(feature = "fault-points")]
 #[cfg(test)]
@@ -109,6 +109,6 @@ mod unchanged;
 mod usage;
 #[cfg(test)]
 mod vss;
-#[path = "../../../highwater-server/tests/wire/mod.rs"]
+#[path = "../../../highwater-vss/tests/wire/mod.rs"]
 mod wire;
 mod world;

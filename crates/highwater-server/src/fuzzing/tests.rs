@@ -4,14 +4,7 @@ use super::*;
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: &[Target] = &[
-    ("auth", auth),
-    ("json_rpc", json_rpc),
-    #[cfg(feature = "vss")]
-    ("vss_list", vss_list),
-    #[cfg(feature = "vss")]
-    ("vss_put", vss_put),
-];
+const TARGETS: &[Target] = &[("auth", auth), ("json_rpc", json_rpc)];
 
 #[test]
 fn every_seed_keeps_what_is_promised() {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use highwater::{Error, Kind, Result};
-use highwater_server::vss::{Backend, Postgres, Refusal, Sqlite, StoreName};
+use highwater_vss::{Backend, Postgres, Refusal, Sqlite, StoreName};
 
 use crate::cli::{VssDatabaseArgs, VssStoreArgs};
 use crate::context::Context;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use highwater::{Error, Result};
-use highwater_server::vss::{Backend, Change, Keep, Policy, Quota, StoreName, Usage};
+use highwater_vss::{Backend, Change, Keep, Policy, Quota, StoreName, Usage};
 use serde_json::{Value, json};
 
 use crate::answer::Answer;

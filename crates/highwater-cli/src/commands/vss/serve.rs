@@ -5,7 +5,7 @@ use std::path::Path;
 
 use highwater::{Error, Result};
 use highwater_server::Tokens;
-use highwater_server::vss::{Auth, Event, Limits, VssServer};
+use highwater_vss::{Auth, Event, Limits, VssServer};
 use sd_notify::NotifyState;
 use serde_json::json;
 
