@@ -38,7 +38,7 @@ use crate::profile::{Content, Files, Marks, Profile};
 use reader::ReadFault;
 pub use store::FiberAdapter;
 use values::{Actor, Layout};
-pub use values::{KEY_BYTES, State};
+pub use values::{ChannelState, KEY_BYTES};
 
 /// What the keys begin with of which all is known here: the functions below need no other row.
 pub const PREFIXES: &[&[u8]] = &[&[ACTOR], &[INDEX], VERSION, &[HOSTED]];
@@ -71,7 +71,7 @@ pub struct Channel {
     /// The key of the peer.
     pub peer: [u8; KEY_BYTES],
     /// How far it is.
-    pub state: State,
+    pub state: ChannelState,
     /// The flags of the state; 0 where it has none.
     pub flags: u32,
     /// The number of the peer's commitment: with each revocation that the peer sends it rises by 1.
@@ -101,9 +101,9 @@ impl Channel {
         const FUNDED_OUTSIDE: u32 = 1 << 2;
         const BOTH_COMPLETE: u32 = 1 << 2 | 1 << 3;
         let unsigned = match self.state {
-            State::Closed => return Phase::Closed,
-            State::NegotiatingFunding => self.flags & FUNDED_OUTSIDE == 0,
-            State::CollaboratingFundingTx => self.flags & BOTH_COMPLETE != BOTH_COMPLETE,
+            ChannelState::Closed => return Phase::Closed,
+            ChannelState::NegotiatingFunding => self.flags & FUNDED_OUTSIDE == 0,
+            ChannelState::CollaboratingFundingTx => self.flags & BOTH_COMPLETE != BOTH_COMPLETE,
             _ => false,
         };
         if unsigned && !self.waiting_ack { Phase::Funding } else { Phase::Open }
@@ -116,7 +116,7 @@ impl Channel {
             signed: self.local.checked_add(u64::from(self.waiting_ack)),
             revoked: self.remote,
             received: self.local,
-            closing: matches!(self.state, State::ShuttingDown | State::Closed),
+            closing: matches!(self.state, ChannelState::ShuttingDown | ChannelState::Closed),
             epoch: 0,
         }
     }
@@ -190,9 +190,9 @@ pub fn stale(rows: &Rows) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
                 .with_entry(row(&index)));
         }
         for (state, key, value) in [(actor.state, key, value), (state, &index, listed)] {
-            if state != State::Stale {
-                let rest = value.get(State::BYTES..).unwrap_or_default();
-                puts.push((key.clone(), [&State::Stale.to_bytes(), rest].concat()));
+            if state != ChannelState::Stale {
+                let rest = value.get(ChannelState::BYTES..).unwrap_or_default();
+                puts.push((key.clone(), [&ChannelState::Stale.to_bytes(), rest].concat()));
             }
         }
     }
@@ -201,11 +201,11 @@ pub fn stale(rows: &Rows) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
 
 /// Whether a channel has the node's own state for what may be old, its row in the index as well.
 fn is_marked(rows: &Rows, channel: &Channel) -> Result<bool> {
-    let Some(layout) = layout(rows)?.filter(|_| channel.state == State::Stale) else {
+    let Some(layout) = layout(rows)?.filter(|_| channel.state == ChannelState::Stale) else {
         return Ok(false);
     };
     let (state, _) = indexed(rows, &index_key(&channel.peer, &channel.id.0), layout)?;
-    Ok(state == State::Stale)
+    Ok(state == ChannelState::Stale)
 }
 
 /// Whether that state fits the channel, and the node of this store knows it. A channel that is not ready yet would
@@ -223,12 +223,12 @@ fn knows_stale(layout: Layout) -> bool {
     layout >= Layout::V09
 }
 
-fn takes_stale(state: State) -> bool {
-    matches!(state, State::ChannelReady | State::Stale)
+fn takes_stale(state: ChannelState) -> bool {
+    matches!(state, ChannelState::ChannelReady | ChannelState::Stale)
 }
 
 /// The state that the index has of a channel, and the row.
-fn indexed<'a>(rows: &'a Rows, key: &[u8], layout: Layout) -> Result<(State, &'a Vec<u8>)> {
+fn indexed<'a>(rows: &'a Rows, key: &[u8], layout: Layout) -> Result<(ChannelState, &'a Vec<u8>)> {
     let Some(listed) = rows.get(key) else {
         return Err(Error::corrupt("the index of channels lacks this row").with_entry(row(key)));
     };

@@ -121,6 +121,8 @@ impl Sender {
             Step::Uncertain(error) => Err(error),
             Step::Idle | Step::Held(_) | Step::Landed(..) => {
                 (self.epoch, self.seals) = (epoch, 0);
+                let head = &self.held.head;
+                tracing::info!(epoch = head.epoch, seq = head.seq, state = ?head.state, "replica: head taken");
                 Ok(())
             }
         }
@@ -204,7 +206,10 @@ impl Sender {
         self.send(Attempt { placed, from: None, changes: Vec::new() }, put)?;
         match self.go_on()? {
             Step::Uncertain(error) => Err(error),
-            Step::Idle | Step::Held(_) | Step::Landed(..) => Ok(()),
+            Step::Idle | Step::Held(_) | Step::Landed(..) => {
+                tracing::info!(seq = self.held.head.seq, "replica: released");
+                Ok(())
+            }
         }
     }
 
@@ -335,6 +340,22 @@ impl Sender {
 
     /// Sends what was made, and finds out what became of it.
     fn go_on(&mut self) -> Result<Step> {
+        let done = self.put();
+        // Of an error no more than its kind: its text may name what the server was asked for.
+        match &done {
+            Ok(Step::Uncertain(error)) => {
+                tracing::warn!(kind = ?error.kind(), "replica: put not known to have landed")
+            }
+            Ok(Step::Landed(writes, bytes)) => {
+                tracing::debug!(writes, bytes, seq = self.held.head.seq, "replica: put landed");
+            }
+            Ok(Step::Idle | Step::Held(_)) => {}
+            Err(error) => tracing::warn!(kind = ?error.kind(), "replica: put refused"),
+        }
+        done
+    }
+
+    fn put(&mut self) -> Result<Step> {
         let Some((attempt, put)) = &self.sent else { return Ok(Step::Idle) };
         let unknown = match self.remote.put(put) {
             Ok(Put::Landed) => return self.landed(),

@@ -51,7 +51,17 @@ pub(crate) struct VssState {
 }
 
 impl VssState {
+    /// Tells whoever has asked to be told; the log has it as well, but a failure only where nobody has asked.
     pub(crate) fn tell(&self, event: &Event) {
+        match event {
+            Event::Answered { method, code, took, bytes } => {
+                tracing::debug!(method, code, ?took, bytes, "answered");
+            }
+            Event::Failed { method, message } if self.log.is_none() => {
+                tracing::warn!(method, message, "failed");
+            }
+            Event::Failed { .. } => {}
+        }
         if let Some(log) = &self.log {
             log(event);
         }

@@ -29,7 +29,7 @@ pub use backend::{
 };
 pub use limits::Limits;
 pub use observe::Event;
-pub use plan::{Effect, Expect, Fault, Heads, Plan, Then, tag};
+pub use plan::{Effect, Expect, Heads, Plan, PutFault, Then, tag};
 pub use postgres::Postgres;
 pub use quota::{Quota, Usage, UserStats};
 pub use server::{Running, VssBuilder, VssServer};

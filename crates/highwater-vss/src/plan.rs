@@ -88,7 +88,7 @@ pub enum Heads {
 
 /// Why a put has no plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum PutFault {
     /// The request breaks a rule.
     Invalid(String),
     /// It contradicts itself, whatever is in the store.
@@ -101,15 +101,15 @@ impl Plan {
     /// # Errors
     /// Invalid where a name or a count is beyond the limits; a conflict where the put can't succeed
     /// whatever is there.
-    pub fn of(request: PutObjectRequest) -> Result<Plan, Fault> {
+    pub fn of(request: PutObjectRequest) -> Result<Plan, PutFault> {
         let count = request.transaction_items.len() + request.delete_items.len();
         if count > ITEMS_MAX {
-            return Err(Fault::Invalid(format!("{count} items; a put takes {ITEMS_MAX}")));
+            return Err(PutFault::Invalid(format!("{count} items; a put takes {ITEMS_MAX}")));
         }
         let mut keys: BTreeMap<String, Fold> = BTreeMap::new();
         let mut order = 0..;
-        let mut fold = |key: String, step: Step| -> Result<(), Fault> {
-            check_key(&key).map_err(Fault::Invalid)?;
+        let mut fold = |key: String, step: Step| -> Result<(), PutFault> {
+            check_key(&key).map_err(PutFault::Invalid)?;
             let next = order.next().unwrap_or(u32::MAX);
             match keys.get_mut(&key) {
                 Some(found) => found.then(step, next),
@@ -183,7 +183,7 @@ struct Fold {
 }
 
 impl Fold {
-    fn first(step: Step, order: u32) -> Result<Fold, Fault> {
+    fn first(step: Step, order: u32) -> Result<Fold, PutFault> {
         let (expect, now) = match step {
             Step::Put { version: -1, value } => (Expect::Any, Some((initial(), value))),
             Step::Put { version: 0, value } => (Expect::Absent, Some((initial(), value))),
@@ -197,7 +197,7 @@ impl Fold {
         Ok(Fold { expect, now, order })
     }
 
-    fn then(&mut self, step: Step, order: u32) -> Result<(), Fault> {
+    fn then(&mut self, step: Step, order: u32) -> Result<(), PutFault> {
         let current = self.now.as_ref().map(|(version, _)| *version);
         self.now = match (step, current) {
             (Step::Put { version: -1, value }, _) | (Step::Put { version: 0, value }, None) => {
@@ -233,12 +233,12 @@ fn initial() -> i64 {
     i64::from(INITIAL_RECORD_VERSION)
 }
 
-fn next(version: i64) -> Result<i64, Fault> {
+fn next(version: i64) -> Result<i64, PutFault> {
     version.checked_add(1).ok_or_else(never)
 }
 
-fn never() -> Fault {
-    Fault::Conflict("a version does not fit what is there".to_owned())
+fn never() -> PutFault {
+    PutFault::Conflict("a version does not fit what is there".to_owned())
 }
 
 /// What a put says of heads: it must be conditional on each that it names, and leave one of them.

@@ -14,7 +14,7 @@ use vss_api::types::{
 
 use crate::backend::{Backend, Found, Place, Refusal, StoreName};
 use crate::limits::{KEY_MAX, NAME_MAX, PAGE_MAX};
-use crate::plan::{Fault, Plan, check_key, check_name};
+use crate::plan::{Plan, PutFault, check_key, check_name};
 use crate::quota::Quotas;
 
 /// The protocol over a backend. Every request is looked over here, so that a backend sees none that the
@@ -80,8 +80,8 @@ impl KvStore for Service {
     ) -> Result<PutObjectResponse, VssError> {
         let store = store_name(user_token, request.store_id.clone())?;
         let plan = Plan::of(request).map_err(|fault| match fault {
-            Fault::Invalid(why) => VssError::InvalidRequestError(why),
-            Fault::Conflict(why) => VssError::ConflictError(why),
+            PutFault::Invalid(why) => VssError::InvalidRequestError(why),
+            PutFault::Conflict(why) => VssError::ConflictError(why),
         })?;
         if !plan.effects.is_empty() {
             self.quotas.admit(&self.backend, &store, &plan).await.map_err(refused)?;

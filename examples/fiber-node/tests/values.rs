@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use fiber_node::sample::{self, Sample, VERSION_09, VERSION_10};
 use fiber_node::store::{channel_rows, other_rows};
 use highwater::{Kind, guard::Phase};
-use highwater_nodes::fiber::{self, State};
+use highwater_nodes::fiber::{self, ChannelState};
 
 /// Channels of each state of each generation.
 const EACH: u64 = 40;
@@ -82,7 +82,7 @@ fn what_is_marked_is_the_same_channel_in_the_state_stale() {
             }
         };
         let mut puts: BTreeMap<Vec<u8>, Vec<u8>> = puts.into_iter().collect();
-        for sample in samples.iter().filter(|sample| sample.state == State::ChannelReady as u32) {
+        for sample in samples.iter().filter(|sample| sample.state == ChannelState::ChannelReady as u32) {
             let value = puts.remove(&sample.key()).unwrap();
             // Of a store of this version the values of two generations look alike but for their ends.
             let nine = version == VERSION_09

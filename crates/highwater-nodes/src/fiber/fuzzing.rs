@@ -2,7 +2,7 @@
 
 use highwater::Kind;
 
-use super::values::State;
+use super::values::ChannelState;
 use super::{Rows, VERSION, VERSIONS, channels, is_marked, marks, stale, takes_stale};
 
 /// The version of the store is the first byte, and none where there is no such version; then come rows, each
@@ -30,7 +30,11 @@ pub(crate) fn rows(bytes: &[u8]) {
     let mut marked = rows.clone();
     for (key, value) in puts {
         let old = marked.insert(key, value.clone()).expect("a row that is there is replaced");
-        assert_eq!(old.get(State::BYTES..), value.get(State::BYTES..), "only the state is another");
+        assert_eq!(
+            old.get(ChannelState::BYTES..),
+            value.get(ChannelState::BYTES..),
+            "only the state is another"
+        );
         assert_eq!(old.len(), value.len());
     }
     let before = before.expect("channels that can be marked can be read");
@@ -39,7 +43,7 @@ pub(crate) fn rows(bytes: &[u8]) {
     for (mut old, new) in before.into_iter().zip(after) {
         if takes_stale(old.state) {
             assert!(is_marked(&marked, &new).expect("the index can be read"));
-            old.state = State::Stale;
+            old.state = ChannelState::Stale;
         }
         assert_eq!(old, new);
     }

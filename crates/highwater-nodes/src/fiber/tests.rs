@@ -54,7 +54,7 @@ fn fixture(line: &'static str) -> Fixture {
 
 /// Every state once, in a store of one version.
 pub(crate) fn of_each_state() -> Vec<Fixture> {
-    fixtures().into_iter().take(State::ALL.len()).collect()
+    fixtures().into_iter().take(ChannelState::ALL.len()).collect()
 }
 
 fn rows_of(fixtures: &[Fixture]) -> Rows {
@@ -116,7 +116,7 @@ fn channels_of_every_version_and_state_are_read_as_their_own_crate_has_them() {
         let [channel] = channels(&rows_of(std::slice::from_ref(fixture))).unwrap()[..] else {
             panic!("{fixture:?}");
         };
-        let state = State::ALL[fixture.state as usize];
+        let state = ChannelState::ALL[fixture.state as usize];
         assert_eq!(channel.id.to_string(), fixture.id);
         assert_eq!((channel.state, channel.flags), (state, fixture.flags));
         assert_eq!((channel.local, channel.remote), (fixture.local, fixture.remote));
@@ -133,7 +133,7 @@ fn channels_of_every_version_and_state_are_read_as_their_own_crate_has_them() {
 fn only_channels_in_use_are_marked_and_only_their_state_changes() {
     let rows = rows_of(&of_each_state());
     let puts: Rows = stale(&rows).unwrap().into_iter().collect();
-    let in_use = &of_each_state()[State::ChannelReady as usize];
+    let in_use = &of_each_state()[ChannelState::ChannelReady as usize];
     assert_eq!(puts.keys().collect::<Vec<_>>(), [&in_use.key, &in_use.index_key]);
     assert_eq!(puts[&in_use.key][..4], [8, 0, 0, 0]);
     assert_eq!(puts[&in_use.key][4..], in_use.value[4..]);
@@ -143,7 +143,7 @@ fn only_channels_in_use_are_marked_and_only_their_state_changes() {
     let before = channels(&rows_of(&of_each_state())).unwrap();
     for (before, after) in before.into_iter().zip(channels(&marked).unwrap()) {
         let state = match before.state {
-            State::ChannelReady => State::Stale,
+            ChannelState::ChannelReady => ChannelState::Stale,
             state => state,
         };
         assert_eq!(Channel { state, ..before }, after);
@@ -156,18 +156,20 @@ fn what_could_be_punished_is_open_and_has_marks() {
         let id = ChannelId([0; 32]);
         Channel { id, peer: [2; KEY_BYTES], state, flags, local: 5, remote: 4, waiting_ack }.phase()
     };
-    for state in State::ALL {
+    for state in ChannelState::ALL {
         let phase = match state {
-            State::NegotiatingFunding | State::CollaboratingFundingTx => Phase::Funding,
-            State::Closed => Phase::Closed,
+            ChannelState::NegotiatingFunding | ChannelState::CollaboratingFundingTx => {
+                Phase::Funding
+            }
+            ChannelState::Closed => Phase::Closed,
             _ => Phase::Open,
         };
         assert_eq!(channel(state, 0, false), phase, "{state:?}");
     }
-    assert_eq!(channel(State::NegotiatingFunding, 4, false), Phase::Open);
-    assert_eq!(channel(State::CollaboratingFundingTx, 4, false), Phase::Funding);
-    assert_eq!(channel(State::CollaboratingFundingTx, 12, false), Phase::Open);
-    assert_eq!(channel(State::CollaboratingFundingTx, 0, true), Phase::Open);
+    assert_eq!(channel(ChannelState::NegotiatingFunding, 4, false), Phase::Open);
+    assert_eq!(channel(ChannelState::CollaboratingFundingTx, 4, false), Phase::Funding);
+    assert_eq!(channel(ChannelState::CollaboratingFundingTx, 12, false), Phase::Open);
+    assert_eq!(channel(ChannelState::CollaboratingFundingTx, 0, true), Phase::Open);
 
     let rows = rows_of(&of_each_state());
     let found = marks(&rows).unwrap();
@@ -184,13 +186,13 @@ fn what_could_be_punished_is_open_and_has_marks() {
 #[test]
 fn a_signature_that_was_not_answered_counts_as_given() {
     let id = ChannelId([0; 32]);
-    let state = State::ChannelReady;
+    let state = ChannelState::ChannelReady;
     let peer = [2; KEY_BYTES];
     let channel = Channel { id, peer, state, flags: 0, local: 5, remote: 4, waiting_ack: true };
     let ours = Ours { signed: Some(6), revoked: 4, received: 5, closing: false, epoch: 0 };
     assert_eq!(channel.ours(), ours);
     assert_eq!(Channel { waiting_ack: false, ..channel }.ours().signed, Some(5));
-    assert!(Channel { state: State::ShuttingDown, ..channel }.ours().closing);
+    assert!(Channel { state: ChannelState::ShuttingDown, ..channel }.ours().closing);
 }
 
 fn refused(rows: &Rows, kind: Kind, entry: &str) {
@@ -225,7 +227,7 @@ fn a_version_that_is_not_known_or_knows_no_stale_is_not_touched() {
 
 #[test]
 fn rows_that_contradict_each_other_are_an_error() {
-    let in_use = of_each_state().remove(State::ChannelReady as usize);
+    let in_use = of_each_state().remove(ChannelState::ChannelReady as usize);
     let rows = rows_of(std::slice::from_ref(&in_use));
     let index = row(&in_use.index_key);
 
@@ -288,7 +290,9 @@ fn a_value_that_is_cut_or_longer_is_no_value() {
 #[test]
 fn no_bit_that_is_turned_makes_a_guess() {
     let (mut refused, mut read) = (0, 0);
-    for fixture in fixtures().iter().filter(|fixture| fixture.state == State::ChannelReady as u32) {
+    for fixture in
+        fixtures().iter().filter(|fixture| fixture.state == ChannelState::ChannelReady as u32)
+    {
         let name = channels(&rows_of(std::slice::from_ref(fixture))).unwrap()[0].id;
         for bit in 0..fixture.value.len() * 8 {
             let mut rows = rows_of(std::slice::from_ref(fixture));
@@ -347,9 +351,9 @@ fn a_store_in_sqlite_is_marked_and_nothing_else_in_it_changes() {
 
     let mut opened = open(scratch.path());
     let records = opened.channels().unwrap();
-    assert_eq!(records.len(), State::ALL.len());
-    let of_state = |state: State| of_each_state().remove(state as usize);
-    let (in_use, old) = (of_state(State::ChannelReady), of_state(State::Stale));
+    assert_eq!(records.len(), ChannelState::ALL.len());
+    let of_state = |state: ChannelState| of_each_state().remove(state as usize);
+    let (in_use, old) = (of_state(ChannelState::ChannelReady), of_state(ChannelState::Stale));
     assert_eq!(opened.stale().unwrap(), [old.id.as_str()]);
     for ChannelRecord { id, .. } in &records {
         let marks = *id == in_use.id || *id == old.id;
@@ -358,7 +362,7 @@ fn a_store_in_sqlite_is_marked_and_nothing_else_in_it_changes() {
     for id in [&in_use.id, &old.id] {
         opened.mark_stale(id).unwrap();
     }
-    for id in [&of_state(State::ShuttingDown).id, "another"] {
+    for id in [&of_state(ChannelState::ShuttingDown).id, "another"] {
         assert_eq!(opened.mark_stale(id).unwrap_err().kind(), Kind::NotFound);
     }
     let log = fs::metadata(store.join("data.sqlite-wal")).map(|found| found.len());
@@ -385,8 +389,8 @@ fn nothing_is_written_where_a_store_of_the_node_is_not_known() {
     let hosted = scratch.path().join("lsp/tenants/u1");
     drop(write_store(&hosted, &of_each_state()));
     let known = open(scratch.path()).channels().unwrap();
-    assert_eq!(known.len(), 2 * State::ALL.len());
-    let in_use = of_each_state().remove(State::ChannelReady as usize).id;
+    assert_eq!(known.len(), 2 * ChannelState::ALL.len());
+    let in_use = of_each_state().remove(ChannelState::ChannelReady as usize).id;
     assert!(known.iter().any(|record| record.id == in_use));
     assert!(known.iter().any(|record| record.id == format!("lsp/tenants/u1/{in_use}")));
 
@@ -421,7 +425,7 @@ fn channels_of_a_node_without_such_a_state_are_listed_and_have_no_mark() {
 fn half_of_a_mark_is_none() {
     let scratch = tempfile::tempdir().unwrap();
     let store = scratch.path().join("fiber/store");
-    let mut half = of_each_state().remove(State::Stale as usize);
+    let mut half = of_each_state().remove(ChannelState::Stale as usize);
     half.index = vec![5, 0, 0, 0];
     drop(write_store(&store, std::slice::from_ref(&half)));
     assert_eq!(open(scratch.path()).stale().unwrap(), [""; 0]);

@@ -75,7 +75,7 @@ pub(super) enum Layout {
 /// The node's states of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub enum State {
+pub enum ChannelState {
     /// The parameters are negotiated.
     NegotiatingFunding = 0,
     /// The funding transaction is made.
@@ -96,34 +96,38 @@ pub enum State {
     Stale = 8,
 }
 
-impl State {
+impl ChannelState {
     /// Every state, by its number.
-    pub const ALL: [State; 9] = [
-        State::NegotiatingFunding,
-        State::CollaboratingFundingTx,
-        State::SigningCommitment,
-        State::AwaitingTxSignatures,
-        State::AwaitingChannelReady,
-        State::ChannelReady,
-        State::ShuttingDown,
-        State::Closed,
-        State::Stale,
+    pub const ALL: [ChannelState; 9] = [
+        ChannelState::NegotiatingFunding,
+        ChannelState::CollaboratingFundingTx,
+        ChannelState::SigningCommitment,
+        ChannelState::AwaitingTxSignatures,
+        ChannelState::AwaitingChannelReady,
+        ChannelState::ChannelReady,
+        ChannelState::ShuttingDown,
+        ChannelState::Closed,
+        ChannelState::Stale,
     ];
 
     /// As many states as the layout knows.
     fn known(layout: Layout) -> u32 {
-        if layout < Layout::V09 { State::Stale as u32 } else { State::Stale as u32 + 1 }
+        if layout < Layout::V09 {
+            ChannelState::Stale as u32
+        } else {
+            ChannelState::Stale as u32 + 1
+        }
     }
 
     fn has_flags(self) -> bool {
-        !matches!(self, State::ChannelReady | State::Stale)
+        !matches!(self, ChannelState::ChannelReady | ChannelState::Stale)
     }
 
     /// Bytes of a state without its flags.
     pub(super) const BYTES: usize = 4;
 
     /// As it is stored, without its flags.
-    pub(super) fn to_bytes(self) -> [u8; State::BYTES] {
+    pub(super) fn to_bytes(self) -> [u8; ChannelState::BYTES] {
         (self as u32).to_le_bytes()
     }
 }
@@ -133,7 +137,7 @@ impl State {
 pub(super) struct Actor {
     pub(super) id: [u8; 32],
     pub(super) peer: [u8; KEY_BYTES],
-    pub(super) state: State,
+    pub(super) state: ChannelState,
     /// Of the state; 0 where it has none.
     pub(super) flags: u32,
     pub(super) local: u64,
@@ -180,16 +184,16 @@ pub(super) fn actor(bytes: &[u8], layout: Layout) -> Read<Actor> {
 }
 
 /// Reads a `ChannelState`, and tells its flags.
-pub(super) fn state(bytes: &[u8], layout: Layout) -> Read<(State, u32)> {
+pub(super) fn state(bytes: &[u8], layout: Layout) -> Read<(ChannelState, u32)> {
     let mut r = Reader::new(bytes);
     let state = read_state(&mut r, layout)?;
     r.end()?;
     Ok(state)
 }
 
-fn read_state(r: &mut Reader<'_>, layout: Layout) -> Read<(State, u32)> {
-    let number = r.variant(State::known(layout))?;
-    let Some(state) = State::ALL.into_iter().find(|state| *state as u32 == number) else {
+fn read_state(r: &mut Reader<'_>, layout: Layout) -> Read<(ChannelState, u32)> {
+    let number = r.variant(ChannelState::known(layout))?;
+    let Some(state) = ChannelState::ALL.into_iter().find(|state| *state as u32 == number) else {
         return r.fault("a known state before this byte");
     };
     Ok((state, if state.has_flags() { r.u32()? } else { 0 }))

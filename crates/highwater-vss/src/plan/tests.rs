@@ -1,6 +1,10 @@
 use super::*;
 
-fn put(items: &[(&str, i64)], global: Option<i64>, deletes: &[(&str, i64)]) -> Result<Plan, Fault> {
+fn put(
+    items: &[(&str, i64)],
+    global: Option<i64>,
+    deletes: &[(&str, i64)],
+) -> Result<Plan, PutFault> {
     let item = |(key, version): &(&str, i64)| KeyValue {
         key: (*key).to_owned(),
         version: *version,
@@ -64,7 +68,7 @@ fn a_key_that_is_named_twice_is_folded_in_order() {
         put(&[], Some(-2), &[]),
         put(&[("a", i64::MAX)], None, &[]),
     ] {
-        assert!(matches!(contradiction, Err(Fault::Conflict(_))), "{contradiction:?}");
+        assert!(matches!(contradiction, Err(PutFault::Conflict(_))), "{contradiction:?}");
     }
 }
 
@@ -78,7 +82,7 @@ fn what_exceeds_a_limit_is_invalid() {
         put(&[], None, &[("a\0", 1)]),
         put(&vec![("a", -1); ITEMS_MAX + 1], None, &[]),
     ] {
-        assert!(matches!(invalid, Err(Fault::Invalid(_))), "{invalid:?}");
+        assert!(matches!(invalid, Err(PutFault::Invalid(_))), "{invalid:?}");
     }
 }
 
