@@ -74,6 +74,11 @@ fn describe() {
         Unit::Count,
         "Backups that have failed, by the kind of the error."
     );
+    metrics::describe_counter!(
+        "highwater_store_requests_total",
+        Unit::Count,
+        "Requests that went to vaults in object stores, by their method."
+    );
     metrics::describe_histogram!(
         "highwater_backup_duration_seconds",
         Unit::Seconds,

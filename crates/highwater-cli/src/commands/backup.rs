@@ -107,6 +107,7 @@ fn document(report: &BackupReport, warnings: &[String]) -> Value {
         "bytes_total": report.bytes_total,
         "bytes_read": report.bytes_read,
         "bytes_stored": report.bytes_stored,
+        "requests": report.requests,
         "parent": report.parent,
         "seq": report.seq,
         "kind": report.kinds.first(),
@@ -149,6 +150,9 @@ fn human(report: &BackupReport) -> String {
         ("files", record::changes(&report.changes)),
         ("barrier", record::word(&report.barrier)),
     ];
+    if let Some(requests) = report.requests {
+        fields.push(("requests", record::requests(requests)));
+    }
     if !report.kinds.is_empty() {
         fields.push(("kind", report.kinds.join(", ")));
     }

@@ -8,7 +8,7 @@ use highwater::guard::GuardKind;
 pub(super) use highwater::vault::manifest::channels;
 use highwater::vault::manifest::{Mark, PartRecord, totals};
 use highwater::vault::shrink::UNACKNOWLEDGED;
-use highwater::vault::{Manifest, PartSummary, SlotInfo};
+use highwater::vault::{Manifest, PartSummary, Requests, SlotInfo};
 use serde_json::{Value, json};
 
 use crate::format;
@@ -101,6 +101,12 @@ pub(super) fn word(value: &impl serde::Serialize) -> String {
 pub(super) fn changes(changes: &Changes) -> String {
     let Changes { new, changed, unchanged, removed } = changes;
     format!("{new} new, {changed} changed, {unchanged} unchanged, {removed} removed")
+}
+
+/// What an operator of an object store counts.
+pub(super) fn requests(requests: Requests) -> String {
+    let Requests { put, get, list, delete, .. } = requests;
+    format!("{put} put, {get} get, {list} list, {delete} delete")
 }
 
 /// The beginning of an id: enough for people to tell snapshots apart.

@@ -85,6 +85,31 @@ fn comes_full_circle(product: Product) {
     assert_node(&cloud.world.path("older"), ROWS);
 }
 
+/// What a store is asked for goes with what is new, and not with what the vault holds.
+fn requests_do_not_grow_with_the_vault(product: Product) {
+    let Some(cloud) = Cloud::with_vault(product) else { return };
+    let requests = |rows: std::ops::Range<u32>| {
+        cloud.add_payments(rows);
+        let mut requests = cloud.on_vault(&["backup", "node"]).code(0).json()["requests"].take();
+        let all = requests.as_object_mut().expect("requests are told");
+        assert_eq!(all.len(), 4, "{all:?}");
+        all.values().map(|count| count.as_u64().expect("a number")).sum::<u64>()
+    };
+    let counts: Vec<u64> = (0..4).map(|n| requests(ROWS + n..ROWS + n + 1)).collect();
+    // The first one finds nothing there; the second is the first with a snapshot before it.
+    assert!(counts[0] > 0 && counts[2] <= counts[1] && counts[3] <= counts[1], "{counts:?}");
+}
+
+#[test]
+fn requests_do_not_grow_with_the_vault_on_s3() {
+    requests_do_not_grow_with_the_vault(Product::Moto);
+}
+
+#[test]
+fn requests_do_not_grow_with_the_vault_on_azure() {
+    requests_do_not_grow_with_the_vault(Product::Azurite);
+}
+
 #[test]
 fn a_node_comes_full_circle_over_s3() {
     comes_full_circle(Product::Moto);

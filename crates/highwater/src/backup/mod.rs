@@ -19,8 +19,8 @@ use crate::node::NodeFile;
 use crate::vault::manifest::{EntryRecord, Mark};
 use crate::vault::shrink::Loss;
 use crate::vault::{
-    Actor, BACKUP_TIME_MAX, Effort, Intent, Known, Location, Manifest, PartSummary, SnapshotName,
-    Vault, copied,
+    Actor, BACKUP_TIME_MAX, Effort, Intent, Known, Location, Manifest, PartSummary, Requests,
+    SnapshotName, Vault, copied,
 };
 
 mod assemble;
@@ -117,6 +117,8 @@ pub struct BackupReport {
     pub shrunk: Vec<Loss>,
     /// What the operator should know.
     pub warnings: Vec<String>,
+    /// Requests to the vault's object store, those since the vault was opened among them; none for one on disk.
+    pub requests: Option<Requests>,
 }
 
 /// How many files are what they were in the snapshot before; all are new where there is none that was built on.
@@ -156,10 +158,7 @@ pub fn run(
     let _lock = actor.lock_node(vault.id(), &node)?;
     vault.collect_temporary()?;
     vault.collect_leftovers(&node, writer)?;
-    let newest = plan::newest(vault, &node)?;
-    let parent = plan::parent(vault, &node)?;
-    // Who would go on behind a record that is gone would hide that it is.
-    let recorded = vault.sound_record(&node)?;
+    let plan::Standing { newest, parent, recorded } = plan::Standing::of(vault, &node)?;
     let known = plan::Known::of(parent.as_ref(), recorded.as_ref());
     let mut identity = plan::identify(vault, layout.held(), &node, known, options.adopt, control)?;
     let mut recognised = options
@@ -252,7 +251,10 @@ impl Task<'_> {
             Ok(made) => {
                 warnings.extend(made.warnings.iter().cloned());
                 let duration = self.control.env.monotonic() - self.start;
-                let report = Made { warnings, ..made }.report(duration);
+                let report = BackupReport {
+                    requests: self.vault.requests(),
+                    ..Made { warnings, ..made }.report(duration)
+                };
                 report.log();
                 Ok(report)
             }
@@ -471,6 +473,7 @@ impl Made {
             node: manifest.node,
             marks: manifest.marks,
             warnings,
+            requests: None,
         }
     }
 }

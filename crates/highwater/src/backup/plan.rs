@@ -30,12 +30,34 @@ pub(super) fn keep_apart(dir: &Path, vault: &Vault) -> Result<()> {
     Ok(())
 }
 
-/// The newest visible snapshot of the node: by epoch and sequence, never by a clock.
-pub(super) fn parent(vault: &Vault, node: &NodeName) -> Result<Option<Manifest>> {
-    let names = vault.snapshot_names(Some(node))?;
-    let Some(name) = names.last() else { return Ok(None) };
+/// What a vault has of a node, by one listing.
+pub(super) struct Standing {
+    /// The newest snapshot that stands, whether it was forgotten or not: what a commit must come after.
+    pub(super) newest: Option<SnapshotName>,
+    /// The newest visible one: by epoch and sequence, never by a clock.
+    pub(super) parent: Option<Manifest>,
+    /// The record of the node, no older than these.
+    pub(super) recorded: Option<NodeRecord>,
+}
+
+impl Standing {
+    /// # Errors
+    /// Corrupt where the record is older than the snapshots, or gone: who would go on behind it would hide that;
+    /// and where the newest visible snapshot is damaged.
+    pub(super) fn of(vault: &Vault, node: &NodeName) -> Result<Standing> {
+        // The trash first: a prune removes manifests before what hides them.
+        let trash = vault.trash()?;
+        let mut names = vault.standing_names(Some(node))?;
+        let visible = names.iter().rfind(|name| !trash.hides(name.snapshot));
+        let parent = visible.map(|name| parent(vault, name)).transpose()?;
+        let recorded = vault.sound_record_of(node, &names)?;
+        Ok(Standing { newest: names.pop(), parent, recorded })
+    }
+}
+
+fn parent(vault: &Vault, name: &SnapshotName) -> Result<Manifest> {
     let id = name.snapshot;
-    as_far_as_readable(vault, name).map(Some).map_err(|error| match error.kind() {
+    as_far_as_readable(vault, name).map_err(|error| match error.kind() {
         Kind::Corrupt => error.with_remedy(Remedy::Forget(id.to_string())),
         _ => error,
     })
@@ -55,7 +77,7 @@ fn as_far_as_readable(vault: &Vault, name: &SnapshotName) -> Result<Manifest> {
     }
 }
 
-/// The newest snapshot that stands, whether it was forgotten or not: what a commit must come after.
+/// The newest snapshot that stands now.
 pub(super) fn newest(vault: &Vault, node: &NodeName) -> Result<Option<SnapshotName>> {
     Ok(vault.standing_names(Some(node))?.pop())
 }

@@ -41,6 +41,9 @@ use super::snapshots::by_prefix;
 use super::trash::{Forgotten, GRACE, Purpose, TrashDoc, after};
 use super::{Actor, Level, SnapshotInfo, SnapshotName, Vault};
 
+/// So many manifests are open at once where each is looked at by itself.
+const AT_ONCE: usize = 256;
+
 /// What is to be forgotten.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -229,8 +232,8 @@ fn by_node(vault: &Vault, names: &[SnapshotName], warnings: &mut Vec<String>) ->
     let mut nodes: Judged = BTreeMap::new();
     let packs = vault.packs_present()?;
     let there = |pack: &PackRef| packs.get(&pack_name(pack.id)) == Some(&pack.size);
-    for name in names {
-        let info = match vault.snapshot_info(name) {
+    for (name, info) in names.iter().zip(vault.snapshot_infos(names)) {
+        let info = match info {
             Ok(info) if info.manifest.packs.iter().all(there) => Ok(info),
             // It must not pass for the newest good one, for which others go.
             Ok(info) if vault.missing_pack(&info.manifest)?.is_some() => {
@@ -336,13 +339,18 @@ fn by_name(vault: &Vault, options: &ForgetOptions, names: &[SnapshotName]) -> Re
     let mut warnings = Vec::new();
     let mut nodes: BTreeMap<NodeName, NodePlan> = BTreeMap::new();
     let mut staying: BTreeMap<NodeName, SnapshotInfo> = BTreeMap::new();
-    for name in names.iter().rev() {
+    // Newest first, and not all of them in memory.
+    let infos = names.rchunks(AT_ONCE).flat_map(|names| {
+        let infos = vault.snapshot_infos(names);
+        names.iter().zip(infos).rev()
+    });
+    for (name, info) in infos {
         let node = nodes.entry(name.node.clone()).or_insert_with(|| NodePlan {
             node: name.node.clone(),
             keep: Vec::new(),
             forget: Vec::new(),
         });
-        let info = match vault.snapshot_info(name) {
+        let info = match info {
             Ok(info) => Some(info),
             Err(error) if error.kind() == Kind::Corrupt => None,
             Err(error) => return Err(error),

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use rustix::fs::OFlags;
 
 use self::temporary::{Temporary, remove_if_dead};
-use super::medium::{Arrival, Listed, Medium, Take, Way, absent, failed};
+use super::medium::{Arrival, Listed, Medium, Take, TakeName, Way, absent, failed};
 use crate::direct::AlignedBuffer;
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
@@ -158,7 +158,21 @@ impl Medium for LocalStore {
         let prefix = prefix.unwrap_or_default();
         if prefix.is_empty() || is_name(prefix) {
             let place = if prefix.is_empty() { "the vault" } else { prefix };
-            self.directory.list(place, prefix, take).map(drop)
+            let mut listed = |name: String, entry: &fs::DirEntry| {
+                let metadata = entry.metadata()?;
+                Ok(take(Listed { name, size: metadata.len(), modified: modified(&metadata) }))
+            };
+            self.directory.walk(place, prefix, &mut listed).map(drop)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn names(&self, prefix: Option<&str>, take: &mut TakeName<'_>) -> Result<()> {
+        let prefix = prefix.unwrap_or_default();
+        if prefix.is_empty() || is_name(prefix) {
+            let place = if prefix.is_empty() { "the vault" } else { prefix };
+            self.directory.walk(place, prefix, &mut |name, _| Ok(take(name))).map(drop)
         } else {
             Ok(())
         }
@@ -252,6 +266,9 @@ struct Directory {
     durable: Mutex<HashSet<PathBuf>>,
 }
 
+/// What is done with each file of a directory.
+type TakeEntry<'a> = dyn FnMut(String, &fs::DirEntry) -> io::Result<ControlFlow<()>> + 'a;
+
 impl Directory {
     fn path_of(&self, name: &str) -> Result<PathBuf> {
         if !is_name(name) {
@@ -295,8 +312,9 @@ impl Directory {
         Ok(())
     }
 
-    /// Lists what is below `prefix`, for a list of what is below `place`.
-    fn list(&self, place: &str, prefix: &str, take: &mut Take<'_>) -> Result<ControlFlow<()>> {
+    /// Hands over what is below `prefix`, for a list of what is below `place`. Of each file nothing is asked that
+    /// its directory does not tell: a vault has many.
+    fn walk(&self, place: &str, prefix: &str, take: &mut TakeEntry<'_>) -> Result<ControlFlow<()>> {
         let at = |error| failed(place, error);
         let entries = match fs::read_dir(self.root.join(prefix)) {
             // A store that has vanished is not an empty one.
@@ -313,15 +331,18 @@ impl Directory {
                 continue;
             }
             let name = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
-            let metadata = match entry.metadata() {
-                // It was deleted since the directory was read.
+            let found = match entry.file_type() {
                 Err(error) if is_absent(&error) => continue,
-                metadata => metadata.map_err(at)?,
+                found => found.map_err(at)?,
             };
-            let next = if metadata.is_dir() {
-                self.list(place, &name, take)?
-            } else if metadata.is_file() {
-                take(Listed { name, size: metadata.len(), modified: modified(&metadata) })
+            let next = if found.is_dir() {
+                self.walk(place, &name, take)?
+            } else if found.is_file() {
+                match take(name, &entry) {
+                    // It was deleted since the directory was read.
+                    Err(error) if is_absent(&error) => continue,
+                    next => next.map_err(at)?,
+                }
             } else {
                 let what = format!("`{name}` is neither a file nor a directory");
                 return Err(at(io::Error::new(io::ErrorKind::InvalidData, what)));

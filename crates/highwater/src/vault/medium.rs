@@ -5,6 +5,7 @@ use std::io;
 use std::ops::{ControlFlow, Range};
 
 use bytes::Bytes;
+use serde::Serialize;
 
 use crate::direct::AlignedBuffer;
 use crate::error::{Error, Result};
@@ -19,6 +20,20 @@ pub(crate) struct Listed {
     pub(crate) size: u64,
     /// When it was put, by the store's clock.
     pub(crate) modified: Time,
+}
+
+/// Requests that went to an object store over the network, those that were sent again among them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Requests {
+    /// Puts of objects and of parts of them, and what begins and ends an upload in parts.
+    pub put: u64,
+    /// Reads of objects, of ranges of them, and of what is known of them.
+    pub get: u64,
+    /// Pages of lists.
+    pub list: u64,
+    /// Deletes.
+    pub delete: u64,
 }
 
 /// What a put depends on.
@@ -50,6 +65,9 @@ pub(crate) enum Put {
 /// What is done with each object of a list; it tells whether the list goes on.
 pub(crate) type Take<'a> = dyn FnMut(Listed) -> ControlFlow<()> + 'a;
 
+/// The same with the name of each.
+pub(crate) type TakeName<'a> = dyn FnMut(String) -> ControlFlow<()> + 'a;
+
 /// Waits until an object has arrived.
 pub(crate) type Arrival<'a> = Box<dyn FnOnce() -> Result<()> + Send + 'a>;
 
@@ -58,6 +76,11 @@ pub(crate) trait Medium: Send + Sync {
     /// Whether requests travel over a network.
     fn is_remote(&self) -> bool {
         false
+    }
+
+    /// Requests so far; none where nothing travels.
+    fn requests(&self) -> Option<Requests> {
+        None
     }
 
     /// The same objects over connections of their own; `None` where there are no connections.
@@ -105,6 +128,11 @@ pub(crate) trait Medium: Send + Sync {
 
     /// Hands over the objects below a prefix (`None`: all of them), in any order.
     fn list(&self, prefix: Option<&str>, take: &mut Take<'_>) -> Result<()>;
+
+    /// The same with names alone, where those cost less.
+    fn names(&self, prefix: Option<&str>, take: &mut TakeName<'_>) -> Result<()> {
+        self.list(prefix, &mut |listed| take(listed.name))
+    }
 
     /// Puts a new object; `false` where one of that name exists. Its bytes are like no others.
     fn put_new(&self, name: &str, bytes: Bytes) -> Result<bool>;

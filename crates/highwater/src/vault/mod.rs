@@ -76,6 +76,7 @@ pub(crate) use limits::{MANIFEST_BYTES_MAX, PLAIN_BYTES_MAX, UPLOADS_IN_FLIGHT_M
 pub(crate) use local::TEMPORARY;
 pub use location::{Location, RemoteLocation};
 pub use manifest::{Manifest, PartSummary, channel_mark, channel_of};
+pub use medium::Requests;
 pub use nodes::Ownership;
 pub(crate) use nodes::{NodeRecord, copied, unrecorded};
 pub(crate) use snapshots::ContentId;
@@ -124,6 +125,14 @@ pub struct Vault {
     env: Env,
     packs: PackCache,
     trash: TrashCache,
+}
+
+impl Drop for Vault {
+    fn drop(&mut self) {
+        if let Some(Requests { put, get, list, delete }) = self.requests() {
+            tracing::info!(put, get, list, delete, "requests to the store");
+        }
+    }
 }
 
 impl Vault {
@@ -299,6 +308,12 @@ impl Vault {
     /// Where it is.
     pub fn location(&self) -> &Location {
         &self.location
+    }
+
+    /// How many requests have gone to its object store since it was opened or made, which is what operators of such
+    /// stores count; none for a vault on disk.
+    pub fn requests(&self) -> Option<Requests> {
+        self.store.requests()
     }
 
     /// Whether its store keeps two writers apart: an object can be created exactly once.

@@ -145,14 +145,14 @@ fn number_of(name: &str) -> Option<u64> {
 impl Vault {
     /// The newest record of a node; `None` before its first backup.
     pub(crate) fn node_record(&self, node: &NodeName) -> Result<Option<NodeRecord>> {
-        let listed = self.store().list(Some(&Folder::Nodes.object(node)))?;
-        let Some(last) = listed.last() else { return Ok(None) };
-        if let Some(before) = listed.len().checked_sub(2).map(|before| &listed[before])
-            && number_of(&before.name) == number_of(&last.name)
+        let names = self.store().names(&Folder::Nodes.object(node))?;
+        let Some(last) = names.last() else { return Ok(None) };
+        if let Some(before) = names.len().checked_sub(2).map(|before| &names[before])
+            && number_of(before) == number_of(last)
         {
             return Err(Error::conflict(format!(
                 "two writers recorded this node at once: {} and {}",
-                before.name, last.name
+                before, last
             ))
             .with_entry(node.to_string())
             .with_remedy(
@@ -160,9 +160,9 @@ impl Vault {
                  others with the store's own tool",
             ));
         }
-        let record = self.open_node_record(&last.name)?;
+        let record = self.open_node_record(last)?;
         if record.node != *node {
-            return Err(sealed::foreign(&last.name));
+            return Err(sealed::foreign(last));
         }
         Ok(Some(record))
     }
@@ -171,8 +171,8 @@ impl Vault {
     /// not keep anybody from a restore. `check` names the damage, and nobody writes over it.
     pub(crate) fn readable_record(&self, node: &NodeName) -> Result<Option<NodeRecord>> {
         let mut damage = None;
-        for listed in self.store().list(Some(&Folder::Nodes.object(node)))?.iter().rev() {
-            match self.open_node_record(&listed.name) {
+        for name in self.store().names(&Folder::Nodes.object(node))?.iter().rev() {
+            match self.open_node_record(name) {
                 Ok(record) => return Ok(Some(record)),
                 Err(error) if error.kind() == Kind::Corrupt => damage = damage.or(Some(error)),
                 Err(error) => return Err(error),
@@ -201,9 +201,9 @@ impl Vault {
     /// A record that can't be opened is skipped: `check` names it, and nothing is known by it.
     pub(crate) fn other_name(&self, node: &NodeName, uid: NodeUid) -> Result<Option<NodeName>> {
         let mut others: Vec<NodeName> = Vec::new();
-        for listed in self.store().list(Some(Folder::Nodes.name()))? {
-            let name = listed.name.split('/').nth(1).and_then(|name| name.parse().ok());
-            let name: NodeName = name.ok_or_else(|| sealed::foreign(&listed.name))?;
+        for record in self.store().names(Folder::Nodes.name())? {
+            let name = record.split('/').nth(1).and_then(|name| name.parse().ok());
+            let name: NodeName = name.ok_or_else(|| sealed::foreign(&record))?;
             if name != *node && others.last() != Some(&name) {
                 others.push(name);
             }
@@ -266,10 +266,10 @@ impl Vault {
 
     /// Deletes records behind the newest few, whatever their names end in.
     fn prune_unfenced(&self, node: &NodeName, newest: u64) -> Result<()> {
-        for listed in self.store().list(Some(&Folder::Nodes.object(node)))? {
-            let number = number_of(&listed.name);
+        for name in self.store().names(&Folder::Nodes.object(node))? {
+            let number = number_of(&name);
             if number.is_some_and(|number| number.saturating_add(RECORDS_KEPT) <= newest) {
-                self.store().delete(&listed.name)?;
+                self.store().delete(&name)?;
             }
         }
         Ok(())

@@ -20,9 +20,11 @@ use super::location::RemoteLocation;
 use super::provider::{Provider, Role};
 
 mod medium;
+mod requests;
 mod runtime;
 
 pub(super) use medium::RemoteMedium;
+use requests::{Counted, Counts};
 
 /// A request is sent again so often.
 const RETRIES_MAX: usize = 6;
@@ -35,8 +37,8 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 /// A request is given up after so long: several parts of 8 MiB share a slow line.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(300);
 
-/// A client with connections of its own.
-fn client(location: &RemoteLocation) -> Result<Arc<dyn ObjectStore>> {
+/// A client with connections of its own, whose requests are counted.
+fn client(location: &RemoteLocation, counts: &Arc<Counts>) -> Result<Arc<dyn ObjectStore>> {
     choose_tls();
     let allow_http = allows_http(location)?;
     let options = ClientOptions::new()
@@ -54,13 +56,16 @@ fn client(location: &RemoteLocation) -> Result<Arc<dyn ObjectStore>> {
             .with_remedy(location.provider().credentials_hint())
             .with_source(error)
     };
+    let counted = Counted(Arc::clone(counts));
     let objects: Arc<dyn ObjectStore> = match location.provider() {
         #[cfg(feature = "s3")]
-        Provider::S3 => Arc::new(under(location, s3(location, options).map_err(wrong)?)),
+        Provider::S3 => Arc::new(under(location, s3(location, options, counted).map_err(wrong)?)),
         #[cfg(feature = "gcs")]
-        Provider::Gcs => Arc::new(under(location, gcs(location, options).map_err(wrong)?)),
+        Provider::Gcs => Arc::new(under(location, gcs(location, options, counted).map_err(wrong)?)),
         #[cfg(feature = "azure")]
-        Provider::Azure => Arc::new(under(location, azure(location, options).map_err(wrong)?)),
+        Provider::Azure => {
+            Arc::new(under(location, azure(location, options, counted).map_err(wrong)?))
+        }
         #[cfg(not(all(feature = "s3", feature = "gcs", feature = "azure")))]
         _ => return Err(location.not_built()),
     };
@@ -71,9 +76,11 @@ fn client(location: &RemoteLocation) -> Result<Arc<dyn ObjectStore>> {
 fn s3(
     location: &RemoteLocation,
     options: ClientOptions,
+    counted: Counted,
 ) -> object_store::Result<object_store::aws::AmazonS3> {
     let mut builder = AmazonS3Builder::new()
         .with_client_options(options)
+        .with_http_connector(counted)
         .with_retry(retries())
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         .with_disable_bulk_delete(true)
@@ -88,9 +95,11 @@ fn s3(
 fn gcs(
     location: &RemoteLocation,
     options: ClientOptions,
+    counted: Counted,
 ) -> object_store::Result<object_store::gcp::GoogleCloudStorage> {
     let mut builder = GoogleCloudStorageBuilder::new()
         .with_client_options(options)
+        .with_http_connector(counted)
         .with_retry(retries())
         .with_bucket_name(location.bucket());
     for (name, value) in others(location) {
@@ -103,9 +112,11 @@ fn gcs(
 fn azure(
     location: &RemoteLocation,
     options: ClientOptions,
+    counted: Counted,
 ) -> object_store::Result<object_store::azure::MicrosoftAzure> {
     let mut builder = MicrosoftAzureBuilder::new()
         .with_client_options(options)
+        .with_http_connector(counted)
         .with_retry(retries())
         .with_container_name(location.bucket());
     for (name, value) in others(location) {

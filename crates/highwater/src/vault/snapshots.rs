@@ -3,7 +3,7 @@
 //! A manifest's name tells epoch and sequence, so that the newest one is found by listing: never by
 //! a clock. The name is bound into the seal; a manifest under another name doesn't open.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::error::{Error, Kind, Remedy, Result};
 use crate::ids::{Epoch, NodeName, Seq, SnapshotId, encode};
@@ -100,10 +100,8 @@ impl Vault {
         let prefix =
             node.map_or(Folder::Snapshots.name().to_owned(), |node| Folder::Snapshots.object(node));
         let mut names = Vec::new();
-        for listed in self.store().list(Some(&prefix))? {
-            names.push(
-                SnapshotName::parse(&listed.name).ok_or_else(|| sealed::foreign(&listed.name))?,
-            );
+        for name in self.store().names(&prefix)? {
+            names.push(SnapshotName::parse(&name).ok_or_else(|| sealed::foreign(&name))?);
         }
         names.sort();
         let mut visible: Vec<SnapshotName> = Vec::with_capacity(names.len());
@@ -200,10 +198,8 @@ impl Vault {
     /// these are not read ([`PartRecord::is_loaded`]): [`Vault::resolve`] reads them.
     pub fn snapshots(&self, node: Option<&NodeName>) -> Result<Vec<SnapshotInfo>> {
         let names = self.snapshot_names(node)?;
-        names
-            .iter()
-            .map(|name| self.snapshot_info(name).map_err(|e| with_others(e, name, &names)))
-            .collect()
+        let infos = names.iter().zip(self.snapshot_infos(&names));
+        infos.map(|(name, info)| info.map_err(|error| with_others(error, name, &names))).collect()
     }
 
     /// The nodes of which the vault has snapshots, forgotten or not, by name.
@@ -337,9 +333,13 @@ impl Vault {
     /// gone.
     pub fn node_warnings(&self, node: &NodeName) -> Result<Vec<String>> {
         let names = self.standing_names(Some(node))?;
-        let set_back = self.refuse_set_back(node, &names, self.node_record(node)?.as_ref());
-        if let Err(error) = set_back {
+        let record = self.node_record(node)?;
+        if let Err(error) = self.refuse_set_back(node, &names, record.as_ref()) {
             return Ok(vec![error.message().to_owned()]);
+        }
+        let newest = record.and_then(|record| record.newest).map(|(newest, _)| newest);
+        if names.iter().any(|name| Some(name.snapshot) == newest) {
+            return Ok(Vec::new());
         }
         let lost = self.lost_newest(node)?;
         Ok(lost.map(|lost| lost_warning(node, lost)).into_iter().collect())
@@ -413,8 +413,8 @@ impl Vault {
 
     /// Whether a manifest of the snapshot was put.
     pub(crate) fn is_committed(&self, node: &NodeName, snapshot: SnapshotId) -> Result<bool> {
-        let listed = self.store().list(Some(&Folder::Snapshots.object(node)))?;
-        let mut names = listed.iter().filter_map(|listed| SnapshotName::parse(&listed.name));
+        let names = self.store().names(&Folder::Snapshots.object(node))?;
+        let mut names = names.iter().filter_map(|name| SnapshotName::parse(name));
         Ok(names.any(|name| name.snapshot == snapshot))
     }
 
@@ -430,15 +430,50 @@ impl Vault {
 
     /// What is known of a snapshot, without lists of its entries.
     pub(crate) fn snapshot_info(&self, name: &SnapshotName) -> Result<SnapshotInfo> {
+        self.info_by(name, self.readable_record(&name.node)?.as_ref())
+    }
+
+    /// The same of many, in their order: several manifests at once where each is waited for, and the record of a
+    /// node once.
+    pub(crate) fn snapshot_infos(&self, names: &[SnapshotName]) -> Vec<Result<SnapshotInfo>> {
+        let mut records = BTreeMap::new();
+        for name in names {
+            records.entry(&name.node).or_insert_with(|| self.readable_record(&name.node));
+        }
+        let info = |name: &SnapshotName| match records.get(&name.node) {
+            Some(Err(error)) => Err(error.clone()),
+            Some(Ok(record)) => self.info_by(name, record.as_ref()),
+            None => self.info_by(name, None),
+        };
+        let readers = self.store().readers(1);
+        if readers == 1 {
+            return names.iter().map(info).collect();
+        }
+        let share = names.len().div_ceil(readers).max(1);
+        let read = |share: &[SnapshotName]| share.iter().map(&info).collect::<Vec<_>>();
+        let read = &read;
+        std::thread::scope(|scope| {
+            let readers: Vec<_> = names
+                .chunks(share)
+                .map(|share| (share.len(), scope.spawn(move || read(share))))
+                .collect();
+            let joined = readers.into_iter().flat_map(|(length, reader)| {
+                let panicked = || Err(Error::bug("a reader of manifests panicked"));
+                reader.join().unwrap_or_else(|_| (0..length).map(|_| panicked()).collect())
+            });
+            joined.collect()
+        })
+    }
+
+    fn info_by(&self, name: &SnapshotName, record: Option<&NodeRecord>) -> Result<SnapshotInfo> {
         let bytes = self.store().get(&name.object())?;
         let (manifest, _) = self.open_outline(name, &bytes)?;
-        let record = self.readable_record(&name.node)?;
-        let level = match &record {
+        let level = match record {
             Some(record) if record.failed.contains(&name.snapshot) => Level::Failed,
             Some(record) if record.restored.contains(&name.snapshot) => Level::Restored,
             _ => Level::Sealed,
         };
-        let acknowledged = record.map(|record| record.acknowledged).unwrap_or_default();
+        let acknowledged = record.map(|record| record.acknowledged.clone()).unwrap_or_default();
         let shrunk = shrink::pending(&manifest.shrunk, &acknowledged);
         let acknowledged = shrink::by_whom(&manifest.shrunk, acknowledged);
         let manifest_bytes = bytes.len() as u64;

@@ -13,7 +13,7 @@ use super::limits::{LISTED_MAX, object_bytes_max};
 use super::local::LocalStore;
 use super::location::{Location, RemoteLocation};
 pub(crate) use super::medium::Listed;
-use super::medium::Medium;
+use super::medium::{Medium, Requests};
 #[cfg(feature = "remote")]
 use super::remote::RemoteMedium;
 use super::upload::Upload;
@@ -70,6 +70,11 @@ impl Store {
     /// What its objects are kept by.
     pub(super) fn medium(&self) -> &dyn Medium {
         self.medium.as_ref()
+    }
+
+    /// Requests so far; none where nothing travels.
+    pub(super) fn requests(&self) -> Option<Requests> {
+        self.medium.requests()
     }
 
     /// How many threads should read it at once, where `cores` would read a local one.
@@ -165,28 +170,20 @@ impl Store {
 
     /// The same; corrupt where there are more than `most`.
     pub(super) fn list_at_most(&self, prefix: Option<&str>, most: usize) -> Result<Vec<Listed>> {
-        let (mut listed, mut more) = (Vec::new(), false);
-        self.medium.list(prefix, &mut |object| {
-            more = listed.len() == most;
-            if more {
-                return ControlFlow::Break(());
-            }
-            listed.push(object);
-            ControlFlow::Continue(())
-        })?;
-        if more {
-            let place = prefix.unwrap_or("the vault");
-            return Err(Error::corrupt(format!(
-                "more than {most} objects are listed in {place}: no vault has so many"
-            ))
-            .with_entry(place)
-            .with_remedy(
-                "remove with the store's own tool what somebody else has put there, or use \
-                 another copy of the vault",
-            ));
-        }
+        let mut listed = Vec::new();
+        self.medium.list(prefix, &mut |object| collect(&mut listed, object, most))?;
+        refuse_more(prefix, listed.len(), most)?;
         listed.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(listed)
+    }
+
+    /// The names of all objects below a prefix, in order.
+    pub(crate) fn names(&self, prefix: &str) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        self.medium.names(Some(prefix), &mut |name| collect(&mut names, name, LISTED_MAX))?;
+        refuse_more(Some(prefix), names.len(), LISTED_MAX)?;
+        names.sort();
+        Ok(names)
     }
 
     /// Deletes an object; one that is gone already is no error.
@@ -202,3 +199,23 @@ impl Store {
 
 #[cfg(test)]
 mod tests;
+
+/// Takes one more, and goes on as long as there are no more than `most`.
+fn collect<T>(listed: &mut Vec<T>, one: T, most: usize) -> ControlFlow<()> {
+    listed.push(one);
+    match listed.len() > most {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    }
+}
+
+fn refuse_more(prefix: Option<&str>, found: usize, most: usize) -> Result<()> {
+    if found <= most {
+        return Ok(());
+    }
+    let place = prefix.unwrap_or("the vault");
+    let what = format!("more than {most} objects are listed in {place}: no vault has so many");
+    Err(Error::corrupt(what).with_entry(place).with_remedy(
+        "remove with the store's own tool what somebody else has put there, or use another copy of the vault",
+    ))
+}

@@ -22,10 +22,18 @@ impl Vault {
     /// # Errors
     /// Corrupt where it is older, or gone, and where it is damaged.
     pub(crate) fn sound_record(&self, node: &NodeName) -> Result<Option<NodeRecord>> {
-        // Snapshots first: a record that is read after them can only tell of more.
         let names = self.standing_names(Some(node))?;
+        self.sound_record_of(node, &names)
+    }
+
+    /// The same, of snapshots that were listed just before: a record that is read after them can only tell of more.
+    pub(crate) fn sound_record_of(
+        &self,
+        node: &NodeName,
+        names: &[SnapshotName],
+    ) -> Result<Option<NodeRecord>> {
         let record = self.node_record(node)?;
-        self.refuse_set_back(node, &names, record.as_ref())?;
+        self.refuse_set_back(node, names, record.as_ref())?;
         Ok(record)
     }
 
@@ -35,9 +43,12 @@ impl Vault {
     /// # Errors
     /// Corrupt where the record of a node is gone, damaged, or older than its snapshots.
     pub fn guarded(&self, node: Option<&NodeName>) -> Result<Option<NodeName>> {
-        for name in self.standing_names(node)? {
-            if self.sound_record(&name.node)?.is_some_and(|record| record.guard.is_some()) {
-                return Ok(Some(name.node));
+        let mut nodes: Vec<NodeName> =
+            self.standing_names(node)?.into_iter().map(|name| name.node).collect();
+        nodes.dedup();
+        for node in nodes {
+            if self.sound_record(&node)?.is_some_and(|record| record.guard.is_some()) {
+                return Ok(Some(node));
             }
         }
         Ok(None)

@@ -16,13 +16,14 @@ use object_store::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
+use super::requests::Counts;
 use super::runtime::Runtime;
 use super::{client, describe};
 use crate::error::{Error, Kind, Result};
 use crate::ids::Time;
 use crate::vault::limits::UPLOADS_IN_FLIGHT_MAX;
 use crate::vault::location::RemoteLocation;
-use crate::vault::medium::{Arrival, Condition, Listed, Medium, Put, Take, Version, Way};
+use crate::vault::medium::{Arrival, Condition, Listed, Medium, Put, Requests, Take, Version, Way};
 
 /// A pack of a remote store is ended after so many bytes, before compression: it travels in one
 /// request then, create-only, and several of them at once.
@@ -53,12 +54,15 @@ pub(in crate::vault) struct RemoteMedium {
     runtime: Arc<Runtime>,
     /// One permit for each request of an upload that may be on its way.
     parts: Arc<Semaphore>,
+    counts: Arc<Counts>,
 }
 
 impl RemoteMedium {
     /// Of a location. Nothing is sent yet.
     pub(in crate::vault) fn of(location: &RemoteLocation) -> Result<RemoteMedium> {
-        RemoteMedium::over(client(location)?, location)
+        let counts = Arc::default();
+        let objects = client(location, &counts)?;
+        Ok(RemoteMedium { counts, ..RemoteMedium::over(objects, location)? })
     }
 
     /// Of objects that a client reaches.
@@ -68,7 +72,7 @@ impl RemoteMedium {
     ) -> Result<RemoteMedium> {
         let (location, runtime) = (Arc::new(location.clone()), Arc::new(Runtime::new()?));
         let parts = Arc::new(Semaphore::new(UPLOADS_IN_FLIGHT_MAX));
-        Ok(RemoteMedium { objects, location, runtime, parts })
+        Ok(RemoteMedium { objects, location, runtime, parts, counts: Arc::default() })
     }
 
     fn object(&self, name: &str) -> Object {
@@ -107,11 +111,16 @@ impl Medium for RemoteMedium {
         true
     }
 
+    fn requests(&self) -> Option<Requests> {
+        Some(self.counts.so_far())
+    }
+
     fn twin(&self) -> Result<Option<Box<dyn Medium>>> {
-        let objects = client(&self.location)?;
+        let objects = client(&self.location, &self.counts)?;
         let (location, runtime) = (Arc::clone(&self.location), Arc::clone(&self.runtime));
         let parts = Arc::new(Semaphore::new(UPLOADS_IN_FLIGHT_MAX));
-        Ok(Some(Box::new(RemoteMedium { objects, location, runtime, parts })))
+        let counts = Arc::clone(&self.counts);
+        Ok(Some(Box::new(RemoteMedium { objects, location, runtime, parts, counts })))
     }
 
     fn readers(&self, cores: usize) -> usize {
