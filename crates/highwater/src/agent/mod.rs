@@ -35,6 +35,7 @@ mod history;
 mod operation;
 mod panic;
 mod replica;
+mod seen;
 mod snapshot;
 mod status;
 mod tasks;
@@ -219,6 +220,7 @@ impl AgentBuilder {
             changes: watch::channel(0).0,
             state: Mutex::new(shared),
             wake: Condvar::new(),
+            opened: Mutex::default(),
             writing: Mutex::default(),
             lock,
         });

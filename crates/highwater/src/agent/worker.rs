@@ -27,6 +27,7 @@ use super::active::Active;
 use super::history::History;
 use super::operation::{Done, Operation, OperationId, OperationState, Task, Trigger};
 use super::replica::ReplicaSource;
+use super::seen::Seen;
 use super::snapshot::Snapshot;
 use super::vaults::VaultSource;
 use super::when::{Chore, Now, Rules, When};
@@ -55,6 +56,8 @@ pub(super) struct Worker {
     pub(super) changes: watch::Sender<u64>,
     pub(super) state: Mutex<Shared>,
     pub(super) wake: Condvar,
+    /// The snapshots that were opened; held by who looks at the vault.
+    pub(super) opened: Mutex<Seen>,
     /// Held by who writes to the history what waits for it.
     pub(super) writing: Mutex<()>,
     pub(super) lock: File,
@@ -550,11 +553,11 @@ impl Worker {
 
     /// Sees which snapshots of the node there are.
     fn look_at_vault(&self) {
-        let vault = self.vault.get();
-        let seen = vault.and_then(|vault| vault.snapshots(Some(&self.node)));
+        let mut opened = self.opened.lock();
+        let seen = self.vault.get().and_then(|vault| opened.look(&vault, &self.node));
+        drop(opened);
         self.note_chore(Chore::Look, seen.as_ref().err());
-        let Ok(infos) = seen else { return };
-        let snapshots = infos.iter().map(Snapshot::from).collect();
+        let Ok(snapshots) = seen else { return };
         let now = self.env.now();
         let mut shared = self.shared();
         shared.snapshots = Some(snapshots);

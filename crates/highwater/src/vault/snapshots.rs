@@ -14,7 +14,7 @@ use super::nodes::NodeRecord;
 use super::pack::pack_name;
 use super::seal::ObjectKind;
 use super::sealed;
-use super::shrink;
+use super::shrink::{self, Loss};
 use super::trash::{GRACE, after};
 use super::{Level, Selector, SnapshotInfo, Vault};
 
@@ -465,19 +465,44 @@ impl Vault {
         })
     }
 
+    /// What the vault says of the snapshots of a node beside their manifests.
+    pub(crate) fn standing(&self, node: &NodeName) -> Result<Standing> {
+        self.readable_record(node).map(Standing)
+    }
+
     fn info_by(&self, name: &SnapshotName, record: Option<&NodeRecord>) -> Result<SnapshotInfo> {
         let bytes = self.store().get(&name.object())?;
         let (manifest, _) = self.open_outline(name, &bytes)?;
-        let level = match record {
-            Some(record) if record.failed.contains(&name.snapshot) => Level::Failed,
-            Some(record) if record.restored.contains(&name.snapshot) => Level::Restored,
-            _ => Level::Sealed,
-        };
+        let level = level(record, name.snapshot);
         let acknowledged = record.map(|record| record.acknowledged.clone()).unwrap_or_default();
         let shrunk = shrink::pending(&manifest.shrunk, &acknowledged);
         let acknowledged = shrink::by_whom(&manifest.shrunk, acknowledged);
         let manifest_bytes = bytes.len() as u64;
         Ok(SnapshotInfo { manifest, level, manifest_bytes, shrunk, acknowledged })
+    }
+}
+
+/// What a record says of snapshots.
+pub(crate) struct Standing(Option<NodeRecord>);
+
+impl Standing {
+    /// How far a snapshot is known to be good.
+    pub(crate) fn level(&self, snapshot: SnapshotId) -> Level {
+        level(self.0.as_ref(), snapshot)
+    }
+
+    /// What of the losses of a snapshot nobody has acknowledged.
+    pub(crate) fn pending(&self, losses: &[Loss]) -> Vec<Loss> {
+        let acknowledged = self.0.as_ref().map(|record| record.acknowledged.as_slice());
+        shrink::pending(losses, acknowledged.unwrap_or_default())
+    }
+}
+
+fn level(record: Option<&NodeRecord>, snapshot: SnapshotId) -> Level {
+    match record {
+        Some(record) if record.failed.contains(&snapshot) => Level::Failed,
+        Some(record) if record.restored.contains(&snapshot) => Level::Restored,
+        _ => Level::Sealed,
     }
 }
 
@@ -503,7 +528,7 @@ pub(crate) fn by_prefix<'a>(names: &'a [SnapshotName], prefix: &str) -> Result<&
 }
 
 /// A damaged manifest hides its own snapshot alone: the hint names others to restore.
-fn with_others(error: Error, damaged: &SnapshotName, names: &[SnapshotName]) -> Error {
+pub(crate) fn with_others(error: Error, damaged: &SnapshotName, names: &[SnapshotName]) -> Error {
     if error.kind() != Kind::Corrupt {
         return error;
     }
