@@ -51,3 +51,41 @@ impl Seen {
         Ok(judged.collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use crate::vault::{Actor, Level, Location, Secret};
+    use crate::Backup;
+
+    #[test]
+    fn a_manifest_is_opened_once_and_its_level_is_that_of_now() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("node")).unwrap();
+        std::fs::write(dir.path().join("node/state"), "seven channels").unwrap();
+        let secret = Secret::Passphrase("correct horse battery staple".to_owned().into());
+        let location = Location::Local(dir.path().join("vault"));
+        let vault = Vault::create(&location, &secret).unwrap();
+        let actor = Actor::new(dir.path().join("actor"), "tests");
+        let first = Backup::of(dir.path().join("node")).run(&vault, &actor).unwrap();
+        let (node, mut seen) = (first.node, Seen::default());
+        let look = |seen: &mut Seen| seen.look(&vault, &node);
+        assert_eq!(look(&mut seen).unwrap()[0].level, Level::Sealed);
+
+        let name = vault.snapshot_names(Some(&node)).unwrap().remove(0);
+        let manifest = dir.path().join("vault").join(name.object());
+        let bytes = std::fs::read(&manifest).unwrap();
+        std::fs::write(&manifest, "junk").unwrap();
+        assert_eq!(look(&mut Seen::default()).unwrap_err().kind(), Kind::Corrupt);
+        vault.record_test(&node, first.snapshot, true).unwrap();
+        assert_eq!(look(&mut seen).unwrap()[0].level, Level::Restored);
+
+        std::fs::write(&manifest, bytes).unwrap();
+        let second = Backup::of(dir.path().join("node")).run(&vault, &actor).unwrap();
+        let found: Vec<_> = look(&mut seen).unwrap().iter().map(|one| one.snapshot).collect();
+        assert_eq!(found, [first.snapshot, second.snapshot]);
+        std::fs::remove_file(&manifest).unwrap();
+        assert_eq!(look(&mut seen).unwrap().len(), 1);
+    }
+}
