@@ -55,9 +55,9 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Backup;
     use crate::error::Kind;
     use crate::vault::{Actor, Level, Location, Secret};
-    use crate::Backup;
 
     #[test]
     fn a_manifest_is_opened_once_and_its_level_is_that_of_now() {

@@ -158,7 +158,7 @@ pub fn run(
     let _lock = actor.lock_node(vault.id(), &node)?;
     vault.collect_temporary()?;
     vault.collect_leftovers(&node, writer)?;
-    let plan::Standing { newest, parent, recorded } = plan::Standing::of(vault, &node)?;
+    let plan::Standing { newest, parent, recorded, lost } = plan::Standing::of(vault, &node)?;
     let known = plan::Known::of(parent.as_ref(), recorded.as_ref());
     let mut identity = plan::identify(vault, layout.held(), &node, known, options.adopt, control)?;
     let mut recognised = options
@@ -167,13 +167,15 @@ pub fn run(
         .map_or_else(Recognised::default, |recogniser| recogniser.recognise(&layout));
     let asked = options.guard.or(identity.guard).or(recognised.guard);
     identity.guard = asked.filter(|_| !options.unguarded);
-    let record = vault.claim(&node, writer, actor, identity.uid)?;
+    let record = vault.claim(&node, recorded, writer, actor, identity.uid)?;
     let epoch = record.epoch;
     plan::refuse_copy(vault, actor, newest.as_ref(), &record)?;
     let record = plan::record_before(vault, newest.as_ref(), record, writer, control)?;
     let mut warnings = vault.warnings();
     warnings.extend(plan::make_the_node_s(layout.held(), &identity, control)?);
-    warnings.extend(vault.node_warnings(&node)?);
+    if lost {
+        warnings.extend(vault.node_warnings(&node)?);
+    }
     warnings.append(&mut recognised.warnings);
     warnings.extend(layout.notes.iter().cloned());
     let before = Before::of(parent.as_ref(), &record);
@@ -372,11 +374,11 @@ impl Task<'_> {
         self.control.report(Event::Stage { name: "commit", bytes_total: 0 });
         self.control.cancel.check()?;
         let Intent { snapshot, node, writer, .. } = &self.intent;
-        self.vault.refuse_deposed(node, self.epoch, *writer)?;
+        let (names, record) = self.vault.standing_with_record(node)?;
+        self.vault.refuse_deposed(node, record.as_ref(), self.epoch, *writer)?;
         // Where a prune has deleted the newest one meanwhile, an older one is the newest.
         let place = |name: &SnapshotName| (name.epoch, name.seq);
-        let newest = plan::newest(self.vault, node)?;
-        if newest.as_ref().map(place) > self.newest.as_ref().map(place) {
+        if names.last().map(place) > self.newest.as_ref().map(place) {
             return Err(copied(node));
         }
         let late = self.control.env.monotonic().saturating_sub(self.start) > BACKUP_TIME_MAX;

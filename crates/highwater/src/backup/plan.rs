@@ -38,6 +38,8 @@ pub(super) struct Standing {
     pub(super) parent: Option<Manifest>,
     /// The record of the node, no older than these.
     pub(super) recorded: Option<NodeRecord>,
+    /// The newest one that it tells of was not found.
+    pub(super) lost: bool,
 }
 
 impl Standing {
@@ -47,11 +49,13 @@ impl Standing {
     pub(super) fn of(vault: &Vault, node: &NodeName) -> Result<Standing> {
         // The trash first: a prune removes manifests before what hides them.
         let trash = vault.trash()?;
-        let mut names = vault.standing_names(Some(node))?;
+        let (mut names, recorded) = vault.standing_with_record(node)?;
         let visible = names.iter().rfind(|name| !trash.hides(name.snapshot));
         let parent = visible.map(|name| parent(vault, name)).transpose()?;
-        let recorded = vault.sound_record_of(node, &names)?;
-        Ok(Standing { newest: names.pop(), parent, recorded })
+        vault.refuse_set_back(node, &names, recorded.as_ref())?;
+        let last = recorded.as_ref().and_then(|record| record.newest).map(|(newest, _)| newest);
+        let is_there = names.iter().any(|name| Some(name.snapshot) == last);
+        Ok(Standing { newest: names.pop(), lost: last.is_some() && !is_there, parent, recorded })
     }
 }
 
@@ -75,11 +79,6 @@ fn as_far_as_readable(vault: &Vault, name: &SnapshotName) -> Result<Manifest> {
         }
         filled => filled.map(|()| manifest),
     }
-}
-
-/// The newest snapshot that stands now.
-pub(super) fn newest(vault: &Vault, node: &NodeName) -> Result<Option<SnapshotName>> {
-    Ok(vault.standing_names(Some(node))?.pop())
 }
 
 /// Whom the vault knows under a name.
@@ -217,9 +216,11 @@ pub(super) fn base(
     warnings: &mut Vec<String>,
 ) -> Result<Option<Manifest>> {
     let Some(parent) = parent else { return Ok(None) };
-    vault.trash()?.refuse_unknown()?;
-    let names = vault.snapshot_names(Some(&parent.node))?;
-    let Some(name) = names.iter().find(|name| name.snapshot == parent.snapshot) else {
+    let trash = vault.trash()?;
+    trash.refuse_unknown()?;
+    let names = vault.standing_names(Some(&parent.node))?;
+    let mut visible = names.iter().filter(|name| !trash.hides(name.snapshot));
+    let Some(name) = visible.find(|name| name.snapshot == parent.snapshot) else {
         warnings.push(format!(
             "the snapshot before, {}, was forgotten meanwhile: everything was stored anew",
             parent.snapshot

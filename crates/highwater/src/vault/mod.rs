@@ -84,6 +84,7 @@ pub use snapshots::SnapshotName;
 pub(crate) use snapshots::with_others;
 pub use trash::GRACE;
 
+use nodes::RecordCache;
 use pack::UnitKeys;
 use read::PackCache;
 use store::Store;
@@ -126,6 +127,7 @@ pub struct Vault {
     env: Env,
     packs: PackCache,
     trash: TrashCache,
+    records: RecordCache,
 }
 
 impl Drop for Vault {
@@ -285,7 +287,8 @@ impl Vault {
             slice: master.derive(id.as_bytes(), &[b"hw1 slice"]),
         };
         let (packs, trash) = (PackCache::default(), TrashCache::default());
-        Vault { store, location, header, master, keys, env, packs, trash }
+        let records = RecordCache::default();
+        Vault { store, location, header, master, keys, env, packs, trash, records }
     }
 
     /// The vault's id.
@@ -373,6 +376,10 @@ impl Vault {
 
     pub(crate) fn trash_cache(&self) -> &TrashCache {
         &self.trash
+    }
+
+    fn record_cache(&self) -> &RecordCache {
+        &self.records
     }
 
     /// Removes temporary files of writers that were killed.

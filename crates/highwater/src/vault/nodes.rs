@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Remedy, Result};
@@ -85,6 +86,10 @@ pub(crate) struct NodeRecord {
     pub(crate) acknowledged: Vec<Acknowledged>,
 }
 
+/// The record of each node that was opened last, and its name.
+#[derive(Default)]
+pub(super) struct RecordCache(Mutex<BTreeMap<NodeName, (String, NodeRecord)>>);
+
 impl NodeRecord {
     /// A snapshot is the node's newest one from now on.
     pub(super) fn lead(&mut self, manifest: &Manifest) {
@@ -160,7 +165,7 @@ impl Vault {
                  others with the store's own tool",
             ));
         }
-        let record = self.open_node_record(last)?;
+        let record = self.known_node_record(last)?;
         if record.node != *node {
             return Err(sealed::foreign(last));
         }
@@ -172,13 +177,27 @@ impl Vault {
     pub(crate) fn readable_record(&self, node: &NodeName) -> Result<Option<NodeRecord>> {
         let mut damage = None;
         for name in self.store().names(&Folder::Nodes.object(node))?.iter().rev() {
-            match self.open_node_record(name) {
+            match self.known_node_record(name) {
                 Ok(record) => return Ok(Some(record)),
                 Err(error) if error.kind() == Kind::Corrupt => damage = damage.or(Some(error)),
                 Err(error) => return Err(error),
             }
         }
         damage.map_or(Ok(None), Err)
+    }
+
+    /// A record, which is opened once where that takes a request: nothing ever changes one. A check opens each anew.
+    fn known_node_record(&self, name: &str) -> Result<NodeRecord> {
+        if !self.store().medium().is_remote() {
+            return self.open_node_record(name);
+        }
+        let cache = &self.record_cache().0;
+        if let Some(record) = cache.lock().values().find(|(of, _)| of == name) {
+            return Ok(record.1.clone());
+        }
+        let record = self.open_node_record(name)?;
+        cache.lock().insert(record.node.clone(), (name.to_owned(), record.clone()));
+        Ok(record)
     }
 
     pub(crate) fn open_node_record(&self, name: &str) -> Result<NodeRecord> {
@@ -275,17 +294,32 @@ impl Vault {
         Ok(())
     }
 
-    /// Makes sure that `writer` owns the node, claiming it where nobody does.
+    /// Fenced where `writer` no longer owns the node under `epoch`, by its newest record.
+    pub(crate) fn refuse_deposed(
+        &self,
+        node: &NodeName,
+        record: Option<&NodeRecord>,
+        epoch: Epoch,
+        writer: WriterId,
+    ) -> Result<()> {
+        match record {
+            Some(record) if record.epoch == epoch && record.writer == Some(writer) => Ok(()),
+            Some(record) => Err(fenced(record)),
+            None => Err(self.no_such_node(node)),
+        }
+    }
+
+    /// Makes sure that `writer` owns the node, claiming it where nobody does. `record` was read just before; who takes
+    /// the node over since is found by [`Vault::refuse_deposed`].
     pub(crate) fn claim(
         &self,
         node: &NodeName,
+        record: Option<NodeRecord>,
         writer: WriterId,
         actor: &Actor,
         uid: NodeUid,
     ) -> Result<NodeRecord> {
-        if let Some(record) = self.node_record(node)?
-            && record.writer.is_some()
-        {
+        if let Some(record) = record.filter(|record| record.writer.is_some()) {
             return owned_by(record, writer);
         }
         let now = self.env().now();
@@ -302,20 +336,6 @@ impl Vault {
             Ok(())
         })?;
         owned_by(record, writer)
-    }
-
-    /// Fenced where `writer` no longer owns the node under `epoch`.
-    pub(crate) fn refuse_deposed(
-        &self,
-        node: &NodeName,
-        epoch: Epoch,
-        writer: WriterId,
-    ) -> Result<()> {
-        match self.node_record(node)? {
-            Some(record) if record.epoch == epoch && record.writer == Some(writer) => Ok(()),
-            Some(record) => Err(fenced(&record)),
-            None => Err(self.no_such_node(node)),
-        }
     }
 
     /// Records a committed snapshot. Fenced where the node was taken over meanwhile: the snapshot

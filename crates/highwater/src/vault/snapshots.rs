@@ -97,32 +97,40 @@ impl Vault {
     /// The same with those that were forgotten, as long as a prune has not deleted them: what a node
     /// has done is not undone by forgetting it.
     pub(crate) fn standing_names(&self, node: Option<&NodeName>) -> Result<Vec<SnapshotName>> {
+        let names = self.put_names(node)?;
+        let mut standing: Vec<SnapshotName> = Vec::with_capacity(names.len());
+        for names in names.chunk_by(|one, other| one.node == other.node) {
+            let Some(first) = names.first() else { continue };
+            let record = self.readable_record(&first.node)?;
+            standing.extend(in_front_of_the_fence(names, record.as_ref()));
+        }
+        Ok(standing)
+    }
+
+    /// The same of one node, with its newest record, which is read after them and can only tell of more.
+    ///
+    /// # Errors
+    /// As [`Vault::node_record`].
+    pub(crate) fn standing_with_record(
+        &self,
+        node: &NodeName,
+    ) -> Result<(Vec<SnapshotName>, Option<NodeRecord>)> {
+        let names = self.put_names(Some(node))?;
+        let record = self.node_record(node)?;
+        Ok((in_front_of_the_fence(&names, record.as_ref()).collect(), record))
+    }
+
+    /// All manifests, in order.
+    fn put_names(&self, node: Option<&NodeName>) -> Result<Vec<SnapshotName>> {
         let prefix =
             node.map_or(Folder::Snapshots.name().to_owned(), |node| Folder::Snapshots.object(node));
-        let mut names = Vec::new();
-        for name in self.store().names(&prefix)? {
-            names.push(SnapshotName::parse(&name).ok_or_else(|| sealed::foreign(&name))?);
-        }
+        let parsed =
+            |name: String| SnapshotName::parse(&name).ok_or_else(|| sealed::foreign(&name));
+        let names: Result<Vec<SnapshotName>> =
+            self.store().names(&prefix)?.into_iter().map(parsed).collect();
+        let mut names = names?;
         names.sort();
-        let mut visible: Vec<SnapshotName> = Vec::with_capacity(names.len());
-        let mut record: Option<(NodeName, Option<NodeRecord>)> = None;
-        for name in names {
-            if record.as_ref().is_none_or(|(node, _)| *node != name.node) {
-                record = Some((name.node.clone(), self.readable_record(&name.node)?));
-            }
-            let fenced = record
-                .as_ref()
-                .and_then(|(_, record)| record.as_ref())
-                .is_some_and(|record| record.hides(name.epoch, name.seq));
-            if fenced {
-                continue;
-            }
-            match visible.last_mut() {
-                Some(last) if last.snapshot == name.snapshot => *last = name,
-                _ => visible.push(name),
-            }
-        }
-        Ok(visible)
+        Ok(names)
     }
 
     /// Opens a manifest.
@@ -480,6 +488,17 @@ impl Vault {
         let manifest_bytes = bytes.len() as u64;
         Ok(SnapshotInfo { manifest, level, manifest_bytes, shrunk, acknowledged })
     }
+}
+
+/// Of the manifests of a node, each snapshot in its highest generation, but for what a deposed writer has committed.
+fn in_front_of_the_fence<'a>(
+    names: &'a [SnapshotName],
+    record: Option<&'a NodeRecord>,
+) -> impl Iterator<Item = SnapshotName> {
+    let generations = names.chunk_by(|one, other| one.snapshot == other.snapshot);
+    let highest = generations.filter_map(|names| names.last());
+    let hidden = move |name: &SnapshotName| record.is_some_and(|it| it.hides(name.epoch, name.seq));
+    highest.filter(move |name| !hidden(name)).cloned()
 }
 
 /// What a record says of snapshots.

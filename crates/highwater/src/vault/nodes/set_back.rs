@@ -22,18 +22,8 @@ impl Vault {
     /// # Errors
     /// Corrupt where it is older, or gone, and where it is damaged.
     pub(crate) fn sound_record(&self, node: &NodeName) -> Result<Option<NodeRecord>> {
-        let names = self.standing_names(Some(node))?;
-        self.sound_record_of(node, &names)
-    }
-
-    /// The same, of snapshots that were listed just before: a record that is read after them can only tell of more.
-    pub(crate) fn sound_record_of(
-        &self,
-        node: &NodeName,
-        names: &[SnapshotName],
-    ) -> Result<Option<NodeRecord>> {
-        let record = self.node_record(node)?;
-        self.refuse_set_back(node, names, record.as_ref())?;
+        let (names, record) = self.standing_with_record(node)?;
+        self.refuse_set_back(node, &names, record.as_ref())?;
         Ok(record)
     }
 
