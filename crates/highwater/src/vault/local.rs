@@ -146,10 +146,10 @@ impl Medium for LocalStore {
     }
 
     fn size(&self, name: &str) -> Result<Option<u64>> {
-        match self.directory.open(name) {
-            Ok((_, size)) => Ok(Some(size)),
-            Err(error) if error.kind() == Kind::NotFound => Ok(None),
-            Err(error) => Err(error),
+        match fs::symlink_metadata(self.directory.path_of(name)?) {
+            Ok(metadata) => Ok(metadata.is_file().then_some(metadata.len())),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(failed(name, error)),
         }
     }
 

@@ -409,6 +409,16 @@ impl Vault {
         if manifest.packs.is_empty() {
             return Ok(None);
         }
+        // On disk it costs less to look at those that it names; over a network, to have all of them listed.
+        if !self.store().medium().is_remote() {
+            for pack in &manifest.packs {
+                let name = pack_name(pack.id);
+                if self.store().size(&name)? != Some(pack.size) {
+                    return Ok(Some(name));
+                }
+            }
+            return Ok(None);
+        }
         let listed = self.store().list(Some(Folder::Packs.name()))?;
         let there: HashSet<(&str, u64)> =
             listed.iter().map(|listed| (listed.name.as_str(), listed.size)).collect();
