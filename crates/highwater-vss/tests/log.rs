@@ -8,7 +8,7 @@ use std::time::Duration;
 use highwater::Env;
 use highwater_replica::local::MemoryStore;
 use highwater_replica::remote::{VssAuth, VssRemote};
-use highwater_replica::{ReplicaKeys, ReplicatedStore};
+use highwater_replica::{Permissions, ReplicaKeys, ReplicatedStore};
 use highwater_vss::{Auth, Sqlite, VssServer};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -53,12 +53,15 @@ fn puts_are_logged_and_nothing_of_what_they_hold() {
     let remote = VssRemote::builder(url, "store-of-alice").auth(VssAuth::None).build().unwrap();
     let keys = ReplicaKeys::from_entropy(&[7; 32], "store-of-alice").unwrap();
     let local = Arc::new(MemoryStore::default());
-    let open = ReplicatedStore::builder(local, Arc::new(remote), keys).open();
+    let new = Permissions { allow_empty: true, ..Permissions::default() };
+    let open = ReplicatedStore::builder(local, Arc::new(remote), keys).permissions(new).open();
     let (store, _) = open.unwrap();
     store.write(b"channels/alice", b"her-balance").unwrap();
     store.flush(LONG).unwrap();
     runtime.block_on(server.shutdown()).unwrap();
-    store.write(b"channels/bob", b"his-balance").unwrap_err();
+    // Told or not, it is tried; and so is the end, which has to wait for it.
+    let _ = store.write(b"channels/bob", b"his-balance");
+    store.flush(Duration::from_secs(1)).unwrap_err();
     drop(store);
 
     let logged = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
