@@ -371,7 +371,9 @@ impl Book {
     pub(super) fn hydrate(&self, values: Vec<Fetched>) -> Result<()> {
         let mut ops = Vec::with_capacity(4 * values.len());
         for Fetched { name, tag, seq, key, value } in values {
-            ops.extend(order::hydrated(&key, seq));
+            if self.is_in_order() {
+                ops.extend(order::hydrated(&key, seq));
+            }
             ops.push(Op::put(Space::Data, key, value));
             ops.push(Op::put(Space::Book, [TAGS, name.as_bytes()].concat(), tag.0));
         }
@@ -381,11 +383,13 @@ impl Book {
     /// Ends a hydration: what is here is the store.
     pub(super) fn end_hydration(&self, seq: u64) -> Result<()> {
         let mut ops = vec![Op::delete(Space::Book, HYDRATING), seq_op(seq)];
-        if let Some(placed) = self.head()? {
-            ops.extend(order::all_hydrated(placed.head.put, seq));
-        }
+        let (Some(order), Some(placed)) = (&self.order, self.head()?) else {
+            // Not here: what this start writes from now on would have no place.
+            return self.local.write(&ops);
+        };
+        ops.extend(order::all_hydrated(placed.head.put, seq));
         self.local.write(&ops)?;
-        self.order.iter().for_each(|order| order.is_hydrated(seq));
+        order.is_hydrated(seq);
         Ok(())
     }
 

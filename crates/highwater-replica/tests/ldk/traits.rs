@@ -128,8 +128,7 @@ fn the_names_of_ldk_are_those_that_are_replicated_with_care() {
 fn all_of_a_store_moves_to_another_one_or_none_of_it() {
     let ((_, mut from), (_, mut to)) = (store(), store());
     let mut names = Vec::new();
-    for (primary, secondary) in [("", ""), ("payments", ""), ("payments", "old"), ("monitors", "")]
-    {
+    for (primary, secondary) in [("", ""), ("payments", ""), ("payments", "old"), ("peers", "")] {
         for number in 0..100 {
             let key = format!("k{number}");
             KVStoreSync::write(&*from, primary, secondary, &key, vec![number]).unwrap();

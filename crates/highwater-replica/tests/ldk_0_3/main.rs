@@ -37,6 +37,10 @@ fn all_keys(store: &ReplicatedStore) -> lightning::io::Result<Names> {
     now
 }
 
+fn keys() -> ReplicaKeys {
+    ReplicaKeys::from_entropy(&[7; 32], "node").unwrap()
+}
+
 fn open(
     local: Arc<dyn LocalStore>,
     remote: Arc<dyn Remote>,
@@ -47,7 +51,6 @@ fn open(
         take_over: Some("the machine is lost".to_owned()),
         ..Permissions::default()
     };
-    let keys = ReplicaKeys::from_entropy(&[7; 32], "node").unwrap();
-    let builder = ReplicatedStore::builder(local, remote, keys);
+    let builder = ReplicatedStore::builder(local, remote, keys());
     builder.classes(classes).permissions(permissions).open().unwrap()
 }

@@ -4,16 +4,17 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use highwater::env::Env;
 use highwater_replica::ldk_0_3::{PAGE, Persistence, classes};
 use highwater_replica::local::{LocalStore, MemoryStore, SqliteStore};
-use highwater_replica::{Class, Classes, ReplicatedStore, Started};
+use highwater_replica::{Class, Classes, FillOptions, ReplicatedStore, Started, restore_to};
 use lightning::io;
 use lightning::util::persist::{
     KVStoreSync, PageToken, PaginatedKVStore, PaginatedKVStoreSync, PaginatedListResponse,
 };
 
 use super::server::Recorder;
-use super::{open, store};
+use super::{keys, open, store};
 
 fn in_order() -> Classes {
     classes(Persistence::Synchronous)
@@ -208,6 +209,38 @@ fn a_store_that_comes_back_from_the_server_has_the_order_of_its_last_writes() {
     write(&store, "new");
     expected.insert(0, "new".to_owned());
     assert_eq!(listed(&store), expected);
+}
+
+#[test]
+fn a_database_that_was_restored_for_a_node_has_that_order_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (remote, store) = store();
+    ["b", "c", "a", "b"].iter().for_each(|key| write(&store, key));
+    store.release().unwrap();
+    drop(store);
+    let (path, options) = (dir.path().join("node.sqlite"), FillOptions::default());
+    restore_to(&path, Arc::clone(&remote) as _, &keys(), &options, &Env::system()).unwrap();
+    let local = Arc::new(SqliteStore::open(&path).unwrap());
+    let (store, started) = open(local, remote, in_order());
+    assert_eq!(started, Started::Resumed);
+    assert_eq!(listed(&store), ["b", "a", "c"]);
+}
+
+#[test]
+fn a_store_without_the_order_that_fills_itself_from_the_server_gets_it_later() {
+    let (local, remote) = (Arc::<MemoryStore>::default(), Arc::<Recorder>::default());
+    let (store, _) = open(Arc::<MemoryStore>::default(), Arc::clone(&remote) as _, in_order());
+    ["b", "c", "a"].iter().for_each(|key| write(&store, key));
+    store.release().unwrap();
+    drop(store);
+    let start = |with| open(Arc::clone(&local) as _, Arc::clone(&remote) as _, with);
+    let (store, started) = start(Classes::all(Class::LocalOnly));
+    assert!(matches!(started, Started::Hydrated { .. }), "{started:?}");
+    // Nothing of this is sent: the head stays what it was when the store was filled.
+    write(&store, "0");
+    remove(&store, "c");
+    drop(store);
+    assert_eq!(listed(&start(in_order()).0), ["b", "a", "0"]);
 }
 
 #[test]
