@@ -68,6 +68,7 @@ features: setup ## Every feature alone, and none; without any it is few crates, 
 	@scripts/stage 'features: replica, rocksdb' $(REPLICA_FEATURES) --features rocksdb -- -D warnings
 	@scripts/stage 'features: replica, agent' $(REPLICA_FEATURES) --features agent -- -D warnings
 	@scripts/stage 'features: replica, ldk' $(REPLICA_FEATURES) --features ldk -- -D warnings
+	@scripts/stage 'features: replica, ldk-0-3' $(REPLICA_FEATURES) --features ldk-0-3 -- -D warnings
 	@scripts/stage 'features: replica, conformance' $(REPLICA_FEATURES) --features conformance -- -D warnings
 	@scripts/stage 'features: guard' cargo clippy --package highwater-guard --all-targets -- -D warnings
 	@scripts/stage 'features: program' cargo clippy --package highwater-cli --all-targets -- -D warnings

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::digest::Tag;
 use super::head::Placed;
 use super::local::{LocalStore, Op, Space};
+use super::order::{self, Order};
 
 /// Keys of the book.
 const CHECK: &[u8] = b"check";
@@ -61,6 +62,15 @@ impl Change {
     }
 }
 
+/// A value that a server has, and the number of the write that it is of.
+pub(super) struct Fetched {
+    pub(super) name: String,
+    pub(super) tag: Tag,
+    pub(super) seq: u64,
+    pub(super) key: Vec<u8>,
+    pub(super) value: Vec<u8>,
+}
+
 /// A put that was made durable here before it was sent: if its answer is lost, this distinguishes it from
 /// one of somebody else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,9 +87,49 @@ pub(super) struct Attempt {
 #[derive(Clone)]
 pub(super) struct Book {
     pub(super) local: Arc<dyn LocalStore>,
+    /// Where it is kept.
+    order: Option<Arc<Order>>,
 }
 
 impl Book {
+    pub(super) fn of(local: Arc<dyn LocalStore>) -> Book {
+        Book { local, order: None }
+    }
+
+    /// One that keeps the order in which keys come to be, from [`Book::complete_order`] on.
+    ///
+    /// # Errors
+    /// What the local store says.
+    pub(super) fn in_order(local: Arc<dyn LocalStore>) -> Result<Book> {
+        let book = Book::of(local);
+        let put = book.head()?.map(|placed| placed.head.put);
+        let order = Order::find(&*book.local, put)?;
+        Ok(Book { order: Some(Arc::new(order)), ..book })
+    }
+
+    /// Gives every key its place in the order, where that is kept and one has none. Nobody may write meanwhile.
+    ///
+    /// # Errors
+    /// What the local store says.
+    pub(super) fn complete_order(&self) -> Result<()> {
+        match (&self.order, self.head()?) {
+            (Some(order), Some(placed)) => order.complete(&*self.local, placed.head.put),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn is_in_order(&self) -> bool {
+        self.order.is_some()
+    }
+
+    /// Adds what goes with the values of a transaction.
+    ///
+    /// # Errors
+    /// What the local store says.
+    pub(super) fn follow(&self, ops: &mut Vec<Op>) -> Result<()> {
+        self.order.as_ref().map_or(Ok(()), |order| order.follow(&*self.local, ops))
+    }
+
     fn get<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>> {
         let Some(bytes) = self.local.get(Space::Book, key)? else { return Ok(None) };
         let read = serde_json::from_slice(&bytes);
@@ -203,6 +253,8 @@ impl Book {
             1 => ops.extend(self.forget_attempts()?),
             _ => ops.push(Op::delete(Space::Book, attempt_key(attempt))),
         }
+        self.follow(&mut ops)?;
+        ops.extend(self.order.as_ref().and_then(|order| order.at(attempt.placed.head.put)));
         self.local.apply(&ops)?;
         Ok((writes, bytes))
     }
@@ -303,26 +355,42 @@ impl Book {
 
     /// Begins a hydration: what is here goes.
     pub(super) fn begin_hydration(&self) -> Result<()> {
-        self.local.write(&[Op::put(Space::Book, HYDRATING, *b"1")])?;
+        let mut ops = vec![Op::put(Space::Book, HYDRATING, *b"1")];
+        ops.extend(order::forgotten());
+        self.local.write(&ops)?;
+        self.order.iter().for_each(|order| order.forget());
+        for rows in order::all() {
+            self.clear(Space::Book, rows)?;
+        }
         self.clear(Space::Data, b"")?;
         self.clear(Space::Book, TAGS)?;
         self.clear(Space::Book, QUEUE)
     }
 
     /// Values that were read, with their tags.
-    pub(super) fn hydrate(&self, values: Vec<(String, Tag, Vec<u8>, Vec<u8>)>) -> Result<()> {
-        let ops = values.into_iter().flat_map(|(name, tag, key, value)| {
-            [
-                Op::put(Space::Data, key, value),
-                Op::put(Space::Book, [TAGS, name.as_bytes()].concat(), tag.0),
-            ]
-        });
-        self.local.write(&ops.collect::<Vec<Op>>())
+    pub(super) fn hydrate(&self, values: Vec<Fetched>) -> Result<()> {
+        let mut ops = Vec::with_capacity(4 * values.len());
+        for Fetched { name, tag, seq, key, value } in values {
+            if self.is_in_order() {
+                ops.extend(order::hydrated(&key, seq));
+            }
+            ops.push(Op::put(Space::Data, key, value));
+            ops.push(Op::put(Space::Book, [TAGS, name.as_bytes()].concat(), tag.0));
+        }
+        self.local.write(&ops)
     }
 
     /// Ends a hydration: what is here is the store.
     pub(super) fn end_hydration(&self, seq: u64) -> Result<()> {
-        self.local.write(&[Op::delete(Space::Book, HYDRATING), seq_op(seq)])
+        let mut ops = vec![Op::delete(Space::Book, HYDRATING), seq_op(seq)];
+        let (Some(order), Some(placed)) = (&self.order, self.head()?) else {
+            // Not here: what this start writes from now on would have no place.
+            return self.local.write(&ops);
+        };
+        ops.extend(order::all_hydrated(placed.head.put, seq));
+        self.local.write(&ops)?;
+        order.is_hydrated(seq);
+        Ok(())
     }
 
     fn clear(&self, space: Space, prefix: &[u8]) -> Result<()> {

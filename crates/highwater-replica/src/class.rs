@@ -42,18 +42,29 @@ pub struct Classes {
     rules: Vec<(Vec<u8>, Class)>,
     otherwise: Class,
     pub(super) carried: Option<Carried>,
+    pub(super) in_order: bool,
 }
 
 impl Classes {
     /// All keys of one class.
     pub fn all(class: Class) -> Classes {
-        Classes { rules: Vec::new(), otherwise: class, carried: None }
+        Classes { rules: Vec::new(), otherwise: class, carried: None, in_order: false }
     }
 
     /// Some writes are held back until another one can be sent with them.
     #[must_use]
     pub fn with_carried(mut self, carried: Carried) -> Classes {
         self.carried = Some(carried);
+        self
+    }
+
+    /// The store remembers in which order its keys came to be. That is a look and, for a key that comes or goes, two
+    /// small rows, in the transaction of each write. Keys of before, from starts without it, get a place at the next
+    /// start with it, which then reads all values once: among themselves by their names, and as newer than those
+    /// that have one. Of keys that came from a server, it is the order in which they were last written.
+    #[must_use]
+    pub fn in_order(mut self) -> Classes {
+        self.in_order = true;
         self
     }
 

@@ -8,6 +8,7 @@ use highwater::env::Env;
 use highwater::error::{Error, Kind, Remedy, Result};
 
 use super::between::ahead_of_manager;
+use super::class::{Class, Classes};
 use super::inspect::remembers;
 use super::keys::ReplicaKeys;
 use super::ldk_node::{LdkNodeStore, Migrated};
@@ -74,8 +75,10 @@ pub(crate) fn fill(
     env: &Env,
 ) -> Result<Filled> {
     let local = Arc::new(SqliteStore::open(database)?);
+    // In the order of the last writes: whoever opens it next may ask for one, and nothing else tells it then.
     let (store, started) =
         ReplicatedStore::builder(Arc::clone(&local) as _, Arc::clone(remote), keys.clone())
+            .classes(Classes::all(Class::LocalFirst).in_order())
             .owner(options.owner.clone())
             .env(env.clone())
             .permissions(options.permissions.clone())

@@ -3,10 +3,10 @@
 use highwater::error::{Error, Remedy, Result};
 use highwater::ids::Time;
 
-use super::book::Book;
+use super::book::{Book, Fetched};
 use super::digest::Sum;
 use super::head::{HEADS, HeadState, Placed};
-use super::keys::{ReplicaKeys, VALUES};
+use super::keys::{Opened, ReplicaKeys, VALUES};
 use super::remote::{Remote, each_value, list_all};
 
 /// How many values are written at once.
@@ -57,7 +57,8 @@ pub(super) fn hydrate(
         done.values += 1;
         done.bytes += opened.value.len() as u64;
         waiting += opened.value.len();
-        values.push((name.to_owned(), opened.tag, opened.key, opened.value));
+        let Opened { key, value, seq, tag } = opened;
+        values.push(Fetched { name: name.to_owned(), tag, seq, key, value });
         if values.len() >= AT_ONCE || waiting >= AT_ONCE_BYTES {
             waiting = 0;
             book.hydrate(std::mem::take(&mut values))?;

@@ -110,7 +110,7 @@ pub struct LocalState {
 /// # Errors
 /// Denied where it was opened with other keys; what the store says.
 pub fn local_state(local: Arc<dyn LocalStore>, keys: &ReplicaKeys) -> Result<LocalState> {
-    let book = Book { local };
+    let book = Book::of(local);
     if book.check()?.is_some_and(|check| check != keys.check()) {
         return Err(
             Error::denied("this store was opened with other keys").with_remedy(Remedy::ReplicaKeys)
@@ -134,7 +134,7 @@ pub fn local_state(local: Arc<dyn LocalStore>, keys: &ReplicaKeys) -> Result<Loc
 /// # Errors
 /// What the store says.
 pub fn remembers(local: Arc<dyn LocalStore>) -> Result<bool> {
-    let book = Book { local };
+    let book = Book::of(local);
     Ok(book.head()?.is_some() || !book.attempts()?.is_empty())
 }
 
@@ -146,7 +146,7 @@ pub fn remembers(local: Arc<dyn LocalStore>) -> Result<bool> {
 /// # Errors
 /// What the store says.
 pub fn point(local: Arc<dyn LocalStore>) -> Result<Option<ReplicaPoint>> {
-    let book = Book { local };
+    let book = Book::of(local);
     // The queue before the head: a put that lands meanwhile moves writes from the one to the other.
     let (mut visible, mut after) = (0, 0);
     loop {

@@ -27,8 +27,13 @@ mod inspect;
 mod keys;
 #[cfg(feature = "ldk")]
 pub mod ldk;
+#[cfg(feature = "ldk-0-3")]
+pub mod ldk_0_3;
+#[cfg(any(feature = "ldk", feature = "ldk-0-3"))]
+mod ldk_names;
 pub mod ldk_node;
 pub mod local;
+mod order;
 mod owner;
 mod relation;
 pub mod remote;

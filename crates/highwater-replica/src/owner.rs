@@ -104,7 +104,11 @@ impl Start<'_> {
                         return Err(error);
                     }
                 }
-                done => return done,
+                done => {
+                    let done = done?;
+                    self.book.complete_order()?;
+                    return Ok(done);
+                }
             }
         }
     }

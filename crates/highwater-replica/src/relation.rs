@@ -42,7 +42,7 @@ pub struct LocalView {
 /// Denied where it was opened with other keys; what the store says.
 pub fn local_view(local: Arc<dyn LocalStore>, keys: &ReplicaKeys) -> Result<LocalView> {
     let state = local_state(Arc::clone(&local), keys)?;
-    let book = Book { local };
+    let book = Book::of(local);
     Ok(LocalView { state, head: book.head()?, attempts: book.attempts()? })
 }
 

@@ -289,8 +289,8 @@ impl Shared {
     fn write_for_all(&self, mut state: Guard<'_, State>) {
         let mut batch = state.line.take(&self.classes);
         drop(state);
-        let ops = batch.ops(&self.classes, &self.env);
-        let written = self.book.local.write(&ops);
+        let mut ops = batch.ops(&self.classes, &self.env);
+        let written = self.book.follow(&mut ops).and_then(|()| self.book.local.write(&ops));
         let mut state = self.state.lock();
         let done = state.line.done(batch, &written);
         // One of those who came meanwhile writes for all of them.

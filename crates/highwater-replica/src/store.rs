@@ -13,6 +13,7 @@ use super::class::{Class, Classes};
 use super::head::HeadState;
 use super::keys::ReplicaKeys;
 use super::local::{LocalStore, Rows, Space};
+use super::order;
 use super::owner::{Permissions, Start, Started};
 use super::remote::Remote;
 use super::shared::{End, Goal, Shared};
@@ -105,7 +106,8 @@ impl ReplicaBuilder {
     /// nothing to do with one another; not found where both are empty; corrupt where the server's values
     /// are not what they were; unavailable where the server can't be asked.
     pub fn open(self) -> Result<(ReplicatedStore, Started)> {
-        let book = Book { local: Arc::clone(&self.local) };
+        let local = Arc::clone(&self.local);
+        let book = if self.classes.in_order { Book::in_order(local)? } else { Book::of(local) };
         let classes = self.classes.clone();
         let start = Start {
             book: book.clone(),
@@ -181,6 +183,39 @@ impl ReplicatedStore {
     /// What the local store says.
     pub fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Rows> {
         self.shared.book.local.scan(Space::Data, prefix, after, limit)
+    }
+
+    /// At most `limit` keys of a group, newest first, each with its number: of those behind `after`, which is one
+    /// that was given before, whether it is there yet or not. A group is what a key begins with, up to its last
+    /// `/`.
+    ///
+    /// A key has its number from when it is first seen here until it is deleted. So whoever goes on like this finds
+    /// each key that is there all the while exactly once, and none twice, whatever is written meanwhile; what comes
+    /// meanwhile is newer than all that it finds.
+    ///
+    /// # Errors
+    /// Input where the store's classes are not [in order](Classes::in_order), or `after` is not of this group; what
+    /// the local store says.
+    pub fn newest(
+        &self,
+        group: &[u8],
+        after: Option<(u64, &[u8])>,
+        limit: usize,
+    ) -> Result<Vec<(u64, Vec<u8>)>> {
+        let book = &self.shared.book;
+        if !book.is_in_order() {
+            return Err(Error::input(
+                "this store does not remember in which order its keys came to be",
+            )
+            .with_remedy("open it with `Classes::in_order`"));
+        }
+        order::newest(&*book.local, group, after, limit)
+    }
+
+    /// Which order that is: another one, where all numbers were given anew.
+    #[cfg(feature = "ldk-0-3")]
+    pub(super) fn which_order(&self) -> Result<Vec<u8>> {
+        Ok(order::which(&*self.shared.book.local)?.unwrap_or_default())
     }
 
     /// Writes one value.

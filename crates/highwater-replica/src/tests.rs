@@ -155,7 +155,7 @@ fn what_waited_for_the_server_and_was_never_acknowledged_is_undone() {
     lost.set_values(remote.values());
     store.stop().unwrap();
     // As a crash leaves it: in the queue, and on no server.
-    let book = book::Book { local: Arc::clone(&local) as _ };
+    let book = book::Book::of(Arc::clone(&local) as _);
     let seq = book.last_seq().unwrap() + 1;
     let queued = book::Queued {
         seq,

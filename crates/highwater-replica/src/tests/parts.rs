@@ -13,7 +13,7 @@ fn start(disk: &Arc<MemoryStore>, remote: &Arc<MemoryRemote>) -> (Sender, Starte
         ..Permissions::default()
     };
     let start = Start {
-        book: Book { local: Arc::clone(disk) as _ },
+        book: Book::of(Arc::clone(disk) as _),
         remote: Arc::clone(remote) as _,
         keys: Arc::new(keys()),
         env: Env::system(),

@@ -16,6 +16,7 @@ use shuttle::{Config, MaxSteps, Runner, thread};
 
 use super::*;
 use crate::book::Book;
+use crate::order::tests::assert_whole;
 use crate::owner::Start;
 use crate::remote::{Listed, Put, RemotePut, Versioned};
 use led::store::ReplicatedStore as Store;
@@ -78,8 +79,8 @@ impl<T> Away<T> {
 
     /// Whether this is the commit that fails.
     fn fails(&self, ops: &[Op]) -> bool {
-        // What the sender writes does not end with the number of a write.
-        let commits = ops.last().is_some_and(|op| op.space == Space::Book && op.key == b"seq");
+        // What the sender writes has no number of a write.
+        let commits = ops.iter().any(|op| op.space == Space::Book && op.key == b"seq");
         let mut left = self.left.lock().unwrap();
         *left = left.and_then(|left| if commits { left.checked_sub(1) } else { Some(left) });
         commits && *left == Some(0)
@@ -135,7 +136,7 @@ impl Node {
         let (disk, server) = (Away::new(&Arc::default()), Arc::<MemoryRemote>::default());
         let permissions = Permissions { allow_empty: true, ..Permissions::default() };
         let (store, _) = Store::builder(Arc::clone(&disk) as _, Away::new(&server) as _, keys())
-            .classes(classes())
+            .classes(classes().in_order())
             .bound(bound)
             .permissions(permissions)
             .open()
@@ -152,8 +153,10 @@ impl Node {
         thread::spawn(move || work(&store))
     }
 
-    /// The store holds what the server does, but for what is never sent, and all of this in it.
+    /// The store holds what the server does, but for what is never sent, and all of this in it. Each of its keys has
+    /// its place in the order.
     fn check(&self, told: &[(&str, &str)]) {
+        assert_whole(&self.disk.inner);
         let mut here = data(&self.disk.inner);
         here.retain(|key, _| !key.starts_with(b"l/"));
         let there = taken_over(Arc::clone(&self.server) as _).unwrap();
@@ -173,7 +176,7 @@ fn taken_over(remote: Arc<dyn Remote>) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
     let disk = Arc::<MemoryStore>::default();
     let take_over = Some("the machine is lost".to_owned());
     let start = Start {
-        book: Book { local: Arc::clone(&disk) as _ },
+        book: Book::of(Arc::clone(&disk) as _),
         remote,
         keys: Arc::new(keys()),
         env: Env::system(),

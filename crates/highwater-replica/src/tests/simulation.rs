@@ -6,7 +6,8 @@
 //! What must hold: after every put the server's values are what the owner's store held after some
 //! transaction of its, whole, and later than the put before (invariant 6); a put lands on the head that its
 //! owner has left, or takes the head and changes no value (invariant 7); what a node was told is on the
-//! server is in the next owner's store, and in its own; a store is what its node wrote.
+//! server is in the next owner's store, and in its own; a store is what its node wrote; each of its keys has its
+//! place in the order, wherever that is kept, also after starts that did not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -205,13 +206,18 @@ impl World {
             }
             machine.replace();
         }
-        let book = Book { local: Arc::clone(&machine.disk) as _ };
+        let book = Book::of(Arc::clone(&machine.disk) as _);
         let known = book.head().unwrap().is_some() || !book.attempts().unwrap().is_empty();
         let empty = !known || book.is_hydrating().unwrap();
         let happens = self.dice.roll(2) == 0;
         let mortal = Arc::new(Mortal::new(&machine.disk, life, happens));
+        // Some starts keep the order of the keys; those of an older program do not.
+        let book = match self.dice.roll(3) {
+            0 => Book::of(Arc::clone(&mortal) as _),
+            _ => Book::in_order(Arc::clone(&mortal) as _).unwrap(),
+        };
         let start = Start {
-            book: Book { local: Arc::clone(&mortal) as _ },
+            book,
             remote: Arc::clone(&machine.line) as _,
             keys: Arc::clone(&self.keys),
             env: self.env.clone(),
@@ -233,9 +239,14 @@ impl World {
 
     fn started(&mut self, number: usize, started: Started, sender: Sender, mortal: Arc<Mortal>) {
         assert_eq!(self.shown.owner, number, "who started is not the owner");
-        let book = Book { local: Arc::clone(&mortal) as _ };
-        let shared =
-            Shared::new(book, classes(), Bound::default(), self.env.clone(), &sender).unwrap();
+        let shared = Shared::new(
+            sender.book.clone(),
+            classes(),
+            Bound::default(),
+            self.env.clone(),
+            &sender,
+        )
+        .unwrap();
         let landed = self.shown.seq;
         let machine = &mut self.machines[number];
         let (found, fills) = (machine.values(), std::mem::take(&mut machine.fills));
@@ -269,6 +280,7 @@ impl World {
         };
         self.note(number, what);
         self.machines[number].process = Some(Process { mortal, sender, shared });
+        self.machines[number].check_order();
     }
 
     /// A machine has what the server has, as it was told, and goes on from there.
@@ -292,7 +304,7 @@ impl World {
         let what = match error.kind() {
             Kind::Bug => {
                 assert!(mortal.is_dead(), "{error}");
-                let book = Book { local: Arc::clone(&mortal.store) as _ };
+                let book = Book::of(Arc::clone(&mortal.store) as _);
                 let whole = book.head().unwrap().is_some() && !book.is_hydrating().unwrap();
                 if empty && whole && self.shown.owner == number {
                     self.hydrated(number);
@@ -375,6 +387,7 @@ impl World {
                     (writes, bytes),
                     "the bound is wrong"
                 );
+                machine.check_order();
             }
             Err(error) => {
                 assert!(process.mortal.is_dead(), "{error}");
@@ -398,6 +411,7 @@ impl World {
                 process.shared.landed(&process.sender, (writes, bytes));
                 machine.log.tell(landed);
                 machine.check(landed);
+                machine.check_order();
                 self.shown.told = self.shown.told.max(landed);
                 true
             }

@@ -18,6 +18,7 @@ use highwater_replica::{
 };
 
 use lightning::ln::msgs::BaseMessageHandler as _;
+use lightning::util::persist::MigratableKVStore;
 
 use node::{Node, Plain, Store, connect};
 use server::{Recorder, State};
@@ -37,6 +38,23 @@ impl Dice {
 
 fn keys() -> ReplicaKeys {
     ReplicaKeys::from_entropy(&[7; 32], "node").unwrap()
+}
+
+/// A store of its own, and what it has sent.
+fn store() -> (Arc<Recorder>, Box<ReplicatedStore>) {
+    let remote = Arc::<Recorder>::default();
+    let local = Arc::<MemoryStore>::default();
+    let Store::Replicated(store, _) =
+        open(local, Arc::clone(&remote) as _, Persistence::Asynchronous)
+    else {
+        unreachable!()
+    };
+    (remote, Box::new(Arc::into_inner(store).unwrap()))
+}
+
+/// All names in a store, by the trait that this version has for it.
+fn all_keys(store: &ReplicatedStore) -> lightning::io::Result<Vec<(String, String, String)>> {
+    MigratableKVStore::list_all_keys(store)
 }
 
 fn open(local: Arc<dyn LocalStore>, remote: Arc<dyn Remote>, how: Persistence) -> Store {

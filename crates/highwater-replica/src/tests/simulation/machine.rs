@@ -9,6 +9,7 @@ use highwater::error::{Error, Result};
 use super::server::Line;
 use super::{LOCAL, Values};
 use crate::local::{LocalStore, MemoryStore, Op, Rows, Space};
+use crate::order::tests::assert_whole;
 use crate::sender::Sender;
 use crate::shared::Shared;
 
@@ -198,6 +199,13 @@ impl Machine {
         let mut values = super::data(&self.disk);
         values.retain(|key, _| !key.starts_with(LOCAL));
         values
+    }
+
+    /// Each key has its place in the order, where that is kept.
+    pub(super) fn check_order(&self) {
+        if self.process.as_ref().is_some_and(|process| process.sender.book.is_in_order()) {
+            assert_whole(&self.disk);
+        }
     }
 
     /// The store is what the node was told, and what it wrote since.
