@@ -202,6 +202,15 @@ bench: build ## Figures beside cp, restic, borg, rustic, ldb and sqlite3, on the
 	  --bin idle-agents --bin agent-overhead --bin replica-cost --bin shapes
 	@scripts/stage bench cargo xtask bench $(BENCH)
 
+.PHONY: dist
+dist: ## What is handed out: a Debian package, a tarball, symbols, the list of components, sums; prints where they are
+	@scripts/setup dist
+	@scripts/dist
+
+.PHONY: test-dist
+test-dist: dist ## The packages on bare Debian systems, as root: installed, upgraded, the main job, purged; the image
+	@scripts/test-dist
+
 .PHONY: install
 install: ## The program into cargo's directory of programs
 	@scripts/setup build
