@@ -20,7 +20,7 @@ use self::temporary::{Temporary, remove_if_dead};
 use super::medium::{Arrival, Listed, Medium, Take, TakeName, Way, absent, failed};
 use crate::direct::AlignedBuffer;
 use crate::env::Env;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::ids::Time;
 
 mod temporary;
