@@ -4,6 +4,7 @@ use std::sync::Barrier;
 
 use super::*;
 use crate::env::{FaultPoint, Faults};
+use crate::error::Kind;
 use crate::vault::medium::{Condition, Put};
 
 struct StorePlace {
