@@ -81,6 +81,7 @@ pub use nodes::Ownership;
 pub(crate) use nodes::{NodeRecord, copied, unrecorded};
 pub(crate) use snapshots::ContentId;
 pub use snapshots::SnapshotName;
+#[cfg(feature = "agent")]
 pub(crate) use snapshots::with_others;
 pub use trash::GRACE;
 

@@ -14,7 +14,9 @@ use super::nodes::NodeRecord;
 use super::pack::pack_name;
 use super::seal::ObjectKind;
 use super::sealed;
-use super::shrink::{self, Loss};
+use super::shrink;
+#[cfg(feature = "agent")]
+use super::shrink::Loss;
 use super::trash::{GRACE, after};
 use super::{Level, Selector, SnapshotInfo, Vault};
 
@@ -484,6 +486,7 @@ impl Vault {
     }
 
     /// What the vault says of the snapshots of a node beside their manifests.
+    #[cfg(feature = "agent")]
     pub(crate) fn standing(&self, node: &NodeName) -> Result<Standing> {
         self.readable_record(node).map(Standing)
     }
@@ -512,8 +515,10 @@ fn in_front_of_the_fence<'a>(
 }
 
 /// What a record says of snapshots.
+#[cfg(feature = "agent")]
 pub(crate) struct Standing(Option<NodeRecord>);
 
+#[cfg(feature = "agent")]
 impl Standing {
     /// How far a snapshot is known to be good.
     pub(crate) fn level(&self, snapshot: SnapshotId) -> Level {
