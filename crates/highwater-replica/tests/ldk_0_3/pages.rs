@@ -114,7 +114,7 @@ fn a_token_goes_on_where_its_key_and_its_neighbours_are_gone() {
     let token = first.next_page_token.unwrap();
     // The last of the first page, and those before and behind it.
     let gone = 2 * PAGE - 5..2 * PAGE + 5;
-    gone.clone().for_each(|number| remove(&store, &format!("k{number}")));
+    gone.for_each(|number| remove(&store, &format!("k{number}")));
     // One of them comes back; it was given, and is not given again.
     write(&store, &format!("k{}", 2 * PAGE));
     let second = page(&store, Some(&token)).unwrap();
