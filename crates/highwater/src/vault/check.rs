@@ -1,6 +1,6 @@
 //! Checks of a vault: manifests and sizes, or every byte.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -13,7 +13,7 @@ use crate::ids::{NodeName, PackId, SnapshotId};
 use super::checked::{Checked, Coverage, Share};
 use super::folder::{Folder, HEADER};
 use super::keys::SlotDoc;
-use super::manifest::{ContentHash, EntryRecord, Manifest, PackRef};
+use super::manifest::{EntryRecord, Manifest, PackRef};
 use super::pack::{open_frame, pack_name, unit_range};
 use super::read::leaf_packs;
 use super::sealed::foreign;
@@ -117,7 +117,7 @@ pub fn check(vault: &Vault, options: &CheckOptions, control: &Control) -> Result
     let sizes: BTreeMap<&str, u64> =
         objects.iter().map(|listed| (listed.name.as_str(), listed.size)).collect();
     let manifests = match (&options.selector, &options.node) {
-        (Some(selector), _) => vec![vault.resolve(selector)?.manifest],
+        (Some(selector), _) => vec![without_lists(vault.resolve(selector)?.manifest)],
         (None, Some(node)) => of_node(vault, node, &mut report)?,
         (None, None) => check_documents(vault, &objects, &mut report)?,
     };
@@ -155,7 +155,7 @@ impl CheckReport {
     }
 
     /// Reads the lists of a manifest; damage is a fault. The manifest is returned all the same, so that the snapshot
-    /// is known that needs the damaged pack.
+    /// is known that needs the damaged pack; but without the lists: a vault has many snapshots, each of many entries.
     fn judge_whole(
         &mut self,
         vault: &Vault,
@@ -169,7 +169,7 @@ impl CheckReport {
             return Ok(None);
         }
         self.judge(filled)?;
-        Ok(Some(manifest))
+        Ok(Some(without_lists(manifest)))
     }
 
     /// Names with each fault of an object the snapshots that need it.
@@ -203,6 +203,14 @@ impl CheckReport {
     }
 }
 
+/// A manifest as it is stored.
+fn without_lists(mut manifest: Manifest) -> Manifest {
+    for part in manifest.parts.iter_mut().filter(|part| !part.lists.is_empty()) {
+        part.entries = Vec::new();
+    }
+    manifest
+}
+
 /// The manifests of a node; a damaged one is a fault.
 fn of_node(vault: &Vault, node: &NodeName, report: &mut CheckReport) -> Result<Vec<Manifest>> {
     let names = vault.snapshot_names(Some(node))?;
@@ -228,14 +236,14 @@ fn check_documents(
     let visible: Option<BTreeSet<SnapshotName>> =
         visible.map(|visible| visible.into_iter().collect());
     let mut manifests = Vec::new();
-    for Listed { name, .. } in objects {
+    for (place, Listed { name, .. }) in objects.iter().enumerate() {
         let folder = Folder::of(name);
         let looked = match folder {
             None if name == HEADER => check_header(vault),
             Some(Folder::Keys) => check_slot(vault, name),
             Some(Folder::Intents) => vault.open_intent(name).map(drop),
             Some(Folder::Nodes) => vault.open_node_record(name).and_then(|record| {
-                let lost = match is_newest(name, objects) {
+                let lost = match is_newest(name, objects.get(place + 1)) {
                     true => vault.lost_newest(&record.node)?,
                     false => None,
                 };
@@ -306,13 +314,10 @@ fn check_slot(vault: &Vault, name: &str) -> Result<()> {
     slot.verify(vault.master())
 }
 
-/// Whether a record is the last one of its node.
-fn is_newest(name: &str, objects: &[Listed]) -> bool {
-    let Some((folder, _)) = name.rsplit_once('/') else { return false };
-    let siblings = objects
-        .iter()
-        .filter(|listed| listed.name.rsplit_once('/').is_some_and(|(other, _)| other == folder));
-    siblings.map(|listed| listed.name.as_str()).max() == Some(name)
+/// Whether a record is the last one of its node: objects are listed in order, and `next` follows it.
+fn is_newest(name: &str, next: Option<&Listed>) -> bool {
+    let folder = |name: &str| name.rsplit_once('/').map(|(folder, _)| folder.to_owned());
+    next.is_none_or(|next| folder(&next.name) != folder(name))
 }
 
 fn check_packs_present(
@@ -529,8 +534,12 @@ fn check_maps(
     control: &Control,
     report: &mut CheckReport,
 ) -> Result<()> {
-    let mut seen = BTreeSet::new();
+    let mut seen = HashSet::new();
     for manifest in manifests {
+        let mut loaded = manifest.clone();
+        // What is wrong with its lists was told when they were read first; what could be read is there.
+        let _ = vault.fill_in(&mut loaded);
+        let manifest = &loaded;
         for entry in manifest.entries() {
             for number in 0..entry.leaves.len() {
                 control.cancel.check()?;
@@ -552,13 +561,8 @@ fn check_maps(
 }
 
 /// The same leaf in another snapshot needs no second look.
-fn leaf_identity(
-    manifest: &Manifest,
-    entry: &EntryRecord,
-    number: usize,
-) -> (ContentHash, String, u64) {
+fn leaf_identity(manifest: &Manifest, entry: &EntryRecord, number: usize) -> blake3::Hash {
     let leaf = &entry.leaves[number];
     let packs = leaf_packs(manifest, leaf).unwrap_or_default();
-    let places = format!("{:?} {packs:?}", leaf.runs);
-    (leaf.content, places, entry.size)
+    blake3::hash(format!("{:?} {} {:?} {packs:?}", leaf.content, entry.size, leaf.runs).as_bytes())
 }
