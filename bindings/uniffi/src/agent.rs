@@ -415,8 +415,9 @@ impl From<library::Status> for AgentStatus {
     }
 }
 
-/// An agent of one node, which runs in another process, or in this one without a database that this process has open. It
-/// works on a thread of its own, one operation at a time. Whatever fails, fails an operation and shows in the status.
+/// An agent of one node, which runs in another process, or in this one without a database that this process has open.
+/// It works on a thread of its own, one operation at a time. Whatever fails, fails an operation and shows in the
+/// status.
 ///
 /// An object that is dropped stops.
 #[derive(uniffi::Object)]
@@ -530,8 +531,8 @@ impl Agent {
         Ok(operation.into())
     }
 
-    /// Waits until an operation changes: its state, or its progress, some ten times a second. Returns a number that rises
-    /// with each change, as soon as it is above `seen`, and the same number as before once `timeout` has passed.
+    /// Waits until an operation changes: its state, or its progress, some ten times a second. Returns a number that
+    /// rises with each change, as soon as it is above `seen`, and the same number as before once `timeout` has passed.
     pub fn wait_for_change(&self, seen: u64, timeout: Duration) -> u64 {
         let mut changes = self.inner.changes();
         let above = async {

@@ -182,7 +182,8 @@ pub fn write_kit_content(directory: String, content: KitContent) -> Result<()> {
 ///
 /// # Errors
 /// Not found where no content is given and the node has written none; conflict where the file is there and is not to be
-/// replaced; input where it lies in the node directory or the vault, with which it would be lost, or the content is none.
+/// replaced; input where it lies in the node directory or the vault, with which it would be lost, or the content is
+/// none.
 #[uniffi::export(default(content = None, node = None, replace = false))]
 pub fn export_kit(
     vault: Arc<Vault>,

@@ -36,8 +36,8 @@ pub use kit::{
 };
 pub use progress::{Cancel, Progress};
 pub use replica::{
-    Carried, ClassRule, HeadState, ReplicaClass, ReplicaOptions, ReplicaStatus, ReplicatedStore,
-    Row, StartKind, Started, VssAuth, VssServer, Write,
+    Carried, ClassRule, HeadState, Holder, ReplicaClass, ReplicaOptions, ReplicaStatus,
+    ReplicatedStore, Row, StartKind, Started, VssAuth, VssServer, Write,
 };
 pub use restore::{
     Exchange, KeptDirectory, Outcome, RestoreOptions, RestorePlan, RestoreReport, Undo, kept,

@@ -57,10 +57,6 @@ impl VssServer {
     #[uniffi::constructor(default(
         auth = None, token = None, allow_http = false, ca_file = None, timeout = None
     ))]
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "they have names and defaults where it is called"
-    )]
     pub fn new(
         url: String,
         store: String,
@@ -98,6 +94,18 @@ impl VssServer {
     /// The store's id.
     pub fn store(&self) -> String {
         self.store.clone()
+    }
+
+    /// Who holds the store of this key, and what the server has of it; none where it has nothing. Nothing is taken, and
+    /// nobody is disturbed.
+    ///
+    /// # Errors
+    /// Denied where the key is not that of the store, or the server does not know us; unavailable where it can't be
+    /// asked; input where the key is a passphrase, or the URL is none.
+    pub fn holder(&self, key: Arc<Key>) -> Result<Option<Holder>> {
+        let keys = self.keys(&key)?;
+        let held = library::holder(&self.connect(&keys)?, &keys)?;
+        Ok(held.map(Holder::from))
     }
 }
 
@@ -323,6 +331,39 @@ same! {
     }
 }
 
+/// Who holds a store on a server, and what it has.
+#[derive(Clone, Debug, PartialEq, Eq, uniffi::Record)]
+pub struct Holder {
+    /// Who, as they call themselves.
+    pub owner: String,
+    /// Rises with each start of an owner.
+    pub epoch: u64,
+    /// When that one began.
+    pub since: SystemTime,
+    /// What the values are.
+    pub state: HeadState,
+    /// The last write of the owner's that is there.
+    pub seq: u64,
+    /// Values.
+    pub values: u64,
+    /// Why it was taken over, where it was.
+    pub reason: Option<String>,
+}
+
+impl From<library::Holder> for Holder {
+    fn from(held: library::Holder) -> Holder {
+        Holder {
+            owner: held.owner,
+            epoch: held.epoch,
+            since: time(held.since),
+            state: held.state.into(),
+            seq: held.seq,
+            values: held.values,
+            reason: held.reason,
+        }
+    }
+}
+
 /// How a replicated store stands.
 #[derive(Clone, Debug, PartialEq, Eq, uniffi::Record)]
 pub struct ReplicaStatus {
@@ -384,8 +425,8 @@ pub struct Row {
     pub value: Vec<u8>,
 }
 
-/// A node's store in a SQLite database, and its copy on a VSS server, which gets every write, sealed, in the order of the
-/// writes. It may be used by many threads. Nothing else in this process may open the database.
+/// A node's store in a SQLite database, and its copy on a VSS server, which gets every write, sealed, in the order of
+/// the writes. It may be used by many threads. Nothing else in this process may open the database.
 ///
 /// An object that is dropped ends without giving the store up; the next start on the same database goes on.
 #[derive(uniffi::Object)]
@@ -409,11 +450,11 @@ impl ReplicatedStore {
     /// id: the words of a wallet or a key file.
     ///
     /// # Errors
-    /// Not found where the database and the server are both empty, and `allow_empty` was not said; fenced where somebody
-    /// else owns the store, or this database is a copy of the owner's; conflict where both have values that have nothing
-    /// to do with one another, or this process has the database open; denied where the key is not that of the store, or the
-    /// server does not know us; corrupt where the server's values are not what they were; unavailable where it can't be
-    /// asked; input where the key is a passphrase, or the URL is none.
+    /// Not found where the database and the server are both empty, and `allow_empty` was not said; fenced where
+    /// somebody else owns the store, or this database is a copy of the owner's; conflict where both have values that
+    /// have nothing to do with one another, or this process has the database open; denied where the key is not that of
+    /// the store, or the server does not know us; corrupt where the server's values are not what they were; unavailable
+    /// where it can't be asked; input where the key is a passphrase, or the URL is none.
     #[uniffi::constructor(default(options = None))]
     pub fn open(
         database: String,
@@ -523,8 +564,8 @@ impl ReplicatedStore {
         Ok(self.inner.flush(timeout)?)
     }
 
-    /// Waits until no write gets through any more. True where the store was ended from here; false where `timeout` passes
-    /// before. A node that must not act once another owner writes waits here in a thread of its own.
+    /// Waits until no write gets through any more. True where the store was ended from here; false where `timeout`
+    /// passes before. A node that must not act once another owner writes waits here in a thread of its own.
     ///
     /// # Errors
     /// Fenced where another owner writes, with who it is and why.
@@ -541,8 +582,8 @@ impl ReplicatedStore {
     /// is here can still be read.
     ///
     /// # Errors
-    /// Fenced where another owner writes; unavailable where the server does not take it: then the store is not released,
-    /// and the next start here goes on.
+    /// Fenced where another owner writes; unavailable where the server does not take it: then the store is not
+    /// released, and the next start here goes on.
     pub fn release(&self) -> Result<()> {
         Ok(self.inner.release()?)
     }

@@ -217,13 +217,13 @@ impl Vault {
 #[uniffi::export]
 impl Vault {
     /// Makes a vault that `key` alone opens. Whoever loses the key has lost the vault. `location` is a directory, or a
-    /// URL as `s3://bucket/prefix`. `settings` has the credentials and all else that the object store needs, by the names
-    /// that its client gives them, as `aws_access_key_id` or `aws_endpoint_url_s3`. Where there are none, they are the
-    /// variables of the environment that have these names in upper case; no files are read.
+    /// URL as `s3://bucket/prefix`. `settings` has the credentials and all else that the object store needs, by the
+    /// names that its client gives them, as `aws_access_key_id` or `aws_endpoint_url_s3`. Where there are none, they
+    /// are the variables of the environment that have these names in upper case; no files are read.
     ///
     /// # Errors
-    /// Conflict where the directory, or the prefix, holds anything already; input where this build does not reach such a
-    /// store, or the store takes no such setting; denied or unavailable as the store says.
+    /// Conflict where the directory, or the prefix, holds anything already; input where this build does not reach such
+    /// a store, or the store takes no such setting; denied or unavailable as the store says.
     #[uniffi::constructor(default(settings = None))]
     pub fn create(
         location: String,

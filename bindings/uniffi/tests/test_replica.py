@@ -44,6 +44,7 @@ def reach(server, store="wallet", **how):
 
 def test_a_store_comes_back_from_its_words_on_an_empty_disk(serve, tmp_path):
     server = serve()
+    assert reach(server).holder(words()) is None
     rules = [
         ClassRule(prefix=b"channels/", replicated=ReplicaClass.REMOTE_FIRST),
         ClassRule(prefix=b"cache/", replicated=ReplicaClass.LOCAL_ONLY),
@@ -59,7 +60,10 @@ def test_a_store_comes_back_from_its_words_on_an_empty_disk(serve, tmp_path):
     assert (status.pending_writes, status.acknowledged, status.values) == (0, status.written, 2)
     assert status.state == highwater.HeadState.OPEN and not status.fenced
     assert status.last_error is None and status.pending_since is None
+    held = reach(server).holder(words())
+    assert (held.owner, held.values, held.state) == ("alice@phone", 2, highwater.HeadState.OPEN)
     store.release()
+    assert reach(server).holder(words()).state == highwater.HeadState.RELEASED
     assert store.read(b"peers/1") == b"10.0.0.7:9735"
     with pytest.raises(Error.Unavailable):
         store.write(b"peers/1", b"elsewhere")
@@ -144,6 +148,8 @@ def test_a_second_owner_fences_the_first(serve, tmp_path):
         first.write(b"balance", b"9")
     second.flush(LONG)
     assert second.read(b"balance") == b"7"
+    held = reach(server).holder(words())
+    assert (held.owner, held.reason) == ("second@host", "the first machine has burnt")
 
 
 def test_a_flush_that_times_out_goes_on_behind(serve, tmp_path):

@@ -3,6 +3,7 @@
 import os
 import socket
 import subprocess
+import threading
 import urllib.request
 from pathlib import Path
 
@@ -54,6 +55,8 @@ def settings():
     )
     while "Running on" not in (line := process.stderr.readline()):
         assert line, "the server has ended"
+    # It tells of each request, and would stop where nobody reads that.
+    threading.Thread(target=process.stderr.read, daemon=True).start()
     endpoint = f"http://127.0.0.1:{port}"
     make = urllib.request.Request(f"{endpoint}/bucket", method="PUT")
     urllib.request.build_opener(urllib.request.ProxyHandler({})).open(make).close()

@@ -2,8 +2,8 @@
 
 A node keeps its truth in an embedded database. ``backup`` captures a consistent image of its directory while the node
 runs, in another process, and seals it into a ``Vault``; ``restore`` brings it back in one step; ``Guard`` tells what of
-a restored node is held back. An ``Agent`` does the backups by itself. A ``ReplicatedStore`` keeps a node's keys and values
-on a server, write by write. Errors are variants of ``Error``, by what has to be done about them.
+a restored node is held back. An ``Agent`` does the backups by itself. A ``ReplicatedStore`` keeps a node's keys and
+values on a server, write by write. Errors are variants of ``Error``, by what has to be done about them.
 
 Every call blocks its thread, and lets other threads of Python run meanwhile.
 """
@@ -34,6 +34,7 @@ from ._library.highwater import (
     HeadState,
     Held,
     HeldState,
+    Holder,
     IdentityKey,
     ImportReport,
     ImportedSnapshot,
@@ -130,6 +131,7 @@ __all__ = [
     "HeadState",
     "Held",
     "HeldState",
+    "Holder",
     "IdentityKey",
     "ImportReport",
     "ImportedSnapshot",
