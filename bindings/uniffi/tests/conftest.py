@@ -113,7 +113,9 @@ class Server:
         """Starts it, or starts it again with what its disk holds, on the port that it had."""
         serve = [self.program, "vss", "serve", "--data-dir", str(self.directory), "--json"]
         serve += ["--listen", self.address, *self.arguments]
-        self.process = subprocess.Popen(serve, stdout=subprocess.PIPE, text=True)
+        # The variable that names the program is none of its settings.
+        variables = {name: value for name, value in os.environ.items() if name != "HIGHWATER_PROGRAM"}
+        self.process = subprocess.Popen(serve, stdout=subprocess.PIPE, text=True, env=variables)
         line = self.process.stdout.readline()
         assert line, "the server has not started"
         self.address = json.loads(line)["address"]
