@@ -252,7 +252,7 @@ def test_what_is_missing_or_wrong_is_told(serve, tmp_path):
         ReplicatedStore.open(str(tmp_path / "other.sqlite"), words(OTHER_WORDS), anonymous)
     server.kill()
     with pytest.raises(Error.Unavailable) as away:
-        ReplicatedStore.open(str(tmp_path / "other.sqlite"), words(), anonymous)
+        ReplicatedStore.open(str(tmp_path / "third.sqlite"), words(), anonymous)
     assert server.url in str(away.value)
 
 
