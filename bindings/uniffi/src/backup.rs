@@ -214,7 +214,7 @@ pub fn backup(
     progress: Option<Arc<dyn Progress>>,
     cancel: Option<Arc<Cancel>>,
 ) -> Result<BackupReport> {
-    let (options, actor) = options.map_or_else(|| Ok(Default::default()), settled)?;
+    let (options, actor) = settled_or_usual(options)?;
     let actor = Actor::or_standard(actor)?;
     let directory = Path::new(&directory);
     own::refuse_open_sqlite(directory, &options.discover)?;
@@ -224,6 +224,20 @@ pub fn backup(
 }
 
 /// The options of the library, and who acts.
+pub(crate) fn settled_or_usual(
+    asked: Option<BackupOptions>,
+) -> Result<(backup::BackupOptions, Option<Actor>)> {
+    let Some(asked) = asked else { return Ok((usual(), None)) };
+    settled(asked)
+}
+
+/// Kinds of nodes are recognised whatever was asked for.
+fn usual() -> backup::BackupOptions {
+    let mut options = backup::BackupOptions::default();
+    options.recogniser = Some(Arc::new(Known));
+    options
+}
+
 fn settled(asked: BackupOptions) -> Result<(backup::BackupOptions, Option<Actor>)> {
     let mut tags = asked.tags;
     if let Some(reason) = &asked.unguarded {
@@ -234,11 +248,10 @@ fn settled(asked: BackupOptions) -> Result<(backup::BackupOptions, Option<Actor>
         }
         tags.insert("unguarded".to_owned(), reason.clone());
     }
-    let mut options = backup::BackupOptions::default();
+    let mut options = usual();
     options.node = asked.node.map(|node| node.parse()).transpose().map_err(Error::from)?;
     options.tags = tags.into_iter().collect();
     options.marks = asked.marks.into_iter().collect();
-    options.recogniser = Some(Arc::new(Known));
     options.schema = asked.schema;
     options.discover.exclude = asked.exclude;
     options.rehash = asked.rehash;

@@ -104,6 +104,22 @@ errors! {
     Interrupted,
 }
 
+/// An error that is told in a report, and ends no call.
+#[derive(Clone, Debug, PartialEq, Eq, uniffi::Record)]
+pub struct Problem {
+    /// What has to be done about it.
+    pub kind: Kind,
+    /// All of it in one line.
+    pub text: String,
+}
+
+impl From<highwater::Error> for Problem {
+    fn from(error: highwater::Error) -> Problem {
+        let error = Error::from(error);
+        Problem { kind: error.kind(), text: error.text() }
+    }
+}
+
 #[uniffi::export]
 impl Error {
     /// What has to be done about it.
@@ -167,6 +183,16 @@ fn handle(remedy: &Remedy) -> Option<&'static str> {
         Remedy::ListKept => "kept",
         Remedy::GuardList => "Guard.list",
         Remedy::GuardRelease | Remedy::GuardReleaseAll | Remedy::GuardReleaseOld => "Guard.release",
+        Remedy::Retention => "Retention",
+        Remedy::ShowKit => "show_kit",
+        Remedy::KitContent => "export_kit with `content`",
+        Remedy::ReplicaFlush => "ReplicatedStore.flush",
+        Remedy::AcceptOlder => "ReplicaOptions.accept_older",
+        Remedy::AllowEmpty => "ReplicaOptions.allow_empty",
+        Remedy::AcceptInconsistent => "ReplicaOptions.accept_inconsistent",
+        Remedy::Certificates => "VssServer with `ca_file`",
+        Remedy::AllowHttp => "VssServer with `allow_http`",
+        Remedy::Token => "VssServer with `token`",
         _ => return None,
     })
 }

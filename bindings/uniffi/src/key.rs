@@ -1,4 +1,4 @@
-//! What opens a vault.
+//! What opens a vault, and what the keys of a replicated store come from.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,7 +7,8 @@ use highwater::Secret;
 
 use crate::error::Result;
 
-/// What opens a vault: the content of a key file, a passphrase, or recovery words. It shows nothing of what it holds.
+/// What opens a vault: the content of a key file, a passphrase, or recovery words. The keys of a replicated store come
+/// from one as well, but from no passphrase. It shows nothing of what it holds.
 #[derive(Debug, uniffi::Object)]
 pub struct Key {
     secret: Secret,
@@ -53,7 +54,7 @@ impl Key {
         Key::of(Secret::from_passphrase(&passphrase))
     }
 
-    /// From the recovery words of a vault, an English BIP-39 mnemonic.
+    /// From the recovery words of a vault, or those of a wallet: an English BIP-39 mnemonic.
     ///
     /// # Errors
     /// Input where it is no mnemonic; the error tells the place of a wrong word and never the word.

@@ -7,15 +7,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use highwater::agent::VaultSource;
 use highwater::archive::{self, Export, ExportOptions, Input};
 use highwater::vault::{CheckOptions, CreateOptions};
-use highwater::{Env, Selector};
+use highwater::{Env, Secret, Selector};
 
 use crate::actor::Actor;
 use crate::backup::Part;
 use crate::error::{Error, Result};
 use crate::guard::GuardKind;
 use crate::key::Key;
+use crate::place;
 use crate::progress::{Call, Cancel, Progress};
 use crate::same::same;
 
@@ -193,38 +195,57 @@ pub struct CreatedVault {
     pub recovery_words: String,
 }
 
-/// An open vault: where snapshots live, sealed. It is a local directory.
+/// An open vault: where snapshots live, sealed. It is a local directory, or a prefix in an object store.
 #[derive(uniffi::Object)]
 pub struct Vault {
     inner: highwater::Vault,
+    secret: Secret,
 }
 
 impl Vault {
     pub(crate) fn inner(&self) -> &highwater::Vault {
         &self.inner
     }
+
+    /// The same vault for an agent, which opens it when it needs it.
+    pub(crate) fn source(&self) -> VaultSource {
+        let (location, secret) = (self.inner.location().clone(), self.secret.clone());
+        VaultSource::new(location.to_string(), move || highwater::Vault::open(&location, &secret))
+    }
 }
 
 #[uniffi::export]
 impl Vault {
-    /// Makes a vault that `key` alone opens. Whoever loses the key has lost the vault.
+    /// Makes a vault that `key` alone opens. Whoever loses the key has lost the vault. `location` is a directory, or a
+    /// URL as `s3://bucket/prefix`. `settings` has the credentials and all else that the object store needs, by the
+    /// names that its client gives them, as `aws_access_key_id` or `aws_endpoint_url_s3`. Where there are none, they
+    /// are the variables of the environment that have these names in upper case; no files are read.
     ///
     /// # Errors
-    /// Conflict where the directory holds anything already.
-    #[uniffi::constructor]
-    pub fn create(location: String, key: Arc<Key>) -> Result<Arc<Vault>> {
-        let location = location.parse().map_err(Error::from)?;
-        Ok(Arc::new(Vault { inner: highwater::Vault::create(&location, key.secret())? }))
+    /// Conflict where the directory, or the prefix, holds anything already; input where this build does not reach such
+    /// a store, or the store takes no such setting; denied or unavailable as the store says.
+    #[uniffi::constructor(default(settings = None))]
+    pub fn create(
+        location: String,
+        key: Arc<Key>,
+        settings: Option<HashMap<String, String>>,
+    ) -> Result<Arc<Vault>> {
+        let inner = highwater::Vault::create(&place::of(&location, settings)?, key.secret())?;
+        Ok(Arc::new(Vault { inner, secret: key.secret().clone() }))
     }
 
-    /// Opens a vault.
+    /// Opens a vault. Location and settings are those of the constructor `create`.
     ///
     /// # Errors
     /// Not found where there is none; denied where `key` does not open it; corrupt where it is damaged.
-    #[uniffi::constructor]
-    pub fn open(location: String, key: Arc<Key>) -> Result<Arc<Vault>> {
-        let location = location.parse().map_err(Error::from)?;
-        Ok(Arc::new(Vault { inner: highwater::Vault::open(&location, key.secret())? }))
+    #[uniffi::constructor(default(settings = None))]
+    pub fn open(
+        location: String,
+        key: Arc<Key>,
+        settings: Option<HashMap<String, String>>,
+    ) -> Result<Arc<Vault>> {
+        let inner = highwater::Vault::open(&place::of(&location, settings)?, key.secret())?;
+        Ok(Arc::new(Vault { inner, secret: key.secret().clone() }))
     }
 
     /// The id of the vault.
@@ -347,12 +368,16 @@ fn inputs(files: Vec<String>) -> Result<Vec<Input<'static>>> {
 ///
 /// # Errors
 /// Those of the constructor `create`.
-#[uniffi::export]
-pub fn create_vault_with_recovery(location: String, key: Arc<Key>) -> Result<CreatedVault> {
-    let location = location.parse().map_err(Error::from)?;
+#[uniffi::export(default(settings = None))]
+pub fn create_vault_with_recovery(
+    location: String,
+    key: Arc<Key>,
+    settings: Option<HashMap<String, String>>,
+) -> Result<CreatedVault> {
+    let location = place::of(&location, settings)?;
     let options = CreateOptions::default().recovery(true);
     let created = highwater::Vault::create_with(&location, key.secret(), &options, &Env::system())?;
     let words = created.recovery_words.ok_or_else(|| highwater::Error::bug("no recovery words"))?;
-    let vault = Arc::new(Vault { inner: created.vault });
+    let vault = Arc::new(Vault { inner: created.vault, secret: key.secret().clone() });
     Ok(CreatedVault { vault, recovery_words: words.as_str().to_owned() })
 }

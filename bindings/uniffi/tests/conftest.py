@@ -1,5 +1,7 @@
-"""A vault, a node with a SQLite of its own, and a process that writes it."""
+"""A vault, a node with a SQLite of its own, a process that writes it, and a server of stores."""
 
+import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -98,6 +100,53 @@ def rows(database: Path) -> list[int]:
     found = [n for (n,) in connection.execute("SELECT n FROM payment ORDER BY n")]
     connection.close()
     return found
+
+
+class Server:
+    """`highwater vss serve` on a port of its own."""
+
+    def __init__(self, program: str, directory: Path, arguments: list[str]) -> None:
+        self.program, self.directory, self.arguments = program, directory, arguments
+        self.address, self.process = "127.0.0.1:0", None
+
+    def start(self) -> "Server":
+        """Starts it, or starts it again with what its disk holds, on the port that it had."""
+        serve = [self.program, "vss", "serve", "--data-dir", str(self.directory), "--json"]
+        serve += ["--listen", self.address, *self.arguments]
+        # The variable that names the program is none of its settings.
+        variables = {name: value for name, value in os.environ.items() if name != "HIGHWATER_PROGRAM"}
+        self.process = subprocess.Popen(serve, stdout=subprocess.PIPE, text=True, env=variables)
+        line = self.process.stdout.readline()
+        assert line, "the server has not started"
+        self.address = json.loads(line)["address"]
+        return self
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}/vss"
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Starts servers of stores, by the program that HIGHWATER_PROGRAM names."""
+    program = os.environ.get("HIGHWATER_PROGRAM")
+    if not program:
+        pytest.skip("SKIPPED: HIGHWATER_PROGRAM names no program `highwater` that serves stores")
+    servers = []
+
+    def start(*arguments: str) -> Server:
+        directory = tmp_path / f"stores-{len(servers)}"
+        servers.append(Server(program, directory, list(arguments)))
+        return servers[-1].start()
+
+    yield start
+    for server in servers:
+        server.kill()
 
 
 @pytest.fixture(autouse=True)

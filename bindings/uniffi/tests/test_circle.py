@@ -134,6 +134,21 @@ def test_a_guarded_node_is_withheld_until_it_is_released(node, vault, tmp_path):
     guard.wait_to_start()
 
 
+def test_a_kind_that_is_known_is_held_back_whatever_was_asked_for(vault, tmp_path):
+    validator = tmp_path / "validator"
+    (validator / "data").mkdir(parents=True)
+    (validator / "config").mkdir()
+    state = '{"height": "7", "round": 0, "step": 3}'
+    (validator / "data" / "priv_validator_state.json").write_text(state)
+    (validator / "config" / "priv_validator_key.json").write_text("{}")
+    for options in (None, BackupOptions()):
+        report = highwater.backup(vault, str(validator), options)
+        assert (report.kinds, report.guard) == (["cometbft"], GuardKind.DATABASES)
+        assert report.marks == {"height": 7}
+    assert highwater.restore(vault, str(tmp_path / "copy")).quarantined == 1
+    assert (tmp_path / "copy" / "data" / "priv_validator_state.json").is_dir()
+
+
 def test_who_says_that_a_node_needs_no_guard_says_why(node, vault, tmp_path):
     highwater.backup(vault, str(node.directory), BackupOptions(guard=GuardKind.DATABASES))
     with pytest.raises(Error.Input) as refused:

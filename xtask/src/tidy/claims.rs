@@ -126,12 +126,26 @@ fn ids(rows: &[Row<'_>], last_line: usize) -> Vec<Problem> {
 
 /// The tests of the tree: path of the file and name.
 fn tests(tree: &Tree) -> Vec<(&str, &str)> {
-    tree.rust()
-        .flat_map(|(file, rust)| {
-            let tests = rust.functions.iter().filter(|function| function.test);
-            tests.map(|function| (file.path.as_str(), function.name.as_str()))
-        })
-        .collect()
+    let rust = tree.rust().flat_map(|(file, rust)| {
+        let tests = rust.functions.iter().filter(|function| function.test);
+        tests.map(|function| (file.path.as_str(), function.name.as_str()))
+    });
+    rust.chain(python_tests(tree)).collect()
+}
+
+/// Those that pytest finds.
+fn python_tests(tree: &Tree) -> impl Iterator<Item = (&str, &str)> {
+    let is_test = |path: &str| {
+        path.ends_with(".py")
+            && path.rsplit('/').next().is_some_and(|name| name.starts_with("test_"))
+    };
+    let files = tree.files.iter().filter(move |file| is_test(&file.path));
+    files.flat_map(|file| {
+        let names =
+            file.text.lines().filter_map(|line| line.strip_prefix("def ")?.split('(').next());
+        let tests = names.filter(|name| name.starts_with("test_"));
+        tests.map(|name| (file.path.as_str(), name))
+    })
 }
 
 /// `name`, `path/of/file.rs::name` or `module::name`.

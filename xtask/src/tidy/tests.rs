@@ -189,6 +189,19 @@ fn a_claim_needs_a_test_that_exists() {
 }
 
 #[test]
+fn a_test_of_python_is_one() {
+    let table = table("`test_works`");
+    let claims = |path: &str, code: &str| {
+        let tree = Tree::of(&[("docs/requirements.md", &table), (path, code)]);
+        claims::check(&tree).len()
+    };
+    assert_eq!(claims("a/tests/test_a.py", "def test_works(node):\n    pass\n"), 0);
+    assert_eq!(claims("a/tests/test_a.py", "def test_works_not():\n    pass\n"), 1);
+    assert_eq!(claims("a/tests/test_a.py", "# def test_works():\n"), 1);
+    assert_eq!(claims("a/tests/conftest.py", "def test_works():\n    pass\n"), 1);
+}
+
+#[test]
 fn every_id_has_one_row_that_claims_or_says_not_yet() {
     assert_eq!(claims(&table(""), ""), ["B1: name its tests, or say `not yet`"]);
     assert_eq!(claims(&table("not yet `b`"), "#[test]\nfn b() {}\n").len(), 1);
