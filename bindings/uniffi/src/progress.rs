@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use highwater::control::Event;
+use highwater::Event;
 use highwater::{Control, Env};
 
 use crate::error::{CallbackError, Error, Result};

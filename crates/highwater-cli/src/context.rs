@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use highwater::control::Control;
+use highwater::Control;
 use highwater::vault::{Actor, Selector, Vault};
 use highwater::{Env, Error, Result};
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use highwater::error::Result;
+use highwater::Result;
 
 use super::keys::ReplicaKeys;
 use super::local::{LocalStore, Space};

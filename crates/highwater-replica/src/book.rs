@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use highwater::error::{Error, Result};
 use highwater::ids::Time;
+use highwater::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 

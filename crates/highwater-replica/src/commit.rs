@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use futures::channel::oneshot;
+use highwater::Result;
 use highwater::env::Env;
-use highwater::error::Result;
 
 use super::book::{Queued, Way, seq_op};
 use super::class::{Class, Classes};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use highwater::env::Env;
-use highwater::error::{Error, Kind, Remedy, Result};
+use highwater::{Error, Kind, Remedy, Result};
 
 use super::between::ahead_of_manager;
 use super::class::{Class, Classes};

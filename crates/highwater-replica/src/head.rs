@@ -1,7 +1,7 @@
 //! The head: the one key that whoever writes must hold, and what it says of all the others.
 
-use highwater::error::{Error, Result};
 use highwater::ids::Time;
+use highwater::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::digest::Sum;

@@ -1,7 +1,7 @@
 //! All values from a server into an empty store.
 
-use highwater::error::{Error, Remedy, Result};
 use highwater::ids::Time;
+use highwater::{Error, Remedy, Result};
 
 use super::book::{Book, Fetched};
 use super::digest::Sum;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use highwater::error::{Error, Remedy, Result};
 use highwater::ids::{StoreId, Time};
 use highwater::records::ReplicaPoint;
+use highwater::{Error, Remedy, Result};
 use serde::Serialize;
 
 use super::book::{Book, Way};

@@ -5,8 +5,8 @@
 
 use std::fmt;
 
-use highwater::error::{Error, Remedy, Result};
 use highwater::ids::StoreId;
+use highwater::{Error, Remedy, Result};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hkdf;
 use zeroize::Zeroizing;

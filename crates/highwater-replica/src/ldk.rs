@@ -15,7 +15,7 @@
 //!   the server before the manager that knows of it, and a machine that is lost in between leaves the one
 //!   without the other. LDK closes such a channel when it is loaded.
 
-use highwater::error::{Error, Kind, Result};
+use highwater::{Error, Kind, Result};
 use lightning::util::persist::MigratableKVStore;
 
 use super::class::Classes;

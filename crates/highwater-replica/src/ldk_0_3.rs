@@ -20,7 +20,7 @@
 //! another kind has made, such as one under `lightning` 0.2, get their places at the next start with these classes:
 //! among themselves by their names, as newer than all that had one.
 
-use highwater::error::{Error, Kind, Result};
+use highwater::{Error, Kind, Result};
 use lightning_0_3::util::persist::{
     MigratableKVStore, MigratableKVStoreSync, PageToken, PaginatedKVStore, PaginatedKVStoreSync,
     PaginatedListResponse,

@@ -4,7 +4,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use highwater::error::{Error, Result};
+use highwater::{Error, Result};
 
 use super::class::{Carried, Class, Classes};
 use super::store::ReplicatedStore;

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use highwater::error::{Error, Result};
+use highwater::{Error, Result};
 
 use super::local::{LocalStore, Op, Space};
 use super::remote::{Remote, each_value, list_all};

@@ -1,6 +1,6 @@
 //! The store of a node that is replicated: any ordered key-value store with transactions.
 
-use highwater::error::Result;
+use highwater::Result;
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;

@@ -15,7 +15,7 @@ use std::cmp::Ordering as Compared;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use highwater::error::{Error, Result};
+use highwater::{Error, Result};
 
 use super::local::{LocalStore, Op, Rows, Space};
 

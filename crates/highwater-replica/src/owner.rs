@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use highwater::env::Env;
-use highwater::error::{Error, Kind, Remedy, Result};
 use highwater::ids::Time;
+use highwater::{Error, Kind, Remedy, Result};
 
 use super::book::{Attempt, Book};
 use super::digest::Sum;

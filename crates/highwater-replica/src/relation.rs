@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use highwater::error::Result;
+use highwater::Result;
 
 use super::book::{Attempt, Book};
 use super::head::Placed;

@@ -1,6 +1,6 @@
 //! The server of a replica: a store of versioned values, in the terms of the Versioned Storage Service.
 
-use highwater::error::{Error, Result};
+use highwater::{Error, Result};
 
 mod memory;
 mod vss;

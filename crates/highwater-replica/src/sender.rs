@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater::env::Env;
-use highwater::error::{Error, Kind, Remedy, Result};
+use highwater::{Error, Kind, Remedy, Result};
 
 use super::book::{Attempt, Book, Change, Queued};
 use super::class::Carried;

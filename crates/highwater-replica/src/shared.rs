@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use futures::channel::oneshot;
 use highwater::env::Env;
-use highwater::error::{Error, Kind, Result};
+use highwater::{Error, Kind, Result};
 
 use super::book::Book;
 use super::class::Classes;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater::env::Env;
-use highwater::error::{Error, Kind, Result};
 use highwater::ids::Time;
+use highwater::{Error, Kind, Result};
 
 use super::book::{Book, Queued};
 use super::class::{Class, Classes};

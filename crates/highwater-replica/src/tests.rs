@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater::env::Env;
-use highwater::error::{Kind, Result};
+use highwater::{Kind, Result};
 
 use super::local::{MemoryStore, Op, Space};
 use super::remote::{MemoryRemote, RemoteFault};

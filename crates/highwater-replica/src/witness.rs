@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use highwater::Result;
 use highwater::env::Env;
-use highwater::error::Result;
 use highwater::guard::WitnessStore;
 
 use super::keys::ReplicaKeys;

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
+use highwater::Cancel;
 use highwater::agent::{Agent, Operation, OperationId, OperationState, Task};
 use highwater::archive::{Export, ExportOptions};
-use highwater::control::Cancel;
 use highwater::{Control, Error, Kind, Result};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};

@@ -86,7 +86,7 @@ impl Priority {
 /// # let backup = Backup::of("node").run(&vault, &actor)?;
 /// use std::sync::Arc;
 /// use std::sync::atomic::{AtomicU64, Ordering};
-/// use highwater::control::Event;
+/// use highwater::Event;
 ///
 /// let read = Arc::new(AtomicU64::new(0));
 /// let counter = Arc::clone(&read);

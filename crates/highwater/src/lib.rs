@@ -31,13 +31,13 @@ macro_rules! setters {
 pub mod agent;
 pub mod archive;
 pub mod backup;
-pub mod control;
+mod control;
 mod copying;
 mod direct;
 mod durable;
 pub mod engine;
 pub mod env;
-pub mod error;
+mod error;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -54,7 +54,7 @@ pub mod vault;
 #[cfg(feature = "agent")]
 pub use agent::Agent;
 pub use backup::Backup;
-pub use control::{Cancel, Control};
+pub use control::{Cancel, Control, Event, Priority};
 pub use env::Env;
 pub use error::{Error, Kind, Remedy, Result};
 pub use ids::{NodeName, SnapshotId};

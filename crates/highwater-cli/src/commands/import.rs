@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal as _, Read};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
+use highwater::Cancel;
 use highwater::archive::{self, ImportReport, Imported, Input};
-use highwater::control::Cancel;
 use highwater::vault::Location;
 use highwater::{Error, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::process::Child;
 use std::time::Duration;
 
+use highwater::Control;
 use highwater::backup::{self, BackupOptions};
-use highwater::control::Control;
 use highwater::env::{Clock, FaultPoint};
 use highwater::ids::Time;
 use highwater::vault::Actor;

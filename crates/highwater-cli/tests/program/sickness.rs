@@ -6,8 +6,8 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use highwater::Control;
 use highwater::backup::{self, BackupOptions};
-use highwater::control::Control;
 use highwater::env::{Clock, Env};
 use highwater::ids::Time;
 use highwater::vault::{Actor, Location, Secret, Vault};

@@ -4,8 +4,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use highwater::agent::{ReplicaSource, ReplicaStanding, ReplicaState};
-use highwater::error::{Error, Result};
 use highwater::ids::Time;
+use highwater::{Error, Result};
 
 use super::super::head::HeadState;
 use super::super::store::ReplicatedStore;

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use highwater::Kind;
 use highwater::agent::{ReplicaSource as _, ReplicaStanding, ReplicaState};
 use highwater::env::Env;
-use highwater::error::Kind;
 
 use super::watch::look;
 use super::*;

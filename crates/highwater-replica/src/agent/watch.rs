@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use highwater::agent::{ReplicaSource, ReplicaStanding, ReplicaState};
 use highwater::env::Env;
-use highwater::error::{Error, Remedy, Result};
 use highwater::ids::Time;
+use highwater::{Error, Remedy, Result};
 use parking_lot::{Condvar, Mutex};
 
 use super::super::head::HeadState;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use highwater::error::Kind;
+use highwater::Kind;
 
 use super::*;
 use crate::local::MemoryStore;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use highwater::error::{Error, Result};
+use highwater::{Error, Result};
 
 use super::{LocalStore, Op, Rows, Space};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use highwater::error::Result;
+use highwater::Result;
 use parking_lot::Mutex;
 
 use super::{LocalStore, Op, Rows, Space};

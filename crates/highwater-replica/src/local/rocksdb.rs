@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use highwater::error::{Error, Result};
+use highwater::{Error, Result};
 use rust_rocksdb::{
     AsColumnFamilyRef, ColumnFamilyDescriptor, DB, DBRecoveryMode, Direction, ErrorKind,
     IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,

@@ -228,13 +228,13 @@ fn a_start_goes_through_more_keys_than_one_look_has() {
 fn what_is_damaged_is_told_and_another_group_s_place_refused() {
     let store = MemoryStore::default();
     let refused = newest(&store, b"g/", Some((7, b"h/1")), 1).unwrap_err();
-    assert_eq!(refused.kind(), highwater::error::Kind::Input);
+    assert_eq!(refused.kind(), highwater::Kind::Input);
     let order = Order::find(&store, None).unwrap();
     order.complete(&store, [1; 16]).unwrap();
     store.write(&[Op::put(Space::Book, [NUMBERS, b"g/1"].concat(), *b"short")]).unwrap();
     let mut ops = vec![Op::put(Space::Data, *b"g/1", *b"v")];
     let error = order.follow(&store, &mut ops).unwrap_err();
-    assert_eq!(error.kind(), highwater::error::Kind::Corrupt);
+    assert_eq!(error.kind(), highwater::Kind::Corrupt);
     store
         .write(&[Op::put(Space::Book, [group_rows(b"g/"), b"short".to_vec()].concat(), Vec::new())])
         .unwrap();

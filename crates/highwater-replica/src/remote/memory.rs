@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use highwater::error::{Error, Result};
+use highwater::{Error, Result};
 use parking_lot::Mutex;
 
 use super::{Listed, Put, Remote, RemotePut};

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use highwater::error::Kind;
+use highwater::Kind;
 
 use super::*;
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use highwater::env::Env;
-use highwater::error::{Error, Remedy, Result};
+use highwater::{Error, Remedy, Result};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use reqwest::{Certificate, Client, Url, redirect};
 use vss_api::types::{

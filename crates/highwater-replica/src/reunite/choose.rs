@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use highwater::error::{Error, Kind, Remedy, Result};
 use highwater::ids::{NodeName, RestoreId, SnapshotId, StoreId};
 use highwater::records::{Barrier, EngineKind, ReplicaPoint};
 use highwater::restore::{self, HydratedStore, Pair, RestoreOptions, RestorePlan};
 use highwater::vault::{Level, Manifest, Selector, SnapshotInfo, Vault};
+use highwater::{Error, Kind, Remedy, Result};
 
 use super::super::inspect::{Fit, Holder};
 use super::{ReuniteOptions, Streams, Taken};

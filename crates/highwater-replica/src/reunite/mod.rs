@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater::control::{Control, Event};
 use highwater::env::FaultPoint;
-use highwater::error::{Error, Kind, Remedy, Result};
 use highwater::guard::{self, Released};
 use highwater::ids::{NodeName, RelPath, RestoreId};
 use highwater::restore::hydrated::{self, HydratedState, Waiting};
 use highwater::restore::{self, HydratedStore, Outcome, Pair};
 use highwater::vault::Vault;
+use highwater::{Control, Event};
+use highwater::{Error, Kind, Remedy, Result};
 
 use super::filled::{self, FillOptions};
 use super::head::HeadState;

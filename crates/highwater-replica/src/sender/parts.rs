@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use highwater::error::{Error, Kind, Result};
+use highwater::{Error, Kind, Result};
 
 use super::super::book::{Attempt, Change};
 use super::super::digest::Tag;

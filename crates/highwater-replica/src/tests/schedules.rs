@@ -7,7 +7,7 @@
 
 use std::sync::Mutex;
 
-use highwater::error::Error;
+use highwater::Error;
 use shuttle::future::block_on;
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};

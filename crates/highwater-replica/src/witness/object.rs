@@ -8,8 +8,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use highwater::env::Env;
-use highwater::error::{Error, Result};
 use highwater::ids::PutId;
+use highwater::{Error, Result};
 use parking_lot::Mutex;
 
 use super::super::keys::{EPOCH_BYTES, ReplicaKeys};

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use highwater::control::Cancel;
+use highwater::Cancel;
 use highwater::ids::NodeName;
 use highwater::{Control, Env, Error, Remedy, Result};
 use http::Uri;

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use futures::StreamExt as _;
 use highwater::Env;
+use highwater::Event;
 use highwater::Kind;
-use highwater::control::Event;
 use highwater::env::Clock;
 use tonic::Status;
 use tonic::transport::Identity;

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use highwater::control::Event;
+use highwater::Event;
 use highwater::env::FaultPoint;
 use highwater::{Control, Error, Result};
 use tonic::Streaming;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use highwater::Env;
+use highwater::Event;
 use highwater::agent::VaultSource;
 use highwater::archive::{self, Input};
-use highwater::control::Event;
 use highwater::vault::{Actor, Location, Vault};
 use tonic::Code;
 

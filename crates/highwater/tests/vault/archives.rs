@@ -4,9 +4,9 @@
 use std::io::{Cursor, Read, Write};
 use std::sync::Mutex;
 
+use highwater::Event;
 use highwater::Kind;
 use highwater::archive::{self, Export, ExportOptions, ExportReport, ImportReport, Input};
-use highwater::control::Event;
 use highwater::vault::{CheckOptions, CreateOptions, check};
 
 use super::*;

@@ -27,8 +27,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use highwater::Control;
 use highwater::backup::{self, BackupOptions, BackupReport};
-use highwater::control::Control;
 use highwater::env::{Clock, Env};
 use highwater::ids::{NodeName, SnapshotId, Time};
 use highwater::restore::{self, RestoreOptions, RestoreReport};

@@ -3,8 +3,8 @@
 
 use std::sync::{Arc, Mutex};
 
+use highwater::Control;
 use highwater::Kind;
-use highwater::control::Control;
 use highwater::env::{FaultPoint, Faults};
 use highwater::vault::forget::{self, ForgetOptions, Forgot};
 use highwater::vault::prune::{self, PruneOptions, Pruned, Rewriting};

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use highwater::Control;
 use highwater::backup::BackupOptions;
-use highwater::control::Control;
 use highwater::env::{Clock, Env, FaultPoint, Faults};
 use highwater::guard::{
     self, Adapter, Arrival, Cause, ChannelRecord, Guard, GuardKind, GuardedStore, HeldState, Latch,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use highwater::error::Kind;
+use highwater::Kind;
 
 use super::*;
 

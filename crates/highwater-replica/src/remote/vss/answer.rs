@@ -1,6 +1,6 @@
 //! What the answers of a server mean, and those that never came.
 
-use highwater::error::{Error, Remedy, Result};
+use highwater::{Error, Remedy, Result};
 use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 use vss_api::types::{ErrorCode, ErrorResponse};

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use highwater::env::Env;
-use highwater::error::{Error, Result};
+use highwater::{Error, Result};
 use k256::ecdsa::signature::hazmat::PrehashSigner as _;
 use k256::ecdsa::{Signature, SigningKey};
 use parking_lot::Mutex;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use highwater::error::{Error, Result};
+use highwater::{Error, Result};
 
 use super::server::Line;
 use super::{LOCAL, Values};

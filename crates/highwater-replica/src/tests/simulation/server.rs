@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use highwater::error::{Error, Result};
+use highwater::{Error, Result};
 use parking_lot::Mutex;
 
 use super::Values;
