@@ -7,6 +7,7 @@
 mod connect;
 mod failure;
 mod history;
+mod queue;
 mod quota;
 mod read;
 mod schema;

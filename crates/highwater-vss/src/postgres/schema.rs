@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 use super::failure::failure;
 
 /// What brings the tables from each version to the next.
-const STEPS: &[&str] = &[include_str!("1.sql"), include_str!("2.sql")];
+const STEPS: &[&str] = &[include_str!("1.sql"), include_str!("2.sql"), include_str!("3.sql")];
 /// The class of this program's advisory locks; it stands in the SQL as well.
 pub(super) const LOCKS: i32 = 1_215_714_131;
 /// The lock of whoever changes tables. Those of stores are not below 0.

@@ -1,15 +1,12 @@
 //! Puts and deletes. What arrives while earlier ones are on their way goes as one transaction by one
-//! call (group commit), and is answered once its commit has come back. A store is always on the same
-//! lane, so that lanes don't wait for one another.
+//! call (group commit), and is answered once its commit has come back.
 
-use std::collections::{HashSet, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::sync::Arc;
 
 use deadpool_postgres::Pool;
 use highwater::{Env, Error};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
@@ -18,17 +15,10 @@ use super::super::backend::{Refusal, StoreName};
 use super::super::plan::{Effect, Expect, HEAD_PREFIX, Heads, Plan, Then};
 use super::connect::{POOL_WAIT, STATEMENT_MAX, Server};
 use super::failure::{failed, failure, lost, no_connection, passes, too_large};
+use super::queue::{Attendance, Flight, Job, Queue, closed};
 
 /// Connections that write.
 const LANES: usize = 2;
-/// Writes that wait at a lane; one more waits to wait.
-const QUEUE: usize = 1024;
-/// Writes that a lane looks at to make a transaction.
-const WAITING: usize = 1024;
-/// Most keys of one transaction, unless one write has more.
-const BATCH_KEYS: usize = 4000;
-/// Most bytes of one transaction, unless one write has more.
-const BATCH_BYTES: usize = 8 << 20;
 /// Bytes of one write: PostgreSQL takes less than 1 GiB in one value, arrays among them.
 const BYTES_MAX: usize = 900 << 20;
 /// How often a transaction is tried that others got in the way of. Each time somebody else's has landed.
@@ -40,42 +30,28 @@ const BUCKETS: i32 = 64;
 
 const PUT: &str = "SELECT vss.put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
 
-type Answer = oneshot::Sender<Result<(), Refusal>>;
-
-/// A write and who waits for it.
-struct Job {
-    store: StoreName,
-    effects: Vec<Effect>,
-    heads: i32,
-    bytes: usize,
-    answer: Answer,
-}
-
 /// Where writes are handed in.
 pub(super) struct Lanes {
-    queues: Mutex<Vec<mpsc::Sender<Job>>>,
+    queue: Arc<Queue>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Lanes {
     /// Starts the lanes; what has to wait for long goes by `aside`.
     pub(super) fn start(server: &Server, aside: &Pool, env: &Env) -> Lanes {
-        let (mut queues, mut tasks) = (Vec::new(), Vec::new());
-        for _ in 0..LANES {
-            let (queue, jobs) = mpsc::channel(QUEUE);
+        let queue = Arc::new(Queue::new(env.clone()));
+        let tasks = (0..LANES).map(|_| {
             let lane = Lane {
-                jobs,
-                waiting: VecDeque::new(),
                 session: None,
                 server: server.clone(),
                 aside: aside.clone(),
                 asides: JoinSet::new(),
                 env: env.clone(),
             };
-            queues.push(queue);
-            tasks.push(tokio::spawn(lane.run()));
-        }
-        Lanes { queues: Mutex::new(queues), tasks: Mutex::new(tasks) }
+            let queue = Arc::clone(&queue);
+            tokio::spawn(async move { lane.run(&queue.attend()).await })
+        });
+        Lanes { tasks: Mutex::new(tasks.collect()), queue }
     }
 
     /// Carries out a plan.
@@ -113,16 +89,13 @@ impl Lanes {
             return Err(too_many_bytes());
         }
         let (answer, done) = oneshot::channel();
-        let job = Job { store: store.clone(), effects, heads, bytes, answer };
-        let lane = usize::try_from(hash(store) % LANES as u64).unwrap_or_default();
-        let queue = self.queues.lock().get(lane).cloned();
-        queue.ok_or_else(closed)?.send(job).await.map_err(|_| closed())?;
+        self.queue.push(Job { store: store.clone(), effects, heads, bytes, answer }).await?;
         done.await.map_err(|_| closed())?
     }
 
     /// Lets all that waits end.
     pub(super) async fn close(&self) {
-        self.queues.lock().clear();
+        self.queue.close();
         let tasks: Vec<_> = self.tasks.lock().drain(..).collect();
         for task in tasks {
             // A panic there has been told to those who waited.
@@ -134,18 +107,8 @@ impl Lanes {
 /// As `heads` of the function in SQL.
 const LONE_DELETE: i32 = -2;
 
-fn closed() -> Refusal {
-    Refusal::Failed(Error::unavailable("the database is closed"))
-}
-
 fn too_many_bytes() -> Refusal {
     Refusal::Invalid("more bytes than PostgreSQL takes in one put".to_owned())
-}
-
-fn hash(what: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    what.hash(&mut hasher);
-    hasher.finish()
 }
 
 /// The lock of a store's policy. Every process must find the same one: it does not go by a hash of Rust,
@@ -165,8 +128,6 @@ struct Session {
 }
 
 struct Lane {
-    jobs: mpsc::Receiver<Job>,
-    waiting: VecDeque<Job>,
     session: Option<Session>,
     server: Server,
     aside: Pool,
@@ -213,10 +174,9 @@ impl Trouble {
 }
 
 impl Lane {
-    async fn run(mut self) {
-        while self.gather().await {
-            let batch = take(&mut self.waiting);
-            self.commit(batch).await;
+    async fn run(mut self, queue: &Attendance<'_>) {
+        while let Some(flight) = queue.next().await {
+            self.commit(flight).await;
             while self.asides.try_join_next().is_some() {}
             if self.asides.len() >= ASIDE {
                 self.asides.join_next().await;
@@ -225,56 +185,44 @@ impl Lane {
         while self.asides.join_next().await.is_some() {}
     }
 
-    /// Waits for a write, and takes in all that are there; false: none will come any more.
-    async fn gather(&mut self) -> bool {
-        if self.waiting.is_empty() {
-            let Some(job) = self.jobs.recv().await else { return false };
-            self.waiting.push_back(job);
-        }
-        while self.waiting.len() < WAITING
-            && let Ok(job) = self.jobs.try_recv()
-        {
-            self.waiting.push_back(job);
-        }
-        true
-    }
-
     /// One transaction. Where it fails for what was asked of it, each write is tried by itself: a bad one
     /// harms nobody else.
-    async fn commit(&mut self, batch: Vec<Job>) {
+    async fn commit(&mut self, mut flight: Flight<'_>) {
+        let batch = flight.jobs();
         match self.attempt(&batch).await {
             Ok(outcomes) => {
                 for (job, outcome) in batch.into_iter().zip(outcomes) {
-                    self.tell(job, outcome);
+                    self.tell(&flight, job, outcome);
                 }
             }
             Err(trouble) if batch.len() > 1 && !trouble.is_of_connection() => {
                 for job in batch {
                     match self.attempt(std::slice::from_ref(&job)).await {
-                        Ok(outcomes) => self.tell(job, first(&outcomes)),
-                        Err(trouble) => answer(job, Err(trouble.refusal())),
+                        Ok(outcomes) => self.tell(&flight, job, first(&outcomes)),
+                        Err(trouble) => job.tell(Err(trouble.refusal())),
                     }
                 }
             }
             Err(trouble) => {
                 for job in batch {
-                    answer(job, Err(trouble.refusal()));
+                    job.tell(Err(trouble.refusal()));
                 }
             }
         }
     }
 
-    fn tell(&mut self, job: Job, outcome: i32) {
+    fn tell(&mut self, flight: &Flight<'_>, job: Job, outcome: i32) {
         match outcome {
-            AGAIN => self.waiting.push_front(job),
+            AGAIN => flight.again(job),
             HELD => {
+                let Some(job) = flight.again_once(job) else { return };
                 let (pool, env) = (self.aside.clone(), self.env.clone());
                 self.asides.spawn(async move {
                     let done = aside(&pool, &job, &env).await;
-                    answer(job, done);
+                    job.tell(done);
                 });
             }
-            outcome => answer(job, result(outcome)),
+            outcome => job.tell(result(outcome)),
         }
     }
 
@@ -340,46 +288,6 @@ fn result(outcome: i32) -> Result<(), Refusal> {
 
 fn first(outcomes: &[i32]) -> i32 {
     outcomes.first().copied().unwrap_or(-1)
-}
-
-fn answer(job: Job, answer: Result<(), Refusal>) {
-    // Whoever asked may have gone.
-    let _ = job.answer.send(answer);
-}
-
-/// Writes of the next transaction, none of which names a key that another one names: the oldest, and
-/// what goes with it. None overtakes an older one of the same key.
-fn take(waiting: &mut VecDeque<Job>) -> Vec<Job> {
-    let (mut batch, mut left) = (Vec::new(), VecDeque::new());
-    let (mut keys, mut bytes, mut full) = (0, 0, false);
-    // Two keys with one hash only keep their writes apart.
-    let mut named = HashSet::new();
-    for job in waiting.drain(..) {
-        // Nobody waits for it any more.
-        if job.answer.is_closed() {
-            continue;
-        }
-        let begins = batch.is_empty();
-        full |= !begins && (keys >= BATCH_KEYS || bytes >= BATCH_BYTES);
-        if full {
-            left.push_back(job);
-            continue;
-        }
-        let fits = keys + job.effects.len() <= BATCH_KEYS && bytes + job.bytes <= BATCH_BYTES;
-        let mut apart = true;
-        for effect in &job.effects {
-            apart &= named.insert(hash(&(&job.store, &effect.key)));
-        }
-        if begins || (apart && fits) {
-            keys += job.effects.len();
-            bytes += job.bytes;
-            batch.push(job);
-        } else {
-            left.push_back(job);
-        }
-    }
-    *waiting = left;
-    batch
 }
 
 /// A write by itself, which waits for whoever holds its store.
