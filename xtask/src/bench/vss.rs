@@ -157,6 +157,15 @@ pub(super) fn run(all: &super::Options, out: &mut impl std::io::Write) -> Result
     if !options.time.is_zero() {
         let (figures, pace) = puts(options, all.repeat, &world)?;
         writeln!(out, "{}", table(options, all.repeat, &figures, pace)?)?;
+        writeln!(out, "{}", rounds(&figures)?)?;
+        if let Some(postgres) = &postgres {
+            let rate = postgres.limit(options.time)?;
+            writeln!(
+                out,
+                "PostgreSQL alone, one connection: {rate:.0} transactions a second, each of which updates a \
+                 hundred rows by one statement.\n"
+            )?;
+        }
         out.flush()?;
     }
     if options.keys > 0 {
@@ -263,6 +272,19 @@ fn table(options: &Options, repeat: usize, all: &All, pace: f64) -> Result<Strin
             of(|figures| figures.database) / items * 1e6,
             of(|figures| figures.outcome.busy),
         )?;
+    }
+    Ok(text)
+}
+
+/// What the slowest of a hundred waited for in each round of the load that all are given.
+fn rounds(all: &All) -> Result<String> {
+    let mut text =
+        "At the given load, p99 of each round, ms:\n\n| server | p99 |\n|---|---|\n".to_owned();
+    for ((case, which), figures) in all {
+        if *case == Case::Given {
+            let rounds = figures.iter().map(|round| format!("{:.2}", round.outcome.p99));
+            writeln!(text, "| {} | {} |", which.title(), rounds.collect::<Vec<_>>().join(", "))?;
+        }
     }
     Ok(text)
 }

@@ -168,6 +168,9 @@ pub(super) struct World<'a> {
 /// The database's user; on loopback nobody asks it for a password.
 const USER: &str = "bench";
 
+/// Rows as those of a store, and a procedure that writes them again and again.
+const ALONE: &str = include_str!("alone.sql");
+
 /// A PostgreSQL of its own, with the settings that it comes with.
 pub(super) struct Postgres {
     process: Child,
@@ -246,10 +249,30 @@ impl Postgres {
     }
 
     fn sql(&self, text: &str) -> Result<()> {
-        run(Command::new(self.bin.join("psql"))
-            .args(["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--username", USER])
-            .args(["--host", "127.0.0.1", "--port", &self.port.to_string(), "--dbname", "postgres"])
-            .args(["--command", text]))
+        run(self.psql("postgres").args(["--command", text]))
+    }
+
+    fn psql(&self, database: &str) -> Command {
+        let mut command = Command::new(self.bin.join("psql"));
+        command
+            .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"])
+            .args(["--set", "ON_ERROR_STOP=1", "--username", USER, "--dbname", database])
+            .args(["--host", "127.0.0.1", "--port", &self.port.to_string()]);
+        command
+    }
+
+    /// What it can do at most: transactions a second, each of which updates a hundred rows by one
+    /// statement, whose values are in its own memory already.
+    pub(super) fn limit(&self, time: Duration) -> Result<f64> {
+        self.fresh("alone")?;
+        run(self.psql("alone").args(["--command", ALONE]))?;
+        self.checkpoint()?;
+        let call = format!("CALL measure({})", time.as_secs());
+        let output = self.psql("alone").args(["--command", &call]).output()?;
+        if !output.status.success() {
+            bail!("PostgreSQL alone: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(String::from_utf8(output.stdout)?.trim().parse()?)
     }
 
     pub(super) fn version(&self) -> Result<String> {
