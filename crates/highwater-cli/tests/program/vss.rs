@@ -147,15 +147,17 @@ fn kills() -> u64 {
     std::env::var("HIGHWATER_KILLS").map_or(15, |kills| kills.parse().unwrap())
 }
 
-/// Kills a server under load, again and again.
-fn kill_under_load(start: &dyn Fn() -> Server) {
+/// Kills a server under load, again and again; `settle` waits until its last put has landed or never will.
+fn kill_under_load(start: &dyn Fn() -> Server, settle: &dyn Fn()) {
     let load = Load::new(8);
     for round in 0..kills() {
+        settle();
         let server = start();
         load.check(&mut server.client());
         let address = server.address;
         load.run(address, 20 + round * 7 % 90, || server.kill());
     }
+    settle();
     let server = start();
     load.check(&mut server.client());
     server.stop();
@@ -164,25 +166,27 @@ fn kill_under_load(start: &dyn Fn() -> Server) {
 #[test]
 fn no_acknowledged_write_is_lost_by_kills() {
     let world = World::new();
-    kill_under_load(&|| Server::start(&world, "stores"));
+    kill_under_load(&|| Server::start(&world, "stores"), &|| {});
 }
 
 #[test]
 fn no_acknowledged_write_is_lost_by_kills_over_postgresql() {
     let (world, cluster) = (World::new(), Cluster::shared());
-    let url = cluster.database();
-    kill_under_load(&|| Server::start_with(&world, &["vss", "serve", "--postgres", &url]));
+    let url = cluster.database() + "?application_name=killed";
+    let start = || Server::start_with(&world, &["vss", "serve", "--postgres", &url]);
+    kill_under_load(&start, &|| cluster.wait_until_gone("killed"));
 }
 
 #[test]
 fn clients_go_on_with_the_other_one_of_two_servers() {
     let (world, cluster) = (World::new(), Cluster::shared());
     let url = cluster.database();
-    let start = || Server::start_with(&world, &["vss", "serve", "--postgres", &url]);
-    let (first, second) = (start(), start());
+    let start = |url: &str| Server::start_with(&world, &["vss", "serve", "--postgres", url]);
+    let (first, second) = (start(&(url.clone() + "?application_name=killed")), start(&url));
     let load = Load::new(6);
     let (address, other) = (first.address, second.address);
     load.run(address, 100, || first.kill());
+    cluster.wait_until_gone("killed");
     // Each reads what has become of the put that was on its way, and goes on.
     load.check(&mut second.client());
     load.run(other, 100, || load.over.store(true, Ordering::SeqCst));

@@ -114,6 +114,28 @@ impl Cluster {
         format!("postgres://highwater@127.0.0.1:{}/{database}", self.port)
     }
 
+    /// Waits until sessions of that application have ended: what a killed process asked for last may be
+    /// carried out after its end.
+    pub(crate) fn wait_until_gone(&self, application: &str) {
+        let port = self.port.to_string();
+        let count = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{application}'"
+        );
+        loop {
+            let output = self
+                .command("psql")
+                .args(["--host=127.0.0.1", "--username=highwater", "--port", &port])
+                .args(["--dbname=postgres", "--no-psqlrc", "--tuples-only", "--no-align"])
+                .args(["--command", &count])
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            if output.stdout.trim_ascii() == b"0" {
+                return;
+            }
+        }
+    }
+
     /// Gives it a file, in the directory of its data, that it alone reads.
     pub(crate) fn give(&self, file: &Path, name: &str) {
         let path = self.data().join(name);
