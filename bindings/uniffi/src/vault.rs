@@ -262,7 +262,9 @@ impl Vault {
     #[uniffi::method(default(node = None))]
     pub fn snapshots(&self, node: Option<String>) -> Result<Vec<Snapshot>> {
         let node = node.map(|node| node.parse()).transpose().map_err(Error::from)?;
-        Ok(self.inner.snapshots(node.as_ref())?.into_iter().map(Snapshot::from).collect())
+        let mut snapshots = Vec::new();
+        self.inner.each_snapshot(node.as_ref(), |info| snapshots.push(Snapshot::from(info)))?;
+        Ok(snapshots)
     }
 
     /// Checks manifests and sizes, and with `read_data` every byte of the vault. What is damaged is told in the

@@ -106,8 +106,9 @@ impl Call<'_> {
         self.read()?;
         let mut snapshots = Vec::new();
         for agent in self.state.agents.chosen(node)? {
-            let infos = agent.vault().get()?.snapshots(Some(agent.node()))?;
-            snapshots.extend(infos.iter().map(Snapshot::from));
+            let vault = agent.vault().get()?;
+            vault
+                .each_snapshot(Some(agent.node()), |info| snapshots.push(Snapshot::from(&info)))?;
         }
         Ok(snapshots)
     }

@@ -80,11 +80,10 @@ fn to_test(
         return Ok(vec![context.selector(snapshot, node)?]);
     }
     // From oldest to newest within a node: the last one stays.
-    let newest: BTreeMap<NodeName, String> = vault
-        .snapshots(node)?
-        .into_iter()
-        .map(|info| (info.manifest.node, info.manifest.snapshot.to_string()))
-        .collect();
+    let mut newest: BTreeMap<NodeName, String> = BTreeMap::new();
+    vault.each_snapshot(node, |info| {
+        newest.insert(info.manifest.node, info.manifest.snapshot.to_string());
+    })?;
     let selector = |snapshot| Selector { snapshot, ..Selector::default() };
     Ok(newest.into_values().map(selector).collect())
 }

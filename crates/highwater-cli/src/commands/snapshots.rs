@@ -37,34 +37,31 @@ fn acknowledge(context: &Context, args: &AcknowledgeArgs) -> Result<Answer> {
 fn list(context: &Context, args: &SnapshotsArgs) -> Result<Answer> {
     let vault = context.vault(&args.vault)?;
     let node = context.settings.node(args.node.as_ref());
-    let snapshots = vault.snapshots(node.as_ref())?;
-    let document = snapshots.iter().map(document).collect();
-    if snapshots.is_empty() {
-        return Ok(Answer::new(document, "The vault holds no snapshot."));
-    }
     let now = context.env().now();
-    let rows = snapshots
-        .iter()
-        .map(|info| {
-            let SnapshotInfo { manifest, level, shrunk, .. } = info;
-            let shrunk = if shrunk.is_empty() { "" } else { " (shrank)" };
-            vec![
-                record::short(&manifest.snapshot),
-                manifest.node.to_string(),
-                format::time(manifest.time),
-                format::age(now.seconds_since(manifest.time)),
-                format!("{}{shrunk}", format::bytes(manifest.bytes_total())),
-                format::bytes(info.bytes_stored()),
-                record::word(level),
-                if manifest.guard_kind().is_some() { "yes" } else { "no" }.to_owned(),
-                record::mark_line(&manifest.marks),
-                record::tag_line(&manifest.tags),
-            ]
-        })
-        .collect();
+    let (mut documents, mut rows) = (Vec::new(), Vec::new());
+    vault.each_snapshot(node.as_ref(), |info| {
+        documents.push(document(&info));
+        let SnapshotInfo { manifest, level, shrunk, .. } = &info;
+        let shrunk = if shrunk.is_empty() { "" } else { " (shrank)" };
+        rows.push(vec![
+            record::short(&manifest.snapshot),
+            manifest.node.to_string(),
+            format::time(manifest.time),
+            format::age(now.seconds_since(manifest.time)),
+            format!("{}{shrunk}", format::bytes(manifest.bytes_total())),
+            format::bytes(info.bytes_stored()),
+            record::word(level),
+            if manifest.guard_kind().is_some() { "yes" } else { "no" }.to_owned(),
+            record::mark_line(&manifest.marks),
+            record::tag_line(&manifest.tags),
+        ]);
+    })?;
+    if rows.is_empty() {
+        return Ok(Answer::new(json!(documents), "The vault holds no snapshot."));
+    }
     let header =
         ["SNAPSHOT", "NODE", "TIME", "AGE", "SIZE", "STORED", "LEVEL", "GUARDED", "MARKS", "TAGS"];
-    Ok(Answer::new(document, format::table(&header, &[3, 4, 5], rows)))
+    Ok(Answer::new(json!(documents), format::table(&header, &[3, 4, 5], rows)))
 }
 
 fn document(info: &SnapshotInfo) -> Value {

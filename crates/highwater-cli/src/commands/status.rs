@@ -20,13 +20,13 @@ pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<Answer> {
     let vault = context.vault(&args.vault)?;
     let node = context.settings.node(args.node.as_ref());
     // From oldest to newest within a node: the last one stays.
-    let newest: BTreeMap<NodeName, SnapshotInfo> = vault
-        .snapshots(node.as_ref())?
-        .into_iter()
+    let mut newest: BTreeMap<NodeName, SnapshotInfo> = BTreeMap::new();
+    vault.each_snapshot(node.as_ref(), |info| {
         // One that can't be restored protects nobody.
-        .filter(|info| info.level > Level::Failed)
-        .map(|info| (info.manifest.node.clone(), info))
-        .collect();
+        if info.level > Level::Failed {
+            newest.insert(info.manifest.node.clone(), info);
+        }
+    })?;
     if let (true, Some(node)) = (newest.is_empty(), &node) {
         return Err(Error::not_found(format!("the vault holds no snapshot of node `{node}`")));
     }

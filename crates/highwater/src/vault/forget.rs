@@ -232,7 +232,9 @@ fn by_node(vault: &Vault, names: &[SnapshotName], warnings: &mut Vec<String>) ->
     let mut nodes: Judged = BTreeMap::new();
     let packs = vault.packs_present()?;
     let there = |pack: &PackRef| packs.get(&pack_name(pack.id)) == Some(&pack.size);
-    for (name, info) in names.iter().zip(vault.snapshot_infos(names)) {
+    // In small portions, and without their packs: those of all snapshots may be more than fits into memory.
+    let infos = names.chunks(AT_ONCE).flat_map(|some| some.iter().zip(vault.snapshot_infos(some)));
+    for (name, info) in infos {
         let info = match info {
             Ok(info) if info.manifest.packs.iter().all(there) => Ok(info),
             // It must not pass for the newest good one, for which others go.
@@ -253,6 +255,10 @@ fn by_node(vault: &Vault, names: &[SnapshotName], warnings: &mut Vec<String>) ->
             }
             Err(error) => return Err(error),
         };
+        let info = info.map(|mut info| {
+            info.manifest.packs = Vec::new();
+            info
+        });
         nodes.entry(name.node.clone()).or_default().push(info);
     }
     Ok(nodes)

@@ -207,9 +207,29 @@ impl Vault {
     /// The snapshots, of one node or of all, by node and then from oldest to newest. Of parts that have many entries
     /// these are not read ([`PartRecord::is_loaded`]): [`Vault::resolve`] reads them.
     pub fn snapshots(&self, node: Option<&NodeName>) -> Result<Vec<SnapshotInfo>> {
+        let mut infos = Vec::new();
+        self.each_snapshot(node, |info| infos.push(info))?;
+        Ok(infos)
+    }
+
+    /// Hands what [`Vault::snapshots`] returns to `take`, one after the other: a vault of many large snapshots
+    /// need not be in memory at once.
+    ///
+    /// # Errors
+    /// Corrupt where a manifest is damaged; those of the store.
+    pub fn each_snapshot(
+        &self,
+        node: Option<&NodeName>,
+        mut take: impl FnMut(SnapshotInfo),
+    ) -> Result<()> {
         let names = self.snapshot_names(node)?;
-        let infos = names.iter().zip(self.snapshot_infos(&names));
-        infos.map(|(name, info)| info.map_err(|error| with_others(error, name, &names))).collect()
+        let mut records = Records::default();
+        for some in names.chunks(OPENED_AT_ONCE) {
+            for (name, info) in some.iter().zip(self.infos_by(some, &mut records)) {
+                take(info.map_err(|error| with_others(error, name, &names))?);
+            }
+        }
+        Ok(())
     }
 
     /// The nodes of which the vault has snapshots, forgotten or not, by name.
@@ -456,9 +476,15 @@ impl Vault {
     /// The same of many, in their order: several manifests at once where each is waited for, and the record of a
     /// node once.
     pub(crate) fn snapshot_infos(&self, names: &[SnapshotName]) -> Vec<Result<SnapshotInfo>> {
-        let mut records = BTreeMap::new();
+        self.infos_by(names, &mut Records::default())
+    }
+
+    /// The same, with records of nodes that have been read already.
+    fn infos_by(&self, names: &[SnapshotName], records: &mut Records) -> Vec<Result<SnapshotInfo>> {
         for name in names {
-            records.entry(&name.node).or_insert_with(|| self.readable_record(&name.node));
+            if !records.contains_key(&name.node) {
+                records.insert(name.node.clone(), self.readable_record(&name.node));
+            }
         }
         let info = |name: &SnapshotName| match records.get(&name.node) {
             Some(Err(error)) => Err(error.clone()),
@@ -502,6 +528,12 @@ impl Vault {
         Ok(SnapshotInfo { manifest, level, manifest_bytes, shrunk, acknowledged })
     }
 }
+
+/// Manifests that are in memory at once where each is looked at for itself.
+const OPENED_AT_ONCE: usize = 64;
+
+/// The record of each node, or why it can't be read.
+type Records = BTreeMap<NodeName, Result<Option<NodeRecord>>>;
 
 /// Of the manifests of a node, each snapshot in its highest generation, but for what a deposed writer has committed.
 fn in_front_of_the_fence<'a>(
