@@ -193,13 +193,13 @@ build: ## The program, optimised
 	@echo "$(CARGO_TARGET_DIR)/release/highwater"
 
 # What is measured: `make bench BENCH='--size 500 --repeat 1'`; cargo xtask bench tells its flags.
-BENCH ?= --size 2000 --repeat 3 --scale 200,2000,8000
+BENCH ?= --size 2000 --repeat 3 --scale 200,2000,8000 --many-snapshots 1000,10000 --many-nodes 200 --many-files 200000
 
 .PHONY: bench
 bench: build ## Figures beside cp, restic, borg, rustic, ldb and sqlite3, on the same data in one run; streams, agents
 	@scripts/setup bench
 	@scripts/stage 'bench: programs' cargo build --release --locked --package highwater-bench \
-	  --bin idle-agents --bin agent-overhead --bin replica-cost --bin shapes
+	  --bin idle-agents --bin agent-overhead --bin replica-cost --bin shapes --bin many-snapshots
 	@scripts/stage bench cargo xtask bench $(BENCH)
 
 .PHONY: dist

@@ -5,6 +5,7 @@
 mod agent;
 mod data;
 mod ledger;
+mod many;
 mod measure;
 mod replica;
 mod report;
@@ -27,7 +28,8 @@ use tools::{Place, Tool, What};
 
 const USAGE: &str = "usage: cargo xtask bench [--size MB] [--repeat N] [--sets lz4,raw,sqlite] \
                      [--scale MB,MB,…] [--dir DIR] [--program FILE] [--record FILE] [--tools NAME,…] \
-                     [--only tools,shapes,s3,scale,stream,agent,vss,replica] \
+                     [--only tools,shapes,s3,scale,many,stream,agent,vss,replica] \
+                     [--many-snapshots N,N,…] [--many-nodes N,N,…] [--many-files N,N,…] \
                      [--vss-servers sqlite,postgres,upstream] [--vss-seconds N] [--vss-keys N] \
                      [--vss-minutes N] [--vss-dir DIR] [--replica-keys N] [--replica-seconds N]";
 
@@ -38,6 +40,7 @@ enum Part {
     Shapes,
     S3,
     Scale,
+    Many,
     Stream,
     Agent,
     Vss,
@@ -45,11 +48,12 @@ enum Part {
 }
 
 impl Part {
-    const ALL: [(Part, &str); 8] = [
+    const ALL: [(Part, &str); 9] = [
         (Part::Tools, "tools"),
         (Part::Shapes, "shapes"),
         (Part::S3, "s3"),
         (Part::Scale, "scale"),
+        (Part::Many, "many"),
         (Part::Stream, "stream"),
         (Part::Agent, "agent"),
         (Part::Vss, "vss"),
@@ -82,6 +86,7 @@ struct Options {
     record: PathBuf,
     tools: Vec<Tool>,
     parts: Vec<Part>,
+    many: many::Options,
     vss: vss::Options,
     replica: replica::Options,
 }
@@ -109,6 +114,10 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     }
     if options.has(Part::Scale) && !options.scale_mb.is_empty() {
         writeln!(out, "{}", series::run(&options)?)?;
+    }
+    if options.has(Part::Many) {
+        write!(out, "{}", many::run(&options)?)?;
+        out.flush()?;
     }
     if options.has(Part::Stream) {
         writeln!(out, "{}", stream::run(&options)?)?;
@@ -204,6 +213,7 @@ fn parse(args: &[String]) -> Result<Options> {
         program: built("highwater")?,
         tools: Tool::ALL.to_vec(),
         parts: Part::ALL.map(|(part, _)| part).to_vec(),
+        many: many::Options::default(),
         vss: vss::Options::default(),
         replica: replica::Options::default(),
     };
@@ -229,7 +239,9 @@ fn parse(args: &[String]) -> Result<Options> {
             "--only" => {
                 options.parts = value.split(',').map(str::parse).collect::<Result<_>>()?;
             }
-            _ if options.vss.take(flag, value)? || options.replica.take(flag, value)? => {}
+            _ if options.vss.take(flag, value)?
+                || options.replica.take(flag, value)?
+                || options.many.take(flag, value)? => {}
             _ => bail!("{flag} is unknown; {USAGE}"),
         }
     }
