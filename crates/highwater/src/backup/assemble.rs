@@ -17,7 +17,7 @@ use crate::vault::runs::{self, LEAF_BYTES, Run, UnitPlace};
 use crate::vault::seal::{ObjectKey, ObjectKind};
 use crate::vault::{Manifest, Vault};
 
-use super::messages::{Halt, Hashed, Job, Read, Write};
+use super::messages::{Halt, Hashed, Job, Read, Whole, Write};
 use super::room::Memory;
 
 /// Runs up to so many bytes stand in the manifest itself.
@@ -114,6 +114,15 @@ impl<'a> Assembler<'a> {
         let mut file: Option<OpenFile> = None;
         for read in input {
             match (read, &mut file) {
+                (Read::Files(files), None) => {
+                    for Whole { file: number, units, size, old, content } in files {
+                        let mut file = OpenFile::new(number, units, size, old);
+                        if let Some(hashed) = content {
+                            self.take_batch(&mut file, hashed)?;
+                        }
+                        self.end_file(file)?;
+                    }
+                }
                 (Read::Begin { file: number, units, size, old }, None) => {
                     file = Some(OpenFile::new(number, units, size, old));
                 }

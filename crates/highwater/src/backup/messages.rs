@@ -19,8 +19,21 @@ pub(super) struct Hashed {
     pub(super) ids: Vec<Option<UnitId>>,
 }
 
+/// A small file, read as a whole.
+pub(super) struct Whole {
+    /// Its place among the files that are stored.
+    pub(super) file: usize,
+    pub(super) units: Units,
+    pub(super) size: u64,
+    pub(super) old: Option<Box<EntryRecord>>,
+    /// Its content; none of an empty file.
+    pub(super) content: Option<Hashed>,
+}
+
 /// What goes from the reader to the assembler, in order.
 pub(super) enum Read {
+    /// Small files, one after the other.
+    Files(Vec<Whole>),
     /// A file begins: its place among the files that are stored, and its units.
     Begin {
         file: usize,

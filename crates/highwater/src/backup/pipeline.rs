@@ -18,9 +18,9 @@ use crate::vault::{Effort, Manifest, Vault};
 
 use super::BackupOptions;
 use super::assemble::{Assembler, FileMap};
-use super::batch::{Batcher, Cut, Rate};
+use super::batch::{Batch, Batcher, Cut, Rate};
 use super::buffers::Buffers;
-use super::messages::{Halt, Hashed, Job, Read, Write};
+use super::messages::{Halt, Hashed, Job, Read, Whole, Write};
 use super::room::{Memory, Room};
 use super::write::{Written, write_packs};
 
@@ -32,6 +32,11 @@ const FRAMES_MAX: usize = 512;
 const JOBS_MAX: usize = 16;
 /// Hashing, compressing and sealing are shared by so many threads.
 const WORKERS_MAX: usize = 8;
+/// A file of at most so many bytes is hashed where it is read: handing it to another thread costs more.
+const SMALL_BYTES: u64 = 16 << 10;
+/// Small files go to the assembler so many at once, or as many as have so many bytes.
+const SMALL_FILES_MAX: usize = 64;
+const SMALL_FILES_BYTES: u64 = 256 << 10;
 /// A unit is looked through for anything but zeros in pieces of so many bytes.
 const ZERO_PIECE_BYTES: usize = 256;
 
@@ -95,6 +100,9 @@ pub(super) fn run(
             write_packs(vault, &write_out, memory, control)
         });
         let mut reader = Reader {
+            keys,
+            small: Vec::new(),
+            small_bytes: 0,
             jobs: jobs_in,
             out: read_in,
             rate: Rate::new(options.rate_max),
@@ -141,8 +149,7 @@ fn work(keys: &UnitKeys, effort: Effort, buffers: &Buffers, jobs: &Receiver<Job>
     for job in jobs {
         match job {
             Job::Hash { batch, kind, unit, reply } => {
-                let ids = batch.bytes.chunks(unit).map(|unit| id_of(keys, kind, unit)).collect();
-                let _ = reply.send(Hashed { batch, ids });
+                let _ = reply.send(hashed(keys, batch, kind, unit));
             }
             Job::Seal { key, number, frame, reply } => {
                 let room = buffers.take(sealed_bytes_max(frame.bytes.len()));
@@ -152,6 +159,11 @@ fn work(keys: &UnitKeys, effort: Effort, buffers: &Buffers, jobs: &Receiver<Job>
             }
         }
     }
+}
+
+fn hashed(keys: &UnitKeys, batch: Batch, kind: FrameKind, unit: usize) -> Hashed {
+    let ids = batch.bytes.chunks(unit).map(|unit| id_of(keys, kind, unit)).collect();
+    Hashed { batch, ids }
 }
 
 fn id_of(keys: &UnitKeys, kind: FrameKind, unit: &[u8]) -> Option<UnitId> {
@@ -173,6 +185,10 @@ struct Reading {
 }
 
 struct Reader<'a> {
+    keys: &'a UnitKeys,
+    /// Small files that the assembler does not have yet, and their bytes.
+    small: Vec<Whole>,
+    small_bytes: u64,
     jobs: Sender<Job>,
     out: Sender<Read>,
     rate: Rate,
@@ -202,6 +218,7 @@ impl Reader<'_> {
             reading.revised.extend(revised.map(|(entry, revised)| (part, entry, revised)));
             reading.finished.push(capture.finish()?);
         }
+        self.send_small()?;
         self.send(Read::Finished)?;
         Ok(reading)
     }
@@ -232,15 +249,31 @@ impl Reader<'_> {
         let source = &part.entries()[entry];
         let (units, size, path) = (source.units, source.size, source.path.clone());
         self.control.report(Event::File(path.clone()));
-        self.send(Read::Begin { file: number, units, size, old })?;
+        // Within one slice nothing but its content is cut off, once.
+        let mut whole = (units == Units::Slices && size <= SMALL_BYTES).then_some(None);
+        let old = match &whole {
+            Some(_) => old,
+            None => {
+                self.send_small()?;
+                self.send(Read::Begin { file: number, units, size, old })?;
+                None
+            }
+        };
         let mut batcher = Batcher::new(units, size, self.buffers);
         let mut seen = 0;
+        let mut take = |cut| match &mut whole {
+            Some(content) => {
+                *content = Some(self.hash(cut, units)?);
+                Ok(())
+            }
+            None => self.hand_on(cut, units),
+        };
         let streamed = part
             .stream(entry, &mut |piece| {
-                seen += batcher.push(piece, &mut |cut| self.hand_on(cut, units))?;
+                seen += batcher.push(piece, &mut take)?;
                 Ok(())
             })
-            .and_then(|()| batcher.flush(&mut |cut| self.hand_on(cut, units)));
+            .and_then(|()| batcher.flush(&mut take));
         if let Err(error) = streamed {
             // The sink reports a stopped neighbour as an interruption; the neighbour knows why.
             let stopped = error.kind() == Kind::Interrupted && self.control.cancel.check().is_ok();
@@ -250,8 +283,39 @@ impl Reader<'_> {
             let problem = format!("{seen} bytes were read, but {size} were expected");
             return Err(Error::bug(problem).with_entry(path.to_string()).into());
         }
-        self.send(Read::End)?;
+        match whole {
+            Some(content) => {
+                self.small.push(Whole { file: number, units, size, old, content });
+                self.small_bytes += size;
+                if self.small.len() >= SMALL_FILES_MAX || self.small_bytes >= SMALL_FILES_BYTES {
+                    self.send_small()?;
+                }
+            }
+            None => self.send(Read::End)?,
+        }
         Ok(seen)
+    }
+
+    /// Hands on the small files that were read.
+    fn send_small(&mut self) -> Result<(), Halt> {
+        self.small_bytes = 0;
+        match std::mem::take(&mut self.small) {
+            none if none.is_empty() => Ok(()),
+            files => self.send(Read::Files(files)),
+        }
+    }
+
+    /// Hashes the content of a small file.
+    fn hash(&mut self, cut: Cut, units: Units) -> Result<Hashed> {
+        self.control.cancel.check()?;
+        let Cut::Batch(batch) = cut else {
+            return Err(Error::bug("a small file has a whole unit of zeros"));
+        };
+        let bytes = batch.bytes.len() as u64;
+        self.rate.pass(bytes, self.control)?;
+        self.control.report(Event::Bytes(bytes));
+        let (unit, kind) = crate::vault::read::unit_shape(units);
+        Ok(hashed(self.keys, batch, kind, unit as usize))
     }
 
     /// Sends a batch to be hashed, and its place in the order to the assembler.
