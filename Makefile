@@ -143,7 +143,7 @@ test-python: ## The Python package, built as a wheel and installed into a fresh 
 
 .PHONY: bindings
 bindings: ## The library's Kotlin and Swift code into the target directory; compiled where a compiler is
-	@scripts/setup wheel
+	@scripts/setup bindings
 	@scripts/bindings
 
 .PHONY: nightly

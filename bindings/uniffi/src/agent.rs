@@ -98,7 +98,7 @@ pub struct AgentRules {
     /// A backup follows so long after the last one began; a second at least.
     #[uniffi(default = None)]
     pub backup_every: Option<Duration>,
-    /// Or backups come by this cron expression of five fields, in UTC: `0 */6 * * *`. With neither, they come only when
+    /// Or backups come by this cron expression of five fields, in UTC: `30 3 * * *`. With neither, they come only when
     /// asked for, and after changes.
     #[uniffi(default = None)]
     pub backup_cron: Option<String>,

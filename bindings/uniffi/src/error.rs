@@ -37,12 +37,16 @@ same! {
     }
 }
 
+/// As it is called in Python. In Kotlin and Swift `Error` is somebody else's, and UniFFI renames a type there in some
+/// places and not in others.
+pub type Error = HighwaterError;
+
 /// The variants of the error, its kinds, each with the same fields.
 macro_rules! errors {
     ($($(#[doc = $doc:literal])* $kind:ident,)*) => {
         /// Why a call failed: one variant for each kind of error, which says what has to be done about it.
         #[derive(Clone, Debug, PartialEq, Eq, uniffi::Error)]
-        pub enum Error {
+        pub enum HighwaterError {
             $(
                 $(#[doc = $doc])*
                 $kind {
@@ -56,7 +60,7 @@ macro_rules! errors {
             )*
         }
 
-        impl Error {
+        impl HighwaterError {
             fn fields(&self) -> (Kind, &str, Option<&str>, Option<&str>) {
                 match self {
                     $(Error::$kind { message, entry, remedy } => {
@@ -121,7 +125,7 @@ impl From<highwater::Error> for Problem {
 }
 
 #[uniffi::export]
-impl Error {
+impl HighwaterError {
     /// What has to be done about it.
     pub fn kind(&self) -> Kind {
         self.fields().0

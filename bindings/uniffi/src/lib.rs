@@ -27,7 +27,7 @@ pub use agent::{
     ReplicaState, Retention, SeenSnapshot, Task, Trigger,
 };
 pub use backup::{BackupOptions, BackupReport, Changes, Checkpoint, Effort, Part, Writers, backup};
-pub use error::{CallbackError, Error, Kind, Problem, Result};
+pub use error::{CallbackError, Error, HighwaterError, Kind, Problem, Result};
 pub use guard::{Guard, GuardKind, Held, HeldState, Standing, StandingCause};
 pub use key::Key;
 pub use kit::{

@@ -94,7 +94,9 @@ def test_nothing_that_is_generated_is_left_out():
     # Errors of the generated code itself; what the library has behind its callbacks; what objects are like.
     inner = {"InternalError", "CheckpointImpl", "ProgressImpl", "WritersImpl"}
     inner |= {name for name in generated.__all__ if name.endswith("Protocol")}
-    assert set(highwater.__all__) == set(generated.__all__) - inner
+    # In other languages it would be in the way of their own.
+    names = {"Error" if name == "HighwaterError" else name for name in generated.__all__}
+    assert set(highwater.__all__) == names - inner
 
 
 def test_the_types_of_functions_can_be_read():

@@ -97,8 +97,10 @@ from ._library.highwater import (
 if TYPE_CHECKING:
     from ._errors import CallbackError, Error
 else:
-    from ._library.highwater import CallbackError, Error
+    from ._library.highwater import CallbackError, HighwaterError as Error
 
+    # Other languages have an `Error` of their own.
+    Error.__name__ = Error.__qualname__ = "Error"
     # An exception says what the library says of it, and not how its fields are called.
     Error.__str__ = lambda self: self.text()
     CallbackError.__str__ = lambda self: self.reason
