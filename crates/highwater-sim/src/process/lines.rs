@@ -58,8 +58,8 @@ impl Connections {
 
     fn end_all(&self) {
         for stream in self.open.lock().values() {
-            // One that has ended already is ended.
-            let _ = stream.shutdown(Shutdown::Both);
+            // Nothing more is heard, but an answer on its way still goes out. One that has ended already is ended.
+            let _ = stream.shutdown(Shutdown::Read);
         }
     }
 }
