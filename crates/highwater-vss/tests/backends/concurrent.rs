@@ -201,6 +201,10 @@ async fn a_fenced_store_has_one_head_whoever_writes() {
     let old = servers[0].put(&name, plan(&[(head, *version, b"")], &[])).await;
     assert_eq!(kind(&old), "conflict");
     assert_eq!(kind(&servers[0].delete(&name, "head.new", -1).await), "invalid");
+    // By itself, and on no condition: so it goes the short way.
+    let without = servers[1].put(&name, plan(&[("value", -1, b"")], &[])).await;
+    assert_eq!(kind(&without), "invalid");
+    assert!(get(servers[0].as_ref(), &name, "value").await.is_none());
 }
 
 /// On one thread all of these are handed in before the first is on its way: they go as one transaction.
