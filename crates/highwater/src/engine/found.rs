@@ -16,6 +16,10 @@ use crate::error::Result;
 use crate::ids::RelPath;
 use crate::rooted::RootedPath;
 
+mod heads;
+
+pub(super) use heads::Heads;
+
 /// How much of a file is looked at.
 pub const HEAD_BYTES: usize = 64;
 
@@ -176,6 +180,12 @@ impl<'a> FoundFile<'a> {
         FoundFile { tree, path, size, head: OnceCell::new(), candidate: OnceCell::new() }
     }
 
+    /// One whose first bytes were looked at already.
+    pub(super) fn with_head(mut self, head: Head) -> FoundFile<'a> {
+        self.head = OnceCell::from(head);
+        self
+    }
+
     /// Where it stands in the node directory.
     pub fn path(&self) -> &RelPath {
         self.path
@@ -265,23 +275,41 @@ fn head(path: &RootedPath, own: Option<&BTreeSet<FileId>>) -> Result<Head> {
     if is_own {
         return Ok(Head::Ours);
     }
-    let file = match path.open_file() {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(Head::Denied),
-        Err(error)
-            if matches!(
-                error.kind(),
-                ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidInput
-            ) || error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) =>
-        {
-            return Ok(Head::Bytes(Vec::new()));
-        }
-        Err(error) => return Err(durable::met(path, "open", error)),
-    };
-    read_head(&file).map(Head::Bytes).map_err(|error| durable::met(path, "read", error))
+    match opened(path)? {
+        Opened::File(file) => read_head(&file, path).map(Head::Bytes),
+        Opened::Gone => Ok(Head::Bytes(Vec::new())),
+        Opened::Denied => Ok(Head::Denied),
+    }
 }
 
-fn read_head(file: &File) -> std::io::Result<Vec<u8>> {
+/// What became of opening a file.
+enum Opened {
+    File(File),
+    /// It is gone, or no regular file any more.
+    Gone,
+    Denied,
+}
+
+fn opened(path: &RootedPath) -> Result<Opened> {
+    match path.open_file() {
+        Ok(file) => Ok(Opened::File(file)),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(Opened::Denied),
+        Err(error) if is_gone(&error) => Ok(Opened::Gone),
+        Err(error) => Err(durable::met(path, "open", error)),
+    }
+}
+
+/// Whether an error says that there is no such file any more, or something else in its place.
+fn is_gone(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidInput)
+        || error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
+}
+
+fn read_head(file: &File, path: &RootedPath) -> Result<Vec<u8>> {
+    first_bytes(file).map_err(|error| durable::met(path, "read", error))
+}
+
+fn first_bytes(file: &File) -> std::io::Result<Vec<u8>> {
     let mut bytes = vec![0; HEAD_BYTES];
     let mut length = 0;
     while length < HEAD_BYTES {

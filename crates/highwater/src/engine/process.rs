@@ -3,10 +3,14 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustix::fs::{Dir, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::{User, metadata};
 use crate::durable;
@@ -26,20 +30,49 @@ pub(super) type FileId = (u64, u64);
 /// Closing any descriptor of a file drops every POSIX lock that the process holds on it, so such a
 /// file must not be opened here: another process would take the node's database for abandoned.
 pub(super) fn own_files() -> Result<BTreeSet<FileId>> {
-    let descriptors = fs::read_dir("/proc/self/fd")
-        .map_err(|source| Error::io("can't list the process's own descriptors", source))?;
-    let mut files = BTreeSet::new();
-    for descriptor in descriptors {
-        let descriptor = descriptor
-            .map_err(|source| Error::io("can't list the process's own descriptors", source))?;
-        // The listing's own descriptor is gone by now, as may be one of another thread.
-        if let Ok(found) = fs::metadata(descriptor.path())
-            && found.is_file()
-        {
-            files.insert((found.dev(), found.ino()));
-        }
+    Descriptors::of_this_process()?.files(&[])
+}
+
+/// The descriptors of this process, listed as often as needed by one descriptor.
+pub(super) struct Descriptors {
+    listing: Dir,
+}
+
+impl Descriptors {
+    pub(super) fn of_this_process() -> Result<Descriptors> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let listing = rustix::fs::open(OWN_DESCRIPTORS, flags, Mode::empty());
+        let listing = listing.and_then(Dir::new).map_err(unlisted)?;
+        Ok(Descriptors { listing })
     }
-    Ok(files)
+
+    /// The files that this process has open now, but for these descriptors, which are not looked at: a file is among
+    /// them where another descriptor is of it.
+    pub(super) fn files(&mut self, but: &[RawFd]) -> Result<BTreeSet<FileId>> {
+        self.listing.rewind();
+        let mut files = BTreeSet::new();
+        for descriptor in &mut self.listing {
+            let descriptor = descriptor.map_err(unlisted)?;
+            let number = descriptor.file_name().to_str().ok().and_then(|name| name.parse().ok());
+            let Some(number) = number.filter(|number: &RawFd| !but.contains(number)) else {
+                continue;
+            };
+            // One of another thread may be gone by now.
+            if let Ok(found) = fs::metadata(format!("{OWN_DESCRIPTORS}/{number}"))
+                && found.is_file()
+            {
+                files.insert((found.dev(), found.ino()));
+            }
+        }
+        Ok(files)
+    }
+}
+
+/// Where the kernel lists the descriptors of the process that asks.
+const OWN_DESCRIPTORS: &str = "/proc/self/fd";
+
+fn unlisted(errno: Errno) -> Error {
+    Error::io("can't list the process's own descriptors", errno)
 }
 
 /// Whether this process has the file open.

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::part_name;
 use crate::durable;
 use crate::engine::engines::{Engine, Extent};
-use crate::engine::found::{FoundDir, FoundFile, Head, NodeKind, Tree, ends};
+use crate::engine::found::{FoundDir, FoundFile, Head, Heads, NodeKind, Tree, ends};
 use crate::engine::{EngineKind, Engines, FoundPart, lock, process, rocksdb};
 use crate::error::{Error, Remedy, Result};
 use crate::ids::RelPath;
@@ -86,22 +86,32 @@ pub(super) fn databases(tree: &Tree, engines: &Engines) -> Result<Recognised> {
     }
     let of_files: Vec<_> =
         engines.all().filter(|engine| engine.extent() == Extent::Files).collect();
-    for (path, node) in &tree.nodes {
-        if node.kind != NodeKind::File || claimed.contains(path) {
-            continue;
+    let mut heads = Heads::new(tree);
+    let files = tree.nodes.iter().filter(|(_, node)| node.kind == NodeKind::File);
+    let mut files = files.map(|(path, _)| path);
+    loop {
+        let some = files.by_ref().filter(|path| !claimed.contains(*path));
+        let some: Vec<&RelPath> = some.take(Heads::FILES_MAX).collect();
+        if some.is_empty() {
+            break;
         }
-        let file = FoundFile::new(tree, path);
-        let mut found = None;
-        for engine in &of_files {
-            if engine.is_main_file(&file)? {
-                found = Some(engine);
-                break;
+        for file in heads.read(&some)? {
+            let path = file.path();
+            if claimed.contains(path) {
+                continue;
             }
-        }
-        if let Some(engine) = found {
-            let entries = with_files_beside(tree, path, engine.as_ref());
-            claimed.extend(entries.iter().cloned());
-            parts.push(tree.part(part_name(path), engine.kind(), path.clone(), entries));
+            let mut found = None;
+            for engine in &of_files {
+                if engine.is_main_file(&file)? {
+                    found = Some(engine);
+                    break;
+                }
+            }
+            if let Some(engine) = found {
+                let entries = with_files_beside(tree, path, engine.as_ref());
+                claimed.extend(entries.iter().cloned());
+                parts.push(tree.part(part_name(path), engine.kind(), path.clone(), entries));
+            }
         }
     }
     parts.sort_by(|a, b| a.root.cmp(&b.root));
