@@ -109,6 +109,7 @@ impl<'a> Files<'a> {
     /// Every directory below which something stands at `name`: what is above the whole of it.
     pub fn with(&self, name: &str) -> Vec<RelPath> {
         let depth = name.split('/').count();
+        let ends = |path: &&RelPath| path.as_bytes().ends_with(name.as_bytes());
         let above = |path: &RelPath| {
             let mut above = Some(path.clone());
             for _ in 0..depth {
@@ -116,7 +117,7 @@ impl<'a> Files<'a> {
             }
             above.filter(|above| below(above, name) == *path)
         };
-        self.paths.iter().filter_map(above).collect()
+        self.paths.iter().filter(ends).filter_map(above).collect()
     }
 
     /// Everything right in the directory `at`.

@@ -25,6 +25,12 @@ const INLINE_BYTES_MAX: usize = 256;
 /// So many units of zero bytes are taken up at once.
 const UNITS_PER_FRAME_MAX: usize = u16::MAX as usize;
 
+/// A frame up to so many bytes is sealed with others that follow it.
+const SMALL_FRAME_BYTES: usize = 16 << 10;
+/// At most so many of them, and no more once they have so many bytes.
+const SMALL_FRAMES_MAX: usize = 64;
+const SMALL_FRAMES_BYTES: usize = 128 << 10;
+
 /// Where the content of a file is.
 #[derive(Default)]
 pub(super) struct FileMap {
@@ -79,6 +85,9 @@ pub(super) struct Assembler<'a> {
     pack: Option<OpenPack>,
     pack_count: u32,
     pending: PlainFrame,
+    /// Frames of the open pack that no worker has yet, and their bytes: the last ones, in order.
+    small: Vec<PlainFrame>,
+    small_bytes: usize,
     /// Slices that the vault has: of the parent once one was needed, and of this backup.
     slices: HashMap<UnitId, (PackId, u32)>,
     parent_slices_loaded: bool,
@@ -104,6 +113,8 @@ impl<'a> Assembler<'a> {
             pack: None,
             pack_count: 0,
             pending: PlainFrame { kind: FrameKind::Pages, ids: Vec::new(), bytes: Vec::new() },
+            small: Vec::new(),
+            small_bytes: 0,
             slices: HashMap::new(),
             parent_slices_loaded: false,
             maps: Vec::new(),
@@ -141,6 +152,7 @@ impl<'a> Assembler<'a> {
                     }
                 }
                 (Read::Finished, None) => {
+                    self.send_small()?;
                     self.out.send(Write::Finished).map_err(|_| Halt::Stopped)?;
                     return Ok(self.maps);
                 }
@@ -282,6 +294,7 @@ impl<'a> Assembler<'a> {
             .is_none_or(|pack| pack.plain >= pack_bytes || pack.units >= PACK_UNITS_MAX);
         if full {
             self.send_pending()?;
+            self.send_small()?;
             let id = self.vault.pack_id(self.snapshot, self.pack_count);
             self.pack_count += 1;
             let (vault, name) = (self.vault, pack_name(id));
@@ -298,23 +311,46 @@ impl<'a> Assembler<'a> {
         if self.pending.ids.is_empty() {
             return Ok(());
         }
-        let empty = PlainFrame {
-            kind: FrameKind::Pages,
-            ids: Vec::new(),
-            bytes: self.memory.buffers.take(FRAME_BYTES),
+        // The memory of a short frame is not that of a long one: many may be on their way.
+        let bytes = if self.pending.bytes.len() < FRAME_BYTES / 4 {
+            let bytes = self.pending.bytes.as_slice().into();
+            self.pending.bytes.clear();
+            bytes
+        } else {
+            let empty = self.memory.buffers.take(FRAME_BYTES);
+            std::mem::replace(&mut self.pending.bytes, empty)
         };
-        let frame = std::mem::replace(&mut self.pending, empty);
+        let ids = std::mem::take(&mut self.pending.ids);
+        let frame = PlainFrame { kind: FrameKind::Pages, ids, bytes };
         self.send_frame(frame)
     }
 
     fn send_frame(&mut self, frame: PlainFrame) -> Result<(), Halt> {
-        self.memory.room.take(frame.bytes.len())?;
+        let bytes = frame.bytes.len();
+        let is_small = bytes <= SMALL_FRAME_BYTES;
+        if !is_small {
+            self.send_small()?;
+        }
+        self.memory.room.take(bytes)?;
+        self.small_bytes += bytes;
+        self.small.push(frame);
+        let enough = self.small_bytes > SMALL_FRAMES_BYTES || self.small.len() == SMALL_FRAMES_MAX;
+        if is_small && !enough { Ok(()) } else { self.send_small() }
+    }
+
+    /// Sends the frames that wait for others, in one message: of a small frame, that would cost more than to seal it.
+    fn send_small(&mut self) -> Result<(), Halt> {
+        self.small_bytes = 0;
+        let frames = std::mem::take(&mut self.small);
+        if frames.is_empty() {
+            return Ok(());
+        }
         let pack = self.pack.as_mut().expect("a unit was promised to it");
         let (reply, sealed) = bounded(1);
-        let job = Job::Seal { key: Arc::clone(&pack.key), number: pack.frames, frame, reply };
-        pack.frames += 1;
-        self.jobs.send(job).map_err(|_| Halt::Stopped)?;
-        self.out.send(Write::Frame(sealed)).map_err(|_| Halt::Stopped)
+        let (key, first) = (Arc::clone(&pack.key), pack.frames);
+        pack.frames += frames.len() as u64;
+        self.jobs.send(Job::Seal { key, first, frames, reply }).map_err(|_| Halt::Stopped)?;
+        self.out.send(Write::Frames(sealed)).map_err(|_| Halt::Stopped)
     }
 
     /// Draws the next unit of the file into its map.

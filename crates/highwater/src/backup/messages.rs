@@ -49,10 +49,13 @@ pub(super) enum Read {
     Finished,
 }
 
+/// Frames that follow one another, with the units of each.
+pub(super) type Sealed = Result<Vec<(SealedFrame, Vec<UnitId>)>>;
+
 /// What goes from the assembler to the writer, in order.
 pub(super) enum Write {
     Pack { id: PackId, key: Arc<ObjectKey> },
-    Frame(Receiver<Result<(SealedFrame, Vec<UnitId>)>>),
+    Frames(Receiver<Sealed>),
     Finished,
 }
 
@@ -64,11 +67,12 @@ pub(super) enum Job {
         unit: usize,
         reply: Sender<Hashed>,
     },
+    /// Frames that follow one another in a pack, with the number of the first.
     Seal {
         key: Arc<ObjectKey>,
-        number: u64,
-        frame: PlainFrame,
-        reply: Sender<Result<(SealedFrame, Vec<UnitId>)>>,
+        first: u64,
+        frames: Vec<PlainFrame>,
+        reply: Sender<Sealed>,
     },
 }
 

@@ -151,11 +151,14 @@ fn work(keys: &UnitKeys, effort: Effort, buffers: &Buffers, jobs: &Receiver<Job>
             Job::Hash { batch, kind, unit, reply } => {
                 let _ = reply.send(hashed(keys, batch, kind, unit));
             }
-            Job::Seal { key, number, frame, reply } => {
-                let room = buffers.take(sealed_bytes_max(frame.bytes.len()));
-                let sealed = seal_frame(&key, number, &frame, effort, room);
-                buffers.give(frame.bytes);
-                let _ = reply.send(sealed.map(|sealed| (sealed, frame.ids)));
+            Job::Seal { key, first, frames, reply } => {
+                let sealed = (first..).zip(frames).map(|(number, frame)| {
+                    let room = buffers.take(sealed_bytes_max(frame.bytes.len()));
+                    let sealed = seal_frame(&key, number, &frame, effort, room);
+                    buffers.give(frame.bytes);
+                    sealed.map(|sealed| (sealed, frame.ids))
+                });
+                let _ = reply.send(sealed.collect());
             }
         }
     }

@@ -85,17 +85,19 @@ fn write_all<'a>(
                 upload.write(key.header())?;
                 packs.open = Some(Pack { id, key, upload, frames: Vec::new(), ids: Vec::new() });
             }
-            Write::Frame(sealed) => {
-                let (sealed, ids) = sealed.recv().map_err(|_| Halt::Stopped)??;
+            Write::Frames(sealed) => {
+                let frames = sealed.recv().map_err(|_| Halt::Stopped)??;
                 let Some(pack) = &mut packs.open else {
                     return Err(Error::bug("a frame came before its pack").into());
                 };
-                pack.upload.write(&sealed.bytes)?;
-                pack.frames.push(sealed.record);
-                pack.ids.extend(ids);
-                memory.room.give(sealed.record.plain as usize);
-                memory.buffers.give(sealed.bytes);
-                control.env.fault(FaultPoint::BackupPackWrite)?;
+                for (sealed, ids) in frames {
+                    pack.upload.write(&sealed.bytes)?;
+                    pack.frames.push(sealed.record);
+                    pack.ids.extend(ids);
+                    memory.room.give(sealed.record.plain as usize);
+                    memory.buffers.give(sealed.bytes);
+                    control.env.fault(FaultPoint::BackupPackWrite)?;
+                }
             }
             Write::Finished => {
                 end_pack(packs, control, written)?;

@@ -13,6 +13,9 @@ const SAVING_MIN: usize = 32;
 /// and is expanded to 128 KiB.
 pub(super) const EXPANSION_MAX: usize = 32 << 10;
 
+/// What is longer than this repeats itself at more places than a small table remembers.
+const LONG_BYTES: usize = 1 << 20;
+
 /// How a frame's bytes are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Codec {
@@ -44,13 +47,16 @@ struct Parameters {
 }
 
 impl Effort {
-    fn parameters(self) -> Parameters {
+    fn parameters(self, plain: usize) -> Parameters {
         match self {
             // Without entropy coding of literals.
             Effort::Fast => Parameters { level: -10, table: 0, window: 0, shortest: 0 },
-            // Level 1 with a table of half a MiB and a window of 4 MiB, a whole frame of a plain file: tables of
-            // RocksDB repeat themselves further back than that level looks.
-            Effort::Balanced => Parameters { level: 1, table: 17, window: 22, shortest: 7 },
+            // Level 1 with a window of 4 MiB, a whole frame of a plain file, and a table of one MiB for it, of half
+            // as much for a shorter one: tables of RocksDB repeat themselves further back than that level looks.
+            Effort::Balanced => {
+                let table = if plain > LONG_BYTES { 18 } else { 16 };
+                Parameters { level: 1, table, window: 22, shortest: 7 }
+            }
             Effort::Dense => Parameters { level: 7, table: 0, window: 0, shortest: 0 },
         }
     }
@@ -121,7 +127,7 @@ fn worth(stored: usize, plain: usize) -> bool {
 
 fn zstd(plain: &[u8], effort: Effort, packed: &mut Vec<u8>) -> Result<()> {
     let failed = |error| Error::io("compressing", error);
-    let Parameters { level, table, window, shortest } = effort.parameters();
+    let Parameters { level, table, window, shortest } = effort.parameters(plain.len());
     packed.clear();
     packed.reserve(Codec::bytes_max(plain.len()));
     COMPRESSOR.with_borrow_mut(|slot| {

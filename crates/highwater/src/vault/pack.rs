@@ -1,6 +1,6 @@
 //! Packs: many sealed frames in one object, with a sealed index at its end.
 //!
-//! `header | frame* | index | trailer`. A frame holds units: up to 64 KiB of pages, one slice, or one
+//! `header | frame* | index | trailer`. A frame holds units: up to a MiB of pages, one slice, or one
 //! map. The index tells length, codec and unit ids of each frame; the trailer (the lengths needed to
 //! find the index) is bound to the index as additional data. Frames lie without gaps, so that every
 //! byte of the object belongs to something that is authenticated.
@@ -23,7 +23,7 @@ pub(super) mod fuzzing;
 /// It is closed, too, once it holds so many units: its index is kept in memory as a whole.
 pub(crate) const PACK_UNITS_MAX: u32 = 1 << 18;
 /// Pages are sealed together up to so many bytes.
-pub(crate) const FRAME_BYTES: usize = 256 << 10;
+pub(crate) const FRAME_BYTES: usize = 1 << 20;
 /// A slice, but for the last one of a file.
 pub(crate) const SLICE_BYTES: usize = 4 << 20;
 /// No frame is longer than this before compression.

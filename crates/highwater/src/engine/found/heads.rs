@@ -2,7 +2,7 @@
 //!
 //! Whoever closes a descriptor of a file gives up the POSIX locks that its process has on it, so what this process has
 //! open must be known; to look through its descriptors takes longer than to look into a small file. One look before
-//! some files are opened, and one before they are closed, are enough for all of them.
+//! some files are closed is enough for all of them, and tells as well which of the next ones are not to be opened.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -20,15 +20,17 @@ use crate::rooted::{Neighbours, RootedPath};
 pub(in crate::engine) struct Heads<'a> {
     tree: &'a Tree,
     near: Neighbours<'a>,
+    /// What this process had open when it was last looked at, and how to look again.
+    seen: Option<(BTreeSet<FileId>, Descriptors)>,
 }
 
 impl<'a> Heads<'a> {
     /// So many files are open at once.
-    pub(in crate::engine) const FILES_MAX: usize = 32;
+    pub(in crate::engine) const FILES_MAX: usize = 64;
 
     /// Of files in `tree`.
     pub(in crate::engine) fn new(tree: &'a Tree) -> Heads<'a> {
-        Heads { tree, near: Neighbours::new(&tree.dir) }
+        Heads { tree, near: Neighbours::new(&tree.dir), seen: None }
     }
 
     /// The files at `paths`, in order, with the first bytes of those that may be the main file of a database; others
@@ -43,14 +45,21 @@ impl<'a> Heads<'a> {
             // Nobody else works there.
             Some(own) => self.look_at_each(&mut found, own, &mut Vec::new())?,
             None => {
-                let mut descriptors = Descriptors::of_this_process()?;
-                let own = descriptors.files(&[])?;
+                let (own, mut descriptors) = match self.seen.take() {
+                    Some(seen) => seen,
+                    None => {
+                        let mut descriptors = Descriptors::of_this_process()?;
+                        (descriptors.files(&[])?, descriptors)
+                    }
+                };
                 let mut open = Vec::new();
                 let looked = self.look_at_each(&mut found, &own, &mut open);
-                for index in close_all_but_ours(open, &mut descriptors)? {
+                let (own, ours) = close_all_but_ours(open, &mut descriptors)?;
+                looked?;
+                for index in ours {
                     found[index].1 = Some(Head::Ours);
                 }
-                looked?;
+                self.seen = Some((own, descriptors));
             }
         }
         let with_head = |(file, head): (FoundFile<'a>, _)| match head {
@@ -117,11 +126,11 @@ fn id_at(place: &RootedPath) -> Result<Option<FileId>> {
 }
 
 /// Closes files, but for those that this process has come to have open elsewhere: their descriptors are given up, as
-/// closing them would give up its locks. Which those are.
+/// closing them would give up its locks. What this process has open now, and which of the files are among it.
 fn close_all_but_ours(
     open: Vec<(usize, FileId, File)>,
     descriptors: &mut Descriptors,
-) -> Result<Vec<usize>> {
+) -> Result<(BTreeSet<FileId>, Vec<usize>)> {
     let known: Vec<_> = open.iter().map(|(_, _, file)| file.as_raw_fd()).collect();
     let own = descriptors.files(&known);
     let mut ours = Vec::new();
@@ -132,7 +141,7 @@ fn close_all_but_ours(
             ours.push(index);
         }
     }
-    own.map(|_| ours)
+    own.map(|own| (own, ours))
 }
 
 #[cfg(test)]

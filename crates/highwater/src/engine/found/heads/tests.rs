@@ -27,7 +27,9 @@ fn a_file_that_came_to_be_open_elsewhere_is_not_closed_and_its_locks_stay() {
     rustix::fs::fcntl_lock(&database, FlockOperation::NonBlockingLockExclusive).unwrap();
 
     let mut descriptors = Descriptors::of_this_process().unwrap();
-    assert_eq!(close_all_but_ours(looked_into, &mut descriptors).unwrap(), [1]);
+    let (own, kept) = close_all_but_ours(looked_into, &mut descriptors).unwrap();
+    assert_eq!(kept, [1]);
+    assert!(own.contains(&id(&ours)) && !own.contains(&id(&theirs)));
 
     assert!(OwnLocks::new(&Env::system()).held(id(&ours).1));
     assert!(!descriptors.files(&[]).unwrap().contains(&id(&theirs)), "descriptor {closed}");
