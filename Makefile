@@ -32,7 +32,7 @@ demo: ## Show the whole circle on a generated node, in a temporary directory
 	@cargo run --profile demo --locked --package highwater-cli --no-default-features -- demo
 
 .PHONY: test
-test: setup fmt clippy tidy features wasm nextest doctests rustdoc embed ## All that CI runs
+test: setup fmt clippy tidy features wasm nextest ratios doctests rustdoc embed ## All that CI runs
 	@echo; echo '== make test: passed'
 
 .PHONY: fmt
@@ -81,6 +81,10 @@ wasm: setup ## The verdicts build for WebAssembly, and need no native engine
 .PHONY: nextest
 nextest: setup ## The tests
 	@scripts/stage nextest cargo nextest run --workspace --all-features --no-fail-fast
+
+.PHONY: ratios
+ratios: nextest ## Processor time of the program that the tests have built, beside tar and zstd: no ratio is far above what it was
+	@scripts/stage ratios cargo xtask ratios
 
 .PHONY: test-clients
 test-clients: setup ## A node with the agent inside; VSS clients of three generations, nodes of LDK and Fiber, upstream's server, tmkms

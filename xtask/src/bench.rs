@@ -7,11 +7,13 @@ mod data;
 mod ledger;
 mod many;
 mod measure;
+pub(crate) mod ratios;
 mod replica;
 mod report;
 mod s3;
 mod series;
 mod shapes;
+mod slow;
 mod stream;
 mod tools;
 mod vss;
@@ -28,7 +30,8 @@ use tools::{Place, Tool, What};
 
 const USAGE: &str = "usage: cargo xtask bench [--size MB] [--repeat N] [--sets lz4,raw,sqlite] \
                      [--scale MB,MB,…] [--dir DIR] [--program FILE] [--record FILE] [--tools NAME,…] \
-                     [--only tools,shapes,s3,scale,many,stream,agent,vss,replica] \
+                     [--slow-disk MB/s,MB/s,…] \
+                     [--only tools,shapes,s3,scale,many,slow,stream,agent,vss,replica] \
                      [--many-snapshots N,N,…] [--many-nodes N,N,…] [--many-files N,N,…] \
                      [--vss-servers sqlite,postgres,upstream] [--vss-seconds N] [--vss-keys N] \
                      [--vss-minutes N] [--vss-dir DIR] [--replica-keys N] [--replica-seconds N]";
@@ -41,6 +44,7 @@ enum Part {
     S3,
     Scale,
     Many,
+    Slow,
     Stream,
     Agent,
     Vss,
@@ -48,12 +52,13 @@ enum Part {
 }
 
 impl Part {
-    const ALL: [(Part, &str); 9] = [
+    const ALL: [(Part, &str); 10] = [
         (Part::Tools, "tools"),
         (Part::Shapes, "shapes"),
         (Part::S3, "s3"),
         (Part::Scale, "scale"),
         (Part::Many, "many"),
+        (Part::Slow, "slow"),
         (Part::Stream, "stream"),
         (Part::Agent, "agent"),
         (Part::Vss, "vss"),
@@ -80,6 +85,8 @@ struct Options {
     sets: Vec<Kind>,
     /// Sizes in MB at which the growth of the cost is shown; none: no series.
     scale_mb: Vec<u64>,
+    /// How fast a slow disk writes, in MB a second; none: no such disk.
+    slow_mb: Vec<u64>,
     dir: PathBuf,
     program: PathBuf,
     /// The figures of the run before, and then of this one.
@@ -118,6 +125,12 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     if options.has(Part::Many) {
         write!(out, "{}", many::run(&options)?)?;
         out.flush()?;
+    }
+    if options.has(Part::Slow) && !options.slow_mb.is_empty() {
+        match slow::obstacle()? {
+            None => writeln!(out, "{}", slow::run(&options, &mut ledger)?)?,
+            Some(why) => eprint_line(&format!("a slow disk: SKIPPED, {why}"))?,
+        }
     }
     if options.has(Part::Stream) {
         writeln!(out, "{}", stream::run(&options)?)?;
@@ -208,6 +221,7 @@ fn parse(args: &[String]) -> Result<Options> {
         repeat: 3,
         sets: vec![Kind::Lz4, Kind::Raw, Kind::Sqlite],
         scale_mb: Vec::new(),
+        slow_mb: Vec::new(),
         record: data.join("last.json"),
         dir: data,
         program: built("highwater")?,
@@ -226,10 +240,8 @@ fn parse(args: &[String]) -> Result<Options> {
             "--sets" => {
                 options.sets = value.split(',').map(str::parse).collect::<Result<_>>()?;
             }
-            "--scale" => {
-                options.scale_mb =
-                    value.split(',').map(|size| Ok(size.parse()?)).collect::<Result<_>>()?;
-            }
+            "--scale" => options.scale_mb = numbers(value)?,
+            "--slow-disk" => options.slow_mb = numbers(value)?,
             "--dir" => options.dir = std::path::absolute(value)?,
             "--program" => options.program = std::path::absolute(value)?,
             "--record" => options.record = std::path::absolute(value)?,
@@ -246,6 +258,11 @@ fn parse(args: &[String]) -> Result<Options> {
         }
     }
     Ok(options)
+}
+
+/// Numbers with commas between them.
+fn numbers(text: &str) -> Result<Vec<u64>> {
+    text.split(',').map(|number| Ok(number.parse()?)).collect()
 }
 
 /// What is built optimised: the program, where `make build` puts it, and those of `highwater-bench`.

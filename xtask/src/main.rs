@@ -1,5 +1,5 @@
 //! `cargo xtask tidy`: the checks of the tree that no compiler makes. `cargo xtask site`: the documents, laid
-//! out for mdBook. `cargo xtask bench`: figures.
+//! out for mdBook. `cargo xtask bench`: figures. `cargo xtask ratios`: those that `make test` looks at.
 
 mod bench;
 mod site;
@@ -15,13 +15,14 @@ fn main() -> Result<ExitCode> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["tidy"] => tidy(),
+        ["ratios"] => bench::ratios::run().map(|()| ExitCode::SUCCESS),
         ["bench", ..] => bench::run(&args[1..]).map(|()| ExitCode::SUCCESS),
         ["site", dir] => {
             let root = root()?;
             let tree = tidy::Tree::read(&root)?;
             site::write(&tree, &root, Path::new(dir)).map(|()| ExitCode::SUCCESS)
         }
-        _ => bail!("usage: cargo xtask tidy | site DIR | bench"),
+        _ => bail!("usage: cargo xtask tidy | site DIR | bench | ratios"),
     }
 }
 

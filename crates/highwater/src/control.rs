@@ -57,7 +57,7 @@ pub enum Priority {
 /// How nice threads of [`Priority::Low`] are. Beside a thread that never rests, such a one still gets a
 /// thirtieth of a core: a backup takes longer on a busy machine, and comes to its end. It has several, so
 /// that with a tenth each they would slow a node down that never rests.
-const LOW_NICE: i32 = 15;
+const LOW_NICE: i32 = 19;
 
 impl Priority {
     /// Makes the calling thread, and what it will start, as nice as this. Nothing takes that back without

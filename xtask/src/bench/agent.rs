@@ -47,7 +47,8 @@ fn overhead(options: &Options) -> Result<String> {
         ("nothing", "nothing"),
         ("an idle agent", "idle_agent"),
         ("backups without a break", "backups"),
-        ("the same at the node's priority", "backups_at_normal_priority"),
+        ("as many checkpoints alone", "checkpoints"),
+        ("backups at the node's priority", "backups_at_normal_priority"),
     ] {
         let number = |field: &str| figure(&measured[name], field);
         writeln!(

@@ -32,8 +32,7 @@ impl Options {
     /// Takes a flag; whether it is one of these.
     pub(super) fn take(&mut self, flag: &str, value: &str) -> Result<bool> {
         let numbers = || -> Result<Vec<u64>> {
-            let mut numbers: Vec<u64> =
-                value.split(',').map(|number| Ok(number.parse()?)).collect::<Result<_>>()?;
+            let mut numbers = super::numbers(value)?;
             numbers.sort_unstable();
             Ok(numbers)
         };

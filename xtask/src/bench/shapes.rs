@@ -2,6 +2,7 @@
 //! tools that compress as well.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -32,11 +33,17 @@ const WAYS: [(Tool, &str); 5] = [
     (Tool::Rustic, ""),
 ];
 
-/// A table with a row for each shape and way, the ways in turn.
-pub(super) fn run(options: &Options, ledger: &mut Ledger) -> Result<String> {
+/// The directory of all shapes, made unless they are there.
+pub(super) fn make(options: &Options) -> Result<PathBuf> {
     let dir = options.dir.join("shapes");
     std::fs::create_dir_all(&dir)?;
     run_silently(Command::new(built("shapes")?).arg(&dir).arg(SIZE_MB))?;
+    Ok(dir)
+}
+
+/// A table with a row for each shape and way, the ways in turn.
+pub(super) fn run(options: &Options, ledger: &mut Ledger) -> Result<String> {
+    let dir = make(options)?;
     let mut text = String::from(
         "| node | MB | | full backup, s | to balanced | processor, s | stored, MB | to balanced |\n\
          |---|---|---|---|---|---|---|---|\n",

@@ -1,13 +1,14 @@
 //! What an attached agent costs a node that writes: `cargo run --release --package highwater-bench
 //! --bin agent-overhead -- DIR [SECONDS] [ROUNDS]`. A RocksDB takes batches of a hundred rows as fast as it can: without an agent,
-//! with one that is idle, with one that backs up without a break, and with one that does so at the node's
-//! own priority; each for some seconds, in turn, on a database of its own. Prints a JSON document with the
-//! medians: rows a second, how much less than without an agent, and the backups in all rounds.
+//! with one that is idle, with one that backs up without a break, with as many checkpoints and nothing else (what no
+//! backup of a RocksDB can do without), and with an agent that backs up at the node's own priority; each for some
+//! seconds, in turn, on a database of its own. Prints a JSON document with the medians: rows a second, how much less
+//! than without an agent, and the backups (or checkpoints) in all rounds.
 #![allow(clippy::print_stdout, reason = "a program that tells what it measures")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
 use highwater::Env;
@@ -32,13 +33,16 @@ enum Beside {
     Nothing,
     Idle,
     Backups(Priority),
+    /// As many as there were backups before.
+    Checkpoints,
 }
 
 /// What is measured in turn, by the names that it is printed under.
-const ALL: [(&str, Beside); 4] = [
+const ALL: [(&str, Beside); 5] = [
     ("nothing", Beside::Nothing),
     ("idle_agent", Beside::Idle),
     ("backups", Beside::Backups(Priority::Low)),
+    ("checkpoints", Beside::Checkpoints),
     ("backups_at_normal_priority", Beside::Backups(Priority::Normal)),
 ];
 
@@ -46,10 +50,13 @@ fn main() -> Outcome<()> {
     let dir = PathBuf::from(std::env::args_os().nth(1).ok_or("give a directory")?);
     let (seconds, rounds) = (number(2, 10)?, number(3, 3)?);
     let mut found = ALL.map(|_| (Vec::new(), 0));
+    let time = Duration::from_secs(seconds);
     for _ in 0..rounds {
+        let mut before = 0;
         for ((name, beside), (rates, backups)) in ALL.into_iter().zip(&mut found) {
             let dir = dir.join(name);
-            let (rate, made) = measure(&dir, beside, Duration::from_secs(seconds))?;
+            let (rate, made) = measure(&dir, beside, time, before)?;
+            before = made;
             std::fs::remove_dir_all(&dir)?;
             rates.push(rate);
             *backups += made;
@@ -73,8 +80,9 @@ fn median(mut rates: Vec<f64>) -> f64 {
     rates.get(rates.len() / 2).copied().unwrap_or_default()
 }
 
-/// Rows a second, and how many backups were made meanwhile.
-fn measure(dir: &Path, beside: Beside, time: Duration) -> Outcome<(f64, u64)> {
+/// Rows a second, and how many backups were made meanwhile. `before` are those that were made beside what was measured
+/// last.
+fn measure(dir: &Path, beside: Beside, time: Duration, before: u64) -> Outcome<(f64, u64)> {
     std::fs::create_dir_all(dir.join("node"))?;
     let store = Arc::new(DB::open_default(dir.join("node/store"))?);
     let mut next = 0;
@@ -83,7 +91,7 @@ fn measure(dir: &Path, beside: Beside, time: Duration) -> Outcome<(f64, u64)> {
     }
     store.flush()?;
     let agent = match beside {
-        Beside::Nothing => None,
+        Beside::Nothing | Beside::Checkpoints => None,
         Beside::Idle => Some(agent(dir, &store, Priority::Low)?),
         Beside::Backups(priority) => Some(agent(dir, &store, priority)?),
     };
@@ -91,12 +99,22 @@ fn measure(dir: &Path, beside: Beside, time: Duration) -> Outcome<(f64, u64)> {
         // The first backup takes all of it; it is no part of what is measured.
         agent.wait(agent.begin(Task::Backup)?.id)?;
     }
-    let over = AtomicBool::new(false);
+    let (stop, stopped) = mpsc::channel::<()>();
     let (rate, backups) = std::thread::scope(|scope| {
-        let backing_up = scope.spawn(|| -> Outcome<u64> {
+        let (agent, copied) = (&agent, &store);
+        let backing_up = scope.spawn(move || -> Outcome<u64> {
             let mut made = 0;
-            while let (Some(agent), Beside::Backups(_), false) =
-                (&agent, beside, over.load(Ordering::Relaxed))
+            if let Beside::Checkpoints = beside {
+                let pause = time / u32::try_from(before)?.max(1);
+                while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                    let copy = dir.join("checkpoint");
+                    Checkpoint::new(copied)?.create_checkpoint(&copy)?;
+                    std::fs::remove_dir_all(copy)?;
+                    made += 1;
+                }
+            }
+            while let (Some(agent), Beside::Backups(_), Err(TryRecvError::Empty)) =
+                (agent, beside, stopped.try_recv())
             {
                 let done = agent.wait(agent.begin(Task::Backup)?.id)?;
                 match done.state {
@@ -114,7 +132,7 @@ fn measure(dir: &Path, beside: Beside, time: Duration) -> Outcome<(f64, u64)> {
         }
         let took = env.monotonic() - begin;
         let rate = (next - first) as f64 / took.as_secs_f64();
-        over.store(true, Ordering::Relaxed);
+        drop(stop);
         let backups = backing_up.join().unwrap_or_else(|_| Err("a panic".into()))?;
         written.map(|()| (rate, backups))
     })?;
