@@ -10,9 +10,6 @@ use crate::vault::{SnapshotName, Vault, with_others};
 
 use super::snapshot::Snapshot;
 
-/// So many manifests are open at once.
-const AT_ONCE: usize = 64;
-
 /// What has been opened.
 #[derive(Default)]
 pub(super) struct Seen(BTreeMap<SnapshotName, Facts>);
@@ -34,7 +31,7 @@ impl Seen {
         self.0.retain(|known, _| names.binary_search(known).is_ok());
         let fresh: Vec<SnapshotName> =
             names.iter().filter(|name| !self.0.contains_key(name)).cloned().collect();
-        for some in fresh.chunks(AT_ONCE) {
+        for some in fresh.chunks(vault.opened_at_once()) {
             for (name, info) in some.iter().zip(vault.snapshot_infos(some)) {
                 let info = info.map_err(|error| with_others(error, name, &names))?;
                 let facts = Facts { snapshot: Snapshot::from(&info), losses: info.manifest.shrunk };

@@ -116,16 +116,14 @@ pub fn check(vault: &Vault, options: &CheckOptions, control: &Control) -> Result
     let objects = vault.store().list(None)?;
     let sizes: BTreeMap<&str, u64> =
         objects.iter().map(|listed| (listed.name.as_str(), listed.size)).collect();
-    let manifests = match (&options.selector, &options.node) {
-        (Some(selector), _) => vec![without_lists(vault.resolve(selector)?.manifest)],
-        (None, Some(node)) => of_node(vault, node, &mut report)?,
-        (None, None) => check_documents(vault, &objects, &mut report)?,
-    };
-    report.snapshots = manifests.len() as u64;
-    let mut packs = BTreeMap::new();
-    for manifest in &manifests {
-        check_packs_present(manifest, &sizes, &mut packs, &mut report);
+    let mut looked = Looked { vault, sizes: &sizes, names: Vec::new(), packs: BTreeMap::new() };
+    match (&options.selector, &options.node) {
+        (Some(selector), _) => looked.note(&vault.resolve(selector)?.manifest, &mut report),
+        (None, Some(node)) => of_node(&mut looked, node, &mut report)?,
+        (None, None) => check_documents(&mut looked, &objects, &mut report)?,
     }
+    let Looked { names, mut packs, .. } = looked;
+    report.snapshots = names.len() as u64;
     if options.read_data {
         let needed: BTreeSet<PackId> = packs.keys().copied().collect();
         if options.selector.is_none() && options.node.is_none() {
@@ -134,13 +132,13 @@ pub fn check(vault: &Vault, options: &CheckOptions, control: &Control) -> Result
         let read = Packs { all: &packs, needed: &needed, objects: &objects };
         let chosen = read_packs(vault, options, read, control, &mut report)?;
         let chosen = chosen.as_ref().map(|chosen| (chosen, &packs));
-        check_maps(vault, &manifests, chosen, control, &mut report)?;
+        check_maps(vault, &names, chosen, control, &mut report)?;
     } else {
         report.bytes = packs.values().sum();
     }
     report.errors.sort_by(|a, b| (&a.entry, &a.problem).cmp(&(&b.entry, &b.problem)));
     report.errors.dedup();
-    report.name_snapshots(&manifests);
+    report.name_snapshots(vault, &names)?;
     report.ok = report.errors.is_empty();
     let CheckReport { snapshots, bytes, .. } = report;
     tracing::info!(snapshots, bytes, faults = report.errors.len(), "checked");
@@ -154,30 +152,38 @@ impl CheckReport {
         self.errors.push(CheckFault { entry, problem, snapshots: Vec::new() });
     }
 
-    /// Reads the lists of a manifest; damage is a fault. The manifest is returned all the same, so that the snapshot
-    /// is known that needs the damaged pack; but without the lists: a vault has many snapshots, each of many entries.
-    fn judge_whole(
-        &mut self,
-        vault: &Vault,
-        outline: Result<Manifest>,
-    ) -> Result<Option<Manifest>> {
+    /// Opens a manifest with its lists; damage is a fault. The manifest is returned all the same where only its lists
+    /// are damaged, so that the snapshot is known that needs the damaged pack.
+    fn open(&mut self, vault: &Vault, name: &SnapshotName) -> Result<Option<Manifest>> {
+        let outline = vault.outline(name);
+        // A prune may have deleted it since it was listed, or since it was opened.
+        let gone = || Ok::<_, Error>(vault.store().size(&name.object())?.is_none());
+        if outline.as_ref().is_err_and(|error| error.kind() == Kind::NotFound) && gone()? {
+            return Ok(None);
+        }
         let Some(mut manifest) = self.judge(outline)? else { return Ok(None) };
         let filled = vault.fill_in(&mut manifest);
-        // A prune may have deleted it since it was opened.
-        let object = SnapshotName::of(&manifest).object();
-        if filled.is_err() && vault.store().size(&object)?.is_none() {
+        if filled.is_err() && gone()? {
             return Ok(None);
         }
         self.judge(filled)?;
-        Ok(Some(without_lists(manifest)))
+        Ok(Some(manifest))
     }
 
     /// Names with each fault of an object the snapshots that need it.
-    fn name_snapshots(&mut self, manifests: &[Manifest]) {
+    fn name_snapshots(&mut self, vault: &Vault, names: &[SnapshotName]) -> Result<()> {
         let faulty = self.errors.iter().map(|fault| fault.entry.clone());
         let mut of: BTreeMap<String, Vec<SnapshotId>> =
             faulty.map(|entry| (entry, Vec::new())).collect();
-        for manifest in manifests {
+        // Most often there is no fault, and nothing to be opened again.
+        let names = if of.is_empty() { &[] } else { names };
+        for name in names {
+            let manifest = match vault.outline(name) {
+                Ok(manifest) => manifest,
+                // Told already, or deleted since by a prune.
+                Err(error) if is_fault(&error) => continue,
+                Err(error) => return Err(error),
+            };
             for pack in &manifest.packs {
                 if let Some(snapshots) = of.get_mut(&pack_name(pack.id)) {
                     snapshots.push(manifest.snapshot);
@@ -187,6 +193,7 @@ impl CheckReport {
         for fault in &mut self.errors {
             fault.snapshots = of.get(&fault.entry).cloned().unwrap_or_default();
         }
+        Ok(())
     }
 
     /// Takes what is wrong with an object as a fault, and passes on what kept us from looking.
@@ -194,7 +201,7 @@ impl CheckReport {
         match looked {
             Ok(value) => Ok(Some(value)),
             // A version that nobody has written yet may be a flipped bit: it is named like one.
-            Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound | Kind::Input) => {
+            Err(error) if is_fault(&error) => {
                 self.fault(&error);
                 Ok(None)
             }
@@ -203,39 +210,74 @@ impl CheckReport {
     }
 }
 
-/// A manifest as it is stored.
-fn without_lists(mut manifest: Manifest) -> Manifest {
-    for part in manifest.parts.iter_mut().filter(|part| !part.lists.is_empty()) {
-        part.entries = Vec::new();
-    }
-    manifest
+/// Whether an error says that an object is damaged or missing, and not that it can't be looked at.
+fn is_fault(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Corrupt | Kind::NotFound | Kind::Input)
 }
 
-/// The manifests of a node; a damaged one is a fault.
-fn of_node(vault: &Vault, node: &NodeName, report: &mut CheckReport) -> Result<Vec<Manifest>> {
+/// What was seen of the snapshots. No manifest is kept: a vault has many, each of many entries and packs.
+struct Looked<'a> {
+    vault: &'a Vault,
+    sizes: &'a BTreeMap<&'a str, u64>,
+    names: Vec<SnapshotName>,
+    /// Those that are there, with their sizes.
+    packs: BTreeMap<PackId, u64>,
+}
+
+impl Looked<'_> {
+    /// Reads the lists of a manifest, and notes the snapshot.
+    fn judge(&mut self, name: &SnapshotName, report: &mut CheckReport) -> Result<()> {
+        if let Some(manifest) = report.open(self.vault, name)? {
+            self.note(&manifest, report);
+        }
+        Ok(())
+    }
+
+    /// Looks for the packs of a snapshot.
+    fn note(&mut self, manifest: &Manifest, report: &mut CheckReport) {
+        self.names.push(SnapshotName::of(manifest));
+        for pack in &manifest.packs {
+            let name = pack_name(pack.id);
+            match self.sizes.get(name.as_str()) {
+                Some(&size) if size == pack.size => {
+                    self.packs.insert(pack.id, size);
+                }
+                Some(&size) => {
+                    let problem =
+                        format!("the pack has {size} bytes and should have {}", pack.size);
+                    report.fault(&Error::corrupt(problem).with_entry(name));
+                }
+                None => report.fault(&Error::corrupt("the pack is missing").with_entry(name)),
+            }
+        }
+    }
+}
+
+/// The snapshots of a node; a damaged manifest is a fault.
+fn of_node(looked: &mut Looked<'_>, node: &NodeName, report: &mut CheckReport) -> Result<()> {
+    let vault = looked.vault;
     let names = vault.snapshot_names(Some(node))?;
     if names.is_empty() {
         return Err(Error::not_found(format!("the vault holds no snapshot of node `{node}`")));
     }
     report.judge(vault.sound_record(node))?;
-    let mut manifests = Vec::new();
     for name in &names {
-        manifests.extend(report.judge_whole(vault, vault.outline(name))?);
+        looked.judge(name, report)?;
     }
-    Ok(manifests)
+    Ok(())
 }
 
-/// Opens every object but the packs, and returns the manifests of what is visible.
+/// Opens every object but the packs, and notes the snapshots that are visible.
 fn check_documents(
-    vault: &Vault,
+    seen: &mut Looked<'_>,
     objects: &[Listed],
     report: &mut CheckReport,
-) -> Result<Vec<Manifest>> {
+) -> Result<()> {
+    let vault = seen.vault;
     // Where a record that hides snapshots is damaged, all of them are looked at.
     let visible = report.judge(vault.snapshot_names(None))?;
     let visible: Option<BTreeSet<SnapshotName>> =
         visible.map(|visible| visible.into_iter().collect());
-    let mut manifests = Vec::new();
     for (place, Listed { name, .. }) in objects.iter().enumerate() {
         let folder = Folder::of(name);
         let looked = match folder {
@@ -256,13 +298,11 @@ fn check_documents(
             Some(Folder::Snapshots) => match SnapshotName::parse(name) {
                 Some(parsed) => {
                     // The packs of one that nobody sees may be gone already.
-                    let seen = visible.as_ref().is_none_or(|visible| visible.contains(&parsed));
-                    match vault.outline(&parsed) {
-                        Ok(outline) if seen => {
-                            manifests.extend(report.judge_whole(vault, Ok(outline))?);
-                            Ok(())
-                        }
-                        looked => looked.map(drop),
+                    let is_visible =
+                        visible.as_ref().is_none_or(|visible| visible.contains(&parsed));
+                    match is_visible {
+                        true => seen.judge(&parsed, report),
+                        false => vault.outline(&parsed).map(drop),
                     }
                 }
                 None => Err(foreign(name)),
@@ -294,7 +334,7 @@ fn check_documents(
     for node in &nodes {
         report.judge(vault.sound_record(node))?;
     }
-    Ok(manifests)
+    Ok(())
 }
 
 fn check_header(vault: &Vault) -> Result<()> {
@@ -318,27 +358,6 @@ fn check_slot(vault: &Vault, name: &str) -> Result<()> {
 fn is_newest(name: &str, next: Option<&Listed>) -> bool {
     let folder = |name: &str| name.rsplit_once('/').map(|(folder, _)| folder.to_owned());
     next.is_none_or(|next| folder(&next.name) != folder(name))
-}
-
-fn check_packs_present(
-    manifest: &Manifest,
-    sizes: &BTreeMap<&str, u64>,
-    packs: &mut BTreeMap<PackId, u64>,
-    report: &mut CheckReport,
-) {
-    for pack in &manifest.packs {
-        let name = pack_name(pack.id);
-        match sizes.get(name.as_str()) {
-            Some(&size) if size == pack.size => {
-                packs.insert(pack.id, size);
-            }
-            Some(&size) => {
-                let problem = format!("the pack has {size} bytes and should have {}", pack.size);
-                report.fault(&Error::corrupt(problem).with_entry(name));
-            }
-            None => report.fault(&Error::corrupt("the pack is missing").with_entry(name)),
-        }
-    }
 }
 
 /// Packs that no snapshot needs (of a backup that runs, or was killed) are read as well.
@@ -529,17 +548,16 @@ fn check_pack(
 /// names is one that a pack holds.
 fn check_maps(
     vault: &Vault,
-    manifests: &[Manifest],
+    names: &[SnapshotName],
     chosen: Option<(&BTreeSet<PackId>, &BTreeMap<PackId, u64>)>,
     control: &Control,
     report: &mut CheckReport,
 ) -> Result<()> {
     let mut seen = HashSet::new();
-    for manifest in manifests {
-        let mut loaded = manifest.clone();
+    for name in names {
         // What is wrong with its lists was told when they were read first; what could be read is there.
-        let _ = vault.fill_in(&mut loaded);
-        let manifest = &loaded;
+        let Some(manifest) = report.open(vault, name)? else { continue };
+        let manifest = &manifest;
         for entry in manifest.entries() {
             for number in 0..entry.leaves.len() {
                 control.cancel.check()?;

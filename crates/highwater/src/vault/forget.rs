@@ -41,9 +41,6 @@ use super::snapshots::by_prefix;
 use super::trash::{Forgotten, GRACE, Purpose, TrashDoc, after};
 use super::{Actor, Level, SnapshotInfo, SnapshotName, Vault};
 
-/// So many manifests are open at once where each is looked at by itself.
-const AT_ONCE: usize = 256;
-
 /// What is to be forgotten.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -232,8 +229,10 @@ fn by_node(vault: &Vault, names: &[SnapshotName], warnings: &mut Vec<String>) ->
     let mut nodes: Judged = BTreeMap::new();
     let packs = vault.packs_present()?;
     let there = |pack: &PackRef| packs.get(&pack_name(pack.id)) == Some(&pack.size);
-    // In small portions, and without their packs: those of all snapshots may be more than fits into memory.
-    let infos = names.chunks(AT_ONCE).flat_map(|some| some.iter().zip(vault.snapshot_infos(some)));
+    // In small portions, without packs and entries: those of all snapshots may be more than fits into memory.
+    let infos = names
+        .chunks(vault.opened_at_once())
+        .flat_map(|some| some.iter().zip(vault.snapshot_infos(some)));
     for (name, info) in infos {
         let info = match info {
             Ok(info) if info.manifest.packs.iter().all(there) => Ok(info),
@@ -257,6 +256,7 @@ fn by_node(vault: &Vault, names: &[SnapshotName], warnings: &mut Vec<String>) ->
         };
         let info = info.map(|mut info| {
             info.manifest.packs = Vec::new();
+            info.manifest.parts = Vec::new();
             info
         });
         nodes.entry(name.node.clone()).or_default().push(info);
@@ -346,7 +346,7 @@ fn by_name(vault: &Vault, options: &ForgetOptions, names: &[SnapshotName]) -> Re
     let mut nodes: BTreeMap<NodeName, NodePlan> = BTreeMap::new();
     let mut staying: BTreeMap<NodeName, SnapshotInfo> = BTreeMap::new();
     // Newest first, and not all of them in memory.
-    let infos = names.rchunks(AT_ONCE).flat_map(|names| {
+    let infos = names.rchunks(vault.opened_at_once()).flat_map(|names| {
         let infos = vault.snapshot_infos(names);
         names.iter().zip(infos).rev()
     });

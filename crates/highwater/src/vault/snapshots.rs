@@ -224,12 +224,17 @@ impl Vault {
     ) -> Result<()> {
         let names = self.snapshot_names(node)?;
         let mut records = Records::default();
-        for some in names.chunks(OPENED_AT_ONCE) {
+        for some in names.chunks(self.opened_at_once()) {
             for (name, info) in some.iter().zip(self.infos_by(some, &mut records)) {
                 take(info.map_err(|error| with_others(error, name, &names))?);
             }
         }
         Ok(())
+    }
+
+    /// So many manifests are opened at once, and in memory, where each is looked at for itself.
+    pub(crate) fn opened_at_once(&self) -> usize {
+        self.store().readers(1) * OPENED_BY_EACH
     }
 
     /// The nodes of which the vault has snapshots, forgotten or not, by name.
@@ -529,8 +534,8 @@ impl Vault {
     }
 }
 
-/// Manifests that are in memory at once where each is looked at for itself.
-const OPENED_AT_ONCE: usize = 64;
+/// Manifests for each of those who read them.
+const OPENED_BY_EACH: usize = 4;
 
 /// The record of each node, or why it can't be read.
 type Records = BTreeMap<NodeName, Result<Option<NodeRecord>>>;

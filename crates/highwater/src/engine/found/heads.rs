@@ -26,7 +26,7 @@ pub(in crate::engine) struct Heads<'a> {
 
 impl<'a> Heads<'a> {
     /// So many files are open at once.
-    pub(in crate::engine) const FILES_MAX: usize = 64;
+    pub(in crate::engine) const FILES_MAX: usize = 32;
 
     /// Of files in `tree`.
     pub(in crate::engine) fn new(tree: &'a Tree) -> Heads<'a> {
