@@ -49,14 +49,14 @@ pub enum Event {
 pub enum Priority {
     /// The operation takes its part, as the thread that asked for it.
     Normal,
-    /// It takes what others leave of the processor: its threads are as nice as fifteen. Where the disk's
+    /// It takes what others leave of the processor: its threads are as nice as can be. Where the disk's
     /// scheduler ranks by that (`bfq`), of the disk too.
     Low,
 }
 
 /// How nice threads of [`Priority::Low`] are. Beside a thread that never rests, such a one still gets a
-/// thirtieth of a core: a backup takes longer on a busy machine, and comes to its end. It has several, so
-/// that with a tenth each they would slow a node down that never rests.
+/// seventieth of a core: a backup takes longer on a busy machine, and comes to its end. It has several, so
+/// that with a thirtieth each they would slow a node down that never rests.
 const LOW_NICE: i32 = 19;
 
 impl Priority {

@@ -248,6 +248,7 @@ impl<'a> FoundFile<'a> {
 
     /// Fills `bytes` from the beginning of the file; whether it has that many, and may be read.
     pub(super) fn read(&self, bytes: &mut [u8]) -> bool {
+        let _looking = process::looking();
         let file = self.tree.dir.at(self.path).open_file();
         file.is_ok_and(|file| file.read_exact_at(bytes, 0).is_ok())
     }
@@ -266,11 +267,12 @@ pub(super) fn beside(path: &RelPath, suffix: &str) -> RelPath {
 
 /// Looks at a file's first bytes, unless this process has it open. Of one that is gone there are none.
 fn head(path: &RootedPath, own: Option<&BTreeSet<FileId>>) -> Result<Head> {
+    let _looking = process::looking();
     let is_own = match own {
         Some(own) => {
             durable::stat(path)?.is_some_and(|found| own.contains(&metadata::id_of(&found)))
         }
-        None => process::is_own(path)?,
+        None => process::has_open(path)?,
     };
     if is_own {
         return Ok(Head::Ours);

@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -30,6 +31,11 @@ pub(super) type FileId = (u64, u64);
 /// Closing any descriptor of a file drops every POSIX lock that the process holds on it, so such a
 /// file must not be opened here: another process would take the node's database for abandoned.
 pub(super) fn own_files() -> Result<BTreeSet<FileId>> {
+    let _looking = looking();
+    files_open()
+}
+
+fn files_open() -> Result<BTreeSet<FileId>> {
     Descriptors::of_this_process()?.files(&[])
 }
 
@@ -75,10 +81,23 @@ fn unlisted(errno: Errno) -> Error {
     Error::io("can't list the process's own descriptors", errno)
 }
 
+/// Taken by those who look into files that this process may have open: what one of them has open for a moment, another
+/// one would take for the node's own.
+pub(super) fn looking() -> MutexGuard<'static, ()> {
+    static LOOKING: Mutex<()> = Mutex::new(());
+    LOOKING.lock()
+}
+
 /// Whether this process has the file open.
 pub(super) fn is_own(place: &RootedPath) -> Result<bool> {
+    let _looking = looking();
+    has_open(place)
+}
+
+/// The same, for who is [`looking`] already.
+pub(super) fn has_open(place: &RootedPath) -> Result<bool> {
     match durable::stat(place)? {
-        Some(found) => Ok(own_files()?.contains(&metadata::id_of(&found))),
+        Some(found) => Ok(files_open()?.contains(&metadata::id_of(&found))),
         None => Ok(false),
     }
 }

@@ -73,7 +73,7 @@ impl Clock for Seen {
     }
 }
 
-const LOW: i64 = 15;
+const LOW: i64 = 19;
 
 /// The nineteenth field of a thread's `stat`; the second one, its name, may hold anything.
 fn nice(task: &Path) -> i64 {

@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd as _, IntoRawFd as _};
 use super::{FoundFile, Head, Opened, SQLITE_SIBLINGS, Tree, ends, is_gone, opened, read_head};
 use crate::durable;
 use crate::engine::metadata;
-use crate::engine::process::{Descriptors, FileId};
+use crate::engine::process::{self, Descriptors, FileId};
 use crate::error::Result;
 use crate::ids::RelPath;
 use crate::rooted::{Neighbours, RootedPath};
@@ -41,6 +41,7 @@ impl<'a> Heads<'a> {
         if !found.iter().any(|(file, _)| is_worth_a_look(file)) {
             return Ok(found.into_iter().map(|(file, _)| file).collect());
         }
+        let _looking = process::looking();
         match &self.tree.own {
             // Nobody else works there.
             Some(own) => self.look_at_each(&mut found, own, &mut Vec::new())?,

@@ -65,3 +65,29 @@ fn files_are_told_by_their_first_bytes_and_ours_are_not_looked_into() {
     assert_eq!(*found[1].head().unwrap(), head("a/1"));
     assert_eq!(*found[3].head().unwrap(), head("b/3-wal"));
 }
+
+#[test]
+fn two_who_look_at_once_do_not_take_each_other_s_files_for_the_node_s() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = RootedPath::open(dir.path()).unwrap();
+    let paths: Vec<RelPath> = (0..32).map(|name| name.to_string().parse().unwrap()).collect();
+    for path in &paths {
+        fs::write(dir.path().join(path.as_path()), [7; 600]).unwrap();
+    }
+    let look = || {
+        let mut tree = Tree::new(&root);
+        for path in &paths {
+            tree.insert(path.clone(), NodeKind::File, 600);
+        }
+        for _ in 0..200 {
+            let all: Vec<&RelPath> = paths.iter().collect();
+            for file in Heads::new(&tree).read(&all).unwrap() {
+                assert_eq!(file.head.get(), Some(&Head::Bytes(vec![7; 64])));
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(look);
+        scope.spawn(look);
+    });
+}
