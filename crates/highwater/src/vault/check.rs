@@ -156,8 +156,12 @@ impl CheckReport {
     /// are damaged, so that the snapshot is known that needs the damaged pack.
     fn open(&mut self, vault: &Vault, name: &SnapshotName) -> Result<Option<Manifest>> {
         let outline = vault.outline(name);
-        // A prune may have deleted it since it was listed, or since it was opened.
-        let gone = || Ok::<_, Error>(vault.store().size(&name.object())?.is_none());
+        // A prune may have deleted it since it was listed, or since it was opened; what is still listed is missing.
+        let gone = || -> Result<bool> {
+            let object = name.object();
+            let listed = vault.store().list(Some(&Folder::Snapshots.object(&name.node)))?;
+            Ok(!listed.iter().any(|listed| listed.name == object))
+        };
         if outline.as_ref().is_err_and(|error| error.kind() == Kind::NotFound) && gone()? {
             return Ok(None);
         }

@@ -51,8 +51,8 @@ impl Effort {
         match self {
             // Without entropy coding of literals.
             Effort::Fast => Parameters { level: -10, table: 0, window: 0, shortest: 0 },
-            // Level 1 with a window of 4 MiB, a whole frame of a plain file, and a table of one MiB for it, of half
-            // as much for a shorter one: tables of RocksDB repeat themselves further back than that level looks.
+            // Level 1 with a window of 4 MiB, a whole frame of a plain file, and a table of one MiB for it, of a quarter
+            // of that for a shorter one: tables of RocksDB repeat themselves further back than that level looks.
             Effort::Balanced => {
                 let table = if plain > LONG_BYTES { 18 } else { 16 };
                 Parameters { level: 1, table, window: 22, shortest: 7 }
